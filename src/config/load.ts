@@ -1,0 +1,136 @@
+import { readFile } from 'node:fs/promises';
+import { parse, YAMLParseError } from 'yaml';
+import type { z } from 'zod';
+import { configSchema, type Config } from './schema.ts';
+
+/** What is wrong with the configuration, one line a key. Its message holds no secrets. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+export interface ConfigSource {
+  /** A YAML file; absent: the defaults. */
+  file?: string | undefined;
+  /** `key.path=value` (the value as YAML), laid over the file. */
+  set?: readonly string[];
+}
+
+/** Reads and checks the configuration. @throws ConfigError */
+export async function loadConfig(source: ConfigSource): Promise<Config> {
+  const document = source.file === undefined ? {} : await readDocument(source.file);
+  for (const assignment of source.set ?? []) assign(document, assignment);
+  return parseConfig(document);
+}
+
+/** @throws ConfigError */
+export function parseConfig(document: unknown): Config {
+  const result = configSchema.safeParse(document, { reportInput: true });
+  if (result.success) return result.data;
+  throw new ConfigError(result.error.issues.flatMap((issue) => describeIssue(issue)).join('\n'));
+}
+
+async function readDocument(file: string): Promise<Record<string, unknown>> {
+  let content: string;
+  try {
+    content = await readFile(file, 'utf8');
+  } catch (cause) {
+    throw new ConfigError(`the config file ${file} cannot be read: ${(cause as NodeJS.ErrnoException).code}`, { cause });
+  }
+  return parseYaml(content, file);
+}
+
+function parseYaml(content: string, origin: string): Record<string, unknown> {
+  let document: unknown;
+  try {
+    document = parse(content) ?? {};
+  } catch (cause) {
+    // The parser's own message quotes the line, and the line may hold a secret.
+    const at = cause instanceof YAMLParseError ? `, line ${cause.linePos?.[0].line}: ${cause.code}` : '';
+    throw new ConfigError(`${origin} is not YAML${at}`);
+  }
+  if (!isRecord(document)) throw new ConfigError(`${origin}: expected keys such as registry, agent, webhook and clash`);
+  return document;
+}
+
+function assign(document: Record<string, unknown>, assignment: string): void {
+  const at = assignment.indexOf('=');
+  if (at < 1) throw new ConfigError(`--set ${JSON.stringify(assignment)}: expected key.path=value`);
+  const path = assignment.slice(0, at).split('.');
+  const last = path.pop() ?? '';
+  let target = document;
+  for (const key of path) {
+    const next = target[key];
+    target = isRecord(next) ? next : (target[key] = {});
+  }
+  target[last] = parse(assignment.slice(at + 1)) as unknown;
+}
+
+type Issue = z.core.$ZodIssue;
+
+function describeIssue(issue: Issue): string[] {
+  const path = issue.path.map(String);
+  const at = path.join('.') || 'the config';
+  switch (issue.code) {
+    case 'unrecognized_keys':
+      return issue.keys.map((key) => `${[...path, key].join('.')}: unknown key; accepted here: ${acceptedKeys(path).join(', ')}`);
+    case 'invalid_key':
+      return [`${at}: ${issue.issues[0]?.message ?? issue.message}`];
+    case 'invalid_value':
+      return [`${at}: found ${found(path, issue.input)}; accepted: ${issue.values.map(String).join(', ')}`];
+    case 'invalid_type':
+      return [`${at}: found ${found(path, issue.input)}; accepted: ${accepted(issue.message, issue.expected)}`];
+    default:
+      return [`${at}: found ${found(path, issue.input)}; accepted: ${issue.message}`];
+  }
+}
+
+function accepted(message: string, expected: string): string {
+  return message.startsWith('Invalid input') ? `a value of type ${expected}` : message;
+}
+
+const SECRET_KEY =
+  /^(?:url|proxy|endpoint|registry|password|username|accessKeyId|secretAccessKey|headers|users|subscriptions|credentials|s3)$/;
+
+/** What was written, where that can hold no secret; its type elsewhere. */
+function found(path: string[], input: unknown): string {
+  if (input === undefined) return 'nothing';
+  if (input === null) return 'null';
+  if (Array.isArray(input)) return 'a list';
+  if (typeof input === 'object') return `the keys ${Object.keys(input).join(', ') || '(none)'}`;
+  if (path.some((key) => SECRET_KEY.test(key))) return `a ${typeof input} (not shown)`;
+  return JSON.stringify(input).slice(0, 100);
+}
+
+/** The keys that the schema has at `path`. */
+function acceptedKeys(path: string[]): string[] {
+  let schema: unknown = configSchema;
+  for (const key of path) schema = child(unwrap(schema), key);
+  const shape = shapeOf(unwrap(schema));
+  return shape === undefined ? [] : Object.keys(shape);
+}
+
+function child(schema: unknown, key: string): unknown {
+  const shape = shapeOf(schema);
+  if (shape !== undefined) return shape[key];
+  const definition = definitionOf(schema);
+  return definition?.['valueType'] ?? definition?.['element'];
+}
+
+function shapeOf(schema: unknown): Record<string, unknown> | undefined {
+  return definitionOf(schema)?.['shape'] as Record<string, unknown> | undefined;
+}
+
+function definitionOf(schema: unknown): Record<string, unknown> | undefined {
+  return isRecord(schema) && isRecord(schema['def']) ? schema['def'] : undefined;
+}
+
+/** The schema inside defaults, optionals and transforms. */
+function unwrap(schema: unknown): unknown {
+  const definition = definitionOf(schema);
+  const inner = definition?.['innerType'] ?? definition?.['in'];
+  return inner === undefined ? schema : unwrap(inner);
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

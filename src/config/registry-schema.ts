@@ -1,0 +1,205 @@
+import { z } from 'zod';
+import { address, duration, httpUrl, proxy, size, text } from './scalars.ts';
+
+const tls = z.strictObject({
+  certFile: text.describe('The certificate chain, PEM; read again when it changes.'),
+  keyFile: text.describe('Its private key, PEM.'),
+});
+
+const credentials = z
+  .strictObject({
+    repositories: z.string().default('').describe('The prefix of the repositories that they are for; the longest that matches wins.'),
+    username: text.optional(),
+    usernameFile: text.optional(),
+    password: text.optional(),
+    passwordFile: text.optional(),
+  })
+  .refine((own) => (own.username === undefined) !== (own.usernameFile === undefined), 'one of username and usernameFile')
+  .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile');
+
+const upstreamFields = {
+  url: httpUrl.describe('Where the upstream answers /v2/.'),
+  hosts: z.array(text).describe('What image names say for it; by default the host of url.'),
+  defaultNamespace: text.describe('Put before names of one component: nginx → library/nginx.'),
+  proxy: proxy.describe('The way out to it, instead of registry.proxy.'),
+  onProxyFailure: z.enum(['fail', 'direct']).describe('What to do when the proxy does not answer, instead of registry.onProxyFailure.'),
+  mirrors: z
+    .array(z.strictObject({ url: httpUrl, proxy: proxy.optional().describe('The way out to this mirror.') }))
+    .describe('Asked in this order before url. A mirror is asked without credentials.'),
+  connections: z.int().min(1).max(16).describe('Parallel ranges of one large blob.'),
+  authHosts: z.array(text).describe('Hosts of token realms that may see the credentials, beside the host of url.'),
+  ca: text.describe('A PEM file of certificate authorities to trust beside the usual ones.'),
+  credentials: z.array(credentials).describe('Who to be at this upstream. Their images are then readable by all who reach the registry.'),
+  tagTtl: duration.describe('Instead of cache.tagTtl.'),
+};
+const upstream = z.strictObject(upstreamFields).partial();
+export type UpstreamInput = z.output<typeof upstream>;
+
+export interface Upstream {
+  url: string;
+  hosts: string[];
+  defaultNamespace?: string | undefined;
+  proxy: string;
+  onProxyFailure: 'fail' | 'direct';
+  mirrors: { url: string; proxy: string }[];
+  connections: number;
+  authHosts: string[];
+  ca?: string | undefined;
+  credentials: z.output<typeof credentials>[];
+  /** Milliseconds. */
+  tagTtl: number;
+}
+
+const DEFAULT_UPSTREAMS: Record<string, UpstreamInput & { url: string }> = {
+  dockerhub: {
+    url: 'https://registry-1.docker.io',
+    hosts: ['docker.io', 'index.docker.io', 'registry-1.docker.io'],
+    defaultNamespace: 'library',
+    authHosts: ['auth.docker.io'],
+  },
+  ghcr: { url: 'https://ghcr.io', hosts: ['ghcr.io'] },
+  quay: { url: 'https://quay.io', hosts: ['quay.io'] },
+  k8s: { url: 'https://registry.k8s.io', hosts: ['registry.k8s.io', 'k8s.gcr.io'] },
+  gcr: { url: 'https://gcr.io', hosts: ['gcr.io'] },
+};
+
+/** An upstream's name is a path component of repositories and of the store's keys. */
+const upstreamName = z
+  .string()
+  .regex(/^[a-z0-9]+(?:[._-][a-z0-9]+)*$/, 'an upstream name of lower-case letters and digits, joined by . _ or -');
+
+const s3 = z
+  .strictObject({
+    bucket: text,
+    region: text.prefault('us-east-1'),
+    endpoint: httpUrl.optional().describe('Of any S3-compatible store; without it Amazon S3.'),
+    forcePathStyle: z
+      .boolean()
+      .optional()
+      .describe(
+        'Bucket in the path instead of in the host name. Default: true with an endpoint, but false for aliyuncs.com, myqcloud.com, myhuaweicloud.com, volces.com and amazonaws.com.',
+      ),
+    createBucket: z.boolean().prefault(false).describe('Make the bucket at start when it is missing.'),
+    prefix: z.string().prefault('').describe('Put before every key.'),
+    accessKeyId: text.optional().describe('Without it, the default chain of the AWS SDK: environment, profile, web identity, instance.'),
+    accessKeyIdFile: text.optional(),
+    secretAccessKey: text.optional(),
+    secretAccessKeyFile: text.optional(),
+    redirect: z
+      .strictObject({
+        endpoint: httpUrl.optional().describe('Of S3 as the nodes reach it; without it storage.s3.endpoint.'),
+        ttl: duration.prefault('15m').describe('How long a presigned URL stays good.'),
+      })
+      .optional()
+      .describe('Answer blobs by 307 to a presigned URL instead of sending them.'),
+  })
+  .refine((own) => own.accessKeyId === undefined || own.accessKeyIdFile === undefined, 'one of accessKeyId and accessKeyIdFile')
+  .refine(
+    (own) => own.secretAccessKey === undefined || own.secretAccessKeyFile === undefined,
+    'one of secretAccessKey and secretAccessKeyFile',
+  )
+  .refine(
+    (own) => ((own.accessKeyId ?? own.accessKeyIdFile) === undefined) === ((own.secretAccessKey ?? own.secretAccessKeyFile) === undefined),
+    'an access key ID and a secret access key together, or neither',
+  )
+  .transform((own) => ({ ...own, forcePathStyle: own.forcePathStyle ?? defaultPathStyle(own.endpoint) }));
+
+const VIRTUAL_HOSTED = ['aliyuncs.com', 'myqcloud.com', 'myhuaweicloud.com', 'volces.com', 'amazonaws.com'];
+
+function defaultPathStyle(endpoint: string | undefined): boolean {
+  if (endpoint === undefined) return false;
+  const { hostname } = new URL(endpoint);
+  return !VIRTUAL_HOSTED.some((domain) => hostname === domain || hostname.endsWith(`.${domain}`));
+}
+
+const storage = z
+  .strictObject({
+    filesystem: z.strictObject({ directory: text.prefault('./data') }).optional(),
+    s3: s3.optional(),
+  })
+  .refine((own) => (own.filesystem === undefined) !== (own.s3 === undefined), 'exactly one of filesystem and s3');
+
+export const registrySchema = z
+  .strictObject({
+    listen: address.prefault('127.0.0.1:5000').describe('The OCI API, /v2/.'),
+    admin: address.prefault('127.0.0.1:5001').describe('/livez, /readyz, /metrics and the status page.'),
+    storage: storage.prefault({ filesystem: {} }).describe('Where images are kept: exactly one of filesystem and s3.'),
+    local: z
+      .strictObject({
+        directory: text.prefault('./spool'),
+        maxSize: size.prefault('20GiB').describe('Of the local tier; least recently used blobs leave first.'),
+      })
+      .prefault({})
+      .describe('With S3: fills land here first, and what is used stays as a hot tier.'),
+    cache: z
+      .strictObject({
+        tagTtl: duration.prefault('1m').describe('A tag is looked up upstream at most this often.'),
+        staleFor: duration.prefault('30d').describe('How long a tag may be served when upstream cannot answer.'),
+        negativeTtl: duration.prefault('10s').describe("How long an upstream's 404 is remembered."),
+        maxSize: size
+          .prefault(0)
+          .describe('Of the store; 0: unlimited in S3, 80 % of the volume on a filesystem. Least recently used images go first.'),
+        maxAge: duration.prefault(0).describe('Images that nobody pulled for this long go; 0: never.'),
+      })
+      .prefault({}),
+    peers: z
+      .strictObject({ service: address.describe('The headless Service of the replicas, as host:port.') })
+      .optional()
+      .describe('With several replicas: one of them fetches a blob, the others take it from there.'),
+    proxy: proxy.prefault('direct').describe('The way out to every upstream; direct, or the URL of an HTTP or SOCKS5 proxy.'),
+    onProxyFailure: z.enum(['fail', 'direct']).prefault('fail').describe('What to do when the proxy does not answer.'),
+    upstreams: z
+      .record(upstreamName, upstream.nullable())
+      .prefault({})
+      .describe('Merged over the defaults (dockerhub, ghcr, quay, k8s, gcr) by name; null removes one.'),
+    exposed: z
+      .strictObject({ listen: address, htpasswd: text.describe('A file of user:bcrypt lines, as htpasswd -B makes them.'), tls })
+      .optional()
+      .describe('A second listener for clients outside the cluster, with TLS and passwords.'),
+  })
+  .transform((own, check) => {
+    const upstreams: Record<string, Upstream> = {};
+    for (const name of new Set([...Object.keys(DEFAULT_UPSTREAMS), ...Object.keys(own.upstreams)])) {
+      const given = own.upstreams[name];
+      if (given === null) continue;
+      const { url, ...merged } = { ...DEFAULT_UPSTREAMS[name], ...given };
+      if (url === undefined) {
+        check.addIssue({
+          code: 'custom',
+          path: ['upstreams', name, 'url'],
+          message: 'the URL of this upstream, which is none of the defaults',
+        });
+        continue;
+      }
+      const way = merged.proxy ?? own.proxy;
+      upstreams[name] = {
+        hosts: [new URL(url).host],
+        connections: 4,
+        authHosts: [],
+        credentials: [],
+        onProxyFailure: own.onProxyFailure,
+        tagTtl: own.cache.tagTtl,
+        ...merged,
+        url,
+        proxy: way,
+        mirrors: (merged.mirrors ?? []).map((mirror) => ({ url: mirror.url, proxy: mirror.proxy ?? way })),
+      };
+    }
+    checkHosts(upstreams, (path, message) => check.addIssue({ code: 'custom', path, message }));
+    return { ...own, upstreams };
+  });
+
+function checkHosts(upstreams: Record<string, Upstream>, report: (path: string[], message: string) => void): void {
+  const owners = new Map<string, string>();
+  for (const [name, { hosts }] of Object.entries(upstreams)) {
+    for (const host of hosts) {
+      const owner = owners.get(host);
+      if (owner !== undefined) report(['upstreams', name, 'hosts'], `hosts of its own: ${host} is upstream ${owner}'s already`);
+      owners.set(host, name);
+    }
+  }
+}
+
+export type RegistryConfig = z.output<typeof registrySchema>;
+export type S3Config = z.output<typeof s3>;
+export { tls as tlsSchema };

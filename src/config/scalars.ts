@@ -1,0 +1,69 @@
+import { z } from 'zod';
+
+// The kinds of values that the configuration is made of. Each takes what a person writes and gives what the program
+// computes with: milliseconds, bytes, a host and a port.
+
+const MILLISECONDS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+const BYTES = { '': 1, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 } as const;
+const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
+const SIZE = /^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB|)$/;
+
+/** `300ms`, `5m`, `24h`, `30d`, or 0; gives milliseconds. */
+export const duration = z
+  .union([z.literal(0), z.string().regex(DURATION)], { error: 'a duration such as 300ms, 10s, 5m, 24h or 30d' })
+  .transform((value) => {
+    const [, count, unit] = DURATION.exec(String(value)) ?? [undefined, '0', 'ms'];
+    return Number(count) * MILLISECONDS[unit as keyof typeof MILLISECONDS];
+  });
+
+/** `64MiB`, `100GiB`, or a number of bytes; gives bytes. */
+export const size = z
+  .union([z.number().int().min(0), z.string().regex(SIZE)], { error: 'a size such as 64MiB, 100GiB, or a number of bytes' })
+  .transform((value) => {
+    const [, count, unit] = SIZE.exec(String(value)) ?? [undefined, '0', ''];
+    return Math.round(Number(count) * BYTES[unit as keyof typeof BYTES]);
+  });
+
+export interface Address {
+  /** An IP address or a name; without brackets. */
+  host: string;
+  port: number;
+}
+
+const ADDRESS = /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})$/;
+
+/** `127.0.0.1:5000`, `[::]:5000`; port 0 takes a free one. */
+export const address = z
+  .string({ error: 'an address such as 127.0.0.1:5000 or [::]:5000' })
+  .refine((text) => Number(ADDRESS.exec(text)?.[2] ?? Infinity) <= 65_535, 'an address such as 127.0.0.1:5000 or [::]:5000')
+  .transform((text): Address => {
+    const at = text.lastIndexOf(':');
+    return { host: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
+  });
+
+/** An http or https URL; gives it without a trailing slash. */
+export const httpUrl = z
+  .string({ error: 'a URL that starts with http:// or https://' })
+  .refine((text) => hasProtocol(text, 'http:', 'https:'), 'a URL that starts with http:// or https://')
+  .transform((text) => text.replace(/\/+$/, ''));
+
+/** `direct`, or the URL of an HTTP or SOCKS5 proxy. Names are always resolved by the proxy (DESIGN promise 16). */
+export const proxy = z
+  .string({ error: 'direct, or a proxy such as http://127.0.0.1:7890 or socks5h://127.0.0.1:7891' })
+  .refine(
+    (text) => text === 'direct' || hasProtocol(text, 'http:', 'https:', 'socks5:', 'socks5h:'),
+    'direct, or a proxy such as http://127.0.0.1:7890 or socks5h://127.0.0.1:7891',
+  );
+
+export const text = z.string({ error: 'a text' }).min(1, 'a text that is not empty');
+export const port = z.int({ error: 'a port number' }).min(0).max(65_535);
+
+/** A secret's two ways in: written out, or in a file that is read again when it changes. */
+export interface SecretSource {
+  value?: string | undefined;
+  file?: string | undefined;
+}
+
+function hasProtocol(text: string, ...protocols: string[]): boolean {
+  return URL.canParse(text) && protocols.includes(new URL(text).protocol);
+}

@@ -1,0 +1,162 @@
+import { z } from 'zod';
+import { registrySchema, tlsSchema } from './registry-schema.ts';
+import { address, duration, httpUrl, port, proxy, text } from './scalars.ts';
+
+const agentSchema = z.strictObject({
+  listen: address.prefault('127.0.0.1:25000').describe('What containerd pulls from.'),
+  extraPorts: z.array(port).prefault([]).describe('Ports of former releases, still answered.'),
+  admin: address.prefault('127.0.0.1:25001').describe('/livez, /readyz and /metrics.'),
+  registry: httpUrl.optional().describe("The registry's URL: its Service's ClusterIP, since a node resolves no cluster names."),
+  fallback: z.boolean().prefault(true).describe('Straight to the upstreams, mirrors first, when the registry cannot answer.'),
+  proxy: proxy.prefault('direct').describe('The way out for that.'),
+  mirror: z
+    .strictObject({
+      directory: text.prefault('/etc/containerd/certs.d'),
+      removeOnExit: z.boolean().prefault(true).describe('Remove what was written when the agent ends.'),
+    })
+    .optional()
+    .describe("Write containerd's hosts.toml; then pods need no rewriting."),
+  crio: z
+    .strictObject({ directory: text.prefault('/etc/containers/registries.conf.d') })
+    .optional()
+    .describe('Write a drop-in for CRI-O, which since 1.35 trusts no plain HTTP on loopback by itself.'),
+});
+
+/** Namespaces of what a cluster needs to run at all: their pods must start when nothing else does. */
+export const INFRASTRUCTURE_NAMESPACES = [
+  'kube-system',
+  'kube-public',
+  'kube-node-lease',
+  'kube-flannel',
+  'calico-system',
+  'calico-apiserver',
+  'tigera-operator',
+  'cilium',
+  'cilium-secrets',
+  'longhorn-system',
+  'rook-ceph',
+  'cert-manager',
+  'metallb-system',
+  'gatekeeper-system',
+  'kyverno',
+  'openshift-*',
+];
+
+const labelSelector = z.strictObject({
+  matchLabels: z.record(z.string(), z.string()).optional(),
+  matchExpressions: z
+    .array(
+      z.strictObject({
+        key: text,
+        operator: z.enum(['In', 'NotIn', 'Exists', 'DoesNotExist']),
+        values: z.array(z.string()).optional(),
+      }),
+    )
+    .optional(),
+});
+
+const webhookSchema = z.strictObject({
+  listen: address.prefault('0.0.0.0:8443').describe('HTTPS: POST /mutate.'),
+  registryHost: text.prefault('127.0.0.1:25000').describe('What rewritten images start with.'),
+  admin: address.prefault('0.0.0.0:8444').describe('Plain HTTP: /livez, /readyz, /metrics.'),
+  agents: z
+    .strictObject({ namespace: text, daemonSet: text })
+    .optional()
+    .describe('Rewrite nothing before this DaemonSet has been fully ready once, nor while under 90 % of its nodes have it.'),
+  pullSecrets: z.enum(['skip', 'rewrite']).prefault('skip').describe('What to do with pods that have imagePullSecrets.'),
+  publicRepositories: z.array(text).prefault([]).describe('Globs over the full image name that are rewritten even then.'),
+  tls: tlsSchema.optional().describe('A given certificate; without it the webhook makes and renews its own, in the cluster.'),
+  certificates: z
+    .strictObject({
+      namespace: text,
+      secret: text,
+      service: text.describe('The name of the Service that the API server calls.'),
+      configuration: text.describe('The name of the MutatingWebhookConfiguration.'),
+    })
+    .optional()
+    .describe('Where a self-made certificate lives; the chart sets it.'),
+  exclude: z
+    .strictObject({
+      namespaces: z.array(text).prefault(INFRASTRUCTURE_NAMESPACES).describe('Globs of namespaces whose pods stay as they are.'),
+      images: z.array(text).prefault([]).describe('Globs over the full image name, such as docker.io/library/redis*.'),
+      podSelectors: z.array(labelSelector).prefault([]).describe('Label selectors of pods that stay as they are.'),
+    })
+    .prefault({}),
+});
+
+const edits = z.strictObject({
+  prepend: z.array(z.unknown()).optional(),
+  append: z.array(z.unknown()).optional(),
+  override: z.array(z.unknown()).optional(),
+  delete: z.array(z.unknown()).optional(),
+});
+
+const subscription = z
+  .strictObject({
+    name: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, 'a name of letters, digits, _ and -'),
+    url: httpUrl.optional(),
+    urlFile: text.optional().describe('A file that holds the URL, since the URL is a secret.'),
+    interval: duration.prefault('12h').describe('How often it is fetched again.'),
+    userAgent: text.optional().describe('Default: clash.meta/<version of mihomo>.'),
+    headers: z.record(z.string(), z.string()).prefault({}).describe('Sent beside it.'),
+    proxy: proxy.prefault('direct').describe('The way out for fetching it.'),
+  })
+  .refine((own) => (own.url === undefined) !== (own.urlFile === undefined), 'one of url and urlFile');
+
+const clashSchema = z.strictObject({
+  mode: z
+    .enum(['nodes', 'full', 'custom'])
+    .prefault('nodes')
+    .describe("nodes: the subscriptions' nodes in one url-test group; full: their groups and rules too; custom: configFile."),
+  subscriptions: z.array(subscription).prefault([]),
+  override: z
+    .looseObject({ rules: edits.optional(), proxies: edits.optional(), 'proxy-groups': edits.optional() })
+    .prefault({})
+    .describe(
+      'rules, proxies, proxy-groups: { prepend, append, override, delete }; anything else is merged deeply into the mihomo config.',
+    ),
+  configFile: text.optional().describe('With mode custom: a mihomo config of your own.'),
+  healthCheck: z
+    .strictObject({ url: httpUrl.prefault('https://registry-1.docker.io/v2/'), interval: duration.prefault('5m') })
+    .prefault({})
+    .describe('What nodes are tested with.'),
+  ports: z
+    .strictObject({
+      proxy: port.prefault(7890).describe('On 127.0.0.1, without a password.'),
+      shared: port.prefault(0).describe('On 0.0.0.0, for users only; 0: off.'),
+    })
+    .prefault({}),
+  users: z
+    .array(
+      z
+        .strictObject({ username: text, password: text.optional(), passwordFile: text.optional() })
+        .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile'),
+    )
+    .prefault([])
+    .describe('Who may use the shared port.'),
+  controller: address.prefault('127.0.0.1:9090').describe("mihomo's controller; its secret is made at random."),
+  admin: address.prefault('127.0.0.1:5003').describe('/livez, /readyz, /metrics, /status.'),
+  directory: text.prefault('./clash').describe('What mihomo keeps: the last good config, providers.'),
+  mihomo: text.prefault('mihomo').describe('The binary.'),
+});
+
+/** The whole configuration file: the one source of truth for the program, the JSON Schema and docs/configuration.md. */
+export const configSchema = z.strictObject({
+  log: z
+    .strictObject({
+      level: z.enum(['debug', 'info', 'warn', 'error']).prefault('info'),
+      format: z.enum(['auto', 'json', 'text']).prefault('auto').describe('auto: text on a terminal, JSON elsewhere.'),
+    })
+    .prefault({}),
+  registry: registrySchema.prefault({}),
+  agent: agentSchema.prefault({}),
+  webhook: webhookSchema.prefault({}),
+  clash: clashSchema.prefault({}),
+});
+
+export type Config = z.output<typeof configSchema>;
+export type AgentConfig = Config['agent'];
+export type WebhookConfig = Config['webhook'];
+export type ClashConfig = Config['clash'];
+export type { RegistryConfig, S3Config, Upstream } from './registry-schema.ts';
+export type { Address } from './scalars.ts';

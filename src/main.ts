@@ -1,0 +1,53 @@
+#!/usr/bin/env node
+import module from 'node:module';
+import { Command, Option } from 'commander';
+import type { Host } from './commands/command.ts';
+import { ConfigError, loadConfig } from './config/load.ts';
+import { createLog } from './telemetry/log.ts';
+
+module.enableCompileCache();
+
+interface GlobalOptions {
+  config?: string;
+  set: string[];
+}
+
+const stop = new AbortController();
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.once(signal, () => {
+    stop.abort();
+    process.once(signal, () => process.exit(1)); // asked twice: go at once
+  });
+}
+
+const program = new Command('kube-registry')
+  .description('Images for a Kubernetes cluster: a pull-through registry, its node agent, its webhook and its way out')
+  .addOption(new Option('--config <file>', 'the configuration, YAML').env('KUBE_REGISTRY_CONFIG'))
+  .option(
+    '--set <key=value>',
+    'one key of the configuration, laid over the file; may be repeated',
+    (value: string, all: string[]) => [...all, value],
+    [],
+  )
+  .enablePositionalOptions(false);
+
+async function run(command: (host: Host) => Promise<void>): Promise<void> {
+  const { config: file, set } = program.opts<GlobalOptions>();
+  const config = await loadConfig({ file, set });
+  const readable = config.log.format === 'text' || (config.log.format === 'auto' && process.stdout.isTTY);
+  const log = await createLog({ level: config.log.level, readable }, process.stdout);
+  await command({ config, log, stop: stop.signal, stdout: process.stdout, stderr: process.stderr, env: process.env });
+}
+
+program
+  .command('registry')
+  .description('the pull-through registry')
+  .action(async () => run((await import('./commands/registry.ts')).registry));
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  const message = error instanceof ConfigError ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error);
+  process.stderr.write(`kube-registry: ${message}\n`);
+  process.exit(error instanceof ConfigError ? 2 : 1);
+}

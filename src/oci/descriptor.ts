@@ -1,0 +1,90 @@
+import { isDigest, type Digest } from './digest.ts';
+import { OciError } from './error.ts';
+
+/** What a digest is: the image specification's descriptor, less what this program never looks at. */
+export interface Descriptor {
+  mediaType: string;
+  digest: Digest;
+  /** Bytes. */
+  size: number;
+}
+
+/** The largest manifest that is taken from an upstream or served, in bytes (distribution specification, "Pushing Manifests"). */
+export const MAX_MANIFEST_SIZE = 4 * 1024 * 1024;
+
+export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
+export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+export const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json';
+export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
+export const BLOB_MEDIA_TYPE = 'application/octet-stream';
+
+/** Every manifest type that is asked for and stored. An upstream is always asked with all of them: what it returns must
+ *  depend on the reference alone, never on who asked first. */
+export const MANIFEST_MEDIA_TYPES: readonly string[] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
+
+export function isIndexMediaType(mediaType: string): boolean {
+  return mediaType === OCI_INDEX || mediaType === DOCKER_LIST;
+}
+
+/** What a manifest refers to: an index's manifests, an image's config and layers, an artifact's subject left out. */
+export interface ManifestContent {
+  mediaType: string;
+  manifests: (Descriptor & { platform?: Platform })[];
+  blobs: Descriptor[];
+}
+export interface Platform {
+  os: string;
+  architecture: string;
+  variant?: string;
+}
+
+/** Reads a manifest or an index of any of MANIFEST_MEDIA_TYPES. The document's own `mediaType` wins over the header's.
+ *  @throws OciError MANIFEST_INVALID: not JSON, not an object, schema 1, or descriptors without a digest */
+export function parseManifest(bytes: Uint8Array, mediaType: string): ManifestContent {
+  let document: unknown;
+  try {
+    document = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw new OciError('MANIFEST_INVALID', 'the manifest is not JSON', { cause });
+  }
+  if (!isRecord(document)) throw new OciError('MANIFEST_INVALID', 'the manifest is not a JSON object');
+  if (document['schemaVersion'] === 1) {
+    throw new OciError(
+      'MANIFEST_INVALID',
+      'the image has a Docker schema 1 manifest, which containerd no longer pulls either; push it again with a current client',
+    );
+  }
+  const own = document['mediaType'];
+  const layers = descriptors(document['layers']);
+  const config = document['config'] === undefined ? [] : descriptors([document['config']]);
+  return {
+    mediaType: typeof own === 'string' && own !== '' ? own : mediaType,
+    manifests: descriptors(document['manifests']),
+    blobs: [...config, ...layers],
+  };
+}
+
+function descriptors(list: unknown): (Descriptor & { platform?: Platform })[] {
+  if (list === undefined || list === null) return [];
+  if (!Array.isArray(list)) throw new OciError('MANIFEST_INVALID', 'the manifest has a list of descriptors that is no list');
+  return list.map((entry: unknown) => {
+    if (!isRecord(entry) || typeof entry['digest'] !== 'string' || !isDigest(entry['digest'])) {
+      throw new OciError('MANIFEST_INVALID', 'the manifest has a descriptor without a digest');
+    }
+    const { digest, size, mediaType, platform } = entry;
+    return {
+      digest,
+      mediaType: typeof mediaType === 'string' ? mediaType : BLOB_MEDIA_TYPE,
+      size: typeof size === 'number' ? size : 0,
+      ...(isPlatform(platform) ? { platform } : {}),
+    };
+  });
+}
+
+function isPlatform(value: unknown): value is Platform {
+  return isRecord(value) && typeof value['os'] === 'string' && typeof value['architecture'] === 'string';
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

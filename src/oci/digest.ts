@@ -1,0 +1,43 @@
+import { createHash, type Hash } from 'node:crypto';
+import { OciError } from './error.ts';
+
+declare const digestBrand: unique symbol;
+
+/** `sha256:<64 hex>` or `sha512:<128 hex>`, lower case: the two registered algorithms of the image specification. */
+export type Digest = string & { readonly [digestBrand]: true };
+export type DigestAlgorithm = 'sha256' | 'sha512';
+
+const DIGEST = /^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/;
+
+/** @throws OciError DIGEST_INVALID */
+export function parseDigest(text: string): Digest {
+  if (!isDigest(text)) {
+    throw new OciError(
+      'DIGEST_INVALID',
+      `not a digest: ${JSON.stringify(text.slice(0, 160))}; write sha256:<64 lower-case hex digits> or sha512:<128>`,
+    );
+  }
+  return text;
+}
+
+export function isDigest(text: string): text is Digest {
+  return DIGEST.test(text);
+}
+
+/** The digest's two halves. */
+export function splitDigest(digest: Digest): { algorithm: DigestAlgorithm; hex: string } {
+  return { algorithm: digest.slice(0, 6) as DigestAlgorithm, hex: digest.slice(7) };
+}
+
+export function createDigestHash(digest: Digest): Hash {
+  return createHash(splitDigest(digest).algorithm);
+}
+
+/** True when `hash`, which it finishes, has seen exactly the content that `digest` names. */
+export function agrees(hash: Hash, digest: Digest): boolean {
+  return hash.digest('hex') === splitDigest(digest).hex;
+}
+
+export function digestOf(bytes: Uint8Array, algorithm: DigestAlgorithm = 'sha256'): Digest {
+  return `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}` as Digest;
+}

@@ -1,0 +1,57 @@
+/** The codes a client may see: those of the distribution specification 1.1 ("Error Codes"), and three that
+ *  registries have long used beside them: RANGE_INVALID, UNAVAILABLE and UNKNOWN. */
+export type OciErrorCode =
+  | 'BLOB_UNKNOWN'
+  | 'DENIED'
+  | 'DIGEST_INVALID'
+  | 'MANIFEST_INVALID'
+  | 'MANIFEST_UNKNOWN'
+  | 'NAME_INVALID'
+  | 'NAME_UNKNOWN'
+  | 'RANGE_INVALID'
+  | 'SIZE_INVALID'
+  | 'TAG_INVALID'
+  | 'TOOMANYREQUESTS'
+  | 'UNAUTHORIZED'
+  | 'UNAVAILABLE'
+  | 'UNKNOWN'
+  | 'UNSUPPORTED';
+
+export interface OciErrorOptions {
+  cause?: unknown;
+  /** Who failed, for logs and metrics; a client sees only code and message. */
+  origin?: 'proxy' | 'storage' | 'upstream';
+  /** Seconds after which trying again makes sense. */
+  retryAfter?: number;
+  /** RANGE_INVALID: the whole blob's size in bytes, for `Content-Range: bytes *\/N`. */
+  size?: number;
+}
+
+/** The one error that crosses rooms. Its message is for the person who reads a failed pull: what is wrong, and what to do. */
+export class OciError extends Error {
+  override readonly name = 'OciError';
+  readonly code: OciErrorCode;
+  readonly origin: OciErrorOptions['origin'];
+  readonly retryAfter: number | undefined;
+  readonly size: number | undefined;
+
+  constructor(code: OciErrorCode, message: string, options: OciErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.origin = options.origin;
+    this.retryAfter = options.retryAfter;
+    this.size = options.size;
+  }
+}
+
+/** True for an OciError of one of `codes`, or of any code when none is given. */
+export function isOciError(error: unknown, ...codes: OciErrorCode[]): error is OciError {
+  return error instanceof OciError && (codes.length === 0 || codes.includes(error.code));
+}
+
+const ABSENT: OciErrorCode[] = ['BLOB_UNKNOWN', 'MANIFEST_UNKNOWN', 'NAME_UNKNOWN'];
+
+/** True when whoever was asked answered, and the answer is that there is no such thing. */
+export function isAbsent(error: unknown): error is OciError {
+  return isOciError(error, ...ABSENT);
+}

@@ -1,0 +1,39 @@
+import type { Readable } from 'node:stream';
+import type { ByteRange } from '../oci/range.ts';
+
+export interface StoreContext {
+  signal: AbortSignal;
+}
+export interface StoredObject {
+  /** Bytes. */
+  size: number;
+  modified: Date;
+}
+export interface StoredContent extends StoredObject {
+  /** The object or the range of it that was asked for. Chunks are valid as long as a `Blob`'s body says (oci/registry.ts). */
+  body: AsyncIterable<Uint8Array>;
+}
+export interface StoreSource {
+  /** Bytes, exactly. */
+  size: number;
+  /** A fresh stream of all of it, each time: no S3 client can send the same stream twice. */
+  open(): Readable;
+  /** A file that holds exactly these bytes and will never change: a store on the same file system may link to it. */
+  file?: string;
+}
+
+/** A place for bytes under keys of `/`-joined segments (store/keys.ts). Absent is undefined, never an error.
+ *  Every method throws OciError UNAVAILABLE (origin storage) when the place cannot be reached, is full or refuses. */
+export interface Store {
+  stat(key: string, context: StoreContext): Promise<StoredObject | undefined>;
+  /** `range` lies within the object: who asks knows its size. */
+  read(key: string, context: StoreContext & { range?: Required<ByteRange> }): Promise<StoredContent | undefined>;
+  /** All or nothing: a reader sees the object as it was or as it will be. Overwrites. */
+  write(key: string, source: StoreSource, context: StoreContext): Promise<void>;
+  /** Removing what is absent is no error. */
+  remove(key: string, context: StoreContext): Promise<void>;
+  /** Every object whose key starts with `prefix`, in ascending order of key (UTF-8 bytes), those up to and including `after` left out. */
+  list(prefix: string, context: StoreContext & { after?: string }): AsyncIterable<StoredObject & { key: string }>;
+  /** Ends what the store holds open. */
+  close(): Promise<void>;
+}

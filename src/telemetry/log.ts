@@ -1,0 +1,58 @@
+import { pino, type DestinationStream, type Logger } from 'pino';
+import { OciError } from '../oci/error.ts';
+
+export type Log = Logger;
+
+export interface LogOptions {
+  level: 'debug' | 'info' | 'warn' | 'error';
+  /** Lines for a person instead of JSON. */
+  readable: boolean;
+}
+
+/** JSON lines, or on a terminal a form for people. Query strings and passwords of URLs never get through: presigned and
+ *  subscription URLs carry secrets there. */
+export async function createLog(options: LogOptions, output: DestinationStream): Promise<Log> {
+  const destination = options.readable ? await readable(output) : output;
+  return pino(
+    {
+      level: options.level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (level) => ({ level }) },
+      serializers: { error: describeError, url: redactUrl },
+    },
+    destination,
+  );
+}
+
+async function readable(output: DestinationStream): Promise<DestinationStream> {
+  const { PinoPretty } = await import('pino-pretty');
+  return PinoPretty({ destination: output, ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l', sync: true });
+}
+
+/** A URL without its user, password, query and fragment; what is no URL comes back as it is. */
+export function redactUrl(url: unknown): string {
+  if (!URL.canParse(String(url))) return String(url);
+  const { protocol, host, pathname } = new URL(String(url));
+  return `${protocol}//${host}${pathname}`;
+}
+
+/** An error and its causes as one line, with the code and the origin of an OciError. */
+export function describeError(error: unknown): Record<string, unknown> | string {
+  if (!(error instanceof Error)) return String(error);
+  const causes: string[] = [];
+  for (let cause = error.cause; cause instanceof Error && causes.length < 5; cause = cause.cause)
+    causes.push(redactText(cause.message || cause.name));
+  return {
+    message: redactText(error.message),
+    ...(error instanceof OciError
+      ? { code: error.code, ...(error.origin === undefined ? {} : { origin: error.origin }) }
+      : { type: error.name, stack: error.stack }),
+    ...(causes.length === 0 ? {} : { causes }),
+  };
+}
+
+/** Text with the URLs in it redacted. */
+function redactText(text: string): string {
+  return text.replace(/\b[a-z][a-z0-9+]*:\/\/[^\s"'<>]+/gi, (url) => redactUrl(url));
+}
