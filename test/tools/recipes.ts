@@ -17,6 +17,8 @@ interface GoRecipe extends Common {
 interface GoModuleRecipe extends Common {
   kind: 'go-module';
   directory: string;
+  /** Linker flags: go's `-ldflags`. */
+  linker: string;
 }
 /** The files of a Python wheel, verified by the digests of the wheels of each platform. */
 interface WheelRecipe extends Common {
@@ -31,6 +33,8 @@ function go(program: string, version: string, ...packages: string[]): GoRecipe {
 
 const CONTAINERD = 'github.com/containerd/containerd/v2/cmd';
 
+const KUBERNETES = 'v1.34.4';
+
 export const RECIPES = {
   crane: go('crane', 'v0.22.1', 'github.com/google/go-containerregistry/cmd/crane'),
   registry: go('registry', 'v3.1.2', 'github.com/distribution/distribution/v3/cmd/registry'),
@@ -43,7 +47,16 @@ export const RECIPES = {
   actionlint: go('actionlint', 'v1.7.12', 'github.com/rhysd/actionlint/cmd/actionlint'),
   coredns: go('coredns', 'v1.15.0', 'github.com/coredns/coredns'),
   // Every Kubernetes component in one program: `kube-all kube-apiserver …`.
-  'kube-all': { kind: 'go-module', program: 'kube-all', version: 'v1.34.4', directory: join(import.meta.dirname, '../cluster/kube') },
+  'kube-all': {
+    kind: 'go-module',
+    program: 'kube-all',
+    version: KUBERNETES,
+    directory: join(import.meta.dirname, '../cluster/kube'),
+    // The API server tells its version; helm and clients go by it.
+    linker: ['k8s.io/component-base/version', 'k8s.io/client-go/pkg/version']
+      .flatMap((path) => [`-X ${path}.gitVersion=${KUBERNETES}`, `-X ${path}.gitMajor=1`, `-X ${path}.gitMinor=34`])
+      .join(' '),
+  },
   // mihomo 1.19.32; its geo files lie in ../geodata.
   mihomo: {
     kind: 'wheel',

@@ -65,7 +65,7 @@ async function build(recipe: Recipe, directory: string): Promise<void> {
       await execute('go', ['install', ...recipe.packages.map((path) => `${path}@${recipe.version}`)], { env, cwd: directory });
       return;
     case 'go-module':
-      await execute('go', ['build', '-o', join(directory, recipe.program), '.'], { env, cwd: recipe.directory });
+      await execute('go', ['build', '-ldflags', recipe.linker, '-o', join(directory, recipe.program), '.'], { env, cwd: recipe.directory });
       return;
     case 'wheel':
       await unpackWheel(recipe, directory);
