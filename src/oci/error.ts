@@ -1,5 +1,5 @@
-/** The codes a client may see: those of the distribution specification 1.1 ("Error Codes"), and three that
- *  registries have long used beside them: RANGE_INVALID, UNAVAILABLE and UNKNOWN. */
+/** The codes a client may see: those of the distribution specification 1.1 ("Error Codes"), and those that
+ *  registries have long used beside them: PAGINATION_NUMBER_INVALID, RANGE_INVALID, UNAVAILABLE and UNKNOWN. */
 export type OciErrorCode =
   | 'BLOB_UNKNOWN'
   | 'DENIED'
@@ -8,6 +8,7 @@ export type OciErrorCode =
   | 'MANIFEST_UNKNOWN'
   | 'NAME_INVALID'
   | 'NAME_UNKNOWN'
+  | 'PAGINATION_NUMBER_INVALID'
   | 'RANGE_INVALID'
   | 'SIZE_INVALID'
   | 'TAG_INVALID'
