@@ -1,0 +1,58 @@
+import type { ServerResponse } from 'node:http';
+import type { RequestHandler } from './listen.ts';
+import { renderStatusPage, type Status } from './status-page.ts';
+
+export interface AdminOptions {
+  /** Whether this process can take work. It must depend on nothing outside the process: else an outage of S3 or of an
+   *  upstream would empty the Service (DESIGN promise 11). */
+  ready(): boolean;
+  /** The Prometheus text format. */
+  metrics(): Promise<string>;
+  /** What people want to see: as JSON at /status, and as a page at /. */
+  status?: () => Promise<Status>;
+}
+
+const TEXT = 'text/plain; charset=utf-8';
+
+/** /livez, /readyz, /metrics, /status and the status page. */
+export function serveAdmin(options: AdminOptions): RequestHandler {
+  const { status = () => Promise.resolve({}) } = options;
+  return async (request, response) => {
+    const { method, url = '/' } = request;
+    const head = method === 'HEAD';
+    if (method !== 'GET' && !head) {
+      response.shouldKeepAlive = false;
+      send(response, { status: 405, body: 'only GET and HEAD\n', head, headers: { allow: 'GET, HEAD' } });
+      return;
+    }
+    switch (url.split('?', 1)[0]) {
+      case '/livez':
+        return send(response, { body: 'ok\n', head });
+      case '/readyz':
+        return options.ready() ? send(response, { body: 'ok\n', head }) : send(response, { status: 503, body: 'not ready\n', head });
+      case '/metrics':
+        return send(response, { body: await options.metrics(), type: 'text/plain; version=0.0.4; charset=utf-8', head });
+      case '/status':
+        return send(response, { body: `${JSON.stringify(await status(), undefined, 2)}\n`, type: 'application/json', head });
+      case '/':
+        return send(response, { body: renderStatusPage(await status()), type: 'text/html; charset=utf-8', head, headers: PAGE_HEADERS });
+      default:
+        return send(response, { status: 404, body: 'there are /livez, /readyz, /metrics, /status and /\n', head });
+    }
+  };
+}
+
+const PAGE_HEADERS = { 'content-security-policy': "default-src 'none'; style-src 'unsafe-inline'", 'x-content-type-options': 'nosniff' };
+
+interface Answer {
+  status?: number;
+  body: string;
+  type?: string;
+  head: boolean;
+  headers?: Record<string, string>;
+}
+
+function send(response: ServerResponse, { status = 200, body, type = TEXT, head, headers = {} }: Answer): void {
+  response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body), 'cache-control': 'no-store', ...headers });
+  response.end(head ? undefined : body);
+}

@@ -1,0 +1,48 @@
+import { OciError, type OciErrorCode } from '../oci/error.ts';
+import type { Exchange } from './exchange.ts';
+
+/** On every answer below /v2/: clients take a server without it for no registry. */
+export const API_VERSION = ['Docker-Distribution-Api-Version', 'registry/2.0'] as const;
+
+/** Who is wrong: the client with what it asked (4xx), or an upstream with what it gave (502). */
+const STATUS: Record<OciErrorCode, number> = {
+  BLOB_UNKNOWN: 404,
+  DENIED: 403,
+  DIGEST_INVALID: 400,
+  MANIFEST_INVALID: 502,
+  MANIFEST_UNKNOWN: 404,
+  NAME_INVALID: 400,
+  NAME_UNKNOWN: 404,
+  PAGINATION_NUMBER_INVALID: 400,
+  RANGE_INVALID: 416,
+  SIZE_INVALID: 502,
+  TAG_INVALID: 400,
+  TOOMANYREQUESTS: 429,
+  UNAUTHORIZED: 401,
+  UNAVAILABLE: 503,
+  UNKNOWN: 500,
+  UNSUPPORTED: 405,
+};
+
+/** The answer to a failed request: the specification's JSON while there is still a head to send, else a cut connection.
+ *  @returns the status */
+export function answerError({ response, head }: Exchange, error: unknown): number {
+  const known = error instanceof OciError ? error : new OciError('UNKNOWN', 'the registry failed unexpectedly; its log says more');
+  const status = statusOf(known);
+  if (response.headersSent) {
+    response.destroy();
+    return status;
+  }
+  const body = Buffer.from(JSON.stringify({ errors: [{ code: known.code, message: known.message }] }));
+  const headers = [...API_VERSION, 'Content-Type', 'application/json; charset=utf-8', 'Content-Length', String(body.length)];
+  if (known.code === 'RANGE_INVALID' && known.size !== undefined) headers.push('Content-Range', `bytes */${known.size}`);
+  if (known.retryAfter !== undefined) headers.push('Retry-After', String(Math.max(1, Math.ceil(known.retryAfter))));
+  response.writeHead(status, headers);
+  response.end(head ? undefined : body);
+  return status;
+}
+
+function statusOf(error: OciError): number {
+  const elsewhere = error.origin === 'upstream' || error.origin === 'proxy';
+  return error.code === 'UNAVAILABLE' && elsewhere ? 502 : STATUS[error.code];
+}

@@ -1,0 +1,53 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Context } from '../oci/registry.ts';
+import type { ParsedRequest } from './parse-request.ts';
+
+/** One request and its answer. */
+export interface Exchange {
+  request: IncomingMessage;
+  response: ServerResponse;
+  /** Only the head is wanted. */
+  head: boolean;
+  context: Context;
+  /** Of the body, taken by the client. */
+  bytes: number;
+  /** Known once the path has been read; a label of bounded variety. */
+  upstream: string;
+  kind: ParsedRequest['kind'] | 'none';
+  stale: boolean;
+}
+
+/** Set by one replica that asks another: answer here, ask no further one. */
+const HOP_HEADER = 'x-kube-registry-hop';
+
+export function openExchange(request: IncomingMessage, response: ServerResponse): Exchange {
+  return {
+    request,
+    response,
+    head: request.method === 'HEAD',
+    context: createContext(response, request.headers[HOP_HEADER] === '1'),
+    bytes: 0,
+    upstream: 'none',
+    kind: 'none',
+    stale: false,
+  };
+}
+
+/** Its signal aborts when the client is gone. It is made when first asked for: many answers come from memory. */
+function createContext(response: ServerResponse, hop: boolean): Context {
+  let controller: AbortController | undefined;
+  return {
+    hop,
+    get signal() {
+      if (controller === undefined) {
+        const made = (controller = new AbortController());
+        const gone = () => {
+          if (!response.writableFinished) made.abort(new DOMException('the client is gone', 'AbortError'));
+        };
+        if (response.closed) gone();
+        else response.once('close', gone);
+      }
+      return controller.signal;
+    },
+  };
+}

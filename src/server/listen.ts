@@ -1,0 +1,232 @@
+import { createServer, STATUS_CODES, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { setImmediate as turn } from 'node:timers/promises';
+import { OciError } from '../oci/error.ts';
+import type { Log } from '../telemetry/log.ts';
+import { createConnections } from './connections.ts';
+
+/** Answers one request. What it throws becomes a 500 and a line in the log; the process lives. */
+export type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+
+export interface ListenAddress {
+  host: string;
+  /** 0 takes a free one. */
+  port: number;
+}
+
+/** A certificate chain and its key, PEM. */
+export interface TlsPair {
+  cert: string | Buffer;
+  key: string | Buffer;
+}
+
+/** Milliseconds, where nothing else is said. */
+export interface ListenLimits {
+  /** Until a request's headers are all there; a connection that says nothing counts too. */
+  headers: number;
+  /** Until a request's body is all there. */
+  request: number;
+  /** How long a connection may stay between two requests. Above what load balancers and clients use, so that they close first. */
+  keepAlive: number;
+  /** How long a client may take no byte of its response. */
+  idle: number;
+  /** Bytes of all headers. */
+  headerBytes: number;
+  /** Characters of a request's target. */
+  urlLength: number;
+}
+
+export interface ListenOptions {
+  address: ListenAddress;
+  /** More ports of the same host, with the same handler. */
+  extraPorts?: readonly number[];
+  handler: RequestHandler;
+  log: Log;
+  tls?: TlsPair;
+  /** Share the port with another process (SO_REUSEPORT), so that a successor can listen before this one drains. */
+  reusePort?: boolean;
+  limits?: Partial<ListenLimits>;
+}
+
+export interface Listener extends AsyncDisposable {
+  /** Where it listens, with the port that was taken. */
+  address: ListenAddress;
+  /** `http://host:port`, or https. */
+  url: string;
+  /** Takes no more connections, closes the idle ones, and answers with `Connection: close`; returns once all requests have
+   *  ended, the last of them by force after `graceMs`. */
+  drain(graceMs: number): Promise<void>;
+  /** Cuts every connection. */
+  close(): Promise<void>;
+  /** Connections from now on see this certificate. Only where `tls` was given. */
+  setCertificate(tls: TlsPair): void;
+}
+
+const LIMITS: ListenLimits = {
+  headers: 10_000,
+  request: 60_000,
+  keepAlive: 75_000,
+  idle: 300_000,
+  headerBytes: 16 * 1024,
+  urlLength: 8 * 1024,
+};
+
+/** Serves HTTP, or with `tls` HTTPS. @throws OciError UNAVAILABLE: the address cannot be listened on */
+export async function listen(options: ListenOptions): Promise<Listener> {
+  const { address, extraPorts = [], tls, log } = options;
+  const limits = { ...LIMITS, ...options.limits };
+  const connections = createConnections();
+  const servers: Server[] = [];
+  const close = async () => {
+    await Promise.all(servers.map((server) => closeServer(server)));
+  };
+  try {
+    for (const port of [address.port, ...extraPorts]) {
+      const server = makeServer(limits, tls);
+      server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) => connections.add(socket));
+      server.on('request', guarded(options.handler, { connections, limits, log }));
+      server.on('clientError', (error: ClientError, socket) => refuse(error, socket, connections.isAnswering(socket)));
+      server.on('tlsClientError', (error: Error) => log.debug({ error }, 'TLS handshake failed'));
+      await bind(server, { host: address.host, port, reusePort: options.reusePort ?? false });
+      servers.push(server);
+    }
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  const taken = { host: address.host, port: (servers[0]?.address() as AddressInfo | undefined)?.port ?? address.port };
+  return {
+    address: taken,
+    url: `${tls === undefined ? 'http' : 'https'}://${taken.host.includes(':') ? `[${taken.host}]` : taken.host}:${taken.port}`,
+    async drain(graceMs) {
+      connections.startDraining();
+      // Right after the event loop has polled, when the kernel holds hardly any connection that was not accepted yet:
+      // those are reset when the socket closes, even when another process listens on the port too.
+      await turn();
+      await Promise.all(servers.map((server) => drainServer(server, graceMs)));
+    },
+    close,
+    setCertificate(pair) {
+      for (const server of servers) if ('setSecureContext' in server) (server as TlsServer).setSecureContext(pair);
+    },
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+function makeServer(limits: ListenLimits, tls: TlsPair | undefined): Server {
+  const options: ServerOptions = {
+    headersTimeout: limits.headers,
+    requestTimeout: Math.max(limits.headers, limits.request),
+    keepAliveTimeout: limits.keepAlive,
+    connectionsCheckingInterval: Math.min(2_000, limits.headers),
+    maxHeaderSize: limits.headerBytes,
+    noDelay: true,
+    keepAlive: true,
+    optimizeEmptyRequests: true,
+  };
+  const server = tls === undefined ? createServer(options) : createTlsServer({ ...options, ...tls });
+  server.maxRequestsPerSocket = 0;
+  // Node counts a socket that the client takes bytes from as alive, however slow it is.
+  server.timeout = limits.idle;
+  return server;
+}
+
+async function bind(server: Server, address: ListenAddress & { reusePort: boolean }): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once('error', reject);
+  server.listen(address, resolve);
+  try {
+    await promise;
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const why = LISTEN_ERRORS[code ?? ''] ?? message;
+    throw new OciError('UNAVAILABLE', `cannot listen on ${address.host}:${address.port}: ${why}`, { cause });
+  }
+  server.off('error', reject);
+}
+
+const LISTEN_ERRORS: Record<string, string> = {
+  EADDRINUSE: 'the port is in use by another process; stop that one or choose another port',
+  EACCES: 'this user may not open the port; choose one above 1023',
+  EADDRNOTAVAIL: 'this machine has no such address',
+};
+
+interface Guard {
+  connections: ReturnType<typeof createConnections>;
+  limits: ListenLimits;
+  log: Log;
+}
+
+function guarded(
+  handler: RequestHandler,
+  { connections, limits, log }: Guard,
+): (request: IncomingMessage, response: ServerResponse) => void {
+  const fail = (error: unknown, request: IncomingMessage, response: ServerResponse) => {
+    log.error({ error, method: request.method, path: request.url?.split('?', 1)[0] }, 'request failed unexpectedly');
+    if (response.headersSent) response.destroy();
+    else response.writeHead(500, { 'content-type': 'text/plain; charset=utf-8' }).end('internal error\n');
+  };
+  return (request, response) => {
+    connections.answer(request, response);
+    if ((request.url ?? '').length > limits.urlLength) {
+      response.shouldKeepAlive = false;
+      response.writeHead(414, { 'content-type': 'text/plain; charset=utf-8' }).end('the URL is too long\n');
+      return;
+    }
+    try {
+      handler(request, response)?.catch((error: unknown) => fail(error, request, response));
+    } catch (error) {
+      fail(error, request, response);
+    }
+  };
+}
+
+type ClientError = NodeJS.ErrnoException & { rawPacket?: Buffer };
+
+const TLS_HANDSHAKE = 0x16;
+const PARSE_ERROR_STATUS: Record<string, number> = {
+  HPE_HEADER_OVERFLOW: 431,
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
+  ERR_HTTP_REQUEST_TIMEOUT: 408,
+};
+
+/** Answers what is not HTTP. A TLS ClientHello too: containerd tries HTTPS first, and falls back on plain HTTP when it reads
+ *  an HTTP answer. */
+function refuse(error: ClientError, socket: Duplex, answering: boolean): void {
+  if (!socket.writable || answering) {
+    socket.destroy(); // a second status line would end up inside the body that is being sent
+    return;
+  }
+  const status = PARSE_ERROR_STATUS[error.code ?? ''] ?? 400;
+  const body =
+    error.rawPacket?.[0] === TLS_HANDSHAKE
+      ? 'this port speaks plain HTTP, and the client sent a TLS handshake: use http://\n'
+      : `${STATUS_CODES[status]}\n`;
+  socket.end(
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
+    () => socket.destroy(),
+  );
+}
+
+async function drainServer(server: Server, graceMs: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  server.close(() => resolve()); // closes the idle connections as well
+  const sweep = setInterval(() => server.closeIdleConnections(), 50);
+  const deadline = setTimeout(() => server.closeAllConnections(), graceMs);
+  await promise;
+  clearInterval(sweep);
+  clearTimeout(deadline);
+}
+
+async function closeServer(server: Server): Promise<void> {
+  if (!server.listening) {
+    server.closeAllConnections();
+    return;
+  }
+  const { promise, resolve } = Promise.withResolvers<void>();
+  server.close(() => resolve());
+  server.closeAllConnections();
+  await promise;
+}

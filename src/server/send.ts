@@ -1,0 +1,96 @@
+import type { ServerResponse } from 'node:http';
+import { OciError } from '../oci/error.ts';
+
+export interface SentBody {
+  /** Bytes that the kernel took. */
+  bytes: number;
+  /** False: the client was gone first. */
+  complete: boolean;
+}
+
+/** Sends `body` as the rest of a response whose head is written, `length` bytes or, when undefined, chunked.
+ *
+ *  The hot loop of the program, and its one stream that is no `pipeline`: the next chunk is asked for while the one before is
+ *  on its way, and at most two are under way, since a producer may alternate two buffers (see `Blob.body`). A loop over
+ *  1 MiB buffers measured two to three times the throughput of `createReadStream().pipe()`.
+ *  @throws what `body` throws, and OciError SIZE_INVALID when it is not `length` long: cut the connection then, so that the
+ *          client never takes what it has for the whole */
+export async function sendBody(response: ServerResponse, body: AsyncIterable<Uint8Array>, length: number | undefined): Promise<SentBody> {
+  const iterator = body[Symbol.asyncIterator]();
+  const writer = createWriter(response);
+  let given = 0;
+  let ended = false;
+  // The head goes with the first chunk when that is at hand, else at once: clients wait only so long for headers.
+  const head = setImmediate(() => response.flushHeaders());
+  try {
+    while (!response.closed) {
+      const { value: chunk, done } = await iterator.next();
+      clearImmediate(head);
+      if (done === true) {
+        ended = true;
+        if (length !== undefined && given < length) throw wrongLength(given, length);
+        break;
+      }
+      given += chunk.length;
+      if (length !== undefined && given > length) throw wrongLength(given, length);
+      if (chunk.length > 0) writer.write(chunk);
+      // Asking once more makes the chunk before last invalid; and who says that all has been given may take back both.
+      const last = length === undefined || given === length || chunk.length === 0;
+      await writer.until(last ? 0 : 1);
+    }
+    if (ended) await writer.end();
+    return { bytes: writer.written(), complete: ended && response.writableFinished };
+  } finally {
+    clearImmediate(head);
+    if (!ended) await iterator.return?.();
+  }
+}
+
+function wrongLength(given: number, length: number): OciError {
+  return new OciError('SIZE_INVALID', `a body of ${length} bytes had ${given < length ? 'only' : 'at least'} ${given}`);
+}
+
+interface Writer {
+  write(chunk: Uint8Array): void;
+  /** Waits until at most so many chunks are under way, or the client is gone. */
+  until(underWay: number): Promise<void>;
+  end(): Promise<void>;
+  written(): number;
+}
+
+function createWriter(response: ServerResponse): Writer {
+  let underWay = 0;
+  let written = 0;
+  let wake: (() => void) | undefined;
+  const notify = () => wake?.();
+  response.once('close', notify);
+
+  const mustWait = (wanted: number) => underWay > wanted && !response.closed;
+  const until = async (wanted: number) => {
+    while (mustWait(wanted)) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      wake = resolve;
+      await promise;
+    }
+  };
+  return {
+    write(chunk) {
+      underWay++;
+      response.write(chunk, (error) => {
+        underWay--;
+        if (error === null || error === undefined) written += chunk.length;
+        notify();
+      });
+    },
+    until,
+    async end() {
+      underWay++;
+      response.end(() => {
+        underWay--;
+        notify();
+      });
+      await until(0);
+    },
+    written: () => written,
+  };
+}

@@ -1,0 +1,253 @@
+import { BLOB_MEDIA_TYPE, OCI_INDEX, type Descriptor } from '../oci/descriptor.ts';
+import type { Digest } from '../oci/digest.ts';
+import { OciError } from '../oci/error.ts';
+import { parseRange } from '../oci/range.ts';
+import { joinRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
+import type { Blob, Context, Registry } from '../oci/registry.ts';
+import type { Log } from '../telemetry/log.ts';
+import { answerError, API_VERSION } from './answer-error.ts';
+import { openExchange, type Exchange } from './exchange.ts';
+import type { RequestHandler } from './listen.ts';
+import { parseRequest, type ParsedRequest, type TagsPage } from './parse-request.ts';
+import { sendBody } from './send.ts';
+
+/** What was answered. */
+export interface Served {
+  /** The upstream's name; `unknown` for one that is not configured, `none` where the request named none. */
+  upstream: string;
+  method: string;
+  kind: ParsedRequest['kind'] | 'none';
+  outcome: 'ok' | 'stale' | 'error' | 'gone';
+  /** 499: the client was gone before its answer was whole. */
+  status: number;
+  /** Of the body. */
+  bytes: number;
+  seconds: number;
+}
+
+export interface ServeOptions {
+  log: Log;
+  /** The names of the upstreams, the first component of every repository. */
+  upstreams: readonly string[];
+  /** The upstream whose images are named by this host (containerd's `?ns=`). */
+  upstreamOf(host: string): string | undefined;
+  /** Asked before a blob is: a URL that the client is sent to by 307. It answers for access itself. */
+  redirect?: (repository: Repository, digest: Digest, context: Context) => Promise<string | undefined>;
+  observe?: (served: Served) => void;
+}
+
+const PING = Buffer.from('{}');
+
+/** Where a request goes: the repository with its upstream's name in front. */
+interface Target {
+  repository: Repository;
+  /** Put on every answer. */
+  headers: readonly string[];
+}
+
+/** The read half of the OCI distribution specification 1.1 over `registry`. A client's Accept never selects content: what a
+ *  reference means may not depend on who asks. */
+export function serveRegistry(registry: Registry, options: ServeOptions): RequestHandler {
+  const upstreams = new Set(options.upstreams);
+
+  return async (request, response) => {
+    const started = performance.now();
+    const exchange = openExchange(request, response);
+    let failure: Failure | undefined;
+    try {
+      const parsed = parseRequest(request.method ?? '', request.url ?? '');
+      exchange.kind = parsed.kind;
+      await answer(exchange, parsed);
+    } catch (error) {
+      failure = { error, status: response.closed ? 499 : answerError(exchange, error) };
+    }
+    report(exchange, failure, started);
+  };
+
+  function answer(exchange: Exchange, parsed: ParsedRequest): Promise<void> | void {
+    switch (parsed.kind) {
+      case 'ping':
+        return sendBytes(exchange, PING, [...API_VERSION, 'Content-Type', 'application/json']);
+      case 'unsupported':
+        exchange.response.shouldKeepAlive = false; // its body, if it has one, is not worth reading
+        exchange.response.setHeader('Allow', parsed.allow);
+        throw new OciError('UNSUPPORTED', parsed.message);
+      case 'manifest':
+        return answerManifest(exchange, locate(exchange, parsed), parsed.reference);
+      case 'blob':
+        return answerBlob(exchange, locate(exchange, parsed), parsed.digest);
+      case 'tags':
+        return answerTags(exchange, locate(exchange, parsed), parsed);
+      case 'referrers':
+        return answerReferrers(exchange, locate(exchange, parsed), parsed);
+    }
+  }
+
+  function locate(exchange: Exchange, { repository, namespace }: { repository: Repository; namespace: string | undefined }): Target {
+    if (namespace === undefined) {
+      const slash = repository.indexOf('/');
+      const first = slash === -1 ? repository : repository.slice(0, slash);
+      exchange.upstream = upstreams.has(first) ? first : 'unknown';
+      return { repository, headers: API_VERSION };
+    }
+    const upstream = options.upstreamOf(namespace);
+    exchange.upstream = upstream ?? 'unknown';
+    if (upstream === undefined) {
+      throw new OciError('NAME_UNKNOWN', `no upstream has the host ${namespace}; add it under registry.upstreams, with its url and hosts`);
+    }
+    return { repository: joinRepository(upstream, repository), headers: [...API_VERSION, 'OCI-Namespace', namespace] };
+  }
+
+  async function answerManifest(exchange: Exchange, target: Target, reference: Reference): Promise<void> {
+    const { head, context } = exchange;
+    if (head) {
+      const descriptor = await registry.resolve(target.repository, reference, context);
+      if (isKnown(exchange, descriptor.digest)) return sendNotModified(exchange, target, descriptor.digest);
+      return sendHead(exchange, describe(descriptor, target));
+    }
+    const { descriptor, bytes, stale } = await registry.manifest(target.repository, reference, context);
+    exchange.stale = stale;
+    if (isKnown(exchange, descriptor.digest)) return sendNotModified(exchange, target, descriptor.digest);
+    const headers = describe(descriptor, target);
+    if (stale) headers.push('Warning', '110 - "Response is Stale"');
+    exchange.response.writeHead(200, headers).end(bytes);
+    exchange.bytes = bytes.length;
+  }
+
+  async function answerBlob(exchange: Exchange, target: Target, digest: Digest): Promise<void> {
+    const { head, context, request, response } = exchange;
+    const known = isKnown(exchange, digest);
+    if (head || known) {
+      const descriptor = await registry.stat(target.repository, digest, context);
+      if (known) return sendNotModified(exchange, target, digest);
+      return sendHead(exchange, [...describe(descriptor, target), 'Accept-Ranges', 'bytes']);
+    }
+    const location = await options.redirect?.(target.repository, digest, context);
+    if (location !== undefined) {
+      response.writeHead(307, [...target.headers, 'Location', location, 'Docker-Content-Digest', digest, 'Content-Length', '0']).end();
+      return;
+    }
+    const onlyIf = request.headers['if-range'];
+    const range = onlyIf === undefined || onlyIf === `"${digest}"` ? parseRange(request.headers.range) : undefined;
+    const { signal, hop = false } = context;
+    const blob = await registry.blob(target.repository, digest, range === undefined ? context : { signal, hop, range });
+    await sendBlob(exchange, target, blob);
+  }
+
+  async function answerTags(exchange: Exchange, target: Target, asked: { repository: Repository; page: TagsPage }): Promise<void> {
+    const { n, last } = asked.page;
+    const { signal, hop = false } = exchange.context;
+    const tags: Tag[] = [];
+    for await (const tag of registry.tags(target.repository, last === undefined ? { signal, hop } : { signal, hop, last })) {
+      tags.push(tag);
+      if (n !== undefined && tags.length > n) break;
+    }
+    const headers = [...target.headers, 'Content-Type', 'application/json; charset=utf-8'];
+    const page = n === undefined ? tags : tags.slice(0, n);
+    const end = page.at(-1);
+    if (page.length < tags.length && end !== undefined) headers.push('Link', `<${nextPage(exchange, n ?? 0, end)}>; rel="next"`);
+    sendBytes(exchange, Buffer.from(JSON.stringify({ name: asked.repository, tags: page })), headers);
+  }
+
+  async function answerReferrers(
+    exchange: Exchange,
+    target: Target,
+    asked: { digest: Digest; artifactType: string | undefined },
+  ): Promise<void> {
+    const { digest, artifactType } = asked;
+    const { signal, hop = false } = exchange.context;
+    const context = artifactType === undefined ? { signal, hop } : { signal, hop, artifactType };
+    const { index, filtersApplied } = await registry.referrers(target.repository, digest, context);
+    const headers = [...target.headers, 'Content-Type', OCI_INDEX];
+    if (filtersApplied) headers.push('OCI-Filters-Applied', 'artifactType');
+    sendBytes(exchange, index, headers);
+  }
+
+  function report(exchange: Exchange, failure: Failure | undefined, started: number): void {
+    const { request, response, upstream, kind, bytes, stale } = exchange;
+    const gone = response.closed && !response.writableFinished;
+    const status = gone ? 499 : (failure?.status ?? response.statusCode);
+    const served: Served = {
+      upstream,
+      method: request.method ?? '',
+      kind,
+      outcome: gone ? 'gone' : failure !== undefined ? 'error' : stale ? 'stale' : 'ok',
+      status,
+      bytes,
+      seconds: (performance.now() - started) / 1000,
+    };
+    options.observe?.(served);
+    logRequest(options.log, served, { path: request.url, error: failure?.error });
+  }
+}
+
+interface Failure {
+  error: unknown;
+  status: number;
+}
+
+/** What went well, what a client got wrong and clients that left: debug. */
+function logRequest(log: Log, served: Served, { path = '', error }: { path: string | undefined; error: unknown }): void {
+  const unexpected = error !== undefined && !(error instanceof OciError) && served.outcome !== 'gone';
+  const level = unexpected ? 'error' : served.status >= 500 ? 'warn' : 'debug';
+  if (!log.isLevelEnabled(level)) return;
+  const entry = { ...served, path: path.split('?', 1)[0]?.slice(0, 512), ...(error === undefined ? {} : { error }) };
+  log[level](entry, unexpected ? 'request failed unexpectedly' : error === undefined ? 'request' : 'request failed');
+}
+
+/** Headers of a manifest or of a whole blob. */
+function describe({ digest, mediaType, size }: Descriptor, target: Target): string[] {
+  return [
+    ...target.headers,
+    'Content-Type',
+    mediaType,
+    'Content-Length',
+    String(size),
+    'Docker-Content-Digest',
+    digest,
+    'ETag',
+    `"${digest}"`,
+  ];
+}
+
+async function sendBlob(exchange: Exchange, target: Target, blob: Blob): Promise<void> {
+  const { digest, size, range } = blob;
+  const length = range === undefined ? size : range.end - range.start + 1;
+  const headers = [...target.headers, 'Content-Type', BLOB_MEDIA_TYPE, 'Docker-Content-Digest', digest, 'ETag', `"${digest}"`];
+  headers.push('Accept-Ranges', 'bytes');
+  if (length !== undefined) headers.push('Content-Length', String(length));
+  if (range !== undefined) headers.push('Content-Range', `bytes ${range.start}-${range.end}/${size ?? '*'}`);
+  exchange.response.writeHead(range === undefined ? 200 : 206, headers);
+  const { bytes } = await sendBody(exchange.response, blob.body, length);
+  exchange.bytes = bytes;
+}
+
+function sendBytes(exchange: Exchange, bytes: Uint8Array, headers: readonly string[]): void {
+  const { response, head } = exchange;
+  response.writeHead(200, [...headers, 'Content-Length', String(bytes.length)]);
+  response.end(head ? undefined : bytes);
+  if (!head) exchange.bytes = bytes.length;
+}
+
+function sendHead({ response }: Exchange, headers: readonly string[]): void {
+  response.writeHead(200, [...headers]).end();
+}
+
+function sendNotModified({ response }: Exchange, target: Target, digest: Digest): void {
+  response.writeHead(304, [...target.headers, 'Docker-Content-Digest', digest, 'ETag', `"${digest}"`]).end();
+}
+
+/** The client has it already (If-None-Match, RFC 9110 §13.1.2). */
+function isKnown({ request }: Exchange, digest: Digest): boolean {
+  const header = request.headers['if-none-match'];
+  return header !== undefined && (header.trim() === '*' || header.includes(`"${digest}"`));
+}
+
+/** Relative, so that it holds whatever name and port the client came by. */
+function nextPage({ request }: Exchange, n: number, last: Tag): string {
+  const [path = '', query] = (request.url ?? '').split('?', 2);
+  const parameters = new URLSearchParams(query);
+  parameters.set('n', String(n));
+  parameters.set('last', last);
+  return `${path}?${parameters.toString()}`;
+}
