@@ -1,32 +1,37 @@
-import type { Readable } from 'node:stream';
+import { createReadStream } from 'node:fs';
+import { Readable } from 'node:stream';
 import type { ByteRange } from '../oci/range.ts';
 
 export interface StoreContext {
   signal: AbortSignal;
 }
 export interface StoredObject {
-  /** Bytes. */
+  /** Bytes, of the whole object. */
   size: number;
   modified: Date;
 }
 export interface StoredContent extends StoredObject {
-  /** The object or the range of it that was asked for. Chunks are valid as long as a `Blob`'s body says (oci/registry.ts). */
+  /** The object or the range of it that was asked for. Chunks are valid as long as a `Blob`'s body says (oci/registry.ts);
+   *  like it, the body holds a file or a connection until it ends, is returned, or the signal is aborted. */
   body: AsyncIterable<Uint8Array>;
 }
 export interface StoreSource {
   /** Bytes, exactly. */
   size: number;
-  /** A fresh stream of all of it, each time: no S3 client can send the same stream twice. */
-  open(): Readable;
+  /** A fresh stream of all of it, or of `range`, each time: no S3 client can send the same stream twice. */
+  open(range?: Required<ByteRange>): Readable;
   /** A file that holds exactly these bytes and will never change: a store on the same file system may link to it. */
   file?: string;
 }
 
 /** A place for bytes under keys of `/`-joined segments (store/keys.ts). Absent is undefined, never an error.
- *  Every method throws OciError UNAVAILABLE (origin storage) when the place cannot be reached, is full or refuses. */
+ *  Every method throws OciError UNAVAILABLE (origin storage) when the place cannot be reached, is full or refuses; its
+ *  `retryAfter` is set where waiting may help (an outage), absent where somebody has to act (a full disk, a refusal).
+ *  NAME_INVALID: no key. What a source's stream throws comes through as it is; a source of another length than it said is
+ *  SIZE_INVALID. */
 export interface Store {
   stat(key: string, context: StoreContext): Promise<StoredObject | undefined>;
-  /** `range` lies within the object: who asks knows its size. */
+  /** `range` lies within the object: who asks knows its size. @throws OciError RANGE_INVALID: it does not */
   read(key: string, context: StoreContext & { range?: Required<ByteRange> }): Promise<StoredContent | undefined>;
   /** All or nothing: a reader sees the object as it was or as it will be. Overwrites. */
   write(key: string, source: StoreSource, context: StoreContext): Promise<void>;
@@ -36,4 +41,16 @@ export interface Store {
   list(prefix: string, context: StoreContext & { after?: string }): AsyncIterable<StoredObject & { key: string }>;
   /** Ends what the store holds open. */
   close(): Promise<void>;
+}
+
+export function bytesSource(bytes: Uint8Array): StoreSource {
+  return {
+    size: bytes.length,
+    open: (range) => Readable.from([range === undefined ? bytes : bytes.subarray(range.start, range.end + 1)], { objectMode: false }),
+  };
+}
+
+/** `file` holds exactly `size` bytes and will never change. */
+export function fileSource(file: string, size: number): StoreSource {
+  return { size, file, open: (range) => createReadStream(file, { highWaterMark: 2 ** 18, ...range }) };
 }

@@ -1,0 +1,64 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { digestOf } from '../oci/digest.ts';
+import { isOciError } from '../oci/error.ts';
+import { joinRepository, parseRepository, parseTag } from '../oci/reference.ts';
+import { blobKey, checkKey, checkPrefix, memberKey, tagKey, usedKey } from './keys.ts';
+
+const repository = joinRepository('dockerhub', parseRepository('library/nginx'));
+const digest = digestOf(Buffer.from('content'));
+const hex = digest.slice('sha256:'.length);
+
+test('everything lies where the design says', () => {
+  assert.equal(blobKey(digest), `v1/blobs/sha256/${hex.slice(0, 2)}/${hex}`);
+  assert.equal(tagKey(repository, parseTag('1.27')), 'v1/repos/dockerhub/library/nginx/_tags/1.27');
+  assert.equal(memberKey(repository, digest), `v1/repos/dockerhub/library/nginx/_members/sha256/${hex}`);
+  assert.equal(usedKey(new Date('2026-03-01T23:59:59Z'), repository, digest), `v1/used/2026-03-01/dockerhub/library/nginx/${digest}`);
+});
+
+test('every key of the design is a key, however long its names are', () => {
+  const long = parseRepository(`dockerhub/${'a'.repeat(245)}`);
+  const keys = [
+    blobKey(digestOf(Buffer.from(''), 'sha512')),
+    tagKey(long, parseTag(`_${'x'.repeat(127)}`)),
+    memberKey(long, digestOf(Buffer.from(''), 'sha512')),
+    usedKey(new Date(), long, digestOf(Buffer.from(''), 'sha512')),
+  ];
+  for (const key of keys) assert.equal(checkKey(key), key);
+});
+
+test('no key leads out of the store', () => {
+  const bad = [
+    '',
+    '/',
+    '/etc',
+    'v1/',
+    'v1//x',
+    'v1/./x',
+    'v1/../x',
+    '..',
+    '.tmp/x',
+    'v1/.x',
+    'v1/x\0',
+    'v1/x y',
+    'v1/ü',
+    'v1\\x',
+    'v1/%2e',
+  ];
+  for (const key of [...bad, `v1/${'x'.repeat(256)}`, `v1/${'x/'.repeat(500)}x`])
+    assert.throws(
+      () => checkKey(key),
+      (error) => isOciError(error, 'NAME_INVALID'),
+      JSON.stringify(key),
+    );
+});
+
+test('a prefix may end within a segment, and no prefix leads out', () => {
+  for (const prefix of ['', 'v1', 'v1/', 'v1/blobs/sha256/ab/12']) assert.equal(checkPrefix(prefix), prefix);
+  for (const prefix of ['/', '../', 'v1/../', 'v1/.', 'v1//', 'v1/\0'])
+    assert.throws(
+      () => checkPrefix(prefix),
+      (error) => isOciError(error, 'NAME_INVALID'),
+      JSON.stringify(prefix),
+    );
+});
