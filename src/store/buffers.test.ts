@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { BUFFER_SIZE, createBufferPool } from './buffers.ts';
+
+test('a released buffer is given out again', () => {
+  const pool = createBufferPool(2);
+  const first = pool.acquire();
+  pool.release(first);
+  assert.equal(pool.acquire(), first);
+});
+
+test('an empty pool gives small buffers instead of waiting, and gets none of them back', () => {
+  const pool = createBufferPool(1);
+  const own = pool.acquire();
+  const spare = pool.acquire();
+  assert.equal(own.length, BUFFER_SIZE);
+  assert.ok(spare.length < BUFFER_SIZE);
+  pool.release(spare);
+  pool.release(own);
+  assert.equal(pool.acquire(), own);
+});
+
+test('a forgotten buffer makes room, and is never given out again', () => {
+  const pool = createBufferPool(1);
+  const held = pool.acquire();
+  pool.forget(held);
+  assert.equal(pool.used, 0);
+  const next = pool.acquire();
+  assert.equal(next.length, BUFFER_SIZE);
+  assert.notEqual(next, held);
+});
+
+test('releasing twice gives a buffer out once', () => {
+  const pool = createBufferPool(2);
+  const buffer = pool.acquire();
+  pool.release(buffer);
+  pool.release(buffer);
+  assert.notEqual(pool.acquire(), pool.acquire());
+});
