@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 
 /** How one tool is had: with Go's or Python's own client, at one version. */
-export type Recipe = GoRecipe | GoModuleRecipe | WheelRecipe;
+export type Recipe = GoRecipe | GoSourceRecipe | GoModuleRecipe | WheelRecipe;
 
 interface Common {
   version: string;
@@ -13,7 +13,14 @@ interface GoRecipe extends Common {
   kind: 'go';
   packages: readonly string[];
 }
-/** `go build` of a module of this checkout, for what `go install` refuses (replace directives). */
+/** `go build` of one main package in its module's own source, for what `go install` refuses (replace directives). */
+interface GoSourceRecipe extends Common {
+  kind: 'go-source';
+  module: string;
+  /** The main package's folder in it. */
+  package: string;
+}
+/** `go build` of a module of this checkout. */
 interface GoModuleRecipe extends Common {
   kind: 'go-module';
   directory: string;
@@ -43,10 +50,16 @@ export const RECIPES = {
   // ctr and containerd-shim-runc-v2 lie beside it.
   containerd: go('containerd', 'v2.4.2', `${CONTAINERD}/containerd`, `${CONTAINERD}/containerd-shim-runc-v2`, `${CONTAINERD}/ctr`),
   helm: go('helm', 'v4.3.1', 'helm.sh/helm/v4/cmd/helm'),
-  'helm-unittest': go('untt', 'v1.1.2', 'github.com/helm-unittest/helm-unittest/cmd/untt'),
+  'helm-unittest': {
+    kind: 'go-source',
+    program: 'helm-unittest',
+    version: 'v1.1.2',
+    module: 'github.com/helm-unittest/helm-unittest',
+    package: './cmd/helm-unittest',
+  },
   actionlint: go('actionlint', 'v1.7.12', 'github.com/rhysd/actionlint/cmd/actionlint'),
   coredns: go('coredns', 'v1.15.0', 'github.com/coredns/coredns'),
-  // Every Kubernetes component in one program: `kube-all kube-apiserver …`.
+  // Every Kubernetes component in one program: `kube-all kube-apiserver …`, `kubectl`, and `cri`, the kubelet's image client.
   'kube-all': {
     kind: 'go-module',
     program: 'kube-all',

