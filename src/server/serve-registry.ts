@@ -5,7 +5,7 @@ import { parseRange } from '../oci/range.ts';
 import { joinRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
 import type { Blob, Context, Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
-import { answerError, API_VERSION } from './answer-error.ts';
+import { API_VERSION, sendError } from './send-error.ts';
 import { openExchange, type Exchange } from './exchange.ts';
 import type { RequestHandler } from './listen.ts';
 import { parseRequest, type ParsedRequest, type TagsPage } from './parse-request.ts';
@@ -59,7 +59,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
       exchange.kind = parsed.kind;
       await answer(exchange, parsed);
     } catch (error) {
-      failure = { error, status: response.closed ? 499 : answerError(exchange, error) };
+      failure = { error, status: response.closed ? 499 : sendError(response, error, exchange) };
     }
     report(exchange, failure, started);
   };

@@ -1,3 +1,5 @@
+import type { Gauge } from 'prom-client';
+
 const PREFIX = 'kube_registry_';
 
 /** The same labels at every call; their values must be of bounded variety, never what a client sent. */
@@ -39,7 +41,7 @@ export async function createMetrics(): Promise<Metrics> {
       return (labels, to) => gauge.set(labels, to);
     },
     watch(name, help, read) {
-      const gauge = new prometheus.Gauge({ ...common(name, help), collect: () => gauge.set(read()) });
+      const gauge: Gauge = new prometheus.Gauge({ ...common(name, help), collect: () => gauge.set(read()) });
     },
     histogram(name, help, { labels, buckets }) {
       const histogram = new prometheus.Histogram({ ...common(name, help), labelNames: [...labels], buckets: [...buckets] });

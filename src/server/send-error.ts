@@ -1,5 +1,5 @@
+import type { ServerResponse } from 'node:http';
 import { OciError, type OciErrorCode } from '../oci/error.ts';
-import type { Exchange } from './exchange.ts';
 
 /** On every answer below /v2/: clients take a server without it for no registry. */
 export const API_VERSION = ['Docker-Distribution-Api-Version', 'registry/2.0'] as const;
@@ -26,7 +26,7 @@ const STATUS: Record<OciErrorCode, number> = {
 
 /** The answer to a failed request: the specification's JSON while there is still a head to send, else a cut connection.
  *  @returns the status */
-export function answerError({ response, head }: Exchange, error: unknown): number {
+export function sendError(response: ServerResponse, error: unknown, { head }: { head: boolean }): number {
   const known = error instanceof OciError ? error : new OciError('UNKNOWN', 'the registry failed unexpectedly; its log says more');
   const status = statusOf(known);
   if (response.headersSent) {
