@@ -1,0 +1,190 @@
+{{/* The configuration file of each command, as YAML. Secrets stay out: they are mounted, and the file names them. */}}
+
+{{- define "kube-registry.logConfig" -}}
+{{ toYaml (dict "level" (default "info" .Values.logLevel) "format" "json") }}
+{{- end }}
+
+{{- define "kube-registry.secretsDirectory" -}}/run/secrets/kube-registry{{- end }}
+
+{{/* Upstreams with their credentials as files, and certificates given as text as files too. */}}
+{{- define "kube-registry.upstreams" -}}
+{{- $directory := include "kube-registry.secretsDirectory" . -}}
+{{- $upstreams := (include "kube-registry.prune" (dict "v" .Values.registry.upstreams) | fromJson).v -}}
+{{- range $name, $upstream := $upstreams -}}
+{{- if $upstream -}}
+{{- if contains "-----BEGIN" (default "" $upstream.ca) }}{{ $_ := set $upstream "ca" (printf "/etc/kube-registry-ca/%s.pem" $name) }}{{ end -}}
+{{- range $index, $credential := default list $upstream.credentials -}}
+{{- range $key := list "username" "password" -}}
+{{- if or (hasKey $credential $key) $credential.existingSecret -}}
+{{- $_ := unset $credential $key -}}
+{{- $_ := set $credential (printf "%sFile" $key) (printf "%s/upstreams/%s.%d.%s" $directory $name $index $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := unset $credential "existingSecret" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{ toJson $upstreams }}
+{{- end }}
+
+{{- define "kube-registry.storageConfig" -}}
+{{- $directory := include "kube-registry.secretsDirectory" . -}}
+{{- $storage := include "kube-registry.storage" . -}}
+{{- if eq $storage "s3" -}}
+{{- $s3 := include "kube-registry.s3" . | fromJson -}}
+{{- $own := omit $s3.config "regionEndpoint" "redirect" -}}
+{{- with $s3.config.regionEndpoint }}{{ $_ := set $own "endpoint" . }}{{ end -}}
+{{- with $s3.config.redirect }}{{ $_ := set $own "redirect" . }}{{ end -}}
+{{- if or $s3.secret.accessKeyId $s3.secret.existingSecret -}}
+{{- $_ := set $own "accessKeyIdFile" (printf "%s/s3/accessKeyId" $directory) -}}
+{{- $_ := set $own "secretAccessKeyFile" (printf "%s/s3/secretAccessKey" $directory) -}}
+{{- end -}}
+s3: {{- toYaml $own | nindent 2 }}
+{{- else if eq $storage "objectStorage" -}}
+s3:
+  bucket: kube-registry
+  endpoint: http://{{ include "kube-registry.component" (list . "object-storage") }}:7070
+  createBucket: true
+  accessKeyIdFile: {{ $directory }}/s3/accessKeyId
+  secretAccessKeyFile: {{ $directory }}/s3/secretAccessKey
+{{- else -}}
+filesystem: {directory: /var/lib/kube-registry/data}
+{{- end }}
+{{- end }}
+
+{{/* What the store may take before images leave; nothing where its size is not the chart's to know. */}}
+{{- define "kube-registry.maxSize" -}}
+{{- $storage := include "kube-registry.storage" . -}}
+{{- if eq $storage "objectStorage" }}{{ if not .Values.objectStorage.persistence.existingClaim }}{{ include "kube-registry.mostOf" (default "100Gi" .Values.objectStorage.persistence.size) }}{{ end }}
+{{- else if eq $storage "claim" }}{{ if not .Values.registry.persistence.existingClaim }}{{ include "kube-registry.mostOf" (default "50Gi" .Values.registry.persistence.size) }}{{ end }}
+{{- else if eq $storage "ephemeral" }}{{ include "kube-registry.mostOf" (default "10Gi" .Values.registry.local.size) }}{{ end -}}
+{{- end }}
+
+{{- define "kube-registry.registryConfig" -}}
+{{- $any := include "kube-registry.anyAddress" . -}}
+{{- $directory := include "kube-registry.secretsDirectory" . -}}
+{{- $registry := dict "listen" (printf "%s:5000" $any) "admin" (printf "%s:5001" $any) -}}
+{{- $_ := set $registry "storage" (include "kube-registry.storageConfig" . | fromYaml) -}}
+{{- if has (include "kube-registry.storage" .) (list "s3" "objectStorage") -}}
+{{- $_ := set $registry "local" (dict "directory" "/var/lib/kube-registry/spool" "maxSize" (include "kube-registry.mostOf" (default "10Gi" .Values.registry.local.size) | int64)) -}}
+{{- end -}}
+{{- with include "kube-registry.maxSize" . }}{{ $_ := set $registry "cache" (dict "maxSize" (int64 .)) }}{{ end -}}
+{{- if gt (include "kube-registry.replicas" . | int) 1 -}}
+{{- $_ := set $registry "peers" (dict "service" (printf "%s:5000" (include "kube-registry.component" (list . "peers")))) -}}
+{{- end -}}
+{{- if .Values.clash.enabled }}{{ $_ := set $registry "proxy" "http://127.0.0.1:7890" }}{{ end -}}
+{{- with include "kube-registry.upstreams" . | fromJson }}{{ $_ := set $registry "upstreams" . }}{{ end -}}
+{{- if .Values.registry.exposed.enabled -}}
+{{- $tls := dict "certFile" (printf "%s/exposed/tls.crt" $directory) "keyFile" (printf "%s/exposed/tls.key" $directory) -}}
+{{- $_ := set $registry "exposed" (dict "listen" (printf "%s:5443" $any) "htpasswd" (printf "%s/exposed/htpasswd" $directory) "tls" $tls) -}}
+{{- end -}}
+{{- $own := (include "kube-registry.prune" (dict "v" .Values.registry.config) | fromJson).v -}}
+{{ toYaml (dict "log" (include "kube-registry.logConfig" . | fromYaml) "registry" (mergeOverwrite $registry $own)) }}
+{{- end }}
+
+{{/* For the agent and the webhook: where upstreams are, but neither who to be there nor the registry's way out. */}}
+{{- define "kube-registry.publicUpstreams" -}}
+{{- $upstreams := include "kube-registry.upstreams" . | fromJson -}}
+{{- range $name, $upstream := $upstreams -}}
+{{- if $upstream }}{{ $_ := set $upstreams $name (omit $upstream "credentials" "proxy" "onProxyFailure") }}{{ end -}}
+{{- end -}}
+{{ toJson $upstreams }}
+{{- end }}
+
+{{- define "kube-registry.agentConfig" -}}
+{{- $agent := dict "listen" (printf "127.0.0.1:%d" (int .Values.agent.port)) "admin" (printf "127.0.0.1:%d" (int .Values.agent.adminPort)) -}}
+{{- $_ := set $agent "fallback" .Values.agent.fallback -}}
+{{- with .Values.agent.extraPorts }}{{ $_ := set $agent "extraPorts" . }}{{ end -}}
+{{- with .Values.agent.proxy }}{{ $_ := set $agent "proxy" . }}{{ end -}}
+{{- if .Values.agent.mirror.enabled -}}
+{{- $_ := set $agent "mirror" (dict "directory" .Values.agent.mirror.directory "removeOnExit" .Values.agent.mirror.removeOnExit) -}}
+{{- end -}}
+{{- if .Values.agent.crio.enabled }}{{ $_ := set $agent "crio" (dict "directory" .Values.agent.crio.directory) }}{{ end -}}
+{{- $own := (include "kube-registry.prune" (dict "v" .Values.agent.config) | fromJson).v -}}
+{{- $config := dict "log" (include "kube-registry.logConfig" . | fromYaml) "agent" (mergeOverwrite $agent $own) -}}
+{{- with include "kube-registry.publicUpstreams" . | fromJson }}{{ $_ := set $config "registry" (dict "upstreams" .) }}{{ end -}}
+{{ toYaml $config }}
+{{- end }}
+
+{{- define "kube-registry.webhookNamespaces" -}}
+{{ toJson (concat .Values.webhook.exclude.namespaces .Values.webhook.exclude.extraNamespaces | uniq) }}
+{{- end }}
+
+{{- define "kube-registry.webhookConfig" -}}
+{{- $any := include "kube-registry.anyAddress" . -}}
+{{- $name := include "kube-registry.component" (list . "webhook") -}}
+{{- $webhook := dict "listen" (printf "%s:%d" $any (int .Values.webhook.port)) "admin" (printf "%s:%d" $any (int .Values.webhook.adminPort)) -}}
+{{- if eq "agent" (include "kube-registry.reach" .) -}}
+{{- $_ := set $webhook "registryHost" (printf "127.0.0.1:%d" (int .Values.agent.port)) -}}
+{{- $_ := set $webhook "agents" (dict "namespace" .Release.Namespace "daemonSet" (include "kube-registry.component" (list . "agent"))) -}}
+{{- else -}}
+{{- $_ := set $webhook "registryHost" .Values.webhook.registryHost -}}
+{{- end -}}
+{{- with .Values.webhook.pullSecrets }}{{ $_ := set $webhook "pullSecrets" . }}{{ end -}}
+{{- with .Values.webhook.publicRepositories }}{{ $_ := set $webhook "publicRepositories" . }}{{ end -}}
+{{- $_ := set $webhook "exclude" (dict "namespaces" (include "kube-registry.webhookNamespaces" . | fromJsonArray)) -}}
+{{- range $key := list "images" "podSelectors" -}}
+{{- with get $.Values.webhook.exclude $key }}{{ $_ := set $webhook.exclude $key . }}{{ end -}}
+{{- end -}}
+{{- if include "kube-registry.webhookTlsSecret" . -}}
+{{- $_ := set $webhook "tls" (dict "certFile" "/run/secrets/kube-registry/tls/tls.crt" "keyFile" "/run/secrets/kube-registry/tls/tls.key") -}}
+{{- else -}}
+{{- $_ := set $webhook "certificates" (dict "namespace" .Release.Namespace "secret" (printf "%s-tls" $name) "service" $name "configuration" $name) -}}
+{{- end -}}
+{{- $own := (include "kube-registry.prune" (dict "v" .Values.webhook.config) | fromJson).v -}}
+{{- $config := dict "log" (include "kube-registry.logConfig" . | fromYaml) "webhook" (mergeOverwrite $webhook $own) -}}
+{{- with include "kube-registry.webhookUpstreams" . | fromJson }}{{ $_ := set $config "registry" (dict "upstreams" .) }}{{ end -}}
+{{ toYaml $config }}
+{{- end }}
+
+{{/* The webhook goes by which repositories have credentials, so it sees the entries; the files that they name are not there. */}}
+{{- define "kube-registry.webhookUpstreams" -}}
+{{- $upstreams := include "kube-registry.publicUpstreams" . | fromJson -}}
+{{- $full := include "kube-registry.upstreams" . | fromJson -}}
+{{- range $name, $upstream := $upstreams -}}
+{{- if $upstream }}{{ with (get $full $name).credentials }}{{ $_ := set $upstream "credentials" . }}{{ end }}{{ end -}}
+{{- end -}}
+{{ toJson $upstreams }}
+{{- end }}
+
+{{/* The Secret with a given certificate; nothing where the webhook makes its own. */}}
+{{- define "kube-registry.webhookTlsSecret" -}}
+{{- if .Values.webhook.tls.certManager.enabled }}{{ include "kube-registry.component" (list . "webhook") }}-cert-manager
+{{- else }}{{ .Values.webhook.tls.existingSecret }}{{ end -}}
+{{- end }}
+
+{{/* All of it lies in a Secret, subscription URLs included, so only others' Secrets are files. */}}
+{{- define "kube-registry.clashConfig" -}}
+{{- $directory := include "kube-registry.secretsDirectory" . -}}
+{{- $any := include "kube-registry.anyAddress" . -}}
+{{- $own := .Values.clash -}}
+{{- $clash := dict "mode" (include "kube-registry.clashMode" .) "admin" (printf "%s:5003" $any) "directory" "/var/lib/kube-registry/clash" -}}
+{{- $subscriptions := list -}}
+{{- if $own.existingSecret -}}
+{{- $subscriptions = append $subscriptions (dict "name" "subscription" "urlFile" (printf "%s/clash/subscription" $directory)) -}}
+{{- else if $own.subscriptionUrl -}}
+{{- $subscriptions = append $subscriptions (dict "name" "subscription" "url" $own.subscriptionUrl) -}}
+{{- end -}}
+{{- range (include "kube-registry.prune" (dict "v" $own.subscriptions) | fromJson).v -}}
+{{- $subscription := omit . "existingSecret" "key" -}}
+{{- if .existingSecret }}{{ $_ := set $subscription "urlFile" (printf "%s/clash/subscription.%s" $directory .name) }}{{ end -}}
+{{- $subscriptions = append $subscriptions $subscription -}}
+{{- end -}}
+{{- with $subscriptions }}{{ $_ := set $clash "subscriptions" . }}{{ end -}}
+{{- $users := list -}}
+{{- range (include "kube-registry.prune" (dict "v" $own.users) | fromJson).v -}}
+{{- $user := omit . "existingSecret" "key" -}}
+{{- if .existingSecret }}{{ $_ := set $user "passwordFile" (printf "%s/clash/user.%s" $directory .username) }}{{ end -}}
+{{- $users = append $users $user -}}
+{{- end -}}
+{{- with $users }}{{ $_ := set $clash "users" . }}{{ end -}}
+{{- $_ := set $clash "ports" (dict "proxy" 7890 "shared" ($own.service.enabled | ternary 7891 0)) -}}
+{{- with (include "kube-registry.prune" (dict "v" $own.healthCheck) | fromJson).v }}{{ $_ := set $clash "healthCheck" . }}{{ end -}}
+{{- with $own.override }}{{ $_ := set $clash "override" . }}{{ end -}}
+{{- if $own.existingConfigSecret -}}
+{{- $_ := set $clash "configFile" (printf "%s/clash/config.yaml" $directory) -}}
+{{- else if $own.config -}}
+{{- $_ := set $clash "configFile" "/etc/kube-registry/custom.yaml" -}}
+{{- end -}}
+{{ toYaml (dict "log" (include "kube-registry.logConfig" . | fromYaml) "clash" $clash) }}
+{{- end }}

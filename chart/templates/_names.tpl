@@ -1,0 +1,71 @@
+{{/* Names leave room for the longest suffix, -object-storage. */}}
+{{- define "kube-registry.name" -}}
+{{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "kube-registry.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := default (contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name)) .Values.fullnameOverride -}}
+{{ $full | replace "." "-" | trunc 45 | trimSuffix "-" }}
+{{- end }}
+
+{{/* component: (list root "registry") */}}
+{{- define "kube-registry.component" -}}
+{{ include "kube-registry.fullname" (index . 0) }}-{{ index . 1 }}
+{{- end }}
+
+{{- define "kube-registry.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "kube-registry.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "kube-registry.labels" -}}
+{{- $root := index . 0 -}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{ include "kube-registry.selector" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+app.kubernetes.io/part-of: kube-registry
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Pods: the webhook leaves them alone by the last one, whatever namespace they are in. No versions, so that a release
+     that changes nothing for a pod does not restart it. */}}
+{{- define "kube-registry.podLabels" -}}
+{{ include "kube-registry.selector" . }}
+app.kubernetes.io/part-of: kube-registry
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+kube-registry/rewrite: "false"
+{{- end }}
+
+{{/* image: (dict "root" $ "image" .Values.image "former" (list "zot" …)): the first of the former chart's keys that names a
+     mirror gives the registry; its own repository and tag name images that are not ours. */}}
+{{- define "kube-registry.image" -}}
+{{- $image := .image -}}
+{{- $registry := $image.registry -}}
+{{- range .former -}}
+{{- $mirror := include "kube-registry.mirrorHost" . -}}
+{{- if $mirror }}{{ $registry = $mirror }}{{ end -}}
+{{- end -}}
+{{- with .root.Values.global.imageRegistry }}{{ $registry = . }}{{ end -}}
+{{- $tag := default .root.Chart.AppVersion $image.tag -}}
+{{ with $registry }}{{ . | trimSuffix "/" }}/{{ end }}{{ $image.repository }}:{{ $tag }}{{ with $image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{/* ghcr.m.daocloud.io/project-zot/zot → ghcr.m.daocloud.io, m.daocloud.io/ghcr.io/a/b → m.daocloud.io/ghcr.io; nothing for
+     the hosts that those images had by themselves. */}}
+{{- define "kube-registry.mirrorHost" -}}
+{{- $hosts := list -}}
+{{- $repository := list -}}
+{{- range splitList "/" (default "" (default dict .).repository) -}}
+{{- if and (not $repository) (regexMatch "[.:]" .) }}{{ $hosts = append $hosts . }}{{ else }}{{ $repository = append $repository . }}{{ end -}}
+{{- end -}}
+{{- $host := join "/" $hosts -}}
+{{- if and $host $repository (not (has $host (list "ghcr.io" "docker.io"))) }}{{ $host }}{{ end -}}
+{{- end }}

@@ -1,0 +1,95 @@
+{{/* What Pod Security "restricted" asks for. On OpenShift users and groups are the cluster's to give. */}}
+{{- define "kube-registry.podSecurity" -}}
+runAsNonRoot: true
+{{- if not .Values.openshift.enabled }}
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+{{- end }}
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "kube-registry.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* placement: (dict "values" .Values.registry "root" $ "component" "registry" "spread" true) */}}
+{{- define "kube-registry.placement" -}}
+nodeSelector: {{- mergeOverwrite (dict "kubernetes.io/os" "linux") .values.nodeSelector | toYaml | nindent 2 }}
+{{- with .values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- if and .spread (not .values.affinity) }}
+topologySpreadConstraints:
+  {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "kube-registry.selector" (list $.root $.component) | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* probes: (dict "port" "admin" "host" "") */}}
+{{- define "kube-registry.probes" -}}
+livenessProbe:
+  httpGet: {path: /livez, port: {{ .port }}{{ with .host }}, host: {{ . }}{{ end }}}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: {path: /readyz, port: {{ .port }}{{ with .host }}, host: {{ . }}{{ end }}}
+  periodSeconds: 3
+  timeoutSeconds: 3
+startupProbe:
+  httpGet: {path: /livez, port: {{ .port }}{{ with .host }}, host: {{ . }}{{ end }}}
+  periodSeconds: 1
+  timeoutSeconds: 3
+  failureThreshold: 60
+{{- end }}
+
+{{/* Listening on every address of a pod; only a cluster whose first family is IPv6 needs the other form. */}}
+{{- define "kube-registry.anyAddress" -}}
+{{- eq "IPv6" (default "IPv4" (first .Values.registry.service.ipFamilies)) | ternary "[::]" "0.0.0.0" -}}
+{{- end }}
+
+{{/* A ConfigMap with one component's configuration; a Secret when a URL in it holds a password (an upstream proxy's may).
+     (dict "root" $ "component" "registry" "config" $config) */}}
+{{- define "kube-registry.configKind" -}}
+{{- regexMatch "://[^/\\s\"']*@" (toYaml .) | ternary "Secret" "ConfigMap" -}}
+{{- end }}
+
+{{- define "kube-registry.configObject" -}}
+{{- $kind := include "kube-registry.configKind" .config -}}
+apiVersion: v1
+kind: {{ $kind }}
+metadata:
+  name: {{ include "kube-registry.component" (list .root .component) }}
+  labels: {{- include "kube-registry.labels" (list .root .component) | nindent 4 }}
+data:
+  {{- if eq $kind "Secret" }}
+  config.yaml: {{ toYaml .config | b64enc }}
+  {{- else }}
+  config.yaml: |
+    {{- toYaml .config | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- define "kube-registry.configVolume" -}}
+- name: config
+  {{- if eq "Secret" (include "kube-registry.configKind" .config) }}
+  secret: {secretName: {{ include "kube-registry.component" (list .root .component) }}}
+  {{- else }}
+  configMap: {name: {{ include "kube-registry.component" (list .root .component) }}}
+  {{- end }}
+{{- end }}

@@ -1,0 +1,108 @@
+{{/* Values that cannot work stop the installation here, each with a sentence that says what to write. */}}
+{{- define "kube-registry.validate" -}}
+{{- if not (and .Values.registry .Values.agent .Values.networkPolicy) -}}
+{{- fail "\n- These values lack this chart's own defaults. Upgrade with --reset-then-reuse-values instead of --reuse-values." -}}
+{{- end -}}
+{{- $problems := concat (include "kube-registry.storageProblems" . | fromJsonArray) (include "kube-registry.clashProblems" . | fromJsonArray) (include "kube-registry.reachProblems" . | fromJsonArray) -}}
+{{- with $problems }}{{ fail (printf "\n- %s" (join "\n- " .)) }}{{ end -}}
+{{- end }}
+
+{{- define "kube-registry.storageProblems" -}}
+{{- $problems := list -}}
+{{- $s3 := include "kube-registry.s3" . | fromJson -}}
+{{- $secret := $s3.secret -}}
+{{- $keys := or $secret.accessKeyId $secret.secretAccessKey $secret.existingSecret -}}
+{{- $storage := include "kube-registry.storage" . -}}
+{{- $ownStorage := default dict (include "kube-registry.prune" (dict "v" .Values.registry.config) | fromJson).v.storage -}}
+{{- if not $s3.config.bucket -}}
+{{- if and (or $keys $s3.config.region $s3.config.regionEndpoint) (not $ownStorage.s3) -}}
+{{- $problems = append $problems "S3 is half configured: write the bucket's name as registry.s3.config.bucket, or remove registry.s3." -}}
+{{- end -}}
+{{- else if and $secret.existingSecret (or $secret.accessKeyId $secret.secretAccessKey) -}}
+{{- $problems = append $problems "S3 has two kinds of keys: write either registry.s3.secret.existingSecret, or accessKeyId and secretAccessKey." -}}
+{{- else if and $keys $s3.workloadIdentity -}}
+{{- $problems = append $problems "S3 has keys and a workload identity: remove registry.s3.workloadIdentity, or the keys in registry.s3.secret." -}}
+{{- else if and $keys (not $secret.existingSecret) (not (and $secret.accessKeyId $secret.secretAccessKey)) -}}
+{{- $problems = append $problems (printf "S3 is half configured: registry.s3.secret.%s is missing beside the other key." (empty $secret.accessKeyId | ternary "accessKeyId" "secretAccessKey")) -}}
+{{- else if not (or $keys $s3.workloadIdentity $ownStorage.s3) -}}
+{{- $problems = append $problems "S3 is half configured: write registry.s3.secret.accessKeyId and secretAccessKey, or registry.s3.secret.existingSecret, or registry.s3.workloadIdentity: true where the pod has a role of its own." -}}
+{{- end -}}
+{{- if and (or $s3.config.bucket $ownStorage.s3) .Values.objectStorage.enabled -}}
+{{- $problems = append $problems "There are two stores: write either registry.s3 or objectStorage.enabled, not both." -}}
+{{- end -}}
+{{- if and (or .Values.registry.persistence.enabled .Values.registry.persistence.existingClaim) (has $storage (list "s3" "objectStorage")) -}}
+{{- $problems = append $problems "There are two stores: images go to S3, so remove registry.persistence.enabled and existingClaim (registry.local.storageClass gives the local tier a volume)." -}}
+{{- end -}}
+{{- if and $ownStorage.filesystem (has $storage (list "s3" "objectStorage")) -}}
+{{- $problems = append $problems "There are two stores: remove registry.config.storage.filesystem, or S3." -}}
+{{- end -}}
+{{- if and (gt (include "kube-registry.replicas" . | int) 1) (not (include "kube-registry.manyWriters" .)) -}}
+{{- $problems = append $problems (printf "registry.replicas is %s, but images are kept on a volume that one pod at a time may use: write registry.replicas: 1, or use S3 (registry.s3 or objectStorage.enabled), or a StorageClass with registry.persistence.accessModes: [ReadWriteMany]." (include "kube-registry.replicas" .)) -}}
+{{- end -}}
+{{- $object := .Values.objectStorage.secret -}}
+{{- if and .Values.objectStorage.enabled (not $object.existingSecret) (ne (empty $object.accessKeyId) (empty $object.secretAccessKey)) -}}
+{{- $problems = append $problems "The keys of objectStorage.secret are half given: write accessKeyId and secretAccessKey, or neither (then one is made)." -}}
+{{- end -}}
+{{ toJson $problems }}
+{{- end }}
+
+{{- define "kube-registry.clashProblems" -}}
+{{- $problems := list -}}
+{{- $clash := .Values.clash -}}
+{{- $subscribed := or $clash.subscriptionUrl $clash.existingSecret $clash.subscriptions -}}
+{{- $configured := or $clash.config $clash.existingConfigSecret -}}
+{{- if $clash.enabled -}}
+{{- if not (or $subscribed $configured) -}}
+{{- $problems = append $problems "clash.enabled is true, but there is nothing to go out by: write clash.subscriptionUrl (or clash.existingSecret, clash.subscriptions), or a mihomo config as clash.config." -}}
+{{- else if and (eq "custom" (include "kube-registry.clashMode" .)) (not $configured) -}}
+{{- $problems = append $problems "clash.mode is custom: write the mihomo config as clash.config, or name a Secret with it as clash.existingConfigSecret." -}}
+{{- else if and (ne "custom" (include "kube-registry.clashMode" .)) (not $subscribed) -}}
+{{- $problems = append $problems (printf "clash.mode is %s: write clash.subscriptionUrl, or clash.mode: custom for clash.config." (include "kube-registry.clashMode" .)) -}}
+{{- end -}}
+{{- if and $clash.subscriptionUrl $clash.existingSecret -}}
+{{- $problems = append $problems "There are two subscriptions by one name: write either clash.subscriptionUrl or clash.existingSecret; several go into clash.subscriptions." -}}
+{{- end -}}
+{{- if and $clash.config $clash.existingConfigSecret -}}
+{{- $problems = append $problems "There are two mihomo configs: write either clash.config or clash.existingConfigSecret." -}}
+{{- end -}}
+{{- if and $clash.service.enabled (not $clash.users) -}}
+{{- $problems = append $problems "clash.service.enabled shares the proxy with the cluster, and needs passwords: write clash.users: [{username: …, password: …}]." -}}
+{{- end -}}
+{{- else if $clash.service.enabled -}}
+{{- $problems = append $problems "clash.service.enabled is true, but clash is off: write clash.enabled: true." -}}
+{{- end -}}
+{{ toJson $problems }}
+{{- end }}
+
+{{- define "kube-registry.reachProblems" -}}
+{{- $problems := list -}}
+{{- $webhook := include "kube-registry.webhookEnabled" . -}}
+{{- $reach := include "kube-registry.reach" . -}}
+{{- if and $webhook (eq $reach "agent") (not .Values.agent.enabled) -}}
+{{- $problems = append $problems "The webhook rewrites images to the node's agent, but agent.enabled is false: write webhook.enabled: false, or webhook.reach: external and webhook.registryHost." -}}
+{{- end -}}
+{{- if and $webhook (eq $reach "external") (not .Values.webhook.registryHost) -}}
+{{- $problems = append $problems "webhook.reach is external: write the host by which nodes reach the registry as webhook.registryHost, such as registry.example.com." -}}
+{{- end -}}
+{{- if and .Values.agent.mirror.enabled (not .Values.agent.enabled) -}}
+{{- $problems = append $problems "agent.mirror.enabled is true, but agent.enabled is false: write agent.enabled: true." -}}
+{{- end -}}
+{{- if and .Values.webhook.tls.existingSecret .Values.webhook.tls.certManager.enabled -}}
+{{- $problems = append $problems "The webhook has two certificates: write either webhook.tls.existingSecret or webhook.tls.certManager.enabled." -}}
+{{- else if and $webhook .Values.webhook.tls.existingSecret (not .Values.webhook.tls.caBundle) -}}
+{{- $problems = append $problems "webhook.tls.existingSecret needs webhook.tls.caBundle, the certificate authority by which the API server trusts it." -}}
+{{- end -}}
+{{- $exposed := .Values.registry.exposed -}}
+{{- if and $exposed.enabled (not $exposed.tlsSecret) -}}
+{{- $problems = append $problems "registry.exposed.enabled needs a certificate: write the name of a Secret of type kubernetes.io/tls as registry.exposed.tlsSecret." -}}
+{{- end -}}
+{{- if and $exposed.enabled (not (or $exposed.htpasswd $exposed.existingSecret)) -}}
+{{- $problems = append $problems "registry.exposed.enabled needs passwords: write registry.exposed.htpasswd (as htpasswd -nB prints it) or registry.exposed.existingSecret." -}}
+{{- end -}}
+{{- range $key := list "listen" "admin" "peers" "exposed" -}}
+{{- if hasKey $.Values.registry.config $key -}}
+{{- $problems = append $problems (printf "registry.config.%s is the chart's own to set: remove it." $key) -}}
+{{- end -}}
+{{- end -}}
+{{ toJson $problems }}
+{{- end }}
