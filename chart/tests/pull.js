@@ -18,7 +18,9 @@ async function pull(image) {
   const first = await manifest(reference);
   const child = first.manifests ? await manifest(first.manifests[0].digest) : first;
   for (const { digest } of [child.config, ...child.layers]) {
-    const found = createHash(digest.split(':')[0]).update(await get(blob(digest))).digest('hex');
+    const found = createHash(digest.split(':')[0])
+      .update(await get(blob(digest)))
+      .digest('hex');
     if (!digest.endsWith(found)) throw new Error(`${blob(digest)} came with the digest ${found}`);
   }
   console.log(`pulled ${image}: ${child.layers.length} layers`);

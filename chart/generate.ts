@@ -1,0 +1,50 @@
+// Makes values.schema.json and the table of README.md from values.yaml and the program's own configuration schema.
+// With --check it only says whether they are up to date.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { readValues, type Value } from './values.ts';
+import { valuesSchema } from './values-schema.ts';
+
+const directory = import.meta.dirname;
+const START = '<!-- values: made by npm run generate -->';
+const END = '<!-- /values -->';
+
+function table(values: readonly Value[]): string {
+  const rows = values
+    .filter((value) => value.description !== '')
+    .map((value) => `| \`${value.path}\` | ${preset(value)} | ${value.description} |`);
+  return ['| key | default | what it is |', '|---|---|---|', ...rows].join('\n');
+}
+
+function preset(value: Value): string {
+  if (value.preset === null || value.preset === undefined || value.preset === '') return '';
+  return `\`${JSON.stringify(value.preset).replaceAll('|', '\\|')}\``;
+}
+
+function readme(values: readonly Value[]): string {
+  const content = readFileSync(join(directory, 'README.md'), 'utf8');
+  const [before, rest = ''] = content.split(START);
+  const [, after = ''] = rest.split(END);
+  return `${before}${START}\n${table(values)}\n${END}${after}`;
+}
+
+/** Each generated file with what it should hold. */
+export function generated(): Record<string, string> {
+  const tree = readValues(readFileSync(join(directory, 'values.yaml'), 'utf8'));
+  return {
+    'values.schema.json': `${JSON.stringify(valuesSchema(tree.root), null, 1)}\n`,
+    'README.md': readme(tree.leaves),
+  };
+}
+
+if (import.meta.main) {
+  const check = process.argv.includes('--check');
+  for (const [file, content] of Object.entries(generated())) {
+    const path = join(directory, file);
+    if (!check) writeFileSync(path, content);
+    else if (readFileSync(path, 'utf8') !== content) {
+      process.stderr.write(`chart/${file} is not up to date: npm run generate\n`);
+      process.exitCode = 1;
+    }
+  }
+}
