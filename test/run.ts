@@ -1,0 +1,55 @@
+import { globSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { run } from 'node:test';
+import { spec } from 'node:test/reporters';
+import { DEBIAN_PACKAGES, RECIPES, type DebianProgram, type ToolName } from './tools/recipes.ts';
+import { debianTool, toolPath } from './tools/tools.ts';
+
+// npm test [-- PATTERN …]: every test but the cluster's, or those whose file name holds one of the patterns.
+
+const FILE_LIMIT_MS = 4 * 60_000;
+const CLUSTER_ONLY: readonly string[] = ['coredns', 'buildah', 'chromium', 'conntrack', 'ip', 'iptables', 'nginx', 'wrk'];
+
+const root = join(import.meta.dirname, '..');
+const patterns = process.argv.slice(2);
+
+async function missingPackages(): Promise<string[]> {
+  const missing = new Set<string>();
+  for (const program of Object.keys(DEBIAN_PACKAGES) as DebianProgram[]) {
+    if (CLUSTER_ONLY.includes(program)) continue;
+    await debianTool(program).catch(() => missing.add(DEBIAN_PACKAGES[program]));
+  }
+  return [...missing];
+}
+
+async function prepare(): Promise<boolean> {
+  const missing = await missingPackages();
+  if (missing.length > 0) {
+    process.stderr.write(`The tests need Debian packages that are missing: apt-get install ${missing.join(' ')}\n`);
+    return false;
+  }
+  for (const name of Object.keys(RECIPES) as ToolName[]) if (!CLUSTER_ONLY.includes(name)) await toolPath(name);
+  return true;
+}
+
+function findTests(): string[] {
+  const all = globSync(['src/**/*.test.ts', 'test/**/*.test.ts', 'chart/**/*.test.ts', 'bench/**/*.test.ts'], { cwd: root });
+  const mine = all.filter((file) => !file.startsWith('test/cluster/'));
+  return mine.filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern))).sort();
+}
+
+const files = findTests();
+if (files.length === 0) {
+  process.stderr.write(`No test file has ${patterns.join(' or ')} in its name\n`);
+  process.exitCode = 1;
+} else if (await prepare()) {
+  run({ files: files.map((file) => join(root, file)), cwd: root, concurrency: Math.max(2, availableParallelism()), timeout: FILE_LIMIT_MS })
+    .on('test:fail', ({ todo }) => {
+      if (todo === undefined || todo === false) process.exitCode = 1;
+    })
+    .compose(spec)
+    .pipe(process.stdout);
+} else {
+  process.exitCode = 1;
+}
