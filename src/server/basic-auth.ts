@@ -28,7 +28,7 @@ export async function createBasicAuth({ file, log }: BasicAuthOptions): Promise<
   const users = await createUsers(file, log);
   const verifying = createLimiter();
   // An unknown user costs as much time as a wrong password.
-  const nobody = await hash(randomBytes(16).toString('hex'), { cost: 10 });
+  const nobody = await hash(randomBytes(16).toString('hex'), 10);
   const secret = randomBytes(32);
   let remembered = new Set<string>();
   let version: unknown;

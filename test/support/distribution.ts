@@ -134,9 +134,7 @@ async function authentication(auth: NonNullable<DistributionOptions['auth']>, di
     return { token: { realm, service, issuer, jwks, signingalgorithms: ['ES256'] } };
   }
   const path = join(directory, 'htpasswd');
-  const lines = await Promise.all(
-    Object.entries(auth.htpasswd).map(async ([user, password]) => `${user}:${await hash(password, { cost: 4 })}`),
-  );
+  const lines = await Promise.all(Object.entries(auth.htpasswd).map(async ([user, password]) => `${user}:${await hash(password, 4)}`));
   await writeFile(path, `${lines.join('\n')}\n`);
   return { htpasswd: { realm: 'test', path } };
 }
