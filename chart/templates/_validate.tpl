@@ -59,6 +59,9 @@
 {{- else if and (ne "custom" (include "kube-registry.clashMode" .)) (not $subscribed) -}}
 {{- $problems = append $problems (printf "clash.mode is %s: write clash.subscriptionUrl, or clash.mode: custom for clash.config." (include "kube-registry.clashMode" .)) -}}
 {{- end -}}
+{{- if and $clash.subscriptionUrl (not (regexMatch "^https?://." $clash.subscriptionUrl)) -}}
+{{- $problems = append $problems "clash.subscriptionUrl is no URL: it starts with https:// or http://." -}}
+{{- end -}}
 {{- if and $clash.subscriptionUrl $clash.existingSecret -}}
 {{- $problems = append $problems "There are two subscriptions by one name: write either clash.subscriptionUrl or clash.existingSecret; several go into clash.subscriptions." -}}
 {{- end -}}

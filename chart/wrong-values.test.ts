@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { refusal } from './render.ts';
+
+const S3 = { config: { bucket: 'images' }, secret: { accessKeyId: 'id', secretAccessKey: 'key' } };
+const CLASH = { enabled: true, subscriptionUrl: 'https://airport.example/' };
+
+/** Values that cannot work, and what is said of them. */
+const CASES: [name: string, values: unknown, sentence: RegExp][] = [
+  [
+    'S3 without a bucket',
+    { registry: { s3: { config: { region: 'eu' } } } },
+    /half configured: write the bucket's name as registry\.s3\.config\.bucket/,
+  ],
+  ['S3 keys without a bucket', { registry: { s3: { secret: S3.secret } } }, /registry\.s3\.config\.bucket/],
+  ['S3 without keys', { registry: { s3: { config: S3.config } } }, /write registry\.s3\.secret\.accessKeyId and secretAccessKey, or/],
+  [
+    'S3 with half of its keys',
+    { registry: { s3: { ...S3, secret: { accessKeyId: 'id' } } } },
+    /registry\.s3\.secret\.secretAccessKey is missing/,
+  ],
+  [
+    'S3 with the other half',
+    { registry: { s3: { ...S3, secret: { secretAccessKey: 'key' } } } },
+    /registry\.s3\.secret\.accessKeyId is missing/,
+  ],
+  [
+    'S3 with keys twice',
+    { registry: { s3: { ...S3, secret: { ...S3.secret, existingSecret: 'x' } } } },
+    /either registry\.s3\.secret\.existingSecret, or/,
+  ],
+  ['S3 with keys and a role', { registry: { s3: { ...S3, workloadIdentity: true } } }, /remove registry\.s3\.workloadIdentity/],
+  [
+    "the former chart's S3, half",
+    { zot: { s3: { config: { bucket: 'b', region: 'r', regionEndpoint: '' }, secret: { accessKeyId: '' } } } },
+    /half configured/,
+  ],
+  [
+    'S3 and the S3 of the chart',
+    { registry: { s3: S3 }, objectStorage: { enabled: true } },
+    /either registry\.s3 or objectStorage\.enabled/,
+  ],
+  ['S3 and a volume', { registry: { s3: S3, persistence: { enabled: true } } }, /remove registry\.persistence\.enabled/],
+  ['S3 and a claim', { registry: { s3: S3, persistence: { existingClaim: 'mine' } } }, /two stores/],
+  ['S3 of the chart and a volume', { registry: { persistence: { enabled: true } }, objectStorage: { enabled: true } }, /two stores/],
+  ['S3 and a folder', { registry: { s3: S3, config: { storage: { filesystem: { directory: '/x' } } } } }, /two stores/],
+  ['replicas on one volume', { registry: { replicas: 2 } }, /registry\.replicas is 2.*write registry\.replicas: 1, or use S3/],
+  ['replicas without any', { registry: { replicas: 2, persistence: { enabled: false } } }, /registry\.replicas is 2/],
+  [
+    "half of the chart's S3 keys",
+    { objectStorage: { enabled: true, secret: { accessKeyId: 'id' } } },
+    /accessKeyId and secretAccessKey, or neither/,
+  ],
+  [
+    'clash without a way out',
+    { clash: { enabled: true } },
+    /clash\.enabled is true, but .*write clash\.subscriptionUrl .*or a mihomo config as clash\.config/,
+  ],
+  ['clash with an empty subscription', { clash: { enabled: true, subscriptionUrl: '' } }, /write clash\.subscriptionUrl/],
+  ['clash of its own config, without one', { clash: { ...CLASH, mode: 'custom' } }, /clash\.mode is custom: write the mihomo config/],
+  [
+    'clash of nodes, with only a config',
+    { clash: { enabled: true, mode: 'full', config: { rules: [] } } },
+    /clash\.mode is full: write clash\.subscriptionUrl/,
+  ],
+  [
+    'clash by two subscriptions of one name',
+    { clash: { ...CLASH, existingSecret: 'x' } },
+    /either clash\.subscriptionUrl or clash\.existingSecret/,
+  ],
+  ['clash by two configs', { clash: { enabled: true, config: { a: 1 }, existingConfigSecret: 'x' } }, /two mihomo configs/],
+  ['a shared proxy without users', { clash: { ...CLASH, service: { enabled: true } } }, /needs passwords: write clash\.users/],
+  ['a shared proxy without clash', { clash: { service: { enabled: true } } }, /write clash\.enabled: true/],
+  ['a webhook without agents', { agent: { enabled: false } }, /write webhook\.enabled: false, or webhook\.reach: external/],
+  ['a webhook to nowhere', { webhook: { reach: 'external' } }, /webhook\.registryHost/],
+  ['mirror mode without agents', { agent: { enabled: false, mirror: { enabled: true } } }, /write agent\.enabled: true/],
+  ['a certificate without its authority', { webhook: { tls: { existingSecret: 'x' } } }, /needs webhook\.tls\.caBundle/],
+  ['two certificates', { webhook: { tls: { existingSecret: 'x', caBundle: 'x', certManager: { enabled: true } } } }, /two certificates/],
+  [
+    'an exposed registry without a certificate',
+    { registry: { exposed: { enabled: true, htpasswd: 'x' } } },
+    /registry\.exposed\.tlsSecret/,
+  ],
+  ['an exposed registry without passwords', { registry: { exposed: { enabled: true, tlsSecret: 'x' } } }, /registry\.exposed\.htpasswd/],
+  ["a listener of one's own", { registry: { config: { listen: '0.0.0.0:80' } } }, /registry\.config\.listen is the chart's own to set/],
+  ['an unknown key', { registry: { replica: 2 } }, /at '\/registry': additional properties 'replica' not allowed/],
+  ['an unknown section', { regisrty: {} }, /additional properties 'regisrty' not allowed/],
+  [
+    'an unknown key of the configuration',
+    { registry: { config: { cache: { tagTTL: '5m' } } } },
+    /at '\/registry\/config\/cache': additional properties 'tagTTL'/,
+  ],
+  [
+    'an unknown key of an upstream',
+    { registry: { upstreams: { dockerhub: { mirror: [] } } } },
+    /additional properties 'mirror' not allowed/,
+  ],
+  ['an unknown key of the former chart', { zot: { replicas: 2 } }, /at '\/zot': additional properties 'replicas'/],
+  ['a wrong type', { agent: { port: 'high' } }, /at '\/agent\/port': got string, want integer/],
+  ['a wrong duration', { registry: { config: { cache: { tagTtl: '5 minutes' } } } }, /at '\/registry\/config\/cache\/tagTtl'/],
+  ['a wrong size', { registry: { persistence: { size: 'big' } } }, /at '\/registry\/persistence\/size'/],
+  ['a wrong mode', { clash: { ...CLASH, mode: 'fast' } }, /at '\/clash\/mode': value must be one of 'nodes', 'full', 'custom'/],
+  ['a subscription that is no URL', { clash: { enabled: true, subscriptionUrl: 'airport' } }, /clash\.subscriptionUrl is no URL/],
+  ['no replicas', { registry: { replicas: 0 } }, /at '\/registry\/replicas': minimum: got 0, want 1/],
+];
+
+for (const [name, values, sentence] of CASES) {
+  test(`${name}: nothing is installed, and helm says what to write`, async () => {
+    const said = await refusal(values);
+    assert.match(said.replaceAll('\n', ' '), sentence);
+    assert.doesNotMatch(said, /nil pointer|can't evaluate|wrong type for value/);
+  });
+}
+
+test('all that is wrong is said at once', async () => {
+  const said = await refusal({ registry: { replicas: 3 }, clash: { enabled: true }, agent: { enabled: false } });
+  for (const sentence of [/registry\.replicas is 3/, /clash\.enabled is true/, /agent\.enabled is false/]) assert.match(said, sentence);
+});
+
+test('a secret that is refused is not repeated', async () => {
+  const said = await refusal({
+    clash: { enabled: true, subscriptionUrl: 'sentinel' },
+    registry: { s3: { secret: { accessKeyId: 'sentinel' } } },
+  });
+  assert.doesNotMatch(said, /sentinel/);
+});
