@@ -8,6 +8,9 @@ import { parse as parseYaml } from 'yaml';
 import { parseConfig } from '../src/config/load.ts';
 import { INFRASTRUCTURE_NAMESPACES } from '../src/config/schema.ts';
 import { toolPath } from '../test/tools/tools.ts';
+import { createMetrics } from '../src/telemetry/metrics.ts';
+import { createRegistryMetrics } from '../src/telemetry/registry-metrics.ts';
+import { namedMetrics } from './dashboard.ts';
 import { examples } from './examples.ts';
 import { generated } from './generate.ts';
 import { at, notes, podOf, render, workloads, type Container, type Manifest } from './render.ts';
@@ -206,4 +209,11 @@ test("names fit, however long the release's is", async () => {
     values: { objectStorage: { enabled: true } },
   });
   for (const { kind, metadata } of manifests) assert.ok(metadata.name.length <= (kind === 'Secret' ? 253 : 63), `${kind} ${metadata.name}`);
+});
+
+test('the dashboard names only metrics that the program has', async () => {
+  const metrics = await createMetrics();
+  createRegistryMetrics(metrics);
+  const text = await metrics.render();
+  for (const name of namedMetrics()) assert.ok(text.includes(`# TYPE ${name} `), name);
 });

@@ -1,0 +1,121 @@
+/** A panel: what it shows, in which unit, and the PromQL with the name of each line. */
+interface Panel {
+  title: string;
+  unit: string;
+  lines: [expression: string, legend: string][];
+}
+
+const OWN = 'namespace=~"$namespace"';
+const rate = (metric: string, by: string, where = ''): string => `sum by (${by}) (rate(${metric}{${OWN}${where}}[$__rate_interval]))`;
+
+const PANELS: Panel[] = [
+  { title: 'Reads by outcome', unit: 'reqps', lines: [[rate('kube_registry_requests_total', 'outcome'), '{{outcome}}']] },
+  {
+    title: 'Served without upstream',
+    unit: 'percentunit',
+    lines: [
+      [
+        `${rate('kube_registry_requests_total', 'kind', ',outcome=~"hit|stale"')} / ${rate('kube_registry_requests_total', 'kind')}`,
+        '{{kind}}',
+      ],
+    ],
+  },
+  {
+    title: 'Bytes to nodes, bytes from upstreams',
+    unit: 'Bps',
+    lines: [
+      [rate('kube_registry_sent_bytes_total', 'namespace'), 'sent'],
+      [rate('kube_registry_received_bytes_total', 'upstream'), 'received from {{upstream}}'],
+    ],
+  },
+  {
+    title: 'Requests to upstreams by outcome',
+    unit: 'reqps',
+    lines: [[rate('kube_registry_upstream_requests_total', 'upstream, outcome'), '{{upstream}} {{outcome}}']],
+  },
+  {
+    title: 'Upstream: seconds until headers, 95th percentile',
+    unit: 's',
+    lines: [[`histogram_quantile(0.95, ${rate('kube_registry_upstream_seconds_bucket', 'upstream, le')})`, '{{upstream}}']],
+  },
+  {
+    title: 'Pulls that upstreams still allow',
+    unit: 'short',
+    lines: [[`min by (upstream) (kube_registry_ratelimit_remaining{${OWN}})`, '{{upstream}}']],
+  },
+  {
+    title: 'Downloads',
+    unit: 'short',
+    lines: [
+      [`sum(kube_registry_fills_running{${OWN}})`, 'running'],
+      [`sum by (outcome) (increase(kube_registry_fills_total{${OWN}}[$__rate_interval]))`, 'ended: {{outcome}}'],
+    ],
+  },
+  {
+    title: 'Answers with an error',
+    unit: 'reqps',
+    lines: [[rate('kube_registry_answers_total', 'upstream, status', ',status=~"4..|5.."'), '{{upstream}} {{status}}']],
+  },
+  {
+    title: 'Failed calls to the store',
+    unit: 'reqps',
+    lines: [[rate('kube_registry_storage_errors_total', 'operation'), '{{operation}}']],
+  },
+  {
+    title: 'Waiting to be stored',
+    unit: 'bytes',
+    lines: [[`sum by (pod) (kube_registry_upload_queue_bytes{${OWN}})`, '{{pod}}']],
+  },
+  { title: 'Local tier', unit: 'bytes', lines: [[`sum by (pod) (kube_registry_local_bytes{${OWN}})`, '{{pod}}']] },
+  { title: 'Removed by pruning', unit: 'Bps', lines: [[rate('kube_registry_pruned_bytes_total', 'namespace'), 'removed']] },
+  { title: 'Memory', unit: 'bytes', lines: [[`process_resident_memory_bytes{${OWN},job=~"registry|webhook|clash"}`, '{{job}} {{pod}}']] },
+  {
+    title: 'Event loop: 99th percentile of its delay',
+    unit: 's',
+    lines: [[`nodejs_eventloop_lag_p99_seconds{${OWN},job=~"registry|webhook|clash"}`, '{{job}} {{pod}}']],
+  },
+];
+
+const WIDTH = 12;
+const HEIGHT = 8;
+
+/** The Grafana dashboard, as the ConfigMap holds it. */
+export function dashboard(): unknown {
+  return {
+    title: 'kube-registry',
+    uid: 'kube-registry',
+    schemaVersion: 39,
+    tags: ['kube-registry'],
+    time: { from: 'now-3h', to: 'now' },
+    refresh: '30s',
+    templating: {
+      list: [
+        { name: 'datasource', type: 'datasource', query: 'prometheus' },
+        {
+          name: 'namespace',
+          type: 'query',
+          datasource: { type: 'prometheus', uid: '${datasource}' },
+          query: 'label_values(kube_registry_fills_running, namespace)',
+          includeAll: true,
+          multi: true,
+          current: { text: 'All', value: '$__all' },
+        },
+      ],
+    },
+    panels: PANELS.map(({ title, unit, lines }, index) => ({
+      id: index + 1,
+      type: 'timeseries',
+      title,
+      datasource: { type: 'prometheus', uid: '${datasource}' },
+      fieldConfig: { defaults: { unit, min: 0 }, overrides: [] },
+      gridPos: { x: (index % 2) * WIDTH, y: Math.floor(index / 2) * HEIGHT, w: WIDTH, h: HEIGHT },
+      targets: lines.map(([expr, legendFormat], line) => ({ refId: String.fromCodePoint(65 + line), expr, legendFormat })),
+    })),
+  };
+}
+
+/** The program's own metrics that the dashboard names. */
+export function namedMetrics(): string[] {
+  const text = JSON.stringify(PANELS);
+  return [...new Set([...text.matchAll(/kube_registry_[a-z_]+/g)].map(([name]) => name.replace(/_bucket$/, '')))].sort();
+}
