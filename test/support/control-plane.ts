@@ -1,0 +1,156 @@
+import { execFile, type PromiseWithChild } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { debianTool, toolPath } from '../tools/tools.ts';
+import { accepts, startProcess, type RunningProcess } from './process.ts';
+import { freePort, temporaryDirectory } from './temporary.ts';
+
+const run = promisify(execFile);
+
+export interface ControlPlaneOptions {
+  /** The controllers too, by these names (`*`: all of them); default: none, and what they would make is not made. */
+  controllers?: readonly string[];
+  /** Further flags of kube-apiserver. */
+  apiServer?: readonly string[];
+}
+
+export interface ControlPlane extends AsyncDisposable {
+  /** https://127.0.0.1:PORT */
+  url: string;
+  /** An admin's. */
+  kubeconfig: string;
+  /** A kubeconfig of another user, of these groups. */
+  kubeconfigOf(user: string, groups: readonly string[]): Promise<string>;
+  /** `kubectl ARGS` as the admin; gives stdout. `input` is its stdin. @throws Error with stderr */
+  kubectl(args: readonly string[], input?: string): Promise<string>;
+  apiServer: RunningProcess;
+}
+
+const USERS = 'admin-token,admin,admin,"system:masters"\n';
+
+/** A real etcd and kube-apiserver on loopback: admission, RBAC and watches are real, but no node is there and no pod runs. */
+export async function startControlPlane(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
+  const stack = new AsyncDisposableStack();
+  try {
+    const { path } = stack.use(await temporaryDirectory());
+    const etcd = await startEtcd(stack, join(path, 'etcd'));
+    const keys = await writeKeys(path);
+    const port = await freePort();
+    const kube = await toolPath('kube-all');
+    const users = join(path, 'users.csv');
+    await writeFile(users, USERS);
+    const url = `https://127.0.0.1:${port}`;
+    const kubeconfig = await writeKubeconfig(join(path, 'admin.kubeconfig'), url, { token: 'admin-token' });
+    const kubectl = (args: readonly string[], input = ''): Promise<string> =>
+      output(kube, ['kubectl', '--kubeconfig', kubeconfig, ...args], input);
+    const apiServer = stack.use(
+      await startProcess({
+        command: kube,
+        args: [
+          'kube-apiserver',
+          ...flags({
+            'bind-address': '127.0.0.1',
+            'secure-port': port,
+            'cert-dir': join(path, 'apiserver'),
+            'etcd-servers': etcd,
+            'service-cluster-ip-range': '10.96.0.0/16',
+            'advertise-address': '10.96.0.1',
+            'endpoint-reconciler-type': 'none',
+            'authorization-mode': 'Node,RBAC',
+            'token-auth-file': users,
+            'allow-privileged': true,
+            'service-account-issuer': 'https://kubernetes.default.svc',
+            'service-account-key-file': keys.public,
+            'service-account-signing-key-file': keys.private,
+          }),
+          ...(options.apiServer ?? []),
+        ],
+        ready: () => kubectl(['get', '--raw', '/readyz']).then(Boolean, () => false),
+      }),
+    );
+    if (options.controllers !== undefined) {
+      const args = flags({
+        kubeconfig,
+        controllers: options.controllers.join(','),
+        'service-account-private-key-file': keys.private,
+        'use-service-account-credentials': true,
+        'leader-elect': false,
+        'secure-port': await freePort(),
+        'cert-dir': join(path, 'controllers'),
+      });
+      stack.use(await startProcess({ command: kube, args: ['kube-controller-manager', ...args] }));
+    }
+    const owned = stack.move();
+    return {
+      url,
+      kubeconfig,
+      kubectl,
+      apiServer,
+      kubeconfigOf: (user, groups) =>
+        writeKubeconfig(join(path, `${user.replaceAll(/\W/g, '-')}.kubeconfig`), url, { token: 'admin-token', user, groups }),
+      [Symbol.asyncDispose]: () => owned.disposeAsync(),
+    };
+  } catch (error) {
+    await stack.disposeAsync();
+    throw error;
+  }
+}
+
+async function startEtcd(stack: AsyncDisposableStack, directory: string): Promise<string> {
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const peer = `http://127.0.0.1:${await freePort()}`;
+  const args = flags({
+    'data-dir': directory,
+    'unsafe-no-fsync': true,
+    'listen-client-urls': url,
+    'advertise-client-urls': url,
+    'listen-peer-urls': peer,
+    'initial-advertise-peer-urls': peer,
+    'initial-cluster': `default=${peer}`,
+  });
+  stack.use(await startProcess({ command: await debianTool('etcd'), args, ready: () => accepts(`127.0.0.1:${port}`) }));
+  return url;
+}
+
+function flags(values: Record<string, string | number | boolean>): string[] {
+  return Object.entries(values).map(([name, value]) => `--${name}=${value}`);
+}
+
+async function writeKeys(directory: string): Promise<{ public: string; private: string }> {
+  const pair = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const paths = { public: join(directory, 'accounts.pub'), private: join(directory, 'accounts.key') };
+  await writeFile(paths.public, pair.publicKey.export({ type: 'spki', format: 'pem' }));
+  await writeFile(paths.private, pair.privateKey.export({ type: 'pkcs1', format: 'pem' }));
+  return paths;
+}
+
+interface Identity {
+  token: string;
+  /** Whom the token's owner acts as. */
+  user?: string;
+  groups?: readonly string[];
+}
+
+async function writeKubeconfig(path: string, server: string, { token, user, groups }: Identity): Promise<string> {
+  const impersonation = user === undefined ? {} : { as: user, 'as-groups': groups };
+  const content = {
+    apiVersion: 'v1',
+    kind: 'Config',
+    clusters: [{ name: 'test', cluster: { server, 'insecure-skip-tls-verify': true } }],
+    users: [{ name: 'test', user: { token, ...impersonation } }],
+    contexts: [{ name: 'test', context: { cluster: 'test', user: 'test' } }],
+    'current-context': 'test',
+  };
+  await mkdir(join(path, '..'), { recursive: true });
+  await writeFile(path, JSON.stringify(content));
+  return path;
+}
+
+async function output(file: string, args: readonly string[], input: string): Promise<string> {
+  const child: PromiseWithChild<{ stdout: string }> = run(file, args, { maxBuffer: 64 * 1024 * 1024 });
+  child.child.stdin?.end(input);
+  return (await child).stdout;
+}
