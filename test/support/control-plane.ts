@@ -24,7 +24,7 @@ export interface ControlPlane extends AsyncDisposable {
   /** A kubeconfig of another user, of these groups. */
   kubeconfigOf(user: string, groups: readonly string[]): Promise<string>;
   /** `kubectl ARGS` as the admin; gives stdout. `input` is its stdin. @throws Error with stderr */
-  kubectl(args: readonly string[], input?: string): Promise<string>;
+  kubectl: (args: readonly string[], input?: string) => Promise<string>;
   apiServer: RunningProcess;
 }
 

@@ -1,0 +1,161 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { after, test } from 'node:test';
+import { rootCertificates } from 'node:tls';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { startControlPlane } from '../test/support/control-plane.ts';
+import { toolPath } from '../test/tools/tools.ts';
+import { examples } from './examples.ts';
+import { podOf, render, workloads } from './render.ts';
+
+// The chart on a real API server: what it admits, what stays, what goes.
+
+const NAMESPACE = 'images';
+const RELEASE = 'kube-registry';
+const plane = await startControlPlane({ controllers: ['serviceaccount-token-controller', 'serviceaccount-controller'] });
+after(() => plane[Symbol.asyncDispose]());
+const { kubectl } = plane;
+
+async function helm(args: readonly string[], values: unknown = {}): Promise<string> {
+  const flags = ['--kubeconfig', plane.kubeconfig, '--namespace', NAMESPACE];
+  const child = promisify(execFile)(await toolPath('helm'), [...args, ...flags], { maxBuffer: 64 * 1024 * 1024 });
+  child.child.stdin?.end(JSON.stringify(values));
+  return (await child).stdout;
+}
+const install = ['install', RELEASE, import.meta.dirname, '--values', '-'];
+const upgrade = ['upgrade', RELEASE, import.meta.dirname, '--values', '-'];
+
+/** Everything that is there, but for what the cluster makes by itself. */
+async function everything(): Promise<string[]> {
+  const kinds = async (namespaced: boolean): Promise<string[]> =>
+    (await kubectl(['api-resources', '--verbs=list,delete', `--namespaced=${namespaced}`, '-o', 'name']))
+      .split('\n')
+      .filter((name) => name !== '' && !/^events|^leases|^apiservices/.test(name));
+  const [inside, outside] = [await kinds(true), await kinds(false)];
+  const found = [
+    await kubectl(['-n', NAMESPACE, 'get', inside.join(','), '-o', 'name']),
+    await kubectl(['get', outside.join(','), '-o', 'name']),
+  ];
+  return found
+    .flatMap((text) => text.split('\n'))
+    .filter((name) => name !== '')
+    .sort();
+}
+
+/** Kinds of others' that the values of the docs ask for. */
+async function defineKind(group: string, version: string, kind: string): Promise<void> {
+  const plural = `${kind.toLowerCase()}s`;
+  const schema = { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } };
+  const crd = {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: { name: `${plural}.${group}` },
+    spec: {
+      group,
+      scope: 'Namespaced',
+      names: { plural, singular: kind.toLowerCase(), kind },
+      versions: [{ name: version, served: true, storage: true, schema }],
+    },
+  };
+  await kubectl(['apply', '-f', '-'], JSON.stringify(crd));
+  await kubectl(['wait', '--for=condition=Established', `crd/${plural}.${group}`]);
+}
+
+/** With the account that the cluster puts into it. */
+async function createNamespace(name: string): Promise<void> {
+  await kubectl(['create', 'namespace', name]);
+  for (let left = 100; left > 0 && !(await kubectl(['-n', name, 'get', 'serviceaccounts', '-o', 'name'])).includes('default'); left--) {
+    await sleep(100);
+  }
+}
+
+await createNamespace(NAMESPACE);
+await defineKind('monitoring.coreos.com', 'v1', 'ServiceMonitor');
+
+test('the API server would take every values file of the docs', async () => {
+  for (const { file, values } of examples()) {
+    const said = await helm([...install, '--dry-run=server'], values);
+    assert.match(said, /STATUS: pending-install/, file);
+  }
+});
+
+test('Pod Security "restricted" admits every pod but the agent\'s, which "privileged" admits', async () => {
+  for (const level of ['restricted', 'privileged']) {
+    await createNamespace(level);
+    await kubectl(['label', 'namespace', level, `pod-security.kubernetes.io/enforce=${level}`]);
+  }
+  const values = {
+    objectStorage: { enabled: true },
+    clash: { enabled: true, subscriptionUrl: 'https://airport.example/' },
+    registry: { replicas: 2 },
+  };
+  const outcomes: string[] = [];
+  for (const workload of workloads(await render({ values }))) {
+    const { serviceAccountName: _own, ...spec } = podOf(workload);
+    const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'pod' }, spec };
+    for (const level of ['restricted', 'privileged']) {
+      const outcome = await kubectl(['-n', level, 'create', '--dry-run=server', '-f', '-'], JSON.stringify(pod)).then(
+        () => 'admits',
+        (error: Error & { stderr: string }) => (/violates PodSecurity/.test(error.stderr) ? 'refuses' : error.stderr),
+      );
+      outcomes.push(`${level} ${outcome} ${workload.metadata.name.replace('test-kube-registry-', '')}`);
+    }
+  }
+  const harmless = ['object-storage', 'registry', 'test', 'webhook'].flatMap((name) => [
+    `restricted admits ${name}`,
+    `privileged admits ${name}`,
+  ]);
+  assert.deepEqual(outcomes.sort(), [...harmless, 'restricted refuses agent', 'privileged admits agent'].sort());
+});
+
+test('install, upgrade, roll back and uninstall leave nothing behind but the claims', async () => {
+  const before = await everything();
+  const values = { objectStorage: { enabled: true }, registry: { replicas: 2 } };
+  await helm(install, values);
+  await helm(upgrade, { ...values, clash: { enabled: true, subscriptionUrl: 'https://airport.example/' }, logLevel: 'debug' });
+  await helm(['rollback', RELEASE, '1']);
+  assert.doesNotMatch(await helm(['get', 'manifest', RELEASE]), /airport\.example|level: debug/);
+  await helm(['uninstall', RELEASE]);
+  const left = (await everything()).filter((name) => !before.includes(name));
+  assert.deepEqual(left, ['persistentvolumeclaim/kube-registry-object-storage']);
+
+  await helm(install, values); // and the claim is taken up again
+  await helm(['uninstall', RELEASE]);
+  await kubectl(['-n', NAMESPACE, 'delete', '--wait=false', 'persistentvolumeclaim', '--all']);
+  await kubectl([
+    '-n',
+    NAMESPACE,
+    'patch',
+    'persistentvolumeclaim',
+    'kube-registry-object-storage',
+    '-p',
+    '{"metadata":{"finalizers":null}}',
+  ]);
+});
+
+test('what the cluster and the webhook wrote stays through upgrades and rollbacks', async () => {
+  const read = (kind: string, name: string, path: string): Promise<string> =>
+    kubectl(['-n', NAMESPACE, 'get', kind, name, '-o', `jsonpath={${path}}`]);
+  const values = { objectStorage: { enabled: true } };
+  await helm(install, values);
+  const token = (): Promise<string> => read('secret', 'kube-registry-object-storage-token', '.data.token');
+  for (let left = 100; left > 0 && (await token()) === ''; left--) await sleep(100);
+  const first = await token();
+  assert.ok(first.length > 100, 'the cluster made a key');
+
+  const patch = (kind: string, name: string, content: unknown): Promise<string> =>
+    kubectl(['-n', NAMESPACE, 'patch', kind, name, '--type=json', '-p', JSON.stringify(content)]);
+  await patch('secret', 'kube-registry-webhook-tls', [{ op: 'add', path: '/data', value: { 'tls.key': 'a2V5' } }]);
+  const caBundle = Buffer.from(rootCertificates[0] ?? '').toString('base64');
+  await patch('mutatingwebhookconfiguration', 'kube-registry-webhook', [
+    { op: 'add', path: '/webhooks/0/clientConfig/caBundle', value: caBundle },
+  ]);
+
+  await helm(upgrade, { ...values, logLevel: 'debug', webhook: { exclude: { extraNamespaces: ['more'] } } });
+  await helm(['rollback', RELEASE, '1']);
+  assert.equal(await token(), first);
+  assert.equal(await read('secret', 'kube-registry-webhook-tls', '.data.tls\\.key'), 'a2V5');
+  assert.equal(await read('mutatingwebhookconfiguration', 'kube-registry-webhook', '.webhooks[0].clientConfig.caBundle'), caBundle);
+  await helm(['uninstall', RELEASE]);
+});
