@@ -1,6 +1,131 @@
+import { once } from 'node:events';
+import { join } from 'node:path';
+import type { RegistryConfig } from '../config/schema.ts';
+import type { Registry } from '../oci/registry.ts';
+import { cached, createManifestMemory, type Cache } from '../registry/cached.ts';
+import { createFills } from '../registry/fills.ts';
+import { createMembership } from '../registry/membership.ts';
+import { createRecords } from '../registry/records.ts';
+import { routed, type Route } from '../registry/routed.ts';
+import { createUsage } from '../registry/usage.ts';
+import { serveAdmin } from '../server/admin.ts';
+import { createBasicAuth, withBasicAuth } from '../server/basic-auth.ts';
+import { listen, type Listener } from '../server/listen.ts';
+import { serveRegistry } from '../server/serve-registry.ts';
+import { followTls, loadTls } from '../server/tls.ts';
+import { createMetrics } from '../telemetry/metrics.ts';
+import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Host } from './command.ts';
+import { openStorage, type Storage } from './storage.ts';
+import { createUpstream, upstreamsByHost } from './upstreams.ts';
 
-/** `kube-registry registry`: serves until it is told to stop. */
-export async function registry(host: Host): Promise<void> {
-  host.log.info({ listen: host.config.registry.listen }, 'registry');
+/** How long running pulls get when the process is told to stop, in ms. */
+const GRACE = 30_000;
+
+/** `kube-registry registry`: serves until it is told to stop.
+ *  @throws OciError UNAVAILABLE: an address or a directory cannot be used */
+export async function registry({ config, log, stop }: Host): Promise<void> {
+  const own = config.registry;
+  const metrics = await createMetrics();
+  const counts = createRegistryMetrics(metrics);
+  const storage = await openStorage(own, { log, metrics: counts });
+  const { images, close } = await createImages(own, { storage, log, counts });
+  const handler = serveRegistry(images, {
+    log,
+    upstreams: Object.keys(own.upstreams),
+    upstreamOf: upstreamsByHost(own.upstreams),
+    ...(storage.redirect === undefined ? {} : { redirect: storage.redirect }),
+    observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
+  });
+
+  const listeners: Listener[] = [await listen({ address: own.listen, handler, log })];
+  if (own.exposed !== undefined) listeners.push(await listenExposed(own.exposed, { handler, log, stop }));
+  const admin = serveAdmin({
+    ready: () => !stop.aborted,
+    metrics: () => metrics.render(),
+    status: () =>
+      Promise.resolve({
+        upstreams: Object.fromEntries(Object.entries(own.upstreams).map(([name, { url }]) => [name, url])),
+        ...storage.status(),
+      }),
+  });
+  const adminListener = await listen({ address: own.admin, handler: admin, log });
+  log.info({ listen: listeners[0]?.url, admin: adminListener.url, storage: storage.kind }, 'the registry is ready');
+
+  if (!stop.aborted) await once(stop, 'abort');
+  log.info('stopping: running pulls may end');
+  const deadline = AbortSignal.timeout(GRACE);
+  await Promise.all(listeners.map((listener) => listener.drain(GRACE)));
+  await close(deadline);
+  await storage.close();
+  await adminListener.close();
+}
+
+interface ImagesContext {
+  storage: Storage;
+  log: Host['log'];
+  counts: RegistryMetrics;
+}
+
+/** registry = routed({ name: cached(upstream(name), storage), … }) */
+async function createImages(
+  own: RegistryConfig,
+  { storage, log, counts }: ImagesContext,
+): Promise<{ images: Registry; close: (signal: AbortSignal) => Promise<void> }> {
+  const records = createRecords(storage.records, log);
+  const fills = await createFills({
+    local: storage.local,
+    remote: storage.remote,
+    spoolDirectory: join(storage.spoolDirectory, 'spool'),
+    reserve: storage.reserve,
+    arrived: storage.arrived,
+    log,
+    metrics: counts,
+  });
+  const usage = createUsage(records);
+  const cache: Cache = {
+    fills,
+    records,
+    members: createMembership(records),
+    manifests: createManifestMemory(),
+    local: storage.local,
+    remote: storage.remote,
+    arrived: storage.arrived,
+    used: usage.mark,
+    metrics: counts,
+    log,
+  };
+  const routes: Record<string, Route> = {};
+  for (const [name, config] of Object.entries(own.upstreams)) {
+    const policy = {
+      name,
+      connections: config.connections,
+      tagTtl: config.tagTtl,
+      staleFor: own.cache.staleFor,
+      negativeTtl: own.cache.negativeTtl,
+      credentialed: (repository: string) => config.credentials.some(({ repositories }) => repository.startsWith(`${name}/${repositories}`)),
+    };
+    routes[name] = {
+      registry: cached(createUpstream(name, config, { metrics: counts }), cache, policy),
+      defaultNamespace: config.defaultNamespace,
+    };
+  }
+  return {
+    images: routed(routes),
+    async close(signal) {
+      await fills.close(signal);
+      await records.flush(signal);
+    },
+  };
+}
+
+async function listenExposed(
+  exposed: NonNullable<RegistryConfig['exposed']>,
+  { handler, log, stop }: { handler: ReturnType<typeof serveRegistry>; log: Host['log']; stop: AbortSignal },
+): Promise<Listener> {
+  const authenticate = await createBasicAuth({ file: exposed.htpasswd, log });
+  const tls = await loadTls(exposed.tls);
+  const listener = await listen({ address: exposed.listen, handler: withBasicAuth(handler, authenticate), log, tls });
+  followTls(exposed.tls, tls, { use: (pair) => listener.setCertificate(pair), log, signal: stop });
+  return listener;
 }

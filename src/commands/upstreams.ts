@@ -1,0 +1,38 @@
+import { createSecret } from '../config/secret.ts';
+import type { Upstream } from '../config/schema.ts';
+import { createWay } from '../registry/dispatcher.ts';
+import { upstream, type UpstreamOptions } from '../registry/upstream.ts';
+import type { Registry } from '../oci/registry.ts';
+
+export interface UpstreamContext {
+  metrics: UpstreamOptions['metrics'];
+  /** Milliseconds; absent: the usual. */
+  connectTimeout?: number;
+}
+
+/** The registry that `config` describes, with its ways out. */
+export function createUpstream(name: string, config: Upstream, { metrics, connectTimeout }: UpstreamContext): Registry {
+  const { ca, proxy, mirrors, credentials } = config;
+  const timeout = connectTimeout === undefined ? {} : { connectTimeout };
+  return upstream({
+    name,
+    url: config.url,
+    authHosts: config.authHosts,
+    way: createWay({ proxy, ca, ...timeout }),
+    outside: createWay({ proxy, ca, externalOnly: true, ...timeout }),
+    ...(proxy !== 'direct' && config.onProxyFailure === 'direct' ? { fallback: createWay({ proxy: 'direct', ca, ...timeout }) } : {}),
+    mirrors: mirrors.map((mirror) => ({ url: mirror.url, way: createWay({ proxy: mirror.proxy, ca, ...timeout }) })),
+    credentials: credentials.map((own) => ({
+      repositories: own.repositories,
+      username: createSecret({ value: own.username, file: own.usernameFile }),
+      password: createSecret({ value: own.password, file: own.passwordFile }),
+    })),
+    metrics,
+  });
+}
+
+/** Which upstream an image's host means: what containerd puts into `?ns=`. */
+export function upstreamsByHost(upstreams: Record<string, Upstream>): (host: string) => string | undefined {
+  const byHost = new Map(Object.entries(upstreams).flatMap(([name, { hosts }]) => hosts.map((host) => [host, name] as const)));
+  return (host) => byHost.get(host);
+}

@@ -1,0 +1,232 @@
+import { BLOB_MEDIA_TYPE, MAX_MANIFEST_SIZE, type Descriptor } from '../oci/descriptor.ts';
+import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
+import { isAbsent, OciError } from '../oci/error.ts';
+import { isTag, joinRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
+import type { Context, Manifest, Registry } from '../oci/registry.ts';
+import { blobKey, tagKey } from '../store/keys.ts';
+import { bytesSource, type Store } from '../store/store.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { createFlights } from './flights.ts';
+import type { Fills } from './fills.ts';
+import { createLru, type Lru } from './lru.ts';
+import type { Membership } from './membership.ts';
+import type { Records } from './records.ts';
+import { createTags, type TagPolicy } from './tags.ts';
+
+/** What all upstreams of a registry share. */
+export interface Cache {
+  fills: Fills;
+  members: Membership;
+  records: Records;
+  /** Manifests in memory, by digest. */
+  manifests: Lru<Uint8Array>;
+  local: Store;
+  /** The storage behind the local tier, when there is one. */
+  remote: Store | undefined;
+  arrived(digest: Digest, size: number): void;
+  /** This image was pulled now. */
+  used(repository: Repository, digest: Digest): void;
+  metrics: Pick<RegistryMetrics, 'read'>;
+  log: Log;
+}
+
+export interface CachePolicy extends TagPolicy {
+  /** The upstream's name, which its repositories have in front in the store. */
+  name: string;
+  connections: number;
+}
+
+/** Bytes of manifests that stay in memory. */
+const MANIFESTS_IN_MEMORY = 32 * 2 ** 20;
+const FLIGHT_LIMIT = 25_000;
+
+export function createManifestMemory(): Lru<Uint8Array> {
+  return createLru<Uint8Array>(MANIFESTS_IN_MEMORY, (bytes) => bytes.length);
+}
+
+/** Serves `inner`'s reads from what is kept; what is missing is fetched once for all who ask (DESIGN promises 1 to 8, 12).
+ *  @throws OciError as `inner` does, when nothing is known that may be served */
+export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Registry {
+  const { fills, members, records, manifests, log } = cache;
+  const tags = createTags(records, policy, log);
+  const share = createFlights<Descriptor>(FLIGHT_LIMIT);
+  const full = (repository: Repository): Repository => joinRepository(policy.name, repository);
+
+  /** Bytes of a manifest from wherever they are nearest, by their digest. */
+  async function kept(digest: Digest, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const remembered = manifests.get(digest);
+    if (remembered !== undefined) return remembered;
+    for (const store of cache.remote === undefined ? [cache.local] : [cache.local, cache.remote]) {
+      const bytes = await readVerified(store, digest, signal);
+      if (bytes === undefined) continue;
+      manifests.set(digest, bytes);
+      return bytes;
+    }
+    return undefined;
+  }
+
+  async function readVerified(store: Store, digest: Digest, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(5000)]);
+    try {
+      const found = await store.read(blobKey(digest), { signal: limit });
+      if (found === undefined || found.size > MAX_MANIFEST_SIZE) return undefined;
+      const chunks: Uint8Array[] = [];
+      for await (const chunk of found.body) chunks.push(Uint8Array.from(chunk));
+      const bytes = Buffer.concat(chunks);
+      if (digestOf(bytes, splitDigest(digest).algorithm) === digest) return bytes;
+      log.error({ digest }, 'a stored manifest has wrong bytes; it is fetched again');
+      await store.remove(blobKey(digest), { signal: limit });
+    } catch (error) {
+      signal.throwIfAborted();
+      log.warn({ error, digest }, 'a stored manifest cannot be read; upstream is asked');
+    }
+    return undefined;
+  }
+
+  async function keep(repository: Repository, { descriptor, bytes }: Manifest): Promise<void> {
+    const { digest, size } = descriptor;
+    members.add(full(repository), descriptor);
+    manifests.set(digest, bytes);
+    const key = blobKey(digest);
+    try {
+      await cache.local.write(key, bytesSource(bytes), { signal: AbortSignal.timeout(30_000) });
+      cache.arrived(digest, size);
+    } catch (error) {
+      log.warn({ error, digest }, 'a manifest could not be kept');
+    }
+  }
+
+  /** Fetches a manifest once for all who wait, and keeps it. */
+  function fetch(repository: Repository, reference: Reference, signal: AbortSignal): Promise<Descriptor> {
+    return share(`${repository}@${reference}`, signal, async (signal) => {
+      const manifest = await inner.manifest(repository, reference, { signal });
+      await keep(repository, manifest);
+      return manifest.descriptor;
+    });
+  }
+
+  /** Asks upstream what a tag means: by GET when the manifest is wanted and nothing is known, else by HEAD. */
+  async function ask(repository: Repository, tag: Tag, method: 'GET' | 'HEAD'): Promise<Digest> {
+    const signal = AbortSignal.timeout(FLIGHT_LIMIT);
+    if (method === 'GET') return (await fetch(repository, tag, signal)).digest;
+    const descriptor = await inner.resolve(repository, tag, { signal });
+    members.add(full(repository), descriptor);
+    return descriptor.digest;
+  }
+
+  async function locate(repository: Repository, reference: Reference, context: Context & { method: 'GET' | 'HEAD' }) {
+    if (isDigest(reference)) return { digest: reference, stale: false, outcome: 'hit' as const };
+    let asked = false;
+    const { digest, stale } = await tags.resolve(
+      full(repository),
+      reference,
+      (known) => {
+        asked = !known;
+        return ask(repository, reference, known ? 'HEAD' : context.method);
+      },
+      context.signal,
+    );
+    return { digest, stale, outcome: stale ? ('stale' as const) : asked ? ('miss' as const) : ('hit' as const) };
+  }
+
+  async function blobProof(repository: Repository, digest: Digest, context: Context): Promise<void> {
+    const name = full(repository);
+    if ((await members.find(name, digest, context.signal)) !== undefined) return;
+    const { signal } = context;
+    await share(`${repository}@${digest}?`, signal, async (signal) => {
+      const descriptor = await inner.stat(repository, digest, { ...context, signal });
+      members.add(name, descriptor);
+      return descriptor;
+    });
+  }
+
+  return {
+    async resolve(repository, reference, context) {
+      const { digest, outcome } = await locate(repository, reference, { ...context, method: 'HEAD' });
+      const known = await members.find(full(repository), digest, context.signal);
+      if (known !== undefined) {
+        cache.metrics.read(policy.name, 'manifest', outcome);
+        return known;
+      }
+      cache.metrics.read(policy.name, 'manifest', 'miss');
+      const descriptor = await share(`${repository}@${digest}!`, context.signal, (signal) =>
+        inner.resolve(repository, digest, { ...context, signal }),
+      );
+      members.add(full(repository), descriptor);
+      return descriptor;
+    },
+
+    async manifest(repository, reference, context) {
+      const { digest, stale, outcome } = await locate(repository, reference, { ...context, method: 'GET' });
+      const known = await members.find(full(repository), digest, context.signal);
+      const bytes = known === undefined ? undefined : await kept(digest, context.signal);
+      if (known !== undefined && bytes !== undefined) {
+        cache.metrics.read(policy.name, 'manifest', outcome);
+        cache.used(full(repository), digest);
+        return { descriptor: known, bytes, stale };
+      }
+      cache.metrics.read(policy.name, 'manifest', 'miss');
+      const descriptor = await fetch(repository, digest, context.signal);
+      const fetched = await kept(digest, context.signal);
+      if (fetched === undefined) throw new OciError('UNAVAILABLE', `${digest} was fetched but is gone already`, { origin: 'storage' });
+      cache.used(full(repository), digest);
+      return { descriptor, bytes: fetched, stale };
+    },
+
+    async stat(repository, digest, context) {
+      const known = await members.find(full(repository), digest, context.signal);
+      if (known !== undefined) return { ...known, mediaType: BLOB_MEDIA_TYPE };
+      const descriptor = await share(`${repository}@${digest}?`, context.signal, (signal) =>
+        inner.stat(repository, digest, { ...context, signal }),
+      );
+      members.add(full(repository), descriptor);
+      return descriptor;
+    },
+
+    async blob(repository, digest, context) {
+      const { range, signal } = context;
+      const { blob, outcome } = await fills.open(digest, {
+        signal,
+        ...(range === undefined ? {} : { range }),
+        connections: policy.connections,
+        upstream: policy.name,
+        proof: () => blobProof(repository, digest, context),
+        source: async (range, signal) => {
+          const source = await inner.blob(repository, digest, { ...context, signal, ...(range === undefined ? {} : { range }) });
+          if (source.size !== undefined) members.add(full(repository), { digest, mediaType: BLOB_MEDIA_TYPE, size: source.size });
+          return source;
+        },
+      });
+      cache.metrics.read(policy.name, 'blob', outcome === 'miss' ? 'miss' : 'hit');
+      return blob;
+    },
+
+    async *tags(repository, context) {
+      let last = context.last;
+      try {
+        for await (const tag of inner.tags(repository, context)) {
+          last = tag;
+          yield tag;
+        }
+      } catch (error) {
+        if (isAbsent(error) || context.signal.aborted) throw error;
+        const store = cache.remote ?? cache.local;
+        const prefix = tagKey(full(repository), '' as Tag);
+        let found = false;
+        for await (const { key } of store.list(prefix, {
+          signal: context.signal,
+          ...(last === undefined ? {} : { after: prefix + last }),
+        })) {
+          const tag = key.slice(prefix.length);
+          found = true;
+          if (isTag(tag)) yield tag;
+        }
+        if (!found && last === context.last) throw error;
+        log.warn({ error, repository: full(repository) }, 'upstream cannot list tags: the ones that were pulled are listed');
+      }
+    },
+
+    referrers: (repository, digest, context) => inner.referrers(repository, digest, context),
+  };
+}

@@ -1,0 +1,90 @@
+import { readFileSync } from 'node:fs';
+import { rootCertificates } from 'node:tls';
+import { Agent, ProxyAgent, Socks5ProxyAgent, type Dispatcher } from 'undici';
+import { OciError } from '../oci/error.ts';
+import { lookupExternal } from './addresses.ts';
+
+export interface DispatcherOptions {
+  /** `direct`, or an http, https, socks5 or socks5h URL. */
+  proxy: string;
+  /** A PEM file to trust beside the usual authorities. */
+  ca?: string | undefined;
+  /** Milliseconds. */
+  connectTimeout?: number;
+  /** Names that lead to internal addresses do not resolve. */
+  externalOnly?: boolean;
+}
+
+/** The way out to a host. */
+export interface Way {
+  dispatcher: Dispatcher;
+  proxied: boolean;
+}
+
+const CONNECTIONS = 64;
+
+/** A pool of HTTP/1.1 connections, kept alive. Through a proxy, names are never resolved here: CONNECT and SOCKS carry them
+ *  (DESIGN promise 16: the local DNS may be poisoned). */
+export function createWay(options: DispatcherOptions): Way {
+  const timeout = options.connectTimeout ?? 5000;
+  const tls = options.ca === undefined ? {} : { ca: [...rootCertificates, readFileSync(options.ca, 'utf8')] };
+  const pool = {
+    connections: CONNECTIONS,
+    pipelining: 1,
+    keepAliveTimeout: 30_000,
+    bodyTimeout: 0,
+    headersTimeout: 0,
+    allowH2: false,
+  } as const;
+  if (options.proxy === 'direct') {
+    const lookup = options.externalOnly === true ? { lookup: lookupExternal as never } : {};
+    return { dispatcher: new Agent({ ...pool, connect: { timeout, autoSelectFamily: true, ...tls, ...lookup } }), proxied: false };
+  }
+  const { protocol } = new URL(options.proxy);
+  if (protocol.startsWith('socks5')) {
+    const uri = options.proxy.replace(/^socks5h:/, 'socks5:'); // both leave names to the proxy
+    return { dispatcher: new Socks5ProxyAgent(uri, { ...pool, connectTimeout: timeout, requestTls: tls }), proxied: true };
+  }
+  return {
+    dispatcher: new ProxyAgent({
+      ...pool,
+      uri: options.proxy,
+      proxyTunnel: true,
+      connectTimeout: timeout,
+      requestTls: { timeout: 2 * timeout, ...tls },
+    }),
+    proxied: true,
+  };
+}
+
+const PROXY_CODES = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ETIMEDOUT',
+  'UND_ERR_CONNECT_TIMEOUT',
+  'UND_ERR_PRX_TLS',
+  'UND_ERR_PRX_CONN',
+]);
+
+/** Makes an error of the connection one that a person can act on, and says whether the proxy is to blame. */
+export function describeConnectionError(error: unknown, way: Way, host: string): OciError {
+  if (error instanceof OciError) return error;
+  const { code = '', message } = error as NodeJS.ErrnoException;
+  const tunnel = /^Proxy response|SOCKS/i.test(message) || code.startsWith('UND_ERR_SOCKS') || code.startsWith('UND_ERR_PRX');
+  if (way.proxied && (tunnel || PROXY_CODES.has(code))) {
+    return new OciError('UNAVAILABLE', `the proxy gives no way to ${host} (${code || message}): is it running, and has it a live node?`, {
+      cause: error,
+      origin: 'proxy',
+    });
+  }
+  if (code.includes('CERT') || code.includes('SELF_SIGNED') || code === 'UNABLE_TO_VERIFY_LEAF_SIGNATURE') {
+    return new OciError('UNAVAILABLE', `${host} has a certificate that is not trusted (${code}): set the upstream's ca if it is your own`, {
+      cause: error,
+      origin: 'upstream',
+    });
+  }
+  return new OciError('UNAVAILABLE', `${host} cannot be reached (${code || message})`, { cause: error, origin: 'upstream' });
+}

@@ -1,0 +1,221 @@
+import type { Dispatcher } from 'undici';
+import { OciError } from '../oci/error.ts';
+import { isInternal } from './addresses.ts';
+import { describeConnectionError, type Way } from './dispatcher.ts';
+import { createAuthorizer, type Credentials } from './upstream-auth.ts';
+
+export interface EndpointOptions {
+  url: string;
+  way: Way;
+  /** For other hosts than the endpoint's own: finds no internal addresses. */
+  outside: Way;
+  /** Beside a proxy that fails. */
+  fallback?: Way | undefined;
+  credentials: readonly Credentials[];
+  authHosts: readonly string[];
+  /** Milliseconds without a byte of a body. */
+  idleTimeout: number;
+}
+
+export interface Ask {
+  method: 'GET' | 'HEAD';
+  /** After the endpoint's URL: /v2/… */
+  path: string;
+  /** Whose token goes with it. */
+  repository: string;
+  headers: Record<string, string>;
+}
+
+export interface Reply {
+  status: number;
+  headers: Record<string, string | string[] | undefined>;
+  /** Ends with an error when upstream is silent too long or cuts the line. Must be iterated, returned or discarded. */
+  body: AsyncIterable<Uint8Array>;
+  /** Gives the connection up, or back when little is left. */
+  discard(): void;
+}
+
+export interface Endpoint {
+  readonly host: string;
+  /** One request, with its redirects and tokens. `signal` ends it, body included; `deadline` only until the headers.
+   *  @throws OciError UNAVAILABLE (origin upstream or proxy), DENIED (a redirect that leads where none may) */
+  ask(ask: Ask, limits: { signal: AbortSignal; deadline: AbortSignal }): Promise<Reply>;
+}
+
+const MAX_REDIRECTS = 5;
+const MAX_TOKEN_SIZE = 1024 * 1024;
+const MAX_DRAIN = 64 * 1024;
+
+/** A registry's URL, and the way there. */
+export function createEndpoint(options: EndpointOptions): Endpoint {
+  const base = new URL(options.url);
+  const inside = isInternal(base.hostname);
+  const authorizer = createAuthorizer({ ...options, ask: askToken });
+
+  /** The way to `url`. @throws OciError DENIED: not there (DESIGN promise 12) */
+  function wayTo(url: URL): Way {
+    if (url.host === base.host) return options.way;
+    if (!['http:', 'https:'].includes(url.protocol) || (isInternal(url.hostname) && !inside)) {
+      throw new OciError('DENIED', `${base.host} sends this request to ${url.host}, an internal address, where none may be sent`, {
+        origin: 'upstream',
+      });
+    }
+    return inside ? options.way : options.outside;
+  }
+
+  async function send(
+    url: URL,
+    request: { method: 'GET' | 'HEAD'; headers: Record<string, string> },
+    signal: AbortSignal,
+  ): Promise<Dispatcher.ResponseData> {
+    const way = wayTo(url);
+    const parts = { origin: url.origin, path: url.pathname + url.search, signal, ...request };
+    try {
+      return await way.dispatcher.request(parts);
+    } catch (error) {
+      signal.throwIfAborted();
+      const described = describeConnectionError(error, way, url.host);
+      if (described.origin !== 'proxy' || options.fallback === undefined) throw described;
+      try {
+        return await options.fallback.dispatcher.request(parts);
+      } catch (direct) {
+        signal.throwIfAborted();
+        throw describeConnectionError(direct, options.fallback, url.host);
+      }
+    }
+  }
+
+  async function askToken(url: URL, authorization: string | undefined, signal: AbortSignal): Promise<{ status: number; body: string }> {
+    const headers = { accept: 'application/json', 'user-agent': USER_AGENT, ...(authorization === undefined ? {} : { authorization }) };
+    const response = await send(url, { method: 'GET', headers }, signal);
+    const chunks: Uint8Array[] = [];
+    let size = 0;
+    for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
+      size += chunk.length;
+      if (size > MAX_TOKEN_SIZE) throw new OciError('UNAVAILABLE', `${url.host} sends a token without end`, { origin: 'upstream' });
+      chunks.push(chunk);
+    }
+    return { status: response.statusCode, body: Buffer.concat(chunks).toString() };
+  }
+
+  /** Follows redirects; the Authorization stays with the endpoint's own origin. */
+  async function follow(ask: Ask, authorization: string | undefined, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
+    let url = new URL(base.href.replace(/\/$/, '') + ask.path);
+    for (let redirects = 0; ; redirects++) {
+      const own = url.origin === base.origin;
+      const headers = {
+        'user-agent': USER_AGENT,
+        'accept-encoding': 'identity',
+        ...ask.headers,
+        ...(own && authorization !== undefined ? { authorization } : {}),
+      };
+      const response = await send(url, { method: ask.method, headers }, signal);
+      const { location } = response.headers;
+      if (![301, 302, 303, 307, 308].includes(response.statusCode) || typeof location !== 'string') return response;
+      discard(response);
+      if (redirects === MAX_REDIRECTS)
+        throw new OciError('UNAVAILABLE', `${base.host} redirects more than ${MAX_REDIRECTS} times`, { origin: 'upstream' });
+      if (!URL.canParse(location, url))
+        throw new OciError('UNAVAILABLE', `${base.host} redirects to what is no URL`, { origin: 'upstream' });
+      const next = new URL(location, url);
+      if (url.protocol === 'https:' && next.protocol !== 'https:') {
+        throw new OciError('DENIED', `${base.host} redirects from https to ${next.protocol}//${next.host}; nothing may be fetched there`, {
+          origin: 'upstream',
+        });
+      }
+      url = next;
+    }
+  }
+
+  return {
+    host: base.host,
+
+    async ask(ask, { signal, deadline }) {
+      const own = new AbortController();
+      const end = () => own.abort(signal.reason);
+      const late = () => own.abort(new OciError('UNAVAILABLE', `${base.host} does not answer in time`, { origin: 'upstream' }));
+      signal.throwIfAborted();
+      deadline.throwIfAborted();
+      signal.addEventListener('abort', end, { once: true });
+      deadline.addEventListener('abort', late, { once: true });
+      const done = () => signal.removeEventListener('abort', end);
+      try {
+        let response = await follow(ask, authorizer.current(ask.repository), own.signal);
+        if (response.statusCode === 401) {
+          const challenges = [response.headers['www-authenticate'] ?? []].flat();
+          discard(response);
+          const authorization = await authorizer.answer(ask.repository, challenges, own.signal);
+          if (authorization === undefined)
+            throw new OciError(
+              'UNAUTHORIZED',
+              `${base.host} wants a login for ${ask.repository}, or has no such repository: check its name, or configure credentials for it`,
+              { origin: 'upstream' },
+            );
+          response = await follow(ask, authorization, own.signal);
+        }
+        const { statusCode: status, headers } = response;
+        return {
+          status,
+          headers,
+          body: watch(response, { own, done, idle: options.idleTimeout, host: base.host }),
+          discard: () => (done(), discard(response)),
+        };
+      } catch (error) {
+        done();
+        throw error;
+      } finally {
+        deadline.removeEventListener('abort', late);
+      }
+    },
+  };
+}
+
+const USER_AGENT = 'kube-registry';
+
+interface Watched {
+  own: AbortController;
+  done: () => void;
+  /** Milliseconds. */
+  idle: number;
+  host: string;
+}
+
+/** The body, cut when it says nothing for too long: only while somebody waits for it, since a slow reader is no silent upstream. */
+function watch(response: Dispatcher.ResponseData, { own, done, idle, host }: Watched): AsyncIterable<Uint8Array> {
+  const source = response.body as AsyncIterable<Uint8Array>;
+  async function* chunks(): AsyncGenerator<Uint8Array> {
+    const iterator = source[Symbol.asyncIterator]();
+    const silent = () => own.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
+    let ended = false;
+    try {
+      for (;;) {
+        const timer = setTimeout(silent, idle);
+        let next: IteratorResult<Uint8Array>;
+        try {
+          next = await iterator.next();
+        } catch (error) {
+          own.signal.throwIfAborted();
+          throw new OciError('UNAVAILABLE', `${host} cut the line`, { cause: error, origin: 'upstream' });
+        } finally {
+          clearTimeout(timer);
+        }
+        if (next.done === true) {
+          ended = true;
+          return;
+        }
+        yield next.value;
+      }
+    } finally {
+      done();
+      if (!ended) discard(response, 0);
+    }
+  }
+  return chunks();
+}
+
+/** Gives a connection back when what is left of the body is small, and cuts it otherwise. */
+function discard({ body, headers }: Dispatcher.ResponseData, most = MAX_DRAIN): void {
+  body.on('error', () => undefined); // nobody reads it any more
+  if (Number(headers['content-length'] ?? Infinity) <= most) body.resume();
+  else body.destroy();
+}

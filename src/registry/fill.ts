@@ -1,0 +1,463 @@
+import type { FileHandle } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { agrees, createDigestHash, type Digest } from '../oci/digest.ts';
+import { isAbsent, isOciError, OciError } from '../oci/error.ts';
+import { resolveRange, type RangeRequest } from '../oci/range.ts';
+import type { Blob } from '../oci/registry.ts';
+import { createIntervals } from './intervals.ts';
+import { settled } from './settled.ts';
+import { WITHHELD, type FillSource } from './source.ts';
+import { unspooled } from './unspooled.ts';
+
+/** A helper's smallest worthwhile part, in bytes: serial 4 MiB segments were measured to cost 1.8 times one stream. */
+const MIN_SEGMENT = 4 * 1024 * 1024;
+/** How close behind a reader's position a connection must be for the reader to wait for it, in bytes. */
+const NEAR = 2 * 1024 * 1024;
+/** What a reader takes from the spool at once, in bytes. */
+const FOLLOW_SIZE = 256 * 1024;
+/** Failed attempts in a row, none of which brought a byte, after which a fill gives up. */
+const MAX_FAILURES = 6;
+
+export interface FillOptions {
+  digest: Digest;
+  source: FillSource;
+  /** An empty file, open for reading and writing; the fill closes it when its last reader has left. */
+  spool: FileHandle;
+  /** Parallel connections at most. */
+  connections: number;
+  /** Bytes; a larger blob is refused. */
+  maxSize: number;
+  /** Asks for one more connection of those that all fills share; undefined: none is left. */
+  takeConnection(): (() => void) | undefined;
+  /** Asks for room for that many more bytes in all; false: there is none, and readers go on without the spool. */
+  reserve(total: number): boolean;
+  /** The bytes are whole and right: keep them. A rejection is the keeper's to log; readers do not notice. */
+  keep(size: number): Promise<void>;
+  /** The bytes are whole and wrong. */
+  corrupt(): void;
+  /** Where a reader waits that starts the fill: the first request begins there. */
+  start: number;
+}
+
+export interface Fill {
+  /** Resolves when the source has answered; rejects as it does. */
+  readonly opened: Promise<void>;
+  /** Resolves, never rejects, when the fill has ended either way and its result is kept. */
+  readonly ended: Promise<void>;
+  /** Follows the fill at the reader's own pace. @throws what the fill failed with; RANGE_INVALID */
+  open(range: RangeRequest | undefined, signal: AbortSignal): Promise<Blob>;
+  /** Stops it: readers fail with `reason`. */
+  abort(reason: unknown): void;
+  /** Bytes, of the whole blob; undefined while nobody knows. */
+  size(): number | undefined;
+  /** No more bytes go to the spool: later readers are better off elsewhere. */
+  overflowed(): boolean;
+}
+
+/** A connection and what it is to bring: [position, end). */
+interface Worker {
+  position: number;
+  end: number;
+  /** The end of what is being written: nobody else may bring bytes before it, since what is hashed must be what is kept. */
+  reach: number;
+}
+
+/** One blob's way into a spool file, over one connection or several, hashed as its contiguous prefix grows, and followed by any
+ *  number of readers (DESIGN promises 1 to 6). It outlives them: only `abort` and failures end it early. */
+export function startFill(options: FillOptions): Fill {
+  const { digest, spool } = options;
+  const stop = new AbortController();
+  const have = createIntervals();
+  const workers = new Set<Worker>();
+  const demands = new Map<object, number>();
+  const hash = createDigestHash(digest);
+  const opened = Promise.withResolvers<void>();
+  const ended = Promise.withResolvers<void>();
+  opened.promise.catch(() => undefined); // who asks is told; nobody may ask
+  let size: number | undefined;
+  let hashed = 0;
+  let catchingUp: Promise<void> | undefined;
+  let ranges = true;
+  let verified = false;
+  let overflow = false;
+  let failure: { error: unknown } | undefined;
+  let readers = 0;
+  let closed = false;
+  let concluded = false;
+  let wake = Promise.withResolvers<void>();
+  const startedAt = performance.now();
+  let headersAt = 0;
+  let received = 0;
+  let recruitedAt = 0;
+
+  function progress(): void {
+    wake.resolve();
+    wake = Promise.withResolvers<void>();
+  }
+
+  function learnSize(total: number): void {
+    if (size === total) return;
+    if (size !== undefined)
+      throw new OciError('UNAVAILABLE', `upstream changed its mind about the size of ${digest}`, { origin: 'upstream' });
+    if (total > options.maxSize) {
+      throw new OciError('SIZE_INVALID', `${digest} has ${total} bytes, more than the ${options.maxSize} that are allowed`, {
+        origin: 'upstream',
+      });
+    }
+    size = total;
+    if (!options.reserve(total)) overflow = true;
+    for (const worker of workers) worker.end = Math.min(worker.end, total);
+  }
+
+  /** Brings what lies between the worker's position and its end, over as many requests as it takes. */
+  async function work(worker: Worker): Promise<void> {
+    let failures = 0;
+    while (worker.position < worker.end && !verified) {
+      const before = worker.position;
+      try {
+        await transfer(worker);
+      } catch (error) {
+        if (stop.signal.aborted || headersAt === 0 || isAbsent(error) || isOciError(error, 'SIZE_INVALID')) throw error;
+        failures = worker.position > before ? 1 : failures + 1;
+        if (failures > MAX_FAILURES) throw error;
+        await delay(Math.random() * Math.min(100 * 2 ** failures, 5000), undefined, { signal: stop.signal });
+      }
+    }
+  }
+
+  async function transfer(worker: Worker): Promise<void> {
+    const whole = worker.position === 0 && worker.end === (size ?? Infinity);
+    const asked = whole ? undefined : { start: worker.position, ...(worker.end === Infinity ? {} : { end: worker.end - 1 }) };
+    const blob = await options.source(asked, stop.signal);
+    if (blob.size !== undefined) learnSize(blob.size);
+    if (headersAt === 0) {
+      headersAt = performance.now();
+      opened.resolve();
+      progress();
+    }
+    if (asked !== undefined && blob.range === undefined) {
+      ranges = false;
+      // Another connection brings it from the beginning already; or this one must, skipping what is there.
+      if ([...workers].some((other) => other !== worker && other.position <= worker.position && other.end >= worker.position)) {
+        for (const other of workers) if (other !== worker && other.end === worker.position) other.end = worker.end;
+        worker.end = worker.position;
+        await blob.body[Symbol.asyncIterator]().return?.();
+        return;
+      }
+      if (received === 0) worker.position = worker.reach = 0;
+    }
+    let writing: Promise<unknown> = Promise.resolve();
+    let at = blob.range?.start ?? 0;
+    for await (const chunk of blob.body) {
+      const offset = at;
+      at += chunk.length;
+      await writing;
+      if (worker.position >= worker.end || overflow) break;
+      if (at <= worker.position) continue;
+      const from = worker.position;
+      const useful = chunk.subarray(from - offset, Math.min(chunk.length, worker.end - offset));
+      if (from + useful.length > options.maxSize) {
+        throw new OciError('SIZE_INVALID', `${digest} has more than the ${options.maxSize} bytes that are allowed`, { origin: 'upstream' });
+      }
+      if (size === undefined && !options.reserve(from + useful.length)) overflow = true;
+      writing = overflow ? Promise.resolve() : append(worker, useful);
+      if (overflow || from + useful.length >= worker.end) break;
+    }
+    await writing;
+    if (overflow) return;
+    if (size === undefined) learnSize(worker.position);
+    else if (worker.position < worker.end) throw new OciError('UNAVAILABLE', `upstream ended ${digest} early`, { origin: 'upstream' });
+  }
+
+  async function append(worker: Worker, chunk: Uint8Array): Promise<void> {
+    const from = worker.position;
+    worker.reach = from + chunk.length;
+    if (catchingUp === undefined && from === hashed) {
+      hash.update(chunk);
+      hashed += chunk.length;
+    }
+    try {
+      for (let done = 0; done < chunk.length;) {
+        done += (await spool.write(chunk, done, chunk.length - done, from + done)).bytesWritten;
+      }
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      overflow = true;
+      progress();
+      return;
+    }
+    worker.position = from + chunk.length;
+    received += chunk.length;
+    have.add(from, worker.position);
+    if (catchingUp === undefined && have.endFrom(hashed) > hashed) catchingUp = catchUp().finally(() => (catchingUp = undefined));
+    progress();
+    recruit();
+  }
+
+  /** Hashes what came out of order, once the prefix has reached it. */
+  async function catchUp(): Promise<void> {
+    const buffer = Buffer.allocUnsafeSlow(FOLLOW_SIZE);
+    try {
+      for (let end = have.endFrom(hashed); end > hashed && !overflow; end = have.endFrom(hashed)) {
+        const { bytesRead } = await spool.read(buffer, 0, Math.min(buffer.length, end - hashed), hashed);
+        if (bytesRead === 0)
+          throw new OciError('UNAVAILABLE', 'the spool file is shorter than what was written to it', { origin: 'storage' });
+        hash.update(buffer.subarray(0, bytesRead));
+        hashed += bytesRead;
+      }
+    } catch (error) {
+      stop.abort(error);
+    }
+  }
+
+  /** Takes another connection for the tail of the largest part that is still to come, when that is worth it. */
+  function recruit(): void {
+    const now = performance.now();
+    if (size === undefined || !ranges || overflow || workers.size >= options.connections) return;
+    if (now - headersAt < 100 || now - recruitedAt < 20) return;
+    recruitedAt = now;
+    const roundTrip = headersAt - startedAt;
+    const rate = received / (now - headersAt) / workers.size; // bytes a millisecond and connection
+    const worth = Math.max(MIN_SEGMENT, 10 * roundTrip * rate, 100 * rate);
+    const largest = [...workers].reduce((most, worker) => (worker.end - worker.position > most.end - most.position ? worker : most));
+    const middle = Math.floor((largest.position + largest.end) / 2);
+    if (middle - largest.position < worth) return;
+    if (hire({ position: middle, reach: middle, end: largest.end })) largest.end = middle;
+  }
+
+  /** Puts a connection to work beside the others; false: there is none to spare. */
+  function hire(worker: Worker): boolean {
+    const release = options.takeConnection();
+    if (release === undefined) return false;
+    void employ(worker, release);
+    return true;
+  }
+
+  async function employ(worker: Worker, release: () => void): Promise<void> {
+    let current: Worker | undefined = worker;
+    workers.add(worker);
+    try {
+      while (current !== undefined && !overflow) {
+        await work(current);
+        workers.delete(current);
+        current = nextPart();
+        if (current !== undefined) workers.add(current);
+      }
+    } catch (error) {
+      fail(error);
+    } finally {
+      if (current !== undefined) workers.delete(current);
+      release();
+    }
+    if (workers.size === 0) await conclude();
+  }
+
+  /** What a connection that has nothing to do should bring: what a reader waits for, else what nobody brings yet. */
+  function nextPart(): Worker | undefined {
+    if (size === undefined || failure !== undefined || overflow) return undefined;
+    for (const position of demands.values()) {
+      const part = partAt(position);
+      if (part !== undefined) return part;
+    }
+    const [gap] = unclaimed(0).sort(([a, b], [c, d]) => d - c - (b - a));
+    return gap === undefined ? undefined : { position: gap[0], reach: gap[0], end: gap[1] };
+  }
+
+  /** The part that starts at `position`, taken from the connection that would come to it too late; undefined: it is coming. */
+  function partAt(position: number): Worker | undefined {
+    const [gap] = have.gaps(position, size ?? position);
+    if (gap === undefined) return undefined;
+    const [start] = gap;
+    let end = gap[1];
+    for (const worker of workers) {
+      if (worker.position >= worker.end) continue;
+      if (worker.position <= start && worker.end > start) {
+        if (start - worker.position < NEAR) return undefined;
+        end = Math.min(end, worker.end);
+        worker.end = start;
+      } else if (worker.position > start) {
+        end = Math.min(end, worker.position);
+      }
+    }
+    return { position: start, reach: start, end };
+  }
+
+  /** What nobody has brought or is bringing. */
+  function unclaimed(from: number): [number, number][] {
+    const claimed = createIntervals();
+    for (const worker of workers) claimed.add(worker.position, worker.end);
+    return have.gaps(from, size ?? from).flatMap(([start, end]) => claimed.gaps(start, end));
+  }
+
+  /** A reader waits at `position`: a connection goes there, or the one that has least to lose turns there. */
+  function demand(reader: object, position: number): void {
+    if (demands.get(reader) === position) return;
+    demands.set(reader, position);
+    if (size === undefined || !ranges || overflow || position >= size || workers.size === 0) return;
+    if (workers.size >= options.connections && options.connections > 1) return;
+    if (workers.size >= options.connections) {
+      const [only] = workers;
+      const awaited = (at: number) => only !== undefined && only.position <= at && at - only.position < NEAR;
+      if (only !== undefined && ![...demands.values()].some(awaited)) only.end = only.reach;
+      return;
+    }
+    const ends = new Map([...workers].map((worker) => [worker, worker.end]));
+    const part = partAt(position);
+    if (part !== undefined && !hire(part)) for (const [worker, end] of ends) worker.end = end;
+  }
+
+  async function finish(): Promise<void> {
+    while (catchingUp !== undefined) await catchingUp;
+    if (have.endFrom(hashed) > hashed) await catchUp();
+    stop.signal.throwIfAborted();
+    if (size === undefined || hashed !== size) throw new OciError('UNAVAILABLE', `${digest} came incomplete`, { origin: 'upstream' });
+    if (!agrees(hash, digest)) {
+      options.corrupt();
+      throw new OciError('UNAVAILABLE', `what upstream sent for ${digest} has another digest; nothing of it was kept`, {
+        origin: 'upstream',
+      });
+    }
+    verified = true;
+    progress();
+    await options.keep(size);
+  }
+
+  async function conclude(): Promise<void> {
+    try {
+      if (failure === undefined && !overflow) await finish();
+    } catch (error) {
+      fail(error);
+    }
+    concluded = true;
+    progress();
+    closeWhenIdle();
+    ended.resolve();
+  }
+
+  function fail(error: unknown): void {
+    failure ??= { error };
+    opened.reject(error);
+    stop.abort(error);
+    progress();
+  }
+
+  /** How far a reader may read from `position` now. */
+  function readable(position: number): number {
+    const end = have.endFrom(position);
+    if (verified) return end;
+    // While the size is unknown, the end may be here: the last bytes that came are held back.
+    return Math.min(end, (size ?? end) - WITHHELD);
+  }
+
+  async function* follow(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const buffers = [Buffer.allocUnsafeSlow(FOLLOW_SIZE), Buffer.allocUnsafeSlow(FOLLOW_SIZE)] as const;
+    const self = {};
+    let position = from;
+    let turn: 0 | 1 = 0;
+    signal.addEventListener('abort', progress);
+    try {
+      for (;;) {
+        signal.throwIfAborted();
+        const end = to ?? (verified ? size : undefined);
+        if (end !== undefined && position >= end) return;
+        const limit = Math.min(readable(position), end ?? Infinity);
+        if (limit > position) {
+          turn = turn === 0 ? 1 : 0;
+          const buffer = buffers[turn];
+          const { bytesRead } = await spool.read(buffer, 0, Math.min(buffer.length, limit - position), position);
+          if (bytesRead === 0) throw new OciError('UNAVAILABLE', 'the spool file lost bytes', { origin: 'storage' });
+          position += bytesRead;
+          yield buffer.subarray(0, bytesRead);
+          continue;
+        }
+        if (failure !== undefined) throw failure.error;
+        if (overflow && workers.size === 0) {
+          yield* past(position, end, signal);
+          return;
+        }
+        const changed = wake.promise;
+        demand(self, Math.max(position, have.endFrom(position)));
+        await changed;
+      }
+    } finally {
+      signal.removeEventListener('abort', progress);
+      demands.delete(self);
+    }
+  }
+
+  /** Goes on without the spool: straight from the source, with a copy of the hash, the last bytes held back as ever. */
+  function past(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    return unspooled({ digest, source: options.source, maxSize: options.maxSize, size, from, to, hash: hash.copy(), hashed }, signal);
+  }
+
+  function closeWhenIdle(): void {
+    if (readers > 0 || closed || !concluded) return;
+    closed = true;
+    spool.close().catch(() => undefined); // nothing is written any more, so nothing can be lost
+  }
+
+  /** Counts as a reader from now until the body has ended, was returned, or the signal is aborted: the spool stays open. */
+  function attend(from: number, to: number | undefined, signal: AbortSignal): AsyncIterable<Uint8Array> {
+    const body = follow(from, to, signal);
+    let left = false;
+    readers++;
+    function leave(): void {
+      if (left) return;
+      left = true;
+      signal.removeEventListener('abort', leave);
+      readers--;
+      closeWhenIdle();
+    }
+    let reading = false;
+    signal.addEventListener('abort', () => void (reading || leave()), { once: true });
+    const iterator: AsyncIterableIterator<Uint8Array> = {
+      async next() {
+        reading = true;
+        try {
+          const result = await body.next();
+          if (result.done === true) leave();
+          return result;
+        } catch (error) {
+          leave();
+          throw error;
+        } finally {
+          reading = false;
+          if (signal.aborted) leave();
+        }
+      },
+      async return() {
+        leave();
+        await body.return(undefined);
+        return { done: true, value: undefined };
+      },
+      [Symbol.asyncIterator]: () => iterator,
+    };
+    return iterator;
+  }
+
+  void employ({ position: options.start, reach: options.start, end: Infinity }, () => undefined);
+
+  return {
+    opened: opened.promise,
+    ended: ended.promise,
+    size: () => size,
+    overflowed: () => overflow,
+    abort: fail,
+
+    async open(range, signal) {
+      await settled(opened.promise, signal);
+      // Too small to withhold a part of: all of it waits, and a wrong one is an error instead of a cut line.
+      while ((size ?? 0) <= WITHHELD && !verified && !overflow && failure === undefined) {
+        if (size === undefined && have.endFrom(0) > WITHHELD) break;
+        await settled(wake.promise, signal);
+      }
+      if (failure !== undefined) throw failure.error;
+      const asked = range === undefined || size === undefined ? undefined : resolveRange(range, size);
+      return { digest, size, range: asked, body: attend(asked?.start ?? 0, asked === undefined ? size : asked.end + 1, signal) };
+    },
+  };
+}
+
+function isFull(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT'].includes((error as NodeJS.ErrnoException).code ?? '');
+}

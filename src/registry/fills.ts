@@ -1,0 +1,294 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, open, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Digest } from '../oci/digest.ts';
+import { isOciError, OciError } from '../oci/error.ts';
+import { resolveRange, type RangeRequest } from '../oci/range.ts';
+import type { Blob } from '../oci/registry.ts';
+import { blobKey } from '../store/keys.ts';
+import { fileSource, type Store } from '../store/store.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { startFill, type Fill } from './fill.ts';
+import { settled } from './settled.ts';
+import type { FillSource } from './source.ts';
+
+export interface FillsOptions {
+  /** Where verified blobs are kept on this machine: the storage itself, or the tier in front of it. */
+  local: Store;
+  /** The storage behind the local tier, when there is one. */
+  remote: Store | undefined;
+  /** Of the same file system as `local`. */
+  spoolDirectory: string;
+  /** Room on disk for one fill. */
+  reserve(): Reservation;
+  /** A blob from upstream is in `local`, and not yet in `remote`. */
+  arrived(digest: Digest, size: number): void;
+  log: Log;
+  metrics: Pick<RegistryMetrics, 'fillStarted' | 'fillEnded'>;
+  /** Fills at once; more wait. */
+  maxFills?: number;
+  /** Connections, beside one a fill, that all fills share. */
+  maxHelpers?: number;
+  /** Bytes. */
+  maxBlobSize?: number;
+}
+
+export interface Reservation {
+  /** Asks for `total` bytes; false: they are not to be had. */
+  grow(total: number): boolean;
+  release(): void;
+}
+
+export interface OpenOptions {
+  range?: RangeRequest;
+  signal: AbortSignal;
+  source: FillSource;
+  connections: number;
+  /** Its name, for the metrics. */
+  upstream: string;
+  /** Rejects unless the asking repository may have what others have fetched; asked before any of it is served. */
+  proof(): Promise<void>;
+}
+
+/** `hit`: served from what was here; `shared`: from a fill that others had started; `miss`: fetched for this reader. */
+export type FillOutcome = 'hit' | 'shared' | 'miss';
+
+export interface Fills {
+  open(digest: Digest, options: OpenOptions): Promise<{ blob: Blob; outcome: FillOutcome }>;
+  /** Ends what runs. Fills that are nearly whole get until `signal` aborts. */
+  close(signal: AbortSignal): Promise<void>;
+}
+
+const WAIT_LIMIT = 20_000;
+
+/** One fill a digest, whoever asks (DESIGN promise 2). */
+export async function createFills(options: FillsOptions): Promise<Fills> {
+  const { local, remote, log, spoolDirectory } = options;
+  const running = new Map<Digest, Promise<Fill>>();
+  const slots = createSlots(options.maxFills ?? 256);
+  let helpers = options.maxHelpers ?? 64;
+  // What a process that was killed left behind: nothing of it is whole.
+  await mkdir(spoolDirectory, { recursive: true });
+  for (const name of await readdir(spoolDirectory)) if (name.endsWith('.spool')) await rm(join(spoolDirectory, name), { force: true });
+
+  async function openLocal(digest: Digest, { range, signal }: OpenOptions): Promise<Blob | undefined> {
+    const key = blobKey(digest);
+    try {
+      const found = await local.stat(key, { signal });
+      if (found === undefined) return undefined;
+      const asked = range === undefined ? undefined : resolveRange(range, found.size);
+      const content = await local.read(key, { signal, ...(asked === undefined ? {} : { range: asked }) });
+      return content === undefined ? undefined : { digest, size: found.size, range: asked, body: content.body };
+    } catch (error) {
+      if (signal.aborted || isOciError(error, 'RANGE_INVALID')) throw error;
+      log.warn({ error, digest }, 'the local copy cannot be read; it is fetched again');
+      return undefined;
+    }
+  }
+
+  async function inRemote(digest: Digest, signal: AbortSignal): Promise<boolean> {
+    if (remote === undefined) return false;
+    try {
+      return (await remote.stat(blobKey(digest), { signal: AbortSignal.any([signal, AbortSignal.timeout(2000)]) })) !== undefined;
+    } catch (error) {
+      signal.throwIfAborted();
+      log.warn({ error, digest }, 'storage cannot say whether it has a blob; upstream is asked');
+      return false;
+    }
+  }
+
+  function takeConnection(): (() => void) | undefined {
+    if (helpers === 0) return undefined;
+    helpers--;
+    return () => void helpers++;
+  }
+
+  async function begin(digest: Digest, stored: boolean, open: OpenOptions): Promise<Fill> {
+    const release = await slots(AbortSignal.timeout(WAIT_LIMIT));
+    const room = options.reserve();
+    const path = join(spoolDirectory, `${randomBytes(12).toString('hex')}.spool`);
+    const source = createSource(digest, stored, open.source);
+    let kept = false;
+    let fill: Fill;
+    try {
+      fill = startFill({
+        digest,
+        source: (range, signal) => source.open(range, signal),
+        spool: await openSpool(path, room),
+        connections: open.connections,
+        maxSize: options.maxBlobSize ?? 128 * 2 ** 30,
+        takeConnection,
+        reserve: (total) => room.grow(total),
+        start: open.range !== undefined && 'start' in open.range ? open.range.start : 0,
+        corrupt: () => source.corrupt(),
+        async keep(size) {
+          kept = await keep({ digest, path, size, origin: source.origin() });
+        },
+      });
+    } catch (error) {
+      await rm(path, { force: true });
+      room.release();
+      release();
+      throw error;
+    }
+    options.metrics.fillStarted(open.upstream);
+    void fill.ended.then(async () => {
+      running.delete(digest);
+      options.metrics.fillEnded(open.upstream, fill.overflowed() ? 'uncached' : kept ? 'stored' : 'failed');
+      release();
+      room.release();
+      await rm(path, { force: true });
+    });
+    return fill;
+  }
+
+  async function openSpool(path: string, room: Reservation) {
+    try {
+      return await open(path, 'wx+', 0o600);
+    } catch (error) {
+      room.release();
+      throw new OciError('UNAVAILABLE', 'the spool directory takes no file: is its volume full or read-only?', {
+        cause: error,
+        origin: 'storage',
+      });
+    }
+  }
+
+  /** The store when it has the blob, and upstream when it has not, or fails in the middle. */
+  function createSource(digest: Digest, stored: boolean, upstream: FillSource) {
+    let usable = stored;
+    let fromUpstream = !stored;
+    async function* watched(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+      try {
+        yield* body;
+      } catch (error) {
+        usable = false;
+        throw error;
+      }
+    }
+    return {
+      origin: (): 'upstream' | 'storage' => (fromUpstream ? 'upstream' : 'storage'),
+      async open(range: Parameters<FillSource>[0], signal: AbortSignal): Promise<Blob> {
+        if (usable && remote !== undefined) {
+          try {
+            const key = blobKey(digest);
+            const found = range === undefined ? undefined : await remote.stat(key, { signal });
+            const asked = range === undefined || found === undefined ? undefined : resolveRange(range, found.size);
+            const content = await remote.read(key, { signal, ...(asked === undefined ? {} : { range: asked }) });
+            if (content !== undefined) return { digest, size: found?.size ?? content.size, range: asked, body: watched(content.body) };
+          } catch (error) {
+            signal.throwIfAborted();
+            log.warn({ error, digest }, 'storage cannot give a blob; it comes from upstream');
+          }
+          usable = false;
+        }
+        fromUpstream = true;
+        return upstream(range, signal);
+      },
+      corrupt() {
+        log.error({ digest, origin: stored ? 'storage' : 'upstream' }, 'a blob came with wrong bytes; nothing of it was kept');
+        if (stored) {
+          remote?.remove(blobKey(digest), { signal: AbortSignal.timeout(10_000) }).catch((error: unknown) => {
+            log.warn({ error, digest }, 'a corrupt blob cannot be removed from storage');
+          });
+        }
+      },
+    };
+  }
+
+  async function keep(kept: { digest: Digest; path: string; size: number; origin: 'upstream' | 'storage' }): Promise<boolean> {
+    const { digest, path, size, origin } = kept;
+    try {
+      await local.write(blobKey(digest), fileSource(path, size), { signal: AbortSignal.timeout(300_000) });
+      if (origin === 'upstream') options.arrived(digest, size);
+      return true;
+    } catch (error) {
+      log.error({ error, digest }, 'a blob was fetched but could not be kept');
+      return false;
+    }
+  }
+
+  /** @returns undefined: what it joined ended before it could begin */
+  async function joinFill(digest: Digest, fill: Fill, options: OpenOptions): Promise<Blob | undefined> {
+    if (fill.overflowed()) return undefined;
+    try {
+      return await fill.open(options.range, options.signal);
+    } catch (error) {
+      options.signal.throwIfAborted();
+      if (isOciError(error, 'RANGE_INVALID')) throw error;
+      // It was started under another name, whose failures are its own.
+      log.debug({ error, digest }, 'a shared fill failed before it gave a byte');
+      return undefined;
+    }
+  }
+
+  return {
+    async open(digest, open) {
+      const existing = running.get(digest);
+      if (existing !== undefined) {
+        await open.proof();
+        const fill = await settled(existing, open.signal).catch(() => undefined); // begun by another reader, told there
+        const blob = fill === undefined ? undefined : await joinFill(digest, fill, open);
+        if (blob !== undefined) return { blob, outcome: 'shared' };
+      }
+      const stat = await local.stat(blobKey(digest), { signal: open.signal }).catch(() => undefined); // read by openLocal, which tells
+      if (stat !== undefined) {
+        await open.proof();
+        const blob = await openLocal(digest, open);
+        if (blob !== undefined) return { blob, outcome: 'hit' };
+      }
+      const stored = await inRemote(digest, open.signal);
+      if (stored) await open.proof();
+      // Between the questions above another reader may have begun the fill, or even ended it.
+      const begun = running.get(digest);
+      if (begun !== undefined && begun !== existing) {
+        await open.proof();
+        const fill = await settled(begun, open.signal).catch(() => undefined); // as above
+        const blob = fill === undefined ? undefined : await joinFill(digest, fill, open);
+        if (blob !== undefined) return { blob, outcome: 'shared' };
+      }
+      const starting = begin(digest, stored, open);
+      running.set(digest, starting);
+      starting.catch(() => running.get(digest) === starting && running.delete(digest));
+      const fill = await settled(starting, open.signal);
+      return { blob: await fill.open(open.range, open.signal), outcome: stored ? 'hit' : 'miss' };
+    },
+
+    async close(signal) {
+      const fills = await Promise.all([...running.values()].map((fill) => fill.catch(() => undefined))); // failed ones are gone
+      const all = Promise.all(fills.flatMap((fill) => (fill === undefined ? [] : [fill.ended])));
+      await settled(all, signal).catch(() => {
+        for (const fill of fills) fill?.abort(new OciError('UNAVAILABLE', 'the registry is stopping'));
+      });
+      await all;
+    },
+  };
+}
+
+/** At most `count` at once; the rest wait in turn. @throws OciError TOOMANYREQUESTS: the wait was as long as the signal */
+function createSlots(count: number) {
+  const waiting: (() => void)[] = [];
+  let free = count;
+  function release(): void {
+    const next = waiting.shift();
+    if (next === undefined) free++;
+    else next();
+  }
+  return async function take(signal: AbortSignal): Promise<() => void> {
+    if (free > 0) free--;
+    else {
+      const turn = Promise.withResolvers<void>();
+      waiting.push(turn.resolve);
+      try {
+        await settled(turn.promise, signal);
+      } catch {
+        const index = waiting.indexOf(turn.resolve);
+        if (index >= 0) waiting.splice(index, 1);
+        else release();
+        throw new OciError('TOOMANYREQUESTS', 'too many blobs are being fetched at once; try again shortly', { retryAfter: 5 });
+      }
+    }
+    return release;
+  };
+}

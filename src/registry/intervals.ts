@@ -1,0 +1,53 @@
+/** A set of byte positions, kept as disjoint, ascending, never adjacent intervals [start, end). */
+export interface Intervals {
+  add(start: number, end: number): void;
+  /** The end of the interval that holds `position`; `position` itself when none does. */
+  endFrom(position: number): number;
+  /** What of [start, end) is not in the set, ascending. */
+  gaps(start: number, end: number): [number, number][];
+}
+
+export function createIntervals(): Intervals {
+  const all: [number, number][] = [];
+
+  /** The index of the first interval that ends at or after `position`. */
+  function search(position: number): number {
+    let low = 0;
+    let high = all.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (all[middle]![1] < position) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  return {
+    add(start, end) {
+      if (start >= end) return;
+      const first = search(start);
+      let next = first;
+      let merged: [number, number] = [start, end];
+      for (; next < all.length && all[next]![0] <= end; next++) {
+        merged = [Math.min(merged[0], all[next]![0]), Math.max(merged[1], all[next]![1])];
+      }
+      all.splice(first, next - first, merged);
+    },
+
+    endFrom(position) {
+      const interval = all[search(position + 1)];
+      return interval !== undefined && interval[0] <= position ? interval[1] : position;
+    },
+
+    gaps(start, end) {
+      const found: [number, number][] = [];
+      let position = start;
+      for (let index = search(start); position < end; index++) {
+        const [from, to] = all[index] ?? [end, end];
+        if (from > position) found.push([position, Math.min(from, end)]);
+        position = Math.max(position, to);
+      }
+      return found;
+    },
+  };
+}

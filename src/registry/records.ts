@@ -1,0 +1,84 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { bytesSource, type Store } from '../store/store.ts';
+import type { Log } from '../telemetry/log.ts';
+
+/** How long a pull waits for a record, in ms: a store that is slow to say costs one question to upstream instead. */
+const READ_LIMIT = 1500;
+/** Records that may wait to be written while the store is away; the oldest are given up, which costs a question to upstream. */
+const MAX_PENDING = 100_000;
+
+/** The small JSON documents beside the blobs. Reading never fails a pull and writing never delays one: what the store cannot
+ *  take now is kept here and written later. */
+export interface Records {
+  read(key: string, signal: AbortSignal): Promise<unknown>;
+  /** `undefined` removes it. */
+  write(key: string, value: unknown): void;
+  pending(): number;
+  /** Writes what is pending, while `signal` allows. */
+  flush(signal: AbortSignal): Promise<void>;
+}
+
+export function createRecords(store: Store, log: Log): Records {
+  const pending = new Map<string, { value: unknown }>();
+  const stop = new AbortController();
+  let writing: Promise<void> | undefined;
+
+  async function writeOne(key: string, entry: { value: unknown }): Promise<void> {
+    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(10_000)]);
+    if (entry.value === undefined) await store.remove(key, { signal });
+    else {
+      const bytes = entry.value === '' ? Buffer.alloc(0) : Buffer.from(JSON.stringify(entry.value));
+      await store.write(key, bytesSource(bytes), { signal });
+    }
+    if (pending.get(key) === entry) pending.delete(key);
+  }
+
+  async function drain(): Promise<void> {
+    for (let failures = 0; pending.size > 0 && !stop.signal.aborted;) {
+      const batch = [...pending].slice(0, 8);
+      const results = await Promise.allSettled(batch.map(([key, entry]) => writeOne(key, entry)));
+      const failed = results.find((result) => result.status === 'rejected');
+      if (failed === undefined) {
+        failures = 0;
+        continue;
+      }
+      failures++;
+      log.warn({ error: failed.reason, pending: pending.size }, 'records cannot be written; they wait');
+      while (pending.size > MAX_PENDING) for (const key of [...pending.keys()].slice(0, 1000)) pending.delete(key);
+      await delay(Math.min(250 * 2 ** failures, 15_000), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
+    }
+  }
+
+  function start(): void {
+    writing ??= drain().finally(() => (writing = undefined));
+  }
+
+  return {
+    async read(key, signal) {
+      const waiting = pending.get(key);
+      if (waiting !== undefined) return waiting.value;
+      try {
+        const found = await store.read(key, { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_LIMIT)]) });
+        if (found === undefined) return undefined;
+        const chunks: Uint8Array[] = [];
+        for await (const chunk of found.body) chunks.push(Uint8Array.from(chunk));
+        return JSON.parse(Buffer.concat(chunks).toString()) as unknown;
+      } catch (error) {
+        signal.throwIfAborted();
+        log.warn({ error, key }, 'a record cannot be read; upstream is asked instead');
+        return undefined;
+      }
+    },
+    write(key, value) {
+      pending.delete(key);
+      pending.set(key, { value });
+      start();
+    },
+    pending: () => pending.size,
+    async flush(signal) {
+      signal.addEventListener('abort', () => stop.abort(), { once: true });
+      start();
+      await writing;
+    },
+  };
+}

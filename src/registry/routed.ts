@@ -1,0 +1,57 @@
+import { OciError } from '../oci/error.ts';
+import { isRepository, parseRepository, type Repository } from '../oci/reference.ts';
+import type { Registry } from '../oci/registry.ts';
+
+export interface Route {
+  registry: Registry;
+  /** Put before names of one component: nginx → library/nginx. */
+  defaultNamespace?: string | undefined;
+}
+
+/** The registry whose repositories are `<name>/<repository>`, each read from the route of that name.
+ *  @throws OciError NAME_UNKNOWN: no such route */
+export function routed(routes: Record<string, Route>): Registry {
+  const byName = new Map(Object.entries(routes));
+
+  function find(prefixed: Repository): { registry: Registry; repository: Repository } {
+    const slash = prefixed.indexOf('/');
+    const name = slash < 0 ? prefixed : prefixed.slice(0, slash);
+    const route = byName.get(name);
+    if (route === undefined || slash < 0) {
+      throw new OciError(
+        'NAME_UNKNOWN',
+        `no upstream is named ${name}: pull <upstream>/<repository> with one of ${[...byName.keys()].join(', ')}`,
+      );
+    }
+    const rest = prefixed.slice(slash + 1);
+    const full = route.defaultNamespace !== undefined && !rest.includes('/') ? `${route.defaultNamespace}/${rest}` : rest;
+    return { registry: route.registry, repository: isRepository(full) ? full : parseRepository(full) };
+  }
+
+  return {
+    async resolve(repository, reference, context) {
+      const at = find(repository);
+      return at.registry.resolve(at.repository, reference, context);
+    },
+    async manifest(repository, reference, context) {
+      const at = find(repository);
+      return at.registry.manifest(at.repository, reference, context);
+    },
+    async stat(repository, digest, context) {
+      const at = find(repository);
+      return at.registry.stat(at.repository, digest, context);
+    },
+    async blob(repository, digest, context) {
+      const at = find(repository);
+      return at.registry.blob(at.repository, digest, context);
+    },
+    async *tags(repository, context) {
+      const at = find(repository);
+      yield* at.registry.tags(at.repository, context);
+    },
+    async referrers(repository, digest, context) {
+      const at = find(repository);
+      return at.registry.referrers(at.repository, digest, context);
+    },
+  };
+}

@@ -1,0 +1,24 @@
+import type { Digest } from '../oci/digest.ts';
+import type { Repository } from '../oci/reference.ts';
+import { usedKey } from '../store/keys.ts';
+import type { Records } from './records.ts';
+
+/** Notes which images are pulled, once a day each: pruning goes by that (DESIGN promise 13). */
+export function createUsage(records: Records): { mark(this: void, repository: Repository, digest: Digest): void } {
+  let day = '';
+  const marked = new Set<string>();
+  return {
+    mark(repository, digest) {
+      const now = new Date();
+      const today = now.toISOString().slice(0, 10);
+      if (today !== day) {
+        day = today;
+        marked.clear();
+      }
+      const key = usedKey(now, repository, digest);
+      if (marked.has(key)) return;
+      marked.add(key);
+      records.write(key, '');
+    },
+  };
+}

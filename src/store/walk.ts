@@ -1,0 +1,61 @@
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isKeySegment } from './keys.ts';
+import type { StoredObject } from './store.ts';
+
+interface Walk {
+  root: string;
+  prefix: string;
+  after: string | undefined;
+  signal: AbortSignal;
+}
+
+/** The files below `root` as keys, in order, one directory's names at a time. Directories outside `prefix` or before `after` are not read. */
+export function walk(options: Walk): AsyncIterable<StoredObject & { key: string }> {
+  const { prefix } = options;
+  return walkFrom(prefix.slice(0, prefix.lastIndexOf('/') + 1), options);
+}
+
+async function* walkFrom(directory: string, options: Walk): AsyncIterable<StoredObject & { key: string }> {
+  const { root, signal } = options;
+  for (const key of await keysIn(directory, options)) {
+    signal.throwIfAborted();
+    if (key.endsWith('/')) {
+      yield* walkFrom(key, options);
+      continue;
+    }
+    const found = await absentAsUndefined(stat(join(root, key)));
+    if (found !== undefined) yield { key, size: found.size, modified: found.mtime };
+  }
+}
+
+/** A directory's files and, with a slash at their ends, its directories: so they sort as the keys below them do. */
+async function keysIn(directory: string, { root, prefix, after }: Walk): Promise<string[]> {
+  const entries = (await absentAsUndefined(readdir(join(root, directory), { withFileTypes: true }))) ?? [];
+  const keys: string[] = [];
+  for (const entry of entries) {
+    // A volume has more than ours in it: lost+found, our own .tmp.
+    if (!isKeySegment(entry.name)) continue;
+    if (entry.isDirectory()) {
+      const key = `${directory}${entry.name}/`;
+      const within = key.startsWith(prefix) || prefix.startsWith(key);
+      if (within && (after === undefined || key > after || after.startsWith(key))) keys.push(key);
+    } else if (entry.isFile()) {
+      const key = `${directory}${entry.name}`;
+      if (key.startsWith(prefix) && (after === undefined || key > after)) keys.push(key);
+    }
+  }
+  return keys.sort();
+}
+
+/** What another process removed in the meantime, or what was never there. */
+export async function absentAsUndefined<T>(found: Promise<T>): Promise<T | undefined> {
+  try {
+    return await found;
+  } catch (error) {
+    if (ABSENT.has((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+    throw error;
+  }
+}
+
+const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'EISDIR']);
