@@ -1,40 +1,79 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 
 export interface Connections {
-  add(socket: Socket): void;
   /** Counts a request until its response has been sent or its client is gone. */
   answer(request: IncomingMessage, response: ServerResponse): void;
   isAnswering(socket: Duplex): boolean;
   /** From now on every response ends its connection. */
   startDraining(): void;
+  closeIdle(): void;
+  closeAll(): void;
 }
 
-/** Knows which responses are under way on which socket. Node tells only the response whose turn it is that its client is
- *  gone; those that are queued behind it (pipelining) are told here, by their 'close'. */
-export function createConnections(): Connections {
-  const running = new WeakMap<Duplex, Set<ServerResponse>>();
+interface Connection {
+  /** Under way, those that wait for their turn (pipelining) among them. */
+  responses: Set<ServerResponse>;
+  /** Whether any request has come. */
+  used: boolean;
+  /** Milliseconds on the process's clock. */
+  opened: number;
+}
+
+/** How long a connection may take to bring its first request when the server drains, in milliseconds. */
+const FIRST_REQUEST = 1_000;
+
+/** Knows what happens on every connection of the servers. Beyond what Node knows itself: a connection that was just made is not
+ *  idle, and a response that is queued behind another one learns by its 'close' that its client is gone. */
+export function createConnections(servers: readonly Server[], { secure }: { secure: boolean }): Connections {
+  const sockets = new Set<Socket>();
+  const known = new Map<Duplex, Connection>();
   let draining = false;
 
+  function add(socket: Socket): void {
+    const connection: Connection = { responses: new Set(), used: false, opened: performance.now() };
+    known.set(socket, connection);
+    socket.once('close', () => {
+      known.delete(socket);
+      for (const response of connection.responses) if (response.socket === null) response.emit('close');
+    });
+  }
+
+  function closeIdle(): void {
+    const tooLate = performance.now() - FIRST_REQUEST;
+    for (const [socket, { responses, used, opened }] of known) {
+      if (responses.size === 0 && (used || opened < tooLate)) socket.destroy();
+    }
+  }
+
+  for (const server of servers) {
+    server.on('connection', (socket: Socket) => {
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
+      if (!secure) add(socket);
+    });
+    if (secure) server.on('secureConnection', add);
+    server.closeIdleConnections = closeIdle; // close() calls it
+  }
+
   return {
-    add(socket) {
-      const responses = new Set<ServerResponse>();
-      running.set(socket, responses);
-      socket.once('close', () => {
-        for (const response of responses) if (response.socket === null) response.emit('close');
-      });
-    },
     answer(request, response) {
       if (draining) response.shouldKeepAlive = false;
-      const responses = running.get(request.socket);
-      if (responses === undefined) return;
+      const connection = known.get(request.socket);
+      if (connection === undefined) return;
+      const { responses } = connection;
+      connection.used = true;
       responses.add(response);
       response.once('close', () => responses.delete(response));
     },
-    isAnswering: (socket) => (running.get(socket)?.size ?? 0) > 0,
+    isAnswering: (socket) => (known.get(socket)?.responses.size ?? 0) > 0,
     startDraining() {
       draining = true;
+    },
+    closeIdle,
+    closeAll() {
+      for (const socket of sockets) socket.destroy();
     },
   };
 }

@@ -1,11 +1,11 @@
 import { createServer, STATUS_CODES, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:https';
-import type { AddressInfo, Socket } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setImmediate as turn } from 'node:timers/promises';
 import { OciError } from '../oci/error.ts';
 import type { Log } from '../telemetry/log.ts';
-import { createConnections } from './connections.ts';
+import { createConnections, type Connections } from './connections.ts';
 
 /** Answers one request. What it throws becomes a 500 and a line in the log; the process lives. */
 export type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
@@ -77,20 +77,30 @@ const LIMITS: ListenLimits = {
 export async function listen(options: ListenOptions): Promise<Listener> {
   const { address, extraPorts = [], tls, log } = options;
   const limits = { ...LIMITS, ...options.limits };
-  const connections = createConnections();
-  const servers: Server[] = [];
+  const ports = [address.port, ...extraPorts];
+  const servers = ports.map(() => makeServer(limits, tls));
+  const connections = createConnections(servers, { secure: tls !== undefined });
+  for (const server of servers) {
+    server.on('request', guarded(options.handler, { connections, limits, log }));
+    server.on('clientError', (error: ClientError, socket) => refuse(error, socket, connections.isAnswering(socket)));
+    server.on('tlsClientError', (error: Error) => log.debug({ error }, 'TLS handshake failed'));
+  }
   const close = async () => {
-    await Promise.all(servers.map((server) => closeServer(server)));
+    const ended = Promise.all(servers.map((server) => ending(server)));
+    connections.closeAll();
+    await ended;
+  };
+  const drain = async (graceMs: number) => {
+    const ended = Promise.all(servers.map((server) => ending(server)));
+    const sweep = setInterval(() => connections.closeIdle(), 50);
+    const deadline = setTimeout(() => connections.closeAll(), graceMs);
+    await ended;
+    clearInterval(sweep);
+    clearTimeout(deadline);
   };
   try {
-    for (const port of [address.port, ...extraPorts]) {
-      const server = makeServer(limits, tls);
-      server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) => connections.add(socket));
-      server.on('request', guarded(options.handler, { connections, limits, log }));
-      server.on('clientError', (error: ClientError, socket) => refuse(error, socket, connections.isAnswering(socket)));
-      server.on('tlsClientError', (error: Error) => log.debug({ error }, 'TLS handshake failed'));
-      await bind(server, { host: address.host, port, reusePort: options.reusePort ?? false });
-      servers.push(server);
+    for (const [index, server] of servers.entries()) {
+      await bind(server, { host: address.host, port: ports[index] ?? 0, reusePort: options.reusePort ?? false });
     }
   } catch (error) {
     await close();
@@ -102,10 +112,9 @@ export async function listen(options: ListenOptions): Promise<Listener> {
     url: `${tls === undefined ? 'http' : 'https'}://${taken.host.includes(':') ? `[${taken.host}]` : taken.host}:${taken.port}`,
     async drain(graceMs) {
       connections.startDraining();
-      // Right after the event loop has polled, when the kernel holds hardly any connection that was not accepted yet:
-      // those are reset when the socket closes, even when another process listens on the port too.
-      await turn();
-      await Promise.all(servers.map((server) => drainServer(server, graceMs)));
+      connections.closeIdle();
+      await untilQuiet();
+      await drain(graceMs);
     },
     close,
     setCertificate(pair) {
@@ -154,7 +163,7 @@ const LISTEN_ERRORS: Record<string, string> = {
 };
 
 interface Guard {
-  connections: ReturnType<typeof createConnections>;
+  connections: Connections;
   limits: ListenLimits;
   log: Log;
 }
@@ -210,23 +219,25 @@ function refuse(error: ClientError, socket: Duplex, answering: boolean): void {
   );
 }
 
-async function drainServer(server: Server, graceMs: number): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  server.close(() => resolve()); // closes the idle connections as well
-  const sweep = setInterval(() => server.closeIdleConnections(), 50);
-  const deadline = setTimeout(() => server.closeAllConnections(), graceMs);
-  await promise;
-  clearInterval(sweep);
-  clearTimeout(deadline);
+/** Returns right after the event loop has polled and found nothing to do, or after a quarter of a second. A connection that the
+ *  kernel holds and that was not accepted yet is reset when the socket closes, even where another process listens on the
+ *  port as well; now there is most likely none. */
+async function untilQuiet(): Promise<void> {
+  const deadline = performance.now() + 250;
+  for (let before = performance.now(), now = Infinity; now - before > QUIET_TURN && before < deadline;) {
+    before = performance.now();
+    await turn();
+    now = performance.now();
+  }
 }
 
-async function closeServer(server: Server): Promise<void> {
-  if (!server.listening) {
-    server.closeAllConnections();
-    return;
-  }
+/** Milliseconds of a turn of the event loop in which nothing happened. */
+const QUIET_TURN = 0.05;
+
+/** Stops listening; resolves when the last connection has ended. */
+async function ending(server: Server): Promise<void> {
+  if (!server.listening) return;
   const { promise, resolve } = Promise.withResolvers<void>();
   server.close(() => resolve());
-  server.closeAllConnections();
   await promise;
 }
