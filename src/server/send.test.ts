@@ -33,7 +33,7 @@ async function serve(
         resolve(await sendBody(response, body, length));
       } catch (error) {
         response.destroy();
-        reject(error as Error);
+        reject(error);
       }
     },
   });
