@@ -1,5 +1,5 @@
 import { BLOB_MEDIA_TYPE, OCI_INDEX, parseManifest, type Descriptor } from '../oci/descriptor.ts';
-import { digestOf, type Digest } from '../oci/digest.ts';
+import { digestOf, type Digest, type DigestAlgorithm } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import { resolveRange } from '../oci/range.ts';
 import { parseRepository, parseTag, type Reference, type Repository, type Tag } from '../oci/reference.ts';
@@ -8,7 +8,7 @@ import type { Context, Registry } from '../oci/registry.ts';
 export interface Memory {
   registry: Registry;
   /** @returns what the blob is known as, under this repository only */
-  addBlob(repository: string, bytes: Uint8Array): Descriptor;
+  addBlob(repository: string, bytes: Uint8Array, algorithm?: DigestAlgorithm): Descriptor;
   addManifest(repository: string, manifest: MemoryManifest): Descriptor;
   removeTag(repository: string, tag: string): void;
 }
@@ -16,6 +16,7 @@ export interface MemoryManifest {
   mediaType: string;
   bytes: Uint8Array;
   tags?: readonly string[];
+  algorithm?: DigestAlgorithm;
 }
 
 interface Content {
@@ -90,14 +91,14 @@ export function createMemory(): Memory {
 
   return {
     registry,
-    addBlob(repository, bytes) {
-      const digest = digestOf(bytes);
+    addBlob(repository, bytes, algorithm) {
+      const digest = digestOf(bytes, algorithm);
       open(repository).blobs.set(digest, bytes);
       return { mediaType: BLOB_MEDIA_TYPE, digest, size: bytes.length };
     },
-    addManifest(repository, { mediaType, bytes, tags = [] }) {
+    addManifest(repository, { mediaType, bytes, tags = [], algorithm }) {
       parseManifest(bytes, mediaType);
-      const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
+      const descriptor = { mediaType, digest: digestOf(bytes, algorithm), size: bytes.length };
       const content = open(repository);
       content.manifests.set(descriptor.digest, { descriptor, bytes });
       for (const tag of tags) content.tags.set(parseTag(tag), descriptor.digest);

@@ -83,8 +83,10 @@ function firstError(body: Buffer): { code: string; message: string } | undefined
 }
 
 /** A registry of which one method fails. */
-function failing(error: unknown): Registry {
-  const fail = () => Promise.reject(error as Error);
+function failing(failure: Error): Registry {
+  const fail = async () => {
+    throw failure;
+  };
   return { ...memory.registry, resolve: fail, manifest: fail, stat: fail, blob: fail, referrers: fail };
 }
 
