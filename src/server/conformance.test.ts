@@ -45,9 +45,7 @@ test('the conformance program of the distribution specification finds nothing wr
   await program.exited;
   // Its exit code says nothing: of data that it did not push itself, it cannot write its results file and panics there.
   const report = program.output();
-  assert.match(report, /^OCI Conformance Test: Pass$/m, report);
-  assert.doesNotMatch(report, /FAIL|level=(?:WARN|ERROR)/, report);
-  const read = /read-only\/(?:head|pull|tag-list|referrers)[^:\n]*: (\w+)$/gm;
-  const results = [...report.matchAll(read)].map(([, result]) => result);
-  assert.ok(results.length > 25 && results.every((result) => result === 'Pass'), report);
+  const count = (result: string) => Number(new RegExp(`^  ${result}\\.+: +(\\d+)$`, 'm').exec(report)?.[1]);
+  assert.deepEqual([count('FAIL'), count('Error'), count('Skip')], [0, 0, 0], report);
+  assert.ok(count('Pass') >= 34, report);
 });
