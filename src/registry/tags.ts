@@ -50,7 +50,7 @@ export interface Tags {
 export function createTags(records: Records, policy: TagPolicy, log: Log): Tags {
   const known = createLru<Known>(IN_MEMORY);
   const absent = createLru<{ until: number; error: OciError }>(IN_MEMORY);
-  const asking = new Map<string, Promise<void>>();
+  const asking = new Map<string, { question: Promise<void>; since: number }>();
 
   async function find(key: string, signal: AbortSignal): Promise<Known | undefined> {
     const remembered = known.get(key);
@@ -68,6 +68,7 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
     try {
       const digest = await ask(known.get(key) !== undefined);
       const before = known.get(key);
+      if (before !== undefined && before.checkedAt > now) return; // a later question was answered sooner
       const writtenAt = before?.digest === digest && now - before.writtenAt < REWRITE_AFTER ? before.writtenAt : now;
       known.set(key, { digest, checkedAt: now, writtenAt, quietUntil: 0, refused: false });
       absent.delete(key);
@@ -87,14 +88,17 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
     }
   }
 
-  /** One question at a time and tag, whoever waits for it; it goes on when nobody does. */
+  /** One question at a time and tag, whoever waits for it; it goes on when nobody does. Beside one that has had no answer for
+   *  longer than a tagTtl, another may be asked: else a single hung connection would keep a tag as it was. */
   function askOnce(key: string, ask: (known: boolean) => Promise<Digest>): Promise<void> {
-    let question = asking.get(key);
-    if (question === undefined) {
-      question = refresh(key, ask).finally(() => asking.delete(key));
-      question.catch(() => undefined); // who waits is told
-      asking.set(key, question);
-    }
+    const running = asking.get(key);
+    const now = Date.now();
+    if (running !== undefined && now - running.since < Math.max(policy.tagTtl, ANSWER_LIMIT)) return running.question;
+    const question = refresh(key, ask).finally(() => {
+      if (asking.get(key)?.question === question) asking.delete(key);
+    });
+    question.catch(() => undefined); // who waits is told
+    asking.set(key, { question, since: now });
     return question;
   }
 

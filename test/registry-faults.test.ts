@@ -1,0 +1,258 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { makeImage, randomBytes, sha256 } from './support/image.ts';
+import { startRegistry } from './support/program.ts';
+import { startScriptedUpstream, type Behaviour, type ScriptedUpstream } from './support/scripted-upstream.ts';
+import { temporaryDirectory } from './support/temporary.ts';
+
+const MiB = 1024 * 1024;
+
+async function start(upstream: ScriptedUpstream, extra: { upstream?: Record<string, unknown>; cache?: Record<string, unknown> } = {}) {
+  const temporary = await temporaryDirectory();
+  const registry = await startRegistry({
+    storage: { filesystem: { directory: temporary.path } },
+    cache: { tagTtl: '1s', negativeTtl: '1s', ...extra.cache },
+    upstreams: { hub: { url: upstream.url, ...extra.upstream }, other: { url: upstream.url, hosts: ['other.example'] } },
+  });
+  return {
+    url: registry.url,
+    registry,
+    directory: temporary.path,
+    async [Symbol.asyncDispose]() {
+      await registry[Symbol.asyncDispose]();
+      await temporary[Symbol.asyncDispose]();
+    },
+  };
+}
+
+interface Got {
+  status: number;
+  digest: string;
+  size: number;
+  firstByte: number;
+  seconds: number;
+}
+
+/** Reads a blob, at `rate` bytes a second at most; rejects when it is cut. */
+async function get(url: string, options: { range?: string; rate?: number; stopAfter?: number } = {}): Promise<Got> {
+  const started = performance.now();
+  const since = () => (performance.now() - started) / 1000;
+  const stop = new AbortController();
+  const response = await fetch(url, { headers: options.range === undefined ? {} : { range: options.range }, signal: stop.signal });
+  const hash = createHash('sha256');
+  let size = 0;
+  let firstByte = 0;
+  for await (const chunk of response.body ?? []) {
+    firstByte ||= since();
+    hash.update(chunk as Uint8Array);
+    size += (chunk as Uint8Array).length;
+    if (options.stopAfter !== undefined && size >= options.stopAfter) {
+      stop.abort();
+      break;
+    }
+    if (options.rate !== undefined) await delay(Math.max(0, (size / options.rate - since()) * 1000));
+  }
+  return { status: response.status, digest: `sha256:${hash.digest('hex')}`, size, firstByte, seconds: since() };
+}
+
+async function storedBlobs(directory: string): Promise<string[]> {
+  const files = await readdir(join(directory, 'v1'), { recursive: true, withFileTypes: true }).catch(() => []);
+  return files.filter((file) => file.isFile() && file.parentPath.includes('/blobs/')).map((file) => file.name);
+}
+
+test('24 clients on one cold blob cause one download, whatever one of them does', async () => {
+  await using upstream = await startScriptedUpstream();
+  const bytes = randomBytes('shared', 48 * MiB);
+  const digest = upstream.addBlob(bytes);
+  upstream.behave = ({ path }) => (path.includes('/blobs/') ? { latency: 30, rate: 24 * MiB } : {});
+  await using own = await start(upstream);
+  const url = `${own.url}/v2/hub/a/b/blobs/${digest}`;
+  const early = Array.from({ length: 22 }, () => get(url));
+  const slow = get(url, { rate: 8 * MiB });
+  const leaving = get(url, { stopAfter: MiB }).catch(() => undefined);
+  await delay(700);
+  const late = await get(url);
+  const all = [...(await Promise.all(early)), late];
+  for (const got of all) assert.equal(got.digest, digest);
+  assert.ok(Math.max(...all.map(({ firstByte }) => firstByte)) < 2, 'first bytes come at once');
+  assert.ok(upstream.blobBytes() <= 1.1 * bytes.length, `${upstream.blobBytes() / bytes.length} copies`);
+  assert.equal((await slow).digest, digest);
+  await leaving;
+});
+
+test('a client that leaves does not stop the fill', async () => {
+  await using upstream = await startScriptedUpstream();
+  const digest = upstream.addBlob(randomBytes('left', 8 * MiB));
+  upstream.behave = () => ({ rate: 8 * MiB });
+  await using own = await start(upstream);
+  await get(`${own.url}/v2/hub/a/b/blobs/${digest}`, { stopAfter: MiB }).catch(() => undefined);
+  for (let tries = 0; tries < 100 && (await storedBlobs(own.directory)).length === 0; tries++) await delay(100);
+  assert.deepEqual(await storedBlobs(own.directory), [digest.slice(7)]);
+});
+
+test('a line that is cut three times and silent once still gives the whole blob', async () => {
+  await using upstream = await startScriptedUpstream();
+  const bytes = randomBytes('cut', 24 * MiB);
+  const digest = upstream.addBlob(bytes);
+  let answers = 0;
+  upstream.behave = () => {
+    answers++;
+    if (answers <= 3) return { cutAfter: 3 * MiB };
+    return answers === 4 ? { silentAfter: 2 * MiB } : {};
+  };
+  await using own = await start(upstream, { upstream: { connections: 1 } });
+  const got = await get(`${own.url}/v2/hub/a/b/blobs/${digest}`);
+  assert.equal(got.digest, digest);
+  assert.ok(upstream.blobBytes() <= 1.1 * bytes.length, `${upstream.blobBytes() / bytes.length} copies`);
+});
+
+for (const connections of [1, 4]) {
+  test(`overlapping ranges to the end of a cold blob are right and fetched once, over ${connections} connections`, async () => {
+    await using upstream = await startScriptedUpstream();
+    const bytes = randomBytes('ranges', 32 * MiB);
+    const digest = upstream.addBlob(bytes);
+    upstream.behave = () => ({ latency: 30, rate: 16 * MiB });
+    await using own = await start(upstream, { upstream: { connections } });
+    const url = `${own.url}/v2/hub/a/b/blobs/${digest}`;
+    const starts = [0, 8, 16, 24].map((start) => start * MiB);
+    const parts = await Promise.all(starts.map((start) => get(url, { range: `bytes=${start}-` })));
+    parts.forEach((part, index) => {
+      assert.equal(part.status, 206);
+      assert.equal(part.digest, sha256(bytes.subarray(starts[index])));
+    });
+    assert.ok(upstream.blobBytes() <= 1.1 * bytes.length, `${upstream.blobBytes() / bytes.length} copies`);
+  });
+}
+
+test('several connections share a blob whose upstream throttles each of them', async () => {
+  await using upstream = await startScriptedUpstream();
+  const bytes = randomBytes('parallel', 48 * MiB);
+  const digest = upstream.addBlob(bytes);
+  upstream.behave = () => ({ rate: 8 * MiB });
+  await using own = await start(upstream);
+  const direct = 48 / 8;
+  const got = await get(`${own.url}/v2/hub/a/b/blobs/${digest}`);
+  assert.equal(got.digest, digest);
+  assert.ok(got.seconds < 0.6 * direct, `${got.seconds} s instead of ${direct}`);
+  assert.ok(upstream.blobBytes() <= 1.1 * bytes.length, `${upstream.blobBytes() / bytes.length} copies`);
+});
+
+for (const size of [10_000, 4 * MiB]) {
+  test(`a corrupt blob of ${size} bytes is never whole and never kept, by ranges neither`, async () => {
+    await using upstream = await startScriptedUpstream();
+    const bytes = randomBytes('corrupt', size);
+    const digest = upstream.addBlob(bytes);
+    const wrong = Buffer.from(bytes);
+    wrong[1000] = (wrong[1000] ?? 0) ^ 1;
+    upstream.behave = () => ({ body: wrong });
+    await using own = await start(upstream);
+    const url = `${own.url}/v2/hub/a/b/blobs/${digest}`;
+    for (const range of [undefined, `bytes=${Math.floor(size / 2)}-`, 'bytes=-100']) {
+      const got = await get(url, range === undefined ? {} : { range }).catch(() => undefined);
+      assert.ok(got === undefined || got.status >= 500, `${range}: ${got?.status}`);
+    }
+    assert.deepEqual(await storedBlobs(own.directory), []);
+    upstream.behave = () => ({});
+    assert.equal((await get(url)).digest, digest);
+  });
+}
+
+test('odd answers of upstream are errors with a message, and the process lives', async () => {
+  await using upstream = await startScriptedUpstream();
+  upstream.add('a/b', '1', makeImage({ architectures: ['amd64'] }));
+  await using own = await start(upstream, { cache: { tagTtl: '0ms' } });
+  const rows: { how: Behaviour; code: string }[] = [
+    { how: { body: Buffer.from('<html>'), headers: { 'content-type': 'text/html' } }, code: 'MANIFEST_INVALID' },
+    { how: { headers: { 'content-encoding': 'gzip' } }, code: 'UNAVAILABLE' },
+    { how: { body: Buffer.alloc(5 * MiB, 32) }, code: 'MANIFEST_INVALID' },
+    { how: { body: Buffer.from('{"schemaVersion":1}') }, code: 'MANIFEST_INVALID' },
+    { how: { headers: { 'docker-content-digest': `sha256:${'0'.repeat(64)}` } }, code: 'MANIFEST_INVALID' },
+    { how: { status: 500 }, code: 'UNAVAILABLE' },
+    { how: { status: 401 }, code: 'UNAUTHORIZED' },
+    { how: { status: 403 }, code: 'DENIED' },
+    { how: { status: 429 }, code: 'TOOMANYREQUESTS' },
+    { how: { status: 404 }, code: 'MANIFEST_UNKNOWN' },
+    { how: { status: 302, headers: { location: 'http://127.0.0.1:1/' } }, code: 'UNAVAILABLE' },
+    { how: { status: 302, headers: { location: '/v2/a/b/manifests/1' } }, code: 'UNAVAILABLE' },
+  ];
+  for (const [index, { how, code }] of rows.entries()) {
+    upstream.add('a/b', `t${index}`, makeImage({ architectures: ['amd64'] }));
+    upstream.behave = () => how;
+    const response = await fetch(`${own.url}/v2/hub/a/b/manifests/t${index}`);
+    const text = await response.text();
+    assert.ok(response.status >= 400, JSON.stringify(how).slice(0, 200));
+    const { errors } = JSON.parse(text) as { errors: { code: string; message: string }[] };
+    assert.equal(errors[0]?.code, code, `${JSON.stringify(how).slice(0, 200)} gave ${text}`);
+    assert.ok((errors[0]?.message.length ?? 0) > 10);
+  }
+  upstream.behave = () => ({});
+  assert.equal((await fetch(`${own.url}/v2/hub/a/b/manifests/1`)).status, 200);
+});
+
+test('a tag is asked for once a tagTtl, and what is known is served when upstream cannot say', async () => {
+  await using upstream = await startScriptedUpstream();
+  const [first, second] = [makeImage({ architectures: ['amd64'], seed: 'one' }), makeImage({ architectures: ['amd64'], seed: 'two' })];
+  upstream.add('a/b', '1', first);
+  await using own = await start(upstream, { cache: { tagTtl: '2s' } });
+  const url = `${own.url}/v2/hub/a/b/manifests/1`;
+  const digest = async () => (await fetch(url)).headers.get('docker-content-digest');
+  assert.equal(await digest(), first.root.digest);
+  const before = upstream.requests.length;
+  for (let pull = 0; pull < 20; pull++) assert.equal(await digest(), first.root.digest);
+  assert.equal(upstream.requests.length, before, 'no request within tagTtl');
+  upstream.add('a/b', '1', second);
+  await delay(2100);
+  assert.equal(await digest(), second.root.digest, 'a tag that moved is seen by the first pull after tagTtl');
+  for (const how of [{ status: 401 }, { status: 403 }, { status: 429 }, { status: 500 }, { silent: true }]) {
+    upstream.behave = () => how;
+    await delay(2100);
+    const started = performance.now();
+    assert.equal(await digest(), second.root.digest, JSON.stringify(how));
+    assert.ok(performance.now() - started < 4000);
+  }
+  upstream.behave = () => ({});
+  upstream.remove('a/b', '1');
+  await delay(2100);
+  assert.equal((await fetch(url)).status, 404, 'one that was deleted is gone');
+  assert.equal((await fetch(`${own.url}/v2/hub/a/b/manifests/${second.root.digest}`)).status, 200, 'its digest stays');
+});
+
+test("a private repository's blob is asked for upstream under any other name, also while it is being fetched", async () => {
+  await using upstream = await startScriptedUpstream();
+  const digest = upstream.addBlob(randomBytes('private', 8 * MiB));
+  upstream.behave = ({ path }) => (path.includes('/private/') ? { rate: 4 * MiB } : { status: 404 });
+  await using own = await start(upstream);
+  const running = get(`${own.url}/v2/hub/private/app/blobs/${digest}`);
+  await delay(300);
+  assert.equal((await fetch(`${own.url}/v2/hub/public/app/blobs/${digest}`)).status, 404, 'while its fill runs');
+  assert.equal((await running).digest, digest);
+  for (const method of ['GET', 'HEAD']) {
+    for (const repository of ['hub/public/app', 'other/private2/app']) {
+      assert.equal((await fetch(`${own.url}/v2/${repository}/blobs/${digest}`, { method })).status, 404, `${method} ${repository}`);
+    }
+  }
+  upstream.behave = () => ({});
+  assert.equal(
+    (await get(`${own.url}/v2/hub/public/app/blobs/${digest}`)).digest,
+    digest,
+    'when upstream says yes, what is known is served',
+  );
+  assert.ok(upstream.blobBytes() <= 1.1 * 8 * MiB);
+});
+
+test('a blob without a length, and one whose upstream ignores ranges, come whole', async () => {
+  await using upstream = await startScriptedUpstream();
+  const bytes = randomBytes('plain', 6 * MiB);
+  const digest = upstream.addBlob(bytes);
+  const other = upstream.addBlob(bytes.subarray(1));
+  await using own = await start(upstream);
+  upstream.behave = () => ({ chunked: true });
+  assert.equal((await get(`${own.url}/v2/hub/a/b/blobs/${digest}`)).digest, digest);
+  upstream.behave = () => ({ ignoreRange: true });
+  const got = await get(`${own.url}/v2/hub/a/b/blobs/${other}`, { range: 'bytes=1000000-' });
+  assert.equal(got.digest, sha256(bytes.subarray(1_000_001)));
+});
