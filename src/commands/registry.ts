@@ -11,7 +11,7 @@ import { createUsage } from '../registry/usage.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { createBasicAuth, withBasicAuth } from '../server/basic-auth.ts';
 import { listen, type Listener } from '../server/listen.ts';
-import { serveRegistry } from '../server/serve-registry.ts';
+import { serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import { followTls, loadTls } from '../server/tls.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
@@ -34,7 +34,7 @@ export async function registry({ config, log, stop }: Host): Promise<void> {
     log,
     upstreams: Object.keys(own.upstreams),
     upstreamOf: upstreamsByHost(own.upstreams),
-    ...(storage.redirect === undefined ? {} : { redirect: storage.redirect }),
+    ...redirectOf(images, storage),
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
   });
 
@@ -57,8 +57,19 @@ export async function registry({ config, log, stop }: Host): Promise<void> {
   const deadline = AbortSignal.timeout(GRACE);
   await Promise.all(listeners.map((listener) => listener.drain(GRACE)));
   await close(deadline);
-  await storage.close();
+  await storage.close(deadline);
   await adminListener.close();
+}
+
+/** Blobs by redirect, to those who may have them. */
+function redirectOf(images: Registry, { redirect }: Storage): Pick<ServeOptions, 'redirect'> {
+  if (redirect === undefined) return {};
+  return {
+    async redirect(repository, digest, context) {
+      await images.stat(repository, digest, context);
+      return redirect(digest, context.signal);
+    },
+  };
 }
 
 interface ImagesContext {

@@ -112,7 +112,7 @@ export function startFill(options: FillOptions): Fill {
   /** Brings what lies between the worker's position and its end, over as many requests as it takes. */
   async function work(worker: Worker): Promise<void> {
     let failures = 0;
-    while (worker.position < worker.end && !verified) {
+    while (worker.position < worker.end && !verified && !overflow) {
       const before = worker.position;
       try {
         await transfer(worker);

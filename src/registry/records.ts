@@ -45,7 +45,7 @@ export function createRecords(store: Store, log: Log): Records {
       failures++;
       log.warn({ error: failed.reason, pending: pending.size }, 'records cannot be written; they wait');
       while (pending.size > MAX_PENDING) for (const key of [...pending.keys()].slice(0, 1000)) pending.delete(key);
-      await delay(Math.min(250 * 2 ** failures, 15_000), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
+      await delay(Math.min(250 * 2 ** failures, 5000), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
     }
   }
 

@@ -1,0 +1,276 @@
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import type { Readable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  AbortMultipartUploadCommand,
+  CompleteMultipartUploadCommand,
+  CreateBucketCommand,
+  CreateMultipartUploadCommand,
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadBucketCommand,
+  HeadObjectCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  S3Client,
+  UploadPartCommand,
+} from '@aws-sdk/client-s3';
+import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
+import { NodeHttpHandler } from '@smithy/node-http-handler';
+import { OciError } from '../oci/error.ts';
+import { createBody, type BodySource } from './body.ts';
+import { checkKey, checkPrefix } from './keys.ts';
+import type { Store, StoreContext, StoreSource } from './store.ts';
+
+export interface S3Options {
+  bucket: string;
+  region: string;
+  endpoint?: string | undefined;
+  forcePathStyle: boolean;
+  createBucket: boolean;
+  /** Put before every key. */
+  prefix: string;
+  /** Absent: the SDK's default chain. Asked each time the SDK wants to know: files may rotate. */
+  credentials?: (() => Promise<{ accessKeyId: string; secretAccessKey: string }>) | undefined;
+  /** Of S3 as clients reach it; absent: `endpoint`. */
+  redirectEndpoint?: string | undefined;
+}
+export interface S3Store extends Store {
+  /** Makes the bucket when it is missing and `createBucket` is set, and gives up what was uploaded half more than a day ago.
+   *  @throws OciError UNAVAILABLE */
+  prepare(context: StoreContext): Promise<void>;
+  /** A URL that gives the object to whoever has it, for `ttl` ms. */
+  presign(key: string, ttl: number): Promise<string>;
+}
+
+/** Sockets to S3: what is read from it goes to disk at the disk's pace, so no slow client holds one. */
+const MAX_SOCKETS = 64;
+const CONNECT_TIMEOUT = 2000;
+/** Milliseconds without a byte on a connection. */
+const SOCKET_TIMEOUT = 15_000;
+/** How long a call fails at once after one that got no answer, in ms: pulls do not wait for an S3 that is away. */
+const PAUSE = 3000;
+const WRITE_ATTEMPTS = 3;
+/** S3's own limit of a PutObject, in bytes. */
+const MAX_PUT = 5 * 2 ** 30;
+const MIN_PART = 64 * 2 ** 20;
+const MAX_PARTS = 10_000;
+const ABANDONED_AFTER = 24 * 3_600_000;
+
+/** Keeps each object under its key in a bucket of any S3-compatible store. Nothing rests on conditional writes. */
+export function s3(options: S3Options): S3Store {
+  const { bucket, prefix } = options;
+  const client = createClient(options, options.endpoint);
+  const presigner = options.redirectEndpoint === undefined ? client : createClient(options, options.redirectEndpoint);
+  const at = (key: string) => ({ Bucket: bucket, Key: prefix + checkKey(key) });
+  let pausedUntil = 0;
+
+  /** Runs a call to S3; absent things are undefined. @throws OciError UNAVAILABLE, origin storage */
+  async function attempt<T>(doing: string, signal: AbortSignal, call: () => Promise<T>): Promise<T | undefined> {
+    signal.throwIfAborted();
+    if (Date.now() < pausedUntil) {
+      throw new OciError('UNAVAILABLE', `S3 did not answer a moment ago; ${doing} is not tried`, {
+        origin: 'storage',
+        retryAfter: PAUSE / 1000,
+      });
+    }
+    try {
+      return await call();
+    } catch (error) {
+      signal.throwIfAborted();
+      const status = statusOf(error);
+      const { name } = error as Error;
+      if (status === 404 && name !== 'NoSuchBucket') return undefined;
+      if (status === undefined && !(error instanceof OciError)) pausedUntil = Date.now() + PAUSE;
+      throw describe(error, doing, bucket);
+    }
+  }
+
+  async function put(key: string, source: StoreSource, signal: AbortSignal): Promise<void> {
+    const Body = source.open();
+    try {
+      await client.send(new PutObjectCommand({ ...at(key), Body, ContentLength: source.size }), { abortSignal: signal });
+    } finally {
+      Body.destroy();
+    }
+  }
+
+  async function putParts(key: string, source: StoreSource, signal: AbortSignal): Promise<void> {
+    const { UploadId } = await client.send(new CreateMultipartUploadCommand(at(key)), { abortSignal: signal });
+    const partSize = Math.max(MIN_PART, Math.ceil(source.size / MAX_PARTS));
+    const Parts: { ETag?: string | undefined; PartNumber: number }[] = [];
+    try {
+      for (let start = 0; start < source.size; start += partSize) {
+        const end = Math.min(start + partSize, source.size) - 1;
+        const PartNumber = Parts.length + 1;
+        const Body = source.open({ start, end });
+        const part = { ...at(key), UploadId, PartNumber, Body, ContentLength: end - start + 1 };
+        const { ETag } = await client.send(new UploadPartCommand(part), { abortSignal: signal }).finally(() => Body.destroy());
+        Parts.push({ ETag, PartNumber });
+      }
+      await client.send(new CompleteMultipartUploadCommand({ ...at(key), UploadId, MultipartUpload: { Parts } }), { abortSignal: signal });
+    } catch (error) {
+      await client.send(new AbortMultipartUploadCommand({ ...at(key), UploadId })).catch(() => undefined); // `prepare` does it later
+      throw error;
+    }
+  }
+
+  return {
+    async stat(key, { signal }) {
+      const found = await attempt(`looking up ${key}`, signal, () => client.send(new HeadObjectCommand(at(key)), { abortSignal: signal }));
+      return found === undefined ? undefined : { size: found.ContentLength ?? 0, modified: found.LastModified ?? new Date(0) };
+    },
+
+    async read(key, { signal, range }) {
+      const Range = range === undefined ? undefined : `bytes=${range.start}-${range.end}`;
+      const found = await attempt(`reading ${key}`, signal, () =>
+        client.send(new GetObjectCommand({ ...at(key), Range }), { abortSignal: signal }),
+      );
+      if (found === undefined) return undefined;
+      const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
+      const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);
+      const body = found.Body as Readable;
+      return { size, modified: found.LastModified ?? new Date(0), body: createBody(readStream(body, `reading ${key}`, bucket), signal) };
+    },
+
+    async write(key, source, { signal }) {
+      for (let tries = 1; ; tries++) {
+        let sourceError: unknown;
+        const watched: StoreSource = {
+          ...source,
+          open: (range) => source.open(range).once('error', (error) => (sourceError = error)),
+        };
+        try {
+          await attempt(`writing ${key}`, signal, async () => {
+            await (source.size > MAX_PUT ? putParts(key, watched, signal) : put(key, watched, signal));
+            return true;
+          });
+          return;
+        } catch (error) {
+          if (sourceError !== undefined) throw sourceError;
+          // The SDK cannot send a stream twice, so this does: with a fresh one.
+          const again = error instanceof OciError && error.retryAfter !== undefined && Date.now() >= pausedUntil;
+          if (!again || tries === WRITE_ATTEMPTS) throw error;
+          await delay(200 * 2 ** tries * (0.5 + Math.random()), undefined, { signal });
+        }
+      }
+    },
+
+    async remove(key, { signal }) {
+      await attempt(`removing ${key}`, signal, () => client.send(new DeleteObjectCommand(at(key)), { abortSignal: signal }));
+    },
+
+    async *list(start, { signal, after }) {
+      const Prefix = prefix + checkPrefix(start);
+      let StartAfter = after === undefined ? undefined : prefix + after;
+      for (;;) {
+        const page = await attempt(`listing ${start}`, signal, () =>
+          client.send(new ListObjectsV2Command({ Bucket: bucket, Prefix, StartAfter }), { abortSignal: signal }),
+        );
+        for (const { Key = '', Size = 0, LastModified = new Date(0) } of page?.Contents ?? []) {
+          StartAfter = Key;
+          yield { key: Key.slice(prefix.length), size: Size, modified: LastModified };
+        }
+        if (page?.IsTruncated !== true) return;
+      }
+    },
+
+    async prepare({ signal }) {
+      const found = await attempt('looking for the bucket', signal, () =>
+        client.send(new HeadBucketCommand({ Bucket: bucket }), { abortSignal: signal }),
+      );
+      if (found === undefined) {
+        if (!options.createBucket) {
+          throw new OciError('UNAVAILABLE', `there is no bucket ${bucket}: make it, or set storage.s3.createBucket`, { origin: 'storage' });
+        }
+        await attempt('making the bucket', signal, () => client.send(new CreateBucketCommand({ Bucket: bucket }), { abortSignal: signal }));
+      }
+      const half = await attempt('listing uploads', signal, () =>
+        client.send(new ListMultipartUploadsCommand({ Bucket: bucket, Prefix: prefix }), { abortSignal: signal }),
+      );
+      for (const { Key, UploadId, Initiated } of half?.Uploads ?? []) {
+        if (Date.now() - (Initiated?.getTime() ?? Date.now()) < ABANDONED_AFTER) continue;
+        await attempt('giving up an upload', signal, () =>
+          client.send(new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId }), { abortSignal: signal }),
+        );
+      }
+    },
+
+    presign: (key, ttl) => getSignedUrl(presigner, new GetObjectCommand(at(key)), { expiresIn: Math.max(1, Math.floor(ttl / 1000)) }),
+
+    close() {
+      client.destroy();
+      if (presigner !== client) presigner.destroy();
+      return Promise.resolve();
+    },
+  };
+}
+
+/** A response's stream as a body: an error of the connection is the store's, and giving up closes the connection. */
+function readStream(stream: Readable, doing: string, bucket: string): BodySource {
+  const iterator = stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array, undefined>;
+  return {
+    async pull() {
+      try {
+        const { value } = await iterator.next();
+        return value;
+      } catch (error) {
+        throw describe(error, doing, bucket);
+      }
+    },
+    close() {
+      stream.once('error', () => undefined); // nobody reads it any more
+      stream.destroy();
+      return Promise.resolve();
+    },
+  };
+}
+
+function createClient(options: S3Options, endpoint: string | undefined): S3Client {
+  const { region, forcePathStyle, credentials } = options;
+  const agent = { keepAlive: true, maxSockets: MAX_SOCKETS, keepAliveMsecs: 10_000 };
+  return new S3Client({
+    region,
+    forcePathStyle,
+    ...(endpoint === undefined ? {} : { endpoint }),
+    ...(credentials === undefined
+      ? {}
+      : { credentials: async () => ({ ...(await credentials()), expiration: new Date(Date.now() + 60_000) }) }),
+    maxAttempts: 2,
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    requestHandler: new NodeHttpHandler({
+      connectionTimeout: CONNECT_TIMEOUT,
+      socketTimeout: SOCKET_TIMEOUT,
+      httpAgent: new HttpAgent(agent),
+      httpsAgent: new HttpsAgent(agent),
+    }),
+  });
+}
+
+function statusOf(error: unknown): number | undefined {
+  return (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
+}
+
+function describe(error: unknown, doing: string, bucket: string): OciError {
+  if (error instanceof OciError) return error;
+  const status = statusOf(error);
+  const { name, message } = error as Error;
+  const origin = 'storage';
+  if (status === 403)
+    return new OciError('UNAVAILABLE', `S3 does not allow ${doing} in ${bucket} (${name}): check the keys and their policy`, {
+      cause: error,
+      origin,
+    });
+  if (name === 'NoSuchBucket')
+    return new OciError('UNAVAILABLE', `there is no bucket ${bucket}: make it, or set storage.s3.createBucket`, { cause: error, origin });
+  if (status !== undefined && status < 500 && status !== 429)
+    return new OciError('UNAVAILABLE', `S3 refuses ${doing}: ${status} ${name}`, { cause: error, origin });
+  return new OciError('UNAVAILABLE', `S3 fails at ${doing}: ${status ?? ''} ${name} ${message.slice(0, 200)}`, {
+    cause: error,
+    origin,
+    retryAfter: 5,
+  });
+}
