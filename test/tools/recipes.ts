@@ -111,6 +111,7 @@ export const DEBIAN_PACKAGES = {
   containerd: 'containerd',
   conntrack: 'conntrack',
   ctr: 'containerd',
+  debootstrap: 'debootstrap',
   etcd: 'etcd-server',
   ip: 'iproute2',
   iptables: 'iptables',

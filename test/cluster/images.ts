@@ -1,0 +1,131 @@
+import { execFile } from 'node:child_process';
+import { cp, mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+import { temporaryDirectory } from '../support/temporary.ts';
+import { RECIPES } from '../tools/recipes.ts';
+import { debianTool, toolPath, toolsDirectory } from '../tools/tools.ts';
+
+const run = promisify(execFile);
+const root = join(import.meta.dirname, '../..');
+
+/** An image as `docker save` would write it. */
+export interface ImageArchive {
+  reference: string;
+  path: string;
+}
+
+export const PAUSE = 'registry.k8s.io/pause:3.10';
+/** What the tests call the image that the Dockerfile makes. */
+export const KUBE_REGISTRY = { registry: 'localhost', repository: 'kube-registry', tag: 'test' };
+
+/** Builds images without Docker and without anything from a registry: where a Dockerfile says FROM, a base made here stands. */
+export interface ImageBuilder {
+  /** The Dockerfile of this checkout. */
+  kubeRegistry(): Promise<ImageArchive>;
+  /** One static program, started when the image is. */
+  program(reference: string, file: string): Promise<ImageArchive>;
+  pause(): Promise<ImageArchive>;
+  coredns(): Promise<ImageArchive>;
+  /** As objectStorage.image of the chart names it. */
+  versitygw(): Promise<ImageArchive>;
+}
+
+/** Archives go into `directory`. Needs root. @throws Error: a Debian package is missing, or a build failed */
+export async function createImageBuilder(directory: string): Promise<ImageBuilder> {
+  const buildah = await createBuildah();
+  async function commit(container: string, reference: string): Promise<ImageArchive> {
+    const path = join(directory, `${reference.replaceAll(/\W/g, '-')}.tar`);
+    await buildah('commit', '--quiet', container, `docker-archive:${path}:${reference}`);
+    await buildah('rm', container);
+    return { reference, path };
+  }
+  async function program(reference: string, file: string): Promise<ImageArchive> {
+    const container = await buildah('from', 'scratch');
+    await buildah('copy', '--quiet', container, file, '/program');
+    await buildah('config', '--entrypoint', '["/program"]', container);
+    return commit(container, reference);
+  }
+  return {
+    program,
+    coredns: async () => program(`registry.k8s.io/coredns/coredns:${RECIPES.coredns.version}`, await toolPath('coredns')),
+    versitygw: async () => program(`ghcr.io/versity/versitygw:${RECIPES.versitygw.version}`, await toolPath('versitygw')),
+    async pause() {
+      const file = join(directory, 'pause');
+      await run('go', ['build', '-o', file, '.'], {
+        cwd: join(import.meta.dirname, 'pause'),
+        env: { ...process.env, CGO_ENABLED: '0', GO111MODULE: 'off' },
+      });
+      return program(PAUSE, file);
+    },
+    async kubeRegistry() {
+      await makeBases(buildah);
+      const reference = `${KUBE_REGISTRY.registry}/${KUBE_REGISTRY.repository}:${KUBE_REGISTRY.tag}`;
+      const bases = ['NODE_IMAGE=localhost/base', 'PYTHON_IMAGE=localhost/base', 'BASE_IMAGE=localhost/libraries'];
+      await buildah('bud', '--quiet', '--isolation', 'chroot', ...bases.flatMap((base) => ['--build-arg', base]), '--tag', reference, root);
+      const path = join(directory, 'kube-registry.tar');
+      await buildah('push', '--quiet', reference, `docker-archive:${path}:${reference}`);
+      await buildah('rmi', reference);
+      await buildah('rmi', '--prune');
+      return { reference, path };
+    },
+  };
+}
+
+type Buildah = (...args: string[]) => Promise<string>;
+
+async function createBuildah(): Promise<Buildah> {
+  const command = await debianTool('buildah');
+  const storage = ['--storage-driver', 'vfs', '--root', join(toolsDirectory, 'buildah'), '--runroot', join(toolsDirectory, 'buildah-run')];
+  return async (...args) => (await run(command, [...storage, ...args], { maxBuffer: 64 * 1024 * 1024 })).stdout.trim();
+}
+
+const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const CERTIFICATES = '/etc/ssl/certs/ca-certificates.crt';
+
+/** localhost/base: Debian with Node, npm and pip, for the stages that build. localhost/libraries: what distroless has, for the
+ *  one that is shipped. Made once. */
+async function makeBases(buildah: Buildah): Promise<void> {
+  const images = await buildah('images', '--format', '{{.Name}}');
+  if (images.includes('localhost/base') && images.includes('localhost/libraries')) return;
+  process.stderr.write('images: making the bases, once\n');
+  await using temporary = await temporaryDirectory();
+  const debian = join(temporary.path, 'debian');
+  const include = 'ca-certificates,python3-pip,libatomic1';
+  await run(await debianTool('debootstrap'), ['--variant=minbase', `--include=${include}`, 'bookworm', debian], {
+    maxBuffer: 64 * 1024 * 1024,
+  });
+  await addNode(debian);
+  // This machine's own way to packages.
+  await cp(CERTIFICATES, join(debian, CERTIFICATES));
+  await cp('/etc/resolv.conf', join(debian, 'etc/resolv.conf'));
+  await commitBase(buildah, { directory: debian, tag: 'localhost/base', env: [PATH, `NODE_EXTRA_CA_CERTS=${CERTIFICATES}`] });
+
+  const libraries = join(temporary.path, 'libraries');
+  const { stdout } = await run('chroot', [debian, 'ldd', '/usr/local/bin/node']);
+  for (const [path] of stdout.matchAll(/\/\S+/g)) if (!path.includes('libatomic')) await copyFile(debian, libraries, path);
+  await copyFile(debian, libraries, CERTIFICATES);
+  await mkdir(join(libraries, 'tmp'), { mode: 0o1777 });
+  await commitBase(buildah, { directory: libraries, tag: 'localhost/libraries', env: [PATH] });
+}
+
+async function addNode(debian: string): Promise<void> {
+  await cp(process.execPath, join(debian, 'usr/local/bin/node'));
+  const { stdout } = await run('sh', ['-c', 'readlink -f "$(command -v npm)"']);
+  const npm = join(dirname(stdout.trim()), '..');
+  await cp(npm, join(debian, 'usr/local/lib/node_modules/npm'), { recursive: true });
+  await run('ln', ['-s', '../lib/node_modules/npm/bin/npm-cli.js', join(debian, 'usr/local/bin/npm')]);
+}
+
+async function copyFile(from: string, to: string, path: string): Promise<void> {
+  await mkdir(join(to, dirname(path)), { recursive: true });
+  await cp(join(from, path), join(to, path), { dereference: true });
+}
+
+async function commitBase(buildah: Buildah, base: { directory: string; tag: string; env: string[] }): Promise<void> {
+  const container = await buildah('from', 'scratch');
+  await buildah('add', '--quiet', container, base.directory, '/');
+  await buildah('config', ...base.env.flatMap((variable) => ['--env', variable]), container);
+  await buildah('commit', '--quiet', container, base.tag);
+  await buildah('rm', container);
+}
