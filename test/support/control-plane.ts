@@ -4,7 +4,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { debianTool, toolPath } from '../tools/tools.ts';
-import { accepts, startProcess, type RunningProcess } from './process.ts';
+import { startProcess, type RunningProcess } from './process.ts';
 import { freePort, temporaryDirectory } from './temporary.ts';
 
 const run = promisify(execFile);
@@ -14,6 +14,13 @@ export interface ControlPlaneOptions {
   controllers?: readonly string[];
   /** Further flags of kube-apiserver. */
   apiServer?: readonly string[];
+  /** Further flags of kube-controller-manager. */
+  controllerManager?: readonly string[];
+  scheduler?: boolean;
+  /** Further users: lines of `token,name,uid,"groups"`. */
+  users?: string;
+  /** What must stand before a command, to run it in another network. */
+  enter?: readonly string[];
 }
 
 export interface ControlPlane extends AsyncDisposable {
@@ -33,45 +40,41 @@ const USERS = 'admin-token,admin,admin,"system:masters"\n';
 /** A real etcd and kube-apiserver on loopback: admission, RBAC and watches are real, but no node is there and no pod runs. */
 export async function startControlPlane(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
   const stack = new AsyncDisposableStack();
+  const start: Start = async (command, args, ready) => {
+    const [file = '', ...words] = [...(options.enter ?? []), command, ...args];
+    return stack.use(await startProcess({ command: file, args: words, ...(ready === undefined ? {} : { ready }) }));
+  };
   try {
     const { path } = stack.use(await temporaryDirectory());
-    const etcd = await startEtcd(stack, join(path, 'etcd'));
-    const keys = await writeKeys(path);
-    const port = await freePort();
-    const kube = await toolPath('kube-all');
-    const users = join(path, 'users.csv');
-    await writeFile(users, USERS);
+    const [port, kube] = [await freePort(), await toolPath('kube-all')];
     const url = `https://127.0.0.1:${port}`;
     const kubeconfig = await writeKubeconfig(join(path, 'admin.kubeconfig'), url, { token: 'admin-token' });
     const kubectl = (args: readonly string[], input = ''): Promise<string> =>
-      output(kube, ['kubectl', '--kubeconfig', kubeconfig, ...args], input);
-    const apiServer = stack.use(
-      await startProcess({
-        command: kube,
-        args: [
-          'kube-apiserver',
-          ...flags({
-            'bind-address': '127.0.0.1',
-            'secure-port': port,
-            'cert-dir': join(path, 'apiserver'),
-            'etcd-servers': etcd,
-            'service-cluster-ip-range': '10.96.0.0/16',
-            'advertise-address': '10.96.0.1',
-            'endpoint-reconciler-type': 'none',
-            'authorization-mode': 'Node,RBAC',
-            'token-auth-file': users,
-            'allow-privileged': true,
-            'service-account-issuer': 'https://kubernetes.default.svc',
-            'service-account-key-file': keys.public,
-            'service-account-signing-key-file': keys.private,
-          }),
-          ...(options.apiServer ?? []),
-        ],
-        ready: () => kubectl(['get', '--raw', '/readyz']).then(Boolean, () => false),
-      }),
-    );
+      output([...(options.enter ?? []), kube, 'kubectl', '--kubeconfig', kubeconfig, ...args], input);
+
+    const etcd = await startEtcd(start, join(path, 'etcd'));
+    const keys = await writeKeys(path);
+    const users = join(path, 'users.csv');
+    await writeFile(users, USERS + (options.users ?? ''));
+    const apiServerFlags = flags({
+      'bind-address': '127.0.0.1',
+      'secure-port': port,
+      'cert-dir': join(path, 'apiserver'),
+      'etcd-servers': etcd,
+      'service-cluster-ip-range': '10.96.0.0/16',
+      'advertise-address': '10.96.0.1',
+      'endpoint-reconciler-type': 'none',
+      'authorization-mode': 'Node,RBAC',
+      'token-auth-file': users,
+      'allow-privileged': true,
+      'service-account-issuer': 'https://kubernetes.default.svc',
+      'service-account-key-file': keys.public,
+      'service-account-signing-key-file': keys.private,
+    });
+    const ready = (): Promise<boolean> => kubectl(['get', '--raw', '/readyz']).then(Boolean, () => false);
+    const apiServer = await start(kube, ['kube-apiserver', ...apiServerFlags, ...(options.apiServer ?? [])], ready);
     if (options.controllers !== undefined) {
-      const args = flags({
+      const controllerFlags = flags({
         kubeconfig,
         controllers: options.controllers.join(','),
         'service-account-private-key-file': keys.private,
@@ -80,7 +83,10 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
         'secure-port': await freePort(),
         'cert-dir': join(path, 'controllers'),
       });
-      stack.use(await startProcess({ command: kube, args: ['kube-controller-manager', ...args] }));
+      await start(kube, ['kube-controller-manager', ...controllerFlags, ...(options.controllerManager ?? [])]);
+    }
+    if (options.scheduler === true) {
+      await start(kube, ['kube-scheduler', ...flags({ kubeconfig, 'leader-elect': false, 'secure-port': await freePort() })]);
     }
     const owned = stack.move();
     return {
@@ -98,9 +104,11 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
   }
 }
 
-async function startEtcd(stack: AsyncDisposableStack, directory: string): Promise<string> {
-  const port = await freePort();
-  const url = `http://127.0.0.1:${port}`;
+type Start = (command: string, args: readonly string[], ready?: () => Promise<boolean>) => Promise<RunningProcess>;
+
+/** The API server waits for it. */
+async function startEtcd(start: Start, directory: string): Promise<string> {
+  const url = `http://127.0.0.1:${await freePort()}`;
   const peer = `http://127.0.0.1:${await freePort()}`;
   const args = flags({
     'data-dir': directory,
@@ -111,7 +119,7 @@ async function startEtcd(stack: AsyncDisposableStack, directory: string): Promis
     'initial-advertise-peer-urls': peer,
     'initial-cluster': `default=${peer}`,
   });
-  stack.use(await startProcess({ command: await debianTool('etcd'), args, ready: () => accepts(`127.0.0.1:${port}`) }));
+  await start(await debianTool('etcd'), args);
   return url;
 }
 
@@ -149,7 +157,7 @@ async function writeKubeconfig(path: string, server: string, { token, user, grou
   return path;
 }
 
-async function output(file: string, args: readonly string[], input: string): Promise<string> {
+async function output([file = '', ...args]: readonly string[], input: string): Promise<string> {
   const child: PromiseWithChild<{ stdout: string }> = run(file, args, { maxBuffer: 64 * 1024 * 1024 });
   child.child.stdin?.end(input);
   return (await child).stdout;

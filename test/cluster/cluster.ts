@@ -1,0 +1,261 @@
+import { execFile } from 'node:child_process';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { stringify } from 'yaml';
+import { startControlPlane, type ControlPlane } from '../support/control-plane.ts';
+import { accepts, startProcess, type RunningProcess } from '../support/process.ts';
+import { temporaryDirectory } from '../support/temporary.ts';
+import { debianTool, toolPath } from '../tools/tools.ts';
+import { PAUSE, type ImageArchive } from './images.ts';
+import { startNetwork, type Network } from './network.ts';
+
+const run = promisify(execFile);
+
+export const NODE = 'node0';
+const CLUSTER_DNS = '10.96.0.10';
+
+export interface Cluster extends AsyncDisposable {
+  network: Network;
+  plane: ControlPlane;
+  kubectl: ControlPlane['kubectl'];
+  helm: (args: readonly string[], values?: unknown) => Promise<string>;
+  /** `ctr ARGS` in the kubelet's namespace of images. */
+  ctr: (...args: string[]) => Promise<string>;
+  importImage: (archive: ImageArchive) => Promise<void>;
+  /** Where containerd looks for hosts.toml files. */
+  certificatesDirectory: string;
+  containerd: RunningProcess;
+  kubelet: RunningProcess;
+}
+
+export interface ClusterOptions {
+  /** Debian's own (1.6), or the current one (2.4). */
+  containerd?: 'debian' | '2.4';
+}
+
+/** A real Kubernetes of one node in a network of its own: kubelet, containerd, kube-proxy and every controller. The kubelet is
+ *  `system:node:node0`. Needs root. @throws Error: what is missing, in one line */
+export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
+  if (process.getuid?.() !== 0) throw new Error('the cluster needs root: run this test as root');
+  const stack = new AsyncDisposableStack();
+  try {
+    const { path } = stack.use(await temporaryDirectory());
+    const network = stack.use(await startNetwork());
+    const certificates = await makeCertificates(join(path, 'pki'), network.address);
+    const plane = stack.use(
+      await startControlPlane({
+        enter: network.enter,
+        controllers: ['*'],
+        users: `node-token,system:node:${NODE},${NODE},"system:nodes"\n`,
+        apiServer: [
+          '--bind-address=0.0.0.0',
+          `--advertise-address=${network.address}`,
+          '--endpoint-reconciler-type=lease',
+          `--tls-cert-file=${certificates.certificate}`,
+          `--tls-private-key-file=${certificates.key}`,
+          `--client-ca-file=${certificates.authority}`,
+          '--kubelet-preferred-address-types=InternalIP',
+        ],
+        controllerManager: [`--root-ca-file=${certificates.authority}`],
+        scheduler: true,
+      }),
+    );
+    const containerd = await startNodeContainerd(stack, { path, network, release: options.containerd ?? 'debian' });
+    const kubelet = await startKubelet(stack, { path, network, plane, socket: containerd.socket });
+    await startProxy(stack, { path, network, plane });
+    const { kubectl } = plane;
+    await until(
+      async () => (await kubectl(['get', 'node', NODE, '-o', 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'])) === 'True',
+    );
+    const helm = await toolPath('helm');
+    const owned = stack.move();
+    return {
+      network,
+      plane,
+      kubectl,
+      ctr: containerd.ctr,
+      containerd: containerd.process,
+      kubelet,
+      certificatesDirectory: containerd.certificatesDirectory,
+      async helm(args, values) {
+        const child = run(
+          ...network.wrap(helm, [...args, '--kubeconfig', plane.kubeconfig, ...(values === undefined ? [] : ['--values', '-'])]),
+        );
+        child.child.stdin?.end(values === undefined ? '' : JSON.stringify(values));
+        return (await child).stdout;
+      },
+      async importImage({ path: archive }) {
+        await containerd.ctr('images', 'import', archive);
+      },
+      [Symbol.asyncDispose]: () => owned.disposeAsync(),
+    };
+  } catch (error) {
+    await stack.disposeAsync();
+    throw error;
+  }
+}
+
+/** @throws Error: not within two minutes */
+export async function until(condition: () => Promise<boolean>, seconds = 120): Promise<void> {
+  const limit = performance.now() + seconds * 1000;
+  while (!(await condition().catch(() => false))) {
+    if (performance.now() > limit) throw new Error(`not within ${seconds} s: ${condition.toString().slice(0, 200)}`);
+    await sleep(200);
+  }
+}
+
+async function makeCertificates(directory: string, address: string): Promise<Record<'authority' | 'certificate' | 'key', string>> {
+  const openssl = await debianTool('openssl');
+  await mkdir(directory);
+  const file = (name: string): string => join(directory, name);
+  const request = ['req', '-newkey', 'rsa:2048', '-nodes'];
+  await run(openssl, [...request, '-x509', '-days', '3650', '-subj', '/CN=ca', '-keyout', file('ca.key'), '-out', file('ca.crt')]);
+  await run(openssl, [...request, '-subj', '/CN=kube-apiserver', '-keyout', file('api.key'), '-out', file('api.csr')]);
+  await writeFile(file('names'), `subjectAltName=DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:10.96.0.1,IP:${address}`);
+  const sign = ['-CA', file('ca.crt'), '-CAkey', file('ca.key'), '-CAcreateserial', '-extfile', file('names'), '-days', '3650'];
+  await run(openssl, ['x509', '-req', '-in', file('api.csr'), '-out', file('api.crt'), ...sign]);
+  return { authority: file('ca.crt'), certificate: file('api.crt'), key: file('api.key') };
+}
+
+interface NodePart {
+  path: string;
+  network: Network;
+}
+
+interface NodeContainerd {
+  process: RunningProcess;
+  socket: string;
+  certificatesDirectory: string;
+  ctr: Cluster['ctr'];
+}
+
+async function startNodeContainerd(stack: AsyncDisposableStack, part: NodePart & { release: 'debian' | '2.4' }): Promise<NodeContainerd> {
+  const { path, network, release } = part;
+  const program = release === 'debian' ? await debianTool('containerd') : await toolPath('containerd');
+  const ctrProgram = release === 'debian' ? await debianTool('ctr') : join(program, '../ctr');
+  const [socket, certificatesDirectory, cni] = [join(path, 'containerd.sock'), join(path, 'certs.d'), join(path, 'cni')];
+  await Promise.all([mkdir(certificatesDirectory), mkdir(cni)]);
+  await writeFile(join(cni, '10-bridge.conflist'), JSON.stringify(network.cni));
+  const configuration = join(path, 'containerd.toml');
+  await writeFile(configuration, containerdConfiguration({ path, socket, certificatesDirectory, cni, release }));
+  const [command, args] = network.wrap(program, ['--config', configuration]);
+  const child = await startProcess({
+    command,
+    args,
+    env: { ...process.env, PATH: `${join(program, '..')}:${process.env['PATH'] ?? ''}` },
+    ready: () => accepts(socket),
+  });
+  const ctr: Cluster['ctr'] = async (...words) =>
+    (await run(ctrProgram, ['--address', socket, '--namespace', 'k8s.io', ...words], { maxBuffer: 2 ** 26 })).stdout;
+  stack.defer(async () => {
+    await endContainers(ctr);
+    await child[Symbol.asyncDispose]();
+    await unmountBelow(path);
+  });
+  return { process: child, socket, certificatesDirectory, ctr };
+}
+
+interface ContainerdOptions {
+  path: string;
+  socket: string;
+  certificatesDirectory: string;
+  cni: string;
+  release: 'debian' | '2.4';
+}
+
+function containerdConfiguration({ path, socket, certificatesDirectory, cni, release }: ContainerdOptions): string {
+  const old = release === 'debian';
+  const images = old ? 'io.containerd.grpc.v1.cri' : 'io.containerd.cri.v1.images';
+  const runtime = old ? 'io.containerd.grpc.v1.cri' : 'io.containerd.cri.v1.runtime';
+  const sandbox = old ? `sandbox_image = "${PAUSE}"` : `[plugins."${images}".pinned_images]\n  sandbox = "${PAUSE}"`;
+  return `version = ${old ? 2 : 3}
+root = "${path}/containerd/root"
+state = "${path}/containerd/state"
+[grpc]
+  address = "${socket}"
+[ttrpc]
+  address = "${socket}.ttrpc"
+[plugins."${runtime}"]
+  restrict_oom_score_adj = true
+  ${old ? sandbox : ''}
+[plugins."${runtime}".cni]
+  bin_dir${old ? '' : 's'} = ${old ? '"/usr/lib/cni"' : '["/usr/lib/cni"]'}
+  conf_dir = "${cni}"
+${old ? '' : sandbox}
+[plugins."${images}".registry]
+  config_path = "${certificatesDirectory}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "${path}/containerd/opt"
+`;
+}
+
+/** Whatever the kubelet left running. */
+async function endContainers(ctr: Cluster['ctr']): Promise<void> {
+  const tasks = (await ctr('tasks', 'list', '--quiet').catch(() => '')).split('\n').filter((id) => id !== '');
+  await Promise.allSettled(tasks.map((id) => ctr('tasks', 'delete', '--force', id)));
+}
+
+/** Volumes of pods, and containers' file systems. */
+async function unmountBelow(path: string): Promise<void> {
+  const mounts = (await readFile('/proc/mounts', 'utf8')).split('\n').map((line) => line.split(' ')[1] ?? '');
+  for (const mount of mounts.filter((point) => point.startsWith(path)).toReversed())
+    await run('umount', ['--lazy', mount]).catch(() => undefined);
+}
+
+async function startKubelet(
+  stack: AsyncDisposableStack,
+  part: NodePart & { plane: ControlPlane; socket: string },
+): Promise<RunningProcess> {
+  const { path, network, plane, socket } = part;
+  const [configuration, kubeconfig, resolv] = ['kubelet.yaml', 'kubelet.kubeconfig', 'resolv.conf'].map((name) => join(path, name)) as [
+    string,
+    string,
+    string,
+  ];
+  await writeFile(resolv, 'nameserver 127.0.0.1\n');
+  await writeFile(kubeconfig, (await readFile(plane.kubeconfig, 'utf8')).replace('admin-token', 'node-token'));
+  const settings = {
+    apiVersion: 'kubelet.config.k8s.io/v1beta1',
+    kind: 'KubeletConfiguration',
+    authentication: { anonymous: { enabled: true }, webhook: { enabled: false } },
+    authorization: { mode: 'AlwaysAllow' },
+    cgroupDriver: 'cgroupfs',
+    failSwapOn: false,
+    containerRuntimeEndpoint: `unix://${socket}`,
+    clusterDNS: [CLUSTER_DNS],
+    clusterDomain: 'cluster.local',
+    resolvConf: resolv,
+    evictionHard: { 'memory.available': '100Mi', 'nodefs.available': '1%' },
+    featureGates: { ImageVolume: true },
+    staticPodPath: join(path, 'static-pods'),
+  };
+  await mkdir(settings.staticPodPath);
+  await writeFile(configuration, stringify(settings));
+  const flags = [
+    `--config=${configuration}`,
+    `--kubeconfig=${kubeconfig}`,
+    `--root-dir=${path}/kubelet`,
+    `--hostname-override=${NODE}`,
+    `--node-ip=${network.address}`,
+  ];
+  const [command, args] = network.wrap(await toolPath('kube-all'), ['kubelet', ...flags]);
+  return stack.use(await startProcess({ command, args }));
+}
+
+async function startProxy(stack: AsyncDisposableStack, { path, network, plane }: NodePart & { plane: ControlPlane }): Promise<void> {
+  const configuration = join(path, 'proxy.yaml');
+  const settings = {
+    apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
+    kind: 'KubeProxyConfiguration',
+    clientConnection: { kubeconfig: plane.kubeconfig },
+    mode: 'iptables',
+    clusterCIDR: network.pods,
+    hostnameOverride: NODE,
+    conntrack: { maxPerCore: 0 },
+  };
+  await writeFile(configuration, stringify(settings));
+  const [command, args] = network.wrap(await toolPath('kube-all'), ['kube-proxy', `--config=${configuration}`]);
+  stack.use(await startProcess({ command, args }));
+}
