@@ -44,6 +44,15 @@ program
   .description('the pull-through registry')
   .action(async () => run((await import('./commands/registry.ts')).registry));
 
+program
+  .command('agent')
+  .description("the node's own end of the registry: 127.0.0.1:25000")
+  .option('--remove', 'remove what an agent wrote for the container runtime, and end')
+  .action(async ({ remove = false }: { remove?: boolean }) => {
+    const { agent, removeAgentFiles } = await import('./commands/agent.ts');
+    await run(remove ? removeAgentFiles : agent);
+  });
+
 try {
   await program.parseAsync();
 } catch (error) {

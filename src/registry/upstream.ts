@@ -33,12 +33,13 @@ export interface UpstreamLimits {
   headers: number;
   /** Without a byte of a body. */
   idle: number;
+  /** How often url itself is asked at most; a number, not ms. */
+  attempts: number;
   /** How long a mirror that failed is left out. */
   deadMirror: number;
 }
 
-const DEFAULT_LIMITS: UpstreamLimits = { headers: 20_000, idle: 15_000, deadMirror: 60_000 };
-const ATTEMPTS = 4;
+const DEFAULT_LIMITS: UpstreamLimits = { headers: 20_000, idle: 15_000, deadMirror: 60_000, attempts: 4 };
 const MAX_TAG_PAGES = 1000;
 const MAX_LIST_SIZE = 32 * 1024 * 1024;
 
@@ -75,7 +76,7 @@ export function upstream(options: UpstreamOptions): Registry {
       } catch (error) {
         signal.throwIfAborted();
         const again = isOciError(error, 'UNAVAILABLE') && (error.retryAfter ?? 0) <= 2;
-        if (!again || attempt === ATTEMPTS || deadline.aborted) throw error;
+        if (!again || attempt >= limits.attempts || deadline.aborted) throw error;
         const pause = Math.max(1000 * (error.retryAfter ?? 0), 150 * 2 ** attempt * (0.5 + Math.random()));
         await delay(pause, undefined, { signal: AbortSignal.any([signal, deadline]) }).catch(() => undefined); // told below
         signal.throwIfAborted();
