@@ -26,7 +26,11 @@ export async function startMihomo(configuration: Record<string, unknown>): Promi
   const own = { 'external-controller': controller, secret, ipv6: false, 'geo-auto-update': false, profile: { 'store-selected': false } };
   await writeFile(file, JSON.stringify({ ...own, ...configuration }));
   const command = await toolPath('mihomo');
-  let child = await startProcess({ command, args: ['-d', temporary.path, '-f', file], ready: () => accepts(controller) });
+  const { 'mixed-port': port, listeners = [] } = configuration as { 'mixed-port'?: number; listeners?: { port: number }[] };
+  const ports = [port ?? [], ...listeners.map((listener) => listener.port)].flat();
+  // The controller is up before the ports that clients use.
+  const ready = async () => (await Promise.all([controller, ...ports.map((one) => `127.0.0.1:${one}`)].map(accepts))).every(Boolean);
+  let child = await startProcess({ command, args: ['-d', temporary.path, '-f', file], ready });
   return {
     controller,
     secret,
@@ -41,7 +45,7 @@ export async function startMihomo(configuration: Record<string, unknown>): Promi
       await child.stop('SIGKILL');
     },
     async start() {
-      child = await startProcess({ command, args: ['-d', temporary.path, '-f', file], ready: () => accepts(controller) });
+      child = await startProcess({ command, args: ['-d', temporary.path, '-f', file], ready });
     },
     async [Symbol.asyncDispose]() {
       await child[Symbol.asyncDispose]();
