@@ -4,6 +4,7 @@ import { agrees, createDigestHash, type Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import { resolveRange, type RangeRequest } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
+import { attended } from './attended.ts';
 import { createIntervals } from './intervals.ts';
 import { settled } from './settled.ts';
 import { WITHHELD, type FillSource } from './source.ts';
@@ -15,6 +16,8 @@ const MIN_SEGMENT = 4 * 1024 * 1024;
 const NEAR = 2 * 1024 * 1024;
 /** What a reader takes from the spool at once, in bytes. */
 const FOLLOW_SIZE = 256 * 1024;
+/** How long readers' wishes are gathered before connections are given to them, in ms. */
+const GATHER = 20;
 /** Failed attempts in a row, none of which brought a byte, after which a fill gives up. */
 const MAX_FAILURES = 6;
 
@@ -89,6 +92,7 @@ export function startFill(options: FillOptions): Fill {
   let headersAt = 0;
   let received = 0;
   let recruitedAt = 0;
+  let assigning: NodeJS.Timeout | undefined;
 
   function progress(): void {
     wake.resolve();
@@ -289,21 +293,29 @@ export function startFill(options: FillOptions): Fill {
     return have.gaps(from, size ?? from).flatMap(([start, end]) => claimed.gaps(start, end));
   }
 
-  /** A reader waits at `position`: a connection goes there, or the one that has least to lose turns there. */
+  /** A reader waits at `position`. Readers that start together are given connections together: each part then ends where the
+   *  next begins, and no request is cut that could have been shorter. */
   function demand(reader: object, position: number): void {
     if (demands.get(reader) === position) return;
     demands.set(reader, position);
-    if (size === undefined || !ranges || overflow || position >= size || workers.size === 0) return;
-    if (workers.size >= options.connections && options.connections > 1) return;
-    if (workers.size >= options.connections) {
-      const [only] = workers;
-      const awaited = (at: number) => only !== undefined && only.position <= at && at - only.position < NEAR;
-      if (only !== undefined && ![...demands.values()].some(awaited)) only.end = only.reach;
-      return;
+    assigning ??= setTimeout(assign, GATHER);
+  }
+
+  /** Connections go where readers wait, or the only one that there is turns there. */
+  function assign(): void {
+    assigning = undefined;
+    if (size === undefined || !ranges || overflow || workers.size === 0) return;
+    const positions = [...new Set(demands.values())].sort((one, other) => other - one);
+    for (const position of positions) {
+      if (workers.size >= options.connections) break;
+      const ends = new Map([...workers].map((worker) => [worker, worker.end]));
+      const part = partAt(position);
+      if (part !== undefined && !hire(part)) for (const [worker, end] of ends) worker.end = end;
     }
-    const ends = new Map([...workers].map((worker) => [worker, worker.end]));
-    const part = partAt(position);
-    if (part !== undefined && !hire(part)) for (const [worker, end] of ends) worker.end = end;
+    const [only] = workers;
+    if (options.connections > 1 || only === undefined) return;
+    const awaited = (at: number) => only.position <= at && at - only.position < NEAR;
+    if (positions.some((position) => have.endFrom(position) < (size ?? 0)) && !positions.some(awaited)) only.end = only.reach;
   }
 
   async function finish(): Promise<void> {
@@ -329,6 +341,7 @@ export function startFill(options: FillOptions): Fill {
       fail(error);
     }
     concluded = true;
+    clearTimeout(assigning);
     progress();
     closeWhenIdle();
     ended.resolve();
@@ -396,43 +409,13 @@ export function startFill(options: FillOptions): Fill {
     spool.close().catch(() => undefined); // nothing is written any more, so nothing can be lost
   }
 
-  /** Counts as a reader from now until the body has ended, was returned, or the signal is aborted: the spool stays open. */
+  /** Counts as a reader from now until the body has been left: the spool stays open. */
   function attend(from: number, to: number | undefined, signal: AbortSignal): AsyncIterable<Uint8Array> {
-    const body = follow(from, to, signal);
-    let left = false;
     readers++;
-    function leave(): void {
-      if (left) return;
-      left = true;
-      signal.removeEventListener('abort', leave);
+    return attended(follow(from, to, signal), signal, () => {
       readers--;
       closeWhenIdle();
-    }
-    let reading = false;
-    signal.addEventListener('abort', () => void (reading || leave()), { once: true });
-    const iterator: AsyncIterableIterator<Uint8Array> = {
-      async next() {
-        reading = true;
-        try {
-          const result = await body.next();
-          if (result.done === true) leave();
-          return result;
-        } catch (error) {
-          leave();
-          throw error;
-        } finally {
-          reading = false;
-          if (signal.aborted) leave();
-        }
-      },
-      async return() {
-        leave();
-        await body.return(undefined);
-        return { done: true, value: undefined };
-      },
-      [Symbol.asyncIterator]: () => iterator,
-    };
-    return iterator;
+    });
   }
 
   void employ({ position: options.start, reach: options.start, end: Infinity }, () => undefined);
