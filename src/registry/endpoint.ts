@@ -1,5 +1,6 @@
 import type { Dispatcher } from 'undici';
 import { OciError } from '../oci/error.ts';
+import { createBody, type BodySource } from '../store/body.ts';
 import { isInternal } from './addresses.ts';
 import { describeConnectionError, type Way } from './dispatcher.ts';
 import { createAuthorizer, type Credentials } from './upstream-auth.ts';
@@ -182,35 +183,30 @@ interface Watched {
 
 /** The body, cut when it says nothing for too long: only while somebody waits for it, since a slow reader is no silent upstream. */
 function watch(response: Dispatcher.ResponseData, { own, done, idle, host }: Watched): AsyncIterable<Uint8Array> {
-  const source = response.body as AsyncIterable<Uint8Array>;
-  async function* chunks(): AsyncGenerator<Uint8Array> {
-    const iterator = source[Symbol.asyncIterator]();
-    const silent = () => own.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
-    let ended = false;
-    try {
-      for (;;) {
-        const timer = setTimeout(silent, idle);
-        let next: IteratorResult<Uint8Array>;
-        try {
-          next = await iterator.next();
-        } catch (error) {
-          own.signal.throwIfAborted();
-          throw new OciError('UNAVAILABLE', `${host} cut the line`, { cause: error, origin: 'upstream' });
-        } finally {
-          clearTimeout(timer);
-        }
-        if (next.done === true) {
-          ended = true;
-          return;
-        }
-        yield next.value;
+  response.body.on('error', () => undefined); // an error while nobody waits reaches the next who does, by the iterator
+  const iterator = (response.body as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
+  const silent = () => own.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
+  let ended = false;
+  const source: BodySource = {
+    async pull() {
+      const timer = setTimeout(silent, idle);
+      try {
+        const next = await iterator.next();
+        if (next.done !== true) return next.value;
+        ended = true;
+        return undefined;
+      } catch (error) {
+        throw new OciError('UNAVAILABLE', `${host} cut the line`, { cause: error, origin: 'upstream' });
+      } finally {
+        clearTimeout(timer);
       }
-    } finally {
+    },
+    async close() {
       done();
       if (!ended) discard(response, 0);
-    }
-  }
-  return chunks();
+    },
+  };
+  return createBody(source, own.signal);
 }
 
 /** Gives a connection back when what is left of the body is small, and cuts it otherwise. */

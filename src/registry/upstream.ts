@@ -5,6 +5,7 @@ import { isAbsent, isOciError, OciError, type OciErrorCode } from '../oci/error.
 import { formatRange, parseContentRange } from '../oci/range.ts';
 import { isTag, type Reference, type Repository, type Tag } from '../oci/reference.ts';
 import type { Context, Manifest, Registry } from '../oci/registry.ts';
+import { createBody, type BodySource } from '../store/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Way } from './dispatcher.ts';
 import { createEndpoint, type Ask, type Endpoint, type Reply } from './endpoint.ts';
@@ -196,7 +197,13 @@ export function upstream(options: UpstreamOptions): Registry {
         const reply = await ask(endpoint, { ...request, expected: range === undefined ? [200] : [200, 206] }, asking);
         const length = Number(reply.headers['content-length'] ?? Number.NaN);
         const known = Number.isSafeInteger(length) ? length : undefined;
-        if (reply.status === 200) return { digest, size: known, range: undefined, body: counted(reply.body, known, endpoint.host) };
+        if (reply.status === 200)
+          return {
+            digest,
+            size: known,
+            range: undefined,
+            body: counted(reply.body, known, { host: endpoint.host, signal: context.signal }),
+          };
         const part = parseContentRange(String(reply.headers['content-range'] ?? ''));
         const wrong =
           part === undefined || (range !== undefined && 'start' in range && part.start !== range.start) || part.end < part.start;
@@ -205,7 +212,12 @@ export function upstream(options: UpstreamOptions): Registry {
           throw new OciError('UNAVAILABLE', `${endpoint.host} sends another range than it was asked for`, { origin: 'upstream' });
         }
         const { start, end, size } = part;
-        return { digest, size, range: { start, end }, body: counted(reply.body, end - start + 1, endpoint.host) };
+        return {
+          digest,
+          size,
+          range: { start, end },
+          body: counted(reply.body, end - start + 1, { host: endpoint.host, signal: context.signal }),
+        };
       }),
 
     async *tags(repository, context) {
@@ -269,19 +281,26 @@ export function upstream(options: UpstreamOptions): Registry {
     return { tags: parseTags(bytes, endpoint.host), next: next?.pathname.startsWith('/v2/') ? next.pathname + next.search : undefined };
   }
 
-  async function* counted(body: AsyncIterable<Uint8Array>, length: number | undefined, host: string): AsyncGenerator<Uint8Array> {
+  /** The body, whose bytes are counted, and whose end is an error before `length`. */
+  function counted(body: AsyncIterable<Uint8Array>, length: number | undefined, { host, signal }: { host: string; signal: AbortSignal }) {
+    const iterator = body[Symbol.asyncIterator]();
     let received = 0;
-    try {
-      for await (const chunk of body) {
-        received += chunk.length;
-        yield chunk;
-      }
-      if (length !== undefined && received !== length) {
+    const source: BodySource = {
+      async pull() {
+        const { value: chunk, done } = await iterator.next();
+        if (done !== true) {
+          received += chunk.length;
+          return chunk;
+        }
+        if (length === undefined || received === length) return undefined;
         throw new OciError('UNAVAILABLE', `${host} sent ${received} bytes instead of ${length}`, { origin: 'upstream' });
-      }
-    } finally {
-      metrics.received(name, received);
-    }
+      },
+      async close() {
+        metrics.received(name, received);
+        await iterator.return?.();
+      },
+    };
+    return createBody(source, signal);
   }
 }
 
