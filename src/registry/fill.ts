@@ -304,8 +304,11 @@ export function startFill(options: FillOptions): Fill {
   /** Connections go where readers wait, or the only one that there is turns there. */
   function assign(): void {
     assigning = undefined;
-    if (size === undefined || !ranges || overflow || workers.size === 0) return;
-    const positions = [...new Set(demands.values())].sort((one, other) => other - one);
+    const total = size;
+    if (total === undefined || !ranges || overflow || workers.size === 0) return;
+    // What came in the meantime is awaited no more.
+    const awaited = [...demands.values()].map((position) => have.endFrom(position)).filter((position) => position < total);
+    const positions = [...new Set(awaited)].sort((one, other) => other - one);
     for (const position of positions) {
       if (workers.size >= options.connections) break;
       const ends = new Map([...workers].map((worker) => [worker, worker.end]));
@@ -313,9 +316,9 @@ export function startFill(options: FillOptions): Fill {
       if (part !== undefined && !hire(part)) for (const [worker, end] of ends) worker.end = end;
     }
     const [only] = workers;
-    if (options.connections > 1 || only === undefined) return;
-    const awaited = (at: number) => only.position <= at && at - only.position < NEAR;
-    if (positions.some((position) => have.endFrom(position) < (size ?? 0)) && !positions.some(awaited)) only.end = only.reach;
+    if (options.connections > 1 || only === undefined || positions.length === 0) return;
+    const near = (position: number) => only.position <= position && position - only.position < NEAR;
+    if (!positions.some(near)) only.end = only.reach;
   }
 
   async function finish(): Promise<void> {

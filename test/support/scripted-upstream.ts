@@ -117,10 +117,12 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
     const limit = Math.min(how.cutAfter ?? Infinity, how.silentAfter ?? Infinity);
     const piece = how.rate === undefined ? 256 * 1024 : Math.max(1, Math.floor(how.rate / 50));
     let due = performance.now();
+    let resume = () => {};
+    for (const event of ['drain', 'close']) response.on(event, () => resume());
     for (let at = 0; at < part.length && !response.destroyed; at += piece) {
       const chunk = part.subarray(at, Math.min(at + piece, limit, part.length));
       entry.bytes += chunk.length;
-      if (chunk.length > 0 && !response.write(chunk)) await Promise.race([once(response, 'drain'), once(response, 'close')]);
+      if (chunk.length > 0 && !response.write(chunk) && !response.closed) await new Promise<void>((resolve) => (resume = resolve));
       if (at + piece >= limit && limit < part.length) {
         if (how.cutAfter !== undefined) response.destroy();
         return;
