@@ -47,8 +47,9 @@ export interface Fill {
   readonly opened: Promise<void>;
   /** Resolves, never rejects, when the fill has ended either way and its result is kept. */
   readonly ended: Promise<void>;
-  /** Follows the fill at the reader's own pace. @throws what the fill failed with; RANGE_INVALID */
-  open(range: RangeRequest | undefined, signal: AbortSignal): Promise<Blob>;
+  /** Follows the fill at the reader's own pace; undefined: it has ended, and its last reader has left: what it kept is to be read
+   *  instead. @throws what the fill failed with; RANGE_INVALID */
+  open(range: RangeRequest | undefined, signal: AbortSignal): Promise<Blob | undefined>;
   /** Stops it: readers fail with `reason`. */
   abort(reason: unknown): void;
   /** Bytes, of the whole blob; undefined while nobody knows. */
@@ -438,6 +439,7 @@ export function startFill(options: FillOptions): Fill {
         await settled(wake.promise, signal);
       }
       if (failure !== undefined) throw failure.error;
+      if (closed) return undefined;
       const asked = range === undefined || size === undefined ? undefined : resolveRange(range, size);
       return { digest, size, range: asked, body: attend(asked?.start ?? 0, asked === undefined ? size : asked.end + 1, signal) };
     },

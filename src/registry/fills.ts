@@ -252,7 +252,9 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
       running.set(digest, starting);
       starting.catch(() => running.get(digest) === starting && running.delete(digest));
       const fill = await settled(starting, open.signal);
-      return { blob: await fill.open(open.range, open.signal), outcome: stored ? 'hit' : 'miss' };
+      const blob = (await fill.open(open.range, open.signal)) ?? (await openLocal(digest, open));
+      if (blob === undefined) throw new OciError('UNAVAILABLE', `${digest} was fetched but is gone already`, { origin: 'storage' });
+      return { blob, outcome: stored ? 'hit' : 'miss' };
     },
 
     async close(signal) {

@@ -60,7 +60,13 @@ export async function startProcess(options: ProcessOptions): Promise<RunningProc
 
 function createHandle(child: ChildProcess, exited: RunningProcess['exited'], output: () => string): RunningProcess {
   const pid = child.pid ?? 0;
+  let stopped = false;
+  void exited.then((how) => {
+    // A test that fails because its server is gone should say why that went.
+    if (!stopped && how !== 0) process.stderr.write(`${child.spawnargs.join(' ')} ended by itself (${how}):\n${output().slice(-4096)}\n`);
+  });
   async function stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | NodeJS.Signals> {
+    stopped = true;
     child.kill(signal);
     return exited;
   }
