@@ -20,7 +20,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 const HTTP_STATUS_ROOMS = ['server', 'webhook', 'clash'];
 
 const root = join(import.meta.dirname, '..');
-const sources = globSync('src/**/*.ts', { cwd: root }).filter((file) => !file.endsWith('.test.ts'));
+const sources = globSync('src/**/*.ts', { cwd: root }).filter((file) => !/\.(?:test|conformance)\.ts$/.test(file));
 const IMPORT = /(?:from|import)\s*\(?\s*'(\.{1,2}\/[^']+)'/g;
 
 function roomOf(file: string): string {

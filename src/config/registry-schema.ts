@@ -9,10 +9,10 @@ const tls = z.strictObject({
 const credentials = z
   .strictObject({
     repositories: z.string().default('').describe('The prefix of the repositories that they are for; the longest that matches wins.'),
-    username: text.optional(),
-    usernameFile: text.optional(),
-    password: text.optional(),
-    passwordFile: text.optional(),
+    username: text.optional().describe('Or usernameFile.'),
+    usernameFile: text.optional().describe('A file that holds the user name; read again when it changes.'),
+    password: text.optional().describe('Or passwordFile. A password or a token.'),
+    passwordFile: text.optional().describe('A file that holds it; read again when it changes.'),
   })
   .refine((own) => (own.username === undefined) !== (own.usernameFile === undefined), 'one of username and usernameFile')
   .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile');
@@ -24,9 +24,14 @@ const upstreamFields = {
   proxy: proxy.describe('The way out to it, instead of registry.proxy.'),
   onProxyFailure: z.enum(['fail', 'direct']).describe('What to do when the proxy does not answer, instead of registry.onProxyFailure.'),
   mirrors: z
-    .array(z.strictObject({ url: httpUrl, proxy: proxy.optional().describe('The way out to this mirror.') }))
+    .array(
+      z.strictObject({
+        url: httpUrl.describe('Where the mirror answers /v2/.'),
+        proxy: proxy.optional().describe('The way out to this mirror.'),
+      }),
+    )
     .describe('Asked in this order before url. A mirror is asked without credentials.'),
-  connections: z.int().min(1).max(16).describe('Parallel ranges of one large blob.'),
+  connections: z.int().min(1).max(16).describe('Parallel ranges of one large blob; by default 4.'),
   authHosts: z.array(text).describe('Hosts of token realms that may see the credentials, beside the host of url.'),
   ca: text.describe('A PEM file of certificate authorities to trust beside the usual ones.'),
   credentials: z.array(credentials).describe('Who to be at this upstream. Their images are then readable by all who reach the registry.'),
@@ -50,7 +55,7 @@ export interface Upstream {
   tagTtl: number;
 }
 
-const DEFAULT_UPSTREAMS: Record<string, UpstreamInput & { url: string }> = {
+export const DEFAULT_UPSTREAMS: Record<string, UpstreamInput & { url: string }> = {
   dockerhub: {
     url: 'https://registry-1.docker.io',
     hosts: ['docker.io', 'index.docker.io', 'registry-1.docker.io'],
@@ -70,8 +75,8 @@ const upstreamName = z
 
 const s3 = z
   .strictObject({
-    bucket: text,
-    region: text.prefault('us-east-1'),
+    bucket: text.describe('It is there already, or see createBucket.'),
+    region: text.prefault('us-east-1').describe('What requests are signed for; most other stores take any.'),
     endpoint: httpUrl.optional().describe('Of any S3-compatible store; without it Amazon S3.'),
     forcePathStyle: z
       .boolean()
@@ -82,9 +87,9 @@ const s3 = z
     createBucket: z.boolean().prefault(false).describe('Make the bucket at start when it is missing.'),
     prefix: z.string().prefault('').describe('Put before every key.'),
     accessKeyId: text.optional().describe('Without it, the default chain of the AWS SDK: environment, profile, web identity, instance.'),
-    accessKeyIdFile: text.optional(),
-    secretAccessKey: text.optional(),
-    secretAccessKeyFile: text.optional(),
+    accessKeyIdFile: text.optional().describe('A file that holds it; read again when it changes.'),
+    secretAccessKey: text.optional().describe('Goes with accessKeyId.'),
+    secretAccessKeyFile: text.optional().describe('A file that holds it; read again when it changes.'),
     redirect: z
       .strictObject({
         endpoint: httpUrl.optional().describe('Of S3 as the nodes reach it; without it storage.s3.endpoint.'),
@@ -114,8 +119,11 @@ function defaultPathStyle(endpoint: string | undefined): boolean {
 
 const storage = z
   .strictObject({
-    filesystem: z.strictObject({ directory: text.prefault('./data') }).optional(),
-    s3: s3.optional(),
+    filesystem: z
+      .strictObject({ directory: text.prefault('./data').describe('Made when it is missing; fills are spooled inside it.') })
+      .optional()
+      .describe('A folder.'),
+    s3: s3.optional().describe('A bucket of any S3-compatible store; replicas may share it.'),
   })
   .refine((own) => (own.filesystem === undefined) !== (own.s3 === undefined), 'exactly one of filesystem and s3');
 
@@ -126,7 +134,7 @@ export const registrySchema = z
     storage: storage.prefault({ filesystem: {} }).describe('Where images are kept: exactly one of filesystem and s3.'),
     local: z
       .strictObject({
-        directory: text.prefault('./spool'),
+        directory: text.prefault('./spool').describe('Made when it is missing.'),
         maxSize: size.prefault('20GiB').describe('Of the local tier; least recently used blobs leave first.'),
       })
       .prefault({})
@@ -141,7 +149,8 @@ export const registrySchema = z
           .describe('Of the store; 0: unlimited in S3, 80 % of the volume on a filesystem. Least recently used images go first.'),
         maxAge: duration.prefault(0).describe('Images that nobody pulled for this long go; 0: never.'),
       })
-      .prefault({}),
+      .prefault({})
+      .describe('How long what is known is believed, and how much is kept.'),
     peers: z
       .strictObject({ service: address.describe('The headless Service of the replicas, as host:port.') })
       .optional()
@@ -153,7 +162,11 @@ export const registrySchema = z
       .prefault({})
       .describe('Merged over the defaults (dockerhub, ghcr, quay, k8s, gcr) by name; null removes one.'),
     exposed: z
-      .strictObject({ listen: address, htpasswd: text.describe('A file of user:bcrypt lines, as htpasswd -B makes them.'), tls })
+      .strictObject({
+        listen: address.describe('HTTPS.'),
+        htpasswd: text.describe('A file of user:bcrypt lines, as htpasswd -B makes them.'),
+        tls: tls.describe('Its certificate.'),
+      })
       .optional()
       .describe('A second listener for clients outside the cluster, with TLS and passwords.'),
   })

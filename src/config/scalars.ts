@@ -14,7 +14,8 @@ export const duration = z
   .transform((value) => {
     const [, count, unit] = DURATION.exec(String(value)) ?? [undefined, '0', 'ms'];
     return Number(count) * MILLISECONDS[unit as keyof typeof MILLISECONDS];
-  });
+  })
+  .meta({ title: 'duration', description: '`300ms`, `10s`, `5m`, `24h`, `30d`, or 0.' });
 
 /** `64MiB`, `100GiB`, or a number of bytes; gives bytes. */
 export const size = z
@@ -22,7 +23,8 @@ export const size = z
   .transform((value) => {
     const [, count, unit] = SIZE.exec(String(value)) ?? [undefined, '0', ''];
     return Math.round(Number(count) * BYTES[unit as keyof typeof BYTES]);
-  });
+  })
+  .meta({ title: 'size', description: '`64MiB`, `100GiB`, or a number of bytes.' });
 
 export interface Address {
   /** An IP address or a name; without brackets. */
@@ -39,13 +41,15 @@ export const address = z
   .transform((text): Address => {
     const at = text.lastIndexOf(':');
     return { host: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
-  });
+  })
+  .meta({ title: 'address', description: '`127.0.0.1:5000`, `[::]:5000`; port 0 takes a free one.' });
 
 /** An http or https URL; gives it without a trailing slash. */
 export const httpUrl = z
   .string({ error: 'a URL that starts with http:// or https://' })
   .refine((text) => hasProtocol(text, 'http:', 'https:'), 'a URL that starts with http:// or https://')
-  .transform((text) => text.replace(/\/+$/, ''));
+  .transform((text) => text.replace(/\/+$/, ''))
+  .meta({ title: 'URL', description: 'A URL that starts with `http://` or `https://`.' });
 
 /** `direct`, or the URL of an HTTP or SOCKS5 proxy. Names are always resolved by the proxy (DESIGN promise 16). */
 export const proxy = z
@@ -53,7 +57,8 @@ export const proxy = z
   .refine(
     (text) => text === 'direct' || hasProtocol(text, 'http:', 'https:', 'socks5:', 'socks5h:'),
     'direct, or a proxy such as http://127.0.0.1:7890 or socks5h://127.0.0.1:7891',
-  );
+  )
+  .meta({ title: 'proxy', description: '`direct`, or the URL of a proxy: `http://127.0.0.1:7890`, `socks5h://127.0.0.1:7891`.' });
 
 export const text = z.string({ error: 'a text' }).min(1, 'a text that is not empty');
 export const port = z.int({ error: 'a port number' }).min(0).max(65_535);

@@ -11,13 +11,13 @@ const agentSchema = z.strictObject({
   proxy: proxy.prefault('direct').describe('The way out for that.'),
   mirror: z
     .strictObject({
-      directory: text.prefault('/etc/containerd/certs.d'),
+      directory: text.prefault('/etc/containerd/certs.d').describe("containerd's config_path, as the agent sees it."),
       removeOnExit: z.boolean().prefault(true).describe('Remove what was written when the agent ends.'),
     })
     .optional()
     .describe("Write containerd's hosts.toml; then pods need no rewriting."),
   crio: z
-    .strictObject({ directory: text.prefault('/etc/containers/registries.conf.d') })
+    .strictObject({ directory: text.prefault('/etc/containers/registries.conf.d').describe('As the agent sees it.') })
     .optional()
     .describe('Write a drop-in for CRI-O, which since 1.35 trusts no plain HTTP on loopback by itself.'),
 });
@@ -43,16 +43,17 @@ export const INFRASTRUCTURE_NAMESPACES = [
 ];
 
 const labelSelector = z.strictObject({
-  matchLabels: z.record(z.string(), z.string()).optional(),
+  matchLabels: z.record(z.string(), z.string()).optional().describe('Labels that the pod has.'),
   matchExpressions: z
     .array(
       z.strictObject({
-        key: text,
-        operator: z.enum(['In', 'NotIn', 'Exists', 'DoesNotExist']),
-        values: z.array(z.string()).optional(),
+        key: text.describe("The label's name."),
+        operator: z.enum(['In', 'NotIn', 'Exists', 'DoesNotExist']).describe('As in Kubernetes.'),
+        values: z.array(z.string()).optional().describe('With In and NotIn.'),
       }),
     )
-    .optional(),
+    .optional()
+    .describe('Conditions of which all hold.'),
 });
 
 const webhookSchema = z.strictObject({
@@ -60,7 +61,7 @@ const webhookSchema = z.strictObject({
   registryHost: text.prefault('127.0.0.1:25000').describe('What rewritten images start with.'),
   admin: address.prefault('0.0.0.0:8444').describe('Plain HTTP: /livez, /readyz, /metrics.'),
   agents: z
-    .strictObject({ namespace: text, daemonSet: text })
+    .strictObject({ namespace: text.describe('Where it is.'), daemonSet: text.describe('Its name.') })
     .optional()
     .describe('Rewrite nothing before this DaemonSet has been fully ready once, nor while under 90 % of its nodes have it.'),
   pullSecrets: z.enum(['skip', 'rewrite']).prefault('skip').describe('What to do with pods that have imagePullSecrets.'),
@@ -68,8 +69,8 @@ const webhookSchema = z.strictObject({
   tls: tlsSchema.optional().describe('A given certificate; without it the webhook makes and renews its own, in the cluster.'),
   certificates: z
     .strictObject({
-      namespace: text,
-      secret: text,
+      namespace: text.describe('Of the Secret and the Service.'),
+      secret: text.describe('The name of a Secret that is there, empty at first.'),
       service: text.describe('The name of the Service that the API server calls.'),
       configuration: text.describe('The name of the MutatingWebhookConfiguration.'),
     })
@@ -81,23 +82,27 @@ const webhookSchema = z.strictObject({
       images: z.array(text).prefault([]).describe('Globs over the full image name, such as docker.io/library/redis*.'),
       podSelectors: z.array(labelSelector).prefault([]).describe('Label selectors of pods that stay as they are.'),
     })
-    .prefault({}),
+    .prefault({})
+    .describe('What stays as it is.'),
 });
 
 const edits = z.strictObject({
-  prepend: z.array(z.unknown()).optional(),
-  append: z.array(z.unknown()).optional(),
-  override: z.array(z.unknown()).optional(),
-  delete: z.array(z.unknown()).optional(),
+  prepend: z.array(z.unknown()).optional().describe('Put before what the subscriptions bring.'),
+  append: z.array(z.unknown()).optional().describe('Put after it.'),
+  override: z.array(z.unknown()).optional().describe('Instead of what has the same name; of rules: instead of all.'),
+  delete: z.array(z.unknown()).optional().describe('Taken away, by name; of rules: by the whole rule.'),
 });
 
 const subscription = z
   .strictObject({
-    name: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, 'a name of letters, digits, _ and -'),
-    url: httpUrl.optional(),
+    name: z
+      .string()
+      .regex(/^[A-Za-z0-9_-]{1,64}$/, 'a name of letters, digits, _ and -')
+      .describe('In logs, metrics and node names.'),
+    url: httpUrl.optional().describe('Or urlFile.'),
     urlFile: text.optional().describe('A file that holds the URL, since the URL is a secret.'),
     interval: duration.prefault('12h').describe('How often it is fetched again.'),
-    userAgent: text.optional().describe('Default: clash.meta/<version of mihomo>.'),
+    userAgent: text.optional().describe('Default: clash.meta/VERSION, with the version of mihomo.'),
     headers: z.record(z.string(), z.string()).prefault({}).describe('Sent beside it.'),
     proxy: proxy.prefault('direct').describe('The way out for fetching it.'),
   })
@@ -108,16 +113,23 @@ const clashSchema = z.strictObject({
     .enum(['nodes', 'full', 'custom'])
     .prefault('nodes')
     .describe("nodes: the subscriptions' nodes in one url-test group; full: their groups and rules too; custom: configFile."),
-  subscriptions: z.array(subscription).prefault([]),
+  subscriptions: z.array(subscription).prefault([]).describe('Where the nodes come from.'),
   override: z
-    .looseObject({ rules: edits.optional(), proxies: edits.optional(), 'proxy-groups': edits.optional() })
+    .looseObject({
+      rules: edits.optional().describe('Edits of the rules.'),
+      proxies: edits.optional().describe('Edits of the nodes.'),
+      'proxy-groups': edits.optional().describe('Edits of the groups.'),
+    })
     .prefault({})
     .describe(
       'rules, proxies, proxy-groups: { prepend, append, override, delete }; anything else is merged deeply into the mihomo config.',
     ),
   configFile: text.optional().describe('With mode custom: a mihomo config of your own.'),
   healthCheck: z
-    .strictObject({ url: httpUrl.prefault('https://registry-1.docker.io/v2/'), interval: duration.prefault('5m') })
+    .strictObject({
+      url: httpUrl.prefault('https://registry-1.docker.io/v2/').describe('What a live node can fetch.'),
+      interval: duration.prefault('5m').describe('How often.'),
+    })
     .prefault({})
     .describe('What nodes are tested with.'),
   ports: z
@@ -125,11 +137,16 @@ const clashSchema = z.strictObject({
       proxy: port.prefault(7890).describe('On 127.0.0.1, without a password.'),
       shared: port.prefault(0).describe('On 0.0.0.0, for users only; 0: off.'),
     })
-    .prefault({}),
+    .prefault({})
+    .describe('Where the proxy listens.'),
   users: z
     .array(
       z
-        .strictObject({ username: text, password: text.optional(), passwordFile: text.optional() })
+        .strictObject({
+          username: text.describe('Their name.'),
+          password: text.optional().describe('Or passwordFile.'),
+          passwordFile: text.optional().describe('A file that holds it.'),
+        })
         .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile'),
     )
     .prefault([])
@@ -144,19 +161,21 @@ const clashSchema = z.strictObject({
 export const configSchema = z.strictObject({
   log: z
     .strictObject({
-      level: z.enum(['debug', 'info', 'warn', 'error']).prefault('info'),
+      level: z.enum(['debug', 'info', 'warn', 'error']).prefault('info').describe('What is too small is left out.'),
       format: z.enum(['auto', 'json', 'text']).prefault('auto').describe('auto: text on a terminal, JSON elsewhere.'),
     })
-    .prefault({}),
-  registry: registrySchema.prefault({}),
-  agent: agentSchema.prefault({}),
-  webhook: webhookSchema.prefault({}),
-  clash: clashSchema.prefault({}),
+    .prefault({})
+    .describe('What every command writes to stdout.'),
+  registry: registrySchema.prefault({}).describe('The pull-through registry. The agent and the webhook take its upstreams from here too.'),
+  agent: agentSchema.prefault({}).describe("The node's own end of it."),
+  webhook: webhookSchema.prefault({}).describe('The admission webhook, which rewrites the images of pods.'),
+  clash: clashSchema.prefault({}).describe('The way out: mihomo, with a configuration made from subscriptions.'),
 });
 
 export type Config = z.output<typeof configSchema>;
 export type AgentConfig = Config['agent'];
 export type WebhookConfig = Config['webhook'];
 export type ClashConfig = Config['clash'];
+export { DEFAULT_UPSTREAMS } from './registry-schema.ts';
 export type { RegistryConfig, S3Config, Upstream } from './registry-schema.ts';
 export type { Address } from './scalars.ts';

@@ -1,6 +1,6 @@
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   AbortMultipartUploadCommand,
@@ -21,6 +21,8 @@ import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { OciError } from '../oci/error.ts';
 import { createBody, type BodySource } from './body.ts';
+import { SourceError } from './file-write.ts';
+import { wrongLength } from './failure.ts';
 import { checkKey, checkPrefix } from './keys.ts';
 import type { Store, StoreContext, StoreSource } from './store.ts';
 
@@ -82,6 +84,7 @@ export function s3(options: S3Options): S3Store {
       signal.throwIfAborted();
       const status = statusOf(error);
       const { name } = error as Error;
+      if (error instanceof SourceError) throw error.cause;
       if (status === 404 && name !== 'NoSuchBucket') return undefined;
       if (status === undefined && !(error instanceof OciError)) pausedUntil = Date.now() + PAUSE;
       throw describe(error, doing, bucket);
@@ -89,12 +92,9 @@ export function s3(options: S3Options): S3Store {
   }
 
   async function put(key: string, source: StoreSource, signal: AbortSignal): Promise<void> {
-    const Body = source.open();
-    try {
-      await client.send(new PutObjectCommand({ ...at(key), Body, ContentLength: source.size }), { abortSignal: signal });
-    } finally {
-      Body.destroy();
-    }
+    await sending(source.open(), source.size, signal, (Body, abortSignal) =>
+      client.send(new PutObjectCommand({ ...at(key), Body, ContentLength: source.size }), { abortSignal }),
+    );
   }
 
   async function putParts(key: string, source: StoreSource, signal: AbortSignal): Promise<void> {
@@ -105,9 +105,11 @@ export function s3(options: S3Options): S3Store {
       for (let start = 0; start < source.size; start += partSize) {
         const end = Math.min(start + partSize, source.size) - 1;
         const PartNumber = Parts.length + 1;
-        const Body = source.open({ start, end });
-        const part = { ...at(key), UploadId, PartNumber, Body, ContentLength: end - start + 1 };
-        const { ETag } = await client.send(new UploadPartCommand(part), { abortSignal: signal }).finally(() => Body.destroy());
+        const ContentLength = end - start + 1;
+        const part = { ...at(key), UploadId, PartNumber, ContentLength };
+        const { ETag } = await sending(source.open({ start, end }), ContentLength, signal, (Body, abortSignal) =>
+          client.send(new UploadPartCommand({ ...part, Body }), { abortSignal }),
+        );
         Parts.push({ ETag, PartNumber });
       }
       await client.send(new CompleteMultipartUploadCommand({ ...at(key), UploadId, MultipartUpload: { Parts } }), { abortSignal: signal });
@@ -126,30 +128,31 @@ export function s3(options: S3Options): S3Store {
     async read(key, { signal, range }) {
       const Range = range === undefined ? undefined : `bytes=${range.start}-${range.end}`;
       const found = await attempt(`reading ${key}`, signal, () =>
-        client.send(new GetObjectCommand({ ...at(key), Range }), { abortSignal: signal }),
+        client.send(new GetObjectCommand({ ...at(key), Range }), { abortSignal: signal }).catch((error: unknown) => {
+          if (statusOf(error) !== 416) throw error;
+          throw new OciError('RANGE_INVALID', 'the range lies outside the object', { cause: error });
+        }),
       );
       if (found === undefined) return undefined;
       const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
       const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);
       const body = found.Body as Readable;
+      if (range !== undefined && range.end >= size) {
+        body.destroy();
+        throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
+      }
       return { size, modified: found.LastModified ?? new Date(0), body: createBody(readStream(body, `reading ${key}`, bucket), signal) };
     },
 
     async write(key, source, { signal }) {
       for (let tries = 1; ; tries++) {
-        let sourceError: unknown;
-        const watched: StoreSource = {
-          ...source,
-          open: (range) => source.open(range).once('error', (error) => (sourceError = error)),
-        };
         try {
           await attempt(`writing ${key}`, signal, async () => {
-            await (source.size > MAX_PUT ? putParts(key, watched, signal) : put(key, watched, signal));
+            await (source.size > MAX_PUT ? putParts(key, source, signal) : put(key, source, signal));
             return true;
           });
           return;
         } catch (error) {
-          if (sourceError !== undefined) throw sourceError;
           // The SDK cannot send a stream twice, so this does: with a fresh one.
           const again = error instanceof OciError && error.retryAfter !== undefined && Date.now() >= pausedUntil;
           if (!again || tries === WRITE_ATTEMPTS) throw error;
@@ -206,6 +209,45 @@ export function s3(options: S3Options): S3Store {
       return Promise.resolve();
     },
   };
+}
+
+/** Sends `length` bytes of a stream. The SDK waits for what a stream that failed, or ended early, does not bring: this ends the request.
+ *  @throws SourceError: the stream failed, or had another length (OciError SIZE_INVALID) */
+async function sending<T>(
+  stream: Readable,
+  length: number,
+  signal: AbortSignal,
+  send: (body: Readable, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const own = new AbortController();
+  let failure: SourceError | undefined;
+  const body = Readable.from(measured(stream, length), { objectMode: false });
+  body.once('error', (cause) => {
+    failure = new SourceError('the source failed', { cause });
+    own.abort();
+  });
+  try {
+    return await send(body, AbortSignal.any([signal, own.signal]));
+  } catch (error) {
+    throw failure ?? error;
+  } finally {
+    body.destroy();
+    stream.destroy();
+  }
+}
+
+/** @throws what `stream` throws; OciError SIZE_INVALID before the last bytes of a wrong length are out */
+async function* measured(stream: Readable, length: number): AsyncGenerator<Uint8Array> {
+  let size = 0;
+  let last: Uint8Array | undefined;
+  for await (const chunk of stream as AsyncIterable<Uint8Array>) {
+    size += chunk.length;
+    if (size > length) throw wrongLength(length, size);
+    if (last !== undefined) yield last;
+    last = chunk;
+  }
+  if (size < length) throw wrongLength(length, size);
+  if (last !== undefined) yield last;
 }
 
 /** A response's stream as a body: an error of the connection is the store's, and giving up closes the connection. */
