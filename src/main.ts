@@ -36,7 +36,7 @@ async function run(command: (host: Host) => Promise<void>): Promise<void> {
   const config = await loadConfig({ file, set });
   const readable = config.log.format === 'text' || (config.log.format === 'auto' && process.stdout.isTTY);
   const log = await createLog({ level: config.log.level, readable }, process.stdout);
-  await command({ config, log, stop: stop.signal, stdout: process.stdout, stderr: process.stderr, env: process.env });
+  await command({ config, log, stop: stop.signal, stdout: process.stdout, stderr: process.stderr, stdin: process.stdin, env: process.env });
 }
 
 program
@@ -51,6 +51,22 @@ program
   .action(async ({ remove = false }: { remove?: boolean }) => {
     const { agent, removeAgentFiles } = await import('./commands/agent.ts');
     await run(remove ? removeAgentFiles : agent);
+  });
+
+const webhook = program
+  .command('webhook')
+  .description('rewrites the images of pods as the API server admits them')
+  .action(async () => run((await import('./commands/webhook.ts')).webhook));
+
+webhook
+  .command('report')
+  .description("which running pods' images are not rewritten, and why")
+  .option('--rewritten', 'those that are, instead')
+  .option('--json', 'for programs')
+  .option('--pods <file>', 'what `kubectl get pods -A -o json` printed, instead of asking the cluster; - is stdin')
+  .action(async ({ json = false, rewritten = false, pods }: { json?: boolean; rewritten?: boolean; pods?: string }) => {
+    const { webhookReport } = await import('./commands/webhook-report.ts');
+    await run((host) => webhookReport(host, { json, rewritten, ...(pods === undefined ? {} : { pods }) }));
   });
 
 try {

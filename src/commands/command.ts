@@ -9,5 +9,6 @@ export interface Host {
   stop: AbortSignal;
   stdout: NodeJS.WriteStream;
   stderr: NodeJS.WriteStream;
+  stdin: NodeJS.ReadStream;
   env: NodeJS.ProcessEnv;
 }

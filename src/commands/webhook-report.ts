@@ -1,0 +1,51 @@
+import { readFile } from 'node:fs/promises';
+import { json } from 'node:stream/consumers';
+import { renderTable } from '../telemetry/table.ts';
+import { fieldsOf, itemsOf, type Fields } from '../webhook/fields.ts';
+import { connectKubernetes } from '../webhook/kubernetes.ts';
+import { createPolicy } from '../webhook/policy.ts';
+import { explain, listPods, reportPods } from '../webhook/report.ts';
+import type { Host } from './command.ts';
+
+export interface ReportOptions {
+  /** For programs. */
+  json: boolean;
+  /** Those whose images are rewritten, instead of those whose images are not. */
+  rewritten: boolean;
+  /** What `kubectl get pods -A -o json` printed; `-`: stdin. */
+  pods?: string;
+}
+
+/** `kube-registry webhook report`: whose images are not rewritten, and why.
+ *  @throws OciError UNAVAILABLE, DENIED: the cluster cannot be asked */
+export async function webhookReport({ config, stop, stdout, stdin, env }: Host, options: ReportOptions): Promise<void> {
+  const pods = options.pods === undefined ? await askCluster(env, stop) : await readPods(options.pods, stdin);
+  const all = reportPods(pods, createPolicy(config.webhook, config.registry.upstreams));
+  const lines = all.filter(({ reason }) => (reason === 'rewritten') === options.rewritten);
+  if (options.json) {
+    stdout.write(`${JSON.stringify(lines, undefined, 2)}\n`);
+    return;
+  }
+  const rows = lines.map(({ namespace, pod, container, image, reason, original }) => [
+    namespace,
+    pod,
+    container,
+    image,
+    options.rewritten ? (original ?? '') : explain(reason),
+  ]);
+  stdout.write(renderTable(['NAMESPACE', 'POD', 'CONTAINER', 'IMAGE', options.rewritten ? 'ORIGINAL' : 'WHY'], rows));
+}
+
+async function askCluster(env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<Fields[]> {
+  const kubernetes = await connectKubernetes(env);
+  try {
+    return await listPods(kubernetes, signal);
+  } finally {
+    await kubernetes.close();
+  }
+}
+
+async function readPods(file: string, stdin: NodeJS.ReadStream): Promise<Fields[]> {
+  const content: unknown = file === '-' ? await json(stdin) : JSON.parse(await readFile(file, 'utf8'));
+  return itemsOf(fieldsOf(content)['items']);
+}

@@ -1,0 +1,103 @@
+import { once } from 'node:events';
+import { ConfigError } from '../config/load.ts';
+import type { WebhookConfig } from '../config/schema.ts';
+import { serveAdmin } from '../server/admin.ts';
+import { listen, type Listener, type TlsPair } from '../server/listen.ts';
+import { followTls, loadTls } from '../server/tls.ts';
+import type { Log } from '../telemetry/log.ts';
+import { createMetrics } from '../telemetry/metrics.ts';
+import type { Gate } from '../webhook/gate.ts';
+import type { Kubernetes } from '../webhook/kubernetes.ts';
+import { createPolicy } from '../webhook/policy.ts';
+import { serveWebhook } from '../webhook/serve-webhook.ts';
+import type { Host } from './command.ts';
+
+/** How long running reviews get; API servers wait 2 s. */
+const GRACE = 5_000;
+
+/** `kube-registry webhook`: rewrites the images of pods until it is told to stop.
+ *  @throws ConfigError: no certificate; OciError UNAVAILABLE: an address cannot be used, no Kubernetes API is there */
+export async function webhook({ config, log, stop, env }: Host): Promise<void> {
+  const own = config.webhook;
+  if (own.tls === undefined && own.certificates === undefined) {
+    throw new ConfigError(
+      'webhook.tls: found nothing; accepted: { certFile, keyFile }, or webhook.certificates for a certificate that is made in the cluster',
+    );
+  }
+  const metrics = await createMetrics();
+  const count = metrics.counter('reviews_total', 'Admission reviews answered.', ['outcome']);
+  const observe = metrics.histogram('review_seconds', 'How long a review took.', {
+    labels: [],
+    buckets: [0.001, 0.005, 0.01, 0.05, 0.25, 1],
+  });
+  const kubernetes = await connect(own, env);
+  const gate = await createGate(own, kubernetes, { log, signal: stop });
+  let listener: Listener | undefined;
+  const admin = serveAdmin({ ready: () => listener !== undefined && !stop.aborted, metrics: () => metrics.render() });
+  const adminListener = await listen({ address: own.admin, handler: admin, log });
+
+  const handler = serveWebhook({
+    policy: createPolicy(own, config.registry.upstreams),
+    gateOpen: () => gate.isOpen(),
+    log,
+    observe(outcome, seconds) {
+      count({ outcome });
+      observe({}, seconds);
+    },
+  });
+  const tls = await certify(own, { kubernetes, log, signal: stop, renewed: (pair) => listener?.setCertificate(pair) });
+  if (tls !== undefined) {
+    listener = await listen({ address: own.listen, handler, log, tls });
+    log.info({ listen: listener.url, admin: adminListener.url }, 'the webhook is ready');
+    if (!stop.aborted) await once(stop, 'abort');
+    await listener.drain(GRACE);
+  }
+  await adminListener.close();
+  await kubernetes?.close();
+}
+
+/** Only who asks the API for something needs to reach it. */
+async function connect({ tls, agents }: WebhookConfig, env: NodeJS.ProcessEnv): Promise<Kubernetes | undefined> {
+  if (tls !== undefined && agents === undefined) return undefined;
+  const { connectKubernetes } = await import('../webhook/kubernetes.ts');
+  return connectKubernetes(env);
+}
+
+async function createGate(
+  { agents }: WebhookConfig,
+  kubernetes: Kubernetes | undefined,
+  context: { log: Log; signal: AbortSignal },
+): Promise<Gate> {
+  if (agents === undefined || kubernetes === undefined) return { isOpen: () => true };
+  const { watchAgents } = await import('../webhook/gate.ts');
+  return watchAgents(kubernetes, agents, context);
+}
+
+interface CertifyContext {
+  kubernetes: Kubernetes | undefined;
+  log: Log;
+  signal: AbortSignal;
+  /** Gets every later pair. */
+  renewed: (pair: TlsPair) => void;
+}
+
+/** The first certificate; undefined: the process is told to stop before there is one. */
+async function certify({ tls, certificates }: WebhookConfig, context: CertifyContext): Promise<TlsPair | undefined> {
+  const { kubernetes, log, signal, renewed } = context;
+  if (tls !== undefined) {
+    const pair = await loadTls(tls);
+    followTls(tls, pair, { use: renewed, log, signal });
+    return pair;
+  }
+  if (certificates === undefined || kubernetes === undefined) return undefined;
+  const { selfCertify } = await import('../webhook/self-certified.ts');
+  let current: TlsPair | undefined;
+  const use = (pair: TlsPair): void => {
+    current = pair;
+    renewed(pair);
+  };
+  await selfCertify(kubernetes, { place: certificates, use, log, signal }).catch((error: unknown) => {
+    if (!signal.aborted) throw error;
+  });
+  return current;
+}

@@ -1,0 +1,223 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { configSchema } from '../config/schema.ts';
+import { reviewPod } from './admission-review.ts';
+import { createPolicy } from './policy.ts';
+import { reportPods } from './report.ts';
+
+type Pod = Record<string, unknown> & { metadata?: Record<string, unknown>; spec: Record<string, unknown> };
+
+interface Options {
+  webhook?: Record<string, unknown>;
+  upstreams?: Record<string, unknown>;
+  request?: Record<string, unknown>;
+  gate?: boolean;
+}
+
+function policyOf({ webhook = {}, upstreams = {} }: Options) {
+  const config = configSchema.parse({ webhook, registry: { upstreams } });
+  return createPolicy(config.webhook, config.registry.upstreams);
+}
+
+function review(pod: Pod, options: Options = {}) {
+  const request = { uid: 'u1', operation: 'CREATE', namespace: 'default', userInfo: { groups: [] }, object: pod, ...options.request };
+  const { json, outcome } = reviewPod(JSON.stringify({ apiVersion: 'admission.k8s.io/v1', kind: 'AdmissionReview', request }), {
+    policy: policyOf(options),
+    gateOpen: () => options.gate ?? true,
+  });
+  const { response } = JSON.parse(json) as { response: { uid: string; allowed: boolean; patchType?: string; patch?: string } };
+  assert.equal(response.uid, 'u1');
+  assert.equal(response.allowed, true);
+  assert.equal(response.patchType, response.patch === undefined ? undefined : 'JSONPatch');
+  const patch = JSON.parse(Buffer.from(response.patch ?? 'W10=', 'base64').toString()) as { op: string; path: string; value: unknown }[];
+  return { outcome, patch, paths: patch.map(({ path }) => path) };
+}
+
+const ANNOTATION = '/metadata/annotations/kube-registry~1original-images';
+const one = (image = 'nginx', more: Record<string, unknown> = {}): Pod => ({ spec: { containers: [{ name: 'a', image }], ...more } });
+
+test('one operation for each image of containers of every kind and of image volumes, and the annotation', () => {
+  const { patch, outcome } = review({
+    metadata: { annotations: { mine: 'x', 'kube-registry/original-images': '{"z":"old","a":"older"}' } },
+    spec: {
+      initContainers: [{ name: 'i', image: 'busybox:1' }],
+      containers: [
+        { name: 'a', image: 'nginx' },
+        { name: 'b', image: 'example.com/x' },
+        { name: 'c', image: 'quay.io/a/b', imagePullPolicy: 'Never' },
+      ],
+      ephemeralContainers: [{ name: 'e', image: 'ghcr.io/a/b' }],
+      volumes: [
+        { name: 'v', image: { reference: 'registry.k8s.io/pause:3' } },
+        { name: 'w', emptyDir: {} },
+      ],
+    },
+  });
+  assert.equal(outcome, 'rewritten');
+  assert.deepEqual(patch, [
+    { op: 'replace', path: '/spec/initContainers/0/image', value: '127.0.0.1:25000/dockerhub/library/busybox:1' },
+    { op: 'replace', path: '/spec/containers/0/image', value: '127.0.0.1:25000/dockerhub/library/nginx' },
+    { op: 'replace', path: '/spec/ephemeralContainers/0/image', value: '127.0.0.1:25000/ghcr/a/b' },
+    { op: 'replace', path: '/spec/volumes/0/image/reference', value: '127.0.0.1:25000/k8s/pause:3' },
+    {
+      op: 'add',
+      path: ANNOTATION,
+      value: JSON.stringify({ z: 'old', a: 'nginx', i: 'busybox:1', e: 'ghcr.io/a/b', 'volume/v': 'registry.k8s.io/pause:3' }),
+    },
+  ]);
+});
+
+test('a pod without annotations gets them, and one that is rewritten already nothing', () => {
+  assert.deepEqual(review(one()).patch.at(-1), {
+    op: 'add',
+    path: '/metadata/annotations',
+    value: { 'kube-registry/original-images': '{"a":"nginx"}' },
+  });
+  assert.deepEqual(review(one('127.0.0.1:25000/dockerhub/library/nginx')), { outcome: 'unchanged', patch: [], paths: [] });
+});
+
+test('of an update only images that it changes', () => {
+  const object: Pod = {
+    spec: {
+      containers: [
+        { name: 'a', image: 'nginx:2' },
+        { name: 'b', image: 'redis' },
+      ],
+    },
+  };
+  const oldObject = {
+    spec: {
+      containers: [
+        { name: 'a', image: 'nginx:1' },
+        { name: 'b', image: 'redis' },
+      ],
+    },
+  };
+  assert.deepEqual(review(object, { request: { operation: 'UPDATE', oldObject } }).paths, [
+    '/spec/containers/0/image',
+    '/metadata/annotations',
+  ]);
+  assert.deepEqual(review(object, { request: { operation: 'UPDATE', oldObject: object } }).patch, []);
+});
+
+test('of ephemeral containers only new ones, and no annotation', () => {
+  const old = { containers: [{ name: 'a', image: 'nginx' }], ephemeralContainers: [{ name: 'e', image: 'busybox' }] };
+  const object: Pod = { spec: { ...old, ephemeralContainers: [...old.ephemeralContainers, { name: 'f', image: 'busybox' }] } };
+  const request = { operation: 'UPDATE', subResource: 'ephemeralcontainers', oldObject: { spec: old } };
+  assert.deepEqual(review(object, { request }).paths, ['/spec/ephemeralContainers/1/image']);
+});
+
+test('what DESIGN §7 leaves alone is left alone', () => {
+  const rows: [string, Pod, Options][] = [
+    ['kube-system', one(), { request: { namespace: 'kube-system' } }],
+    ['a glob of namespaces', one(), { request: { namespace: 'openshift-dns' } }],
+    ['a label', { metadata: { labels: { 'kube-registry/rewrite': 'false' } }, ...one() }, {}],
+    ['cnpg', { metadata: { labels: { 'cnpg.io/cluster': 'db' } }, ...one() }, {}],
+    ['spilo', { metadata: { labels: { application: 'spilo' } }, ...one() }, {}],
+    ['a critical priority', one('nginx', { priorityClassName: 'system-node-critical' }), {}],
+    ['another one', one('nginx', { priorityClassName: 'system-cluster-critical' }), {}],
+    ['a node that asks', one(), { request: { userInfo: { groups: ['system:nodes'] } } }],
+    ['a mirror pod', { metadata: { annotations: { 'kubernetes.io/config.mirror': 'x' } }, ...one() }, {}],
+    ['windows', one('nginx', { os: { name: 'windows' } }), {}],
+    ['windows by its node', one('nginx', { nodeSelector: { 'kubernetes.io/os': 'windows' } }), {}],
+    ['fargate', { metadata: { labels: { 'eks.amazonaws.com/fargate-profile': 'p' } }, ...one() }, {}],
+    ['a virtual kubelet', one('nginx', { nodeSelector: { type: 'virtual-kubelet' } }), {}],
+    ['a virtual kubelet by toleration', one('nginx', { tolerations: [{ key: 'virtual-kubelet.io/provider' }] }), {}],
+    ['pull secrets', one('nginx', { imagePullSecrets: [{ name: 's' }] }), {}],
+    ['an image', one('redis:7'), { webhook: { exclude: { images: ['docker.io/library/redis*'] } } }],
+    [
+      'a selector',
+      { metadata: { labels: { app: 'x' } }, ...one() },
+      { webhook: { exclude: { podSelectors: [{ matchLabels: { app: 'x' } }] } } },
+    ],
+    [
+      'an expression',
+      one(),
+      { webhook: { exclude: { podSelectors: [{ matchExpressions: [{ key: 'app', operator: 'DoesNotExist' }] }] } } },
+    ],
+    ['agents that are missing', one(), { gate: false }],
+  ];
+  for (const [what, pod, options] of rows) assert.deepEqual(review(pod, options).patch, [], what);
+  assert.equal(review(one()).patch.length, 2);
+});
+
+test('pods with pull secrets are rewritten when that is asked for, and images that are public or have credentials', () => {
+  const pod = one('ghcr.io/acme/app:1', { imagePullSecrets: [{ name: 's' }] });
+  const rows: Options[] = [
+    { webhook: { pullSecrets: 'rewrite' } },
+    { webhook: { publicRepositories: ['ghcr.io/acme/*'] } },
+    { upstreams: { ghcr: { credentials: [{ repositories: 'acme/', username: 'u', password: 'p' }] } } },
+  ];
+  for (const options of rows) assert.equal(review(pod, options).outcome, 'rewritten', JSON.stringify(options));
+  assert.equal(
+    review(pod, { upstreams: { ghcr: { credentials: [{ repositories: 'other/', username: 'u', password: 'p' }] } } }).outcome,
+    'unchanged',
+  );
+});
+
+test('what is no review is allowed, counted as an error, and harms nothing', () => {
+  const bodies = [
+    '',
+    'no json',
+    'null',
+    '[]',
+    '1',
+    '{}',
+    '{"request":null}',
+    '{"request":{}}',
+    '{"request":{"uid":"u","object":null}}',
+    '{"request":{"uid":"u","object":[]}}',
+    '{"request":{"uid":"u","object":{}}}',
+    '{"request":{"uid":"u","object":{"spec":null}}}',
+    '{"request":{"uid":"u","object":{"spec":{"containers":"x"}}}}',
+    '{"request":{"uid":5,"object":{"spec":{}}}}',
+  ];
+  for (const body of bodies) {
+    const { json, outcome } = reviewPod(body, { policy: policyOf({}), gateOpen: () => true });
+    assert.equal(outcome, 'error', body);
+    assert.equal((JSON.parse(json) as { response: { allowed: boolean } }).response.allowed, true, body);
+  }
+});
+
+test('fields of wrong types are left alone, and what is right beside them is rewritten', () => {
+  const odd = JSON.parse(
+    '{"metadata":{"labels":[],"annotations":"x","__proto__":{"polluted":true}},"spec":{"__proto__":{"polluted":true},"initContainers":5,' +
+      '"containers":[null,5,{"image":7},{"name":"__proto__","image":"nginx"},{"name":"a","image":"nginx"}],"volumes":[{"image":"x"}],' +
+      '"tolerations":{},"imagePullSecrets":{}}}',
+  ) as Pod;
+  const { paths, outcome } = review(odd);
+  assert.equal(outcome, 'rewritten');
+  assert.deepEqual(paths, ['/spec/containers/3/image', '/spec/containers/4/image', '/metadata/annotations']);
+  assert.equal(({} as { polluted?: boolean }).polluted, undefined);
+});
+
+test('a pod of 2 MB is rewritten too', () => {
+  const containers = Array.from({ length: 2000 }, (_, index) => ({
+    name: `c${index}`,
+    image: `user/app${index}`,
+    args: ['x'.repeat(1000)],
+  }));
+  assert.equal(review({ spec: { containers } }).patch.length, 2001);
+});
+
+test('the report says of every image why it is as it is', () => {
+  const pods = [
+    { metadata: { name: 'old', namespace: 'default' }, spec: { containers: [{ name: 'a', image: 'nginx' }] } },
+    {
+      metadata: { name: 'new', namespace: 'default', annotations: { 'kube-registry/original-images': '{"a":"nginx"}' } },
+      spec: { containers: [{ name: 'a', image: '127.0.0.1:25000/dockerhub/library/nginx' }] },
+    },
+    { metadata: { name: 'dns', namespace: 'kube-system' }, spec: { containers: [{ name: 'a', image: 'registry.k8s.io/dns' }] } },
+    {
+      metadata: { name: 'over', namespace: 'default' },
+      status: { phase: 'Succeeded' },
+      spec: { containers: [{ name: 'a', image: 'nginx' }] },
+    },
+  ];
+  const lines = reportPods(pods, policyOf({})).map(({ pod, reason, original }) => [pod, reason, original]);
+  assert.deepEqual(lines, [
+    ['old', 'before', undefined],
+    ['new', 'rewritten', 'nginx'],
+    ['dns', 'namespace', undefined],
+  ]);
+});

@@ -1,0 +1,57 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Log } from '../telemetry/log.ts';
+import { fieldsOf, textOf } from './fields.ts';
+import type { Kubernetes } from './kubernetes.ts';
+
+export interface Gate {
+  isOpen(): boolean;
+}
+
+/** Milliseconds between two looks. */
+const INTERVAL = 3000;
+const SHARE = 0.9;
+/** A DaemonSet of this age has been fully ready before, as far as anybody who starts now can know: one broken node of many must not
+ *  stop a webhook that was restarted. */
+const OLD = 3_600_000;
+
+/** Open once the DaemonSet has been fully ready, and while at least nine of ten of its nodes are. It is looked at in the background: no
+ *  review waits for it, and an API server that is away changes nothing. */
+export function watchAgents(
+  kubernetes: Kubernetes,
+  { namespace, daemonSet }: { namespace: string; daemonSet: string },
+  { log, signal }: { log: Log; signal: AbortSignal },
+): Gate {
+  const path = `/apis/apps/v1/namespaces/${namespace}/daemonsets/${daemonSet}`;
+  let wasReady = false;
+  let open = false;
+
+  async function look(): Promise<void> {
+    const found = fieldsOf(await kubernetes.get(path, signal));
+    const status = fieldsOf(found['status']);
+    const [ready, desired] = [Number(status['numberReady'] ?? 0), Number(status['desiredNumberScheduled'] ?? 0)];
+    const born = Date.parse(textOf(fieldsOf(found['metadata'])['creationTimestamp']) ?? '');
+    if (desired > 0 && (ready >= desired || Date.now() - born > OLD)) wasReady = true;
+    const now = wasReady && desired > 0 && ready >= SHARE * desired;
+    if (now !== open)
+      log.info({ ready, desired }, now ? 'the nodes have their agents: images are rewritten' : 'agents are missing: nothing is rewritten');
+    open = now;
+  }
+
+  async function watch(): Promise<void> {
+    let complained = '';
+    while (!signal.aborted) {
+      try {
+        await look();
+        complained = '';
+      } catch (error) {
+        if (signal.aborted) return;
+        const { message } = error as Error;
+        if (message !== complained) log.warn({ error }, 'the state of the agents cannot be seen; it is taken as it was');
+        complained = message;
+      }
+      await delay(INTERVAL, undefined, { signal, ref: false }).catch(() => undefined); // the loop's condition tells
+    }
+  }
+  void watch();
+  return { isOpen: () => open };
+}

@@ -1,0 +1,73 @@
+import { fieldsOf, textOf, textsOf, type Fields } from './fields.ts';
+import { imagesOf, type ImagePlace } from './pod-images.ts';
+import type { Policy, Reason } from './policy.ts';
+
+/** Where the names that pods were written with are kept: JSON, container name → image. */
+export const ORIGINALS = 'kube-registry/original-images';
+
+/** RFC 6902. */
+export interface PatchOperation {
+  op: 'add' | 'replace';
+  path: string;
+  value: unknown;
+}
+
+export interface PodPatch {
+  operations: PatchOperation[];
+  /** Container name → what it was. */
+  rewritten: Record<string, string>;
+  /** Why the pod is left alone as a whole. */
+  reason?: Reason;
+}
+
+/** What is to be changed in the pod of an admission request (admission.k8s.io/v1): one `replace` an image, and the annotation. */
+export function patchPod(request: Fields, policy: Policy): PodPatch {
+  const pod = fieldsOf(request['object']);
+  const metadata = fieldsOf(pod['metadata']);
+  const namespace = textOf(request['namespace']) ?? textOf(metadata['namespace']) ?? '';
+  const reason = policy.pod(pod, { namespace, groups: textsOf(fieldsOf(request['userInfo'])['groups']) });
+  if (reason !== undefined) return { operations: [], rewritten: {}, reason };
+  const operations: PatchOperation[] = [];
+  const rewritten: Record<string, string> = Object.create(null) as Record<string, string>;
+  for (const place of candidates(request, pod)) {
+    const decided = policy.image(place, pod);
+    if ('reason' in decided) continue;
+    operations.push({ op: 'replace', path: place.path, value: decided.image });
+    rewritten[place.name] = place.image;
+  }
+  // Of a pod that runs, the API server lets only ephemeral containers be added by this subresource.
+  if (operations.length > 0 && request['subResource'] !== 'ephemeralcontainers') operations.push(...annotate(metadata, rewritten));
+  return { operations, rewritten };
+}
+
+/** What this request brings: of an update only images that it changes, since the rest runs already. */
+function candidates(request: Fields, pod: Fields): ImagePlace[] {
+  const places = imagesOf(pod);
+  if (request['operation'] !== 'UPDATE') return places;
+  const before = new Map(imagesOf(fieldsOf(request['oldObject'])).map(({ name, image }) => [name, image]));
+  if (request['subResource'] === 'ephemeralcontainers')
+    return places.filter(({ name, path }) => path.startsWith('/spec/ephemeralContainers/') && !before.has(name));
+  return places.filter(({ name, image }) => before.get(name) !== image);
+}
+
+function annotate(metadata: Fields, rewritten: Readonly<Record<string, string>>): PatchOperation[] {
+  const { annotations } = metadata;
+  const known = parseOriginals(textOf(fieldsOf(annotations)[ORIGINALS]));
+  const value = JSON.stringify({ ...known, ...rewritten });
+  return typeof annotations === 'object' && annotations !== null && !Array.isArray(annotations)
+    ? [{ op: 'add', path: `/metadata/annotations/${ORIGINALS.replaceAll('/', '~1')}`, value }]
+    : [{ op: 'add', path: '/metadata/annotations', value: { [ORIGINALS]: value } }];
+}
+
+/** Of an earlier call for the same pod (another webhook came between). What is no such thing is nothing. */
+function parseOriginals(text: string | undefined): Record<string, string> {
+  if (text === undefined) return {};
+  try {
+    return Object.fromEntries(
+      Object.entries(fieldsOf(JSON.parse(text))).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+    );
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw error;
+  }
+}

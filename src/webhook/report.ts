@@ -1,0 +1,86 @@
+import { fieldsOf, itemsOf, textOf, type Fields } from './fields.ts';
+import type { Kubernetes } from './kubernetes.ts';
+import { imagesOf } from './pod-images.ts';
+import { ORIGINALS } from './pod-patch.ts';
+import type { Policy, Reason } from './policy.ts';
+
+export interface ReportLine {
+  namespace: string;
+  pod: string;
+  /** `volume/<name>` of an image volume. */
+  container: string;
+  image: string;
+  /** What it was written as, of one that was rewritten. */
+  original?: string;
+  /** Why it is as it is; `before`: made when the webhook was not there or could not answer, and would be rewritten now. */
+  reason: Reason | 'before';
+}
+
+const WHY: Record<ReportLine['reason'], string> = {
+  namespace: 'its namespace is excluded',
+  label: 'labelled kube-registry/rewrite: "false"',
+  selector: 'excluded by a pod selector',
+  operator: 'of an operator that compares images',
+  critical: 'of a system-critical priority',
+  mirror: 'a static pod of the kubelet',
+  windows: 'a Windows pod',
+  'virtual-node': 'on a virtual node',
+  'never-pulled': 'imagePullPolicy: Never',
+  'excluded-image': 'its image is excluded',
+  'pull-secret': 'has imagePullSecrets',
+  'other-registry': 'no upstream has this host',
+  'no-reference': "no image's name",
+  rewritten: 'rewritten',
+  before: 'made before the webhook: restart it to rewrite',
+};
+
+export function explain(reason: ReportLine['reason']): string {
+  return WHY[reason];
+}
+
+/** Every pod of the cluster. @throws OciError */
+export async function listPods(kubernetes: Kubernetes, signal: AbortSignal): Promise<Fields[]> {
+  const pods: Fields[] = [];
+  let next = '';
+  do {
+    const page = fieldsOf(
+      await kubernetes.get(`/api/v1/pods?limit=500${next === '' ? '' : `&continue=${encodeURIComponent(next)}`}`, signal),
+    );
+    pods.push(...itemsOf(page['items']));
+    next = textOf(fieldsOf(page['metadata'])['continue']) ?? '';
+  } while (next !== '');
+  return pods;
+}
+
+/** What the images of pods that are not over are, and why. */
+export function reportPods(pods: readonly Fields[], policy: Policy): ReportLine[] {
+  const alive = pods.filter((pod) => !['Succeeded', 'Failed'].includes(textOf(fieldsOf(pod['status'])['phase']) ?? ''));
+  return alive.flatMap((pod) => {
+    const metadata = fieldsOf(pod['metadata']);
+    const namespace = textOf(metadata['namespace']) ?? '';
+    const whole = policy.pod(pod, { namespace, groups: [] });
+    const originals = originalsOf(metadata);
+    return imagesOf(pod).map((place) => {
+      const decided = policy.image(place, pod);
+      const own = 'reason' in decided ? decided.reason : 'before';
+      const original = textOf(originals[place.name]);
+      return {
+        namespace,
+        pod: textOf(metadata['name']) ?? '',
+        container: place.name,
+        image: place.image,
+        ...(original === undefined ? {} : { original }),
+        reason: own === 'rewritten' ? own : (whole ?? own),
+      };
+    });
+  });
+}
+
+function originalsOf(metadata: Fields): Fields {
+  try {
+    return fieldsOf(JSON.parse(textOf(fieldsOf(metadata['annotations'])[ORIGINALS]) ?? '{}'));
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw error;
+  }
+}

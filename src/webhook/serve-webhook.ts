@@ -1,0 +1,55 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { RequestHandler } from '../server/listen.ts';
+import type { Log } from '../telemetry/log.ts';
+import { reviewPod, type Outcome, type Review } from './admission-review.ts';
+
+export interface ServeWebhookOptions extends Review {
+  log: Log;
+  observe: (outcome: Outcome, seconds: number) => void;
+}
+
+/** Bytes. An API server takes objects of 3 MiB, and a review holds two of them. */
+const MAX_BODY = 8 * 2 ** 20;
+
+/** POST /mutate. Every answer, also to what is no review, allows: a pod is never denied. */
+export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
+  const { log, observe } = options;
+
+  function answer(response: ServerResponse, status: number, json: string): void {
+    if (status !== 200) response.shouldKeepAlive = false; // the rest of the body is not read
+    response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(json) }).end(json);
+  }
+
+  return async (request, response) => {
+    const started = performance.now();
+    const refusal = refuse(request);
+    const body = refusal === undefined ? await readBody(request) : '';
+    const status = refusal ?? (body === undefined ? 413 : 200);
+    const { json, outcome, error } = reviewPod(status === 200 ? (body ?? '') : '', options);
+    if (outcome === 'error')
+      log.warn({ error, status, path: request.url?.split('?', 1)[0] }, 'a request was no review of a pod; it is allowed as it is');
+    observe(outcome, (performance.now() - started) / 1000);
+    answer(response, outcome === 'error' && status === 200 ? 400 : status, json);
+  };
+}
+
+/** The status for what is not even read. */
+function refuse(request: IncomingMessage): number | undefined {
+  if (request.url?.split('?', 1)[0] !== '/mutate') return 404;
+  if (request.method !== 'POST') return 405;
+  const type = request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
+  if (type !== 'application/json') return 415;
+  return Number(request.headers['content-length'] ?? 0) > MAX_BODY ? 413 : undefined;
+}
+
+/** undefined: it is too long. */
+async function readBody(request: IncomingMessage): Promise<string | undefined> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_BODY) return undefined;
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
+}
