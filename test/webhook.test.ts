@@ -1,0 +1,268 @@
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { createServer } from 'node:https';
+import { connect, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Agent, request } from 'undici';
+import { createAuthority, issueLeaf } from '../src/webhook/certificates.ts';
+import { startControlPlane, type ControlPlane } from './support/control-plane.ts';
+import { answersOk } from './support/process.ts';
+import { startProgram } from './support/program.ts';
+import { freePort, temporaryDirectory } from './support/temporary.ts';
+
+const NAMESPACE = 'kube-registry';
+const NAME = 'kube-registry-webhook';
+const REWRITTEN = '127.0.0.1:25000/dockerhub/library/nginx:1';
+
+async function startWebhook(configuration: Record<string, unknown>, env: NodeJS.ProcessEnv = {}) {
+  const [port, adminPort] = [await freePort(), await freePort()];
+  const admin = `http://127.0.0.1:${adminPort}`;
+  const webhook = { listen: `127.0.0.1:${port}`, admin: `127.0.0.1:${adminPort}`, ...configuration };
+  const program = await startProgram('webhook', { webhook }, { env, ready: () => answersOk(`${admin}/readyz`) });
+  return { ...program, port, admin, url: `https://127.0.0.1:${port}` };
+}
+
+async function until<T>(what: string, ask: () => Promise<T | undefined>): Promise<T> {
+  for (let tries = 0; tries < 150; tries++) {
+    const found = await ask();
+    if (found !== undefined) return found;
+    await delay(200);
+  }
+  throw new Error(`not within half a minute: ${what}`);
+}
+
+test('with a given certificate, anything that comes over HTTPS is allowed and counted, and the process lives', async () => {
+  await using temporary = await temporaryDirectory();
+  const authority = await createAuthority();
+  const leaf = await issueLeaf(authority, ['localhost']);
+  const tls = { certFile: join(temporary.path, 'tls.crt'), keyFile: join(temporary.path, 'tls.key') };
+  await Promise.all([writeFile(tls.certFile, leaf.cert), writeFile(tls.keyFile, leaf.key)]);
+  await using webhook = await startWebhook({ tls });
+  const dispatcher = new Agent({ connect: { ca: authority.cert, servername: 'localhost' } });
+  async function post(body: string, type = 'application/json', path = '/mutate') {
+    const { statusCode, body: answer } = await request(webhook.url + path, {
+      method: 'POST',
+      body,
+      headers: { 'content-type': type },
+      dispatcher,
+    });
+    return {
+      status: statusCode,
+      response: ((await answer.json()) as { response: { uid: string; allowed: boolean; patch?: string } }).response,
+    };
+  }
+  const good = JSON.stringify({
+    request: { uid: 'u', operation: 'CREATE', namespace: 'default', object: { spec: { containers: [{ name: 'a', image: 'nginx' }] } } },
+  });
+  const rows: [number, ...Parameters<typeof post>][] = [
+    [400, 'no json'],
+    [400, ''],
+    [400, '{"request":null}'],
+    [415, good, 'text/plain'],
+    [413, `{"x":"${'x'.repeat(10 * 2 ** 20)}"}`],
+    [404, good, 'application/json', '/other'],
+  ];
+  for (const [status, ...parts] of rows) {
+    // A body that is refused while it is being sent may end the connection.
+    const answer = await post(...parts).catch((error: unknown) => {
+      assert.equal(status, 413, String(error));
+      return { status, response: { allowed: true } };
+    });
+    assert.equal(answer.status, status);
+    assert.equal(answer.response.allowed, true);
+  }
+  const plain = connect(webhook.port, '127.0.0.1', () => plain.write('POST /mutate HTTP/1.1\r\nhost: x\r\n\r\n'));
+  await new Promise((resolve) => plain.on('error', resolve).on('close', resolve).resume());
+  const { status, response } = await post(good, 'application/json', '/mutate?timeout=2s');
+  assert.equal(status, 200);
+  assert.match(Buffer.from(response.patch ?? '', 'base64').toString(), /127\.0\.0\.1:25000\/dockerhub\/library\/nginx/);
+  const metrics = await (await fetch(`${webhook.admin}/metrics`)).text();
+  assert.match(metrics, /kube_registry_reviews_total\{outcome="rewritten"\} 1/);
+  assert.match(metrics, /kube_registry_reviews_total\{outcome="error"\} [56]/);
+  await dispatcher.destroy();
+});
+
+const manifest = (name: string, more: Record<string, unknown> = {}, metadata: Record<string, unknown> = {}): string =>
+  JSON.stringify({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, namespace: 'default', ...metadata },
+    spec: { containers: [{ name: 'main', image: 'nginx:1' }], ...more },
+  });
+
+function webhookConfiguration(port: number) {
+  const rule = { apiGroups: [''], apiVersions: ['v1'], scope: 'Namespaced' };
+  return {
+    apiVersion: 'admissionregistration.k8s.io/v1',
+    kind: 'MutatingWebhookConfiguration',
+    metadata: { name: NAME },
+    webhooks: [
+      {
+        name: 'pods.kube-registry.io',
+        admissionReviewVersions: ['v1'],
+        failurePolicy: 'Ignore',
+        timeoutSeconds: 2,
+        sideEffects: 'None',
+        reinvocationPolicy: 'IfNeeded',
+        clientConfig: { service: { name: NAME, namespace: NAMESPACE, path: '/mutate', port } },
+        rules: [
+          { ...rule, operations: ['CREATE', 'UPDATE'], resources: ['pods'] },
+          { ...rule, operations: ['UPDATE'], resources: ['pods/ephemeralcontainers'] },
+        ],
+      },
+    ],
+  };
+}
+
+async function startCluster() {
+  const stack = new AsyncDisposableStack();
+  const cluster = stack.use(
+    await startControlPlane({ controllers: ['serviceaccount-controller', 'deployment-controller', 'replicaset-controller'] }),
+  );
+  await cluster.kubectl(['create', 'namespace', NAMESPACE]);
+  await cluster.kubectl(['--namespace', NAMESPACE, 'create', 'secret', 'generic', `${NAME}-tls`]);
+  const certificates = { namespace: NAMESPACE, secret: `${NAME}-tls`, service: NAME, configuration: NAME };
+  const webhook = stack.use(await startWebhook({ certificates }, { KUBECONFIG: cluster.kubeconfig }));
+  // The API server calls a Service of this type by its name, which stands for the webhook's ClusterIP where there is no kube-proxy.
+  const service = {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: NAME, namespace: NAMESPACE },
+    spec: { type: 'ExternalName', externalName: 'localhost' },
+  };
+  await cluster.kubectl(['create', '-f', '-'], JSON.stringify(service));
+  await cluster.kubectl(['create', '-f', '-'], JSON.stringify(webhookConfiguration(webhook.port)));
+  for (const namespace of ['default', 'kube-system'])
+    await until('service accounts', () =>
+      cluster.kubectl(['--namespace', namespace, 'get', 'serviceaccount', 'default']).catch(() => undefined),
+    );
+  await until('the API server trusts and calls the webhook', async () =>
+    (await cluster.kubectl(['create', '--dry-run=server', '-o', 'json', '-f', '-'], manifest('probe'))).includes(REWRITTEN)
+      ? true
+      : undefined,
+  );
+  const owned = stack.move();
+  return { cluster, webhook, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+async function imagesOf({ kubectl }: ControlPlane, name: string, namespace = 'default'): Promise<string[]> {
+  const pod = JSON.parse(await kubectl(['--namespace', namespace, 'get', 'pod', name, '-o', 'json'])) as {
+    spec: Record<'containers' | 'ephemeralContainers', { image: string }[] | undefined>;
+  };
+  return [...(pod.spec.containers ?? []), ...(pod.spec.ephemeralContainers ?? [])].map(({ image }) => image);
+}
+
+test('on a real API server: what is rewritten, what is left alone, and pods are made without the webhook too', async () => {
+  await using own = await startCluster();
+  const { cluster, webhook } = own;
+  const { kubectl } = cluster;
+
+  await kubectl(['run', 'hello', '--image=nginx:1']);
+  assert.deepEqual(await imagesOf(cluster, 'hello'), [REWRITTEN]);
+  assert.match(await kubectl(['get', 'pod', 'hello', '-o', 'yaml']), /kube-registry\/original-images: '\{"hello":"nginx:1"\}'/);
+
+  await kubectl(['debug', 'hello', '--image=busybox:1', '--attach=false', '--', 'true']);
+  assert.deepEqual(await imagesOf(cluster, 'hello'), [REWRITTEN, '127.0.0.1:25000/dockerhub/library/busybox:1']);
+
+  await kubectl(['create', 'deployment', 'web', '--image=nginx:1', '--replicas=2']);
+  const pods = await until('pods of the deployment', async () => {
+    const names = (await kubectl(['get', 'pods', '-l', 'app=web', '-o', 'name'])).trim().split('\n');
+    return names.length === 2 ? names : undefined;
+  });
+  for (const pod of pods) assert.deepEqual(await imagesOf(cluster, pod.replace('pod/', '')), [REWRITTEN]);
+
+  for (let twice = 0; twice < 2; twice++) await kubectl(['apply', '-f', '-'], manifest('applied'));
+  assert.deepEqual(await imagesOf(cluster, 'applied'), [REWRITTEN]);
+
+  await kubectl(['create', '-f', '-'], manifest('system', {}, { namespace: 'kube-system' }));
+  assert.deepEqual(await imagesOf(cluster, 'system', 'kube-system'), ['nginx:1']);
+  await kubectl(['create', '-f', '-'], manifest('labelled', {}, { labels: { 'kube-registry/rewrite': 'false' } }));
+  assert.deepEqual(await imagesOf(cluster, 'labelled'), ['nginx:1']);
+
+  const mirror = manifest(
+    'static',
+    { nodeName: 'node0' },
+    { annotations: { 'kubernetes.io/config.mirror': 'x', 'kubernetes.io/config.source': 'file' } },
+  );
+  await kubectl(['--as=system:node:node0', '--as-group=system:nodes', 'create', '-f', '-'], mirror);
+  assert.deepEqual(await imagesOf(cluster, 'static'), ['nginx:1']);
+
+  const report = await startProgram('webhook', {}, { args: ['report', '--json'], env: { KUBECONFIG: cluster.kubeconfig } });
+  assert.equal(await report.exited, 0, report.output());
+  const lines = JSON.parse(report.output()) as { pod: string; reason: string }[];
+  assert.deepEqual(Object.fromEntries(lines.map(({ pod, reason }) => [pod, reason])), {
+    static: 'mirror',
+    labelled: 'label',
+    system: 'namespace',
+  });
+
+  await webhook.stop();
+  await kubectl(['create', '-f', '-'], manifest('without'));
+  assert.deepEqual(await imagesOf(cluster, 'without'), ['nginx:1']);
+});
+
+test('a sidecar that another webhook injects is rewritten too', async () => {
+  await using own = await startCluster();
+  const { kubectl } = own.cluster;
+  const authority = await createAuthority();
+  const leaf = await issueLeaf(authority, ['localhost']);
+  const injector = createServer({ cert: leaf.cert, key: leaf.key }, (incoming, response) => {
+    let body = '';
+    incoming.setEncoding('utf8').on('data', (chunk: string) => (body += chunk));
+    incoming.on('end', () => {
+      const { uid } = (JSON.parse(body) as { request: { uid: string } }).request;
+      const patch = Buffer.from(
+        JSON.stringify([{ op: 'add', path: '/spec/containers/-', value: { name: 'sidecar', image: 'nginx:1' } }]),
+      ).toString('base64');
+      const review = {
+        apiVersion: 'admission.k8s.io/v1',
+        kind: 'AdmissionReview',
+        response: { uid, allowed: true, patchType: 'JSONPatch', patch },
+      };
+      response.setHeader('content-type', 'application/json').end(JSON.stringify(review));
+    });
+  });
+  await new Promise<void>((resolve) => injector.listen(0, '127.0.0.1', resolve));
+  const configuration = webhookConfiguration(0);
+  const [first] = configuration.webhooks;
+  const { port } = injector.address() as AddressInfo;
+  const clientConfig = { url: `https://localhost:${port}/`, caBundle: Buffer.from(authority.cert).toString('base64') };
+  const webhooks = [{ ...first, reinvocationPolicy: 'Never', clientConfig, rules: [{ ...first?.rules[0], operations: ['CREATE'] }] }];
+  await kubectl(['create', '-f', '-'], JSON.stringify({ ...configuration, metadata: { name: 'z-injector' }, webhooks }));
+  const output = await until('the injector is called', async () => {
+    const made = await kubectl(['create', '--dry-run=server', '-o', 'json', '-f', '-'], manifest('injected'));
+    return made.includes('sidecar') ? made : undefined;
+  });
+  injector.closeAllConnections();
+  injector.close();
+  const { spec, metadata } = JSON.parse(output) as {
+    spec: { containers: { image: string }[] };
+    metadata: { annotations: Record<string, string> };
+  };
+  assert.deepEqual(
+    spec.containers.map(({ image }) => image),
+    [REWRITTEN, REWRITTEN],
+  );
+  assert.deepEqual(JSON.parse(metadata.annotations['kube-registry/original-images'] ?? ''), { main: 'nginx:1', sidecar: 'nginx:1' });
+});
+
+test('while authority and certificate are replaced, not one call of the API server fails', async () => {
+  await using own = await startCluster();
+  const { cluster, webhook } = own;
+  const { kubectl } = cluster;
+  const fail = JSON.stringify([{ op: 'replace', path: '/webhooks/0/failurePolicy', value: 'Fail' }]);
+  await kubectl(['patch', 'mutatingwebhookconfiguration', NAME, '--type=json', '-p', fail]);
+  await delay(2000); // until the API server goes by it
+  const renewals = (): number => webhook.log().filter(({ msg }) => msg === 'a new certificate is in use').length;
+  assert.equal(renewals(), 1);
+  await kubectl(['--namespace', NAMESPACE, 'patch', 'secret', `${NAME}-tls`, '--type=json', '-p', '[{"op":"remove","path":"/data"}]']);
+  let calls = 0;
+  for (let last = Infinity, end = Date.now() + 60_000; Date.now() < Math.min(last, end); calls++) {
+    assert.match(await kubectl(['create', '--dry-run=server', '-o', 'json', '-f', '-'], manifest('again')), new RegExp(REWRITTEN));
+    if (renewals() > 1 && last === Infinity) last = Date.now() + 3000;
+  }
+  assert.equal(renewals(), 2, 'the certificate was replaced');
+  assert.ok(calls > 10, `${calls} calls`);
+});
