@@ -14,14 +14,17 @@ export interface UpstreamContext {
 export function createUpstream(name: string, config: Upstream, { metrics, connectTimeout }: UpstreamContext): Registry {
   const { ca, proxy, mirrors, credentials } = config;
   const timeout = connectTimeout === undefined ? {} : { connectTimeout };
+  const ways = (proxy: string) => ({
+    way: createWay({ proxy, ca, ...timeout }),
+    outside: createWay({ proxy, ca, externalOnly: true, ...timeout }),
+  });
   return upstream({
     name,
     url: config.url,
     authHosts: config.authHosts,
-    way: createWay({ proxy, ca, ...timeout }),
-    outside: createWay({ proxy, ca, externalOnly: true, ...timeout }),
-    ...(proxy !== 'direct' && config.onProxyFailure === 'direct' ? { fallback: createWay({ proxy: 'direct', ca, ...timeout }) } : {}),
-    mirrors: mirrors.map((mirror) => ({ url: mirror.url, way: createWay({ proxy: mirror.proxy, ca, ...timeout }) })),
+    ...ways(proxy),
+    ...(proxy !== 'direct' && config.onProxyFailure === 'direct' ? { fallback: ways('direct') } : {}),
+    mirrors: mirrors.map((mirror) => ({ url: mirror.url, ...ways(mirror.proxy) })),
     credentials: credentials.map((own) => ({
       repositories: own.repositories,
       username: createSecret({ value: own.username, file: own.usernameFile }),

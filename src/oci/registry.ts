@@ -8,6 +8,8 @@ export interface Context {
   signal: AbortSignal;
   /** The request came from another replica: answer it here, ask no further replica (DESIGN promise 10). */
   hop?: boolean;
+  /** False: ask the upstream itself alone, since one of its mirrors sent wrong bytes. */
+  mirrors?: boolean;
 }
 
 export interface Manifest {

@@ -1,4 +1,4 @@
-import { lookup, type LookupAddress, type LookupOptions } from 'node:dns';
+import { lookup, promises, type LookupAddress, type LookupOptions } from 'node:dns';
 import { BlockList, isIP } from 'node:net';
 import { OciError } from '../oci/error.ts';
 
@@ -15,7 +15,7 @@ for (const [network, prefix] of [
   ['192.168.0.0', 16],
 ] as const) {
   internal.addSubnet(network, prefix, 'ipv4');
-  internal.addSubnet(`::ffff:${network}`, 96 + prefix, 'ipv6');
+  for (const wrapped of ['::ffff:', '64:ff9b::']) internal.addSubnet(`${wrapped}${network}`, 96 + prefix, 'ipv6');
 }
 internal.addAddress('::', 'ipv6');
 internal.addAddress('::1', 'ipv6');
@@ -24,10 +24,17 @@ internal.addSubnet('fe80::', 10, 'ipv6');
 
 /** True for an address, or a name that always means one, of this machine or of an internal network. */
 export function isInternal(host: string): boolean {
-  const bare = host.replace(/^\[|\]$/g, '');
+  const bare = host.replace(/^\[|\]$|\.$/g, '');
   const family = isIP(bare);
   if (family === 0) return bare === 'localhost' || bare.endsWith('.localhost');
   return internal.check(bare, family === 6 ? 'ipv6' : 'ipv4');
+}
+
+/** True for a host whose addresses, as this machine resolves its name, are all internal. */
+export async function resolvesInside(host: string): Promise<boolean> {
+  if (isInternal(host)) return true;
+  const addresses = await promises.lookup(host, { all: true }).catch(() => []); // a name that does not resolve is nowhere
+  return addresses.length > 0 && addresses.every(({ address }) => isInternal(address));
 }
 
 type Callback = (error: NodeJS.ErrnoException | null, address: string | LookupAddress[], family?: number) => void;

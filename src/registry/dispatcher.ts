@@ -21,7 +21,8 @@ export interface Way {
   proxied: boolean;
 }
 
-const CONNECTIONS = 64;
+/** To one host. More than what all fills may hold at once (see fills.ts): a tag is asked for even while they hold all of theirs. */
+const CONNECTIONS = 512;
 
 /** A pool of HTTP/1.1 connections, kept alive. Through a proxy, names are never resolved here: CONNECT and SOCKS carry them
  *  (DESIGN promise 16: the local DNS may be poisoned). */

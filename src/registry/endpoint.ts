@@ -1,17 +1,22 @@
 import type { Dispatcher } from 'undici';
 import { OciError } from '../oci/error.ts';
 import { createBody, type BodySource } from '../store/body.ts';
-import { isInternal } from './addresses.ts';
+import { isInternal, resolvesInside } from './addresses.ts';
 import { describeConnectionError, type Way } from './dispatcher.ts';
-import { createAuthorizer, type Credentials } from './upstream-auth.ts';
+import { createAuthorizer, type Credentials, type TokenAnswer } from './upstream-auth.ts';
 
-export interface EndpointOptions {
-  url: string;
+/** The ways out to an endpoint and to where it redirects. */
+export interface Ways {
+  /** To the endpoint's own host, and to all others where the endpoint itself is inside. */
   way: Way;
-  /** For other hosts than the endpoint's own: finds no internal addresses. */
+  /** To other hosts: finds no internal addresses. */
   outside: Way;
-  /** Beside a proxy that fails. */
-  fallback?: Way | undefined;
+}
+
+export interface EndpointOptions extends Ways {
+  url: string;
+  /** For when a proxy fails. */
+  fallback?: Ways | undefined;
   credentials: readonly Credentials[];
   authHosts: readonly string[];
   /** Milliseconds without a byte of a body. */
@@ -46,22 +51,33 @@ export interface Endpoint {
 const MAX_REDIRECTS = 5;
 const MAX_TOKEN_SIZE = 1024 * 1024;
 const MAX_DRAIN = 64 * 1024;
+/** How long it is believed whether an endpoint is inside, in ms. */
+const PLACE_LIFE = 60_000;
 
 /** A registry's URL, and the way there. */
 export function createEndpoint(options: EndpointOptions): Endpoint {
   const base = new URL(options.url);
-  const inside = isInternal(base.hostname);
   const authorizer = createAuthorizer({ ...options, ask: askToken });
+  let place: { inside: Promise<boolean>; until: number } | undefined;
 
-  /** The way to `url`. @throws OciError DENIED: not there (DESIGN promise 12) */
-  function wayTo(url: URL): Way {
-    if (url.host === base.host) return options.way;
-    if (!['http:', 'https:'].includes(url.protocol) || (isInternal(url.hostname) && !inside)) {
-      throw new OciError('DENIED', `${base.host} sends this request to ${url.host}, an internal address, where none may be sent`, {
-        origin: 'upstream',
-      });
+  /** Whether the endpoint is on an internal network: then so may be what it redirects to. Names that a proxy resolves say nothing. */
+  function isInside(): Promise<boolean> {
+    if (place === undefined || place.until < Date.now()) {
+      const inside = options.way.proxied ? Promise.resolve(isInternal(base.hostname)) : resolvesInside(base.hostname);
+      place = { inside, until: Date.now() + PLACE_LIFE };
     }
-    return inside ? options.way : options.outside;
+    return place.inside;
+  }
+
+  /** The kind of way that leads to `url`. @throws OciError DENIED: not there (DESIGN promise 12) */
+  async function wayTo(url: URL): Promise<keyof Ways> {
+    if (url.host === base.host) return 'way';
+    const web = ['http:', 'https:'].includes(url.protocol);
+    if (web && (await isInside())) return 'way';
+    if (web && !isInternal(url.hostname)) return 'outside';
+    throw new OciError('DENIED', `${base.host} sends this request to ${url.host}, an internal address, where none may be sent`, {
+      origin: 'upstream',
+    });
   }
 
   async function send(
@@ -69,24 +85,26 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
     request: { method: 'GET' | 'HEAD'; headers: Record<string, string> },
     signal: AbortSignal,
   ): Promise<Dispatcher.ResponseData> {
-    const way = wayTo(url);
+    const kind = await wayTo(url);
+    const way = options[kind];
     const parts = { origin: url.origin, path: url.pathname + url.search, signal, ...request };
     try {
       return await way.dispatcher.request(parts);
     } catch (error) {
       signal.throwIfAborted();
       const described = describeConnectionError(error, way, url.host);
-      if (described.origin !== 'proxy' || options.fallback === undefined) throw described;
+      const direct = options.fallback?.[kind];
+      if (described.origin !== 'proxy' || direct === undefined) throw described;
       try {
-        return await options.fallback.dispatcher.request(parts);
-      } catch (direct) {
+        return await direct.dispatcher.request(parts);
+      } catch (second) {
         signal.throwIfAborted();
-        throw describeConnectionError(direct, options.fallback, url.host);
+        throw describeConnectionError(second, direct, url.host);
       }
     }
   }
 
-  async function askToken(url: URL, authorization: string | undefined, signal: AbortSignal): Promise<{ status: number; body: string }> {
+  async function askToken(url: URL, authorization: string | undefined, signal: AbortSignal): Promise<TokenAnswer> {
     const headers = { accept: 'application/json', 'user-agent': USER_AGENT, ...(authorization === undefined ? {} : { authorization }) };
     const response = await send(url, { method: 'GET', headers }, signal);
     const chunks: Uint8Array[] = [];
@@ -96,7 +114,7 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
       if (size > MAX_TOKEN_SIZE) throw new OciError('UNAVAILABLE', `${url.host} sends a token without end`, { origin: 'upstream' });
       chunks.push(chunk);
     }
-    return { status: response.statusCode, body: Buffer.concat(chunks).toString() };
+    return { status: response.statusCode, body: Buffer.concat(chunks).toString(), retryAfter: parseRetryAfter(response.headers) };
   }
 
   /** Follows redirects; the Authorization stays with the endpoint's own origin. */
@@ -136,16 +154,18 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
       const end = () => own.abort(signal.reason);
       const late = () => own.abort(new OciError('UNAVAILABLE', `${base.host} does not answer in time`, { origin: 'upstream' }));
       signal.throwIfAborted();
-      deadline.throwIfAborted();
+      if (deadline.aborted) late();
+      own.signal.throwIfAborted();
       signal.addEventListener('abort', end, { once: true });
       deadline.addEventListener('abort', late, { once: true });
       const done = () => signal.removeEventListener('abort', end);
       try {
-        let response = await follow(ask, authorizer.current(ask.repository), own.signal);
+        const used = authorizer.current(ask.repository);
+        let response = await follow(ask, used, own.signal);
         if (response.statusCode === 401) {
           const challenges = [response.headers['www-authenticate'] ?? []].flat();
           discard(response);
-          const authorization = await authorizer.answer(ask.repository, challenges, own.signal);
+          const authorization = await authorizer.answer(ask.repository, { used, challenges }, own.signal);
           if (authorization === undefined)
             throw new OciError(
               'UNAUTHORIZED',
@@ -207,6 +227,12 @@ function watch(response: Dispatcher.ResponseData, { own, done, idle, host }: Wat
     },
   };
   return createBody(source, own.signal);
+}
+
+/** Of a Retry-After header, in seconds; a date is nobody's practice. */
+export function parseRetryAfter(headers: Reply['headers']): number | undefined {
+  const after = Number.parseInt(String(headers['retry-after'] ?? ''), 10);
+  return after >= 0 ? after : undefined;
 }
 
 /** Gives a connection back when what is left of the body is small, and cuts it otherwise. */

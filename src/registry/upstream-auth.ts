@@ -1,4 +1,6 @@
 import { OciError } from '../oci/error.ts';
+import { createFlights } from './flights.ts';
+import { createLru } from './lru.ts';
 
 /** Who to be for repositories that start with `repositories`. The getters are asked each time: files may rotate. */
 export interface Credentials {
@@ -13,7 +15,13 @@ export interface Challenge {
 
 /** Asks a token endpoint. `authorization` goes with it when it is given.
  *  @throws OciError as a connection fails */
-export type AskToken = (url: URL, authorization: string | undefined, signal: AbortSignal) => Promise<{ status: number; body: string }>;
+export type AskToken = (url: URL, authorization: string | undefined, signal: AbortSignal) => Promise<TokenAnswer>;
+export interface TokenAnswer {
+  status: number;
+  body: string;
+  /** Seconds. */
+  retryAfter: number | undefined;
+}
 
 export interface AuthOptions {
   /** The upstream's own URL. */
@@ -27,9 +35,13 @@ export interface AuthOptions {
 export interface Authorizer {
   /** The Authorization for a request that reads `repository`, as far as it is known already. */
   current(repository: string): string | undefined;
-  /** Answers a 401: the Authorization to try again with; undefined: there is none to be had.
+  /** Answers the 401 that a request with `used` has got: the Authorization to try again with; undefined: there is none to be had.
    *  @throws OciError UNAVAILABLE (the realm does not answer), DENIED (the realm is where no secret may go) */
-  answer(repository: string, challenges: readonly string[], signal: AbortSignal): Promise<string | undefined>;
+  answer(
+    repository: string,
+    refused: { used: string | undefined; challenges: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<string | undefined>;
 }
 
 const CHALLENGE = /([A-Za-z][A-Za-z0-9-]*)\s+((?:[A-Za-z_-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s,"]+)\s*,?\s*)*)/g;
@@ -38,6 +50,11 @@ const PARAMETER = /([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))/g;
 const DEFAULT_LIFE = 60;
 /** Tokens are renewed this long before they end, in ms. */
 const MARGIN = 10_000;
+/** How long a password goes with requests unasked, in ms; a file that has changed is read again then, or at the next 401. */
+const BASIC_LIFE = 60_000;
+/** Repositories whose tokens are kept: clients may name as many as they like, and some upstreams have a token for each. */
+const IN_MEMORY = 2000;
+const TOKEN_LIMIT = 20_000;
 
 /** Reads WWW-Authenticate headers (RFC 9110 §11.6.1). */
 export function parseChallenges(headers: readonly string[]): Challenge[] {
@@ -57,8 +74,8 @@ export function parseChallenges(headers: readonly string[]): Challenge[] {
 /** Tokens and passwords for one upstream, each sent to whom it is meant for only (DESIGN promise 12). */
 export function createAuthorizer(options: AuthOptions): Authorizer {
   const own = new URL(options.url);
-  const tokens = new Map<string, { authorization: string; until: number }>();
-  const fetching = new Map<string, Promise<string | undefined>>();
+  const known = createLru<{ authorization: string; until: number }>(IN_MEMORY);
+  const share = createFlights<string | undefined>(TOKEN_LIMIT);
   const longestFirst = [...options.credentials].sort((a, b) => b.repositories.length - a.repositories.length);
 
   async function basic(repository: string): Promise<string | undefined> {
@@ -80,44 +97,41 @@ export function createAuthorizer(options: AuthOptions): Authorizer {
     const url = new URL(realm);
     if (service !== undefined) url.searchParams.set('service', service);
     url.searchParams.set('scope', `repository:${repository}:pull`);
-    const { status, body } = await options.ask(url, maySee(url) ? await basic(repository) : undefined, signal);
+    const { status, body, retryAfter } = await options.ask(url, maySee(url) ? await basic(repository) : undefined, signal);
     if (status === 401 || status === 403) return undefined;
-    if (status === 429) throw new OciError('TOOMANYREQUESTS', `${url.host} gives no more tokens for now`, { origin: 'upstream' });
+    if (status === 429) {
+      const after = retryAfter === undefined ? {} : { retryAfter };
+      throw new OciError('TOOMANYREQUESTS', `${url.host} gives no more tokens for now`, { origin: 'upstream', ...after });
+    }
     const { token, life } = parseToken(status === 200 ? body : '');
     if (token === undefined) throw new OciError('UNAVAILABLE', `${url.host} answered ${status} instead of a token`, { origin: 'upstream' });
     const authorization = `Bearer ${token}`;
-    tokens.set(repository, { authorization, until: Date.now() + life * 1000 - Math.min(MARGIN, (life * 1000) / 2) });
+    known.set(repository, { authorization, until: Date.now() + life * 1000 - Math.min(MARGIN, (life * 1000) / 2) });
     return authorization;
   }
 
-  return {
-    current(repository) {
-      const token = tokens.get(repository);
-      if (token === undefined) return undefined;
-      if (token.until > Date.now()) return token.authorization;
-      tokens.delete(repository);
-      return undefined;
-    },
+  function current(repository: string): string | undefined {
+    const found = known.get(repository);
+    if (found === undefined) return undefined;
+    if (found.until > Date.now()) return found.authorization;
+    known.delete(repository);
+    return undefined;
+  }
 
-    async answer(repository, headers, signal) {
-      tokens.delete(repository);
+  return {
+    current,
+
+    async answer(repository, { used, challenges: headers }, signal) {
+      const meanwhile = current(repository);
+      if (meanwhile !== undefined && meanwhile !== used) return meanwhile; // another request has asked already
+      known.delete(repository);
       const challenges = parseChallenges(headers);
       const challenge = challenges.find(({ scheme }) => scheme === 'bearer');
-      if (challenge === undefined) {
-        return challenges.some(({ scheme }) => scheme === 'basic') ? basic(repository) : undefined;
-      }
-      let flight = fetching.get(repository);
-      if (flight === undefined) {
-        flight = bearer(repository, challenge, signal).finally(() => fetching.delete(repository));
-        fetching.set(repository, flight);
-      }
-      try {
-        return await flight;
-      } catch (error) {
-        // Whoever began it has left, and took it along.
-        if (!signal.aborted && !(error instanceof OciError)) return bearer(repository, challenge, signal);
-        throw error;
-      }
+      if (challenge !== undefined) return share(repository, signal, (signal) => bearer(repository, challenge, signal));
+      if (!challenges.some(({ scheme }) => scheme === 'basic')) return undefined;
+      const authorization = await basic(repository);
+      if (authorization !== undefined) known.set(repository, { authorization, until: Date.now() + BASIC_LIFE });
+      return authorization;
     },
   };
 }

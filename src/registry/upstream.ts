@@ -7,21 +7,17 @@ import { isTag, type Reference, type Repository, type Tag } from '../oci/referen
 import type { Context, Manifest, Registry } from '../oci/registry.ts';
 import { createBody, type BodySource } from '../store/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import type { Way } from './dispatcher.ts';
-import { createEndpoint, type Ask, type Endpoint, type Reply } from './endpoint.ts';
+import { createEndpoint, parseRetryAfter, type Ask, type Endpoint, type Reply, type Ways } from './endpoint.ts';
 import type { Credentials } from './upstream-auth.ts';
 
-export interface UpstreamOptions {
+export interface UpstreamOptions extends Ways {
   /** As the configuration names it. */
   name: string;
   url: string;
-  way: Way;
-  /** For hosts that the upstream redirects to. */
-  outside: Way;
   /** Used when a proxy fails; absent: that fails the request. */
-  fallback?: Way | undefined;
+  fallback?: Ways | undefined;
   /** Asked in this order before `url`, without credentials. */
-  mirrors: readonly { url: string; way: Way }[];
+  mirrors: readonly ({ url: string } & Ways)[];
   credentials: readonly Credentials[];
   authHosts: readonly string[];
   metrics: Pick<RegistryMetrics, 'observeUpstream' | 'rateLimit' | 'received'>;
@@ -49,10 +45,9 @@ const MAX_LIST_SIZE = 32 * 1024 * 1024;
 export function upstream(options: UpstreamOptions): Registry {
   const { name, metrics } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
-  const shared = { outside: options.outside, idleTimeout: limits.idle };
-  const origin = createEndpoint({ ...options, ...shared });
-  const mirrors = options.mirrors.map(({ url, way }) => ({
-    endpoint: createEndpoint({ ...shared, url, way, credentials: [], authHosts: [] }),
+  const origin = createEndpoint({ ...options, idleTimeout: limits.idle });
+  const mirrors = options.mirrors.map((mirror) => ({
+    endpoint: createEndpoint({ ...mirror, credentials: [], authHosts: [], idleTimeout: limits.idle }),
     deadUntil: 0,
   }));
 
@@ -60,10 +55,14 @@ export function upstream(options: UpstreamOptions): Registry {
   async function anywhere<T>(context: Context, work: (endpoint: Endpoint, limits: AskLimits) => Promise<T>): Promise<T> {
     const { signal } = context;
     const started = Date.now();
-    for (const mirror of mirrors) {
+    for (const mirror of context.mirrors === false ? [] : mirrors) {
       if (mirror.deadUntil > Date.now()) continue;
+      const asking = { signal, deadline: AbortSignal.timeout(Math.floor(limits.headers / (mirrors.length + 2))) };
       try {
-        return await work(mirror.endpoint, { signal, deadline: AbortSignal.timeout(limits.headers / (mirrors.length + 2)) });
+        return await work(mirror.endpoint, asking).catch((error: unknown) => {
+          if (!wasHungUp(error)) throw error;
+          return work(mirror.endpoint, asking);
+        });
       } catch (error) {
         signal.throwIfAborted();
         if (isOciError(error, 'RANGE_INVALID')) throw error;
@@ -155,9 +154,8 @@ export function upstream(options: UpstreamOptions): Registry {
     const digest = reply.headers['docker-content-digest'];
     const size = Number(reply.headers['content-length'] ?? Number.NaN);
     const mediaType = mediaTypeOf(reply);
-    const complete =
-      reply.status === 200 && typeof digest === 'string' && isDigest(digest) && size > 0 && MANIFEST_MEDIA_TYPES.includes(mediaType);
-    if (complete) return { mediaType, digest, size };
+    const told = reply.status === 200 && typeof digest === 'string' && isDigest(digest) && (digest === reference || isTag(reference));
+    if (told && size > 0 && MANIFEST_MEDIA_TYPES.includes(mediaType)) return { mediaType, digest, size };
     return (await getManifest(endpoint, repository, reference, asking)).descriptor;
   }
 
@@ -259,7 +257,7 @@ export function upstream(options: UpstreamOptions): Registry {
     try {
       return (await getManifest(endpoint, repository, digest.replace(':', '-') as Tag, asking)).bytes;
     } catch (error) {
-      if (isAbsent(error)) return EMPTY_INDEX;
+      if (isAbsent(error) && endpoint === origin) return EMPTY_INDEX; // a mirror may just not have them
       throw error;
     }
   }
@@ -331,8 +329,8 @@ function requireManifestType(mediaType: string, host: string): void {
 
 function refusal(host: string, { status, headers }: Reply, { repository, absent }: { repository: string; absent: OciErrorCode }): OciError {
   const origin = 'upstream';
-  const after = Number.parseInt(String(headers['retry-after'] ?? ''), 10);
-  const retryAfter = Number.isInteger(after) && after >= 0 ? { retryAfter: after } : {};
+  const after = parseRetryAfter(headers);
+  const retryAfter = after === undefined ? {} : { retryAfter: after };
   switch (status) {
     case 401:
       return new OciError('UNAUTHORIZED', `${host} refuses the login for ${repository}: check its credentials`, { origin });
@@ -355,6 +353,12 @@ function refusal(host: string, { status, headers }: Reply, { repository, absent 
     default:
       return new OciError('UNAVAILABLE', `${host} answers ${status}`, { origin, ...retryAfter });
   }
+}
+
+/** The other end closed the connection instead of answering: as it does with one that was idle for too long. */
+function wasHungUp(error: unknown): boolean {
+  const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+  return isOciError(error, 'UNAVAILABLE') && ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'].includes(code ?? '');
 }
 
 function outcomeOf(error: unknown): 'absent' | 'refused' | 'limited' | 'failed' | 'proxy' {
