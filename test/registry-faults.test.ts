@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { makeImage, randomBytes, sha256 } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
+import { read } from './support/reading.ts';
 import { startScriptedUpstream, type Behaviour, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 
@@ -29,36 +29,6 @@ async function start(upstream: ScriptedUpstream, extra: { upstream?: Record<stri
   };
 }
 
-interface Got {
-  status: number;
-  digest: string;
-  size: number;
-  firstByte: number;
-  seconds: number;
-}
-
-/** Reads a blob, at `rate` bytes a second at most; rejects when it is cut. */
-async function get(url: string, options: { range?: string; rate?: number; stopAfter?: number } = {}): Promise<Got> {
-  const started = performance.now();
-  const since = () => (performance.now() - started) / 1000;
-  const stop = new AbortController();
-  const response = await fetch(url, { headers: options.range === undefined ? {} : { range: options.range }, signal: stop.signal });
-  const hash = createHash('sha256');
-  let size = 0;
-  let firstByte = 0;
-  for await (const chunk of response.body ?? []) {
-    firstByte ||= since();
-    hash.update(chunk as Uint8Array);
-    size += (chunk as Uint8Array).length;
-    if (options.stopAfter !== undefined && size >= options.stopAfter) {
-      stop.abort();
-      break;
-    }
-    if (options.rate !== undefined) await delay(Math.max(0, (size / options.rate - since()) * 1000));
-  }
-  return { status: response.status, digest: `sha256:${hash.digest('hex')}`, size, firstByte, seconds: since() };
-}
-
 async function storedBlobs(directory: string): Promise<string[]> {
   const files = await readdir(join(directory, 'v1'), { recursive: true, withFileTypes: true }).catch(() => []);
   return files.filter((file) => file.isFile() && file.parentPath.includes('/blobs/')).map((file) => file.name);
@@ -71,11 +41,11 @@ test('24 clients on one cold blob cause one download, whatever one of them does'
   upstream.behave = ({ path }) => (path.includes('/blobs/') ? { latency: 30, rate: 24 * MiB } : {});
   await using own = await start(upstream);
   const url = `${own.url}/v2/hub/a/b/blobs/${digest}`;
-  const early = Array.from({ length: 22 }, () => get(url));
-  const slow = get(url, { rate: 8 * MiB });
-  const leaving = get(url, { stopAfter: MiB }).catch(() => undefined);
+  const early = Array.from({ length: 22 }, () => read(url));
+  const slow = read(url, { rate: 8 * MiB });
+  const leaving = read(url, { stopAfter: MiB }).catch(() => undefined);
   await delay(700);
-  const late = await get(url);
+  const late = await read(url);
   const all = [...(await Promise.all(early)), late];
   for (const got of all) assert.equal(got.digest, digest);
   assert.ok(Math.max(...all.map(({ firstByte }) => firstByte)) < 2, 'first bytes come at once');
@@ -89,7 +59,7 @@ test('a client that leaves does not stop the fill', async () => {
   const digest = upstream.addBlob(randomBytes('left', 8 * MiB));
   upstream.behave = () => ({ rate: 8 * MiB });
   await using own = await start(upstream);
-  await get(`${own.url}/v2/hub/a/b/blobs/${digest}`, { stopAfter: MiB }).catch(() => undefined);
+  await read(`${own.url}/v2/hub/a/b/blobs/${digest}`, { stopAfter: MiB }).catch(() => undefined);
   for (let tries = 0; tries < 100 && (await storedBlobs(own.directory)).length === 0; tries++) await delay(100);
   assert.deepEqual(await storedBlobs(own.directory), [digest.slice(7)]);
 });
@@ -105,7 +75,7 @@ test('a line that is cut three times and silent once still gives the whole blob'
     return answers === 4 ? { silentAfter: 2 * MiB } : {};
   };
   await using own = await start(upstream, { upstream: { connections: 1 } });
-  const got = await get(`${own.url}/v2/hub/a/b/blobs/${digest}`);
+  const got = await read(`${own.url}/v2/hub/a/b/blobs/${digest}`);
   assert.equal(got.digest, digest);
   assert.ok(upstream.blobBytes() <= 1.1 * bytes.length, `${upstream.blobBytes() / bytes.length} copies`);
 });
@@ -119,7 +89,7 @@ for (const connections of [1, 4]) {
     await using own = await start(upstream, { upstream: { connections } });
     const url = `${own.url}/v2/hub/a/b/blobs/${digest}`;
     const starts = [0, 8, 16, 24].map((start) => start * MiB);
-    const parts = await Promise.all(starts.map((start) => get(url, { range: `bytes=${start}-` })));
+    const parts = await Promise.all(starts.map((start) => read(url, { range: `bytes=${start}-` })));
     parts.forEach((part, index) => {
       assert.equal(part.status, 206);
       assert.equal(part.digest, sha256(bytes.subarray(starts[index])));
@@ -135,7 +105,7 @@ test('several connections share a blob whose upstream throttles each of them', a
   upstream.behave = () => ({ rate: 8 * MiB });
   await using own = await start(upstream);
   const direct = 48 / 8;
-  const got = await get(`${own.url}/v2/hub/a/b/blobs/${digest}`);
+  const got = await read(`${own.url}/v2/hub/a/b/blobs/${digest}`);
   assert.equal(got.digest, digest);
   assert.ok(got.seconds < 0.6 * direct, `${got.seconds} s instead of ${direct}`);
   assert.ok(upstream.blobBytes() <= 1.1 * bytes.length, `${upstream.blobBytes() / bytes.length} copies`);
@@ -152,12 +122,12 @@ for (const size of [10_000, 4 * MiB]) {
     await using own = await start(upstream);
     const url = `${own.url}/v2/hub/a/b/blobs/${digest}`;
     for (const range of [undefined, `bytes=${Math.floor(size / 2)}-`, 'bytes=-100']) {
-      const got = await get(url, range === undefined ? {} : { range }).catch(() => undefined);
+      const got = await read(url, range === undefined ? {} : { range }).catch(() => undefined);
       assert.ok(got === undefined || got.status >= 500, `${range}: ${got?.status}`);
     }
     assert.deepEqual(await storedBlobs(own.directory), []);
     upstream.behave = () => ({});
-    assert.equal((await get(url)).digest, digest);
+    assert.equal((await read(url)).digest, digest);
   });
 }
 
@@ -226,7 +196,7 @@ test("a private repository's blob is asked for upstream under any other name, al
   const digest = upstream.addBlob(randomBytes('private', 8 * MiB));
   upstream.behave = ({ path }) => (path.includes('/private/') ? { rate: 4 * MiB } : { status: 404 });
   await using own = await start(upstream);
-  const running = get(`${own.url}/v2/hub/private/app/blobs/${digest}`);
+  const running = read(`${own.url}/v2/hub/private/app/blobs/${digest}`);
   await delay(300);
   assert.equal((await fetch(`${own.url}/v2/hub/public/app/blobs/${digest}`)).status, 404, 'while its fill runs');
   assert.equal((await running).digest, digest);
@@ -237,7 +207,7 @@ test("a private repository's blob is asked for upstream under any other name, al
   }
   upstream.behave = () => ({});
   assert.equal(
-    (await get(`${own.url}/v2/hub/public/app/blobs/${digest}`)).digest,
+    (await read(`${own.url}/v2/hub/public/app/blobs/${digest}`)).digest,
     digest,
     'when upstream says yes, what is known is served',
   );
@@ -251,8 +221,8 @@ test('a blob without a length, and one whose upstream ignores ranges, come whole
   const other = upstream.addBlob(bytes.subarray(1));
   await using own = await start(upstream);
   upstream.behave = () => ({ chunked: true });
-  assert.equal((await get(`${own.url}/v2/hub/a/b/blobs/${digest}`)).digest, digest);
+  assert.equal((await read(`${own.url}/v2/hub/a/b/blobs/${digest}`)).digest, digest);
   upstream.behave = () => ({ ignoreRange: true });
-  const got = await get(`${own.url}/v2/hub/a/b/blobs/${other}`, { range: 'bytes=1000000-' });
+  const got = await read(`${own.url}/v2/hub/a/b/blobs/${other}`, { range: 'bytes=1000000-' });
   assert.equal(got.digest, sha256(bytes.subarray(1_000_001)));
 });

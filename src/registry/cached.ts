@@ -40,6 +40,9 @@ export interface CachePolicy extends TagPolicy {
 /** Bytes of manifests that stay in memory. */
 const MANIFESTS_IN_MEMORY = 32 * 2 ** 20;
 const FLIGHT_LIMIT = 25_000;
+const DISTRUSTED = 1000;
+/** Of questions that go on when those who asked have left; FLIGHT_LIMIT ends them. */
+const UNHURRIED = new AbortController().signal;
 
 export function createManifestMemory(): Lru<Uint8Array> {
   return createLru<Uint8Array>(MANIFESTS_IN_MEMORY, (bytes) => bytes.length);
@@ -51,6 +54,8 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
   const { fills, members, records, manifests, log } = cache;
   const tags = createTags(records, policy, log);
   const share = createFlights<Descriptor>(FLIGHT_LIMIT);
+  /** Blobs that came with wrong bytes: the next attempt asks no mirror. */
+  const distrusted = createLru<boolean>(DISTRUSTED);
   const full = (repository: Repository): Repository => joinRepository(policy.name, repository);
 
   /** Bytes of a manifest from wherever they are nearest, by their digest. */
@@ -106,11 +111,15 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
     });
   }
 
+  /** Fetches a manifest that is nowhere here. */
+  async function bring(repository: Repository, digest: Digest): Promise<void> {
+    if ((await kept(digest, UNHURRIED)) === undefined) await fetch(repository, digest, UNHURRIED);
+  }
+
   /** Asks upstream what a tag means: by GET when the manifest is wanted and nothing is known, else by HEAD. */
   async function ask(repository: Repository, tag: Tag, method: 'GET' | 'HEAD'): Promise<Digest> {
-    const signal = AbortSignal.timeout(FLIGHT_LIMIT);
-    if (method === 'GET') return (await fetch(repository, tag, signal)).digest;
-    const descriptor = await inner.resolve(repository, tag, { signal });
+    if (method === 'GET') return (await fetch(repository, tag, UNHURRIED)).digest;
+    const descriptor = await inner.resolve(repository, tag, { signal: AbortSignal.timeout(FLIGHT_LIMIT) });
     members.add(full(repository), descriptor);
     return descriptor.digest;
   }
@@ -121,9 +130,12 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
     const { digest, stale } = await tags.resolve(
       full(repository),
       reference,
-      (known) => {
-        asked = !known;
-        return ask(repository, reference, known ? 'HEAD' : context.method);
+      {
+        ask(known) {
+          asked = !known;
+          return ask(repository, reference, known ? 'HEAD' : context.method);
+        },
+        bring: (digest) => bring(repository, digest),
       },
       context.signal,
     );
@@ -164,7 +176,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
       if (known !== undefined && bytes !== undefined) {
         cache.metrics.read(policy.name, 'manifest', outcome);
         cache.used(full(repository), digest);
-        return { descriptor: known, bytes, stale };
+        return { descriptor: { ...known, size: bytes.length }, bytes, stale };
       }
       cache.metrics.read(policy.name, 'manifest', 'miss');
       const descriptor = await fetch(repository, digest, context.signal);
@@ -184,19 +196,24 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
       return descriptor;
     },
 
-    async blob(repository, digest, context) {
-      const { range, signal } = context;
+    async blob(repository, digest, { range, signal, ...rest }) {
+      const name = full(repository);
+      const member = (size: number) => members.add(name, { digest, mediaType: BLOB_MEDIA_TYPE, size });
       const { blob, outcome } = await fills.open(digest, {
         signal,
         ...(range === undefined ? {} : { range }),
         connections: policy.connections,
         upstream: policy.name,
-        proof: () => blobProof(repository, digest, context),
-        source: async (range, signal) => {
-          const source = await inner.blob(repository, digest, { ...context, signal, ...(range === undefined ? {} : { range }) });
-          if (source.size !== undefined) members.add(full(repository), { digest, mediaType: BLOB_MEDIA_TYPE, size: source.size });
+        repository: name,
+        proof: () => blobProof(repository, digest, { ...rest, signal }),
+        async source(range, signal) {
+          const own = distrusted.get(digest) === true ? { mirrors: false } : {};
+          const source = await inner.blob(repository, digest, { ...rest, ...own, signal, ...(range === undefined ? {} : { range }) });
+          if (source.size !== undefined) member(source.size);
           return source;
         },
+        fetched: member,
+        corrupt: () => distrusted.set(digest, true),
       });
       cache.metrics.read(policy.name, 'blob', outcome === 'miss' ? 'miss' : 'hit');
       return blob;

@@ -20,6 +20,8 @@ const FOLLOW_SIZE = 256 * 1024;
 const GATHER = 20;
 /** Failed attempts in a row, none of which brought a byte, after which a fill gives up. */
 const MAX_FAILURES = 6;
+/** What of an upstream's Retry-After is heeded while readers wait, in seconds. */
+const MAX_RETRY_AFTER = 10;
 
 export interface FillOptions {
   digest: Digest;
@@ -38,6 +40,8 @@ export interface FillOptions {
   keep(size: number): Promise<void>;
   /** The bytes are whole and wrong. */
   corrupt(): void;
+  /** The spool takes no more; readers go on without it. */
+  spoolFailed(error: unknown): void;
   /** Where a reader waits that starts the fill: the first request begins there. */
   start: number;
 }
@@ -67,7 +71,8 @@ interface Worker {
 }
 
 /** One blob's way into a spool file, over one connection or several, hashed as its contiguous prefix grows, and followed by any
- *  number of readers (DESIGN promises 1 to 6). It outlives them: only `abort` and failures end it early. */
+ *  number of readers (DESIGN promises 1 to 6). It outlives them: only `abort` and failures end it early, and, while nobody knows how
+ *  large the blob is, that its last reader leaves: such a body may never end. */
 export function startFill(options: FillOptions): Fill {
   const { digest, spool } = options;
   const stop = new AbortController();
@@ -125,7 +130,8 @@ export function startFill(options: FillOptions): Fill {
         if (stop.signal.aborted || headersAt === 0 || isAbsent(error) || isOciError(error, 'SIZE_INVALID')) throw error;
         failures = worker.position > before ? 1 : failures + 1;
         if (failures > MAX_FAILURES) throw error;
-        await delay(Math.random() * Math.min(100 * 2 ** failures, 5000), undefined, { signal: stop.signal });
+        const asked = isOciError(error) ? 1000 * Math.min(error.retryAfter ?? 0, MAX_RETRY_AFTER) : 0;
+        await delay(Math.max(asked, Math.random() * Math.min(100 * 2 ** failures, 5000)), undefined, { signal: stop.signal });
       }
     }
   }
@@ -186,7 +192,8 @@ export function startFill(options: FillOptions): Fill {
         done += (await spool.write(chunk, done, chunk.length - done, from + done)).bytesWritten;
       }
     } catch (error) {
-      if (!isFull(error)) throw error;
+      // Full, or broken: upstream is not, so nobody has to fail.
+      if (!overflow) options.spoolFailed(error);
       overflow = true;
       progress();
       return;
@@ -418,6 +425,8 @@ export function startFill(options: FillOptions): Fill {
     readers++;
     return attended(follow(from, to, signal), signal, () => {
       readers--;
+      if (readers === 0 && size === undefined)
+        fail(new OciError('UNAVAILABLE', `nobody waits for ${digest}, and upstream does not say where it ends`));
       closeWhenIdle();
     });
   }
@@ -439,13 +448,11 @@ export function startFill(options: FillOptions): Fill {
         await settled(wake.promise, signal);
       }
       if (failure !== undefined) throw failure.error;
-      if (closed) return undefined;
+      if (closed && !overflow) return undefined;
       const asked = range === undefined || size === undefined ? undefined : resolveRange(range, size);
-      return { digest, size, range: asked, body: attend(asked?.start ?? 0, asked === undefined ? size : asked.end + 1, signal) };
+      const from = asked?.start ?? 0;
+      const to = asked === undefined ? size : asked.end + 1;
+      return { digest, size, range: asked, body: closed ? past(from, to, signal) : attend(from, to, signal) };
     },
   };
-}
-
-function isFull(error: unknown): boolean {
-  return ['ENOSPC', 'EDQUOT'].includes((error as NodeJS.ErrnoException).code ?? '');
 }

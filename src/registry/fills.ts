@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readdir, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
 import { resolveRange, type RangeRequest } from '../oci/range.ts';
+import type { Repository } from '../oci/reference.ts';
 import type { Blob } from '../oci/registry.ts';
 import { blobKey } from '../store/keys.ts';
 import { fileSource, type Store } from '../store/store.ts';
@@ -47,8 +48,14 @@ export interface OpenOptions {
   connections: number;
   /** Its name, for the metrics. */
   upstream: string;
+  /** Under which it is asked for, with the upstream's name in front. */
+  repository: Repository;
   /** Rejects unless the asking repository may have what others have fetched; asked before any of it is served. */
   proof(): Promise<void>;
+  /** What `source` gave was whole and right, and has so many bytes. */
+  fetched(size: number): void;
+  /** What `source` gave was whole and wrong. */
+  corrupt(): void;
 }
 
 /** `hit`: served from what was here; `shared`: from a fill that others had started; `miss`: fetched for this reader. */
@@ -60,12 +67,19 @@ export interface Fills {
   close(signal: AbortSignal): Promise<void>;
 }
 
-const WAIT_LIMIT = 20_000;
+/** How long a reader waits for a fill of its own to begin, in ms: short enough that upstream's headers still come in time. */
+const WAIT_LIMIT = 8000;
+
+/** A fill that was begun, and under which name. */
+interface Begun {
+  fill: Promise<Fill>;
+  repository: Repository;
+}
 
 /** One fill a digest, whoever asks (DESIGN promise 2). */
 export async function createFills(options: FillsOptions): Promise<Fills> {
   const { local, remote, log, spoolDirectory } = options;
-  const running = new Map<Digest, Promise<Fill>>();
+  const running = new Map<Digest, Begun>();
   const slots = createSlots(options.maxFills ?? 256);
   let helpers = options.maxHelpers ?? 64;
   // What a process that was killed left behind: nothing of it is whole.
@@ -108,21 +122,26 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     const release = await slots(AbortSignal.timeout(WAIT_LIMIT));
     const room = options.reserve();
     const path = join(spoolDirectory, `${randomBytes(12).toString('hex')}.spool`);
-    const source = createSource(digest, stored, open.source);
+    const source = createSource(digest, stored, open);
     let kept = false;
     let fill: Fill;
     try {
+      const { spool, usable } = await openSpool(path);
       fill = startFill({
         digest,
         source: (range, signal) => source.open(range, signal),
-        spool: await openSpool(path, room),
+        spool,
         connections: open.connections,
         maxSize: options.maxBlobSize ?? 128 * 2 ** 30,
         takeConnection,
-        reserve: (total) => room.grow(total),
+        reserve: (total) => usable && room.grow(total),
         start: open.range !== undefined && 'start' in open.range ? open.range.start : 0,
+        spoolFailed(error) {
+          log.error({ error, digest }, 'the spool takes no more: a blob is passed on without being kept');
+        },
         corrupt: () => source.corrupt(),
         async keep(size) {
+          open.fetched(size);
           kept = await keep({ digest, path, size, origin: source.origin() });
         },
       });
@@ -134,7 +153,6 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     }
     options.metrics.fillStarted(open.upstream);
     void fill.ended.then(async () => {
-      running.delete(digest);
       options.metrics.fillEnded(open.upstream, fill.overflowed() ? 'uncached' : kept ? 'stored' : 'failed');
       release();
       room.release();
@@ -143,20 +161,19 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     return fill;
   }
 
-  async function openSpool(path: string, room: Reservation) {
+  /** Where no file can be made, one that takes nothing stands in: readers then go on from the source. */
+  async function openSpool(path: string): Promise<{ spool: FileHandle; usable: boolean }> {
     try {
-      return await open(path, 'wx+', 0o600);
+      await mkdir(spoolDirectory, { recursive: true });
+      return { spool: await open(path, 'wx+', 0o600), usable: true };
     } catch (error) {
-      room.release();
-      throw new OciError('UNAVAILABLE', 'the spool directory takes no file: is its volume full or read-only?', {
-        cause: error,
-        origin: 'storage',
-      });
+      log.error({ error, directory: spoolDirectory }, 'the spool directory takes no file: blobs are passed on without being kept');
+      return { spool: await open('/dev/null', 'r+'), usable: false };
     }
   }
 
   /** The store when it has the blob, and upstream when it has not, or fails in the middle. */
-  function createSource(digest: Digest, stored: boolean, upstream: FillSource) {
+  function createSource(digest: Digest, stored: boolean, asked: OpenOptions) {
     let usable = stored;
     let fromUpstream = !stored;
     async function* watched(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
@@ -174,9 +191,9 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
           try {
             const key = blobKey(digest);
             const found = range === undefined ? undefined : await remote.stat(key, { signal });
-            const asked = range === undefined || found === undefined ? undefined : resolveRange(range, found.size);
-            const content = await remote.read(key, { signal, ...(asked === undefined ? {} : { range: asked }) });
-            if (content !== undefined) return { digest, size: found?.size ?? content.size, range: asked, body: watched(content.body) };
+            const part = range === undefined || found === undefined ? undefined : resolveRange(range, found.size);
+            const content = await remote.read(key, { signal, ...(part === undefined ? {} : { range: part }) });
+            if (content !== undefined) return { digest, size: found?.size ?? content.size, range: part, body: watched(content.body) };
           } catch (error) {
             signal.throwIfAborted();
             log.warn({ error, digest }, 'storage cannot give a blob; it comes from upstream');
@@ -184,10 +201,11 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
           usable = false;
         }
         fromUpstream = true;
-        return upstream(range, signal);
+        return asked.source(range, signal);
       },
       corrupt() {
         log.error({ digest, origin: stored ? 'storage' : 'upstream' }, 'a blob came with wrong bytes; nothing of it was kept');
+        if (fromUpstream) asked.corrupt();
         if (stored) {
           remote?.remove(blobKey(digest), { signal: AbortSignal.timeout(10_000) }).catch((error: unknown) => {
             log.warn({ error, digest }, 'a corrupt blob cannot be removed from storage');
@@ -209,56 +227,60 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     }
   }
 
-  /** @returns undefined: what it joined ended before it could begin */
-  async function joinFill(digest: Digest, fill: Fill, options: OpenOptions): Promise<Blob | undefined> {
-    if (fill.overflowed()) return undefined;
+  /** @returns undefined: it takes no more readers, or failed as it was begun, for a reason that is its beginner's own */
+  async function joinFill({ fill: promise, repository }: Begun, open: OpenOptions): Promise<Blob | undefined> {
+    await open.proof();
+    let fill: Fill | undefined;
     try {
-      return await fill.open(options.range, options.signal);
+      fill = await settled(promise, open.signal);
+      return fill.overflowed() ? undefined : await fill.open(open.range, open.signal);
     } catch (error) {
-      options.signal.throwIfAborted();
-      if (isOciError(error, 'RANGE_INVALID')) throw error;
-      // It was started under another name, whose failures are its own.
-      log.debug({ error, digest }, 'a shared fill failed before it gave a byte');
+      open.signal.throwIfAborted();
+      // Without a size, the range that upstream refused was the beginner's.
+      const own = isOciError(error, 'RANGE_INVALID') ? fill?.size() !== undefined : repository === open.repository;
+      if (own) throw error;
+      log.debug({ error, repository }, 'a shared fill failed before it gave a byte');
       return undefined;
     }
   }
 
+  function start(digest: Digest, stored: boolean, open: OpenOptions): Promise<Fill> {
+    const begun: Begun = { fill: begin(digest, stored, open), repository: open.repository };
+    const forget = () => void (running.get(digest) === begun && running.delete(digest));
+    begun.fill.then((fill) => fill.ended).then(forget, forget);
+    running.set(digest, begun);
+    return begun.fill;
+  }
+
   return {
     async open(digest, open) {
-      const existing = running.get(digest);
-      if (existing !== undefined) {
-        await open.proof();
-        const fill = await settled(existing, open.signal).catch(() => undefined); // begun by another reader, told there
-        const blob = fill === undefined ? undefined : await joinFill(digest, fill, open);
-        if (blob !== undefined) return { blob, outcome: 'shared' };
+      for (let joined: Begun | undefined; ;) {
+        const existing = running.get(digest);
+        if (existing !== undefined && existing !== joined) {
+          const blob = await joinFill(existing, open);
+          if (blob !== undefined) return { blob, outcome: 'shared' };
+          joined = existing;
+        }
+        const stat = await local.stat(blobKey(digest), { signal: open.signal }).catch(() => undefined); // read by openLocal, which tells
+        if (stat !== undefined) {
+          await open.proof();
+          const blob = await openLocal(digest, open);
+          if (blob !== undefined) return { blob, outcome: 'hit' };
+        }
+        const stored = await inRemote(digest, open.signal);
+        if (stored) await open.proof();
+        // Between the questions above another reader may have begun the fill, or even ended it.
+        const begun = running.get(digest);
+        if (begun !== undefined && begun !== joined) continue;
+        const fill = await settled(start(digest, stored, open), open.signal);
+        const blob = (await fill.open(open.range, open.signal)) ?? (await openLocal(digest, open));
+        if (blob === undefined) throw new OciError('UNAVAILABLE', `${digest} was fetched but is gone already`, { origin: 'storage' });
+        return { blob, outcome: stored ? 'hit' : 'miss' };
       }
-      const stat = await local.stat(blobKey(digest), { signal: open.signal }).catch(() => undefined); // read by openLocal, which tells
-      if (stat !== undefined) {
-        await open.proof();
-        const blob = await openLocal(digest, open);
-        if (blob !== undefined) return { blob, outcome: 'hit' };
-      }
-      const stored = await inRemote(digest, open.signal);
-      if (stored) await open.proof();
-      // Between the questions above another reader may have begun the fill, or even ended it.
-      const begun = running.get(digest);
-      if (begun !== undefined && begun !== existing) {
-        await open.proof();
-        const fill = await settled(begun, open.signal).catch(() => undefined); // as above
-        const blob = fill === undefined ? undefined : await joinFill(digest, fill, open);
-        if (blob !== undefined) return { blob, outcome: 'shared' };
-      }
-      const starting = begin(digest, stored, open);
-      running.set(digest, starting);
-      starting.catch(() => running.get(digest) === starting && running.delete(digest));
-      const fill = await settled(starting, open.signal);
-      const blob = (await fill.open(open.range, open.signal)) ?? (await openLocal(digest, open));
-      if (blob === undefined) throw new OciError('UNAVAILABLE', `${digest} was fetched but is gone already`, { origin: 'storage' });
-      return { blob, outcome: stored ? 'hit' : 'miss' };
     },
 
     async close(signal) {
-      const fills = await Promise.all([...running.values()].map((fill) => fill.catch(() => undefined))); // failed ones are gone
+      const fills = await Promise.all([...running.values()].map(({ fill }) => fill.catch(() => undefined))); // failed ones are gone
       const all = Promise.all(fills.flatMap((fill) => (fill === undefined ? [] : [fill.ended])));
       await settled(all, signal).catch(() => {
         for (const fill of fills) fill?.abort(new OciError('UNAVAILABLE', 'the registry is stopping'));

@@ -77,6 +77,7 @@ export function createRecords(store: Store, log: Log): Records {
     pending: () => pending.size,
     async flush(signal) {
       signal.addEventListener('abort', () => stop.abort(), { once: true });
+      if (signal.aborted) stop.abort();
       start();
       await writing;
     },

@@ -22,6 +22,8 @@ const ANSWER_LIMIT = 2000;
 const REFUSED_LIMIT = 3_600_000;
 /** An unchanged tag's record is written again after this long, in ms: `checkedAt` counts in days, writes cost money. */
 const REWRITE_AFTER = 3_600_000;
+/** For how long an upstream's Retry-After is heeded, in ms. */
+const MAX_QUIET = 3_600_000;
 const IN_MEMORY = 20_000;
 
 interface Known {
@@ -34,23 +36,35 @@ interface Known {
   refused: boolean;
 }
 
+interface Asking {
+  /** Upstream has said what the tag means. */
+  answered: Promise<void>;
+  /** That has become what is known. */
+  done: Promise<void>;
+  /** Milliseconds since the epoch. */
+  since: number;
+}
+
+/** How upstream is asked about one tag. */
+export interface Question {
+  /** What the tag means; hears whether an answer is known already. @throws OciError MANIFEST_UNKNOWN: upstream itself says that
+   *  there is no such tag */
+  ask(known: boolean): Promise<Digest>;
+  /** Makes sure that the manifest is here: what a tag meant before is served until then. */
+  bring(digest: Digest): Promise<void>;
+}
+
 export interface Tags {
-  /** What the tag means. `ask` puts the question to upstream, and hears whether an answer is known already: it gives the digest, or throws MANIFEST_UNKNOWN when upstream
-   *  itself says that there is none. Known tags get an answer within ANSWER_LIMIT.
-   *  @throws OciError as `ask` does, when nothing is known that may be served */
-  resolve(
-    repository: Repository,
-    tag: Tag,
-    ask: (known: boolean) => Promise<Digest>,
-    signal: AbortSignal,
-  ): Promise<{ digest: Digest; stale: boolean }>;
+  /** What the tag means. Known tags get an answer within ANSWER_LIMIT, or, when they have moved, as soon as the manifest is here.
+   *  @throws OciError as `question` does, when nothing is known that may be served */
+  resolve(repository: Repository, tag: Tag, question: Question, signal: AbortSignal): Promise<{ digest: Digest; stale: boolean }>;
 }
 
 /** What tags mean, asked upstream at most once a tagTtl, and known when upstream cannot say (DESIGN promise 8). */
 export function createTags(records: Records, policy: TagPolicy, log: Log): Tags {
   const known = createLru<Known>(IN_MEMORY);
   const absent = createLru<{ until: number; error: OciError }>(IN_MEMORY);
-  const asking = new Map<string, { question: Promise<void>; since: number }>();
+  const asking = new Map<string, Asking>();
 
   async function find(key: string, signal: AbortSignal): Promise<Known | undefined> {
     const remembered = known.get(key);
@@ -59,14 +73,18 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
     if (typeof record?.digest !== 'string' || !isDigest(record.digest)) return undefined;
     const checkedAt = typeof record.checkedAt === 'string' ? Date.parse(record.checkedAt) : 0;
     const found = { digest: record.digest, checkedAt, writtenAt: checkedAt, quietUntil: 0, refused: false };
+    const meanwhile = known.get(key);
+    if (meanwhile !== undefined) return meanwhile; // somebody asked upstream while the record was read
     known.set(key, found);
     return found;
   }
 
-  async function refresh(key: string, ask: (known: boolean) => Promise<Digest>): Promise<void> {
+  async function refresh(key: string, question: Question, answered: () => void): Promise<void> {
     const now = Date.now();
     try {
-      const digest = await ask(known.get(key) !== undefined);
+      const digest = await question.ask(known.get(key) !== undefined);
+      answered();
+      if ((known.get(key)?.digest ?? digest) !== digest) await bring(question, digest);
       const before = known.get(key);
       if (before !== undefined && before.checkedAt > now) return; // a later question was answered sooner
       const writtenAt = before?.digest === digest && now - before.writtenAt < REWRITE_AFTER ? before.writtenAt : now;
@@ -80,7 +98,8 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
         known.delete(key);
       } else {
         const before = known.get(key);
-        const quiet = Math.max(policy.tagTtl, 1000 * (isOciError(error) ? (error.retryAfter ?? 0) : 0));
+        const asked = 1000 * (isOciError(error) ? (error.retryAfter ?? 0) : 0);
+        const quiet = Math.max(policy.tagTtl, Math.min(asked, MAX_QUIET));
         if (before !== undefined)
           known.set(key, { ...before, quietUntil: now + quiet, refused: isOciError(error, 'UNAUTHORIZED', 'DENIED') });
       }
@@ -90,27 +109,30 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
 
   /** One question at a time and tag, whoever waits for it; it goes on when nobody does. Beside one that has had no answer for
    *  longer than a tagTtl, another may be asked: else a single hung connection would keep a tag as it was. */
-  function askOnce(key: string, ask: (known: boolean) => Promise<Digest>): Promise<void> {
+  function askOnce(key: string, question: Question): Asking {
     const running = asking.get(key);
     const now = Date.now();
-    if (running !== undefined && now - running.since < Math.max(policy.tagTtl, ANSWER_LIMIT)) return running.question;
-    const question = refresh(key, ask).finally(() => {
-      if (asking.get(key)?.question === question) asking.delete(key);
+    if (running !== undefined && now - running.since < Math.max(policy.tagTtl, ANSWER_LIMIT)) return running;
+    const answer = Promise.withResolvers<void>();
+    const done = refresh(key, question, answer.resolve).finally(() => {
+      if (asking.get(key) === started) asking.delete(key);
     });
-    question.catch(() => undefined); // who waits is told
-    asking.set(key, { question, since: now });
-    return question;
+    done.then(answer.resolve, answer.reject);
+    answer.promise.catch(() => undefined); // who waits is told
+    const started: Asking = { answered: answer.promise, done, since: now };
+    asking.set(key, started);
+    return started;
   }
 
   return {
-    async resolve(repository, tag, ask, signal) {
+    async resolve(repository, tag, question, signal) {
       const key = tagKey(repository, tag);
       const gone = absent.get(key);
       if (gone !== undefined && gone.until > Date.now()) throw gone.error;
       const before = await find(key, signal);
       const now = Date.now();
       if (before === undefined) {
-        await settled(askOnce(key, ask), signal);
+        await settled(askOnce(key, question).done, signal);
         const answer = known.get(key);
         if (answer === undefined) throw new OciError('UNAVAILABLE', `${repository}:${tag} was forgotten at once`);
         return { digest: answer.digest, stale: false };
@@ -120,7 +142,9 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
       let reason: unknown = 'asked a moment ago, without an answer';
       if (now >= before.quietUntil) {
         try {
-          await settled(askOnce(key, ask), AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT)]));
+          const { answered, done } = askOnce(key, question);
+          await settled(answered, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT)]));
+          await settled(done, signal);
           return { digest: known.get(key)?.digest ?? before.digest, stale: false };
         } catch (error) {
           signal.throwIfAborted();
@@ -142,4 +166,17 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
       return { digest: latest.digest, stale: true };
     },
   };
+}
+
+/** @throws OciError, never that the tag is absent: upstream has just said that it is there */
+async function bring(question: Question, digest: Digest): Promise<void> {
+  try {
+    await question.bring(digest);
+  } catch (cause) {
+    if (!isAbsent(cause)) throw cause;
+    throw new OciError('UNAVAILABLE', `upstream has moved a tag to ${digest}, but does not have that manifest`, {
+      cause,
+      origin: 'upstream',
+    });
+  }
 }

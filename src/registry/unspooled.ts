@@ -1,7 +1,7 @@
 import type { Hash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { agrees, type Digest } from '../oci/digest.ts';
-import { isAbsent, OciError } from '../oci/error.ts';
+import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import { WITHHELD, type FillSource } from './source.ts';
 
 export interface UnspooledOptions {
@@ -79,7 +79,7 @@ export async function* unspooled(options: UnspooledOptions, signal: AbortSignal)
       if (size === undefined || position >= size || (!verify && position >= to)) break;
       throw new OciError('UNAVAILABLE', `upstream ended ${digest} early`, { origin: 'upstream' });
     } catch (error) {
-      if (signal.aborted || isAbsent(error)) throw error;
+      if (signal.aborted || isAbsent(error) || isOciError(error, 'SIZE_INVALID')) throw error;
       failures = position > before ? 1 : failures + 1;
       if (failures > MAX_FAILURES) throw error;
       await delay(Math.random() * Math.min(100 * 2 ** failures, 5000), undefined, { signal });

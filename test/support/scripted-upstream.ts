@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -23,6 +24,12 @@ export interface Behaviour {
   ignoreRange?: boolean;
   /** Says nothing at all. */
   silent?: boolean;
+  /** Closes the connection instead of answering. */
+  hangUp?: boolean;
+  /** Sends 102 and 103 before its answer. */
+  informational?: boolean;
+  /** Goes on with the content again and again. */
+  endless?: boolean;
   /** No Docker-Content-Digest. */
   noDigest?: boolean;
   /** No Content-Length. */
@@ -42,7 +49,7 @@ export interface ScriptedRequest {
 export interface ScriptedUpstream extends AsyncDisposable {
   url: string;
   requests: ScriptedRequest[];
-  addBlob(bytes: Buffer): string;
+  addBlob(bytes: Buffer, algorithm?: 'sha256' | 'sha512'): string;
   add(repository: string, tag: string, image: TestImage): void;
   addManifest(repository: string, tag: string, bytes: Buffer, mediaType?: string): string;
   remove(repository: string, tag: string): void;
@@ -69,6 +76,11 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
     requests.push(entry);
     const how = upstream.behave(entry, requests.length);
     if (how.silent === true) return;
+    if (how.hangUp === true) return void request.socket.destroy();
+    if (how.informational === true) {
+      response.writeProcessing();
+      response.writeEarlyHints({ link: '</style.css>; rel=preload' });
+    }
     if (how.latency !== undefined) await delay(how.latency);
     if (how.status !== undefined) {
       response.writeHead(how.status, how.headers).end(how.body);
@@ -100,10 +112,11 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
     content: { bytes: Buffer; how: Behaviour; mediaType: string; digest: string },
   ): Promise<void> {
     const { bytes, how, mediaType, digest } = content;
-    const asked = how.ignoreRange === true ? null : /^bytes=(\d+)-(\d*)$/.exec(entry.range ?? '');
-    const start = asked === null ? 0 : Number(asked[1]);
-    const end = asked === null || asked[2] === '' ? bytes.length - 1 : Math.min(Number(asked[2]), bytes.length - 1);
-    if (start > end) return void response.writeHead(416, { 'content-range': `bytes */${bytes.length}` }).end();
+    const asked = how.ignoreRange === true ? null : /^bytes=(\d*)-(\d*)$/.exec(entry.range ?? '');
+    const [, first = '', last = ''] = asked ?? [];
+    const start = first === '' ? Math.max(0, last === '' ? 0 : bytes.length - Number(last)) : Number(first);
+    const end = first === '' || last === '' ? bytes.length - 1 : Math.min(Number(last), bytes.length - 1);
+    if (asked !== null && start > end) return void response.writeHead(416, { 'content-range': `bytes */${bytes.length}` }).end();
     const part = bytes.subarray(start, end + 1);
     response.writeHead(asked === null ? 200 : 206, {
       'content-type': mediaType,
@@ -119,7 +132,7 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
     let due = performance.now();
     let resume = () => {};
     for (const event of ['drain', 'close']) response.on(event, () => resume());
-    for (let at = 0; at < part.length && !response.destroyed; at += piece) {
+    for (let at = 0; at < part.length && !response.destroyed; at = how.endless === true && at + piece >= part.length ? 0 : at + piece) {
       const chunk = part.subarray(at, Math.min(at + piece, limit, part.length));
       entry.bytes += chunk.length;
       if (chunk.length > 0 && !response.write(chunk) && !response.closed) await new Promise<void>((resolve) => (resume = resolve));
@@ -139,8 +152,8 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     requests,
     behave: () => ({}),
-    addBlob(bytes) {
-      const digest = sha256(bytes);
+    addBlob(bytes, algorithm = 'sha256') {
+      const digest = `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`;
       blobs.set(digest, bytes);
       return digest;
     },

@@ -1,0 +1,53 @@
+import { createHash } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+
+export interface Read {
+  status: number;
+  /** sha256, of the body. */
+  digest: string;
+  /** Bytes. */
+  size: number;
+  /** Seconds until the first byte of the body. */
+  firstByte: number;
+  /** Seconds in all. */
+  seconds: number;
+}
+
+/** Reads a URL to its end, at `rate` bytes a second at most; stops after `stopAfter` bytes. Rejects when it is cut. */
+export async function read(url: string, options: { range?: string; rate?: number; stopAfter?: number } = {}): Promise<Read> {
+  const started = performance.now();
+  const since = () => (performance.now() - started) / 1000;
+  const stop = new AbortController();
+  const response = await fetch(url, { headers: options.range === undefined ? {} : { range: options.range }, signal: stop.signal });
+  const hash = createHash('sha256');
+  let size = 0;
+  let firstByte = 0;
+  for await (const chunk of response.body ?? []) {
+    firstByte ||= since();
+    hash.update(chunk as Uint8Array);
+    size += (chunk as Uint8Array).length;
+    if (options.stopAfter !== undefined && size >= options.stopAfter) {
+      stop.abort();
+      break;
+    }
+    if (options.rate !== undefined) await delay(Math.max(0, (size / options.rate - since()) * 1000));
+  }
+  return { status: response.status, digest: `sha256:${hash.digest('hex')}`, size, firstByte, seconds: since() };
+}
+
+/** The code of an error answer, after the check that it is one and has a message. */
+export async function errorCode(response: Response): Promise<string> {
+  const text = await response.text();
+  const { errors } = JSON.parse(text) as { errors: { code: string; message: string }[] };
+  if ((errors[0]?.message.length ?? 0) < 10) throw new Error(`an error without a message: ${text}`);
+  return errors[0]?.code ?? '';
+}
+
+/** Asks again and again until `what` holds, for half a minute at most. */
+export async function eventually(what: () => Promise<boolean> | boolean, message: string): Promise<void> {
+  for (let tries = 0; tries < 300; tries++) {
+    if (await what()) return;
+    await delay(100);
+  }
+  throw new Error(message);
+}
