@@ -69,6 +69,20 @@ webhook
     await run((host) => webhookReport(host, { json, rewritten, ...(pods === undefined ? {} : { pods }) }));
   });
 
+const clash = program
+  .command('clash')
+  .description('the way out: mihomo, with a config made of subscriptions')
+  .action(async () => run((await import('./commands/clash.ts')).clash));
+
+clash
+  .command('status')
+  .description('nodes, delays, the one in use, traffic')
+  .option('--json', 'for programs')
+  .action(async ({ json = false }: { json?: boolean }) => {
+    const { clashStatus } = await import('./commands/clash-status.ts');
+    await run((host) => clashStatus(host, { json }));
+  });
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -89,7 +89,7 @@ const webhookSchema = z.strictObject({
 const edits = z.strictObject({
   prepend: z.array(z.unknown()).optional().describe('Put before what the subscriptions bring.'),
   append: z.array(z.unknown()).optional().describe('Put after it.'),
-  override: z.array(z.unknown()).optional().describe('Instead of what has the same name; of rules: instead of all.'),
+  override: z.array(z.unknown()).optional().describe('Keys laid over what has the same name; of rules: instead of all.'),
   delete: z.array(z.unknown()).optional().describe('Taken away, by name; of rules: by the whole rule.'),
 });
 
@@ -108,54 +108,67 @@ const subscription = z
   })
   .refine((own) => (own.url === undefined) !== (own.urlFile === undefined), 'one of url and urlFile');
 
-const clashSchema = z.strictObject({
-  mode: z
-    .enum(['nodes', 'full', 'custom'])
-    .prefault('nodes')
-    .describe("nodes: the subscriptions' nodes in one url-test group; full: their groups and rules too; custom: configFile."),
-  subscriptions: z.array(subscription).prefault([]).describe('Where the nodes come from.'),
-  override: z
-    .looseObject({
-      rules: edits.optional().describe('Edits of the rules.'),
-      proxies: edits.optional().describe('Edits of the nodes.'),
-      'proxy-groups': edits.optional().describe('Edits of the groups.'),
-    })
-    .prefault({})
-    .describe(
-      'rules, proxies, proxy-groups: { prepend, append, override, delete }; anything else is merged deeply into the mihomo config.',
-    ),
-  configFile: text.optional().describe('With mode custom: a mihomo config of your own.'),
-  healthCheck: z
-    .strictObject({
-      url: httpUrl.prefault('https://registry-1.docker.io/v2/').describe('What a live node can fetch.'),
-      interval: duration.prefault('5m').describe('How often.'),
-    })
-    .prefault({})
-    .describe('What nodes are tested with.'),
-  ports: z
-    .strictObject({
-      proxy: port.prefault(7890).describe('On 127.0.0.1, without a password.'),
-      shared: port.prefault(0).describe('On 0.0.0.0, for users only; 0: off.'),
-    })
-    .prefault({})
-    .describe('Where the proxy listens.'),
-  users: z
-    .array(
-      z
-        .strictObject({
-          username: text.describe('Their name.'),
-          password: text.optional().describe('Or passwordFile.'),
-          passwordFile: text.optional().describe('A file that holds it.'),
-        })
-        .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile'),
-    )
-    .prefault([])
-    .describe('Who may use the shared port.'),
-  controller: address.prefault('127.0.0.1:9090').describe("mihomo's controller; its secret is made at random."),
-  admin: address.prefault('127.0.0.1:5003').describe('/livez, /readyz, /metrics, /status.'),
-  directory: text.prefault('./clash').describe('What mihomo keeps: the last good config, providers.'),
-  mihomo: text.prefault('mihomo').describe('The binary.'),
-});
+const clashSchema = z
+  .strictObject({
+    mode: z
+      .enum(['nodes', 'full', 'custom'])
+      .prefault('nodes')
+      .describe("nodes: the subscriptions' nodes in one url-test group; full: their groups and rules too; custom: configFile."),
+    subscriptions: z.array(subscription).prefault([]).describe('Where the nodes come from.'),
+    override: z
+      .looseObject({
+        rules: edits.optional().describe('Edits of the rules.'),
+        proxies: edits.optional().describe('Edits of the nodes.'),
+        'proxy-groups': edits.optional().describe('Edits of the groups.'),
+      })
+      .prefault({})
+      .describe(
+        'rules, proxies, proxy-groups: { prepend, append, override, delete }; anything else is merged deeply into the mihomo config.',
+      ),
+    configFile: text.optional().describe('With mode custom: a mihomo config of your own.'),
+    healthCheck: z
+      .strictObject({
+        url: httpUrl.prefault('https://registry-1.docker.io/v2/').describe('What a live node can fetch.'),
+        interval: duration.prefault('5m').describe('How often.'),
+      })
+      .prefault({})
+      .describe('What nodes are tested with.'),
+    ports: z
+      .strictObject({
+        proxy: port.prefault(7890).describe('On 127.0.0.1, without a password.'),
+        shared: port.prefault(0).describe('On 0.0.0.0, for users only; 0: off.'),
+      })
+      .prefault({})
+      .describe('Where the proxy listens.'),
+    users: z
+      .array(
+        z
+          .strictObject({
+            username: text.describe('Their name.'),
+            password: text.optional().describe('Or passwordFile.'),
+            passwordFile: text.optional().describe('A file that holds it.'),
+          })
+          .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile'),
+      )
+      .prefault([])
+      .describe('Who may use the shared port.'),
+    controller: address.prefault('127.0.0.1:9090').describe("mihomo's controller; its secret is made at random."),
+    admin: address.prefault('127.0.0.1:5003').describe('/livez, /readyz, /metrics, /status.'),
+    directory: text.prefault('./clash').describe('What mihomo keeps: the last good config, providers.'),
+    geodata: text
+      .prefault('/usr/share/mihomo')
+      .describe('Where geoip.dat, geosite.dat, country.mmdb and ASN.mmdb lie, for rules that need them; they are never downloaded.'),
+    mihomo: text.prefault('mihomo').describe('The binary.'),
+  })
+  .superRefine(({ subscriptions, ports, users }, check) => {
+    const report = (path: (string | number)[], message: string) => check.addIssue({ code: 'custom', path, message });
+    if (ports.shared !== 0 && users.length === 0) report(['users'], 'at least one user, since ports.shared opens the proxy to the cluster');
+    if (ports.shared === 0 && ports.proxy === 0) report(['ports', 'proxy'], 'a port, since both are off');
+    if (ports.shared !== 0 && ports.shared === ports.proxy) report(['ports', 'shared'], 'another port than ports.proxy');
+    for (const [index, { name }] of subscriptions.entries()) {
+      if (subscriptions.findIndex((other) => other.name === name) < index) report(['subscriptions', index, 'name'], 'a name of its own');
+    }
+  });
 
 /** The whole configuration file: the one source of truth for the program, the JSON Schema and docs/configuration.md. */
 export const configSchema = z.strictObject({

@@ -12,6 +12,13 @@ export interface Metrics {
   gauge<Name extends string>(name: string, help: string, labels: readonly Name[]): (labels: Labels<Name>, to: number) => void;
   /** A gauge that is read whenever someone looks. */
   watch(name: string, help: string, read: () => number): void;
+  /** Gauges that are read whenever someone looks; those that are not among them any more are gone. */
+  table<Name extends string>(
+    name: string,
+    help: string,
+    labels: readonly Name[],
+    read: () => readonly { labels: Labels<Name>; value: number }[],
+  ): void;
   /** `observe(labels, value)`; `buckets` are upper bounds, rising. */
   histogram<Name extends string>(
     name: string,
@@ -42,6 +49,13 @@ export async function createMetrics(): Promise<Metrics> {
     },
     watch(name, help, read) {
       const gauge: Gauge = new prometheus.Gauge({ ...common(name, help), collect: () => gauge.set(read()) });
+    },
+    table(name, help, labels, read) {
+      const collect = () => {
+        gauge.reset();
+        for (const row of read()) gauge.set(row.labels, row.value);
+      };
+      const gauge: Gauge = new prometheus.Gauge({ ...common(name, help), labelNames: [...labels], collect });
     },
     histogram(name, help, { labels, buckets }) {
       const histogram = new prometheus.Histogram({ ...common(name, help), labelNames: [...labels], buckets: [...buckets] });

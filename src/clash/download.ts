@@ -1,0 +1,114 @@
+import type { Dispatcher } from 'undici';
+import { ClashError } from './document.ts';
+
+/** How to reach hosts. */
+export interface Way {
+  dispatcher: Dispatcher;
+  /** For where others send us: names that lead to internal addresses do not resolve. */
+  outside: Dispatcher;
+  isInternal(host: string): boolean;
+}
+
+export interface DownloadOptions {
+  way: Way;
+  headers: Record<string, string>;
+  /** Bytes. */
+  limit: number;
+  /** The URL is somebody else's: never to an internal address, not even at first. */
+  foreign?: boolean;
+}
+
+export interface Download {
+  bytes: Uint8Array;
+  headers: Record<string, string | string[] | undefined>;
+}
+
+const MAX_REDIRECTS = 5;
+/** Milliseconds, for all of it: a drip of bytes is no answer. */
+const TIME_LIMIT = 60_000;
+const HEADERS_LIMIT = 20_000;
+const IDLE_LIMIT = 15_000;
+
+/** Fetches a small document. Its errors name no part of the URL, which is a secret.
+ *  @throws ClashError: it cannot be had, or is too large */
+export async function download(url: string, options: DownloadOptions, signal: AbortSignal): Promise<Download> {
+  const limited = AbortSignal.any([signal, AbortSignal.timeout(TIME_LIMIT)]);
+  try {
+    const response = await follow(new URL(url), options, limited);
+    return { bytes: await readAll(response, options.limit), headers: response.headers };
+  } catch (error) {
+    if (error instanceof ClashError) throw error;
+    signal.throwIfAborted();
+    if (limited.aborted) throw new ClashError(`it is not there after ${TIME_LIMIT / 1000} s`);
+    const { code = (error as Error).name } = error as NodeJS.ErrnoException;
+    throw new ClashError(`it cannot be reached (${code})`); // the cause names host and path
+  }
+}
+
+async function follow(
+  first: URL,
+  { way, headers, foreign = false }: DownloadOptions,
+  signal: AbortSignal,
+): Promise<Dispatcher.ResponseData> {
+  let url = first;
+  for (let redirects = 0; ; redirects++) {
+    const own = !foreign && url.host === first.host;
+    if (!own && way.isInternal(url.hostname)) throw new ClashError('it leads to an internal address, where nothing may be fetched');
+    const dispatcher = own ? way.dispatcher : way.outside;
+    const response = await dispatcher.request({
+      origin: url.origin,
+      path: url.pathname + url.search,
+      method: 'GET',
+      headers: {
+        accept: '*/*',
+        'accept-encoding': 'identity',
+        ...(url.origin === first.origin ? headers : pickAgent(headers)),
+        ...basic(url),
+      },
+      headersTimeout: HEADERS_LIMIT,
+      bodyTimeout: IDLE_LIMIT,
+      signal,
+    });
+    const { location } = response.headers;
+    const { statusCode: status } = response;
+    if (status === 200) return response;
+    response.body.on('error', () => undefined).destroy();
+    if (![301, 302, 303, 307, 308].includes(status) || typeof location !== 'string') throw new ClashError(`it is answered with ${status}`);
+    if (redirects === MAX_REDIRECTS) throw new ClashError(`it redirects more than ${MAX_REDIRECTS} times`);
+    if (!URL.canParse(location, url)) throw new ClashError('it redirects to what is no URL');
+    const next = new URL(location, url);
+    if (next.protocol !== 'https:' && (url.protocol === 'https:' || next.protocol !== 'http:')) {
+      throw new ClashError(`it redirects from ${url.protocol.slice(0, -1)} to ${next.protocol.slice(0, -1)}`);
+    }
+    url = next;
+  }
+}
+
+/** Headers may hold a key, which goes to nobody else. */
+function pickAgent(headers: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => name.toLowerCase() === 'user-agent'));
+}
+
+function basic({ username, password }: URL): Record<string, string> {
+  if (username === '' && password === '') return {};
+  return { authorization: `Basic ${Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString('base64')}` };
+}
+
+async function readAll({ body, headers }: Dispatcher.ResponseData, limit: number): Promise<Uint8Array> {
+  const tooLarge = () => new ClashError(`it has more than ${limit / 2 ** 20} MiB, the most that is read`);
+  const encoding = headers['content-encoding'];
+  try {
+    if (Number(headers['content-length'] ?? 0) > limit) throw tooLarge();
+    if (encoding !== undefined && encoding !== 'identity') throw new ClashError('it comes compressed, which nobody asked for');
+    const chunks: Uint8Array[] = [];
+    let size = 0;
+    for await (const chunk of body as AsyncIterable<Uint8Array>) {
+      size += chunk.length;
+      if (size > limit) throw tooLarge();
+      chunks.push(chunk);
+    }
+    return Buffer.concat(chunks);
+  } finally {
+    body.on('error', () => undefined).destroy();
+  }
+}

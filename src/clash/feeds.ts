@@ -1,0 +1,194 @@
+import { createSecret } from '../config/secret.ts';
+import type { ClashConfig } from '../config/schema.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { Applier } from './apply.ts';
+import { parseContent } from './content.ts';
+import type { Copies, Copy } from './copies.ts';
+import { ClashError, isFields, type Fields } from './document.ts';
+import { download, type Way } from './download.ts';
+import { follow, type Fetched } from './feed.ts';
+import { fingerprint, type User } from './locked.ts';
+import type { Offer } from './offers.ts';
+import type { Redactor } from './redact.ts';
+import type { Resource } from './render.ts';
+import { parseUserInfo, type UserInfo } from './userinfo.ts';
+import { parseYaml } from './yaml.ts';
+
+/** Bytes. Thousands of nodes have one MiB. */
+const MAX_SUBSCRIPTION = 4 * 2 ** 20;
+const MAX_RESOURCE = 16 * 2 ** 20;
+
+export interface FeedsContext {
+  own: ClashConfig;
+  /** By the configuration's way of saying it: direct, or the URL of a proxy. */
+  wayOf: (proxy: string) => Way;
+  copies: Copies;
+  redactor: Redactor;
+  offer: Offer;
+  applier: Applier;
+  /** mihomo's. */
+  version: string;
+  log: Log;
+  signal: AbortSignal;
+}
+
+export interface SubscriptionState {
+  name: string;
+  /** Of what is used, in ms since 1970; undefined: there is none. */
+  fetchedAt: number | undefined;
+  userInfo: UserInfo;
+  /** Why the last attempt brought nothing. */
+  problem: string | undefined;
+}
+
+/** Fetches a subscription for ever. */
+export function followSubscription(
+  subscription: ClashConfig['subscriptions'][number],
+  copy: Copy | undefined,
+  context: FeedsContext,
+): SubscriptionState {
+  const { copies, redactor, offer, log, signal } = context;
+  const { name } = subscription;
+  const state: SubscriptionState = { name, fetchedAt: copy?.at, userInfo: copy?.userInfo ?? {}, problem: undefined };
+  const secret = createSecret({ value: subscription.url, file: subscription.urlFile });
+  for (const value of Object.values(subscription.headers)) redactor.add(value);
+  const headers = { 'user-agent': subscription.userAgent ?? `clash.meta/${context.version}`, ...subscription.headers };
+
+  async function url(): Promise<string> {
+    const value = await secret();
+    redactor.addUrl(value.trim());
+    if (!/^https?:\/\/\S+$/.test(value.trim()) || !URL.canParse(value.trim()))
+      throw new ClashError('what stands there is no URL that starts with https:// or http://');
+    return value;
+  }
+
+  async function fetch(from: string, fetched: Fetched): Promise<void> {
+    const { bytes, headers: answered } = await download(
+      from,
+      { way: context.wayOf(subscription.proxy), headers, limit: MAX_SUBSCRIPTION },
+      signal,
+    );
+    const content = await parseContent(bytes);
+    if (content.kind === 'clash') redactor.addNodes(content.document['proxies']);
+    const userInfo = parseUserInfo(String(answered['subscription-userinfo'] ?? ''));
+    await offer({
+      source: `subscription ${name}`,
+      change: (inputs) => ({
+        ...inputs,
+        subscriptions: inOrder(context.own, new Map(inputs.subscriptions).set(name, content)),
+        banned: new Set(),
+      }),
+      async applied() {
+        Object.assign(state, { fetchedAt: fetched.at, userInfo, problem: undefined });
+        await copies.writeCopy(name, { ...fetched, content, userInfo });
+      },
+      refused: (problem) => void (state.problem = problem),
+    });
+  }
+
+  function failed(error: unknown): void {
+    state.problem = problemOf(error, redactor);
+    log.warn({ subscription: name }, `the subscription cannot be fetched: ${state.problem}`);
+  }
+
+  void follow({ url, interval: subscription.interval, known: copy, fetch, failed, signal });
+  return state;
+}
+
+function problemOf(error: unknown, redactor: Redactor): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (!(error instanceof ClashError) && code !== undefined) return `its file cannot be read (${code})`;
+  return redactor.clean(message);
+}
+
+function inOrder<T>({ subscriptions }: ClashConfig, map: ReadonlyMap<string, T>): Map<string, T> {
+  return new Map(subscriptions.flatMap(({ name }) => (map.has(name) ? [[name, map.get(name) as T]] : [])));
+}
+
+/** Fetches what the config in use names beside the subscriptions. Called again and again, it follows what is new and leaves
+ *  what is gone. */
+export function createResourceFeeds({
+  wayOf,
+  copies,
+  redactor,
+  offer,
+  own,
+  log,
+  signal,
+}: FeedsContext): (wanted: readonly Resource[]) => void {
+  const running = new Map<string, AbortController>();
+
+  function start({ key, url, headers, interval, own: trusted }: Resource): AbortController {
+    const stop = new AbortController();
+    redactor.addUrl(url);
+    const limited = AbortSignal.any([signal, stop.signal]);
+    const options = { headers: { 'user-agent': 'clash.meta', ...headers }, limit: MAX_RESOURCE, foreign: !trusted };
+    async function fetch(from: string): Promise<void> {
+      const { bytes } = await direct(from).catch(() => download(from, { ...options, way: wayOf(ownProxy(own)) }, limited));
+      const path = `providers/${key}-${fingerprint(bytes)}`;
+      await copies.write(path, bytes);
+      await offer({
+        source: `resource ${key}`,
+        change: (inputs) => ({ ...inputs, resources: new Map(inputs.resources).set(key, path) }),
+        applied: () => Promise.resolve(),
+        refused: (problem) => log.warn(`a provider's content cannot be used: ${problem}`),
+      });
+    }
+    const direct = (from: string) => download(from, { ...options, way: wayOf('direct') }, limited);
+    const failed = (error: unknown) => log.warn(`what a provider names cannot be fetched: ${problemOf(error, redactor)}`);
+    void follow({ url: () => Promise.resolve(url), interval, fetch, failed, signal: limited });
+    return stop;
+  }
+
+  return (wanted) => {
+    for (const [key, stop] of running) {
+      if (wanted.some((resource) => resource.key === key)) continue;
+      stop.abort();
+      running.delete(key);
+    }
+    for (const resource of wanted) if (!running.has(resource.key)) running.set(resource.key, start(resource));
+  };
+}
+
+/** This sidecar's own way out. */
+export function ownProxy({ ports }: ClashConfig): string {
+  return ports.proxy === 0 ? 'direct' : `http://127.0.0.1:${ports.proxy}`;
+}
+
+/** Reads the users' passwords, which may be in files. @throws Error: a file cannot be read */
+export function createUsers({ users }: ClashConfig, redactor: Redactor): () => Promise<User[]> {
+  const secrets = users.map(({ username, password, passwordFile }) => ({
+    username,
+    password: createSecret({ value: password, file: passwordFile }),
+  }));
+  return async () => {
+    const read = await Promise.all(secrets.map(async ({ username, password }) => ({ username, password: await password() })));
+    for (const { password } of read) redactor.add(password);
+    return read;
+  };
+}
+
+/** Reads the user's own config file, with the nodes' passwords noted.
+ *  @throws ClashError: it is no YAML map; Error (ENOENT …): it cannot be read */
+export function createCustom(
+  { configFile }: ClashConfig,
+  redactor: Redactor,
+): () => Promise<{ version: string; document: Fields } | undefined> {
+  if (configFile === undefined) return () => Promise.resolve(undefined);
+  const read = createSecret({ file: configFile });
+  let known: { version: string; document: Fields } | undefined;
+  return async () => {
+    const text = await read();
+    const version = fingerprint(text);
+    if (known?.version === version) return known;
+    let document: Fields | undefined;
+    try {
+      document = await parseYaml(text);
+    } catch (error) {
+      throw error instanceof ClashError ? new ClashError(`clash.configFile: ${error.message}`) : error;
+    }
+    if (!isFields(document)) throw new ClashError('clash.configFile: a mihomo config is wanted here, with keys such as proxies and rules');
+    redactor.addNodes(document['proxies']);
+    return (known = { version, document });
+  };
+}

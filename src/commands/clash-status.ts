@@ -1,0 +1,66 @@
+import type { ClashStatus } from '../clash/supervise.ts';
+import { ConfigError } from '../config/load.ts';
+import { renderTable } from '../telemetry/table.ts';
+import type { Host } from './command.ts';
+
+/** Milliseconds. */
+const TIME_LIMIT = 20_000;
+
+/** `kube-registry clash status`: asks the clash that runs by the same configuration.
+ *  @throws ConfigError: none answers there */
+export async function clashStatus({ config, stdout }: Host, { json }: { json: boolean }): Promise<void> {
+  const { host, port } = config.clash.admin;
+  const reachable = { '0.0.0.0': '127.0.0.1', '::': '::1' }[host] ?? host;
+  const url = `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}/status`;
+  let status: ClashStatus;
+  try {
+    status = (await (await fetch(url, { signal: AbortSignal.timeout(TIME_LIMIT) })).json()) as ClashStatus;
+  } catch (cause) {
+    throw new ConfigError(`no clash answers at ${url}: does it run, with the same clash.admin?`, { cause });
+  }
+  stdout.write(json ? `${JSON.stringify(status, undefined, 2)}\n` : renderStatus(status));
+}
+
+function renderStatus({ mode, mihomo, config, chosen, traffic, subscriptions, nodes }: ClashStatus): string {
+  const facts = [
+    ['mode', mode],
+    ['mihomo', `${mihomo.version}, ${mihomo.running ? 'running' : 'not running'}, ${mihomo.restarts} restarts`],
+    ['config', config.problem ?? (config.proven ? 'in use' : 'in use; no request has been through yet')],
+    ['node', chosen ?? 'none: the proxy refuses'],
+    ['traffic', `${bytes(traffic.downloaded)} down, ${bytes(traffic.uploaded)} up, ${traffic.connections} connections`],
+  ];
+  const tables = [
+    facts.map(([name = '', value = '']) => `${name.padEnd(10)}${value}\n`).join(''),
+    renderTable(
+      ['SUBSCRIPTION', 'FETCHED', 'NODES', 'USED', 'LEFT', 'EXPIRES', 'PROBLEM'],
+      subscriptions.map(({ name, fetchedAt, nodes, used, left, expires, problem }) => [
+        name,
+        fetchedAt ?? 'never',
+        String(nodes),
+        used === undefined ? '' : bytes(used),
+        left === undefined ? '' : bytes(left),
+        expires ?? '',
+        problem ?? '',
+      ]),
+    ),
+    renderTable(
+      ['', 'NODE', 'SUBSCRIPTION', 'TYPE', 'DELAY'],
+      nodes.map(({ name, subscription, type, alive, delay }) => [
+        name === chosen ? '*' : '',
+        name,
+        subscription ?? '',
+        type,
+        alive === undefined ? 'not tested' : alive ? `${delay} ms` : 'dead',
+      ]),
+    ),
+    config.notes.map((note) => `note: ${note}\n`).join(''),
+  ];
+  return tables.filter((text) => text !== '').join('\n');
+}
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
+function bytes(count: number): string {
+  const power = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, count)) / 10)));
+  return `${(count / 2 ** (10 * power)).toFixed(power === 0 ? 0 : 1)} ${UNITS[power]}`;
+}

@@ -1,0 +1,62 @@
+import { once } from 'node:events';
+import { createClashMetrics } from '../clash/metrics.ts';
+import { superviseClash, type ClashStatus } from '../clash/supervise.ts';
+import { ClashError } from '../clash/document.ts';
+import type { Way } from '../clash/download.ts';
+import { ConfigError } from '../config/load.ts';
+import type { ClashConfig } from '../config/schema.ts';
+import { isInternal } from '../registry/addresses.ts';
+import { createWay } from '../registry/dispatcher.ts';
+import { serveAdmin } from '../server/admin.ts';
+import { listen } from '../server/listen.ts';
+import type { Status } from '../server/status-page.ts';
+import { createMetrics } from '../telemetry/metrics.ts';
+import type { Host } from './command.ts';
+
+/** `kube-registry clash`: mihomo, with a config made of subscriptions, until it is told to stop.
+ *  @throws ConfigError: nothing to go out by, no mihomo; OciError UNAVAILABLE: an address cannot be used */
+export async function clash({ config, log, stop, env }: Host): Promise<void> {
+  const { clash: own } = config;
+  checkSources(own);
+  const metrics = await createMetrics();
+  let latest: ClashStatus | undefined;
+  const counts = createClashMetrics(metrics, () => latest);
+  const ways = new Map<string, Way>();
+  const wayOf = (proxy: string): Way => {
+    const way = ways.get(proxy) ?? openWay(proxy);
+    ways.set(proxy, way);
+    return way;
+  };
+  const running = await superviseClash({ own, wayOf, log, env, signal: stop, counted: (outcome) => counts.counted(outcome) }).catch(tell);
+  const status = async (): Promise<ClashStatus> => (latest = await running.status());
+  const admin = serveAdmin({
+    ready: () => running.ready(),
+    metrics: async () => (await status(), metrics.render()),
+    status: async () => ({ title: 'clash', ...(await status()) }) as unknown as Status,
+  });
+  const listener = await listen({ address: own.admin, handler: admin, log });
+  log.info({ admin: listener.url, mode: own.mode, proxy: own.ports.proxy }, 'the way out is being opened');
+  if (!stop.aborted) await once(stop, 'abort');
+  await running.ended;
+  await listener.close();
+}
+
+function checkSources({ mode, subscriptions, configFile }: ClashConfig): void {
+  if (mode === 'custom') {
+    if (configFile === undefined)
+      throw new ConfigError('clash.configFile: found nothing; accepted: the path of a mihomo config, since clash.mode is custom');
+  } else if (subscriptions.length === 0) {
+    throw new ConfigError(
+      `clash.subscriptions: found nothing; accepted: at least one { name, url } or { name, urlFile }, since clash.mode is ${mode}`,
+    );
+  }
+}
+
+function openWay(proxy: string): Way {
+  return { dispatcher: createWay({ proxy }).dispatcher, outside: createWay({ proxy, externalOnly: true }).dispatcher, isInternal };
+}
+
+function tell(error: unknown): never {
+  if (error instanceof ClashError) throw new ConfigError(error.message);
+  throw error;
+}
