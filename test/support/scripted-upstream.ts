@@ -42,6 +42,7 @@ export interface ScriptedRequest {
   range: string | undefined;
   authorization: string | undefined;
   accept: string | undefined;
+  acceptEncoding: string | undefined;
   /** Of the body, handed to the connection. */
   bytes: number;
 }
@@ -72,7 +73,8 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { authorization, accept, range } = request.headers;
     const path = request.url ?? '';
-    const entry: ScriptedRequest = { method: request.method ?? '', path, range, authorization, accept, bytes: 0 };
+    const acceptEncoding = request.headers['accept-encoding'];
+    const entry: ScriptedRequest = { method: request.method ?? '', path, range, authorization, accept, acceptEncoding, bytes: 0 };
     requests.push(entry);
     const how = upstream.behave(entry, requests.length);
     if (how.silent === true) return;
@@ -86,7 +88,7 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
       response.writeHead(how.status, how.headers).end(how.body);
       return;
     }
-    const [, repository = '', kind, reference = ''] = /^\/v2\/(.+)\/(manifests|blobs)\/([^/?]+)$/.exec(path) ?? [];
+    const [, repository = '', kind, reference = ''] = /^\/v2\/(.+)\/(manifests|blobs)\/([^/?]+)(?:\?|$)/.exec(path) ?? [];
     if (path === '/v2/') return void response.writeHead(200).end();
     if (path.includes('/tags/list')) {
       const name = /^\/v2\/(.+)\/tags\/list/.exec(path)?.[1] ?? '';

@@ -1,0 +1,307 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { promisify } from 'node:util';
+import { startDistribution, type Distribution } from './support/distribution.ts';
+import { makeImage, pushImage, randomBytes, sha256, type TestImage } from './support/image.ts';
+import { startRegistry, type ServingProgram } from './support/program.ts';
+import { errorCode, read } from './support/reading.ts';
+import { startScriptedUpstream, type Behaviour, type ScriptedUpstream } from './support/scripted-upstream.ts';
+import { temporaryDirectory } from './support/temporary.ts';
+import { startTokenServer, type TokenServer } from './support/token-server.ts';
+import { debianTool } from './tools/tools.ts';
+
+const run = promisify(execFile);
+const MiB = 2 ** 20;
+const resources = new AsyncDisposableStack();
+const images: Record<string, TestImage> = {};
+
+let registry: ServingProgram;
+let tokens: TokenServer;
+let basic: Distribution;
+let hub: ScriptedUpstream;
+let cdn: ScriptedUpstream;
+let mirrors: ScriptedUpstream[];
+
+before(async () => {
+  const directory = resources.use(await temporaryDirectory()).path;
+  const data = join(directory, 'upstream');
+  {
+    await using open = await startDistribution({ directory: data });
+    for (const repository of ['public/app', 'team/app', 'team/secret/app']) {
+      images[repository] = makeImage({ architectures: ['amd64'], seed: repository });
+      await pushImage(open.url, repository, '1', images[repository]);
+    }
+  }
+  const allow = (account: string | undefined, repository: string) =>
+    repository.startsWith('public/') || account === (repository.startsWith('team/secret/') ? 'boss' : 'robot');
+  tokens = resources.use(await startTokenServer({ accounts: { robot: 'r0b0t', boss: 'b055' }, allow }));
+  const withTokens = resources.use(await startDistribution({ directory: data, auth: { token: tokens } }));
+  basic = resources.use(await startDistribution({ directory: data, auth: { htpasswd: { robot: 'r0b0t' } } }));
+  const certificate = await makeCertificate(directory);
+  const secure = resources.use(await startDistribution({ directory: data, tls: certificate }));
+  hub = resources.use(await startScriptedUpstream());
+  cdn = resources.use(await startScriptedUpstream());
+  mirrors = [resources.use(await startScriptedUpstream()), resources.use(await startScriptedUpstream())];
+  const [cert, key] = await Promise.all([readFile(certificate.certificate), readFile(certificate.key)]);
+  const downgrading = createTlsServer({ cert, key }, ({ url }, response) =>
+    response.writeHead(307, { location: `${hub.url}${url}` }).end(),
+  );
+  downgrading.listen(0, '127.0.0.1');
+  await once(downgrading, 'listening');
+  resources.defer(() => {
+    downgrading.close();
+    downgrading.closeAllConnections();
+  });
+  const passwordFile = join(directory, 'password');
+  await writeFile(passwordFile, 'r0b0t\n');
+  registry = resources.use(
+    await startRegistry({
+      storage: { filesystem: { directory: join(directory, 'data') } },
+      cache: { negativeTtl: '1h', tagTtl: '0ms' },
+      upstreams: {
+        token: {
+          url: withTokens.url,
+          credentials: [
+            { repositories: 'team/', username: 'robot', passwordFile },
+            { repositories: 'team/secret/', username: 'boss', password: 'b055' },
+          ],
+        },
+        anonymous: { url: withTokens.url, hosts: ['anonymous.example'] },
+        wrong: { url: withTokens.url, hosts: ['wrong.example'], credentials: [{ username: 'robot', password: 'guess' }] },
+        basic: { url: basic.url, credentials: [{ username: 'robot', passwordFile }] },
+        secure: { url: secure.url, ca: certificate.certificate },
+        untrusted: { url: secure.url, hosts: ['untrusted.example'] },
+        downgrading: { url: `https://127.0.0.1:${(downgrading.address() as AddressInfo).port}`, ca: certificate.certificate },
+        hub: { url: hub.url, connections: 1 },
+        signed: { url: hub.url, hosts: ['signed.example'], credentials: [{ username: 'robot', passwordFile }] },
+        mirrored: { url: hub.url, hosts: ['mirrored.example'], mirrors: mirrors.map(({ url }) => ({ url })) },
+      },
+    }),
+  );
+});
+after(() => resources.disposeAsync());
+
+async function makeCertificate(directory: string): Promise<{ certificate: string; key: string }> {
+  const [certificate, key] = [join(directory, 'tls.crt'), join(directory, 'tls.key')];
+  const subject = ['-subj', '/CN=upstream', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2', '-nodes'];
+  const algorithm = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256'];
+  await run(await debianTool('openssl'), ['req', '-x509', ...algorithm, '-keyout', key, '-out', certificate, ...subject]);
+  return { certificate, key };
+}
+
+const manifest = (name: string, init?: RequestInit) => fetch(`${registry.url}/v2/${name}/manifests/1`, init);
+const layerOf = (repository: string) => images[repository]?.platforms[0]?.layers[0]?.digest ?? '';
+
+test('tokens: as nobody where that will do, else by the longest prefix; one for all who wait', async () => {
+  assert.equal((await manifest('token/public/app')).status, 200);
+  assert.deepEqual(tokens.requests, [{ account: undefined, scopes: ['repository:public/app:pull'] }]);
+  const all = await Promise.all([...Array(8).keys()].map(() => manifest('token/team/app')));
+  assert.deepEqual(new Set(all.map(({ status }) => status)), new Set([200]));
+  assert.equal((await manifest('token/team/secret/app')).status, 200);
+  assert.deepEqual(
+    tokens.requests.slice(1).map(({ account }) => account),
+    ['robot', 'boss'],
+  );
+});
+
+test('a blob fetched with credentials is refused under every other name', async () => {
+  const digest = layerOf('team/secret/app');
+  assert.equal((await read(`${registry.url}/v2/token/team/secret/app/blobs/${digest}`)).digest, digest);
+  for (const [name, status] of [
+    ['token/team/app', 404],
+    ['token/public/app', 404],
+    ['anonymous/team/secret/app', 401],
+    ['wrong/team/secret/app', 401],
+  ] as const) {
+    for (const method of ['GET', 'HEAD']) {
+      assert.equal((await fetch(`${registry.url}/v2/${name}/blobs/${digest}`, { method })).status, status, `${method} ${name}`);
+    }
+  }
+  assert.equal(await errorCode(await manifest('wrong/team/app')), 'UNAUTHORIZED');
+});
+
+test('a password for basic authentication goes along unasked once upstream has asked for it', async () => {
+  assert.equal((await manifest('basic/team/app')).status, 200);
+  const digest = layerOf('team/app');
+  assert.equal((await read(`${registry.url}/v2/basic/team/app/blobs/${digest}`)).digest, digest);
+  assert.equal(basic.requests().filter(({ status }) => status === 401).length, 1);
+});
+
+test('an upstream with a certificate of its own is trusted by its ca, and by nothing else', async () => {
+  assert.equal((await manifest('secure/team/app')).status, 200);
+  const response = await manifest('untrusted/team/app');
+  assert.equal(response.status, 502);
+  assert.match(await response.text(), /certificate that is not trusted .*ca/);
+});
+
+test('nothing is redirected from https to http', async () => {
+  const response = await manifest('downgrading/team/app');
+  assert.equal(response.status, 403);
+  assert.match(await response.text(), /redirects from https to http/);
+});
+
+test('a token that ends in the middle of a blob is renewed, and the blob goes on from there', async () => {
+  const bytes = randomBytes('token', 12 * MiB);
+  const digest = hub.addBlob(bytes);
+  let issued = 0;
+  const realm = createServer((_, response) => response.end(JSON.stringify({ token: `t${++issued}`, expires_in: 3600 })));
+  realm.listen(0, '127.0.0.1');
+  await once(realm, 'listening');
+  const challenge = { 'www-authenticate': `Bearer realm="http://127.0.0.1:${(realm.address() as AddressInfo).port}/token",service="hub"` };
+  let valid = 1;
+  hub.behave = ({ authorization }) => {
+    if (authorization !== `Bearer t${valid}`) return { status: 401, headers: challenge };
+    if (valid === 3) return {};
+    valid++;
+    return { cutAfter: 4 * MiB };
+  };
+  try {
+    const before = hub.blobBytes();
+    assert.equal((await read(`${registry.url}/v2/hub/a/token/blobs/${digest}`)).digest, digest);
+    assert.equal(issued, 3);
+    assert.ok(hub.blobBytes() - before <= 1.1 * bytes.length);
+  } finally {
+    realm.close();
+    realm.closeAllConnections();
+  }
+});
+
+test('a redirect gets no credentials, and a cut blob goes on by a redirect of its own', async () => {
+  const bytes = randomBytes('signed', 12 * MiB);
+  const digest = cdn.addBlob(bytes);
+  let signatures = 0;
+  const location = () => `${cdn.url}/v2/signed/blobs/${digest}?signature=${++signatures}`;
+  hub.behave = ({ authorization }): Behaviour =>
+    authorization === undefined
+      ? { status: 401, headers: { 'www-authenticate': 'Basic realm="hub"' } }
+      : { status: 307, headers: { location: location() } };
+  const seen: string[] = [];
+  cdn.behave = ({ path }) => {
+    const signature = path.split('=')[1] ?? '';
+    if (seen.includes(signature)) return { status: 403 };
+    seen.push(signature);
+    return seen.length < 3 ? { cutAfter: 5 * MiB } : {};
+  };
+  const url = `${registry.url}/v2/signed/a/signed/blobs/${digest}`;
+  assert.equal((await read(url)).digest, digest);
+  assert.deepEqual(
+    cdn.requests.map(({ authorization }) => authorization),
+    [undefined, undefined, undefined],
+  );
+  assert.deepEqual(
+    cdn.requests.map(({ range }) => range?.replace(/\d+-\d*/, 'N-')),
+    [undefined, 'bytes=N-', 'bytes=N-'],
+  );
+});
+
+test('upstream is asked with every media type and for no encoding, never with what a client sent', async () => {
+  const image = makeImage({ architectures: ['amd64'], seed: 'headers' });
+  hub.add('a/headers', '1', image);
+  hub.behave = () => ({});
+  const before = hub.requests.length;
+  const headers = { authorization: 'Bearer of-the-client', accept: 'application/vnd.docker.distribution.manifest.v2+json' };
+  const response = await manifest('hub/a/headers', { headers });
+  assert.equal(response.headers.get('content-type'), image.root.mediaType);
+  const asked = hub.requests.slice(before);
+  assert.equal(asked.length, 1);
+  for (const { accept = '', acceptEncoding, authorization } of asked) {
+    assert.equal(accept.split(', ').length, 4, accept);
+    assert.equal(acceptEncoding, 'identity');
+    assert.equal(authorization, undefined);
+  }
+});
+
+test('mirrors are asked in order before url, whose 404 alone is an answer', async () => {
+  const [first, second] = mirrors as [ScriptedUpstream, ScriptedUpstream];
+  const image = makeImage({ architectures: ['amd64'], seed: 'mirrors' });
+  hub.behave = () => ({});
+  hub.add('a/mirrors', '1', image);
+  second.add('a/mirrors', '1', image);
+  const counts = () => [first, second, hub].map(({ requests }) => requests.filter(({ path }) => path.includes('a/mirrors')).length);
+  let before = counts();
+  const asked = async () => {
+    const response = await manifest('mirrored/a/mirrors');
+    const now = counts();
+    const difference = now.map((count, index) => count - (before[index] ?? 0));
+    before = now;
+    return [response.status, ...difference];
+  };
+  for (const status of [404, 401, 403]) {
+    first.behave = () => ({ status });
+    assert.deepEqual(await asked(), [200, 1, 1, 0], `${status} of a mirror moves on to the next`);
+  }
+  second.behave = () => ({ status: 404 });
+  assert.deepEqual(await asked(), [200, 1, 1, 1], 'and at last to url');
+  let hangUps = 0;
+  first.add('a/mirrors', '1', image);
+  first.behave = () => (hangUps++ === 0 ? { hangUp: true } : {});
+  assert.deepEqual(await asked(), [200, 2, 0, 0], 'a connection that was closed meanwhile says nothing about a mirror');
+  first.behave = () => ({ status: 500 });
+  assert.deepEqual(await asked(), [200, 1, 1, 1], 'a mirror that fails');
+  first.behave = () => ({});
+  assert.deepEqual(await asked(), [200, 0, 1, 1], 'is left out for a while');
+  hub.remove('a/mirrors', '1');
+  assert.deepEqual(await asked(), [404, 0, 1, 1]);
+  assert.deepEqual(await asked(), [404, 0, 0, 0], "url's own 404 is remembered");
+});
+
+test('other errors than a 404 are not remembered', async () => {
+  hub.add('a/errors', '1', makeImage({ architectures: ['amd64'], seed: 'errors' }));
+  for (const [status, code] of [
+    [403, 'DENIED'],
+    [429, 'TOOMANYREQUESTS'],
+    [500, 'UNAVAILABLE'],
+  ] as const) {
+    hub.behave = () => ({ status, headers: { 'retry-after': '7' } });
+    const response = await manifest('hub/a/errors');
+    if (status === 429) assert.equal(response.headers.get('retry-after'), '7');
+    assert.equal(await errorCode(response), code);
+  }
+  hub.behave = () => ({});
+  assert.equal((await manifest('hub/a/errors')).status, 200);
+});
+
+test('answers that are odd, but answers', async () => {
+  const image = makeImage({ architectures: ['amd64'], seed: 'odd' });
+  const rows: { how: Behaviour; status: number }[] = [
+    { how: { informational: true }, status: 200 },
+    { how: { noDigest: true }, status: 200 },
+    { how: { chunked: true }, status: 200 },
+    { how: { headers: { 'content-type': 'text/plain' } }, status: 200 }, // the manifest itself says what it is
+    { how: { headers: { 'docker-content-digest': sha256(Buffer.from('other')) } }, status: 502 },
+    { how: { endless: true, chunked: true }, status: 502 },
+    { how: { headers: { 'content-length': '100000' }, cutAfter: 300 }, status: 502 },
+    { how: { body: Buffer.from('{"schemaVersion":2}'), headers: { 'content-type': 'application/json' } }, status: 502 },
+  ];
+  for (const method of ['GET', 'HEAD']) {
+    for (const [index, { how, status }] of rows.entries()) {
+      const name = `a/odd-${method.toLowerCase()}-${index}`;
+      hub.add(name, '1', image);
+      hub.behave = () => how;
+      const response = await manifest(`hub/${name}`, { method });
+      const unseen = method === 'HEAD' && [4, 5, 6].includes(index); // only the body would show it
+      if (!unseen) assert.equal(response.status, status, `${method} ${JSON.stringify(how)} gave ${await response.text()}`);
+      if (status === 200) assert.equal(response.headers.get('docker-content-digest'), image.root.digest);
+    }
+  }
+});
+
+test('HEAD and GET of a manifest agree, and a HEAD that names another digest than it was asked for is not believed', async () => {
+  const image = makeImage({ architectures: ['amd64'], seed: 'digest' });
+  hub.add('a/digest', '1', image);
+  const { digest } = image.root;
+  hub.behave = ({ method }) => (method === 'HEAD' ? { headers: { 'docker-content-digest': sha256(Buffer.from('another')) } } : {});
+  const url = `${registry.url}/v2/hub/a/digest/manifests/${digest}`;
+  const all = [await fetch(url, { method: 'HEAD' }), await fetch(url), await fetch(url, { method: 'HEAD' })];
+  for (const response of all) {
+    const headers = ['docker-content-digest', 'content-type', 'content-length', 'etag'].map((name) => response.headers.get(name));
+    assert.deepEqual(headers, [digest, image.root.mediaType, String(image.root.size), `"${digest}"`]);
+  }
+});
