@@ -70,12 +70,24 @@ const PROXY_CODES = new Set([
   'UND_ERR_PRX_CONN',
 ]);
 
+/** Bytes: what proxies say of a tunnel that they open. */
+const TUNNEL_GREETING = 256;
+
+/** True for a connection that ended before a byte of an answer. clash says that a tunnel is open before it looks for a node, and
+ *  closes it when it finds none. Once there is TLS, an upstream has been reached. */
+function endsUnanswered(error: unknown, secure: boolean): boolean {
+  const { code, message, socket } = error as NodeJS.ErrnoException & { socket?: { bytesRead?: number } };
+  if (code === 'ECONNRESET') return message.includes('before secure TLS connection was established');
+  return !secure && code === 'UND_ERR_SOCKET' && (socket?.bytesRead ?? Infinity) <= TUNNEL_GREETING;
+}
+
 /** Makes an error of the connection one that a person can act on, and says whether the proxy is to blame. */
-export function describeConnectionError(error: unknown, way: Way, host: string): OciError {
+export function describeConnectionError(error: unknown, way: Way, url: URL): OciError {
   if (error instanceof OciError) return error;
+  const { host } = url;
   const { code = '', message } = error as NodeJS.ErrnoException;
   const tunnel = /^Proxy response|SOCKS/i.test(message) || code.startsWith('UND_ERR_SOCKS') || code.startsWith('UND_ERR_PRX');
-  if (way.proxied && (tunnel || PROXY_CODES.has(code))) {
+  if (way.proxied && (tunnel || PROXY_CODES.has(code) || endsUnanswered(error, url.protocol === 'https:'))) {
     return new OciError('UNAVAILABLE', `the proxy gives no way to ${host} (${code || message}): is it running, and has it a live node?`, {
       cause: error,
       origin: 'proxy',

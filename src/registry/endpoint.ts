@@ -92,14 +92,14 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
       return await way.dispatcher.request(parts);
     } catch (error) {
       signal.throwIfAborted();
-      const described = describeConnectionError(error, way, url.host);
+      const described = describeConnectionError(error, way, url);
       const direct = options.fallback?.[kind];
       if (described.origin !== 'proxy' || direct === undefined) throw described;
       try {
         return await direct.dispatcher.request(parts);
       } catch (second) {
         signal.throwIfAborted();
-        throw describeConnectionError(second, direct, url.host);
+        throw describeConnectionError(second, direct, url);
       }
     }
   }
