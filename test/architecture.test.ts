@@ -9,12 +9,13 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   config: ['oci'],
   store: ['oci', 'telemetry'],
   registry: ['oci', 'store', 'telemetry'],
+  upkeep: ['oci', 'store', 'telemetry'],
   server: ['oci', 'telemetry'],
   webhook: ['oci', 'config', 'server', 'telemetry'],
   agent: ['oci', 'config', 'telemetry'],
   clash: ['oci', 'config', 'server', 'telemetry'],
   telemetry: ['oci'],
-  commands: ['oci', 'config', 'store', 'registry', 'server', 'webhook', 'agent', 'clash', 'telemetry'],
+  commands: ['oci', 'config', 'store', 'registry', 'upkeep', 'server', 'webhook', 'agent', 'clash', 'telemetry'],
 };
 /** The only rooms that may know HTTP as a server. */
 const HTTP_STATUS_ROOMS = ['server', 'webhook', 'clash'];

@@ -15,7 +15,9 @@ import { serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import { followTls, loadTls } from '../server/tls.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { pruneRegularly } from '../upkeep/schedule.ts';
 import type { Host } from './command.ts';
+import { pruneLimits, pruneTiming } from './prune-limits.ts';
 import { openStorage, type Storage } from './storage.ts';
 import { createUpstream, upstreamsByHost } from './upstreams.ts';
 
@@ -51,12 +53,21 @@ export async function registry({ config, log, stop }: Host): Promise<void> {
   });
   const adminListener = await listen({ address: own.admin, handler: admin, log });
   log.info({ listen: listeners[0]?.url, admin: adminListener.url, storage: storage.kind }, 'the registry is ready');
+  const pruning = pruneRegularly({
+    store: storage.records,
+    limits: pruneLimits(own),
+    timing: pruneTiming(own),
+    log,
+    metrics: counts,
+    stop,
+  });
 
   if (!stop.aborted) await once(stop, 'abort');
   log.info('stopping: running pulls may end');
   const deadline = AbortSignal.timeout(GRACE);
   await Promise.all(listeners.map((listener) => listener.drain(GRACE)));
   await close(deadline);
+  await pruning;
   await storage.close(deadline);
   await adminListener.close();
 }

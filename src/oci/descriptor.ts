@@ -26,11 +26,13 @@ export function isIndexMediaType(mediaType: string): boolean {
   return mediaType === OCI_INDEX || mediaType === DOCKER_LIST;
 }
 
-/** What a manifest refers to: an index's manifests, an image's config and layers, an artifact's subject left out. */
+/** What a manifest refers to: an index's manifests, an image's config and layers, and what it is about. */
 export interface ManifestContent {
   mediaType: string;
   manifests: (Descriptor & { platform?: Platform })[];
   blobs: Descriptor[];
+  /** What an artifact is about, such as a signature's image. It need not exist. */
+  subject?: Digest;
 }
 export interface Platform {
   os: string;
@@ -57,10 +59,12 @@ export function parseManifest(bytes: Uint8Array, mediaType: string): ManifestCon
   const own = document['mediaType'];
   const layers = descriptors(document['layers']);
   const config = document['config'] === undefined ? [] : descriptors([document['config']]);
+  const subject = isRecord(document['subject']) ? document['subject']['digest'] : undefined;
   return {
     mediaType: typeof own === 'string' && own !== '' ? own : mediaType,
     manifests: descriptors(document['manifests']),
     blobs: [...config, ...layers],
+    ...(typeof subject === 'string' && isDigest(subject) ? { subject } : {}),
   };
 }
 

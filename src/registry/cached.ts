@@ -12,6 +12,7 @@ import type { Fills } from './fills.ts';
 import { createLru, type Lru } from './lru.ts';
 import type { Membership } from './membership.ts';
 import type { Records } from './records.ts';
+import { createRestore } from './restore.ts';
 import { createTags, type TagPolicy } from './tags.ts';
 
 /** What all upstreams of a registry share. */
@@ -25,8 +26,8 @@ export interface Cache {
   /** The storage behind the local tier, when there is one. */
   remote: Store | undefined;
   arrived(digest: Digest, size: number): void;
-  /** This image was pulled now. */
-  used(repository: Repository, digest: Digest): void;
+  /** This image was pulled now. True: for the first time today. */
+  used(repository: Repository, digest: Digest): boolean;
   metrics: Pick<RegistryMetrics, 'read'>;
   log: Log;
 }
@@ -56,6 +57,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
   const share = createFlights<Descriptor>(FLIGHT_LIMIT);
   /** Blobs that came with wrong bytes: the next attempt asks no mirror. */
   const distrusted = createLru<boolean>(DISTRUSTED);
+  const restore = createRestore(cache);
   const full = (repository: Repository): Repository => joinRepository(policy.name, repository);
 
   /** Bytes of a manifest from wherever they are nearest, by their digest. */
@@ -175,8 +177,9 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
       const bytes = known === undefined ? undefined : await kept(digest, context.signal);
       if (known !== undefined && bytes !== undefined) {
         cache.metrics.read(policy.name, 'manifest', outcome);
-        cache.used(full(repository), digest);
-        return { descriptor: { ...known, size: bytes.length }, bytes, stale };
+        const descriptor = { ...known, size: bytes.length };
+        if (cache.used(full(repository), digest)) void restore(full(repository), descriptor, bytes);
+        return { descriptor, bytes, stale };
       }
       cache.metrics.read(policy.name, 'manifest', 'miss');
       const descriptor = await fetch(repository, digest, context.signal);

@@ -8,29 +8,40 @@ import type { Records } from './records.ts';
 /** Which repository may serve which digest: it may when upstream has once given it under that name (DESIGN promise 12). */
 export interface Membership {
   find(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined>;
+  /** Upstream has just given it. */
   add(repository: Repository, descriptor: Descriptor): void;
 }
 
 const IN_MEMORY = 50_000;
+/** A record is written again when upstream gives the digest after this long, in ms: it may have been pruned meanwhile, with its blob. */
+const REWRITE_AFTER = 3_600_000;
+
+interface Known {
+  descriptor: Descriptor;
+  /** Milliseconds since the epoch; 0: another process did it. */
+  writtenAt: number;
+}
 
 export function createMembership(records: Records): Membership {
-  const known = createLru<Descriptor>(IN_MEMORY);
+  const known = createLru<Known>(IN_MEMORY);
   return {
     async find(repository, digest, signal) {
       const key = memberKey(repository, digest);
       const remembered = known.get(key);
-      if (remembered !== undefined) return remembered;
+      if (remembered !== undefined) return remembered.descriptor;
       const record = (await records.read(key, signal)) as { mediaType?: unknown; size?: unknown } | undefined;
       if (typeof record?.mediaType !== 'string' || typeof record.size !== 'number') return undefined;
       const descriptor = { digest, mediaType: record.mediaType, size: record.size };
-      known.set(key, descriptor);
+      known.set(key, { descriptor, writtenAt: 0 });
       return descriptor;
     },
     add(repository, { digest, mediaType, size }) {
       const key = memberKey(repository, digest);
       const before = known.get(key);
-      if (before?.mediaType === mediaType && before.size === size) return;
-      known.set(key, { digest, mediaType, size });
+      const now = Date.now();
+      const same = before?.descriptor.mediaType === mediaType && before.descriptor.size === size;
+      if (same && now - before.writtenAt < REWRITE_AFTER) return;
+      known.set(key, { descriptor: { digest, mediaType, size }, writtenAt: now });
       records.write(key, { mediaType, size });
     },
   };

@@ -1,9 +1,21 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { BLOB_MEDIA_TYPE, MANIFEST_MEDIA_TYPES } from '../oci/descriptor.ts';
 import { digestOf } from '../oci/digest.ts';
 import { isOciError } from '../oci/error.ts';
 import { joinRepository, parseRepository, parseTag } from '../oci/reference.ts';
-import { blobKey, checkKey, checkPrefix, memberKey, tagKey, usedKey } from './keys.ts';
+import {
+  blobKey,
+  checkKey,
+  checkPrefix,
+  isManifestRecord,
+  memberKey,
+  parseBlobKey,
+  parseRepositoryKey,
+  parseUsedKey,
+  tagKey,
+  usedKey,
+} from './keys.ts';
 
 const repository = joinRepository('dockerhub', parseRepository('library/nginx'));
 const digest = digestOf(Buffer.from('content'));
@@ -61,4 +73,39 @@ test('a prefix may end within a segment, and no prefix leads out', () => {
       (error) => isOciError(error, 'NAME_INVALID'),
       JSON.stringify(prefix),
     );
+});
+
+test('what lies somewhere can be told from its key', () => {
+  const day = new Date('2026-03-01T23:59:59Z');
+  for (const own of [digest, digestOf(Buffer.from('content'), 'sha512')]) {
+    assert.equal(parseBlobKey(blobKey(own)), own);
+    assert.deepEqual(parseRepositoryKey(memberKey(repository, own)), { repository, member: own });
+    assert.deepEqual(parseUsedKey(usedKey(day, repository, own)), { day: '2026-03-01', repository, digest: own });
+  }
+  assert.deepEqual(parseRepositoryKey(tagKey(repository, parseTag('1.27'))), { repository, tag: '1.27' });
+});
+
+test('a key that is none of ours says nothing', () => {
+  for (const key of ['v1/blobs/', `v1/blobs/sha256/00/${hex}`, `v1/blobs/md5/aa/${hex}`, `${blobKey(digest)}/more`]) {
+    assert.equal(parseBlobKey(key), undefined, key);
+  }
+  for (const key of [
+    'v1/repos/',
+    'v1/repos/Upper/_tags/1',
+    'v1/repos/hub/a/_tags/',
+    'v1/repos/hub/a/_tags/1/2',
+    'v1/repos/hub/a/_other/1',
+  ]) {
+    assert.equal(parseRepositoryKey(key), undefined, key);
+  }
+  for (const key of ['v1/used/', `v1/used/today/hub/a/${digest}`, 'v1/used/2026-03-01/hub/a/latest']) {
+    assert.equal(parseUsedKey(key), undefined, key);
+  }
+});
+
+test('the size of a member record tells a manifest from a blob', () => {
+  const record = (mediaType: string, size: number) => isManifestRecord(JSON.stringify({ mediaType, size }).length);
+  assert.equal(record(BLOB_MEDIA_TYPE, 1), false);
+  assert.equal(record(BLOB_MEDIA_TYPE, 999_999_999_999_999), false);
+  for (const mediaType of MANIFEST_MEDIA_TYPES) assert.equal(record(mediaType, 1), true, mediaType);
 });

@@ -1,6 +1,6 @@
-import { splitDigest, type Digest } from '../oci/digest.ts';
+import { isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
-import type { Repository, Tag } from '../oci/reference.ts';
+import { isRepository, isTag, type Repository, type Tag } from '../oci/reference.ts';
 
 // What lies where in a store (DESIGN §4). `repository` is prefixed by its upstream's name: dockerhub/library/nginx.
 // No component of a repository starts with `_` or holds a colon, so what lies beneath one repository is never taken for a
@@ -26,6 +26,49 @@ export function memberKey(repository: Repository, digest: Digest): string {
 /** Empty; says that the digest was asked for on that day (UTC). */
 export function usedKey(day: Date, repository: Repository, digest: Digest): string {
   return `v1/used/${day.toISOString().slice(0, 10)}/${repository}/${digest}`;
+}
+
+/** What prefixes a listing of all blobs, all records of repositories, all notes of use. */
+export const BLOBS = 'v1/blobs/';
+export const REPOSITORIES = 'v1/repos/';
+export const USES = 'v1/used/';
+
+/** { owner, renewedAt, finishedAt }: who prunes, and when that was last done. */
+export const PRUNING = 'v1/pruning';
+
+/** What a key that starts with BLOBS names; undefined: it is none of ours. */
+export function parseBlobKey(key: string): Digest | undefined {
+  const [, , algorithm = '', , hex = ''] = key.split('/');
+  const digest = `${algorithm}:${hex}`;
+  return isDigest(digest) && blobKey(digest) === key ? digest : undefined;
+}
+
+export type RepositoryRecord = { repository: Repository } & ({ tag: Tag } | { member: Digest });
+
+/** What a key that starts with REPOSITORIES names; undefined: it is none of ours. */
+export function parseRepositoryKey(key: string): RepositoryRecord | undefined {
+  // No component of a repository starts with `_`.
+  const at = key.indexOf('/_');
+  const repository = key.slice(REPOSITORIES.length, at);
+  if (at === -1 || !isRepository(repository)) return undefined;
+  const [kind, first = '', second = '', ...more] = key.slice(at + 1).split('/');
+  if (kind === '_tags' && second === '' && isTag(first)) return { repository, tag: first };
+  const digest = `${first}:${second}`;
+  return kind === '_members' && more.length === 0 && isDigest(digest) ? { repository, member: digest } : undefined;
+}
+
+const USED = /^v1\/used\/(\d{4}-\d\d-\d\d)\/(.+)\/([^/]+)$/;
+
+/** What a key that starts with USES says; undefined: it is none of ours. */
+export function parseUsedKey(key: string): { day: string; repository: Repository; digest: Digest } | undefined {
+  const [, day = '', repository = '', digest = ''] = USED.exec(key) ?? [];
+  return isRepository(repository) && isDigest(digest) ? { day, repository, digest } : undefined;
+}
+
+/** Whether a member record of `size` bytes is that of a manifest, so that a listing tells manifests from blobs without reading every
+ *  record: application/octet-stream and a size of up to 15 digits take 63 bytes, the shortest type of a manifest takes 64. */
+export function isManifestRecord(size: number): boolean {
+  return size > 63;
 }
 
 // What every store can keep, in this order and under these names: a file's name holds 255 bytes, an S3 key 1024 with its

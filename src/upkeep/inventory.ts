@@ -1,0 +1,147 @@
+import { MAX_MANIFEST_SIZE, parseManifest, type ManifestContent } from '../oci/descriptor.ts';
+import { digestOf, splitDigest, type Digest } from '../oci/digest.ts';
+import { isOciError } from '../oci/error.ts';
+import type { Repository } from '../oci/reference.ts';
+import { blobKey, BLOBS, isManifestRecord, parseBlobKey, parseRepositoryKey, parseUsedKey, REPOSITORIES, USES } from '../store/keys.ts';
+import type { Store, StoreContext } from '../store/store.ts';
+import { createBlobTable, type BlobTable } from './blob-table.ts';
+import { inParallel } from './parallel.ts';
+
+/** A manifest or an index in the store, with all that is known of it. */
+export interface Image {
+  digest: Digest;
+  /** Its own number among the blobs. */
+  blob: number;
+  /** The repositories that may serve it. */
+  places: Place[];
+  /** The numbers of the blobs that it names and that are stored, manifests among them; each once. */
+  names: Uint32Array;
+  /** What it names and the store has not. */
+  missing: Digest[];
+  /** It names manifests. */
+  isIndex: boolean;
+  /** What it is about, when it is an artifact such as a signature. */
+  subject: Digest | undefined;
+  /** Its bytes are not what its digest says; then it names nothing. */
+  corrupt: boolean;
+}
+
+export interface Place {
+  repository: Repository;
+  /** On how many days it was pulled, as far as that is still recorded. */
+  days: number;
+  /** The last of them (UTC), 2026-03-01; empty: none is recorded. */
+  lastDay: string;
+  /** When the record of that day was written, in ms since the epoch. */
+  usedAt: number;
+}
+
+/** What a store holds. */
+export interface Inventory {
+  blobs: BlobTable;
+  images: Image[];
+  /** By digest. */
+  byDigest: ReadonlyMap<Digest, Image>;
+  /** How many tags are recorded. */
+  tags: number;
+}
+
+export interface InventoryOptions {
+  signal: AbortSignal;
+  /** Manifests read at once. */
+  parallel?: number;
+  /** Gets each manifest as it was read. */
+  read?(image: Image, content: ManifestContent): void;
+  progress?(done: number, total: number): void;
+}
+
+/** Lists the store and reads its manifests, at some 50 bytes a blob and a few hundred a manifest of memory.
+ *  @throws OciError UNAVAILABLE: the store cannot be listed or read. It never takes a failure for an absence. */
+export async function takeInventory(store: Store, options: InventoryOptions): Promise<Inventory> {
+  const { signal } = options;
+  // In this order: what comes while this runs is unknown here, and so nobody touches it.
+  const blobs = createBlobTable();
+  for await (const { key, size, modified } of store.list(BLOBS, { signal })) {
+    const digest = parseBlobKey(key);
+    if (digest !== undefined) blobs.add(digest, size, modified.getTime());
+  }
+  const { byDigest, tags } = await listImages(store, blobs, signal);
+  await noteUses(store, byDigest, signal);
+  const images = [...byDigest.values()];
+  let done = 0;
+  await inParallel(images, options.parallel ?? 16, async (image) => {
+    await readImage(store, image, { ...options, blobs });
+    options.progress?.(++done, images.length);
+  });
+  return { blobs, images, byDigest, tags };
+}
+
+async function listImages(store: Store, blobs: BlobTable, signal: AbortSignal): Promise<{ byDigest: Map<Digest, Image>; tags: number }> {
+  const byDigest = new Map<Digest, Image>();
+  let tags = 0;
+  for await (const { key, size } of store.list(REPOSITORIES, { signal })) {
+    const record = parseRepositoryKey(key);
+    if (record === undefined) continue;
+    if ('tag' in record) {
+      tags++;
+      continue;
+    }
+    const digest = record.member;
+    const blob = isManifestRecord(size) ? blobs.find(digest) : -1;
+    if (blob === -1) continue;
+    const image = byDigest.get(digest) ?? createImage(digest, blob);
+    byDigest.set(digest, image);
+    image.places.push({ repository: record.repository, days: 0, lastDay: '', usedAt: 0 });
+  }
+  return { byDigest, tags };
+}
+
+function createImage(digest: Digest, blob: number): Image {
+  return { digest, blob, places: [], names: new Uint32Array(), missing: [], isIndex: false, subject: undefined, corrupt: false };
+}
+
+async function noteUses(store: Store, byDigest: ReadonlyMap<Digest, Image>, signal: AbortSignal): Promise<void> {
+  for await (const { key, modified } of store.list(USES, { signal })) {
+    const use = parseUsedKey(key);
+    const place = use && byDigest.get(use.digest)?.places.find(({ repository }) => repository === use.repository);
+    if (use === undefined || place === undefined) continue;
+    place.days++;
+    place.lastDay = use.day; // days come in order
+    place.usedAt = modified.getTime();
+  }
+}
+
+async function readImage(store: Store, image: Image, options: InventoryOptions & { blobs: BlobTable }): Promise<void> {
+  const { signal, blobs } = options;
+  const content = await readManifest(store, image.digest, { signal });
+  image.corrupt = content === 'corrupt';
+  if (content === undefined || content === 'corrupt') return;
+  image.isIndex = content.manifests.length > 0;
+  image.subject = content.subject;
+  const named = new Set([...content.manifests, ...content.blobs].map(({ digest }) => digest));
+  const stored = [...named].map((digest) => [digest, blobs.find(digest)] as const);
+  image.names = Uint32Array.from(stored.filter(([, blob]) => blob !== -1).map(([, blob]) => blob));
+  image.missing = stored.filter(([, blob]) => blob === -1).map(([digest]) => digest);
+  options.read?.(image, content);
+}
+
+/** What a stored manifest says; undefined: it is not there. @throws OciError UNAVAILABLE */
+export async function readManifest(store: Store, digest: Digest, context: StoreContext): Promise<ManifestContent | 'corrupt' | undefined> {
+  const found = await store.read(blobKey(digest), context);
+  if (found === undefined) return undefined;
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of found.body) {
+    size += chunk.length;
+    if (size > MAX_MANIFEST_SIZE) return 'corrupt';
+    chunks.push(Uint8Array.from(chunk));
+  }
+  const bytes = Buffer.concat(chunks);
+  if (digestOf(bytes, splitDigest(digest).algorithm) !== digest) return 'corrupt';
+  try {
+    return parseManifest(bytes, '');
+  } catch (error) {
+    if (isOciError(error, 'MANIFEST_INVALID')) return 'corrupt';
+    throw error;
+  }
+}

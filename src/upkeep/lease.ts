@@ -1,0 +1,99 @@
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { json } from 'node:stream/consumers';
+import { setTimeout as delay } from 'node:timers/promises';
+import { PRUNING } from '../store/keys.ts';
+import { bytesSource, type Store, type StoreContext } from '../store/store.ts';
+
+/** Who prunes a store, as far as that can be known without conditional writes: a record that is written, and read again. Two at once waste
+ *  work and break nothing. */
+export interface Lease {
+  /** Aborted when somebody else has taken it, or the record cannot be kept. */
+  signal: AbortSignal;
+  /** Gives it back; `finished`: what it was for has been done. */
+  release(finished: boolean): Promise<void>;
+}
+
+export interface LeaseState {
+  /** Which process: its host and a random part. */
+  owner: string;
+  /** Its last sign of life; empty: it has ended. */
+  renewedAt: string;
+  /** When a run was last finished, by whomever; empty: never. */
+  finishedAt: string;
+}
+
+export interface LeaseTiming {
+  /** How long a record counts without a sign of life, in ms; one is given three times as often. */
+  lifetime: number;
+  /** How long who has written the record waits before it looks who wrote last, in ms. */
+  settle: number;
+}
+
+const TIMING: LeaseTiming = { lifetime: 30_000, settle: 1000 };
+
+/** The lease, or who has it. @throws OciError UNAVAILABLE: the store cannot be read or written */
+export async function takeLease(
+  store: Store,
+  context: StoreContext,
+  { lifetime, settle }: LeaseTiming = TIMING,
+): Promise<{ lease: Lease } | { holder: string }> {
+  const owner = `${hostname()} ${randomUUID().slice(0, 8)}`;
+  const before = await readLease(store, context);
+  if (before !== undefined && isHeld(before, lifetime)) return { holder: before.owner };
+  const finishedAt = before?.finishedAt ?? '';
+  await write(store, { owner, renewedAt: new Date().toISOString(), finishedAt }, context);
+  await delay(settle, undefined, { signal: context.signal });
+  const now = await readLease(store, context);
+  if (now?.owner !== owner) return { holder: now?.owner ?? 'somebody' };
+
+  const lost = new AbortController();
+  const timer = setInterval(() => {
+    renew().catch((error: unknown) => lost.abort(error));
+  }, lifetime / 3);
+  timer.unref();
+
+  async function renew(): Promise<void> {
+    const own = { signal: AbortSignal.timeout(lifetime / 2) };
+    const current = await readLease(store, own);
+    if (current?.owner !== owner) throw new Error(`${current?.owner ?? 'somebody'} prunes now`);
+    await write(store, { ...current, renewedAt: new Date().toISOString() }, own);
+  }
+
+  return {
+    lease: {
+      signal: lost.signal,
+      async release(finished) {
+        clearInterval(timer);
+        if (lost.signal.aborted) return;
+        const done = finished ? new Date().toISOString() : finishedAt;
+        await write(store, { owner, renewedAt: '', finishedAt: done }, { signal: AbortSignal.timeout(lifetime / 2) });
+      },
+    },
+  };
+}
+
+export function isHeld({ renewedAt }: LeaseState, lifetime = TIMING.lifetime): boolean {
+  return renewedAt !== '' && Math.abs(Date.now() - Date.parse(renewedAt)) < lifetime;
+}
+
+/** Undefined: nobody has ever pruned here, or the record is not one. */
+export async function readLease(store: Store, context: StoreContext): Promise<LeaseState | undefined> {
+  const found = await store.read(PRUNING, context);
+  if (found === undefined) return undefined;
+  try {
+    const state = ((await json(found.body)) ?? {}) as Partial<Record<keyof LeaseState, unknown>>;
+    return { owner: textOf(state.owner), renewedAt: textOf(state.renewedAt), finishedAt: textOf(state.finishedAt) };
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : '';
+}
+
+function write(store: Store, state: LeaseState, context: StoreContext): Promise<void> {
+  return store.write(PRUNING, bytesSource(Buffer.from(JSON.stringify(state))), context);
+}

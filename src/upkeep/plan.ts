@@ -1,0 +1,109 @@
+import type { BlobTable } from './blob-table.ts';
+import type { Image, Inventory } from './inventory.ts';
+
+/** What may stay. All in milliseconds and bytes. */
+export interface Limits {
+  now: number;
+  /** What was modified or used within this time is never touched. */
+  grace: number;
+  /** Of all blobs together; 0: no limit. */
+  maxSize: number;
+  /** Images that nobody pulled for longer than this go; 0: none does. */
+  maxAge: number;
+}
+
+export interface Departure {
+  image: Image;
+  /** When it was last pulled, at the latest. */
+  lastUse: number;
+  because: 'age' | 'size';
+}
+
+export interface Plan {
+  /** In the order in which they go. */
+  departures: Departure[];
+  /** Bytes of blobs, now and when all of it has been done. */
+  before: number;
+  after: number;
+}
+
+const DAY = 86_400_000;
+
+/** Which images go: those that are too old, and then, while the rest is too large, the least recently used (DESIGN promise 13). What an
+ *  index names stays with it; an artifact counts as used whenever its subject is. */
+export function planPruning({ blobs, images, byDigest }: Pick<Inventory, 'blobs' | 'images' | 'byDigest'>, limits: Limits): Plan {
+  const { now, grace, maxSize, maxAge } = limits;
+  const uses = usesOf(images, { blobs, byDigest, now });
+  const references = countReferences(blobs, images);
+  let after = blobs.bytes();
+  const leave = (blob: number): void => {
+    if (now - blobs.modified(blob) >= grace) after -= blobs.size(blob);
+  };
+  for (let blob = 0; blob < blobs.count(); blob++) if (references[blob] === 0) leave(blob);
+
+  const departures: Departure[] = [];
+  const leastRecentFirst = [...uses].sort(([one, a], [other, b]) => a.at - b.at || Number(other.isIndex) - Number(one.isIndex));
+  for (const [image, { lastUse }] of leastRecentFirst) {
+    const old = maxAge > 0 && now - lastUse > maxAge;
+    const tooMuch = maxSize > 0 && after > maxSize;
+    const named = (references[image.blob] ?? 0) > 1;
+    if (now - lastUse < grace || named || !(old || tooMuch)) continue;
+    departures.push({ image, lastUse, because: old ? 'age' : 'size' });
+    for (const blob of [image.blob, ...image.names]) {
+      references[blob] = (references[blob] ?? 0) - 1;
+      if (references[blob] === 0) leave(blob);
+    }
+  }
+  return { departures, before: blobs.bytes(), after };
+}
+
+/** How many of `images` need each blob: those that name it, and a manifest itself. What nobody needs has 0. */
+export function countReferences(blobs: BlobTable, images: Iterable<Image>): Uint32Array {
+  const references = new Uint32Array(blobs.count());
+  for (const { blob, names } of images) for (const one of [blob, ...names]) references[one] = (references[one] ?? 0) + 1;
+  return references;
+}
+
+interface Use {
+  /** The latest moment at which it may have been pulled: a day's record is written by the day's first pull. */
+  lastUse: number;
+  /** For the order among images: as near as is known. */
+  at: number;
+}
+
+/** When each image was last used: by itself, by an index that names it, or by what it is about. */
+export function usesOf(
+  images: readonly Image[],
+  { blobs, byDigest, now }: Pick<Inventory, 'blobs' | 'byDigest'> & { now: number },
+): Map<Image, Use> {
+  const uses = new Map(images.map((image) => [image, ownUse(image, blobs.modified(image.blob), now)]));
+  const byBlob = new Map(images.map((image) => [image.blob, image]));
+  const spread = (from: Image | undefined, to: Image | undefined): boolean => {
+    const [source, target] = [from && uses.get(from), to && uses.get(to)];
+    if (source === undefined || target === undefined) return false;
+    if (source.lastUse <= target.lastUse && source.at <= target.at) return false;
+    target.lastUse = Math.max(target.lastUse, source.lastUse);
+    target.at = Math.max(target.at, source.at);
+    return true;
+  };
+  // An index of indexes, an artifact about an artifact: each round reaches one further. No digest can name itself, so it ends.
+  for (let changed = true; changed;) {
+    changed = false;
+    for (const image of images) {
+      if (image.isIndex) for (const blob of image.names) if (spread(image, byBlob.get(blob))) changed = true;
+      if (image.subject !== undefined && spread(byDigest.get(image.subject), image)) changed = true;
+    }
+  }
+  return uses;
+}
+
+function ownUse({ places }: Image, modified: number, now: number): Use {
+  const use: Use = { lastUse: modified, at: 0 };
+  for (const { lastDay, usedAt } of places) {
+    if (lastDay === '') continue;
+    const start = Date.parse(lastDay);
+    use.lastUse = Math.max(use.lastUse, Math.min(now, start + DAY));
+    use.at = Math.max(use.at, Math.min(Math.max(usedAt, start), start + DAY - 1));
+  }
+  return use.at === 0 ? { ...use, at: modified } : use;
+}

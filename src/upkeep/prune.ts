@@ -1,0 +1,290 @@
+import { isDigest, type Digest } from '../oci/digest.ts';
+import type { Repository, Tag } from '../oci/reference.ts';
+import {
+  blobKey,
+  BLOBS,
+  memberKey,
+  parseBlobKey,
+  parseRepositoryKey,
+  parseUsedKey,
+  REPOSITORIES,
+  tagKey,
+  usedKey,
+  USES,
+} from '../store/keys.ts';
+import type { Store, StoreContext } from '../store/store.ts';
+import { readManifest, takeInventory, type Image, type Inventory } from './inventory.ts';
+import { inParallel } from './parallel.ts';
+import { countReferences, planPruning, type Departure, type Limits } from './plan.ts';
+
+export interface PruneOptions {
+  /** Asked when it is known how many bytes are stored. */
+  limits(stored: number): Promise<Limits>;
+  /** Says what would go, and removes nothing. */
+  dryRun?: boolean;
+  signal: AbortSignal;
+  /** Calls to the store at once. */
+  parallel?: number;
+  progress?(this: void, doing: string, done: number, total: number): void;
+}
+
+export interface PruneResult {
+  /** Images that went, in that order. */
+  images: Departure[];
+  /** Images that were to go and were pulled meanwhile. */
+  spared: number;
+  /** Blobs that went, manifests among them. */
+  blobs: number;
+  /** Bytes that went. */
+  bytes: number;
+  /** Tags, members and notes of use that went. */
+  records: number;
+  /** Bytes of all blobs before. */
+  before: number;
+  /** Bytes that may stay; 0: no limit. */
+  limit: number;
+  /** Still larger than the limit: everything else is in use or young. */
+  overLimit: boolean;
+}
+
+const DAY = 86_400_000;
+/** How long it stays known on which days an image was pulled, beside the last one. */
+const USES_KEPT = 30 * DAY;
+/** How long a tag stays known that means nothing here, after upstream has last confirmed it. */
+const TAGS_KEPT = 30 * DAY;
+
+/** Removes images that are too old or too many, what no image names, and the records of both. What runs beside it, pulls and other prunings,
+ *  loses nothing but time: what is removed is fetched again. It may be ended at any moment: an image goes before what it
+ *  names, and what is left is found by the next.
+ *  @throws OciError UNAVAILABLE: the store cannot be listed, read or written */
+export async function prune(store: Store, options: PruneOptions): Promise<PruneResult> {
+  const { signal, dryRun = false, progress } = options;
+  const inventory = await takeInventory(store, {
+    signal,
+    ...(options.parallel === undefined ? {} : { parallel: options.parallel }),
+    progress: (done, total) => progress?.('reading manifests', done, total),
+  });
+  const limits = await options.limits(inventory.blobs.bytes());
+  const plan = planPruning(inventory, limits);
+  const work: Work = { store, inventory, limits, dryRun, context: { signal }, parallel: options.parallel ?? 8, records: 0 };
+  const gone = await removeImages(work, plan.departures, (done) => progress?.('removing images', done, plan.departures.length));
+  const references = await stillNeeded(work, gone);
+  const swept = await sweepBlobs(work, { gone, references }, (done) => progress?.('removing blobs', done, inventory.blobs.count()));
+  progress?.('removing records', 0, 1);
+  await sweepRecords(work, gone, references);
+  await sweepUses(work, gone);
+  progress?.('removing records', 1, 1);
+  const images = plan.departures.filter(({ image }) => gone.has(image));
+  return {
+    images,
+    spared: plan.departures.length - images.length,
+    ...swept,
+    records: work.records,
+    before: plan.before,
+    limit: limits.maxSize,
+    overLimit: limits.maxSize > 0 && plan.before - swept.bytes > limits.maxSize,
+  };
+}
+
+interface Work {
+  store: Store;
+  inventory: Inventory;
+  limits: Limits;
+  dryRun: boolean;
+  context: StoreContext;
+  parallel: number;
+  /** Records removed so far. */
+  records: number;
+}
+
+async function removeRecord(work: Work, key: string): Promise<void> {
+  work.records++;
+  if (!work.dryRun) await work.store.remove(key, work.context);
+}
+
+function isOld({ limits }: Work, modified: number): boolean {
+  return limits.now - modified >= limits.grace;
+}
+
+/** Tags first and manifests last: what is half removed is still an image, without a name.
+ *  @returns those that went */
+async function removeImages(work: Work, departures: readonly Departure[], progress: (done: number) => void): Promise<Set<Image>> {
+  const gone = new Set<Image>();
+  const spared = new Set<number>();
+  const tags = await tagsOf(work, departures);
+  let done = 0;
+  async function removeImage({ image }: Departure): Promise<void> {
+    progress(++done);
+    if (spared.has(image.blob) || (await wasUsedMeanwhile(work, image))) {
+      for (const blob of image.names) spared.add(blob);
+      return;
+    }
+    for (const { repository } of image.places) {
+      for (const tag of tags.get(`${repository}@${image.digest}`) ?? []) await removeRecord(work, tagKey(repository, tag));
+      await removeRecord(work, memberKey(repository, image.digest));
+    }
+    if (!work.dryRun) await work.store.remove(blobKey(image.digest), work.context);
+    gone.add(image);
+  }
+  // An index is asked before what it names, which stays with it.
+  const [indexes, others] = [departures.filter(({ image }) => image.isIndex), departures.filter(({ image }) => !image.isIndex)];
+  await inParallel(indexes, work.parallel, removeImage);
+  await inParallel(others, work.parallel, removeImage);
+  return gone;
+}
+
+/** What the tags of the repositories concerned mean: by `repository@digest`. */
+async function tagsOf(work: Work, departures: readonly Departure[]): Promise<Map<string, Tag[]>> {
+  const tags = new Map<string, Tag[]>();
+  const repositories = new Set(departures.flatMap(({ image }) => image.places.map(({ repository }) => repository)));
+  await inParallel(repositories, work.parallel, async (repository) => {
+    for await (const { key } of work.store.list(tagKey(repository, '' as Tag), work.context)) {
+      const record = parseRepositoryKey(key);
+      if (record === undefined || !('tag' in record)) continue;
+      const name = `${repository}@${await readTag(work, repository, record.tag)}`;
+      tags.set(name, [...(tags.get(name) ?? []), record.tag]);
+    }
+  });
+  return tags;
+}
+
+async function readTag({ store, context }: Pick<Work, 'store' | 'context'>, repository: Repository, tag: Tag): Promise<Digest | undefined> {
+  const found = await store.read(tagKey(repository, tag), context);
+  if (found === undefined) return undefined;
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of found.body) chunks.push(Uint8Array.from(chunk));
+  try {
+    const { digest } = JSON.parse(Buffer.concat(chunks).toString()) as { digest?: unknown };
+    return typeof digest === 'string' && isDigest(digest) ? digest : undefined;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+/** The days of which a record says that something was used within the grace. */
+function recentDays({ limits }: Work): Date[] {
+  const days: Date[] = [];
+  for (let day = limits.now - (limits.now % DAY); day + DAY > limits.now - limits.grace; day -= DAY) days.push(new Date(day));
+  return days;
+}
+
+/** Whether it was fetched again or pulled since the inventory. */
+async function wasUsedMeanwhile(work: Work, image: Image): Promise<boolean> {
+  const { store, context, inventory } = work;
+  const manifest = await store.stat(blobKey(image.digest), context);
+  if (manifest !== undefined && manifest.modified.getTime() > inventory.blobs.modified(image.blob)) return true;
+  for (const { repository, usedAt } of image.places) {
+    for (const day of recentDays(work)) {
+      const use = await store.stat(usedKey(day, repository, image.digest), context);
+      if (use !== undefined && use.modified.getTime() > usedAt) return true;
+    }
+  }
+  return false;
+}
+
+/** How many images need each blob now, those counted that were pulled since the inventory. */
+async function stillNeeded(work: Work, gone: ReadonlySet<Image>): Promise<Uint32Array> {
+  const { inventory, store, context } = work;
+  const { blobs, images, byDigest } = inventory;
+  const references = countReferences(
+    blobs,
+    images.filter((image) => !gone.has(image)),
+  );
+  const fresh = new Set<Digest>();
+  for (const day of recentDays(work)) {
+    for await (const { key } of store.list(`${USES}${day.toISOString().slice(0, 10)}/`, context)) {
+      const digest = parseUsedKey(key)?.digest;
+      if (digest !== undefined && !byDigest.has(digest)) fresh.add(digest);
+    }
+  }
+  await inParallel(fresh, work.parallel, async (digest) => {
+    const content = await readManifest(store, digest, context);
+    if (content === undefined || content === 'corrupt') return;
+    for (const named of [...content.manifests, ...content.blobs]) {
+      const blob = blobs.find(named.digest);
+      if (blob !== -1) references[blob] = (references[blob] ?? 0) + 1;
+    }
+  });
+  return references;
+}
+
+interface Left {
+  gone: ReadonlySet<Image>;
+  references: Uint32Array;
+}
+
+/** Removes what nothing needs: what became unneeded now, and what a former run or a pull without a manifest left. */
+async function sweepBlobs(
+  work: Work,
+  { gone, references }: Left,
+  progress: (done: number) => void,
+): Promise<{ blobs: number; bytes: number }> {
+  const { inventory, store, context, dryRun } = work;
+  const swept = { blobs: 0, bytes: 0 };
+  for (const { blob } of gone) {
+    swept.blobs++;
+    swept.bytes += inventory.blobs.size(blob);
+  }
+  async function* unneeded(): AsyncGenerator<{ key: string; size: number }> {
+    let done = 0;
+    for await (const { key, size, modified } of store.list(BLOBS, context)) {
+      progress(++done);
+      const digest = parseBlobKey(key);
+      const blob = digest === undefined ? -1 : inventory.blobs.find(digest);
+      if (digest === undefined || blob === -1 || (references[blob] ?? 0) > 0 || !isOld(work, modified.getTime())) continue;
+      const image = inventory.byDigest.get(digest);
+      if (image === undefined || !gone.has(image)) yield { key, size };
+    }
+  }
+  await inParallel(unneeded(), work.parallel, async ({ key, size }) => {
+    if (!dryRun) await store.remove(key, context);
+    swept.blobs++;
+    swept.bytes += size;
+  });
+  return swept;
+}
+
+/** Removes members whose blob is not stored, and tags that mean nothing here any more. */
+async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Uint32Array): Promise<void> {
+  const { store, context, inventory, limits } = work;
+  const { blobs, byDigest } = inventory;
+  const handled = (repository: Repository, image: Image | undefined): boolean =>
+    image !== undefined && gone.has(image) && image.places.some((place) => place.repository === repository);
+
+  async function* useless(): AsyncGenerator<string> {
+    for await (const { key, modified } of store.list(REPOSITORIES, context)) {
+      const record = parseRepositoryKey(key);
+      if (record === undefined || !isOld(work, modified.getTime())) continue;
+      const { repository } = record;
+      if ('member' in record) {
+        const blob = blobs.find(record.member);
+        const stored = blob !== -1 && ((references[blob] ?? 0) > 0 || !isOld(work, blobs.modified(blob)));
+        if (!stored && !handled(repository, byDigest.get(record.member))) yield key;
+      } else if (limits.now - modified.getTime() > TAGS_KEPT) {
+        const digest = await readTag(work, repository, record.tag);
+        const image = digest === undefined ? undefined : byDigest.get(digest);
+        if ((image === undefined || gone.has(image)) && !handled(repository, image)) yield key;
+      }
+    }
+  }
+  await inParallel(useless(), work.parallel, (key) => removeRecord(work, key));
+}
+
+/** Of each image that stays, the last use stays and the days of the last month; of others nothing but what is recent. */
+async function sweepUses(work: Work, gone: ReadonlySet<Image>): Promise<void> {
+  const { store, context, inventory, limits } = work;
+  async function* useless(): AsyncGenerator<string> {
+    for await (const { key } of store.list(USES, context)) {
+      const use = parseUsedKey(key);
+      if (use === undefined) continue;
+      const image = inventory.byDigest.get(use.digest);
+      const place = image?.places.find(({ repository }) => repository === use.repository);
+      const age = limits.now - (Date.parse(use.day) + DAY);
+      if (image === undefined || place === undefined || gone.has(image)) {
+        if (age >= limits.grace) yield key;
+      } else if (age > USES_KEPT && use.day < place.lastDay) yield key;
+    }
+  }
+  await inParallel(useless(), work.parallel, (key) => removeRecord(work, key));
+}

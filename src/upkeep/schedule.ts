@@ -1,0 +1,65 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Store } from '../store/store.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { readLease, takeLease, type LeaseTiming } from './lease.ts';
+import { prune, type PruneOptions, type PruneResult } from './prune.ts';
+
+export interface ScheduleOptions {
+  store: Store;
+  limits: PruneOptions['limits'];
+  /** Milliseconds. */
+  timing: {
+    /** Before the first run: a start has other things to do. */
+    first: number;
+    /** Between the end of one run, by whichever replica, and the next. */
+    interval: number;
+    lease?: LeaseTiming;
+  };
+  log: Log;
+  metrics: Pick<RegistryMetrics, 'pruned'>;
+  stop: AbortSignal;
+}
+
+/** Prunes from time to time until it is told to stop; of several replicas over one store one does. A run that fails is told to the log, and
+ *  the next one takes up its work. */
+export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
+  const { timing, log, stop } = options;
+  let pause = timing.first;
+  for (;;) {
+    await delay(pause * (0.9 + 0.2 * Math.random()), undefined, { signal: stop, ref: false }).catch(() => undefined); // stopped
+    if (stop.aborted) return;
+    pause = timing.interval;
+    try {
+      await pruneInTurn(options);
+    } catch (error) {
+      if (!stop.aborted) log.warn({ error }, 'pruning failed; it goes on at the next run');
+    }
+  }
+}
+
+async function pruneInTurn({ store, limits, timing, log, metrics, stop }: ScheduleOptions): Promise<void> {
+  const state = await readLease(store, { signal: stop });
+  // Another replica's run serves as well. Ours drift apart by the tenths above.
+  if (Date.now() - Date.parse(state?.finishedAt ?? '') < timing.interval * 0.8) return;
+  const turn = await takeLease(store, { signal: stop }, timing.lease);
+  if ('holder' in turn) {
+    log.debug({ holder: turn.holder }, 'another replica prunes');
+    return;
+  }
+  let finished = false;
+  try {
+    const started = performance.now();
+    const result = await prune(store, { limits, signal: AbortSignal.any([stop, turn.lease.signal]) });
+    finished = true;
+    metrics.pruned(result.blobs + result.records, result.bytes);
+    log.info({ ...summary(result), seconds: Math.round((performance.now() - started) / 100) / 10 }, 'pruned');
+    if (result.overLimit) log.warn('the store is larger than registry.cache.maxSize, and all of it was used within the last day or two');
+  } finally {
+    await turn.lease.release(finished);
+  }
+}
+
+function summary({ images, ...rest }: PruneResult) {
+  return { ...rest, images: images.length };
+}
