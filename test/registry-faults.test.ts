@@ -34,36 +34,6 @@ async function storedBlobs(directory: string): Promise<string[]> {
   return files.filter((file) => file.isFile() && file.parentPath.includes('/blobs/')).map((file) => file.name);
 }
 
-test('24 clients on one cold blob cause one download, whatever one of them does', async () => {
-  await using upstream = await startScriptedUpstream();
-  const bytes = randomBytes('shared', 48 * MiB);
-  const digest = upstream.addBlob(bytes);
-  upstream.behave = ({ path }) => (path.includes('/blobs/') ? { latency: 30, rate: 24 * MiB } : {});
-  await using own = await start(upstream);
-  const url = `${own.url}/v2/hub/a/b/blobs/${digest}`;
-  const early = Array.from({ length: 22 }, () => read(url));
-  const slow = read(url, { rate: 8 * MiB });
-  const leaving = read(url, { stopAfter: MiB }).catch(() => undefined);
-  await delay(700);
-  const late = await read(url);
-  const all = [...(await Promise.all(early)), late];
-  for (const got of all) assert.equal(got.digest, digest);
-  assert.ok(Math.max(...all.map(({ firstByte }) => firstByte)) < 2, 'first bytes come at once');
-  assert.ok(upstream.blobBytes() <= 1.1 * bytes.length, `${upstream.blobBytes() / bytes.length} copies`);
-  assert.equal((await slow).digest, digest);
-  await leaving;
-});
-
-test('a client that leaves does not stop the fill', async () => {
-  await using upstream = await startScriptedUpstream();
-  const digest = upstream.addBlob(randomBytes('left', 8 * MiB));
-  upstream.behave = () => ({ rate: 8 * MiB });
-  await using own = await start(upstream);
-  await read(`${own.url}/v2/hub/a/b/blobs/${digest}`, { stopAfter: MiB }).catch(() => undefined);
-  for (let tries = 0; tries < 100 && (await storedBlobs(own.directory)).length === 0; tries++) await delay(100);
-  assert.deepEqual(await storedBlobs(own.directory), [digest.slice(7)]);
-});
-
 test('a line that is cut three times and silent once still gives the whole blob', async () => {
   await using upstream = await startScriptedUpstream();
   const bytes = randomBytes('cut', 24 * MiB);

@@ -266,6 +266,8 @@ test('other errors than a 404 are not remembered', async () => {
   }
   hub.behave = () => ({});
   assert.equal((await manifest('hub/a/errors')).status, 200);
+  const metrics = await (await fetch(`${registry.admin}/metrics`)).text();
+  assert.match(metrics, /requests_total\{upstream="hub",kind="manifest",outcome="error"\} 3$/m);
 });
 
 test('answers that are odd, but answers', async () => {

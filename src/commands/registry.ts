@@ -5,6 +5,7 @@ import type { Registry } from '../oci/registry.ts';
 import { cached, createManifestMemory, type Cache } from '../registry/cached.ts';
 import { createFills } from '../registry/fills.ts';
 import { createMembership } from '../registry/membership.ts';
+import { observed } from '../registry/observed.ts';
 import { createRecords } from '../registry/records.ts';
 import { routed, type Route } from '../registry/routed.ts';
 import { createUsage } from '../registry/usage.ts';
@@ -89,7 +90,7 @@ interface ImagesContext {
   counts: RegistryMetrics;
 }
 
-/** registry = routed({ name: cached(upstream(name), storage), … }) */
+/** registry = routed({ name: observed(cached(upstream(name), storage)), … }) */
 async function createImages(
   own: RegistryConfig,
   { storage, log, counts }: ImagesContext,
@@ -128,7 +129,9 @@ async function createImages(
       credentialed: (repository: string) => config.credentials.some(({ repositories }) => repository.startsWith(`${name}/${repositories}`)),
     };
     routes[name] = {
-      registry: cached(createUpstream(name, config, { metrics: counts }), cache, policy),
+      registry: observed(cached(createUpstream(name, config, { metrics: counts }), cache, policy), (kind) =>
+        counts.read(name, kind, 'error'),
+      ),
       defaultNamespace: config.defaultNamespace,
     };
   }

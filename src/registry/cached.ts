@@ -163,10 +163,10 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
         cache.metrics.read(policy.name, 'manifest', outcome);
         return known;
       }
-      cache.metrics.read(policy.name, 'manifest', 'miss');
       const descriptor = await share(`${repository}@${digest}!`, context.signal, (signal) =>
         inner.resolve(repository, digest, { ...context, signal }),
       );
+      cache.metrics.read(policy.name, 'manifest', 'miss');
       members.add(full(repository), descriptor);
       return descriptor;
     },
@@ -181,10 +181,10 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
         if (cache.used(full(repository), digest)) void restore(full(repository), descriptor, bytes);
         return { descriptor, bytes, stale };
       }
-      cache.metrics.read(policy.name, 'manifest', 'miss');
       const descriptor = await fetch(repository, digest, context.signal);
       const fetched = await kept(digest, context.signal);
       if (fetched === undefined) throw new OciError('UNAVAILABLE', `${digest} was fetched but is gone already`, { origin: 'storage' });
+      cache.metrics.read(policy.name, 'manifest', 'miss');
       cache.used(full(repository), digest);
       return { descriptor, bytes: fetched, stale };
     },
@@ -229,6 +229,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
           last = tag;
           yield tag;
         }
+        cache.metrics.read(policy.name, 'tags', 'miss');
       } catch (error) {
         if (isAbsent(error) || context.signal.aborted) throw error;
         const store = cache.remote ?? cache.local;
@@ -243,10 +244,15 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
           if (isTag(tag)) yield tag;
         }
         if (!found && last === context.last) throw error;
+        cache.metrics.read(policy.name, 'tags', 'stale');
         log.warn({ error, repository: full(repository) }, 'upstream cannot list tags: the ones that were pulled are listed');
       }
     },
 
-    referrers: (repository, digest, context) => inner.referrers(repository, digest, context),
+    async referrers(repository, digest, context) {
+      const answer = await inner.referrers(repository, digest, context);
+      cache.metrics.read(policy.name, 'referrers', 'miss');
+      return answer;
+    },
   };
 }

@@ -1,0 +1,34 @@
+import { isAbsent, isOciError } from '../oci/error.ts';
+import type { Context, Registry } from '../oci/registry.ts';
+import type { ReadKind } from '../telemetry/registry-metrics.ts';
+
+/** `inner`, and `failed` hears of what it could not answer. That there is no such thing is an answer, and so is that a range lies
+ *  outside of it; nobody failed a client that left. */
+export function observed(inner: Registry, failed: (kind: ReadKind) => void): Registry {
+  function note(error: unknown, kind: ReadKind, { signal }: Context): void {
+    if (!signal.aborted && !isAbsent(error) && !isOciError(error, 'RANGE_INVALID')) failed(kind);
+  }
+  async function watch<T>(answer: Promise<T>, kind: ReadKind, context: Context): Promise<T> {
+    try {
+      return await answer;
+    } catch (error) {
+      note(error, kind, context);
+      throw error;
+    }
+  }
+  return {
+    resolve: (repository, reference, context) => watch(inner.resolve(repository, reference, context), 'manifest', context),
+    manifest: (repository, reference, context) => watch(inner.manifest(repository, reference, context), 'manifest', context),
+    stat: (repository, digest, context) => watch(inner.stat(repository, digest, context), 'blob', context),
+    blob: (repository, digest, context) => watch(inner.blob(repository, digest, context), 'blob', context),
+    async *tags(repository, context) {
+      try {
+        yield* inner.tags(repository, context);
+      } catch (error) {
+        note(error, 'tags', context);
+        throw error;
+      }
+    },
+    referrers: (repository, digest, context) => watch(inner.referrers(repository, digest, context), 'referrers', context),
+  };
+}
