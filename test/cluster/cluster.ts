@@ -1,13 +1,16 @@
 import { execFile } from 'node:child_process';
+import { globSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { stringify } from 'yaml';
 import { startControlPlane, type ControlPlane } from '../support/control-plane.ts';
-import { accepts, startProcess, type RunningProcess } from '../support/process.ts';
+import { accepts, startService, type Service } from '../support/process.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 import { debianTool, toolPath } from '../tools/tools.ts';
+import { createApi, type Api } from './api.ts';
+import { createAuthority } from './authority.ts';
 import { PAUSE, type ImageArchive } from './images.ts';
 import { startNetwork, type Network } from './network.ts';
 
@@ -20,14 +23,19 @@ export interface Cluster extends AsyncDisposable {
   network: Network;
   plane: ControlPlane;
   kubectl: ControlPlane['kubectl'];
+  /** The same without a process of its own. */
+  api: Api;
   helm: (args: readonly string[], values?: unknown) => Promise<string>;
   /** `ctr ARGS` in the kubelet's namespace of images. */
   ctr: (...args: string[]) => Promise<string>;
   importImage: (archive: ImageArchive) => Promise<void>;
   /** Where containerd looks for hosts.toml files. */
   certificatesDirectory: string;
-  containerd: RunningProcess;
-  kubelet: RunningProcess;
+  containerd: Service;
+  kubelet: Service;
+  /** Everything goes at once, containers too, as when the power fails; what is on disks stays. */
+  stop(): Promise<void>;
+  start(): Promise<void>;
 }
 
 export interface ClusterOptions {
@@ -43,7 +51,17 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   try {
     const { path } = stack.use(await temporaryDirectory());
     const network = stack.use(await startNetwork());
-    const certificates = await makeCertificates(join(path, 'pki'), network.address);
+    stack.use(await ownCgroups());
+    const authority = await createAuthority(join(path, 'pki'));
+    const names = [
+      'DNS:localhost',
+      'DNS:kubernetes.default.svc',
+      'IP:127.0.0.1',
+      'IP:10.96.0.1',
+      `IP:${network.address}`,
+      `IP:${network.inside}`,
+    ];
+    const certificate = await authority.issue('kube-apiserver', names);
     const plane = stack.use(
       await startControlPlane({
         enter: network.enter,
@@ -53,19 +71,21 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
           '--bind-address=0.0.0.0',
           `--advertise-address=${network.address}`,
           '--endpoint-reconciler-type=lease',
-          `--tls-cert-file=${certificates.certificate}`,
-          `--tls-private-key-file=${certificates.key}`,
-          `--client-ca-file=${certificates.authority}`,
+          `--tls-cert-file=${certificate.certificate}`,
+          `--tls-private-key-file=${certificate.key}`,
+          `--client-ca-file=${authority.file}`,
           '--kubelet-preferred-address-types=InternalIP',
         ],
-        controllerManager: [`--root-ca-file=${certificates.authority}`],
+        controllerManager: [`--root-ca-file=${authority.file}`],
         scheduler: true,
       }),
     );
     const containerd = await startNodeContainerd(stack, { path, network, release: options.containerd ?? 'debian' });
     const kubelet = await startKubelet(stack, { path, network, plane, socket: containerd.socket });
-    await startProxy(stack, { path, network, plane });
+    const proxy = await startProxy(stack, { path, network, plane });
     const { kubectl } = plane;
+    const url = `https://${network.inside}:${new URL(plane.url).port}`;
+    const api = createApi({ url, ca: authority.pem, token: 'admin-token' });
     await until(
       async () => (await kubectl(['get', 'node', NODE, '-o', 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'])) === 'True',
     );
@@ -75,8 +95,9 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
       network,
       plane,
       kubectl,
+      api,
       ctr: containerd.ctr,
-      containerd: containerd.process,
+      containerd: containerd.service,
       kubelet,
       certificatesDirectory: containerd.certificatesDirectory,
       async helm(args, values) {
@@ -89,12 +110,33 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
       async importImage({ path: archive }) {
         await containerd.ctr('images', 'import', archive);
       },
+      async stop() {
+        for (const service of [kubelet, proxy]) await service.stop('SIGKILL');
+        await plane.stop();
+        await endContainers(containerd.ctr);
+        await containerd.service.stop('SIGKILL');
+      },
+      async start() {
+        await Promise.all([plane.start(), containerd.service.start()]);
+        for (const service of [kubelet, proxy]) await service.start();
+      },
       [Symbol.asyncDispose]: () => owned.disposeAsync(),
     };
   } catch (error) {
     await stack.disposeAsync();
     throw error;
   }
+}
+
+/** What the kubelet makes of control groups goes at the end, where none was before. */
+async function ownCgroups(): Promise<AsyncDisposable> {
+  const groups = (): string[] => globSync('/sys/fs/cgroup/{,*/}kubepods');
+  const mine = groups().length === 0;
+  return {
+    async [Symbol.asyncDispose]() {
+      for (const group of mine ? groups() : []) await run('find', [group, '-depth', '-type', 'd', '-exec', 'rmdir', '{}', ';']);
+    },
+  };
 }
 
 /** @throws Error: not within two minutes */
@@ -106,26 +148,13 @@ export async function until(condition: () => Promise<boolean>, seconds = 120): P
   }
 }
 
-async function makeCertificates(directory: string, address: string): Promise<Record<'authority' | 'certificate' | 'key', string>> {
-  const openssl = await debianTool('openssl');
-  await mkdir(directory);
-  const file = (name: string): string => join(directory, name);
-  const request = ['req', '-newkey', 'rsa:2048', '-nodes'];
-  await run(openssl, [...request, '-x509', '-days', '3650', '-subj', '/CN=ca', '-keyout', file('ca.key'), '-out', file('ca.crt')]);
-  await run(openssl, [...request, '-subj', '/CN=kube-apiserver', '-keyout', file('api.key'), '-out', file('api.csr')]);
-  await writeFile(file('names'), `subjectAltName=DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:10.96.0.1,IP:${address}`);
-  const sign = ['-CA', file('ca.crt'), '-CAkey', file('ca.key'), '-CAcreateserial', '-extfile', file('names'), '-days', '3650'];
-  await run(openssl, ['x509', '-req', '-in', file('api.csr'), '-out', file('api.crt'), ...sign]);
-  return { authority: file('ca.crt'), certificate: file('api.crt'), key: file('api.key') };
-}
-
 interface NodePart {
   path: string;
   network: Network;
 }
 
 interface NodeContainerd {
-  process: RunningProcess;
+  service: Service;
   socket: string;
   certificatesDirectory: string;
   ctr: Cluster['ctr'];
@@ -141,7 +170,7 @@ async function startNodeContainerd(stack: AsyncDisposableStack, part: NodePart &
   const configuration = join(path, 'containerd.toml');
   await writeFile(configuration, containerdConfiguration({ path, socket, certificatesDirectory, cni, release }));
   const [command, args] = network.wrap(program, ['--config', configuration]);
-  const child = await startProcess({
+  const service = await startService({
     command,
     args,
     env: { ...process.env, PATH: `${join(program, '..')}:${process.env['PATH'] ?? ''}` },
@@ -151,10 +180,9 @@ async function startNodeContainerd(stack: AsyncDisposableStack, part: NodePart &
     (await run(ctrProgram, ['--address', socket, '--namespace', 'k8s.io', ...words], { maxBuffer: 2 ** 26 })).stdout;
   stack.defer(async () => {
     await endContainers(ctr);
-    await child[Symbol.asyncDispose]();
-    await unmountBelow(path);
+    await service[Symbol.asyncDispose]();
   });
-  return { process: child, socket, certificatesDirectory, ctr };
+  return { service, socket, certificatesDirectory, ctr };
 }
 
 interface ContainerdOptions {
@@ -197,24 +225,14 @@ async function endContainers(ctr: Cluster['ctr']): Promise<void> {
   await Promise.allSettled(tasks.map((id) => ctr('tasks', 'delete', '--force', id)));
 }
 
-/** Volumes of pods, and containers' file systems. */
-async function unmountBelow(path: string): Promise<void> {
-  const mounts = (await readFile('/proc/mounts', 'utf8')).split('\n').map((line) => line.split(' ')[1] ?? '');
-  for (const mount of mounts.filter((point) => point.startsWith(path)).toReversed())
-    await run('umount', ['--lazy', mount]).catch(() => undefined);
-}
-
-async function startKubelet(
-  stack: AsyncDisposableStack,
-  part: NodePart & { plane: ControlPlane; socket: string },
-): Promise<RunningProcess> {
+async function startKubelet(stack: AsyncDisposableStack, part: NodePart & { plane: ControlPlane; socket: string }): Promise<Service> {
   const { path, network, plane, socket } = part;
   const [configuration, kubeconfig, resolv] = ['kubelet.yaml', 'kubelet.kubeconfig', 'resolv.conf'].map((name) => join(path, name)) as [
     string,
     string,
     string,
   ];
-  await writeFile(resolv, 'nameserver 127.0.0.1\n');
+  await writeFile(resolv, `nameserver ${network.address}\n`);
   await writeFile(kubeconfig, (await readFile(plane.kubeconfig, 'utf8')).replace('admin-token', 'node-token'));
   const settings = {
     apiVersion: 'kubelet.config.k8s.io/v1beta1',
@@ -241,10 +259,10 @@ async function startKubelet(
     `--node-ip=${network.address}`,
   ];
   const [command, args] = network.wrap(await toolPath('kube-all'), ['kubelet', ...flags]);
-  return stack.use(await startProcess({ command, args }));
+  return stack.use(await startService({ command, args }));
 }
 
-async function startProxy(stack: AsyncDisposableStack, { path, network, plane }: NodePart & { plane: ControlPlane }): Promise<void> {
+async function startProxy(stack: AsyncDisposableStack, { path, network, plane }: NodePart & { plane: ControlPlane }): Promise<Service> {
   const configuration = join(path, 'proxy.yaml');
   const settings = {
     apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
@@ -257,5 +275,5 @@ async function startProxy(stack: AsyncDisposableStack, { path, network, plane }:
   };
   await writeFile(configuration, stringify(settings));
   const [command, args] = network.wrap(await toolPath('kube-all'), ['kube-proxy', `--config=${configuration}`]);
-  stack.use(await startProcess({ command, args }));
+  return stack.use(await startService({ command, args }));
 }

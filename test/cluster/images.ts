@@ -62,11 +62,11 @@ export async function createImageBuilder(directory: string): Promise<ImageBuilde
       await makeBases(buildah);
       const reference = `${KUBE_REGISTRY.registry}/${KUBE_REGISTRY.repository}:${KUBE_REGISTRY.tag}`;
       const bases = ['NODE_IMAGE=localhost/base', 'PYTHON_IMAGE=localhost/base', 'BASE_IMAGE=localhost/libraries'];
-      await buildah('bud', '--quiet', '--isolation', 'chroot', ...bases.flatMap((base) => ['--build-arg', base]), '--tag', reference, root);
+      const options = ['--layers', '--quiet', '--isolation', 'chroot'];
+      await buildah('bud', ...options, ...bases.flatMap((base) => ['--build-arg', base]), '--tag', reference, root);
       const path = join(directory, 'kube-registry.tar');
       await buildah('push', '--quiet', reference, `docker-archive:${path}:${reference}`);
-      await buildah('rmi', reference);
-      await buildah('rmi', '--prune');
+      await dropLayers(buildah);
       return { reference, path };
     },
   };
@@ -75,9 +75,23 @@ export async function createImageBuilder(directory: string): Promise<ImageBuilde
 type Buildah = (...args: string[]) => Promise<string>;
 
 async function createBuildah(): Promise<Buildah> {
-  const command = await debianTool('buildah');
-  const storage = ['--storage-driver', 'vfs', '--root', join(toolsDirectory, 'buildah'), '--runroot', join(toolsDirectory, 'buildah-run')];
-  return async (...args) => (await run(command, [...storage, ...args], { maxBuffer: 64 * 1024 * 1024 })).stdout.trim();
+  // In a mount namespace, so that what it mounts goes with it.
+  const command = ['--mount', '--', await debianTool('buildah')];
+  const storage = [
+    '--storage-driver',
+    'overlay',
+    '--root',
+    join(toolsDirectory, 'buildah'),
+    '--runroot',
+    join(toolsDirectory, 'buildah-run'),
+  ];
+  return async (...args) => (await run('unshare', [...command, ...storage, ...args], { maxBuffer: 64 * 1024 * 1024 })).stdout.trim();
+}
+
+/** Layers of former builds make the next one quick; they are thrown away before they are many. */
+async function dropLayers(buildah: Buildah): Promise<void> {
+  const images = await buildah('images', '--quiet');
+  if (images.split('\n').length > 20) await buildah('rmi', '--prune');
 }
 
 const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -102,8 +116,9 @@ async function makeBases(buildah: Buildah): Promise<void> {
   await commitBase(buildah, { directory: debian, tag: 'localhost/base', env: [PATH, `NODE_EXTRA_CA_CERTS=${CERTIFICATES}`] });
 
   const libraries = join(temporary.path, 'libraries');
-  const { stdout } = await run('chroot', [debian, 'ldd', '/usr/local/bin/node']);
-  for (const [path] of stdout.matchAll(/\/\S+/g)) if (!path.includes('libatomic')) await copyFile(debian, libraries, path);
+  const { stdout } = await run('chroot', [debian, 'dpkg', '-L', 'libc6', 'libgcc-s1', 'libstdc++6']);
+  for (const path of stdout.match(/^(?:\/usr)?\/lib[^/\s]*(?:\/[^/\s]+)?\/[^/\s]+\.so[.\d]*$/gm) ?? [])
+    await copyFile(debian, libraries, path);
   await copyFile(debian, libraries, CERTIFICATES);
   await mkdir(join(libraries, 'tmp'), { mode: 0o1777 });
   await commitBase(buildah, { directory: libraries, tag: 'localhost/libraries', env: [PATH] });

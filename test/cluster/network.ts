@@ -1,15 +1,21 @@
 import { execFile } from 'node:child_process';
 import { randomInt } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { startProcess, type RunningProcess } from '../support/process.ts';
 import { debianTool } from '../tools/tools.ts';
 
 const run = promisify(execFile);
 
-/** A network of its own, with no way out but to this machine: pods on a bridge. */
+/** A network of its own, with no way out but to this machine: pods on a bridge. And folders of its own, where a node's programs
+ *  keep what they tell nobody about. */
 export interface Network extends AsyncDisposable {
-  /** This machine's address, as the node and its pods see it: what listens here is the world outside. */
-  outside: string;
-  /** The node's address, on the bridge. */
+  /** This machine's addresses, as the node and its pods see them: what listens there is the world outside. */
+  outside: readonly string[];
+  /** The node's address, as this machine sees it. */
+  inside: string;
+  /** The node's address, on the bridge: what the cluster knows it by. */
   address: string;
   /** Of pods. */
   pods: string;
@@ -23,16 +29,20 @@ export interface Network extends AsyncDisposable {
 const ADDRESS = '10.88.0.1';
 const PODS = '10.88.0.0/16';
 
+/** What the kubelet, containerd, CNI and iptables put anywhere but where they are told to. */
+const FOLDERS = ['/run', '/var/log', '/var/lib/cni', '/var/lib/kubelet'];
+
 /** Needs root, iproute2, iptables and nsenter. */
 export async function startNetwork(): Promise<Network> {
   const ip = await debianTool('ip');
   await debianTool('iptables');
   const number = randomInt(256);
   const name = `kube-registry-${number}`;
-  const [outside, inside] = [`10.89.${number}.1`, `10.89.${number}.2`];
+  const [inside = '', ...outside] = Array.from({ length: 6 }, (_, n) => `10.89.${number}.${n + 1}`);
   await run(ip, ['netns', 'add', name]);
   // Not `ip netns exec`, which hides the cgroups that the kubelet needs.
-  const enter = ['nsenter', `--net=/run/netns/${name}`, '--'];
+  const folders = await holdFolders();
+  const enter = ['nsenter', `--net=/run/netns/${name}`, `--mount=/proc/${folders.pid}/ns/mnt`, '--'];
   const wrap = (command: string, args: readonly string[]): [string, string[]] => ['nsenter', [...enter.slice(1), command, ...args]];
   for (const words of [
     'link set lo up',
@@ -44,15 +54,16 @@ export async function startNetwork(): Promise<Network> {
     await run(...wrap(ip, words.split(' ')));
   }
   await run(ip, ['link', 'add', `kr${number}`, 'type', 'veth', 'peer', 'name', 'outside', 'netns', name]);
-  await run(ip, ['addr', 'add', `${outside}/30`, 'dev', `kr${number}`]);
+  for (const address of outside) await run(ip, ['addr', 'add', `${address}/28`, 'dev', `kr${number}`]);
   await run(ip, ['link', 'set', `kr${number}`, 'up']);
-  await run(...wrap(ip, ['addr', 'add', `${inside}/30`, 'dev', 'outside']));
+  await run(...wrap(ip, ['addr', 'add', `${inside}/28`, 'dev', 'outside']));
   await run(...wrap(ip, ['link', 'set', 'outside', 'up']));
   const switches = ['net.ipv4.ip_forward=1', 'net.bridge.bridge-nf-call-iptables=1', 'net.ipv4.conf.all.route_localnet=1'];
   await run(...wrap('sysctl', ['-qw', ...switches]));
   const ipam = { type: 'host-local', ranges: [[{ subnet: PODS }]], routes: [{ dst: '0.0.0.0/0' }] };
   return {
     outside,
+    inside,
     address: ADDRESS,
     pods: PODS,
     enter,
@@ -66,7 +77,20 @@ export async function startNetwork(): Promise<Network> {
       ],
     },
     async [Symbol.asyncDispose]() {
+      await folders[Symbol.asyncDispose]();
       await run(ip, ['netns', 'delete', name]);
     },
   };
+}
+
+/** A process whose mount namespace has those folders empty; with the last process in it they go, and every mount below. */
+async function holdFolders(): Promise<RunningProcess> {
+  for (const folder of FOLDERS) await mkdir(folder, { recursive: true });
+  const script = `for folder in ${FOLDERS.join(' ')}; do mount -t tmpfs tmpfs $folder || exit; done; mkdir /run/lock; echo ready; exec sleep infinity`;
+  const holder = await startProcess({ command: 'unshare', args: ['--mount', '--', 'sh', '-c', script] });
+  while (!holder.output().includes('ready')) {
+    const end = await Promise.race([holder.exited, sleep(20)]);
+    if (end !== undefined) throw new Error(`no mount namespace can be had: ${holder.output()}`);
+  }
+  return holder;
 }

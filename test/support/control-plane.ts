@@ -4,7 +4,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { debianTool, toolPath } from '../tools/tools.ts';
-import { startProcess, type RunningProcess } from './process.ts';
+import { startService, type Service } from './process.ts';
 import { freePort, temporaryDirectory } from './temporary.ts';
 
 const run = promisify(execFile);
@@ -32,7 +32,10 @@ export interface ControlPlane extends AsyncDisposable {
   kubeconfigOf(user: string, groups: readonly string[]): Promise<string>;
   /** `kubectl ARGS` as the admin; gives stdout. `input` is its stdin. @throws Error with stderr */
   kubectl: (args: readonly string[], input?: string) => Promise<string>;
-  apiServer: RunningProcess;
+  /** All of it goes at once, as when the power fails. */
+  stop(): Promise<void>;
+  /** With what etcd has kept. */
+  start(): Promise<void>;
 }
 
 const USERS = 'admin-token,admin,admin,"system:masters"\n';
@@ -40,9 +43,12 @@ const USERS = 'admin-token,admin,admin,"system:masters"\n';
 /** A real etcd and kube-apiserver on loopback: admission, RBAC and watches are real, but no node is there and no pod runs. */
 export async function startControlPlane(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
   const stack = new AsyncDisposableStack();
+  const services: Service[] = [];
   const start: Start = async (command, args, ready) => {
     const [file = '', ...words] = [...(options.enter ?? []), command, ...args];
-    return stack.use(await startProcess({ command: file, args: words, ...(ready === undefined ? {} : { ready }) }));
+    const service = stack.use(await startService({ command: file, args: words, ...(ready === undefined ? {} : { ready }) }));
+    services.push(service);
+    return service;
   };
   try {
     const { path } = stack.use(await temporaryDirectory());
@@ -72,7 +78,7 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
       'service-account-signing-key-file': keys.private,
     });
     const ready = (): Promise<boolean> => kubectl(['get', '--raw', '/readyz']).then(Boolean, () => false);
-    const apiServer = await start(kube, ['kube-apiserver', ...apiServerFlags, ...(options.apiServer ?? [])], ready);
+    await start(kube, ['kube-apiserver', ...apiServerFlags, ...(options.apiServer ?? [])], ready);
     if (options.controllers !== undefined) {
       const controllerFlags = flags({
         kubeconfig,
@@ -93,7 +99,12 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
       url,
       kubeconfig,
       kubectl,
-      apiServer,
+      async stop() {
+        for (const service of services.toReversed()) await service.stop('SIGKILL');
+      },
+      async start() {
+        for (const service of services) await service.start();
+      },
       kubeconfigOf: (user, groups) =>
         writeKubeconfig(join(path, `${user.replaceAll(/\W/g, '-')}.kubeconfig`), url, { token: 'admin-token', user, groups }),
       [Symbol.asyncDispose]: () => owned.disposeAsync(),
@@ -104,7 +115,7 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
   }
 }
 
-type Start = (command: string, args: readonly string[], ready?: () => Promise<boolean>) => Promise<RunningProcess>;
+type Start = (command: string, args: readonly string[], ready?: () => Promise<boolean>) => Promise<Service>;
 
 /** The API server waits for it. */
 async function startEtcd(start: Start, directory: string): Promise<string> {

@@ -31,6 +31,8 @@ export interface ImageOptions {
   format?: 'oci' | 'docker';
   /** Random bytes do not get smaller by it. */
   gzip?: boolean;
+  /** What the image starts: a static program, as a first layer of its own. */
+  program?: Buffer;
 }
 
 const MEDIA_TYPES = {
@@ -67,14 +69,15 @@ export function makeImage(options: ImageOptions = {}): TestImage {
 function makePlatform(architecture: string, options: ImageOptions): PlatformImage {
   const { layers: sizes = [64 * 1024, 1024 * 1024], seed = 'image', format = 'oci', gzip = false } = options;
   const types = MEDIA_TYPES[format];
-  const files = sizes.map((size, n) => tar(`layer-${n}`, randomBytes(`${seed} ${architecture} ${n}`, size)));
+  const random = sizes.map((size, n) => tar(`layer-${n}`, randomBytes(`${seed} ${architecture} ${n}`, size)));
+  const files = options.program === undefined ? random : [tar('program', options.program), ...random];
   const layers = files.map((file) => (gzip ? content(types.gzip, gzipSync(file, { level: 1 })) : content(types.layer, file)));
   const config = json(types.config, {
     architecture,
     os: 'linux',
-    config: { Cmd: ['/layer-0'] },
+    config: options.program === undefined ? { Cmd: ['/layer-0'] } : { Entrypoint: ['/program'] },
     rootfs: { type: 'layers', diff_ids: files.map(sha256) },
-    history: sizes.map((_, n) => ({ created: '2026-01-01T00:00:00Z', created_by: `layer ${n}` })),
+    history: files.map((_, n) => ({ created: '2026-01-01T00:00:00Z', created_by: `layer ${n}` })),
   });
   const manifest = json(types.manifest, {
     schemaVersion: 2,

@@ -26,10 +26,16 @@ export async function startMihomo(configuration: Record<string, unknown>): Promi
   const own = { 'external-controller': controller, secret, ipv6: false, 'geo-auto-update': false, profile: { 'store-selected': false } };
   await writeFile(file, JSON.stringify({ ...own, ...configuration }));
   const command = await toolPath('mihomo');
-  const { 'mixed-port': port, listeners = [] } = configuration as { 'mixed-port'?: number; listeners?: { port: number }[] };
-  const ports = [port ?? [], ...listeners.map((listener) => listener.port)].flat();
+  const { 'mixed-port': port, listeners = [] } = configuration as {
+    'mixed-port'?: number;
+    listeners?: { listen?: string; port: number }[];
+  };
+  const ports = [
+    ...(port === undefined ? [] : [`127.0.0.1:${port}`]),
+    ...listeners.map(({ listen = '127.0.0.1', port }) => `${listen}:${port}`),
+  ];
   // The controller is up before the ports that clients use.
-  const ready = async () => (await Promise.all([controller, ...ports.map((one) => `127.0.0.1:${one}`)].map(accepts))).every(Boolean);
+  const ready = async () => (await Promise.all([controller, ...ports].map(accepts))).every(Boolean);
   let child = await startProcess({ command, args: ['-d', temporary.path, '-f', file], ready });
   return {
     controller,
@@ -60,6 +66,8 @@ export interface AirportOptions {
   /** Names that cannot be reached from there. */
   blocked?: readonly string[];
   name?: string;
+  /** Where it listens; default 127.0.0.1. */
+  host?: string;
 }
 
 export interface Airport extends Mihomo {
@@ -69,13 +77,13 @@ export interface Airport extends Mihomo {
 
 /** The far end of a subscription: a shadowsocks server that goes out directly. */
 export async function startAirport(options: AirportOptions = {}): Promise<Airport> {
-  const { hosts = {}, blocked = [], name = 'node' } = options;
-  const node = { name, type: 'ss', server: '127.0.0.1', port: await freePort(), cipher: 'aes-128-gcm', password: randomUUID() } as const;
+  const { hosts = {}, blocked = [], name = 'node', host = '127.0.0.1' } = options;
+  const node = { name, type: 'ss', server: host, port: await freePort(), cipher: 'aes-128-gcm', password: randomUUID() } as const;
   const { cipher, password, port } = node;
   const mihomo = await startMihomo({
     mode: 'rule',
     hosts,
-    listeners: [{ name: 'in', type: 'shadowsocks', listen: '127.0.0.1', port, cipher, password }],
+    listeners: [{ name: 'in', type: 'shadowsocks', listen: host, port, cipher, password }],
     rules: [...blocked.map((host) => `DOMAIN,${host},REJECT`), 'MATCH,DIRECT'],
   });
   return Object.defineProperties(mihomo, { node: { value: node } }) as Airport;

@@ -58,6 +58,31 @@ export async function startProcess(options: ProcessOptions): Promise<RunningProc
   }
 }
 
+/** A program that goes and comes back, as after a crash. */
+export interface Service extends AsyncDisposable {
+  /** The one that runs, or ran last. */
+  current(): RunningProcess;
+  /** SIGTERM, or another signal. */
+  stop(signal?: NodeJS.Signals): Promise<void>;
+  /** @throws Error, as startProcess */
+  start(): Promise<void>;
+}
+
+/** @throws Error, as startProcess */
+export async function startService(options: ProcessOptions): Promise<Service> {
+  let current = await startProcess(options);
+  return {
+    current: () => current,
+    async stop(signal) {
+      await current.stop(signal);
+    },
+    async start() {
+      current = await startProcess(options);
+    },
+    [Symbol.asyncDispose]: () => current[Symbol.asyncDispose](),
+  };
+}
+
 function createHandle(child: ChildProcess, exited: RunningProcess['exited'], output: () => string): RunningProcess {
   const pid = child.pid ?? 0;
   let stopped = false;

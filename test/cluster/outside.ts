@@ -1,0 +1,106 @@
+import { execFile } from 'node:child_process';
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { startDistribution, type Distribution } from '../support/distribution.ts';
+import { pushImage, type TestImage } from '../support/image.ts';
+import { startAirport, type Airport } from '../support/mihomo.ts';
+import { startProcess } from '../support/process.ts';
+import { temporaryDirectory } from '../support/temporary.ts';
+import { toolPath } from '../tools/tools.ts';
+import { createAuthority } from './authority.ts';
+import type { Network } from './network.ts';
+
+const run = promisify(execFile);
+
+/** Upstreams by their names in the configuration, and the host that each has in the world. */
+const HOSTS = { dockerhub: 'registry-1.docker.io', ghcr: 'ghcr.io', quay: 'quay.io', k8s: 'registry.k8s.io' } as const;
+export type UpstreamName = keyof typeof HOSTS;
+
+/** The world outside of a cluster: registries by their real names, with TLS; a resolver of names; an airport. */
+export interface Outside extends AsyncDisposable {
+  upstreams: Record<UpstreamName, Distribution>;
+  /** By repository and tag, as upstream itself names them: `library/web`, `1`. */
+  push(upstream: UpstreamName, repository: string, tag: string, image: TestImage): Promise<void>;
+  /** Of the registries' certificates, PEM. */
+  authority: string;
+  airport: Airport;
+  /** The airport's subscription. */
+  subscriptionUrl: string;
+  /** Whether upstreams are reached from the cluster without the airport. At first they are. */
+  setDirect(open: boolean): Promise<void>;
+}
+
+/** What lies on `network.outside`, each upstream on port 443 of an address of its own; the resolver listens on the node. */
+export async function startOutside(network: Network): Promise<Outside> {
+  const stack = new AsyncDisposableStack();
+  try {
+    const { path } = stack.use(await temporaryDirectory());
+    const [first = '', ...addresses] = network.outside;
+    const names = Object.keys(HOSTS) as UpstreamName[];
+    const addressOf = Object.fromEntries(names.map((name, n) => [HOSTS[name], addresses[n] ?? '']));
+    const authority = await createAuthority(join(path, 'authority'));
+    const tls = await authority.issue(
+      'upstreams',
+      Object.values(HOSTS).map((host) => `DNS:${host}`),
+    );
+    const upstreams = {} as Record<UpstreamName, Distribution>;
+    const inward = {} as Record<UpstreamName, Distribution>;
+    for (const name of names) {
+      const directory = join(path, name);
+      inward[name] = stack.use(await startDistribution({ directory }));
+      upstreams[name] = stack.use(await startDistribution({ directory, tls, host: addressOf[HOSTS[name]] ?? '', port: 443 }));
+    }
+    await startResolver(stack, { network, path, addressOf });
+    const airport = stack.use(await startAirport({ hosts: addressOf, host: first }));
+    const subscriptionUrl = await serveSubscription(stack, first, { proxies: [airport.node] });
+    const owned = stack.move();
+    return {
+      upstreams,
+      push: (upstream, repository, tag, image) => pushImage(inward[upstream].url, repository, tag, image),
+      authority: authority.pem,
+      airport,
+      subscriptionUrl,
+      async setDirect(open) {
+        for (const chain of ['OUTPUT', 'FORWARD']) {
+          for (const address of addresses) {
+            await run(...network.wrap('iptables', ['--wait', open ? '-D' : '-I', chain, '-d', address, '-j', 'DROP']));
+          }
+        }
+      },
+      [Symbol.asyncDispose]: () => owned.disposeAsync(),
+    };
+  } catch (error) {
+    await stack.disposeAsync();
+    throw error;
+  }
+}
+
+/** Where the node and CoreDNS ask for names of the world. */
+async function startResolver(
+  stack: AsyncDisposableStack,
+  options: { network: Network; path: string; addressOf: Record<string, string> },
+): Promise<void> {
+  const { network, path, addressOf } = options;
+  const file = join(path, 'Corefile');
+  const lines = Object.entries(addressOf).map(([host, address]) => `    ${address} ${host}`);
+  await writeFile(file, `. {\n  bind ${network.address}\n  hosts {\n${lines.join('\n')}\n  }\n}\n`);
+  const [command, args] = network.wrap(await toolPath('coredns'), ['-conf', file]);
+  stack.use(await startProcess({ command, args }));
+}
+
+async function serveSubscription(stack: AsyncDisposableStack, host: string, content: unknown): Promise<string> {
+  const server = createServer((_request, response) => {
+    response.end(JSON.stringify(content)); // JSON is YAML
+  });
+  server.listen(0, host);
+  await once(server, 'listening');
+  stack.defer(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return `http://${host}:${(server.address() as AddressInfo).port}/subscription`;
+}

@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { sha256, randomBytes } from '../support/image.ts';
+import type { World } from './world.ts';
+
+export interface Pod {
+  metadata: { name: string; annotations?: Record<string, string>; labels?: Record<string, string> };
+  spec: { containers: { name: string; image: string }[]; initContainers?: { name: string; image: string }[] };
+  status: {
+    phase: string;
+    conditions?: { type: string; status: string }[];
+    containerStatuses?: { imageID: string; state: { waiting?: { reason: string; message?: string } } }[];
+  };
+}
+
+const PODS = '/api/v1/namespaces/default/pods';
+
+/** Makes a pod of one container and tells what became of it. */
+export async function createPod({ api }: World, name: string, image: string, spec: Record<string, unknown> = {}): Promise<Pod> {
+  const container = { name: 'main', image };
+  return api<Pod>('POST', PODS, {
+    metadata: { name, labels: { 'made-by': 'test' } },
+    spec: { terminationGracePeriodSeconds: 0, automountServiceAccountToken: false, containers: [container], ...spec },
+  });
+}
+
+/** @throws Error: it is not ready within so many seconds; its state is in the message */
+export async function ready({ api }: World, name: string, seconds = 60): Promise<Pod> {
+  const limit = performance.now() + seconds * 1000;
+  for (;;) {
+    const pod = await api<Pod>('GET', `${PODS}/${name}`);
+    if (isReady(pod)) return pod;
+    if (performance.now() > limit) throw new Error(`${name} is not ready within ${seconds} s: ${JSON.stringify(pod.status)}`);
+    await sleep(200);
+  }
+}
+
+export function isReady(pod: Pod): boolean {
+  return pod.status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false;
+}
+
+/** What the pod has written. */
+export function logOf({ api }: World, name: string, container?: string): Promise<string> {
+  return api<string>('GET', `${PODS}/${name}/log${container === undefined ? '' : `?container=${container}`}`);
+}
+
+/** Sees that a pod holds the layers of the image that was made by this seed, byte for byte. */
+export async function assertBytes(world: World, name: string, seed: string, layers: readonly number[]): Promise<void> {
+  const expected = layers.map((size, n) => `layer-${n} ${sha256(randomBytes(`${seed} amd64 ${n}`, size)).slice('sha256:'.length)}`);
+  assert.deepEqual((await logOf(world, name)).trim().split('\n'), [...expected, 'holding']);
+}
+
+/** Removes pods, all of a test's by default, and waits until they have gone. */
+export async function removePods({ kubectl }: World, ...names: string[]): Promise<void> {
+  await kubectl(['delete', 'pod', '--now', '--ignore-not-found', ...(names.length === 0 ? ['--all'] : names)]);
+}
