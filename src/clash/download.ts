@@ -16,6 +16,8 @@ export interface DownloadOptions {
   limit: number;
   /** The URL is somebody else's: never to an internal address, not even at first. */
   foreign?: boolean;
+  /** Milliseconds, for all of it. */
+  timeLimit?: number;
 }
 
 export interface Download {
@@ -24,7 +26,7 @@ export interface Download {
 }
 
 const MAX_REDIRECTS = 5;
-/** Milliseconds, for all of it: a drip of bytes is no answer. */
+/** Milliseconds: a drip of bytes is no answer. */
 const TIME_LIMIT = 60_000;
 const HEADERS_LIMIT = 20_000;
 const IDLE_LIMIT = 15_000;
@@ -32,14 +34,15 @@ const IDLE_LIMIT = 15_000;
 /** Fetches a small document. Its errors name no part of the URL, which is a secret.
  *  @throws ClashError: it cannot be had, or is too large */
 export async function download(url: string, options: DownloadOptions, signal: AbortSignal): Promise<Download> {
-  const limited = AbortSignal.any([signal, AbortSignal.timeout(TIME_LIMIT)]);
+  const { timeLimit = TIME_LIMIT } = options;
+  const limited = AbortSignal.any([signal, AbortSignal.timeout(timeLimit)]);
   try {
     const response = await follow(new URL(url), options, limited);
     return { bytes: await readAll(response, options.limit), headers: response.headers };
   } catch (error) {
     if (error instanceof ClashError) throw error;
     signal.throwIfAborted();
-    if (limited.aborted) throw new ClashError(`it is not there after ${TIME_LIMIT / 1000} s`);
+    if (limited.aborted) throw new ClashError(`it is not there after ${timeLimit / 1000} s`);
     const { code = (error as Error).name } = error as NodeJS.ErrnoException;
     throw new ClashError(`it cannot be reached (${code})`); // the cause names host and path
   }

@@ -25,7 +25,7 @@ export function editNamed(
 ): Sourced<Fields>[] {
   if (edits === undefined) return [...list];
   const { path, what, note } = place;
-  const own = (key: 'prepend' | 'append' | 'override') =>
+  const given = (key: 'prepend' | 'append' | 'override') =>
     (edits[key] ?? []).map((value, index): Sourced<Fields> => {
       const origin = `${path}.${key}[${index}]`;
       if (!isFields(value) || nameOf(value) === '') throw new ClashError(`${origin}: a ${what} with a name is wanted here`);
@@ -38,8 +38,8 @@ export function editNamed(
     if (kept.length === edited.length) note(`${path}.delete[${index}]: there is no ${what} ${JSON.stringify(name)} to delete`);
     edited = kept;
   }
-  edited = [...own('prepend'), ...edited, ...own('append')];
-  for (const { value, origin } of own('override')) {
+  edited = [...given('prepend'), ...edited, ...given('append')];
+  for (const { value, origin } of given('override')) {
     const name = nameOf(value);
     const at = edited.findIndex((entry) => nameOf(entry.value) === name);
     const found = edited[at];
@@ -47,7 +47,9 @@ export function editNamed(
       throw new ClashError(
         `${origin}: there is no ${what} ${JSON.stringify(name)}; there ${listNames(edited.map((entry) => nameOf(entry.value)))}`,
       );
-    edited[at] = { ...found, value: { ...found.value, ...value }, origin, own: true };
+    // Members that the subscription named, and that are gone, are not the user's mistake.
+    const own = found.own || value['proxies'] !== undefined || value['use'] !== undefined;
+    edited[at] = { ...found, value: { ...found.value, ...value }, origin, own };
   }
   return edited;
 }

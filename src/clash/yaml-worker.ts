@@ -7,7 +7,7 @@ const MAX_ALIASES = 5000;
 
 function read(text: string): YamlAnswer {
   try {
-    const document: unknown = parse(text, { maxAliasCount: MAX_ALIASES, merge: true, logLevel: 'silent' });
+    const document: unknown = parse(text, { maxAliasCount: MAX_ALIASES, merge: true, logLevel: 'error' });
     return { document: JSON.parse(JSON.stringify(document ?? null)) as unknown };
   } catch (error) {
     if (error instanceof YAMLParseError) return { problem: `it is no YAML (line ${error.linePos?.[0].line ?? '?'}: ${error.code})` };

@@ -44,10 +44,14 @@ export const address = z
   })
   .meta({ title: 'address', description: '`127.0.0.1:5000`, `[::]:5000`; port 0 takes a free one.' });
 
-/** An http or https URL; gives it without a trailing slash. */
-export const httpUrl = z
+/** An http or https URL, as it is written: a trailing slash may mean something. */
+export const exactUrl = z
   .string({ error: 'a URL that starts with http:// or https://' })
   .refine((text) => hasProtocol(text, 'http:', 'https:'), 'a URL that starts with http:// or https://')
+  .meta({ title: 'URL', description: 'A URL that starts with `http://` or `https://`.' });
+
+/** An http or https URL; gives it without a trailing slash. */
+export const httpUrl = exactUrl
   .transform((text) => text.replace(/\/+$/, ''))
   .meta({ title: 'URL', description: 'A URL that starts with `http://` or `https://`.' });
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { registrySchema, tlsSchema } from './registry-schema.ts';
-import { address, duration, httpUrl, port, proxy, text } from './scalars.ts';
+import { address, duration, exactUrl, httpUrl, port, proxy, text } from './scalars.ts';
 
 const agentSchema = z.strictObject({
   listen: address.prefault('127.0.0.1:25000').describe('What containerd pulls from.'),
@@ -99,7 +99,7 @@ const subscription = z
       .string()
       .regex(/^[A-Za-z0-9_-]{1,64}$/, 'a name of letters, digits, _ and -')
       .describe('In logs, metrics and node names.'),
-    url: httpUrl.optional().describe('Or urlFile.'),
+    url: exactUrl.optional().describe('Or urlFile.'),
     urlFile: text.optional().describe('A file that holds the URL, since the URL is a secret.'),
     interval: duration.prefault('12h').describe('How often it is fetched again.'),
     userAgent: text.optional().describe('Default: clash.meta/VERSION, with the version of mihomo.'),
@@ -128,7 +128,7 @@ const clashSchema = z
     configFile: text.optional().describe('With mode custom: a mihomo config of your own.'),
     healthCheck: z
       .strictObject({
-        url: httpUrl.prefault('https://registry-1.docker.io/v2/').describe('What a live node can fetch.'),
+        url: exactUrl.prefault('https://registry-1.docker.io/v2/').describe('What a live node can fetch.'),
         interval: duration.prefault('5m').describe('How often.'),
       })
       .prefault({})

@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseContent, type Content } from './content.ts';
+import { ClashError } from './document.ts';
+import { parseUserInfo } from './userinfo.ts';
+
+const NODE = '{name: a, type: ss, server: a.example, port: 1, cipher: aes-128-gcm, password: x}';
+const URIS = 'ss://YWVzLTEyOC1nY206cHc@127.0.0.1:1#one\r\n# a remark\r\ntrojan://pw@b.example:443#two\n\n';
+const base64 = (text: string, width = Infinity) =>
+  Buffer.from(text)
+    .toString('base64')
+    .replace(new RegExp(`(.{${Math.min(width, 65_000)}})`, 'g'), '$1\n');
+const read = async (text: string | Buffer): Promise<Content> => parseContent(Buffer.from(text));
+
+/** A document that is small, and huge when its aliases are followed. */
+const BOMB = [
+  'a: &a [x, x, x, x, x, x, x, x, x]',
+  ...Array.from('bcdefghij').map((letter, n) => `${letter}: &${letter} [${Array(9).fill(`*${'abcdefghi'[n]}`).join(', ')}]`),
+].join('\n');
+
+test('Clash YAML and lists of URIs, plain and in base64, are told apart', async () => {
+  const yaml = await read(
+    `port: 1\nx: &x {udp: true}\nproxies:\n  - {<<: *x, name: a, type: ss, server: s, port: 1, password: !<str> 0123}\n`,
+  );
+  assert.deepEqual(yaml, {
+    kind: 'clash',
+    document: { port: 1, x: { udp: true }, proxies: [{ udp: true, name: 'a', type: 'ss', server: 's', port: 1, password: '0123' }] },
+  });
+  const uris = 'ss://YWVzLTEyOC1nY206cHc@127.0.0.1:1#one\ntrojan://pw@b.example:443#two';
+  for (const text of [URIS, base64(URIS), base64(URIS, 76), base64(URIS).replaceAll('+', '-').replaceAll('/', '_')]) {
+    assert.deepEqual(await read(text), { kind: 'uris', text: uris });
+  }
+  for (const scheme of ['ss', 'ssr', 'vmess', 'vless', 'trojan', 'hysteria', 'hysteria2', 'hy2', 'tuic']) {
+    assert.equal((await read(base64(`${scheme}://something`))).kind, 'uris', scheme);
+  }
+  assert.equal((await read(`﻿proxies: [${NODE}]`)).kind, 'clash', 'with a byte order mark');
+  assert.equal((await read('proxy-providers: {p: {type: http, url: https://p.example}}')).kind, 'clash');
+});
+
+const WRONG: [string, string | Buffer, RegExp][] = [
+  ['nothing', ' \n', /it is empty/],
+  ['a web page', '<!DOCTYPE html><title>login</title>', /web page/],
+  ['text', 'please log in', /neither Clash YAML nor a list/],
+  ['base64 of text', base64('please log in'), /neither Clash YAML nor a list/],
+  ['JSON of something else', '{"error": "expired"}', /no node/],
+  ['a list', '- a\n- b', /neither Clash YAML nor a list/],
+  ['a document cut off', `proxies:\n  - ${NODE}\n  - {name: b, type: ss, ser`, /no YAML \(line 3/],
+  ['invalid YAML', 'proxies: [a\nb: }', /no YAML/],
+  ['a bomb of aliases', `${BOMB}\nproxies: [${NODE}]`, /beyond measure/],
+  ['a bomb of depth', `proxies: ${'['.repeat(100_000)}`, /no YAML|beyond measure/],
+  ['no nodes', 'proxies: []\nrules: ["MATCH,DIRECT"]', /no node/],
+  ['nodes of no kind', 'proxies: [a, 1, {name: x}, {type: ss}]', /no node/],
+  ['binary', Buffer.from([0, 255, 254, 1, 2, 3]), /neither|no YAML/],
+];
+
+for (const [what, text, expected] of WRONG) {
+  test(`a subscription that is ${what} is refused, and its content is in no message`, async () => {
+    await assert.rejects(read(text), (error: unknown) => {
+      assert.ok(error instanceof ClashError);
+      assert.match(error.message, expected);
+      assert.doesNotMatch(error.message, /example|please|login/);
+      return true;
+    });
+  });
+}
+
+test('what an airport says of the account is read, whatever is missing', () => {
+  assert.deepEqual(parseUserInfo('upload=1; download=2; total=100; expire=1900000000'), {
+    used: 3,
+    total: 100,
+    left: 97,
+    expires: '2030-03-17T17:46:40.000Z',
+  });
+  assert.deepEqual(parseUserInfo('download=7;total=5'), { used: 7, total: 5, left: 0 });
+  assert.deepEqual(parseUserInfo('total=1.5e+12; expire=0'), { total: 1.5e12, left: 1.5e12 });
+  for (const nonsense of ['', 'expire=99999999999999999999', 'total=abc', '<html>']) assert.deepEqual(parseUserInfo(nonsense), {});
+});
