@@ -6,6 +6,7 @@ import { cached, createManifestMemory, type Cache } from '../registry/cached.ts'
 import { createFills } from '../registry/fills.ts';
 import { createMembership } from '../registry/membership.ts';
 import { observed } from '../registry/observed.ts';
+import { createPeers, noPeers } from '../registry/peers.ts';
 import { createRecords } from '../registry/records.ts';
 import { routed, type Route } from '../registry/routed.ts';
 import { createUsage } from '../registry/usage.ts';
@@ -78,6 +79,7 @@ function redirectOf(images: Registry, { redirect }: Storage): Pick<ServeOptions,
   if (redirect === undefined) return {};
   return {
     async redirect(repository, digest, context) {
+      if (context.hop === true) return undefined; // a replica looks into S3 itself
       await images.stat(repository, digest, context);
       return redirect(digest, context.signal);
     },
@@ -90,7 +92,7 @@ interface ImagesContext {
   counts: RegistryMetrics;
 }
 
-/** registry = routed({ name: observed(cached(upstream(name), storage)), … }) */
+/** registry = routed({ name: observed(cached(upstream(name), storage and peers)), … }) */
 async function createImages(
   own: RegistryConfig,
   { storage, log, counts }: ImagesContext,
@@ -106,6 +108,7 @@ async function createImages(
     metrics: counts,
   });
   const usage = createUsage(records);
+  const peers = own.peers === undefined ? noPeers : createPeers({ ...own.peers, own: own.listen, log, metrics: counts });
   const cache: Cache = {
     fills,
     records,
@@ -114,6 +117,7 @@ async function createImages(
     local: storage.local,
     remote: storage.remote,
     arrived: storage.arrived,
+    peers,
     used: usage.mark,
     metrics: counts,
     log,
@@ -138,6 +142,7 @@ async function createImages(
   return {
     images: routed(routes),
     async close(signal) {
+      peers.close();
       await fills.close(signal);
       await records.flush(signal);
     },

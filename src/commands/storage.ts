@@ -25,8 +25,8 @@ export interface Storage {
   /** Of the same file system as `local`. */
   spoolDirectory: string;
   reserve(this: void): Reservation;
-  /** A verified blob is in `local`. */
-  arrived(this: void, digest: Digest, size: number): void;
+  /** A verified blob is in `local`; one from a replica is that one's to store. */
+  arrived(this: void, digest: Digest, size: number, from: 'upstream' | 'replica'): void;
   /** A URL of S3 that gives a blob; undefined where it has none. Absent: blobs are served from here. */
   redirect: ((digest: Digest, signal: AbortSignal) => Promise<string | undefined>) | undefined;
   status(): Status;
@@ -39,6 +39,8 @@ export interface StorageContext {
 }
 
 const START_LIMIT = 60_000;
+/** How long another replica has to store what it gave to this one, before this one does, in ms. */
+const STORED_BY_PEER = 60_000;
 
 /** @throws OciError UNAVAILABLE: the directory cannot be used. An S3 that is away only costs its use. */
 export async function openStorage(config: RegistryConfig, context: StorageContext): Promise<Storage> {
@@ -78,7 +80,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
     records: remote,
     spoolDirectory: files.temporaryDirectory,
     reserve: local.reserve,
-    arrived: (digest, size) => uploads.enqueue(blobKey(digest), size),
+    arrived: (digest, size, from) => uploads.enqueue(blobKey(digest), size, from === 'replica' ? STORED_BY_PEER : 0),
     redirect:
       redirect === undefined
         ? undefined

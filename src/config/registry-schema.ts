@@ -152,9 +152,13 @@ export const registrySchema = z
       .prefault({})
       .describe('How long what is known is believed, and how much is kept.'),
     peers: z
-      .strictObject({ service: address.describe('The headless Service of the replicas, as host:port.') })
+      .strictObject({
+        service: address.describe(
+          'A name that leads to all replicas, such as their headless Service, and the port of registry.listen: host:port.',
+        ),
+      })
       .optional()
-      .describe('With several replicas: one of them fetches a blob, the others take it from there.'),
+      .describe('With several replicas: one of them fetches a blob, the others take it from there while it does. With S3 or without.'),
     proxy: proxy.prefault('direct').describe('The way out to every upstream; direct, or the URL of an HTTP or SOCKS5 proxy.'),
     onProxyFailure: z.enum(['fail', 'direct']).prefault('fail').describe('What to do when the proxy does not answer.'),
     upstreams: z

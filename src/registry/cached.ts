@@ -2,6 +2,7 @@ import { BLOB_MEDIA_TYPE, MAX_MANIFEST_SIZE, type Descriptor } from '../oci/desc
 import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { isAbsent, OciError } from '../oci/error.ts';
 import { isTag, joinRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
+import type { ByteRange } from '../oci/range.ts';
 import type { Context, Manifest, Registry } from '../oci/registry.ts';
 import { blobKey, tagKey } from '../store/keys.ts';
 import { bytesSource, type Store } from '../store/store.ts';
@@ -11,6 +12,7 @@ import { createFlights } from './flights.ts';
 import type { Fills } from './fills.ts';
 import { createLru, type Lru } from './lru.ts';
 import type { Membership } from './membership.ts';
+import type { Peers } from './peers.ts';
 import type { Records } from './records.ts';
 import { createRestore } from './restore.ts';
 import { createTags, type TagPolicy } from './tags.ts';
@@ -25,7 +27,9 @@ export interface Cache {
   local: Store;
   /** The storage behind the local tier, when there is one. */
   remote: Store | undefined;
-  arrived(digest: Digest, size: number): void;
+  arrived(digest: Digest, size: number, from: 'upstream' | 'replica'): void;
+  /** Who fetches what, among replicas. */
+  peers: Pick<Peers, 'ownerOf'>;
   /** This image was pulled now. True: for the first time today. */
   used(repository: Repository, digest: Digest): boolean;
   metrics: Pick<RegistryMetrics, 'read'>;
@@ -55,7 +59,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
   const { fills, members, records, manifests, log } = cache;
   const tags = createTags(records, policy, log);
   const share = createFlights<Descriptor>(FLIGHT_LIMIT);
-  /** Blobs that came with wrong bytes: the next attempt asks no mirror. */
+  /** Blobs that came with wrong bytes: the next attempt asks no mirror and no other replica. */
   const distrusted = createLru<boolean>(DISTRUSTED);
   const restore = createRestore(cache);
   const full = (repository: Repository): Repository => joinRepository(policy.name, repository);
@@ -91,36 +95,41 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
     return undefined;
   }
 
-  async function keep(repository: Repository, { descriptor, bytes }: Manifest): Promise<void> {
+  async function keep(repository: Repository, { descriptor, bytes }: Manifest, from: 'upstream' | 'replica'): Promise<void> {
     const { digest, size } = descriptor;
     members.add(full(repository), descriptor);
     manifests.set(digest, bytes);
     const key = blobKey(digest);
     try {
       await cache.local.write(key, bytesSource(bytes), { signal: AbortSignal.timeout(30_000) });
-      cache.arrived(digest, size);
+      cache.arrived(digest, size, from);
     } catch (error) {
       log.warn({ error, digest }, 'a manifest could not be kept');
     }
   }
 
-  /** Fetches a manifest once for all who wait, and keeps it. */
-  function fetch(repository: Repository, reference: Reference, signal: AbortSignal): Promise<Descriptor> {
-    return share(`${repository}@${reference}`, signal, async (signal) => {
-      const manifest = await inner.manifest(repository, reference, { signal });
-      await keep(repository, manifest);
+  /** Fetches a manifest once for all who wait, and keeps it: by its digest from the replica that fetches it for all. Who waits for another
+   *  replica waits apart from who asks upstream: that replica may be among the latter. */
+  function fetch(repository: Repository, reference: Reference, { signal, hop = false }: Context): Promise<Descriptor> {
+    const owner = hop || !isDigest(reference) ? undefined : cache.peers.ownerOf(reference);
+    return share(`${repository}@${reference}${owner === undefined ? '' : ' of its owner'}`, signal, async (signal) => {
+      const given = await owner?.manifest(full(repository), reference, { signal }).catch((error: unknown) => {
+        log.debug({ error, digest: reference }, 'another replica cannot give a manifest; it comes from upstream');
+      });
+      const manifest = given ?? (await inner.manifest(repository, reference, { signal }));
+      await keep(repository, manifest, given === undefined ? 'upstream' : 'replica');
       return manifest.descriptor;
     });
   }
 
   /** Fetches a manifest that is nowhere here. */
   async function bring(repository: Repository, digest: Digest): Promise<void> {
-    if ((await kept(digest, UNHURRIED)) === undefined) await fetch(repository, digest, UNHURRIED);
+    if ((await kept(digest, UNHURRIED)) === undefined) await fetch(repository, digest, { signal: UNHURRIED });
   }
 
   /** Asks upstream what a tag means: by GET when the manifest is wanted and nothing is known, else by HEAD. */
   async function ask(repository: Repository, tag: Tag, method: 'GET' | 'HEAD'): Promise<Digest> {
-    if (method === 'GET') return (await fetch(repository, tag, UNHURRIED)).digest;
+    if (method === 'GET') return (await fetch(repository, tag, { signal: UNHURRIED })).digest;
     const descriptor = await inner.resolve(repository, tag, { signal: AbortSignal.timeout(FLIGHT_LIMIT) });
     members.add(full(repository), descriptor);
     return descriptor.digest;
@@ -181,7 +190,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
         if (cache.used(full(repository), digest)) void restore(full(repository), descriptor, bytes);
         return { descriptor, bytes, stale };
       }
-      const descriptor = await fetch(repository, digest, context.signal);
+      const descriptor = await fetch(repository, digest, context);
       const fetched = await kept(digest, context.signal);
       if (fetched === undefined) throw new OciError('UNAVAILABLE', `${digest} was fetched but is gone already`, { origin: 'storage' });
       cache.metrics.read(policy.name, 'manifest', 'miss');
@@ -202,18 +211,25 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
     async blob(repository, digest, { range, signal, ...rest }) {
       const name = full(repository);
       const member = (size: number) => members.add(name, { digest, mediaType: BLOB_MEDIA_TYPE, size });
+      /** Whoever gives a blob under a name says that the name may have it. */
+      const from = (registry: Registry, name: Repository) => async (range: ByteRange | undefined, signal: AbortSignal) => {
+        const own = distrusted.get(digest) === true ? { mirrors: false } : {};
+        const source = await registry.blob(name, digest, { ...rest, ...own, signal, ...(range === undefined ? {} : { range }) });
+        if (source.size !== undefined) member(source.size);
+        return source;
+      };
       const { blob, outcome } = await fills.open(digest, {
         signal,
+        hop: rest.hop === true,
         ...(range === undefined ? {} : { range }),
         connections: policy.connections,
         upstream: policy.name,
         repository: name,
         proof: () => blobProof(repository, digest, { ...rest, signal }),
-        async source(range, signal) {
-          const own = distrusted.get(digest) === true ? { mirrors: false } : {};
-          const source = await inner.blob(repository, digest, { ...rest, ...own, signal, ...(range === undefined ? {} : { range }) });
-          if (source.size !== undefined) member(source.size);
-          return source;
+        source: from(inner, repository),
+        replica() {
+          const owner = rest.hop === true || distrusted.get(digest) === true ? undefined : cache.peers.ownerOf(digest);
+          return owner === undefined ? undefined : from(owner, name);
         },
         fetched: member,
         corrupt: () => distrusted.set(digest, true),

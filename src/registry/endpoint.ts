@@ -19,6 +19,8 @@ export interface EndpointOptions extends Ways {
   fallback?: Ways | undefined;
   credentials: readonly Credentials[];
   authHosts: readonly string[];
+  /** Sent with every request, but not to where it is redirected. */
+  headers?: Readonly<Record<string, string>> | undefined;
   /** Milliseconds without a byte of a body. */
   idleTimeout: number;
 }
@@ -126,6 +128,7 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
         'user-agent': USER_AGENT,
         'accept-encoding': 'identity',
         ...ask.headers,
+        ...(own ? options.headers : {}),
         ...(own && authorization !== undefined ? { authorization } : {}),
       };
       const response = await send(url, { method: ask.method, headers }, signal);

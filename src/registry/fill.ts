@@ -34,6 +34,8 @@ export interface FillOptions {
   maxSize: number;
   /** Asks for one more connection of those that all fills share; undefined: none is left. */
   takeConnection(): (() => void) | undefined;
+  /** One connection brings all that there is to be had: no helpers are taken for speed. */
+  alone(): boolean;
   /** Asks for room for that many more bytes in all; false: there is none, and readers go on without the spool. */
   reserve(total: number): boolean;
   /** The bytes are whole and right: keep them. A rejection is the keeper's to log; readers do not notice. */
@@ -225,7 +227,7 @@ export function startFill(options: FillOptions): Fill {
   /** Takes another connection for the tail of the largest part that is still to come, when that is worth it. */
   function recruit(): void {
     const now = performance.now();
-    if (size === undefined || !ranges || overflow || workers.size >= options.connections) return;
+    if (size === undefined || !ranges || overflow || options.alone() || workers.size >= options.connections) return;
     if (now - headersAt < 100 || now - recruitedAt < 20) return;
     recruitedAt = now;
     const roundTrip = headersAt - startedAt;

@@ -3,7 +3,7 @@ import { mkdir, open, readdir, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
-import { resolveRange, type RangeRequest } from '../oci/range.ts';
+import { resolveRange, type ByteRange, type RangeRequest } from '../oci/range.ts';
 import type { Repository } from '../oci/reference.ts';
 import type { Blob } from '../oci/registry.ts';
 import { blobKey } from '../store/keys.ts';
@@ -23,8 +23,8 @@ export interface FillsOptions {
   spoolDirectory: string;
   /** Room on disk for one fill. */
   reserve(): Reservation;
-  /** A blob from upstream is in `local`, and not yet in `remote`. */
-  arrived(digest: Digest, size: number): void;
+  /** A blob is in `local`, and not yet in `remote`: from upstream, or from another replica, which stores it. */
+  arrived(digest: Digest, size: number, from: 'upstream' | 'replica'): void;
   log: Log;
   metrics: Pick<RegistryMetrics, 'fillStarted' | 'fillEnded'>;
   /** Fills at once; more wait. */
@@ -45,6 +45,10 @@ export interface OpenOptions {
   range?: RangeRequest;
   signal: AbortSignal;
   source: FillSource;
+  /** The same from the replica that fetches it for all, and keeps it; asked before `source`. Undefined: this is the one. */
+  replica(): FillSource | undefined;
+  /** Another replica asks: it gets what comes from upstream or storage, never what comes from another replica, itself perhaps. */
+  hop: boolean;
   connections: number;
   /** Its name, for the metrics. */
   upstream: string;
@@ -52,9 +56,9 @@ export interface OpenOptions {
   repository: Repository;
   /** Rejects unless the asking repository may have what others have fetched; asked before any of it is served. */
   proof(): Promise<void>;
-  /** What `source` gave was whole and right, and has so many bytes. */
+  /** What `source` or `replica` gave was whole and right, and has so many bytes. */
   fetched(size: number): void;
-  /** What `source` gave was whole and wrong. */
+  /** What `source` or `replica` gave was whole and wrong. */
   corrupt(): void;
 }
 
@@ -70,10 +74,14 @@ export interface Fills {
 /** How long a reader waits for a fill of its own to begin, in ms: short enough that upstream's headers still come in time. */
 const WAIT_LIMIT = 8000;
 
+/** Where a fill's bytes come from now. */
+type Origin = 'storage' | 'replica' | 'upstream';
+
 /** A fill that was begun, and under which name. */
 interface Begun {
   fill: Promise<Fill>;
   repository: Repository;
+  origin(this: void): Origin;
 }
 
 /** One fill a digest, whoever asks (DESIGN promise 2). */
@@ -118,11 +126,10 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     return () => void helpers++;
   }
 
-  async function begin(digest: Digest, stored: boolean, open: OpenOptions): Promise<Fill> {
+  async function begin(digest: Digest, source: ReturnType<typeof createSource>, open: OpenOptions): Promise<Fill> {
     const release = await slots(AbortSignal.timeout(WAIT_LIMIT));
     const room = options.reserve();
     const path = join(spoolDirectory, `${randomBytes(12).toString('hex')}.spool`);
-    const source = createSource(digest, stored, open);
     let kept = false;
     let fill: Fill;
     try {
@@ -134,6 +141,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
         connections: open.connections,
         maxSize: options.maxBlobSize ?? 128 * 2 ** 30,
         takeConnection,
+        alone: () => source.origin() === 'replica',
         reserve: (total) => usable && room.grow(total),
         start: open.range !== undefined && 'start' in open.range ? open.range.start : 0,
         spoolFailed(error) {
@@ -172,40 +180,52 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     }
   }
 
-  /** The store when it has the blob, and upstream when it has not, or fails in the middle. */
+  /** The store when it has the blob, then the replica that fetches it for all, then upstream: each until it fails, and never again. */
   function createSource(digest: Digest, stored: boolean, asked: OpenOptions) {
-    let usable = stored;
-    let fromUpstream = !stored;
-    async function* watched(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-      try {
-        yield* body;
-      } catch (error) {
-        usable = false;
-        throw error;
-      }
+    const replica = asked.replica();
+    const behindStorage: Origin = replica === undefined ? 'upstream' : 'replica';
+    let origin: Origin = stored ? 'storage' : behindStorage;
+
+    function leave(failed: Origin): void {
+      if (origin === failed) origin = failed === 'storage' ? behindStorage : 'upstream';
     }
+
+    async function fromStorage(store: Store, range: ByteRange | undefined, signal: AbortSignal): Promise<Blob | undefined> {
+      const key = blobKey(digest);
+      const found = range === undefined ? undefined : await store.stat(key, { signal });
+      const part = range === undefined || found === undefined ? undefined : resolveRange(range, found.size);
+      const content = await store.read(key, { signal, ...(part === undefined ? {} : { range: part }) });
+      return content === undefined ? undefined : { digest, size: found?.size ?? content.size, range: part, body: content.body };
+    }
+
     return {
-      origin: (): 'upstream' | 'storage' => (fromUpstream ? 'upstream' : 'storage'),
-      async open(range: Parameters<FillSource>[0], signal: AbortSignal): Promise<Blob> {
-        if (usable && remote !== undefined) {
+      origin: (): Origin => origin,
+      async open(range: ByteRange | undefined, signal: AbortSignal): Promise<Blob> {
+        if (origin === 'storage' && remote !== undefined) {
           try {
-            const key = blobKey(digest);
-            const found = range === undefined ? undefined : await remote.stat(key, { signal });
-            const part = range === undefined || found === undefined ? undefined : resolveRange(range, found.size);
-            const content = await remote.read(key, { signal, ...(part === undefined ? {} : { range: part }) });
-            if (content !== undefined) return { digest, size: found?.size ?? content.size, range: part, body: watched(content.body) };
+            const blob = await fromStorage(remote, range, signal);
+            if (blob !== undefined) return { ...blob, body: watched(blob.body, () => leave('storage')) };
           } catch (error) {
             signal.throwIfAborted();
-            log.warn({ error, digest }, 'storage cannot give a blob; it comes from upstream');
+            log.warn({ error, digest }, 'storage cannot give a blob; it comes from elsewhere');
           }
-          usable = false;
+          leave('storage');
         }
-        fromUpstream = true;
+        if (origin === 'replica' && replica !== undefined) {
+          try {
+            const blob = await replica(range, signal);
+            return { ...blob, body: watched(blob.body, () => leave('replica')) };
+          } catch (error) {
+            signal.throwIfAborted();
+            log.debug({ error, digest }, 'another replica cannot give a blob; it comes from upstream');
+          }
+          leave('replica');
+        }
         return asked.source(range, signal);
       },
       corrupt() {
-        log.error({ digest, origin: stored ? 'storage' : 'upstream' }, 'a blob came with wrong bytes; nothing of it was kept');
-        if (fromUpstream) asked.corrupt();
+        log.error({ digest, origin }, 'a blob came with wrong bytes; nothing of it was kept');
+        if (origin !== 'storage') asked.corrupt();
         if (stored) {
           remote?.remove(blobKey(digest), { signal: AbortSignal.timeout(10_000) }).catch((error: unknown) => {
             log.warn({ error, digest }, 'a corrupt blob cannot be removed from storage');
@@ -215,11 +235,11 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     };
   }
 
-  async function keep(kept: { digest: Digest; path: string; size: number; origin: 'upstream' | 'storage' }): Promise<boolean> {
+  async function keep(kept: { digest: Digest; path: string; size: number; origin: Origin }): Promise<boolean> {
     const { digest, path, size, origin } = kept;
     try {
       await local.write(blobKey(digest), fileSource(path, size), { signal: AbortSignal.timeout(300_000) });
-      if (origin === 'upstream') options.arrived(digest, size);
+      if (origin !== 'storage') options.arrived(digest, size, origin);
       return true;
     } catch (error) {
       log.error({ error, digest }, 'a blob was fetched but could not be kept');
@@ -227,9 +247,13 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     }
   }
 
-  /** @returns undefined: it takes no more readers, or failed as it was begun, for a reason that is its beginner's own */
-  async function joinFill({ fill: promise, repository }: Begun, open: OpenOptions): Promise<Blob | undefined> {
+  /** @returns undefined: it takes no more readers, or failed as it was begun, for a reason that is its beginner's own
+   *  @throws OciError UNAVAILABLE: two replicas would wait for each other */
+  async function joinFill({ fill: promise, repository, origin }: Begun, open: OpenOptions): Promise<Blob | undefined> {
     await open.proof();
+    if (open.hop && origin() === 'replica') {
+      throw new OciError('UNAVAILABLE', 'this replica takes that blob from another one itself; it is to be had from upstream');
+    }
     let fill: Fill | undefined;
     try {
       fill = await settled(promise, open.signal);
@@ -245,7 +269,8 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   }
 
   function start(digest: Digest, stored: boolean, open: OpenOptions): Promise<Fill> {
-    const begun: Begun = { fill: begin(digest, stored, open), repository: open.repository };
+    const source = createSource(digest, stored, open);
+    const begun: Begun = { fill: begin(digest, source, open), repository: open.repository, origin: source.origin };
     const forget = () => void (running.get(digest) === begun && running.delete(digest));
     begun.fill.then((fill) => fill.ended).then(forget, forget);
     running.set(digest, begun);
@@ -288,6 +313,26 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
       await all;
     },
   };
+}
+
+/** `body`, and `failed` is called when it fails. */
+function watched(body: AsyncIterable<Uint8Array>, failed: () => void): AsyncIterable<Uint8Array> {
+  const inner = body[Symbol.asyncIterator]();
+  const iterator: AsyncIterator<Uint8Array> = {
+    async next() {
+      try {
+        return await inner.next();
+      } catch (error) {
+        failed();
+        throw error;
+      }
+    },
+    async return() {
+      await inner.return?.();
+      return { done: true, value: undefined };
+    },
+  };
+  return { [Symbol.asyncIterator]: () => iterator };
 }
 
 /** At most `count` at once; the rest wait in turn. @throws OciError TOOMANYREQUESTS: the wait was as long as the signal */

@@ -16,13 +16,13 @@ export function createRestore(
     try {
       if ((await (remote ?? local).stat(blobKey(digest), { signal })) !== undefined) return;
       await local.write(blobKey(digest), bytesSource(bytes), { signal });
-      cache.arrived(digest, size);
+      cache.arrived(digest, size, 'upstream');
       members.add(repository, manifest);
       if (remote === undefined) return;
       for (const named of parseManifest(bytes, manifest.mediaType).blobs) {
         const found = await local.stat(blobKey(named.digest), { signal });
         if (found === undefined || (await remote.stat(blobKey(named.digest), { signal })) !== undefined) continue;
-        cache.arrived(named.digest, found.size); // and no member record: that a manifest names it proves nothing
+        cache.arrived(named.digest, found.size, 'upstream'); // and no member record: that a manifest names it proves nothing
       }
     } catch (error) {
       log.warn({ error, repository, digest }, 'it is unknown whether the store still has an image');

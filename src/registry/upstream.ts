@@ -20,6 +20,8 @@ export interface UpstreamOptions extends Ways {
   mirrors: readonly ({ url: string } & Ways)[];
   credentials: readonly Credentials[];
   authHosts: readonly string[];
+  /** Sent to `url` with every request. */
+  headers?: Readonly<Record<string, string>>;
   metrics: Pick<RegistryMetrics, 'observeUpstream' | 'rateLimit' | 'received'>;
   limits?: Partial<UpstreamLimits>;
 }

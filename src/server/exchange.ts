@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Context } from '../oci/registry.ts';
+import { HOP_HEADER, type Context } from '../oci/registry.ts';
 import type { ParsedRequest } from './parse-request.ts';
 
 /** One request and its answer. */
@@ -16,9 +16,6 @@ export interface Exchange {
   kind: ParsedRequest['kind'] | 'none';
   stale: boolean;
 }
-
-/** Set by one replica that asks another: answer here, ask no further one. */
-const HOP_HEADER = 'x-kube-registry-hop';
 
 export function openExchange(request: IncomingMessage, response: ServerResponse): Exchange {
   return {

@@ -12,8 +12,9 @@ export interface UploadsOptions {
   observe: { uploadQueue(blobs: number, bytes: number): void };
 }
 export interface Uploads {
-  /** What is in the local tier under `key` goes to the remote store, now or as soon as it can. */
-  enqueue(key: string, size: number): void;
+  /** What is in the local tier under `key` goes to the remote store, as soon as it can, unless it is there already; `after` so many ms, while
+   *  somebody else may store it. */
+  enqueue(key: string, size: number, after?: number): void;
   pending(): number;
   /** Waits for what can be stored now, while `signal` allows. */
   close(signal: AbortSignal): Promise<void>;
@@ -81,13 +82,19 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     else enqueue(blob, found.size);
   }
 
+  /** A process that ends before then finds the marker at its next start. */
+  function enqueueLater(key: string, size: number, after: number): void {
+    if (after === 0) enqueue(key, size);
+    else setTimeout(() => !stop.signal.aborted && enqueue(key, size), after).unref();
+  }
+
   return {
-    enqueue(key, size) {
+    enqueue(key, size, after = 0) {
       tier.pin(key);
       files
         .write(markerKey(key), bytesSource(new Uint8Array()), { signal: AbortSignal.timeout(30_000) })
         .catch((error: unknown) => log.warn({ error, key }, 'a blob that is not stored yet would be forgotten by a restart'))
-        .finally(() => enqueue(key, size));
+        .finally(() => enqueueLater(key, size, after));
     },
     pending: () => waiting.size + running.size,
     async close(signal) {

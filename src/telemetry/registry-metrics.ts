@@ -9,6 +9,7 @@ export type ReadKind = 'manifest' | 'blob' | 'tags' | 'referrers';
 export type UpstreamOutcome = 'ok' | 'absent' | 'refused' | 'limited' | 'failed' | 'proxy';
 /** stored: whole and kept. uncached: passed on whole, not kept. failed: ended in the middle or with a wrong digest. */
 export type FillOutcome = 'stored' | 'uncached' | 'failed';
+export type PeerOutcome = 'served' | 'failed';
 export type StorageOperation = 'stat' | 'read' | 'write' | 'remove' | 'list';
 
 /** What the registry counts of itself. Plain functions: who counts knows nothing of who shows. `upstream` is always a
@@ -31,6 +32,12 @@ export interface RegistryMetrics {
   /** What the local tier holds. */
   localTier(bytes: number): void;
   pruned(objects: number, bytes: number): void;
+  /** One question to another replica: it answered, or what it should have given came from elsewhere. */
+  askedPeer(outcome: PeerOutcome): void;
+  /** Bytes of bodies that came from other replicas. */
+  receivedFromPeers(bytes: number): void;
+  /** Replicas that answer, this one among them. */
+  livePeers(count: number): void;
 }
 
 export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
@@ -59,6 +66,9 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   const local = metrics.gauge('local_bytes', 'Bytes in the local tier.', []);
   const prunedObjects = metrics.counter('pruned_objects_total', 'Objects removed by pruning.', []);
   const prunedBytes = metrics.counter('pruned_bytes_total', 'Bytes removed by pruning.', []);
+  const peers = metrics.counter('peer_requests_total', 'Questions to other replicas by outcome: served, failed.', ['outcome']);
+  const peerBytes = metrics.counter('peer_received_bytes_total', 'Bytes of bodies received from other replicas.', []);
+  const live = metrics.gauge('peers_live', 'Replicas that answer, this one among them; 0 without peers.', []);
   let running = 0;
   metrics.watch('fills_running', 'Downloads of blobs that run now.', () => running);
 
@@ -91,6 +101,9 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
       prunedObjects({}, objects);
       prunedBytes({}, bytes);
     },
+    askedPeer: (outcome) => peers({ outcome }),
+    receivedFromPeers: (bytes) => peerBytes({}, bytes),
+    livePeers: (count) => live({}, count),
   };
 }
 
@@ -109,4 +122,7 @@ export const noRegistryMetrics: RegistryMetrics = {
   storageError: nothing,
   localTier: nothing,
   pruned: nothing,
+  askedPeer: nothing,
+  receivedFromPeers: nothing,
+  livePeers: nothing,
 };

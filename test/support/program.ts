@@ -24,6 +24,8 @@ export interface ProgramOptions {
   args?: readonly string[];
   env?: NodeJS.ProcessEnv;
   ready?: () => Promise<boolean>;
+  /** A file that this process sees as /etc/hosts, in a mount namespace of its own: names that mean what the test wants. Needs root. */
+  hosts?: string;
 }
 
 /** Runs `kube-registry COMMAND` from this checkout, in a process of its own, with this configuration. */
@@ -36,9 +38,11 @@ export async function startProgram(
   const file = join(temporary.path, 'config.yaml');
   await writeFile(file, JSON.stringify(configuration)); // JSON is YAML
   try {
+    const own = [process.execPath, MAIN, command, '--config', file, ...(options.args ?? [])];
+    const [program = '', ...args] = options.hosts === undefined ? own : withHosts(options.hosts, own);
     const child = await startProcess({
-      command: process.execPath,
-      args: [MAIN, command, '--config', file, ...(options.args ?? [])],
+      command: program,
+      args,
       cwd: temporary.path, // where the defaults ./data and ./spool lie
       env: { ...process.env, ...options.env },
       ...(options.ready === undefined ? {} : { ready: options.ready }),
@@ -55,6 +59,11 @@ export async function startProgram(
     await temporary[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+/** Every step replaces the one before: the process that was started is the program in the end. */
+function withHosts(file: string, command: readonly string[]): string[] {
+  return ['unshare', '--mount', 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', file, ...command];
 }
 
 /** `kube-registry registry`, ready, on free ports. `registry` is the configuration's key of that name. */
