@@ -70,6 +70,8 @@ export const RECIPES = {
       .flatMap((path) => [`-X ${path}.gitVersion=${KUBERNETES}`, `-X ${path}.gitMajor=1`, `-X ${path}.gitMinor=34`])
       .join(' '),
   },
+  // The benchmark's client.
+  load: { kind: 'go-module', program: 'load', version: 'v1', directory: join(import.meta.dirname, '../../bench/load'), linker: '' },
   // mihomo 1.19.32; its geo files lie in ../geodata.
   mihomo: {
     kind: 'wheel',

@@ -1,0 +1,66 @@
+import { execFile, type PromiseWithChild } from 'node:child_process';
+import { promisify } from 'node:util';
+import { accepts, startProcess } from '../test/support/process.ts';
+import { freePort } from '../test/support/temporary.ts';
+import { debianTool, toolPath } from '../test/tools/tools.ts';
+
+const run = promisify(execFile);
+
+export interface LoadClient {
+  /** Read one after the other. Redirects are followed. */
+  urls: readonly string[];
+  /** A Range header. */
+  range?: string;
+  /** Bytes a second; absent: as fast as they come. */
+  rate?: number;
+}
+export interface LoadPlan {
+  /** All at once, each on connections of its own. */
+  clients: readonly LoadClient[];
+  /** They read again and again for so long; absent: once. */
+  seconds?: number;
+  /** Bodies must have the digests that their URLs end with. It costs the time of hashing. */
+  verify?: boolean;
+}
+/** Times in seconds. */
+export interface LoadResult {
+  seconds: number;
+  bytes: number;
+  requests: number;
+  /** `firstByte` of the first body, counted from before the connection was made. */
+  clients: { bytes: number; requests: number; firstByte: number; seconds: number }[];
+}
+
+/** Reads by bench/load: it takes bodies in pieces of 256 KiB, where wrk's 8 KiB cost more time than nginx needs to send them.
+ *  @throws Error: a status, a length or a digest is wrong, or a line was cut */
+export async function load(plan: LoadPlan): Promise<LoadResult> {
+  const child: PromiseWithChild<{ stdout: string }> = run(await toolPath('load'), ['run'], { maxBuffer: 64 * 2 ** 20 });
+  child.child.stdin?.end(JSON.stringify(plan));
+  return JSON.parse((await child).stdout) as LoadResult;
+}
+
+/** Bytes a second that `connections` readers of one URL have together. In the turn that warms up, every byte is verified. */
+export async function throughput(url: string, options: { connections: number; seconds: number; turn: number }): Promise<number> {
+  const clients = Array.from({ length: options.connections }, () => ({ urls: [url] }));
+  const result = await load({ clients, seconds: options.seconds, verify: options.turn === 0 });
+  if (result.bytes === 0) throw new Error(`nothing comes from ${url}`);
+  return result.bytes / result.seconds;
+}
+
+/** Requests a second by wrk, from one thread.
+ *  @throws Error: an answer other than 2xx or 3xx, or a line that was cut */
+export async function requestRate(url: string, { connections, seconds }: { connections: number; seconds: number }): Promise<number> {
+  const { stdout } = await run(await debianTool('wrk'), ['-t1', `-c${connections}`, `-d${seconds}s`, url]);
+  const rate = Number(/^Requests\/sec:\s+([\d.]+)$/m.exec(stdout)?.[1]);
+  if (!(rate > 0) || /Non-2xx|Socket errors/.test(stdout)) throw new Error(`wrk on ${url}:\n${stdout}`);
+  return rate;
+}
+
+/** A line to `to` (host:port) of bounded speed, bytes a second: of all its connections together, or of each.
+ *  @returns its own host:port */
+export async function startShaper(stack: AsyncDisposableStack, to: string, line: { rate: number; each: boolean }): Promise<string> {
+  const address = `127.0.0.1:${await freePort()}`;
+  const args = ['shape', '-listen', address, '-to', to, '-rate', String(line.rate), ...(line.each ? ['-each'] : [])];
+  stack.use(await startProcess({ command: await toolPath('load'), args, ready: () => accepts(address) }));
+  return address;
+}

@@ -1,0 +1,3 @@
+module kube-registry/bench/load
+
+go 1.24

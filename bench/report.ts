@@ -1,0 +1,41 @@
+import type { RowResult, TargetResult, Unit } from './row.ts';
+
+/** For a terminal. */
+export function renderTable(results: readonly RowResult[]): string {
+  const lines = results.flatMap(({ title, unit, contestants, targets }) => [
+    title.en,
+    ...align([
+      ['', 'median', 'best'],
+      ...contestants.map(({ name, median, best }) => [name, formatValue(median, unit), formatValue(best, unit)]),
+    ]),
+    ...align(targets.map((target) => formatTarget(target, unit))),
+    '',
+  ]);
+  return `${lines.join('\n')}\n`;
+}
+
+/** What is compared, median, spread, best of the turns, what is to be reached, and whether it is. */
+export function formatTarget({ target, median, spread, best, reached }: TargetResult, unit: Unit): string[] {
+  const { of, against, as = 'ratio', atLeast, atMost } = target;
+  const ratio = against !== undefined && as === 'ratio';
+  const format = (value: number): string => (ratio ? `${value.toFixed(2)} ×` : formatValue(value, unit));
+  const what = against === undefined ? of : `${of} ${ratio ? ':' : '−'} ${against}`;
+  const wanted = atLeast === undefined ? `≤ ${format(atMost ?? Number.NaN)}` : `≥ ${format(atLeast)}`;
+  return [what, format(median), `${format(spread[0])} … ${format(spread[1])}`, format(best), wanted, reached ? '✓' : '✗'];
+}
+
+const FORMATS: Record<Unit, (value: number) => string> = {
+  'bytes/s': (value) => `${(value / 1e6).toFixed(0)} MB/s`,
+  'requests/s': (value) => `${value.toFixed(0)}/s`,
+  seconds: (value) => (Math.abs(value) < 1 ? `${(value * 1000).toFixed(Math.abs(value) < 0.1 ? 1 : 0)} ms` : `${value.toFixed(2)} s`),
+  bytes: (value) => `${(value / 1e6).toFixed(0)} MB`,
+};
+
+export function formatValue(value: number, unit: Unit): string {
+  return FORMATS[unit](value);
+}
+
+function align(rows: readonly string[][]): string[] {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  return rows.map((row) => `  ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ')}`.trimEnd());
+}

@@ -1,0 +1,59 @@
+/** English and Chinese: the documents exist in both. */
+export interface Text {
+  en: string;
+  zh: string;
+}
+
+/** One line of the benchmark: the same work for several contestants, in turns. */
+export interface Row {
+  /** As `npm run bench -- NAME` has it. */
+  name: string;
+  title: Text;
+  unit: Unit;
+  /** Turns, where a turn takes so long that fewer than usual must do. */
+  turns?: number;
+  targets: readonly Target[];
+  /** Starts the contestants, in the order of their turns. What they need belongs to the stack.
+   *  @throws Error: something that has to work does not */
+  open(stack: AsyncDisposableStack): Promise<Contestants>;
+}
+
+/** What is measured; of `seconds` and `bytes` less is better, of the others more. */
+export type Unit = 'bytes/s' | 'requests/s' | 'seconds' | 'bytes';
+
+/** By their names, which stand in the tables as they are. */
+export type Contestants = Record<string, Turn>;
+
+/** Does the work once and gives what was measured. Turn 0 warms up: what comes of it does not count.
+ *  @throws Error: something that has to work does not */
+export type Turn = (turn: number) => Promise<number>;
+
+/** What `of` is to reach: as a ratio to what `against` had in the same turn, as a difference from it, or, without one, by itself. */
+export interface Target {
+  of: string;
+  against?: string;
+  as?: 'ratio' | 'difference';
+  atLeast?: number;
+  atMost?: number;
+}
+
+export interface RowResult {
+  name: string;
+  title: Text;
+  unit: Unit;
+  /** Milliseconds since the epoch. */
+  measuredAt: number;
+  contestants: { name: string; values: number[]; median: number; best: number }[];
+  targets: TargetResult[];
+}
+
+export interface TargetResult {
+  target: Target;
+  /** Of the ratios, differences or values of each turn. */
+  median: number;
+  spread: [least: number, most: number];
+  /** The best turn of one beside the best of the other. */
+  best: number;
+  /** By the median. */
+  reached: boolean;
+}

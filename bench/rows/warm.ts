@@ -1,0 +1,111 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Digest } from '../../src/oci/digest.ts';
+import { blobKey } from '../../src/store/keys.ts';
+import { s3, type S3Store } from '../../src/store/s3.ts';
+import { startVersitygw, type Versitygw } from '../../test/support/versitygw.ts';
+import { load, throughput } from '../load.ts';
+import type { Row } from '../row.ts';
+import { direct, startOther, startOwn, startUpstream, type Contestant } from '../servers.ts';
+
+const SIZE = 64 * 2 ** 20;
+const CONNECTIONS = 4;
+const SECONDS = 1.5;
+
+/** Reads one blob over and over. */
+const reading =
+  ({ blob }: Pick<Contestant, 'blob'>, digest: string) =>
+  (turn: number) =>
+    throughput(blob(digest), { connections: CONNECTIONS, seconds: SECONDS, turn });
+
+const filesystem: Row = {
+  name: 'warm-blob',
+  title: { en: 'Warm 64 MiB blob, filesystem, 4 connections', zh: '已缓存的 64 MiB blob，文件系统，4 个连接' },
+  unit: 'bytes/s',
+  targets: [
+    { of: 'registry', against: 'distribution', atLeast: 1 },
+    { of: 'registry', against: 'nginx', atLeast: 0.9 },
+  ],
+  async open(stack) {
+    const upstream = await startUpstream(stack);
+    const digest = await upstream.addBlob(SIZE);
+    const [own, other] = [await startOwn(stack, { upstream }), await startOther(stack, { upstream })];
+    return { registry: reading(own, digest), distribution: reading(other, digest), nginx: reading(direct(upstream), digest) };
+  },
+};
+
+const localTier: Row = {
+  name: 'warm-blob-local-tier',
+  title: { en: 'Warm blob, local tier in front of S3', zh: '已缓存的 blob，S3 前的本地层' },
+  unit: 'bytes/s',
+  targets: [{ of: 'registry', against: 'nginx', atLeast: 0.9 }],
+  async open(stack) {
+    const upstream = await startUpstream(stack);
+    const digest = await upstream.addBlob(SIZE);
+    const own = await startOwn(stack, { upstream, s3: stack.use(await startVersitygw()) });
+    return { registry: reading(own, digest), nginx: reading(direct(upstream), digest) };
+  },
+};
+
+const s3Only: Row = {
+  name: 'warm-blob-s3',
+  title: {
+    en: 'Warm blobs, S3 only: 4 connections, a 64 MiB blob each, local tier empty',
+    zh: '仅在 S3 中的 blob：4 个连接，各读一个 64 MiB blob，本地层为空',
+  },
+  unit: 'bytes/s',
+  targets: [
+    { of: 'registry', against: 'distribution', atLeast: 1 },
+    { of: 'registry', against: 's3', atLeast: 0.25 },
+    { of: 'registry by redirect', against: 's3', atLeast: 0.9 },
+  ],
+  async open(stack) {
+    const upstream = await startUpstream(stack);
+    const gateway = stack.use(await startVersitygw());
+    const store = openS3(stack, gateway);
+    const digests = await Promise.all(Array.from({ length: CONNECTIONS }, () => upstream.addBlob(SIZE)));
+    const own = await startOwn(stack, { upstream, s3: gateway });
+    const redirecting = await startOwn(stack, { upstream, s3: gateway, redirect: true });
+    const other = await startOther(stack, { upstream, s3: gateway });
+    for (const { blob } of [own, other]) await load({ clients: digests.map((digest) => ({ urls: [blob(digest)] })) });
+    for (const digest of digests) await untilStored(store, digest);
+    const signed = new Map(
+      await Promise.all(digests.map(async (digest) => [digest, await store.presign(key(digest), 3_600_000)] as const)),
+    );
+    const once = async ({ blob }: Pick<Contestant, 'blob'>, turn: number): Promise<number> => {
+      const { bytes, seconds } = await load({ clients: digests.map((digest) => ({ urls: [blob(digest)] })), verify: turn === 0 });
+      return bytes / seconds;
+    };
+    return {
+      registry: async (turn) => {
+        await rm(join(own.directory, 'v1/blobs'), { recursive: true });
+        const rate = await once(own, turn);
+        await sleep(300); // what it has read goes to its local tier now: not at the cost of the next
+        return rate;
+      },
+      distribution: (turn) => once(other, turn),
+      s3: (turn) => once({ blob: (digest) => signed.get(digest) ?? '' }, turn),
+      'registry by redirect': (turn) => once(redirecting, turn),
+    };
+  },
+};
+
+const key = (digest: string): string => blobKey(digest as Digest);
+
+function openS3(stack: AsyncDisposableStack, gateway: Versitygw): S3Store {
+  const { accessKeyId, secretAccessKey, ...rest } = gateway;
+  const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
+  const store = s3({ ...rest, credentials, forcePathStyle: true, createBucket: false, prefix: '' });
+  stack.defer(() => store.close());
+  return store;
+}
+
+async function untilStored(store: S3Store, digest: string): Promise<void> {
+  for (let left = 600; (await store.stat(key(digest), { signal: AbortSignal.timeout(5000) })) === undefined; left--) {
+    if (left === 0) throw new Error(`${digest} does not reach S3`);
+    await sleep(50);
+  }
+}
+
+export const warmRows = [filesystem, localTier, s3Only];

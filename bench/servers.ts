@@ -1,0 +1,148 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { startDistribution, type Distribution } from '../test/support/distribution.ts';
+import { sha256, type TestImage } from '../test/support/image.ts';
+import { accepts, startProcess } from '../test/support/process.ts';
+import { startRegistry, type ServingProgram } from '../test/support/program.ts';
+import { freePort, temporaryDirectory } from '../test/support/temporary.ts';
+import type { Versitygw } from '../test/support/versitygw.ts';
+import { debianTool } from '../test/tools/tools.ts';
+
+/** The repository that every blob and image of the benchmark is in, as upstream names it. */
+const REPOSITORY = 'library/bench';
+
+/** nginx with one worker over files in the layout of a registry: the upstream of the benchmark, and the most that a static
+ *  server gives. */
+export interface Upstream {
+  url: string;
+  /** 127.0.0.1:PORT */
+  host: string;
+  /** Puts a blob of random bytes there, and gives its digest. */
+  addBlob(size: number): Promise<string>;
+  /** How often these blobs were asked for (GET). */
+  requestsOf(digest: string): Promise<number>;
+}
+
+export async function startUpstream(stack: AsyncDisposableStack, images: Record<string, TestImage> = {}): Promise<Upstream> {
+  const { path: directory } = stack.use(await temporaryDirectory());
+  const repository = join(directory, 'root/v2', REPOSITORY);
+  await Promise.all(['blobs', 'manifests'].map((name) => mkdir(join(repository, name), { recursive: true })));
+  for (const [tag, { root, platforms }] of Object.entries(images)) {
+    for (const { config, layers } of platforms)
+      for (const { digest, bytes } of [config, ...layers]) await writeFile(join(repository, 'blobs', digest), bytes);
+    for (const reference of [tag, root.digest]) await writeFile(join(repository, 'manifests', reference), root.bytes);
+  }
+  const host = `127.0.0.1:${await freePort()}`;
+  const file = join(directory, 'nginx.conf');
+  await writeFile(file, nginxConfiguration(directory, host, images));
+  const args = ['-p', directory, '-c', file, '-e', join(directory, 'error.log')];
+  stack.use(await startProcess({ command: await debianTool('nginx'), args, ready: () => accepts(host) }));
+  return {
+    url: `http://${host}`,
+    host,
+    async addBlob(size) {
+      const bytes = randomBytes(size);
+      const digest = sha256(bytes);
+      await writeFile(join(repository, 'blobs', digest), bytes);
+      return digest;
+    },
+    async requestsOf(digest) {
+      const lines = (await readFile(join(directory, 'access.log'), 'utf8')).split('\n');
+      return lines.filter((line) => line.startsWith('GET ') && line.includes(digest)).length;
+    },
+  };
+}
+
+function nginxConfiguration(directory: string, host: string, images: Record<string, TestImage>): string {
+  const digests = Object.entries(images).flatMap(([tag, { root }]) => [`~/${tag}$ ${root.digest};`, `~/${root.digest}$ ${root.digest};`]);
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${directory}/temporary;`);
+  return `daemon off; user root; worker_processes 1; pid ${directory}/pid;
+events {}
+http {
+  ${temporary.join(' ')}
+  sendfile on; tcp_nopush on; keepalive_requests 1000000;
+  log_format line '$request_method $uri';
+  map $uri $manifest { default ''; ${digests.join(' ')} }
+  server {
+    listen ${host};
+    root ${directory}/root;
+    access_log off;
+    location = /v2/ { default_type application/json; return 200 '{}'; }
+    location ~ /blobs/ { access_log ${directory}/access.log line; }
+    location ~ /manifests/ {
+      default_type application/vnd.oci.image.manifest.v1+json;
+      add_header Docker-Content-Digest $manifest;
+    }
+  }
+}
+`;
+}
+
+/** A pull-through cache, whose blobs and manifests are at these URLs. */
+export interface Contestant {
+  /** 127.0.0.1:PORT */
+  host: string;
+  /** As image names say it, host and path. */
+  image: string;
+  blob: (digest: string) => string;
+  manifest: (reference: string) => string;
+}
+
+function contestant({ url, host }: { url: string; host: string }, upstream: string | undefined): Contestant {
+  const path = upstream === undefined ? REPOSITORY : `${upstream}/${REPOSITORY}`;
+  return {
+    host,
+    image: `${host}/${path}`,
+    blob: (digest) => `${url}/v2/${path}/blobs/${digest}`,
+    manifest: (reference) => `${url}/v2/${path}/manifests/${reference}`,
+  };
+}
+
+export function direct(upstream: Pick<Upstream, 'url' | 'host'>): Contestant {
+  return contestant(upstream, undefined);
+}
+
+export interface OwnRegistry extends Contestant {
+  program: ServingProgram;
+  /** Its local tier or, without S3, where it keeps everything. */
+  directory: string;
+}
+
+export interface OwnOptions {
+  upstream: { url: string };
+  s3?: Versitygw;
+  /** Blobs by redirects to S3. */
+  redirect?: boolean;
+  /** Laid over the configuration of the registry. */
+  rest?: Record<string, unknown>;
+}
+
+/** This registry, as it is really started. */
+export async function startOwn(
+  stack: AsyncDisposableStack,
+  { upstream, s3, redirect = false, rest = {} }: OwnOptions,
+): Promise<OwnRegistry> {
+  const { path } = stack.use(await temporaryDirectory());
+  const directory = join(path, 'data');
+  const storage = s3 === undefined ? { filesystem: { directory } } : { s3: storageS3(s3, redirect) };
+  const local = { directory, maxSize: '20GiB' };
+  const program = await startRegistry({ storage, local, upstreams: { dockerhub: { url: upstream.url } }, ...rest });
+  stack.use(program);
+  return { ...contestant(program, 'dockerhub'), program, directory };
+}
+
+function storageS3({ endpoint, bucket, region, accessKeyId, secretAccessKey }: Versitygw, redirect: boolean): Record<string, unknown> {
+  return { endpoint, bucket, region, accessKeyId, secretAccessKey, ...(redirect ? { redirect: { endpoint } } : {}) };
+}
+
+/** The Distribution project's registry as a pull-through cache, without an access log. */
+export async function startOther(
+  stack: AsyncDisposableStack,
+  { upstream, s3 }: { upstream: { url: string }; s3?: Versitygw },
+): Promise<Contestant & { distribution: Distribution }> {
+  const quiet = { log: { level: 'error', accesslog: { disabled: true } } };
+  const distribution = await startDistribution({ proxyOf: upstream.url, configuration: quiet, ...(s3 === undefined ? {} : { s3 }) });
+  stack.use(distribution);
+  return { ...contestant(distribution, undefined), distribution };
+}
