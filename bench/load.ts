@@ -1,5 +1,6 @@
 import { execFile, type PromiseWithChild } from 'node:child_process';
 import { promisify } from 'node:util';
+import { MANIFEST_MEDIA_TYPES } from '../src/oci/descriptor.ts';
 import { accepts, startProcess } from '../test/support/process.ts';
 import { freePort } from '../test/support/temporary.ts';
 import { debianTool, toolPath } from '../test/tools/tools.ts';
@@ -47,10 +48,17 @@ export async function throughput(url: string, options: { connections: number; se
   return result.bytes / result.seconds;
 }
 
-/** Requests a second by wrk, from one thread.
+/** Requests for manifests a second, by wrk from one thread.
  *  @throws Error: an answer other than 2xx or 3xx, or a line that was cut */
 export async function requestRate(url: string, { connections, seconds }: { connections: number; seconds: number }): Promise<number> {
-  const { stdout } = await run(await debianTool('wrk'), ['-t1', `-c${connections}`, `-d${seconds}s`, url]);
+  const { stdout } = await run(await debianTool('wrk'), [
+    '-t1',
+    `-c${connections}`,
+    `-d${seconds}s`,
+    '-H',
+    `Accept: ${MANIFEST_MEDIA_TYPES.join(', ')}`,
+    url,
+  ]);
   const rate = Number(/^Requests\/sec:\s+([\d.]+)$/m.exec(stdout)?.[1]);
   if (!(rate > 0) || /Non-2xx|Socket errors/.test(stdout)) throw new Error(`wrk on ${url}:\n${stdout}`);
   return rate;

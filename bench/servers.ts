@@ -20,8 +20,8 @@ export interface Upstream {
   host: string;
   /** Puts a blob of random bytes there, and gives its digest. */
   addBlob(size: number): Promise<string>;
-  /** How often these blobs were asked for (GET). */
-  requestsOf(digest: string): Promise<number>;
+  /** Bytes that it has sent of a blob so far, in answers that have ended. */
+  sent(digest: string): Promise<number>;
 }
 
 export async function startUpstream(stack: AsyncDisposableStack, images: Record<string, TestImage> = {}): Promise<Upstream> {
@@ -47,9 +47,9 @@ export async function startUpstream(stack: AsyncDisposableStack, images: Record<
       await writeFile(join(repository, 'blobs', digest), bytes);
       return digest;
     },
-    async requestsOf(digest) {
-      const lines = (await readFile(join(directory, 'access.log'), 'utf8')).split('\n');
-      return lines.filter((line) => line.startsWith('GET ') && line.includes(digest)).length;
+    async sent(digest) {
+      const lines = (await readFile(join(directory, 'access.log'), 'utf8')).split('\n').filter((line) => line.includes(digest));
+      return lines.reduce((sum, line) => sum + Number(line.split(' ', 1)[0]), 0);
     },
   };
 }
@@ -62,7 +62,7 @@ events {}
 http {
   ${temporary.join(' ')}
   sendfile on; tcp_nopush on; keepalive_requests 1000000;
-  log_format line '$request_method $uri';
+  log_format line '$body_bytes_sent $uri';
   map $uri $manifest { default ''; ${digests.join(' ')} }
   server {
     listen ${host};
