@@ -4,6 +4,7 @@ import { crioFile, hostsFiles, removeNodeFiles, writeNodeFiles, type NodeFile } 
 import { ConfigError } from '../config/load.ts';
 import type { Config } from '../config/schema.ts';
 import type { Registry } from '../oci/registry.ts';
+import { createAllowance, unlimited } from '../registry/allowance.ts';
 import { createWay } from '../registry/dispatcher.ts';
 import { failover } from '../registry/failover.ts';
 import { routed } from '../registry/routed.ts';
@@ -105,6 +106,7 @@ function createRemote(url: string, { way, metrics }: { way: ReturnType<typeof cr
     mirrors: [],
     credentials: [],
     authHosts: [],
+    allowance: unlimited,
     metrics,
     limits: { attempts: 1, headers: 30_000 },
   });
@@ -117,7 +119,10 @@ function createDirect({ agent: own, registry }: Config, metrics: RegistryMetrics
     const direct = { ...config, proxy: own.proxy, mirrors, credentials: [] };
     return [
       name,
-      { registry: createUpstream(name, direct, { metrics, connectTimeout: CONNECT_TIMEOUT }), defaultNamespace: config.defaultNamespace },
+      {
+        registry: createUpstream(name, direct, { metrics, allowance: createAllowance(name, metrics), connectTimeout: CONNECT_TIMEOUT }),
+        defaultNamespace: config.defaultNamespace,
+      },
     ] as const;
   });
   return routed(Object.fromEntries(routes));

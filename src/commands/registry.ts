@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import type { RegistryConfig } from '../config/schema.ts';
 import type { Registry } from '../oci/registry.ts';
+import { createAllowance } from '../registry/allowance.ts';
 import { cached, createManifestMemory, type Cache } from '../registry/cached.ts';
 import { createFills } from '../registry/fills.ts';
 import { createMembership } from '../registry/membership.ts';
@@ -124,8 +125,10 @@ async function createImages(
   };
   const routes: Record<string, Route> = {};
   for (const [name, config] of Object.entries(own.upstreams)) {
+    const allowance = createAllowance(name, counts);
     const policy = {
       name,
+      allowance,
       connections: config.connections,
       tagTtl: config.tagTtl,
       staleFor: own.cache.staleFor,
@@ -133,7 +136,7 @@ async function createImages(
       credentialed: (repository: string) => config.credentials.some(({ repositories }) => repository.startsWith(`${name}/${repositories}`)),
     };
     routes[name] = {
-      registry: observed(cached(createUpstream(name, config, { metrics: counts }), cache, policy), (kind) =>
+      registry: observed(cached(createUpstream(name, config, { metrics: counts, allowance }), cache, policy), (kind) =>
         counts.read(name, kind, 'error'),
       ),
       defaultNamespace: config.defaultNamespace,

@@ -6,12 +6,13 @@ import type { Registry } from '../oci/registry.ts';
 
 export interface UpstreamContext {
   metrics: UpstreamOptions['metrics'];
+  allowance: UpstreamOptions['allowance'];
   /** Milliseconds; absent: the usual. */
   connectTimeout?: number;
 }
 
 /** The registry that `config` describes, with its ways out. */
-export function createUpstream(name: string, config: Upstream, { metrics, connectTimeout }: UpstreamContext): Registry {
+export function createUpstream(name: string, config: Upstream, { metrics, allowance, connectTimeout }: UpstreamContext): Registry {
   const { ca, proxy, mirrors, credentials } = config;
   const timeout = connectTimeout === undefined ? {} : { connectTimeout };
   const ways = (proxy: string) => ({
@@ -30,6 +31,7 @@ export function createUpstream(name: string, config: Upstream, { metrics, connec
       username: createSecret({ value: own.username, file: own.usernameFile }),
       password: createSecret({ value: own.password, file: own.passwordFile }),
     })),
+    allowance,
     metrics,
   });
 }

@@ -127,7 +127,8 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
     if ((await kept(digest, UNHURRIED)) === undefined) await fetch(repository, digest, { signal: UNHURRIED });
   }
 
-  /** Asks upstream what a tag means: by GET when the manifest is wanted and nothing is known, else by HEAD. */
+  /** Asks upstream what a tag means: by GET when the manifest is wanted and nothing is known, else by HEAD; by HEAD alone where a GET counts as a pull,
+   *  since the manifest may be here under another tag, or may be another replica's to get. */
   async function ask(repository: Repository, tag: Tag, method: 'GET' | 'HEAD'): Promise<Digest> {
     if (method === 'GET') return (await fetch(repository, tag, { signal: UNHURRIED })).digest;
     const descriptor = await inner.resolve(repository, tag, { signal: AbortSignal.timeout(FLIGHT_LIMIT) });
@@ -144,7 +145,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
       {
         ask(known) {
           asked = !known;
-          return ask(repository, reference, known ? 'HEAD' : context.method);
+          return ask(repository, reference, known || policy.allowance.counts() ? 'HEAD' : context.method);
         },
         bring: (digest) => bring(repository, digest),
       },

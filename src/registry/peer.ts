@@ -3,6 +3,7 @@ import { HOP_HEADER, type Context, type Registry } from '../oci/registry.ts';
 import { createBody } from '../store/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Way } from './dispatcher.ts';
+import { unlimited } from './allowance.ts';
 import { createPulse, type Pulse } from './pulse.ts';
 import { upstream } from './upstream.ts';
 
@@ -42,7 +43,8 @@ export function createPeer({ url, way, pingWay, changed, metrics }: PeerOptions)
     authHosts: [],
     headers: { [HOP_HEADER]: '1' },
     limits: { attempts: 1, headers: HEADERS_LIMIT, idle: IDLE_LIMIT },
-    metrics: { observeUpstream: () => undefined, rateLimit: () => undefined, received: (_, bytes) => metrics.receivedFromPeers(bytes) },
+    allowance: unlimited,
+    metrics: { observeUpstream: () => undefined, received: (_, bytes) => metrics.receivedFromPeers(bytes) },
   });
   const pulse = createPulse({
     changed,

@@ -6,6 +6,8 @@ import { isOciError, OciError, type OciErrorCode, type OciErrorOptions } from '.
 import { parseRepository, parseTag } from '../oci/reference.ts';
 import { memory } from '../store/memory.ts';
 import type { Store } from '../store/store.ts';
+import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { createAllowance, unlimited } from './allowance.ts';
 import { createRecords } from './records.ts';
 import { createTags, type TagPolicy } from './tags.ts';
 
@@ -25,7 +27,14 @@ async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store } =
   const captured = await captureLog('warn');
   const { log } = captured;
   const records = createRecords(options.store ?? memory(), log);
-  const policy = { tagTtl: MINUTE, staleFor: 30 * DAY, negativeTtl: 10_000, credentialed: () => false, ...options.policy };
+  const policy = {
+    tagTtl: MINUTE,
+    staleFor: 30 * DAY,
+    negativeTtl: 10_000,
+    credentialed: () => false,
+    allowance: unlimited,
+    ...options.policy,
+  };
   const tags = createTags(records, policy, log);
   const state = {
     says: ONE as Digest | OciError,
@@ -177,4 +186,40 @@ test('all who wait share one question', async () => {
   const all = Array.from({ length: 10 }, () => tag.resolve());
   for (const one of all) assert.deepEqual(await one, fresh(ONE));
   assert.equal(tag.asked, 1);
+});
+
+test('when upstream allows few more pulls, what is known is not asked for; then one question tells anew', async () => {
+  const allowance = createAllowance('hub', noRegistryMetrics);
+  const tag = await openTag({ policy: { allowance } });
+  await tag.resolve();
+  tag.says = TWO;
+  allowance.told({ 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': '5;w=21600' });
+  mock.timers.tick(4 * MINUTE);
+  assert.deepEqual(await tag.resolve(), stale(ONE));
+  assert.equal(tag.asked, 1);
+  mock.timers.tick(2 * MINUTE);
+  assert.deepEqual(await tag.resolve(), fresh(TWO));
+
+  allowance.refused(600);
+  mock.timers.tick(9 * MINUTE);
+  assert.deepEqual(await tag.resolve(), stale(TWO));
+  assert.equal(tag.asked, 2);
+  mock.timers.tick(MINUTE);
+  assert.deepEqual(await tag.resolve(), fresh(TWO));
+
+  allowance.refused(40 * 24 * 3600);
+  mock.timers.tick(HOUR);
+  assert.deepEqual(await tag.resolve(), fresh(TWO), 'limits are heeded for an hour at most');
+  allowance.told({ 'ratelimit-limit': '100', 'ratelimit-remaining': '0' });
+  mock.timers.tick(MINUTE);
+  allowance.told({ 'ratelimit-limit': '100', 'ratelimit-remaining': '60' });
+  assert.deepEqual(await tag.resolve(), fresh(TWO), 'there are enough again');
+  assert.equal(tag.asked, 5);
+});
+
+test('what is older than staleFor is asked for, however few pulls are left', async () => {
+  const tag = await openTag({ policy: { allowance: { ...unlimited, savingUntil: () => Infinity } } });
+  await tag.resolve();
+  mock.timers.tick(31 * DAY);
+  assert.deepEqual(await tag.resolve(), fresh(ONE));
 });

@@ -3,6 +3,7 @@ import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import { tagKey } from '../store/keys.ts';
 import type { Log } from '../telemetry/log.ts';
+import type { Allowance } from './allowance.ts';
 import { settled } from './settled.ts';
 import { createLru } from './lru.ts';
 import type { Records } from './records.ts';
@@ -14,6 +15,8 @@ export interface TagPolicy {
   negativeTtl: number;
   /** Upstream is asked as somebody: its 401 and 403 may mean that the right to read has been taken away. */
   credentialed(repository: Repository): boolean;
+  /** What upstream still allows. */
+  allowance: Pick<Allowance, 'savingUntil' | 'counts'>;
 }
 
 /** How long a known tag waits for upstream's word, in ms. */
@@ -79,6 +82,11 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
     return found;
   }
 
+  /** How long it may be served without upstream's word, in ms. */
+  function lifeOf({ refused }: Known, repository: Repository): number {
+    return refused && policy.credentialed(repository) ? Math.min(REFUSED_LIMIT, policy.staleFor) : policy.staleFor;
+  }
+
   async function refresh(key: string, question: Question, answered: () => void): Promise<void> {
     const now = Date.now();
     try {
@@ -139,8 +147,9 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
       }
       if (now - before.checkedAt < policy.tagTtl) return { digest: before.digest, stale: false };
 
-      let reason: unknown = 'asked a moment ago, without an answer';
-      if (now >= before.quietUntil) {
+      const saving = now < policy.allowance.savingUntil() && now - before.checkedAt <= lifeOf(before, repository);
+      let reason: unknown = saving ? 'upstream allows few more pulls, or none' : 'asked a moment ago, without an answer';
+      if (now >= before.quietUntil && !saving) {
         try {
           const { answered, done } = askOnce(key, question);
           await settled(answered, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT)]));
@@ -153,8 +162,7 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
         }
       }
       const latest = known.get(key) ?? before;
-      const limit = latest.refused && policy.credentialed(repository) ? Math.min(REFUSED_LIMIT, policy.staleFor) : policy.staleFor;
-      if (now - latest.checkedAt > limit) {
+      if (now - latest.checkedAt > lifeOf(latest, repository)) {
         throw isOciError(reason)
           ? reason
           : new OciError('UNAVAILABLE', `upstream does not answer, and what is known of ${repository}:${tag} is too old`);

@@ -7,6 +7,7 @@ import { isTag, type Reference, type Repository, type Tag } from '../oci/referen
 import type { Context, Manifest, Registry } from '../oci/registry.ts';
 import { createBody, type BodySource } from '../store/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import type { Allowance } from './allowance.ts';
 import { createEndpoint, parseRetryAfter, type Ask, type Endpoint, type Reply, type Ways } from './endpoint.ts';
 import type { Credentials } from './upstream-auth.ts';
 
@@ -22,7 +23,9 @@ export interface UpstreamOptions extends Ways {
   authHosts: readonly string[];
   /** Sent to `url` with every request. */
   headers?: Readonly<Record<string, string>>;
-  metrics: Pick<RegistryMetrics, 'observeUpstream' | 'rateLimit' | 'received'>;
+  /** Of `url`; its mirrors have limits of their own. */
+  allowance: Allowance;
+  metrics: Pick<RegistryMetrics, 'observeUpstream' | 'received'>;
   limits?: Partial<UpstreamLimits>;
 }
 
@@ -45,7 +48,7 @@ const MAX_LIST_SIZE = 32 * 1024 * 1024;
 /** A registry elsewhere, with its mirrors: read by the distribution specification 1.1 and by what Docker registries do beside it.
  *  @throws OciError origin `upstream` or `proxy`: who failed */
 export function upstream(options: UpstreamOptions): Registry {
-  const { name, metrics } = options;
+  const { name, metrics, allowance } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const origin = createEndpoint({ ...options, idleTimeout: limits.idle });
   const mirrors = options.mirrors.map((mirror) => ({
@@ -88,13 +91,12 @@ export function upstream(options: UpstreamOptions): Registry {
   }
 
   /** One request whose answer is one of `expected`; every other is an error. */
-  async function ask(endpoint: Endpoint, request: Ask & { absent: OciErrorCode; expected?: number[] }, asking: AskLimits): Promise<Reply> {
+  async function ask(endpoint: Endpoint, request: Request, asking: AskLimits): Promise<Reply> {
     const started = performance.now();
     const seconds = () => (performance.now() - started) / 1000;
     try {
       const reply = await endpoint.ask(request, asking);
-      const remaining = Number.parseInt(String(reply.headers['ratelimit-remaining'] ?? ''), 10);
-      if (Number.isInteger(remaining)) metrics.rateLimit(name, remaining);
+      if (request.counted === true) allowance.told(reply.headers);
       if (!(request.expected ?? [200]).includes(reply.status)) {
         reply.discard();
         throw refusal(endpoint.host, reply, request);
@@ -108,6 +110,23 @@ export function upstream(options: UpstreamOptions): Registry {
       return reply;
     } catch (error) {
       if (!asking.signal.aborted) metrics.observeUpstream(name, outcomeOf(error), seconds());
+      throw error;
+    }
+  }
+
+  /** `ask` for a manifest: what upstreams count. */
+  async function askManifest(endpoint: Endpoint, request: ManifestAsk, asking: AskLimits): Promise<Reply> {
+    const { method, repository, reference, expected = [200] } = request;
+    const path = `/v2/${repository}/manifests/${reference}`;
+    const own = endpoint === origin;
+    try {
+      return await ask(
+        endpoint,
+        { method, path, repository, headers: ACCEPT_MANIFESTS, absent: 'MANIFEST_UNKNOWN', expected, counted: own },
+        asking,
+      );
+    } catch (error) {
+      if (own && isOciError(error, 'TOOMANYREQUESTS')) allowance.refused(error.retryAfter);
       throw error;
     }
   }
@@ -128,8 +147,7 @@ export function upstream(options: UpstreamOptions): Registry {
   }
 
   async function getManifest(endpoint: Endpoint, repository: Repository, reference: Reference, asking: AskLimits): Promise<Manifest> {
-    const path = `/v2/${repository}/manifests/${reference}`;
-    const reply = await ask(endpoint, { method: 'GET', path, repository, headers: ACCEPT_MANIFESTS, absent: 'MANIFEST_UNKNOWN' }, asking);
+    const reply = await askManifest(endpoint, { method: 'GET', repository, reference }, asking);
     const bytes = await read(reply, MAX_MANIFEST_SIZE, endpoint.host);
     const told = reply.headers['docker-content-digest'];
     const expected = isDigest(reference) ? reference : typeof told === 'string' && isDigest(told) ? told : undefined;
@@ -145,13 +163,7 @@ export function upstream(options: UpstreamOptions): Registry {
   }
 
   async function headManifest(endpoint: Endpoint, repository: Repository, reference: Reference, asking: AskLimits): Promise<Descriptor> {
-    const path = `/v2/${repository}/manifests/${reference}`;
-    const expected = [200, 405, 501];
-    const reply = await ask(
-      endpoint,
-      { method: 'HEAD', path, repository, headers: ACCEPT_MANIFESTS, absent: 'MANIFEST_UNKNOWN', expected },
-      asking,
-    );
+    const reply = await askManifest(endpoint, { method: 'HEAD', repository, reference, expected: [200, 405, 501] }, asking);
     reply.discard();
     const digest = reply.headers['docker-content-digest'];
     const size = Number(reply.headers['content-length'] ?? Number.NaN);
@@ -302,6 +314,23 @@ export function upstream(options: UpstreamOptions): Registry {
     };
     return createBody(source, signal);
   }
+}
+
+interface Request extends Ask {
+  /** What a 404 means. */
+  absent: OciErrorCode;
+  /** Statuses; 200 alone by default. */
+  expected?: number[];
+  /** Its answer tells what upstream still allows. */
+  counted?: boolean;
+}
+
+interface ManifestAsk {
+  method: 'GET' | 'HEAD';
+  repository: Repository;
+  reference: Reference;
+  /** Statuses; 200 alone by default. */
+  expected?: number[];
 }
 
 interface AskLimits {
