@@ -7,6 +7,7 @@ import { errorCode, read } from './support/reading.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
 
+const MiB = 2 ** 20;
 const resources = new AsyncDisposableStack();
 let upstream: ScriptedUpstream;
 let cdn: ScriptedUpstream;
@@ -54,6 +55,25 @@ for (const name of ['http', 'socks', 'rescued']) {
     assert.equal((await fetch(`${registry.url}/v2/${name}/a/b/manifests/${name}`)).status, 200);
     const digest = addBlob(name);
     assert.equal((await read(`${registry.url}/v2/${name}/a/b/blobs/${digest}`)).digest, digest);
+  });
+}
+
+for (const name of ['http', 'socks']) {
+  test(`a large blob comes over several connections where each is throttled, through a proxy: ${name}`, async (t) => {
+    const [size, rate] = [32 * MiB, 4 * MiB];
+    const digest = upstream.addBlob(randomBytes(`parallel ${name}`, size));
+    upstream.behave = () => ({ rate });
+    const before = upstream.requests.length;
+    const got = await read(`${registry.url}/v2/${name}/a/b/blobs/${digest}`);
+    assert.equal(got.digest, digest);
+    const asked = upstream.requests.slice(before);
+    const copies = asked.reduce((sum, { bytes }) => sum + bytes, 0) / size;
+    t.diagnostic(
+      `${asked.length} requests, ${copies.toFixed(2)} copies, ${(got.seconds / (size / rate)).toFixed(2)} of the time of one connection`,
+    );
+    assert.ok(asked.length >= 3, `${asked.length} requests`);
+    assert.ok(copies <= 1.1, `${copies} copies`);
+    assert.ok(got.seconds < (0.7 * size) / rate, `${got.seconds} s instead of ${size / rate}`);
   });
 }
 

@@ -13,8 +13,6 @@ export interface DispatcherOptions {
   connectTimeout?: number;
   /** Names that lead to internal addresses do not resolve. */
   externalOnly?: boolean;
-  /** To one host at most; default 64. */
-  connections?: number;
 }
 
 /** The way out to a host. */
@@ -32,7 +30,7 @@ export function createWay(options: DispatcherOptions): Way {
   const timeout = options.connectTimeout ?? 5000;
   const tls = options.ca === undefined ? {} : { ca: [...rootCertificates, readFileSync(options.ca, 'utf8')] };
   const pool = {
-    connections: options.connections ?? CONNECTIONS,
+    connections: CONNECTIONS,
     pipelining: 1,
     keepAliveTimeout: 30_000,
     bodyTimeout: 0,

@@ -10,7 +10,6 @@ import { upstream } from './upstream.ts';
 export interface PeerOptions {
   /** http://ADDRESS:PORT */
   url: string;
-  /** With room for as many requests as fills may run here. */
   way: Way;
   /** For the questions whether it lives, which must not queue behind blobs. */
   pingWay: Way;

@@ -31,14 +31,12 @@ export const noPeers: Peers = { ownerOf: () => undefined, close: () => undefined
 /** Milliseconds between two looks at who is there and who lives. */
 const REFRESH = 3000;
 const CONNECT_TIMEOUT = 800;
-/** Requests to one replica at once: as many as there may be fills. */
-const CONNECTIONS = 256;
 
 /** Finds the other replicas by the name of their Service, in the background: no pull ever waits for a lookup. Each digest has one owner among
  *  those that live, by rendezvous hashing: when a replica goes, only what it owned moves. Replicas that disagree for a moment about who is there cost a
  *  second download, nothing else. */
 export function createPeers({ service, own, log, metrics }: PeersOptions): Peers {
-  const way = createWay({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT, connections: CONNECTIONS });
+  const way = createWay({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
   const pingWay = createWay({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
   const peers = new Map<string, Peer>();
   let addresses: string[] = [];
