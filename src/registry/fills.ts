@@ -149,7 +149,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
         },
         corrupt: () => source.corrupt(),
         async keep(size) {
-          open.fetched(size);
+          if (source.origin() !== 'storage') open.fetched(size);
           kept = await keep({ digest, path, size, origin: source.origin() });
         },
       });

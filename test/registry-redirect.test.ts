@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { promisify } from 'node:util';
+import { startContainerd } from './support/containerd.ts';
+import { makeImage } from './support/image.ts';
+import { startRegistry } from './support/program.ts';
+import { metric, until } from './support/replicas.ts';
+import { startScriptedUpstream } from './support/scripted-upstream.ts';
+import { startTap } from './support/tap.ts';
+import { temporaryDirectory } from './support/temporary.ts';
+import { startVersitygw } from './support/versitygw.ts';
+import { toolPath } from './tools/tools.ts';
+
+const run = promisify(execFile);
+const MiB = 2 ** 20;
+
+test('with s3.redirect, clients take blobs from S3 itself; when it is away, from here', async () => {
+  await using upstream = await startScriptedUpstream();
+  await using s3 = await startVersitygw();
+  await using front = await startTap(s3.endpoint);
+  await using temporary = await temporaryDirectory();
+  const image = makeImage({ architectures: ['amd64'], layers: [64 * 1024, 4 * MiB], gzip: true });
+  upstream.add('library/demo', '1', image);
+  const { endpoint, bucket, region, accessKeyId, secretAccessKey } = s3;
+  await using registry = await startRegistry({
+    storage: { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey, redirect: { endpoint: front.url, ttl: '1m' } } },
+    local: { directory: join(temporary.path, 'local') },
+    upstreams: { dockerhub: { url: upstream.url } },
+  });
+  const crane = await toolPath('crane');
+  const name = `${registry.host}/dockerhub/library/demo:1`;
+  const contents = image.platforms.flatMap(({ config, layers }) => [config, ...layers]);
+  async function pullWithCrane(round: string): Promise<void> {
+    const layout = join(temporary.path, round);
+    await run(crane, ['pull', '--insecure', '--format=oci', name, layout]);
+    for (const { digest, bytes } of contents)
+      assert.ok(bytes.equals(await readFile(join(layout, 'blobs', digest.replace(':', '/')))), `${round} ${digest}`);
+  }
+  async function pullWithContainerd(): Promise<void> {
+    await using containerd = await startContainerd({ release: 'debian' });
+    await containerd.ctr('images', 'pull', '--plain-http', name);
+    assert.match(await containerd.ctr('images', 'ls'), new RegExp(image.root.digest));
+  }
+  const sent = () => metric(registry.admin, 'sent_bytes_total', 'dockerhub');
+  const fromS3 = () =>
+    contents.map(({ digest }) => front.requests.filter((line) => line.startsWith('GET') && line.endsWith(digest.slice(7))).length);
+
+  await pullWithCrane('cold');
+  await until(async () => {
+    const answers = await Promise.all(
+      contents.map(({ digest }) => fetch(`${registry.url}/v2/dockerhub/library/demo/blobs/${digest}`, { redirect: 'manual' })),
+    );
+    for (const { body } of answers) await body?.cancel();
+    return answers.every(({ status }) => status === 307);
+  }, 'all of it is in S3');
+  assert.deepEqual(fromS3(), [0, 0, 0]);
+
+  const before = await sent();
+  await pullWithCrane('redirected');
+  await pullWithContainerd();
+  assert.deepEqual(fromS3(), [2, 2, 2], 'each client was sent to S3 for each blob');
+  assert.ok((await sent()) - before < MiB, 'only manifests went through the registry');
+
+  await s3.stop();
+  await pullWithCrane('without S3');
+  await pullWithContainerd();
+  assert.deepEqual(fromS3(), [2, 2, 2]);
+});
