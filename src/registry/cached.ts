@@ -188,7 +188,8 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
       if (known !== undefined && bytes !== undefined) {
         cache.metrics.read(policy.name, 'manifest', outcome);
         const descriptor = { ...known, size: bytes.length };
-        if (cache.used(full(repository), digest)) void restore(full(repository), descriptor, bytes);
+        const first = cache.used(full(repository), digest);
+        if (first && outcome !== 'miss') void restore(full(repository), descriptor, bytes);
         return { descriptor, bytes, stale };
       }
       const descriptor = await fetch(repository, digest, context);
