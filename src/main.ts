@@ -1,8 +1,10 @@
 #!/usr/bin/env node
 import module from 'node:module';
 import { Command, Option } from 'commander';
+import { addCache } from './commands/cache.ts';
 import type { Host } from './commands/command.ts';
 import { ConfigError, loadConfig } from './config/load.ts';
+import { isOciError } from './oci/error.ts';
 import { createLog } from './telemetry/log.ts';
 
 module.enableCompileCache();
@@ -29,14 +31,17 @@ const program = new Command('kube-registry')
     (value: string, all: string[]) => [...all, value],
     [],
   )
-  .enablePositionalOptions(false);
+  .enablePositionalOptions(false)
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2));
 
-async function run(command: (host: Host) => Promise<void>): Promise<void> {
+/** `output`: where the log goes. */
+async function run<Result>(command: (host: Host) => Promise<Result>, output: NodeJS.WriteStream = process.stdout): Promise<Result> {
   const { config: file, set } = program.opts<GlobalOptions>();
   const config = await loadConfig({ file, set });
-  const readable = config.log.format === 'text' || (config.log.format === 'auto' && process.stdout.isTTY);
-  const log = await createLog({ level: config.log.level, readable }, process.stdout);
-  await command({ config, log, stop: stop.signal, stdout: process.stdout, stderr: process.stderr, stdin: process.stdin, env: process.env });
+  const readable = config.log.format === 'text' || (config.log.format === 'auto' && output.isTTY);
+  const log = await createLog({ level: config.log.level, readable }, output);
+  const { stdout, stderr, stdin, env } = process;
+  return command({ config, log, stop: stop.signal, stdout, stderr, stdin, env });
 }
 
 program
@@ -83,10 +88,15 @@ clash
     await run((host) => clashStatus(host, { json }));
   });
 
+addCache(program, async (command) => {
+  process.exitCode = await run(command, process.stderr);
+});
+
 try {
   await program.parseAsync();
 } catch (error) {
-  const message = error instanceof ConfigError ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error);
+  const expected = error instanceof ConfigError || isOciError(error) || (stop.signal.aborted && error === stop.signal.reason);
+  const message = error instanceof Error ? (expected ? error.message : (error.stack ?? error.message)) : String(error);
   process.stderr.write(`kube-registry: ${message}\n`);
   process.exit(error instanceof ConfigError ? 2 : 1);
 }

@@ -1,6 +1,6 @@
 import type { ClashStatus } from '../clash/supervise.ts';
 import { ConfigError } from '../config/load.ts';
-import { renderTable } from '../telemetry/table.ts';
+import { formatBytes, renderTable } from '../telemetry/table.ts';
 import type { Host } from './command.ts';
 
 /** Milliseconds. */
@@ -27,7 +27,7 @@ function renderStatus({ mode, mihomo, config, chosen, traffic, subscriptions, no
     ['mihomo', `${mihomo.version}, ${mihomo.running ? 'running' : 'not running'}, ${mihomo.restarts} restarts`],
     ['config', config.problem ?? (config.proven ? 'in use' : 'in use; no request has been through yet')],
     ['node', chosen ?? 'none: the proxy refuses'],
-    ['traffic', `${bytes(traffic.downloaded)} down, ${bytes(traffic.uploaded)} up, ${traffic.connections} connections`],
+    ['traffic', `${formatBytes(traffic.downloaded)} down, ${formatBytes(traffic.uploaded)} up, ${traffic.connections} connections`],
   ];
   const tables = [
     facts.map(([name = '', value = '']) => `${name.padEnd(10)}${value}\n`).join(''),
@@ -37,8 +37,8 @@ function renderStatus({ mode, mihomo, config, chosen, traffic, subscriptions, no
         name,
         fetchedAt ?? 'never',
         String(nodes),
-        used === undefined ? '' : bytes(used),
-        left === undefined ? '' : bytes(left),
+        used === undefined ? '' : formatBytes(used),
+        left === undefined ? '' : formatBytes(left),
         expires ?? '',
         problem ?? '',
       ]),
@@ -56,11 +56,4 @@ function renderStatus({ mode, mihomo, config, chosen, traffic, subscriptions, no
     config.notes.map((note) => `note: ${note}\n`).join(''),
   ];
   return tables.filter((text) => text !== '').join('\n');
-}
-
-const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-
-function bytes(count: number): string {
-  const power = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, count)) / 10)));
-  return `${(count / 2 ** (10 * power)).toFixed(power === 0 ? 0 : 1)} ${UNITS[power]}`;
 }

@@ -1,3 +1,5 @@
+import { stat } from 'node:fs/promises';
+import { ConfigError } from '../config/load.ts';
 import { createSecret } from '../config/secret.ts';
 import type { RegistryConfig, S3Config } from '../config/schema.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -46,6 +48,18 @@ const STORED_BY_PEER = 60_000;
 export async function openStorage(config: RegistryConfig, context: StorageContext): Promise<Storage> {
   const { s3: remote, filesystem: directory } = config.storage;
   return remote === undefined ? openFilesystem(directory?.directory ?? './data') : openS3(remote, config.local, context);
+}
+
+/** The storage itself, for who looks after it beside a running registry: no local tier, nothing made that is not there.
+ *  @throws ConfigError: the directory is not there; OciError UNAVAILABLE: it cannot be used */
+export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): Promise<Store> {
+  if (storage.s3 !== undefined) return createS3(storage.s3);
+  const directory = storage.filesystem?.directory ?? './data';
+  const found = await stat(directory).catch(() => undefined);
+  if (found?.isDirectory() !== true) {
+    throw new ConfigError(`registry.storage.filesystem.directory: found ${directory}, where no directory is; accepted: that of a registry`);
+  }
+  return filesystem({ directory });
 }
 
 async function openFilesystem(directory: string): Promise<Storage> {

@@ -36,7 +36,7 @@ export async function webhookReport({ config, stop, stdout, stdin, env }: Host, 
   stdout.write(renderTable(['NAMESPACE', 'POD', 'CONTAINER', 'IMAGE', options.rewritten ? 'ORIGINAL' : 'WHY'], rows));
 }
 
-async function askCluster(env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<Fields[]> {
+export async function askCluster(env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<Fields[]> {
   const kubernetes = await connectKubernetes(env);
   try {
     return await listPods(kubernetes, signal);
@@ -45,7 +45,7 @@ async function askCluster(env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<
   }
 }
 
-async function readPods(file: string, stdin: NodeJS.ReadStream): Promise<Fields[]> {
+export async function readPods(file: string, stdin: NodeJS.ReadStream): Promise<Fields[]> {
   const content: unknown = file === '-' ? await json(stdin) : JSON.parse(await readFile(file, 'utf8'));
   return itemsOf(fieldsOf(content)['items']);
 }

@@ -12,3 +12,11 @@ export function renderTable(heading: readonly string[], rows: readonly (readonly
     )
     .join('');
 }
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
+/** A number of bytes for a person: `1.5 GiB`. */
+export function formatBytes(count: number): string {
+  const power = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, count)) / 10)));
+  return `${(count / 2 ** (10 * power)).toFixed(power === 0 ? 0 : 1)} ${UNITS[power]}`;
+}

@@ -102,7 +102,7 @@ function ownUse({ places }: Image, modified: number, now: number): Use {
   for (const { lastDay, usedAt } of places) {
     if (lastDay === '') continue;
     const start = Date.parse(lastDay);
-    use.lastUse = Math.max(use.lastUse, Math.min(now, start + DAY));
+    use.lastUse = Math.max(use.lastUse, Math.min(now, start + DAY - 1));
     use.at = Math.max(use.at, Math.min(Math.max(usedAt, start), start + DAY - 1));
   }
   return use.at === 0 ? { ...use, at: modified } : use;

@@ -1,5 +1,5 @@
-import { isDigest, type Digest } from '../oci/digest.ts';
-import type { Repository, Tag } from '../oci/reference.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Repository } from '../oci/reference.ts';
 import {
   blobKey,
   BLOBS,
@@ -16,6 +16,7 @@ import type { Store, StoreContext } from '../store/store.ts';
 import { readManifest, takeInventory, type Image, type Inventory } from './inventory.ts';
 import { inParallel } from './parallel.ts';
 import { countReferences, planPruning, type Departure, type Limits } from './plan.ts';
+import { namesOf, readTag, readTags, type TagsByImage } from './tags.ts';
 
 export interface PruneOptions {
   /** Asked when it is known how many bytes are stored. */
@@ -29,8 +30,8 @@ export interface PruneOptions {
 }
 
 export interface PruneResult {
-  /** Images that went, in that order. */
-  images: Departure[];
+  /** Images that went, in that order, and what they were called: `repository:tag`, or `repository@digest`. */
+  images: (Departure & { names: string[] })[];
   /** Images that were to go and were pulled meanwhile. */
   spared: number;
   /** Blobs that went, manifests among them. */
@@ -67,14 +68,20 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
   const limits = await options.limits(inventory.blobs.bytes());
   const plan = planPruning(inventory, limits);
   const work: Work = { store, inventory, limits, dryRun, context: { signal }, parallel: options.parallel ?? 8, records: 0 };
-  const gone = await removeImages(work, plan.departures, (done) => progress?.('removing images', done, plan.departures.length));
+  const repositories = new Set(plan.departures.flatMap(({ image }) => image.places.map(({ repository }) => repository)));
+  const tags = await readTags(store, { repositories, parallel: work.parallel, signal });
+  const gone = await removeImages(work, { departures: plan.departures, tags }, (done) =>
+    progress?.('removing images', done, plan.departures.length),
+  );
   const references = await stillNeeded(work, gone);
   const swept = await sweepBlobs(work, { gone, references }, (done) => progress?.('removing blobs', done, inventory.blobs.count()));
   progress?.('removing records', 0, 1);
   await sweepRecords(work, gone, references);
   await sweepUses(work, gone);
   progress?.('removing records', 1, 1);
-  const images = plan.departures.filter(({ image }) => gone.has(image));
+  const images = plan.departures
+    .filter(({ image }) => gone.has(image))
+    .map((departure) => ({ ...departure, names: namesOf(departure.image, tags) }));
   return {
     images,
     spared: plan.departures.length - images.length,
@@ -108,10 +115,13 @@ function isOld({ limits }: Work, modified: number): boolean {
 
 /** Tags first and manifests last: what is half removed is still an image, without a name.
  *  @returns those that went */
-async function removeImages(work: Work, departures: readonly Departure[], progress: (done: number) => void): Promise<Set<Image>> {
+async function removeImages(
+  work: Work,
+  { departures, tags }: { departures: readonly Departure[]; tags: TagsByImage },
+  progress: (done: number) => void,
+): Promise<Set<Image>> {
   const gone = new Set<Image>();
   const spared = new Set<number>();
-  const tags = await tagsOf(work, departures);
   let done = 0;
   async function removeImage({ image }: Departure): Promise<void> {
     progress(++done);
@@ -131,35 +141,6 @@ async function removeImages(work: Work, departures: readonly Departure[], progre
   await inParallel(indexes, work.parallel, removeImage);
   await inParallel(others, work.parallel, removeImage);
   return gone;
-}
-
-/** What the tags of the repositories concerned mean: by `repository@digest`. */
-async function tagsOf(work: Work, departures: readonly Departure[]): Promise<Map<string, Tag[]>> {
-  const tags = new Map<string, Tag[]>();
-  const repositories = new Set(departures.flatMap(({ image }) => image.places.map(({ repository }) => repository)));
-  await inParallel(repositories, work.parallel, async (repository) => {
-    for await (const { key } of work.store.list(tagKey(repository, '' as Tag), work.context)) {
-      const record = parseRepositoryKey(key);
-      if (record === undefined || !('tag' in record)) continue;
-      const name = `${repository}@${await readTag(work, repository, record.tag)}`;
-      tags.set(name, [...(tags.get(name) ?? []), record.tag]);
-    }
-  });
-  return tags;
-}
-
-async function readTag({ store, context }: Pick<Work, 'store' | 'context'>, repository: Repository, tag: Tag): Promise<Digest | undefined> {
-  const found = await store.read(tagKey(repository, tag), context);
-  if (found === undefined) return undefined;
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of found.body) chunks.push(Uint8Array.from(chunk));
-  try {
-    const { digest } = JSON.parse(Buffer.concat(chunks).toString()) as { digest?: unknown };
-    return typeof digest === 'string' && isDigest(digest) ? digest : undefined;
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
 }
 
 /** The days of which a record says that something was used within the grace. */
@@ -262,7 +243,7 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
         const stored = blob !== -1 && ((references[blob] ?? 0) > 0 || !isOld(work, blobs.modified(blob)));
         if (!stored && !handled(repository, byDigest.get(record.member))) yield key;
       } else if (limits.now - modified.getTime() > TAGS_KEPT) {
-        const digest = await readTag(work, repository, record.tag);
+        const digest = await readTag(store, record, context);
         const image = digest === undefined ? undefined : byDigest.get(digest);
         if ((image === undefined || gone.has(image)) && !handled(repository, image)) yield key;
       }

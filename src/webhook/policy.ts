@@ -36,14 +36,7 @@ const VIRTUAL_TOLERATIONS = ['virtual-kubelet.io/provider', 'eks.amazonaws.com/c
 /** DESIGN §7: what is rewritten, and what is left alone. */
 export function createPolicy(config: WebhookConfig, upstreams: Readonly<Record<string, Upstream>>): Policy {
   const { exclude } = config;
-  const rules: RewriteRules = {
-    registryHost: config.registryHost,
-    upstreams: new Map(
-      Object.entries(upstreams).flatMap(([name, { hosts, defaultNamespace }]) =>
-        hosts.map((host) => [host, { name, defaultNamespace }] as const),
-      ),
-    ),
-  };
+  const rules = createRewriteRules(config.registryHost, upstreams);
   const inNamespace = globs(exclude.namespaces);
   const isExcluded = globs(exclude.images);
   const isPublic = globs(config.publicRepositories);
@@ -80,6 +73,18 @@ export function createPolicy(config: WebhookConfig, upstreams: Readonly<Record<s
       if (names(image).some(isExcluded)) return { reason: 'excluded-image' };
       return mayPull(image, pod) ? { image: rewritten } : { reason: 'pull-secret' };
     },
+  };
+}
+
+/** Which upstream each host of image names means. */
+export function createRewriteRules(registryHost: string, upstreams: Readonly<Record<string, Upstream>>): RewriteRules {
+  return {
+    registryHost,
+    upstreams: new Map(
+      Object.entries(upstreams).flatMap(([name, { hosts, defaultNamespace }]) =>
+        hosts.map((host) => [host, { name, defaultNamespace }] as const),
+      ),
+    ),
   };
 }
 

@@ -76,7 +76,7 @@ export async function startAgent(agent: Record<string, unknown>, rest: Record<st
   return startServing('agent', { ...rest, agent: { ...(await freeAddresses()), ...agent } });
 }
 
-async function freeAddresses(): Promise<{ listen: string; admin: string }> {
+export async function freeAddresses(): Promise<{ listen: string; admin: string }> {
   return { listen: `127.0.0.1:${await freePort()}`, admin: `127.0.0.1:${await freePort()}` };
 }
 

@@ -1,0 +1,64 @@
+import { isDigest, type Digest } from '../oci/digest.ts';
+import type { Repository, Tag } from '../oci/reference.ts';
+import { parseRepositoryKey, REPOSITORIES, tagKey } from '../store/keys.ts';
+import type { Store, StoreContext } from '../store/store.ts';
+import type { Image } from './inventory.ts';
+import { inParallel } from './parallel.ts';
+
+/** By `repository@digest`. */
+export type TagsByImage = ReadonlyMap<string, Tag[]>;
+
+export interface ReadTagsOptions {
+  /** Those of these alone. */
+  repositories?: Iterable<Repository>;
+  /** Calls to the store at once. */
+  parallel: number;
+  signal: AbortSignal;
+}
+
+/** What tags mean, as the store knows it: one read each. @throws OciError UNAVAILABLE */
+export async function readTags(store: Store, { repositories, parallel, signal }: ReadTagsOptions): Promise<TagsByImage> {
+  const context = { signal };
+  const tags = new Map<string, Tag[]>();
+  const prefixes = repositories === undefined ? [REPOSITORIES] : Array.from(repositories, (one) => tagKey(one, '' as Tag));
+  async function* records() {
+    for (const prefix of prefixes) {
+      for await (const { key } of store.list(prefix, context)) {
+        const record = parseRepositoryKey(key);
+        if (record !== undefined && 'tag' in record) yield record;
+      }
+    }
+  }
+  await inParallel(records(), parallel, async (record) => {
+    const name = `${record.repository}@${await readTag(store, record, context)}`;
+    tags.set(name, [...(tags.get(name) ?? []), record.tag]);
+  });
+  return tags;
+}
+
+/** Undefined: it is not there, or no record. @throws OciError UNAVAILABLE */
+export async function readTag(
+  store: Store,
+  { repository, tag }: { repository: Repository; tag: Tag },
+  context: StoreContext,
+): Promise<Digest | undefined> {
+  const found = await store.read(tagKey(repository, tag), context);
+  if (found === undefined) return undefined;
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of found.body) chunks.push(Uint8Array.from(chunk));
+  try {
+    const { digest } = JSON.parse(Buffer.concat(chunks).toString()) as { digest?: unknown };
+    return typeof digest === 'string' && isDigest(digest) ? digest : undefined;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+/** What an image is called: `repository:tag` by each of its tags, `repository@digest` where it has none. */
+export function namesOf({ digest, places }: Image, tags: TagsByImage): string[] {
+  return places.flatMap(({ repository }) => {
+    const own = tags.get(`${repository}@${digest}`);
+    return own === undefined ? [`${repository}@${digest}`] : own.map((tag) => `${repository}:${tag}`);
+  });
+}
