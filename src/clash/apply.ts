@@ -1,4 +1,5 @@
 import type { Log } from '../telemetry/log.ts';
+import type { Content } from './content.ts';
 import type { Controller } from './controller.ts';
 import type { Copies } from './copies.ts';
 import { ClashError, fieldsOf, itemsOf, nameOf, textOf, textsOf, type Fields } from './document.ts';
@@ -67,11 +68,21 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
     }
   }
 
-  /** A list of URIs of which mihomo made nothing. */
+  /** Subscriptions that are not what they were. */
+  function fresh({ subscriptions }: Inputs): [string, Content][] {
+    return [...subscriptions].filter(([name, content]) => inputs.subscriptions.get(name) !== content);
+  }
+
+  /** A new document of whose nodes none is left. */
+  function emptyDocument(wanted: Inputs, { nodes }: Rendered): string | undefined {
+    const documents = fresh(wanted).filter(([, content]) => content.kind === 'clash' && itemsOf(content.document['proxies']).length > 0);
+    return documents.find(([name]) => !nodes.some(({ subscription }) => subscription === name))?.[0];
+  }
+
+  /** A new list of URIs of which mihomo made nothing. */
   async function emptyList(wanted: Inputs): Promise<string | undefined> {
-    for (const [name, content] of wanted.subscriptions) {
-      const fresh = content.kind === 'uris' && inputs.subscriptions.get(name) !== content;
-      if (fresh && (await controller.providerSize(providerOf(name))) === 0) return name;
+    for (const [name, content] of fresh(wanted)) {
+      if (content.kind === 'uris' && (await controller.providerSize(providerOf(name))) === 0) return name;
     }
     return undefined;
   }
@@ -100,6 +111,8 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
 
   async function attempt(wanted: Inputs): Promise<Outcome> {
     const candidate = await understood(wanted);
+    const senseless = emptyDocument(wanted, candidate.rendered);
+    if (senseless !== undefined) throw new ClashError(`subscription ${senseless}: mihomo understands none of its nodes`);
     const name = fingerprint(candidate.text);
     if (name === running.name) {
       inputs = candidate.inputs;

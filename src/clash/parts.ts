@@ -22,6 +22,8 @@ export interface PartsContext {
   subscriptions: ReadonlyMap<string, Content>;
   /** Of the file of node URIs that a subscription brought, within mihomo's directory. */
   pathOf: (subscription: string) => string;
+  /** The configuration names several: nodes are told apart by that. */
+  several: boolean;
   note: Note;
 }
 
@@ -34,11 +36,11 @@ export function providerOf(subscription: string): string {
 
 /** Mode nodes: one url-test group over the nodes of all subscriptions. Where there are several, a node's name starts with
  *  that of its subscription. */
-export function nodesOnly({ subscriptions, pathOf, note }: PartsContext): Parts {
+export function nodesOnly({ subscriptions, pathOf, several, note }: PartsContext): Parts {
   const proxies: Sourced<Fields>[] = [];
   const proxyProviders: Record<string, Fields> = {};
   for (const [subscription, content] of subscriptions) {
-    const prefix = subscriptions.size > 1 ? `${subscription}/` : '';
+    const prefix = several ? `${subscription}/` : '';
     if (content.kind === 'uris') {
       proxyProviders[providerOf(subscription)] = uriProvider(pathOf(subscription), prefix);
       continue;

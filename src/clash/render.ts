@@ -43,7 +43,10 @@ export interface Rendered {
   main: string;
   /** Where each of the config's rules comes from, and whether the user wrote it. */
   rules: Sourced<string>[];
+  /** The config's `proxies`, one by one. */
   proxies: Sourced<Fields>[];
+  /** All nodes that are known here, those within providers among them. */
+  nodes: Sourced<Fields>[];
 }
 
 export interface RenderContext {
@@ -83,11 +86,11 @@ export function render(inputs: Inputs, { own, secret }: RenderContext): Rendered
     subRules: new Set(Object.keys(fieldsOf(merged['sub-rules']))),
   };
   const main = targets.has(parts.main) ? parts.main : 'REJECT';
-  const locked = (value: string): Sourced<string> => ({ value, origin: 'kube-registry', own: true });
+  const fixed = (value: string): Sourced<string> => ({ value, origin: 'kube-registry', own: true });
   const rules = [
-    ...(own.ports.shared === 0 ? [] : [locked(refuseInternal(SHARED_LISTENER))]),
+    ...(own.ports.shared === 0 ? [] : [fixed(refuseInternal(SHARED_LISTENER))]),
     ...parts.rules.filter((rule) => checkRule(rule, known, note)),
-    locked(`MATCH,${main}`),
+    fixed(`MATCH,${main}`),
   ];
   const config = {
     'log-level': 'warning',
@@ -99,7 +102,8 @@ export function render(inputs: Inputs, { own, secret }: RenderContext): Rendered
     'rule-providers': ruleProviders,
     rules: rules.map(({ value }) => value),
   };
-  return { config: lock(config, { own, users: inputs.users, secret }), files, resources, notes, main, rules, proxies };
+  const locked = lock(config, { own, users: inputs.users, secret });
+  return { config: locked, files, resources, notes, main, rules, proxies, nodes: parts.proxies };
 }
 
 /** What mihomo runs with while there is nothing else: it refuses all. */
@@ -111,8 +115,9 @@ function partsOf(
   { subscriptions, custom }: Inputs,
   { own, pathOf, note }: { own: ClashConfig; pathOf: (name: string) => string; note: Note },
 ): Parts {
-  if (own.mode === 'nodes') return nodesOnly({ subscriptions, pathOf, note });
-  if (own.mode === 'full') return fullSubscriptions({ subscriptions, pathOf, note });
+  const context = { subscriptions, pathOf, several: own.subscriptions.length > 1, note };
+  if (own.mode === 'nodes') return nodesOnly(context);
+  if (own.mode === 'full') return fullSubscriptions(context);
   for (const key of lockedKeys(custom ?? {})) note(`clash.configFile: ${key} is locked, and what it says is not used`);
   return customDocument(custom ?? {});
 }

@@ -33,7 +33,7 @@ export async function readStatus(
 ): Promise<MihomoStatus> {
   const [proxies, traffic] = await Promise.all([controller.proxies(), controller.traffic()]);
   const main = rendered?.main ?? '';
-  const bySubscription = new Map(rendered?.proxies.map(({ value, subscription }) => [nameOf(value), subscription]));
+  const bySubscription = new Map(rendered?.nodes.map(({ value, subscription }) => [nameOf(value), subscription]));
   const byProvider = new Map(subscriptions.map((name) => [providerOf(name), name]));
   const leaves = new Map<string, Fields>();
   const visit = (name: string, depth: number): void => {

@@ -161,12 +161,14 @@ const clashSchema = z
     mihomo: text.prefault('mihomo').describe('The binary.'),
   })
   .superRefine(({ subscriptions, ports, users }, check) => {
-    const report = (path: (string | number)[], message: string) => check.addIssue({ code: 'custom', path, message });
-    if (ports.shared !== 0 && users.length === 0) report(['users'], 'at least one user, since ports.shared opens the proxy to the cluster');
-    if (ports.shared === 0 && ports.proxy === 0) report(['ports', 'proxy'], 'a port, since both are off');
-    if (ports.shared !== 0 && ports.shared === ports.proxy) report(['ports', 'shared'], 'another port than ports.proxy');
+    const report = (path: (string | number)[], input: unknown, message: string) => check.addIssue({ code: 'custom', path, message, input });
+    if (ports.shared !== 0 && users.length === 0)
+      report(['users'], users, 'at least one user, since ports.shared opens the proxy to the cluster');
+    if (ports.shared === 0 && ports.proxy === 0) report(['ports', 'proxy'], ports.proxy, 'a port, since both are off');
+    if (ports.shared !== 0 && ports.shared === ports.proxy) report(['ports', 'shared'], ports.shared, 'another port than ports.proxy');
     for (const [index, { name }] of subscriptions.entries()) {
-      if (subscriptions.findIndex((other) => other.name === name) < index) report(['subscriptions', index, 'name'], 'a name of its own');
+      if (subscriptions.findIndex((other) => other.name === name) < index)
+        report(['subscriptions', index, 'name'], name, 'a name of its own');
     }
   });
 

@@ -1,0 +1,302 @@
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import { readFile, writeFile } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  startClash,
+  startSubscriptionServer,
+  SUBSCRIPTION_KEY,
+  through,
+  type Answer,
+  type ClashProgram,
+  type SubscriptionServer,
+} from './support/clash.ts';
+import { startAirport, type Airport } from './support/mihomo.ts';
+import { accepts } from './support/process.ts';
+import { eventually } from './support/reading.ts';
+import { freePort, temporaryDirectory } from './support/temporary.ts';
+
+const resources = new AsyncDisposableStack();
+let subscriptions: SubscriptionServer;
+let near: Airport;
+let far: Airport;
+/** Of a server that the airports know by a name: / answers at once, /slow takes three seconds. */
+let site: string;
+
+before(async () => {
+  subscriptions = resources.use(await startSubscriptionServer());
+  const hosts = { 'site.test': '127.0.0.1', 'blocked.test': '127.0.0.1' };
+  near = resources.use(await startAirport({ hosts, name: 'near' }));
+  far = resources.use(await startAirport({ hosts, name: 'far' }));
+  const server = createServer((request, response) => {
+    if (request.url !== '/slow') {
+      response.end('here');
+      return;
+    }
+    const timer = setInterval(() => response.write('x'.repeat(1000)), 100);
+    setTimeout(() => (clearInterval(timer), response.end()), 3000);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  resources.defer(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  site = `http://site.test:${(server.address() as AddressInfo).port}`;
+});
+after(() => resources.disposeAsync());
+
+const nodes = (...airports: Airport[]) => JSON.stringify({ proxies: airports.map(({ node }) => node) });
+const dead = async () => JSON.stringify({ proxies: [{ ...near.node, name: 'dead', port: await freePort() }] });
+const works = async ({ proxy }: ClashProgram) => (await through(proxy, `${site}/`).catch(() => undefined))?.body === 'here';
+const healthCheck = () => ({ url: `${site}/`, interval: '1s' });
+
+/** A subscription whose URL is in a file: writing another path there makes it be fetched at once. */
+async function switched(path: string): Promise<{ subscriptions: unknown[]; to: (path: string) => Promise<void> }> {
+  const urlFile = join(resources.use(await temporaryDirectory()).path, 'url');
+  const to = (path: string) => writeFile(urlFile, `${subscriptions.url(path)}\n`);
+  await to(path);
+  return { subscriptions: [{ name: 'airport', urlFile, interval: '1h' }], to };
+}
+
+const BOMB = [
+  'a: &a [x, x, x, x, x, x, x, x, x]',
+  ...Array.from('bcdefghij', (letter, n) => `${letter}: &${letter} [${Array(9).fill(`*${'abcdefghi'[n]}`).join(', ')}]`),
+];
+
+const BAD: Record<string, [Answer | undefined, RegExp]> = {
+  missing: [undefined, /answered with 404/],
+  html: ['<html><body>expired</body></html>', /web page/],
+  empty: ['', /empty/],
+  truncated: ['proxies:\n  - {name: a, type: ss, server: 1.1.1.1, po', /no YAML/],
+  huge: [(_, response) => response.end(Buffer.alloc(50 * 2 ** 20, 'x')), /more than 4 MiB/],
+  invalid: ['proxies: [}', /no YAML/],
+  bomb: [`${BOMB.join('\n')}\nproxies: []`, /beyond measure/],
+  none: ['proxies: []', /no node/],
+  unknown: ['proxies: [{name: a, type: quantum, server: a.example, port: 1}]', /mihomo understands none of its nodes/],
+  garbage: [Buffer.from('ss://garbage\nvmess://garbage\n').toString('base64'), /mihomo finds no node/],
+  loop: [(request, response) => response.writeHead(302, { location: request.url }).end(), /redirects more than 5/],
+  inside: [(_, response) => response.writeHead(302, { location: 'http://169.254.169.254/latest/meta-data' }).end(), /internal address/],
+};
+
+test('bad subscriptions are told one by one, and harm nothing beside them', async (t) => {
+  for (const [name, [answer]] of Object.entries(BAD)) if (answer !== undefined) subscriptions.answers.set(`/${name}`, answer);
+  const twice = JSON.stringify({ proxies: [near.node, near.node, { ...near.node, name: 'odd', type: 'quantum' }], 'mixed-port': 1 });
+  subscriptions.answers.set('/good', twice);
+  const listed = ['good', ...Object.keys(BAD)].map((name) => ({ name, url: subscriptions.url(`/${name}`) }));
+  await using clash = await startClash({ subscriptions: listed, healthCheck: healthCheck() });
+  await eventually(() => works(clash), 'the good one is not used');
+  await eventually(
+    async () => (await clash.status()).subscriptions.filter(({ problem }) => problem !== undefined).length >= listed.length - 1,
+    'not all is told',
+  );
+  const status = await clash.status();
+  for (const { name, problem } of status.subscriptions) {
+    const expected = BAD[name]?.[1];
+    if (expected === undefined) assert.equal(problem, undefined);
+    else assert.match(problem ?? 'nothing', expected, name);
+  }
+  assert.deepEqual(
+    status.nodes.map(({ name }) => name),
+    ['good/near', 'good/near 2'],
+    'a node that mihomo does not know is left out alone',
+  );
+  assert.ok(await works(clash));
+  const { resident } = await clash.memory();
+  t.diagnostic(`RSS after ${listed.length} subscriptions ${(resident / 2 ** 20).toFixed(0)} MiB`);
+  const words = clash.output() + JSON.stringify(status) + (await clash.metrics());
+  assert.ok(!words.includes(SUBSCRIPTION_KEY) && !words.includes(near.node.password));
+});
+
+test('a subscription that changes is used without a cut connection; what leads nowhere, or is nonsense, is taken back', async () => {
+  subscriptions.answers.set('/near', nodes(near));
+  subscriptions.answers.set('/far', nodes(far));
+  subscriptions.answers.set('/dead', await dead());
+  const { subscriptions: listed, to } = await switched('/near');
+  await using clash = await startClash({ subscriptions: listed, healthCheck: healthCheck() });
+  await eventually(async () => (await clash.status()).config.proven, 'the first is not used');
+  const chosen = async (name: string) =>
+    eventually(async () => (await clash.status()).chosen === name && (await clash.status()).config.proven, `${name} is not used`);
+
+  await chosen('near');
+  const slow = through(clash.proxy, `${site}/slow`);
+  await delay(300);
+  await to('/far');
+  await chosen('far');
+  const before = (await far.traffic()).downloadTotal;
+  assert.ok(await works(clash));
+  assert.ok((await far.traffic()).downloadTotal > before);
+  assert.ok((await slow).body.length > 20_000, 'the connection by way of the former node has come to its end');
+
+  await to('/dead');
+  await eventually(
+    async () => /nothing can be reached/.test((await clash.status()).subscriptions[0]?.problem ?? ''),
+    'the dead one is not refused',
+  );
+  await chosen('far');
+  assert.ok(await works(clash));
+  await to('/html');
+  await eventually(async () => /web page/.test((await clash.status()).subscriptions[0]?.problem ?? ''), 'the web page is not refused');
+  assert.ok(await works(clash));
+  const metrics = await clash.metrics();
+  assert.match(metrics, /clash_configs_total\{outcome="applied"\} 2/);
+  assert.match(metrics, /clash_configs_total\{outcome="unproven"\} 1/);
+  assert.match(metrics, /clash_subscription_failing\{subscription="airport"\} 1/);
+  assert.match(metrics, /clash_subscription_left_bytes\{subscription="airport"\} 1045504/);
+  assert.ok(!(clash.output() + metrics).includes(SUBSCRIPTION_KEY));
+});
+
+test('the first start with a dead subscription lives, and recovers; a later one goes by the last good copy', async () => {
+  subscriptions.answers.delete('/late');
+  const { path: directory } = resources.use(await temporaryDirectory());
+  const own = { directory, healthCheck: healthCheck(), subscriptions: [{ name: 'airport', url: subscriptions.url('/late') }] };
+  {
+    await using clash = await startClash(own);
+    await eventually(async () => (await clash.status()).subscriptions[0]?.problem === 'it is answered with 404', 'it is not told');
+    await assert.rejects(through(clash.proxy, `${site}/`), /other side closed/, 'refused: nothing goes out directly');
+    subscriptions.answers.set('/late', nodes(near));
+    await eventually(() => works(clash), 'it does not recover');
+  }
+  subscriptions.answers.delete('/late');
+  await using clash = await startClash({ ...own, subscriptions: [{ ...own.subscriptions[0], url: subscriptions.url('/gone') }] });
+  await eventually(() => works(clash), 'the last good copy is not used');
+  await eventually(async () => (await clash.status()).subscriptions[0]?.problem === 'it is answered with 404', 'it is not told');
+});
+
+test('an override that names what there is not is told with its place, and what was good before is used', async () => {
+  subscriptions.answers.set('/near', nodes(near));
+  const { path: directory } = resources.use(await temporaryDirectory());
+  const own = { directory, healthCheck: healthCheck(), subscriptions: [{ name: 'airport', url: subscriptions.url('/near') }] };
+  {
+    await using clash = await startClash(own);
+    await eventually(async () => (await clash.status()).config.proven, 'nothing goes through');
+  }
+  const cases: [Record<string, unknown>, RegExp][] = [
+    [
+      { rules: { prepend: ['DOMAIN,x.example,Nope'] } },
+      /clash\.override\.rules\.prepend\[0\]: "DOMAIN,x\.example,Nope" names "Nope", and there is no group or node/,
+    ],
+    [{ rules: { append: ['QUANTUM,x.example,auto'] } }, /clash\.override\.rules\.append\[0\]: rules\[0\].*unsupported rule type/],
+  ];
+  for (const [override, expected] of cases) {
+    await using clash = await startClash({ ...own, override });
+    await eventually(() => works(clash), 'what was good before is not used');
+    assert.match((await clash.status()).config.problem ?? '', expected);
+    assert.ok(clash.log().some(({ level, msg }) => level === 'error' && expected.test(msg)));
+  }
+});
+
+test('nothing that a full subscription wishes for this machine is in what mihomo runs, and its ports are closed', async () => {
+  const ports = await Promise.all(Array.from({ length: 8 }, () => freePort()));
+  const [a, b, c, d, e, f, g, h] = ports;
+  const hostile = {
+    port: a,
+    'socks-port': b,
+    'mixed-port': c,
+    'redir-port': d,
+    'allow-lan': true,
+    'bind-address': '*',
+    authentication: ['a:b'],
+    mode: 'direct',
+    'log-level': 'debug',
+    'external-controller': `0.0.0.0:${e}`,
+    'external-ui': '/etc',
+    'external-ui-url': subscriptions.url('/ui.zip'),
+    secret: '',
+    listeners: [{ name: 'evil', type: 'mixed', listen: '0.0.0.0', port: f }],
+    tunnels: [`tcp,127.0.0.1:${g},127.0.0.1:1,DIRECT`],
+    dns: { enable: true, listen: `127.0.0.1:${h}`, nameserver: ['127.0.0.1'] },
+    tun: { enable: true },
+    'geo-auto-update': true,
+    'geox-url': { mmdb: subscriptions.url('/mmdb') },
+    'interface-name': 'eth7',
+    'routing-mark': 7,
+    proxies: [near.node],
+    'proxy-providers': {
+      passwd: { type: 'file', path: '/etc/passwd' },
+      inner: { type: 'http', url: subscriptions.url('/inner'), path: '../../x' },
+    },
+    'proxy-groups': [{ name: 'P', type: 'select', proxies: ['near'], use: ['passwd', 'inner'] }],
+    rules: ['MATCH,P'],
+  };
+  subscriptions.answers.set('/hostile', JSON.stringify(hostile));
+  await using clash = await startClash({
+    mode: 'full',
+    subscriptions: [{ name: 'airport', url: subscriptions.url('/hostile') }],
+    healthCheck: healthCheck(),
+  });
+  await eventually(() => works(clash), 'its node is not used');
+  const { secret } = JSON.parse(await readFile(join(clash.directory, 'config.json'), 'utf8')) as { secret: string };
+  const headers = { authorization: `Bearer ${secret}` };
+  assert.equal((await fetch(`http://${clash.controller}/configs`)).status, 401, 'the controller has a secret');
+  const configs = (await (await fetch(`http://${clash.controller}/configs`, { headers })).json()) as Record<string, unknown>;
+  const expected = {
+    port: 0,
+    'socks-port': 0,
+    'redir-port': 0,
+    'tproxy-port': 0,
+    'mixed-port': Number(new URL(clash.proxy).port),
+    'allow-lan': false,
+    'bind-address': '127.0.0.1',
+    authentication: null,
+    mode: 'rule',
+    'log-level': 'warning',
+    'interface-name': '',
+    'routing-mark': 0,
+    'geo-auto-update': false,
+  };
+  for (const [key, value] of Object.entries(expected)) assert.deepEqual(configs[key], value, key);
+  assert.equal((configs['tun'] as { enable: boolean }).enable, false);
+  for (const port of ports) assert.equal(await accepts(`127.0.0.1:${port}`), false, `port ${port} is closed`);
+  assert.deepEqual(
+    subscriptions.requests.filter(({ path }) => ['/ui.zip', '/mmdb', '/inner'].includes(path)),
+    [],
+    'nothing inside is fetched for it',
+  );
+  assert.ok((await clash.status()).config.notes.some((note) => note.includes('"passwd" is left out')));
+});
+
+test('geo rules without geo files are left out, and nothing is downloaded', async () => {
+  const rules = ['GEOIP,CN,REJECT', 'GEOSITE,google,REJECT', 'MATCH,P'];
+  subscriptions.answers.set(
+    '/geo',
+    JSON.stringify({ proxies: [near.node], 'proxy-groups': [{ name: 'P', type: 'select', proxies: ['near'] }], rules }),
+  );
+  await using clash = await startClash({
+    mode: 'full',
+    geodata: '/nowhere',
+    subscriptions: [{ name: 'airport', url: subscriptions.url('/geo') }],
+    healthCheck: healthCheck(),
+  });
+  await eventually(() => works(clash), 'the rest is not used');
+  assert.ok(clash.log().some(({ msg }) => /left out, since mihomo does not understand it: rules\[0\] \[GEOIP/.test(msg)));
+});
+
+test("a provider's URL in the user's own config is fetched by this program, and followed", async () => {
+  const file = join(resources.use(await temporaryDirectory()).path, 'custom.yaml');
+  subscriptions.answers.set('/rules', "payload:\n  - 'blocked.test'\n");
+  subscriptions.answers.set('/more', nodes(far));
+  const custom = {
+    proxies: [near.node],
+    'proxy-providers': { more: { type: 'http', url: subscriptions.url('/more'), interval: 3600 } },
+    'rule-providers': { blocked: { type: 'http', behavior: 'domain', url: subscriptions.url('/rules'), interval: 3600 } },
+    'proxy-groups': [{ name: 'P', type: 'fallback', use: ['more'], proxies: ['near'] }],
+    rules: ['RULE-SET,blocked,REJECT', 'MATCH,P'],
+  };
+  await writeFile(file, JSON.stringify(custom));
+  await using clash = await startClash({ mode: 'custom', configFile: file, healthCheck: healthCheck() });
+  await eventually(async () => (await clash.status()).nodes.length === 2, "the provider's node is not there");
+  const blocked = async () => (await through(clash.proxy, site.replace('site', 'blocked')).catch(() => ({ body: 'refused' }))).body;
+  await eventually(async () => (await blocked()) === 'refused', 'the rules are not used');
+  assert.ok(await works(clash));
+  assert.ok(!(await readFile(join(clash.directory, 'config.json'), 'utf8')).includes(SUBSCRIPTION_KEY), 'mihomo knows no URL');
+  await writeFile(file, JSON.stringify({ ...custom, rules: ['MATCH,P'] }));
+  await eventually(async () => (await blocked()) === 'here', 'the changed file is not used');
+  await writeFile(file, 'rules: [');
+  await eventually(() => clash.log().some(({ msg }) => msg.startsWith('clash.configFile: it is no YAML')), 'the broken file is not told');
+  assert.ok(await works(clash));
+});
