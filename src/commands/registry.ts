@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { join } from 'node:path';
+import { requireFiles } from '../config/load.ts';
 import type { RegistryConfig } from '../config/schema.ts';
 import type { Registry } from '../oci/registry.ts';
 import { createAllowance } from '../registry/allowance.ts';
@@ -28,9 +29,10 @@ import { createUpstream, upstreamsByHost } from './upstreams.ts';
 const GRACE = 30_000;
 
 /** `kube-registry registry`: serves until it is told to stop.
- *  @throws OciError UNAVAILABLE: an address or a directory cannot be used */
+ *  @throws ConfigError: a file that it names cannot be read; OciError UNAVAILABLE: an address or a directory cannot be used */
 export async function registry({ config, log, stop }: Host): Promise<void> {
   const own = config.registry;
+  await requireFiles(own, 'registry');
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);
   const storage = await openStorage(own, { log, metrics: counts });

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { access, constants, readFile } from 'node:fs/promises';
 import { parse, YAMLParseError } from 'yaml';
 import type { z } from 'zod';
 import { configSchema, type Config } from './schema.ts';
@@ -24,9 +24,29 @@ export async function loadConfig(source: ConfigSource): Promise<Config> {
 
 /** @throws ConfigError */
 export function parseConfig(document: unknown): Config {
-  const result = configSchema.safeParse(document, { reportInput: true });
+  const result = configSchema.safeParse(document);
   if (result.success) return result.data;
-  throw new ConfigError(result.error.issues.flatMap((issue) => describeIssue(issue)).join('\n'));
+  throw new ConfigError(result.error.issues.flatMap((issue) => describeIssue(issue, document)).join('\n'));
+}
+
+/** What a key holds that names a file to read. */
+const FILE_KEY = /File$|^(?:ca|htpasswd)$/;
+
+/** Makes sure that every file that `section` names, which is the configuration's `path`, can be read: a name that is wrong is found
+ *  out at start, and not by the first pull that needs it. @throws ConfigError */
+export async function requireFiles(section: unknown, path: string): Promise<void> {
+  if (typeof section !== 'object' || section === null) return;
+  for (const [key, value] of Object.entries(section)) {
+    if (typeof value !== 'string' || !FILE_KEY.test(key)) {
+      await requireFiles(value, `${path}.${key}`);
+      continue;
+    }
+    await access(value, constants.R_OK).catch((cause: NodeJS.ErrnoException) => {
+      throw new ConfigError(
+        `${path}.${key}: found ${value}, which cannot be read (${cause.code}); accepted: a file that this user can read`,
+      );
+    });
+  }
 }
 
 async function readDocument(file: string): Promise<Record<string, unknown>> {
@@ -67,8 +87,9 @@ function assign(document: Record<string, unknown>, assignment: string): void {
 
 type Issue = z.core.$ZodIssue;
 
-function describeIssue(issue: Issue): string[] {
+function describeIssue(issue: Issue, document: unknown): string[] {
   const path = issue.path.map(String);
+  const input = path.reduce<unknown>((at, key) => (at as Record<string, unknown> | null | undefined)?.[key], document);
   const at = path.join('.') || 'the config';
   switch (issue.code) {
     case 'unrecognized_keys':
@@ -76,11 +97,11 @@ function describeIssue(issue: Issue): string[] {
     case 'invalid_key':
       return [`${at}: ${issue.issues[0]?.message ?? issue.message}`];
     case 'invalid_value':
-      return [`${at}: found ${found(path, issue.input)}; accepted: ${issue.values.map(String).join(', ')}`];
+      return [`${at}: found ${found(path, input)}; accepted: ${issue.values.map(String).join(', ')}`];
     case 'invalid_type':
-      return [`${at}: found ${found(path, issue.input)}; accepted: ${accepted(issue.message, issue.expected)}`];
+      return [`${at}: found ${found(path, input)}; accepted: ${accepted(issue.message, issue.expected)}`];
     default:
-      return [`${at}: found ${found(path, issue.input)}; accepted: ${issue.message}`];
+      return [`${at}: found ${found(path, input)}; accepted: ${issue.message}`];
   }
 }
 
@@ -88,8 +109,8 @@ function accepted(message: string, expected: string): string {
   return message.startsWith('Invalid input') ? `a value of type ${expected}` : message;
 }
 
-const SECRET_KEY =
-  /^(?:url|proxy|endpoint|registry|password|username|accessKeyId|secretAccessKey|headers|users|subscriptions|credentials|s3)$/;
+/** Keys that may hold a secret, or have one below them, `agent.registry` among them. */
+const SECRET_KEY = /^(?:url|proxy|endpoint|password|username|accessKeyId|secretAccessKey|headers|users|subscriptions|credentials)$/;
 
 /** What was written, where that can hold no secret; its type elsewhere. */
 function found(path: string[], input: unknown): string {
@@ -97,7 +118,7 @@ function found(path: string[], input: unknown): string {
   if (input === null) return 'null';
   if (Array.isArray(input)) return 'a list';
   if (typeof input === 'object') return `the keys ${Object.keys(input).join(', ') || '(none)'}`;
-  if (path.some((key) => SECRET_KEY.test(key))) return `a ${typeof input} (not shown)`;
+  if (path.some((key) => SECRET_KEY.test(key)) || path.join('.') === 'agent.registry') return `a ${typeof input} (not shown)`;
   return JSON.stringify(input).slice(0, 100);
 }
 

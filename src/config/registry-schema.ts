@@ -17,6 +17,7 @@ const credentials = z
   .refine((own) => (own.username === undefined) !== (own.usernameFile === undefined), 'one of username and usernameFile')
   .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile');
 
+const CONNECTIONS_FORM = 'a whole number from 1 to 16';
 const upstreamFields = {
   url: httpUrl.describe('Where the upstream answers /v2/.'),
   hosts: z.array(text).describe('What image names say for it; by default the host of url.'),
@@ -31,7 +32,11 @@ const upstreamFields = {
       }),
     )
     .describe('Asked in this order before url. A mirror is asked without credentials.'),
-  connections: z.int().min(1).max(16).describe('Parallel ranges of one large blob; by default 4.'),
+  connections: z
+    .int(CONNECTIONS_FORM)
+    .min(1, CONNECTIONS_FORM)
+    .max(16, CONNECTIONS_FORM)
+    .describe('Parallel ranges of one large blob; by default 4.'),
   authHosts: z.array(text).describe('Hosts of token realms that may see the credentials, beside the host of url.'),
   ca: text.describe('A PEM file of certificate authorities to trust beside the usual ones.'),
   credentials: z.array(credentials).describe('Who to be at this upstream. Their images are then readable by all who reach the registry.'),

@@ -6,11 +6,13 @@ import { z } from 'zod';
 const MILLISECONDS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 const BYTES = { '': 1, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 } as const;
 const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
+const DURATION_FORM = 'a duration such as 300ms, 10s, 5m, 24h or 30d';
+const SIZE_FORM = 'a size such as 64MiB, 100GiB, or a number of bytes';
 const SIZE = /^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB|)$/;
 
 /** `300ms`, `5m`, `24h`, `30d`, or 0; gives milliseconds. */
 export const duration = z
-  .union([z.literal(0), z.string().regex(DURATION)], { error: 'a duration such as 300ms, 10s, 5m, 24h or 30d' })
+  .union([z.literal(0), z.string().regex(DURATION, DURATION_FORM)], { error: DURATION_FORM })
   .transform((value) => {
     const [, count, unit] = DURATION.exec(String(value)) ?? [undefined, '0', 'ms'];
     return Number(count) * MILLISECONDS[unit as keyof typeof MILLISECONDS];
@@ -19,7 +21,7 @@ export const duration = z
 
 /** `64MiB`, `100GiB`, or a number of bytes; gives bytes. */
 export const size = z
-  .union([z.number().int().min(0), z.string().regex(SIZE)], { error: 'a size such as 64MiB, 100GiB, or a number of bytes' })
+  .union([z.number().int().min(0, SIZE_FORM), z.string().regex(SIZE, SIZE_FORM)], { error: SIZE_FORM })
   .transform((value) => {
     const [, count, unit] = SIZE.exec(String(value)) ?? [undefined, '0', ''];
     return Math.round(Number(count) * BYTES[unit as keyof typeof BYTES]);
@@ -52,6 +54,10 @@ export const exactUrl = z
 
 /** An http or https URL; gives it without a trailing slash. */
 export const httpUrl = exactUrl
+  .refine(
+    (text) => !URL.canParse(text) || new URL(text).username + new URL(text).password === '',
+    'a URL without a user and password in it',
+  )
   .transform((text) => text.replace(/\/+$/, ''))
   .meta({ title: 'URL', description: 'A URL that starts with `http://` or `https://`.' });
 
@@ -65,7 +71,7 @@ export const proxy = z
   .meta({ title: 'proxy', description: '`direct`, or the URL of a proxy: `http://127.0.0.1:7890`, `socks5h://127.0.0.1:7891`.' });
 
 export const text = z.string({ error: 'a text' }).min(1, 'a text that is not empty');
-export const port = z.int({ error: 'a port number' }).min(0).max(65_535);
+export const port = z.int({ error: 'a port number' }).min(0, 'a port number').max(65_535, 'a port number');
 
 /** A secret's two ways in: written out, or in a file that is read again when it changes. */
 export interface SecretSource {

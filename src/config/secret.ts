@@ -1,17 +1,23 @@
 import { readFile, stat } from 'node:fs/promises';
+import { OciError } from '../oci/error.ts';
 import type { SecretSource } from './scalars.ts';
 
 /** Gives a secret's current value each time: what was written out, or what its file holds now (without the line's end). A
  *  file is read again when it changes, so that a rotated Secret needs no restart.
- *  @throws Error (ENOENT, EACCES): the file cannot be read */
+ *  @throws OciError UNAVAILABLE: the file cannot be read */
 export function createSecret(source: SecretSource): () => Promise<string> {
   const { value, file } = source;
   if (file === undefined) return () => Promise.resolve(value ?? '');
   let known = { version: '', content: '' };
   return async () => {
-    const { mtimeMs, ino, size } = await stat(file);
-    const version = `${ino} ${mtimeMs} ${size}`;
-    if (version !== known.version) known = { version, content: (await readFile(file, 'utf8')).replace(/\r?\n$/, '') };
-    return known.content;
+    try {
+      const { mtimeMs, ino, size } = await stat(file);
+      const version = `${ino} ${mtimeMs} ${size}`;
+      if (version !== known.version) known = { version, content: (await readFile(file, 'utf8')).replace(/\r?\n$/, '') };
+      return known.content;
+    } catch (cause) {
+      const { code } = cause as NodeJS.ErrnoException;
+      throw new OciError('UNAVAILABLE', `the file ${file}, which holds a secret, cannot be read (${code})`, { cause });
+    }
   };
 }

@@ -1,0 +1,85 @@
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { temporaryDirectory } from '../../test/support/temporary.ts';
+import { ConfigError, loadConfig, parseConfig, requireFiles } from './load.ts';
+
+const SECRET = 'Secret-9471';
+
+/** What is set, the key that the message names, what it says was found, and what it says is accepted. */
+const WRONG: [set: string, key: string, found: string, accepted: RegExp][] = [
+  ['registry.lsten=1', 'registry.lsten', 'unknown key', /listen, admin, storage/],
+  ['registry.listen=foo', 'registry.listen', '"foo"', /127\.0\.0\.1:5000/],
+  ['registry.listen=127.0.0.1:99999', 'registry.listen', '"127.0.0.1:99999"', /127\.0\.0\.1:5000/],
+  ['registry.cache.tagTtl=5x', 'registry.cache.tagTtl', '"5x"', /300ms, 10s, 5m/],
+  ['registry.cache.tagTtl=5', 'registry.cache.tagTtl', '5', /300ms, 10s, 5m/],
+  ['registry.local.maxSize=20GX', 'registry.local.maxSize', '"20GX"', /64MiB, 100GiB/],
+  ['registry.cache=7', 'registry.cache', '7', /object/],
+  ['registry.storage={s3: {bucket: a}, filesystem: {}}', 'registry.storage', 'the keys s3, filesystem', /exactly one/],
+  ['registry.storage.s3.region=x', 'registry.storage.s3.bucket', 'nothing', /text/],
+  [`registry.storage.s3={bucket: a, secretAccessKey: ${SECRET}}`, 'registry.storage.s3', 'the keys', /together, or neither/],
+  [`registry.storage.s3={bucket: a, accessKeyId: [${SECRET}]}`, 'registry.storage.s3.accessKeyId', 'a list', /text/],
+  ['registry.upstreams.mine.hosts=[a]', 'registry.upstreams.mine.url', 'nothing', /URL of this upstream/],
+  ['registry.upstreams.mine={url: http://a, hosts: [docker.io]}', 'registry.upstreams.mine.hosts', 'a list', /dockerhub's already/],
+  ['registry.upstreams.Mine.url=http://a', 'registry.upstreams.Mine', '', /lower-case/],
+  ['registry.upstreams.dockerhub.url=ftp://a', 'registry.upstreams.dockerhub.url', 'not shown', /http:\/\/ or https:\/\//],
+  [`registry.upstreams.dockerhub.url=http://a:${SECRET}@b`, 'registry.upstreams.dockerhub.url', 'not shown', /without a user and password/],
+  ['registry.upstreams.dockerhub.connections=99', 'registry.upstreams.dockerhub.connections', '99', /from 1 to 16/],
+  [`registry.proxy=ftp://a:${SECRET}@b`, 'registry.proxy', 'not shown', /direct, or a proxy/],
+  ['registry.onProxyFailure=maybe', 'registry.onProxyFailure', '"maybe"', /fail, direct/],
+  [
+    `registry.upstreams.dockerhub.credentials=[{username: a, password: ${SECRET}, passwordFile: b}]`,
+    'registry.upstreams.dockerhub.credentials.0',
+    'the keys',
+    /one of password and passwordFile/,
+  ],
+  [`registry.upstreams.dockerhub.credentials=${SECRET}`, 'registry.upstreams.dockerhub.credentials', 'not shown', /list|array/],
+  [`agent.registry=${SECRET}`, 'agent.registry', 'not shown', /http:\/\//],
+];
+
+for (const [set, key, found, accepted] of WRONG) {
+  test(`a wrong key stops the program, which says what it found and what it accepts: ${set.replace(SECRET, '…')}`, async () => {
+    await assert.rejects(loadConfig({ set: [set] }), (error: Error) => {
+      assert.ok(error instanceof ConfigError);
+      const line = error.message.split('\n').find((line) => line.startsWith(`${key}: `)) ?? assert.fail(error.message);
+      assert.ok(line.includes(found), line);
+      assert.match(line, accepted);
+      assert.ok(!error.message.includes(SECRET), error.message);
+      return true;
+    });
+  });
+}
+
+test('a file that is no configuration is named, without what is in it', async () => {
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, 'config.yaml');
+  await assert.rejects(loadConfig({ file }), /config\.yaml cannot be read: ENOENT/);
+  for (const [content, message] of [
+    [`registry: [${SECRET}`, /config\.yaml is not YAML, line 1/],
+    [`registry: {}\nregistry: {a: ${SECRET}}`, /config\.yaml is not YAML, line 2: DUPLICATE_KEY/],
+    [`- ${SECRET}`, /config\.yaml: expected keys such as registry/],
+  ] as const) {
+    await writeFile(file, content);
+    await assert.rejects(loadConfig({ file }), (error: Error) => {
+      assert.match(error.message, message);
+      assert.ok(!error.message.includes(SECRET));
+      return true;
+    });
+  }
+  await writeFile(file, '');
+  assert.deepEqual(await loadConfig({ file }), parseConfig({}));
+});
+
+test('a file that a key names and nobody can read is found out at start', async () => {
+  await using directory = await temporaryDirectory();
+  const file = join(directory.path, 'password');
+  const section = { upstreams: { hub: { credentials: [{ username: 'a', passwordFile: file }] } } };
+  await assert.rejects(requireFiles(section, 'registry'), (error: Error) => {
+    assert.ok(error instanceof ConfigError);
+    assert.ok(error.message.startsWith(`registry.upstreams.hub.credentials.0.passwordFile: found ${file}, which cannot be read (ENOENT)`));
+    return true;
+  });
+  await writeFile(file, '');
+  await requireFiles(section, 'registry');
+});
