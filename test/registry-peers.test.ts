@@ -84,6 +84,7 @@ test('three replicas: one download a digest and an image, whichever replicas are
     const got = await Promise.all(digests.flatMap((digest) => replicas.all.map((replica) => get(replica, digest))));
     assert.deepEqual(new Set(got), new Set(digests));
     for (const digest of digests) assert.ok(sent(digest) <= 1.25 * size, `${sent(digest) / size} copies`);
+    assert.ok(!upstream.requests.some(({ method }) => method === 'HEAD'), 'whoever joins under the same name needs no proof of its own');
     assert.ok((await metric(one.admin, 'peer_requests_total', 'served')) > 0);
   });
 
@@ -96,6 +97,13 @@ test('three replicas: one download a digest and an image, whichever replicas are
     assert.equal(whole.value, digest);
     assert.ok(sent(digest) <= 1.25 * 16 * MiB);
     assert.ok(seconds < 3, `${seconds} s`);
+  });
+
+  await t.test('an owner that waits for a slow upstream is waited for', async () => {
+    upstream.behave = ({ path }) => (path.includes('/blobs/') ? { latency: 2500 } : {});
+    const digest = addOwned(two.address, MiB);
+    assert.equal(await get(one, digest), digest);
+    assert.equal(sent(digest), MiB);
   });
 
   await t.test('a manifest is asked for by one of them', async () => {

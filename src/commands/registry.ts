@@ -83,8 +83,9 @@ function redirectOf(images: Registry, { redirect }: Storage): Pick<ServeOptions,
   return {
     async redirect(repository, digest, context) {
       if (context.hop === true) return undefined; // a replica looks into S3 itself
-      await images.stat(repository, digest, context);
-      return redirect(digest, context.signal);
+      const location = await redirect(digest, context.signal);
+      if (location !== undefined) await images.stat(repository, digest, context);
+      return location;
     },
   };
 }

@@ -5,7 +5,7 @@ import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 export interface Allowance {
   /** An answer's headers. */
   told(headers: Record<string, string | string[] | undefined>): void;
-  /** It answered 429; `retryAfter` in seconds, when it said so. */
+  /** It answered 429, and said for how many seconds, or did not. */
   refused(retryAfter: number | undefined): void;
   /** What is known is not asked for again before this; milliseconds since the epoch. What is not known is asked for all the same: a client waits for it. */
   savingUntil(): number;
@@ -17,10 +17,8 @@ export interface Allowance {
 const RESERVE = 0.05;
 /** Of upstreams that tell no limit. */
 const USUAL_LIMIT = 100;
-/** How long what is known is not asked for when few pulls are left, or after a 429 that says nothing about time, in ms. Then one
- *  question tells anew. */
+/** How long what is known is not asked for when few pulls are left, in ms. Then one question tells anew. */
 const SAVING = 5 * 60_000;
-const UNTIMED = 60_000;
 /** The longest Retry-After that is heeded, in ms: limits end, and accounts change. */
 const MAX_REFUSAL = 3_600_000;
 
@@ -37,9 +35,8 @@ export function createAllowance(upstream: string, metrics: Pick<RegistryMetrics,
       const limit = readCount(headers['ratelimit-limit']) ?? USUAL_LIMIT;
       savingUntil = remaining <= Math.max(1, limit * RESERVE) ? Date.now() + SAVING : 0;
     },
-    refused(retryAfter) {
-      const time = retryAfter === undefined ? UNTIMED : Math.min(1000 * retryAfter, MAX_REFUSAL);
-      refusedUntil = Math.max(refusedUntil, Date.now() + time);
+    refused(retryAfter = 0) {
+      refusedUntil = Math.max(refusedUntil, Date.now() + Math.min(1000 * retryAfter, MAX_REFUSAL));
     },
     savingUntil: () => Math.max(savingUntil, refusedUntil),
     counts: () => counts,

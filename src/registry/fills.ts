@@ -250,7 +250,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   /** @returns undefined: it takes no more readers, or failed as it was begun, for a reason that is its beginner's own
    *  @throws OciError UNAVAILABLE: two replicas would wait for each other */
   async function joinFill({ fill: promise, repository, origin }: Begun, open: OpenOptions): Promise<Blob | undefined> {
-    await open.proof();
+    if (repository !== open.repository) await open.proof(); // that it begins under a name is the proof for that name
     if (open.hop && origin() === 'replica') {
       throw new OciError('UNAVAILABLE', 'this replica takes that blob from another one itself; it is to be had from upstream');
     }

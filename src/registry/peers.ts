@@ -29,7 +29,7 @@ export interface Peers {
 export const noPeers: Peers = { ownerOf: () => undefined, close: () => undefined };
 
 /** Milliseconds between two looks at who is there and who lives. */
-const REFRESH = 3000;
+const REFRESH = 2000;
 const CONNECT_TIMEOUT = 800;
 
 /** Finds the other replicas by the name of their Service, in the background: no pull ever waits for a lookup. Each digest has one owner among
