@@ -18,16 +18,30 @@ export function walk(options: Walk): AsyncIterable<StoredObject & { key: string 
 
 async function* walkFrom(directory: string, options: Walk): AsyncIterable<StoredObject & { key: string }> {
   const { root, signal } = options;
-  for (const key of await keysIn(directory, options)) {
-    signal.throwIfAborted();
+  const keys = await keysIn(directory, options);
+  for (let at = 0; at < keys.length;) {
+    const key = keys[at] ?? '';
     if (key.endsWith('/')) {
+      signal.throwIfAborted();
       yield* walkFrom(key, options);
+      at++;
       continue;
     }
-    const found = await absentAsUndefined(stat(join(root, key)));
-    if (found !== undefined) yield { key, size: found.size, modified: found.mtime };
+    let end = at + 1;
+    while (end < keys.length && end < at + STATS_AT_ONCE && keys[end]?.endsWith('/') === false) end++;
+    const files = keys.slice(at, end);
+    const found = await Promise.all(files.map((file) => absentAsUndefined(stat(join(root, file)))));
+    for (const [index, key] of files.entries()) {
+      signal.throwIfAborted();
+      const one = found[index];
+      if (one !== undefined) yield { key, size: one.size, modified: one.mtime };
+    }
+    at = end;
   }
 }
+
+/** What Node's file threads are kept busy with. */
+const STATS_AT_ONCE = 16;
 
 /** A directory's files and, with a slash at their ends, its directories: so they sort as the keys below them do. */
 async function keysIn(directory: string, { root, prefix, after }: Walk): Promise<string[]> {
