@@ -46,6 +46,9 @@ export function createProgress(stderr: NodeJS.WriteStream): Progress {
         },
       };
     },
-    stop: () => bars.stop(),
+    stop() {
+      if (bars.isActive) bars.update(); // lines that wait for the next frame
+      bars.stop();
+    },
   };
 }
