@@ -352,6 +352,7 @@ test('wrong usage and configuration end with 2, and say what is accepted', async
     [['ls', '--nonsense'], /unknown option/],
     [['ls'], /registry\.storage\.filesystem\.directory: found .\/data, where no directory is/],
     [['warm'], /found no image; accepted: images, --file, --cluster or --pods/],
+    [['warm', '--cluster'], /--cluster: found no cluster that can be asked from here .* cache warm --pods -/],
     [['warm', 'nginx', '--registry', `http://127.0.0.1:${await freePort()}`], /no registry answers at/],
   ];
   for (const [args, message] of cases) {

@@ -125,12 +125,29 @@ async function imagesFor(
   { images, file, cluster, pods }: WarmCommandOptions,
 ): Promise<Map<string, { asked: boolean }>> {
   const wanted = new Map<string, { asked: boolean }>();
-  const running: Fields[] = [...(cluster ? await askCluster(env, stop) : []), ...(pods === undefined ? [] : await readPods(pods, stdin))];
+  const running: Fields[] = [
+    ...(cluster ? await podsOfCluster(env, stop) : []),
+    ...(pods === undefined ? [] : await readPods(pods, stdin)),
+  ];
   for (const pod of running) for (const { image } of imagesOf(pod)) wanted.set(image, { asked: false });
   const listed = file === undefined ? '' : file === '-' ? await text(stdin) : await readList(file);
   const lines = listed.split('\n').map((line) => line.replace(/#.*$/, '').trim());
   for (const image of [...images, ...lines]) if (image !== '') wanted.set(image, { asked: true });
   return wanted;
+}
+
+async function podsOfCluster(env: NodeJS.ProcessEnv, stop: AbortSignal): Promise<Fields[]> {
+  try {
+    return await askCluster(env, stop);
+  } catch (cause) {
+    stop.throwIfAborted();
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new ConfigError(
+      `--cluster: found no cluster that can be asked from here (${why}); accepted: a kubeconfig, or a service account that may list pods. ` +
+        'Or let kubectl ask: kubectl get pods -A -o json | … cache warm --pods -',
+      { cause },
+    );
+  }
 }
 
 async function readList(file: string): Promise<string> {

@@ -16,7 +16,9 @@ const repository = parseRepository('hub/app');
 const blobOf = (bytes: Buffer) => ({ bytes, digest: digestOf(bytes), mediaType: BLOB_MEDIA_TYPE, size: bytes.length });
 const layer = blobOf(Buffer.from('a layer'));
 const foreign = blobOf(Buffer.from('a layer that is not here'));
-const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, layers: [layer, foreign].map(({ bytes: _, ...own }) => own) }));
+const bytes = Buffer.from(
+  JSON.stringify({ schemaVersion: 2, layers: [layer, foreign].map(({ digest, mediaType, size }) => ({ digest, mediaType, size })) }),
+);
 const manifest = { digest: digestOf(bytes), mediaType: OCI_MANIFEST, size: bytes.length };
 
 async function setUp() {

@@ -1,21 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BLOB_MEDIA_TYPE, MANIFEST_MEDIA_TYPES } from '../oci/descriptor.ts';
 import { digestOf } from '../oci/digest.ts';
 import { isOciError } from '../oci/error.ts';
 import { joinRepository, parseRepository, parseTag } from '../oci/reference.ts';
-import {
-  blobKey,
-  checkKey,
-  checkPrefix,
-  isManifestRecord,
-  memberKey,
-  parseBlobKey,
-  parseRepositoryKey,
-  parseUsedKey,
-  tagKey,
-  usedKey,
-} from './keys.ts';
+import { blobKey, checkKey, checkPrefix, memberKey, parseBlobKey, parseRepositoryKey, parseUsedKey, tagKey, usedKey } from './keys.ts';
 
 const repository = joinRepository('dockerhub', parseRepository('library/nginx'));
 const digest = digestOf(Buffer.from('content'));
@@ -101,11 +89,4 @@ test('a key that is none of ours says nothing', () => {
   for (const key of ['v1/used/', `v1/used/today/hub/a/${digest}`, 'v1/used/2026-03-01/hub/a/latest']) {
     assert.equal(parseUsedKey(key), undefined, key);
   }
-});
-
-test('the size of a member record tells a manifest from a blob', () => {
-  const record = (mediaType: string, size: number) => isManifestRecord(JSON.stringify({ mediaType, size }).length);
-  assert.equal(record(BLOB_MEDIA_TYPE, 1), false);
-  assert.equal(record(BLOB_MEDIA_TYPE, 999_999_999_999_999), false);
-  for (const mediaType of MANIFEST_MEDIA_TYPES) assert.equal(record(mediaType, 1), true, mediaType);
 });

@@ -67,13 +67,13 @@ export async function takeInventory(store: Store, options: InventoryOptions): Pr
   }
   const { byDigest, tags } = await listImages(store, blobs, signal);
   await noteUses(store, byDigest, signal);
-  const images = [...byDigest.values()];
+  const total = byDigest.size;
   let done = 0;
-  await inParallel(images, options.parallel ?? 16, async (image) => {
-    await readImage(store, image, { ...options, blobs });
-    options.progress?.(++done, images.length);
+  await inParallel([...byDigest.values()], options.parallel ?? 16, async (image) => {
+    if (!(await readImage(store, image, { ...options, blobs }))) byDigest.delete(image.digest);
+    options.progress?.(++done, total);
   });
-  return { blobs, images, byDigest, tags };
+  return { blobs, images: [...byDigest.values()], byDigest, tags };
 }
 
 async function listImages(store: Store, blobs: BlobTable, signal: AbortSignal): Promise<{ byDigest: Map<Digest, Image>; tags: number }> {
@@ -111,11 +111,13 @@ async function noteUses(store: Store, byDigest: ReadonlyMap<Digest, Image>, sign
   }
 }
 
-async function readImage(store: Store, image: Image, options: InventoryOptions & { blobs: BlobTable }): Promise<void> {
+/** False: it has gone meanwhile. */
+async function readImage(store: Store, image: Image, options: InventoryOptions & { blobs: BlobTable }): Promise<boolean> {
   const { signal, blobs } = options;
   const content = await readManifest(store, image.digest, { signal });
+  if (content === undefined) return false;
   image.corrupt = content === 'corrupt';
-  if (content === undefined || content === 'corrupt') return;
+  if (content === 'corrupt') return true;
   image.isIndex = content.manifests.length > 0;
   image.subject = content.subject;
   const named = new Set([...content.manifests, ...content.blobs].map(({ digest }) => digest));
@@ -123,6 +125,7 @@ async function readImage(store: Store, image: Image, options: InventoryOptions &
   image.names = Uint32Array.from(stored.filter(([, blob]) => blob !== -1).map(([, blob]) => blob));
   image.missing = stored.filter(([, blob]) => blob === -1).map(([digest]) => digest);
   options.read?.(image, content);
+  return true;
 }
 
 /** What a stored manifest says; undefined: it is not there. @throws OciError UNAVAILABLE */

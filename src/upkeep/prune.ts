@@ -176,7 +176,8 @@ async function stillNeeded(work: Work, gone: ReadonlySet<Image>): Promise<Uint32
   for (const day of recentDays(work)) {
     for await (const { key } of store.list(`${USES}${day.toISOString().slice(0, 10)}/`, context)) {
       const digest = parseUsedKey(key)?.digest;
-      if (digest !== undefined && !byDigest.has(digest)) fresh.add(digest);
+      const image = digest === undefined ? undefined : byDigest.get(digest);
+      if (digest !== undefined && (image === undefined || gone.has(image))) fresh.add(digest);
     }
   }
   await inParallel(fresh, work.parallel, async (digest) => {
