@@ -1,8 +1,10 @@
+import { request } from 'undici';
 import { fieldsOf, itemsOf, nameOf, type Fields } from './document.ts';
 
 /** mihomo's own API. Every call @throws Error: mihomo is not there, or refuses. */
 export interface Controller {
-  isUp(): Promise<boolean>;
+  /** Whether the proxy takes connections on this port. */
+  isUp(proxyPort: number): Promise<boolean>;
   /** Replaces the config by that file, without a connection cut and without a port moved. */
   apply(file: string): Promise<void>;
   /** Everything that traffic can go through, by name. */
@@ -20,34 +22,31 @@ const NODE_LIMIT = 5000;
 
 export function createController({ host, port, secret }: { host: string; port: number; secret: string }): Controller {
   const base = `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+  const headers = { authorization: `Bearer ${secret}`, 'content-type': 'application/json' };
 
-  async function call(path: string, init: RequestInit = {}): Promise<Response> {
-    const headers = { authorization: `Bearer ${secret}`, 'content-type': 'application/json' };
-    return fetch(base + path, { ...init, headers, signal: AbortSignal.timeout(TIME_LIMIT) });
+  async function call(path: string, options: { method?: 'PUT'; body?: string } = {}): Promise<{ status: number; text: string }> {
+    const { statusCode, body } = await request(base + path, { ...options, headers, signal: AbortSignal.timeout(TIME_LIMIT) });
+    return { status: statusCode, text: await body.text() };
   }
 
   async function get(path: string): Promise<Fields> {
-    const response = await call(path);
-    const answer = fieldsOf(await response.json());
-    if (!response.ok) throw new Error(`mihomo answers ${response.status}: ${String(answer['message'])}`);
-    return answer;
+    const { status, text } = await call(path);
+    if (status !== 200) throw new Error(`mihomo answers ${status}: ${text.slice(0, 200)}`);
+    return fieldsOf(JSON.parse(text));
   }
 
   return {
-    async isUp() {
+    async isUp(proxyPort) {
       try {
-        const response = await call('/version');
-        await response.body?.cancel();
-        return response.ok;
+        return (await get('/configs'))['mixed-port'] === proxyPort;
       } catch {
         return false; // not yet, or not any more
       }
     },
 
     async apply(file) {
-      const response = await call('/configs?force=false', { method: 'PUT', body: JSON.stringify({ path: file }) });
-      const text = await response.text();
-      if (!response.ok) throw new Error(`mihomo refuses the config: ${text.slice(0, 500)}`);
+      const { status, text } = await call('/configs?force=false', { method: 'PUT', body: JSON.stringify({ path: file }) });
+      if (status >= 300) throw new Error(`mihomo refuses the config: ${text.slice(0, 500)}`);
     },
 
     async proxies() {
@@ -67,10 +66,9 @@ export function createController({ host, port, secret }: { host: string; port: n
 
     async test(group, url) {
       const query = new URLSearchParams({ url, timeout: String(NODE_LIMIT) });
-      const response = await call(`/group/${encodeURIComponent(group)}/delay?${query.toString()}`);
-      const delays = fieldsOf(await response.json());
+      const { status, text } = await call(`/group/${encodeURIComponent(group)}/delay?${query.toString()}`);
       // What is no group (a node, DIRECT) cannot be asked so: the request that follows will tell.
-      return response.status === 404 || (response.ok && Object.values(delays).some((delay) => Number(delay) > 0));
+      return status === 404 || (status === 200 && Object.values(fieldsOf(JSON.parse(text))).some((delay) => Number(delay) > 0));
     },
 
     async traffic() {

@@ -161,7 +161,7 @@ test('mode full: nodes, groups, rules and providers are taken, and nothing else'
   const [far, ads] = rendered.resources;
   assert.deepEqual([far?.url, far?.own, far?.interval], ['https://far.example/key', false, 3_600_000]);
   assert.equal(providers(rendered)['far']?.['path'], `providers/${far?.key}-none`);
-  assert.deepEqual(Object.keys((config['rule-providers'] as Fields)['ads'] as Fields), ['type', 'behavior', 'path']);
+  assert.deepEqual(Object.keys((config['rule-providers'] as Fields)['ads'] as Fields), ['type', 'behavior', 'payload']);
   assert.equal(ads?.url, 'https://far.example/ads');
   assert.ok(rendered.notes.some((note) => note.includes('proxy-provider "near" is left out')));
   assert.ok(rendered.notes.some((note) => note.includes('rules[2]: "DOMAIN,x.example,Nowhere" names "Nowhere"')));

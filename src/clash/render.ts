@@ -198,8 +198,12 @@ function withoutHttp(providers: Fields, { inputs, resources, own }: HttpContext)
       if (!resources.some((resource) => resource.key === key)) {
         resources.push({ key, url, interval, headers, own: own === undefined || own.includes(name) });
       }
-      const path = inputs.resources.get(key) ?? `providers/${key}-none`;
-      return [name, { ...omit(provider, ['url', 'interval', 'header', 'proxy', 'size-limit']), type: 'file', path }];
+      const rest = omit(provider, ['url', 'interval', 'header', 'proxy', 'size-limit', 'path']);
+      const path = inputs.resources.get(key);
+      // Rules that are not there yet are none; nodes that are not there make mihomo say so.
+      if (path === undefined && provider['behavior'] !== undefined)
+        return [name, { ...omit(rest, ['format']), type: 'inline', payload: [] }];
+      return [name, { ...rest, type: 'file', path: path ?? `providers/${key}-none` }];
     }),
   );
 }
@@ -236,7 +240,7 @@ function completeGroup(group: Sourced<Fields>, { targets, providers, own, note }
   const use = generated && value['use'] === undefined ? [...providers] : only('use', (name) => providers.includes(name), 'provider');
   const everything = ['include-all', 'include-all-proxies', 'include-all-providers'].some((key) => value[key] === true);
   const empty = proxies.length === 0 && use.length === 0 && !everything;
-  const tested = value['type'] !== 'select' && value['type'] !== 'relay';
+  const tested = value['type'] !== 'select';
   const members = empty ? ['REJECT'] : proxies;
   return {
     'empty-fallback': 'REJECT',

@@ -13,7 +13,7 @@ export interface Taken {
 
 /** Ends of a chain that are no nodes. */
 const NO_NODES = new Set(['direct', 'dns', 'reject', 'reject-drop', 'pass', 'pass-rule', 'compatible', 'rematch']);
-const GROUP_TYPES = new Set(['select', 'url-test', 'fallback', 'load-balance', 'relay']);
+const GROUP_TYPES = new Set(['select', 'url-test', 'fallback', 'load-balance']);
 /** Of a group: never an interface, a mark or a URL of the subscription's own to send requests to. */
 const GROUP_KEYS = [
   'name',

@@ -96,9 +96,9 @@ export async function superviseClash({ own, wayOf, log, env, counted, signal }: 
   const ended = mihomo.run(signal);
   let up = false;
   const watched = (async () => {
-    while (!signal.aborted && !up) {
-      up = await controller.isUp();
-      await delay(READY_INTERVAL, undefined, { signal }).catch(() => undefined); // stopped
+    for (let pause = READY_INTERVAL; !signal.aborted && !up; pause = Math.min(LOOK_INTERVAL, pause * 1.2)) {
+      up = await controller.isUp(own.ports.proxy);
+      if (!up) await delay(pause, undefined, { signal }).catch(() => undefined); // stopped
     }
   })();
 
