@@ -30,6 +30,8 @@ const markerKey = (key: string) => key.replace('v1/blobs/', 'v1/pending/');
 export async function createUploads({ files, tier, remote, log, observe }: UploadsOptions): Promise<Uploads> {
   const waiting = new Map<string, number>();
   const running = new Set<Promise<void>>();
+  /** Those whose marker is being written. */
+  const arriving = new Set<Promise<void>>();
   const stop = new AbortController();
   let failures = 0;
   let bytes = 0;
@@ -52,8 +54,10 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     }
   }
 
+  const pending = () => arriving.size + waiting.size + running.size;
+
   function pump(): void {
-    observe.uploadQueue(waiting.size + running.size, bytes);
+    observe.uploadQueue(pending(), bytes);
     while (running.size < PARALLEL && !stop.signal.aborted) {
       const [next] = waiting;
       if (next === undefined) return;
@@ -91,14 +95,21 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
   return {
     enqueue(key, size, after = 0) {
       tier.pin(key);
-      files
+      const arrival = files
         .write(markerKey(key), bytesSource(new Uint8Array()), { signal: AbortSignal.timeout(30_000) })
         .catch((error: unknown) => log.warn({ error, key }, 'a blob that is not stored yet would be forgotten by a restart'))
-        .finally(() => enqueueLater(key, size, after));
+        .then(() => {
+          arriving.delete(arrival);
+          enqueueLater(key, size, after);
+          pump();
+        });
+      arriving.add(arrival);
+      observe.uploadQueue(pending(), bytes);
     },
-    pending: () => waiting.size + running.size,
+    pending,
     async close(signal) {
       signal.addEventListener('abort', () => stop.abort(), { once: true });
+      await Promise.all(arriving);
       while (running.size > 0 && failures === 0 && !signal.aborted) await Promise.race(running);
       stop.abort();
       await Promise.all(running);
