@@ -4,9 +4,11 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { highest } from '../src/registry/peers.ts';
-import { makeImage, randomBytes, sha256 } from './support/image.ts';
+import { startDistribution } from './support/distribution.ts';
+import { content, makeImage, pushBlob, randomBytes, sha256, type Content } from './support/image.ts';
 import { metric, startReplicas, until, type Replica } from './support/replicas.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
+import { startTap } from './support/tap.ts';
 import { startVersitygw, type Versitygw } from './support/versitygw.ts';
 
 const MiB = 1024 * 1024;
@@ -43,18 +45,20 @@ async function timed<T>(work: Promise<T>): Promise<{ value: T; seconds: number }
 let seeds = 0;
 
 /** A new blob that this replica owns. */
-function addOwned(owner: string, size: number, among = ADDRESSES): string {
+function makeOwned(owner: string, size: number): Content {
   for (;;) {
-    const bytes = randomBytes(`owned ${seeds++}`, size);
-    if (highest(sha256(bytes), among) === owner) return upstream.addBlob(bytes);
+    const blob = content('application/octet-stream', randomBytes(`owned ${seeds++}`, size));
+    if (highest(blob.digest, ADDRESSES) === owner) return blob;
   }
 }
 
+function addOwned(owner: string, size: number): string {
+  return upstream.addBlob(makeOwned(owner, size).bytes);
+}
+
 /** Bytes of this blob that upstream has sent. */
-function sent(digest: string): number {
-  return upstream.requests
-    .filter(({ path, method }) => method === 'GET' && path.includes(digest))
-    .reduce((sum, { bytes }) => sum + bytes, 0);
+function sent(digest: string, by: { requests: readonly { method: string; path: string; bytes: number }[] } = upstream): number {
+  return by.requests.filter(({ path, method }) => method === 'GET' && path.includes(digest)).reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
 /** It is there, but silent. */
@@ -74,7 +78,10 @@ async function stored(): Promise<string[]> {
 }
 
 test('three replicas: one download a digest and an image, whichever replicas are asked, and whatever becomes of them', async (t) => {
-  await using replicas = await startReplicas({ upstreams: hub(), s3, count: 3 });
+  await using distribution = await startDistribution();
+  await using line = await startTap(distribution.url, { rate: MiB / 2, latency: 100 });
+  const upstreams = { ...hub(), real: { url: line.url, hosts: ['real.example'] } };
+  await using replicas = await startReplicas({ upstreams, s3, count: 3 });
   const [one, two, three] = replicas.all as [Replica, Replica, Replica];
 
   await t.test('clients of every replica cause one download, and follow it while it runs', async () => {
@@ -193,14 +200,15 @@ test('three replicas: one download a digest and an image, whichever replicas are
   await t.test(
     '30 clients, 20 cold blobs, one replica killed in the middle: right bytes, and nothing twice that was not lost',
     async () => {
-      const size = 3 * MiB;
-      upstream.behave = ({ path }) => (path.includes('/blobs/') ? { latency: 100, rate: 1.5 * MiB } : {});
-      const digests = Array.from({ length: 20 }, (_, index) => addOwned(ADDRESSES[index % 3] ?? '', size));
+      const size = MiB;
+      const blobs = Array.from({ length: 20 }, (_, index) => makeOwned(ADDRESSES[index % 3] ?? '', size));
+      for (const blob of blobs) await pushBlob(`${distribution.url}/v2/a/b`, blob);
+      const digests = blobs.map(({ digest }) => digest);
       let retries = 0;
       async function pull(digest: string, client: number): Promise<void> {
         for (let attempt = 0; ; attempt++) {
           const replica = replicas.all[(client + attempt) % 3] as Replica;
-          const got = await get(replica, digest).catch((error: unknown) =>
+          const got = await get(replica, digest, { name: 'real/a/b' }).catch((error: unknown) =>
             replica === three && attempt === 0 ? undefined : Promise.reject(error as Error),
           );
           if (got !== undefined) return assert.equal(got, digest);
@@ -215,14 +223,14 @@ test('three replicas: one download a digest and an image, whichever replicas are
           }),
         );
       });
-      const total = () => digests.reduce((sum, digest) => sum + sent(digest), 0);
+      const total = () => digests.reduce((sum, digest) => sum + sent(digest, line), 0);
       await until(() => total() > 0.4 * 20 * size, 'it is under way');
       await three.stop('SIGKILL');
       const kept = new Set(await stored());
       await Promise.all(clients);
       const lost = digests.filter((digest) => highest(digest, ADDRESSES) === three.address && !kept.has(digest));
       const others = digests.filter((digest) => !lost.includes(digest));
-      const copies = (those: string[]) => those.reduce((sum, digest) => sum + sent(digest), 0) / (those.length * size);
+      const copies = (those: string[]) => those.reduce((sum, digest) => sum + sent(digest, line), 0) / (those.length * size);
       t.diagnostic(
         `600 pulls right, ${retries} of them retried; ${others.length} blobs in ${copies(others).toFixed(2)} copies; ${lost.length} whose fills were lost in ${copies(lost).toFixed(2)}`,
       );

@@ -46,7 +46,7 @@ test('with s3.redirect, clients take blobs from S3 itself; when it is away, from
   }
   const sent = () => metric(registry.admin, 'sent_bytes_total', 'dockerhub');
   const fromS3 = () =>
-    contents.map(({ digest }) => front.requests.filter((line) => line.startsWith('GET') && line.endsWith(digest.slice(7))).length);
+    contents.map(({ digest }) => front.requests.filter(({ method, path }) => method === 'GET' && path.endsWith(digest.slice(7))).length);
 
   await pullWithCrane('cold');
   await until(async () => {

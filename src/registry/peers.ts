@@ -63,7 +63,7 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
     metrics.livePeers(1 + [...peers.values()].filter(({ pulse }) => pulse.alive()).length);
   }
 
-  async function refresh(): Promise<void> {
+  async function look(): Promise<void> {
     try {
       const found = await lookup(service.host, { all: true });
       addresses = [...new Set(found.map(({ address }) => address))].sort();
@@ -75,14 +75,16 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
     }
     for (const address of peers.keys()) if (!addresses.includes(address)) peers.delete(address);
     for (const address of addresses) if (!isOwn(address) && !peers.has(address)) peers.set(address, connect(address));
-    await Promise.all([...peers.values()].map(({ pulse }) => pulse.check()));
     count();
   }
 
-  let refreshing: Promise<void> | undefined;
-  const look = () => void (refreshing ??= refresh().finally(() => (refreshing = undefined)));
-  const timer = setInterval(look, REFRESH);
-  look();
+  let looking: Promise<void> | undefined;
+  function refresh(): void {
+    looking ??= look().finally(() => (looking = undefined));
+    for (const { pulse } of peers.values()) void pulse.check(); // also while a lookup hangs
+  }
+  const timer = setInterval(refresh, REFRESH);
+  refresh();
 
   return {
     ownerOf(digest) {

@@ -2,24 +2,58 @@ import { once } from 'node:events';
 import { createServer, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 
+export interface TapOptions {
+  /** Bytes a second that each answer gets; default: as many as there are. */
+  rate?: number;
+  /** Milliseconds before an answer. */
+  latency?: number;
+}
+export interface TappedRequest {
+  method: string;
+  /** Without a query. */
+  path: string;
+  /** Of the answer's body, handed on. */
+  bytes: number;
+}
 export interface Tap extends AsyncDisposable {
   /** Instead of the server's own. */
   url: string;
-  /** `METHOD /path`, in the order they came; empty it to count anew. */
-  requests: string[];
+  /** In the order they came; empty it to count anew. */
+  requests: TappedRequest[];
 }
 
-/** Stands before an HTTP server and notes what it is asked. Headers go through as they are: signatures stay good. */
-export async function startTap(target: string): Promise<Tap> {
+const PIECE = 32 * 1024;
+
+/** Stands before an HTTP server, notes what it is asked, and slows it down. Headers go through as they are: signatures stay good. */
+export async function startTap(target: string, { rate = Infinity, latency = 0 }: TapOptions = {}): Promise<Tap> {
   const { hostname, port } = new URL(target);
-  const requests: string[] = [];
+  const requests: TappedRequest[] = [];
+
+  async function* slowed(body: AsyncIterable<Buffer>, entry: TappedRequest): AsyncGenerator<Buffer> {
+    const started = performance.now();
+    for await (const chunk of body) {
+      for (let at = 0; at < chunk.length; at += PIECE) {
+        const piece = chunk.subarray(at, at + PIECE);
+        entry.bytes += piece.length;
+        yield piece;
+        const early = (1000 * entry.bytes) / rate - (performance.now() - started);
+        if (early > 5) await delay(early);
+      }
+    }
+  }
+
   const server = createServer((incoming, response) => {
-    requests.push(`${incoming.method} ${incoming.url?.split('?')[0]}`);
-    const { method, url: path, headers } = incoming;
-    const outgoing = request({ hostname, port, method, path, headers }, (answer) => {
-      response.writeHead(answer.statusCode ?? 502, answer.headers);
-      pipeline(answer, response).catch(() => response.destroy());
+    const { method = '', url = '', headers } = incoming;
+    const entry = { method, path: url.split('?')[0] ?? '', bytes: 0 };
+    requests.push(entry);
+    const outgoing = request({ hostname, port, method, path: url, headers }, (answer) => {
+      void delay(latency).then(() => {
+        response.writeHead(answer.statusCode ?? 502, answer.headers);
+        response.flushHeaders();
+        return pipeline(slowed(answer, entry), response).catch(() => response.destroy());
+      });
     });
     pipeline(incoming, outgoing).catch(() => response.destroy());
   });
