@@ -35,7 +35,7 @@ export interface Applier {
   /** Tries other inputs: `mihomo -t`, then the running mihomo, then a request; where that fails, what ran before runs again. */
   change(change: (inputs: Inputs) => Inputs): Promise<Outcome>;
   /** Asks whether what runs works, and remembers it as good. */
-  confirm(): Promise<boolean>;
+  confirm(): Promise<void>;
 }
 
 /** What mihomo runs with; what it may run with next; what a request has been through. */
@@ -50,6 +50,14 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
   let running: { rendered: Rendered | undefined; name: string } = { rendered: undefined, name: '' };
   let proven = false;
   let problem: string | undefined;
+  let last: Promise<unknown> = Promise.resolve();
+
+  /** One thing at a time. */
+  async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const mine = last.then(work);
+    last = mine.catch(() => undefined); // told to whoever asked for it
+    return mine;
+  }
 
   /** Renders, and leaves out what mihomo does not understand of what others wrote. @throws ClashError: it understands the rest no more */
   async function understood(wanted: Inputs): Promise<{ inputs: Inputs; rendered: Rendered; text: string }> {
@@ -119,6 +127,7 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
       running.rendered = candidate.rendered;
       return 'unchanged';
     }
+    const restarts = mihomo.restarts();
     await controller.apply(copies.path(CANDIDATE));
     const empty = await emptyList(wanted);
     if (empty !== undefined) {
@@ -126,6 +135,8 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
       throw new ClashError(`subscription ${empty}: mihomo finds no node in it`);
     }
     const works = await prove(candidate.rendered.main);
+    // It has come back with the former config, which may be what was proven.
+    if (mihomo.restarts() !== restarts) throw new Error('mihomo has ended meanwhile');
     if (!works && proven) {
       await controller.apply(copies.path(CONFIG));
       problem = 'nothing can be reached with the new config, so the former one is used';
@@ -166,22 +177,22 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
       if ((await mihomo.test(copies.path(CONFIG))) !== undefined) await copies.write(CONFIG, JSON.stringify(nothing));
     },
 
-    async change(change) {
-      try {
-        problem = undefined;
-        return await attempt(change(inputs));
-      } catch (error) {
-        if (!(error instanceof ClashError)) throw error;
-        problem = error.message;
-        return 'invalid';
-      }
-    },
+    change: (change) =>
+      inTurn(async () => {
+        try {
+          problem = undefined;
+          return await attempt(change(inputs));
+        } catch (error) {
+          if (!(error instanceof ClashError)) throw error;
+          problem = error.message;
+          return 'invalid';
+        }
+      }),
 
-    async confirm() {
-      const works = await prove(running.rendered?.main ?? (await mainOf(CONFIG)));
-      if (works && !proven) await remember();
-      return works;
-    },
+    confirm: () =>
+      inTurn(async () => {
+        if (!proven && (await prove(running.rendered?.main ?? (await mainOf(CONFIG))))) await remember();
+      }),
   };
 }
 

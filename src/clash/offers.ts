@@ -25,8 +25,8 @@ export interface OffersOptions {
   changed: () => void;
 }
 
-/** Milliseconds, doubled by each failure. */
-const FIRST_RETRY = 10_000;
+/** Milliseconds, doubled by each failure: while mihomo is away, and while nothing is reached. */
+const FIRST_RETRY = { failed: 1000, unproven: 10_000 };
 const LAST_RETRY = 600_000;
 
 /** One change at a time. One that mihomo understands and that yet leads nowhere waits, and is tried again: it may have been the
@@ -58,8 +58,8 @@ export function createOffers({ applier, redactor, log, signal, counted, changed 
     }
   }
 
-  async function insist(change: Change): Promise<void> {
-    for (let pause = FIRST_RETRY; ; pause = Math.min(LAST_RETRY, 2 * pause)) {
+  async function insist(change: Change, why: keyof typeof FIRST_RETRY): Promise<void> {
+    for (let pause = FIRST_RETRY[why]; ; pause = Math.min(LAST_RETRY, 2 * pause)) {
       await delay(pause, undefined, { signal, ref: false }).catch(() => undefined); // stopped
       if (signal.aborted || waiting.get(change.source) !== change) return;
       const outcome = await inTurn(change);
@@ -82,6 +82,6 @@ export function createOffers({ applier, redactor, log, signal, counted, changed 
     if (signal.aborted) return;
     waiting.set(change.source, change);
     const outcome = await inTurn(change);
-    if (outcome === 'unproven' || outcome === 'failed') void insist(change);
+    if (outcome === 'unproven' || outcome === 'failed') void insist(change, outcome);
   };
 }
