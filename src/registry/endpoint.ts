@@ -1,6 +1,6 @@
 import type { Dispatcher } from 'undici';
 import { OciError } from '../oci/error.ts';
-import { createBody, type BodySource } from '../store/body.ts';
+import { createBody, streamSource } from '../store/body.ts';
 import { isInternal, resolvesInside } from './addresses.ts';
 import { describeConnectionError, type Way } from './dispatcher.ts';
 import { createAuthorizer, type Credentials, type TokenAnswer } from './upstream-auth.ts';
@@ -206,30 +206,28 @@ interface Watched {
 
 /** The body, cut when it says nothing for too long: only while somebody waits for it, since a slow reader is no silent upstream. */
 function watch(response: Dispatcher.ResponseData, { own, done, idle, host }: Watched): AsyncIterable<Uint8Array> {
-  response.body.on('error', () => undefined); // an error while nobody waits reaches the next who does, by the iterator
-  const iterator = (response.body as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
+  const stream = streamSource(response.body, (cause) => new OciError('UNAVAILABLE', `${host} cut the line`, { cause, origin: 'upstream' }));
   const silent = () => own.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
   let ended = false;
-  const source: BodySource = {
-    async pull() {
-      const timer = setTimeout(silent, idle);
-      try {
-        const next = await iterator.next();
-        if (next.done !== true) return next.value;
-        ended = true;
-        return undefined;
-      } catch (error) {
-        throw new OciError('UNAVAILABLE', `${host} cut the line`, { cause: error, origin: 'upstream' });
-      } finally {
-        clearTimeout(timer);
-      }
+  return createBody(
+    {
+      async pull() {
+        const timer = setTimeout(silent, idle);
+        try {
+          const chunk = await stream.pull();
+          ended = chunk === undefined;
+          return chunk;
+        } finally {
+          clearTimeout(timer);
+        }
+      },
+      async close() {
+        done();
+        if (!ended) discard(response, 0);
+      },
     },
-    async close() {
-      done();
-      if (!ended) discard(response, 0);
-    },
-  };
-  return createBody(source, own.signal);
+    own.signal,
+  );
 }
 
 /** Of a Retry-After header, in seconds; a date is nobody's practice. */

@@ -4,6 +4,7 @@ import { agrees, createDigestHash, type Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import { resolveRange, type RangeRequest } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
+import { spoolBuffers } from '../store/buffers.ts';
 import { attended } from './attended.ts';
 import { createIntervals } from './intervals.ts';
 import { settled } from './settled.ts';
@@ -14,8 +15,6 @@ import { unspooled } from './unspooled.ts';
 const MIN_SEGMENT = 4 * 1024 * 1024;
 /** How close behind a reader's position a connection must be for the reader to wait for it, in bytes. */
 const NEAR = 2 * 1024 * 1024;
-/** What a reader takes from the spool at once, in bytes. */
-const FOLLOW_SIZE = 256 * 1024;
 /** How long readers' wishes are gathered before connections are given to them, in ms. */
 const GATHER = 20;
 /** Failed attempts in a row, none of which brought a byte, after which a fill gives up. */
@@ -210,7 +209,7 @@ export function startFill(options: FillOptions): Fill {
 
   /** Hashes what came out of order, once the prefix has reached it. */
   async function catchUp(): Promise<void> {
-    const buffer = Buffer.allocUnsafeSlow(FOLLOW_SIZE);
+    const buffer = spoolBuffers.acquire();
     try {
       for (let end = have.endFrom(hashed); end > hashed && !overflow; end = have.endFrom(hashed)) {
         const { bytesRead } = await spool.read(buffer, 0, Math.min(buffer.length, end - hashed), hashed);
@@ -221,6 +220,8 @@ export function startFill(options: FillOptions): Fill {
       }
     } catch (error) {
       stop.abort(error);
+    } finally {
+      spoolBuffers.release(buffer);
     }
   }
 
@@ -376,8 +377,9 @@ export function startFill(options: FillOptions): Fill {
   }
 
   async function* follow(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const buffers = [Buffer.allocUnsafeSlow(FOLLOW_SIZE), Buffer.allocUnsafeSlow(FOLLOW_SIZE)] as const;
+    const buffers = [spoolBuffers.acquire(), spoolBuffers.acquire()] as const;
     const self = {};
+    let served = false;
     let position = from;
     let turn: 0 | 1 = 0;
     signal.addEventListener('abort', progress);
@@ -385,7 +387,8 @@ export function startFill(options: FillOptions): Fill {
       for (;;) {
         signal.throwIfAborted();
         const end = to ?? (verified ? size : undefined);
-        if (end !== undefined && position >= end) return;
+        served = end !== undefined && position >= end;
+        if (served) return;
         const limit = Math.min(readable(position), end ?? Infinity);
         if (limit > position) {
           turn = turn === 0 ? 1 : 0;
@@ -408,6 +411,9 @@ export function startFill(options: FillOptions): Fill {
     } finally {
       signal.removeEventListener('abort', progress);
       demands.delete(self);
+      // Who has asked for more than there is still holds the last chunk; who has left may hold both.
+      (served ? spoolBuffers.release : spoolBuffers.forget)(buffers[turn === 0 ? 1 : 0]);
+      spoolBuffers.forget(buffers[turn]);
     }
   }
 

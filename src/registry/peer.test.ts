@@ -84,7 +84,7 @@ test('one that hangs is given up, before its headers and in the middle of a body
   const { body } = await peer.registry.blob(repository, digest, { signal });
   const chunks: Uint8Array[] = [];
   const reading = (async () => {
-    for await (const chunk of body) chunks.push(chunk);
+    for await (const chunk of body) chunks.push(Uint8Array.from(chunk));
   })();
   await delay(1500);
   assert.ok(peer.pulse.alive(), 'silent, but it answers when it is asked');

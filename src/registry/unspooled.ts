@@ -22,7 +22,8 @@ export interface UnspooledOptions {
 const MAX_FAILURES = 6;
 
 /** A blob for one reader, kept nowhere: what is left when the disk is full. Verified like every other: a part that reaches
- *  into the last bytes waits until the whole has been hashed (DESIGN promise 3). A cut line is resumed.
+ *  into the last bytes waits until the whole has been hashed (DESIGN promise 3). A cut line is resumed. Chunks are copies:
+ *  several may be read here while one is on its way out.
  *  @throws OciError as the source does; UNAVAILABLE: wrong bytes, or cut too often */
 export async function* unspooled(options: UnspooledOptions, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const { digest, from, to, hash } = options;
@@ -58,13 +59,13 @@ export async function* unspooled(options: UnspooledOptions, signal: AbortSignal)
         const start = Math.max(position, from);
         position = at;
         if (!verify) {
-          if (wanted.length > 0) yield wanted;
+          if (wanted.length > 0) yield Uint8Array.from(wanted);
           if (position >= to) return;
           continue;
         }
         // Free to go: what lies before the last WITHHELD bytes, of the blob or, without a size, of what has come so far.
         const free = size === undefined ? 0 : Math.max(0, Math.min(wanted.length, size - WITHHELD - start));
-        if (free > 0) yield wanted.subarray(0, free);
+        if (free > 0) yield Uint8Array.from(wanted.subarray(0, free));
         if (free < wanted.length) {
           held.push(Uint8Array.from(wanted.subarray(free)));
           heldSize += wanted.length - free;

@@ -140,7 +140,7 @@ export function upstream(options: UpstreamOptions): Registry {
         throw new OciError('MANIFEST_INVALID', `${host} sends more than ${most} bytes, the most that such a document may have`, {
           origin: 'upstream',
         });
-      chunks.push(chunk);
+      chunks.push(Uint8Array.from(chunk));
     }
     metrics.received(name, size);
     return Buffer.concat(chunks);

@@ -8,7 +8,7 @@ const POOL_SIZE = 64;
 const KEPT_FREE = 16;
 
 export interface BufferPool {
-  /** A buffer of BUFFER_SIZE, or a smaller one when all are out. Its content is whatever it was. */
+  /** A buffer of the pool's size, or a smaller one when all are out. Its content is whatever it was. */
   acquire: () => Buffer;
   /** Nobody looks at it any more: the next `acquire` may give it out. */
   release: (buffer: Buffer) => void;
@@ -18,13 +18,13 @@ export interface BufferPool {
   readonly used: number;
 }
 
-export function createBufferPool(count: number): BufferPool {
+export function createBufferPool(count: number, size = BUFFER_SIZE): BufferPool {
   const free: Buffer[] = [];
   const out = new Set<Buffer>();
   return {
     acquire() {
       if (out.size >= count) return Buffer.allocUnsafeSlow(SPARE_SIZE);
-      const buffer = free.pop() ?? Buffer.allocUnsafeSlow(BUFFER_SIZE);
+      const buffer = free.pop() ?? Buffer.allocUnsafeSlow(size);
       out.add(buffer);
       return buffer;
     },
@@ -42,5 +42,9 @@ export function createBufferPool(count: number): BufferPool {
 
 const pool = createBufferPool(POOL_SIZE);
 
-/** The buffers of the whole process: what its memory is bounded by. */
+/** The buffers for stored files of the whole process: what its memory is bounded by. */
 export const { acquire: acquireBuffer, release: releaseBuffer, forget: forgetBuffer } = pool;
+
+/** Those for files that still grow. They keep up with a network, not with a page cache: a quarter of the size does, and of 64
+ *  that are followed at once most get along with the small ones. */
+export const spoolBuffers = createBufferPool(32, 2 ** 18);

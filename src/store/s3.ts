@@ -20,7 +20,7 @@ import {
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { OciError } from '../oci/error.ts';
-import { createBody, type BodySource } from './body.ts';
+import { createBody, streamSource } from './body.ts';
 import { SourceError } from './file-write.ts';
 import { wrongLength } from './failure.ts';
 import { checkKey, checkPrefix } from './keys.ts';
@@ -141,7 +141,14 @@ export function s3(options: S3Options): S3Store {
         body.destroy();
         throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
       }
-      return { size, modified: found.LastModified ?? new Date(0), body: createBody(readStream(body, `reading ${key}`, bucket), signal) };
+      return {
+        size,
+        modified: found.LastModified ?? new Date(0),
+        body: createBody(
+          streamSource(body, (error) => describe(error, `reading ${key}`, bucket)),
+          signal,
+        ),
+      };
     },
 
     async write(key, source, { signal }) {
@@ -248,26 +255,6 @@ async function* measured(stream: Readable, length: number): AsyncGenerator<Uint8
   }
   if (size < length) throw wrongLength(length, size);
   if (last !== undefined) yield last;
-}
-
-/** A response's stream as a body: an error of the connection is the store's, and giving up closes the connection. */
-function readStream(stream: Readable, doing: string, bucket: string): BodySource {
-  const iterator = stream[Symbol.asyncIterator]() as AsyncIterator<Uint8Array, undefined>;
-  return {
-    async pull() {
-      try {
-        const { value } = await iterator.next();
-        return value;
-      } catch (error) {
-        throw describe(error, doing, bucket);
-      }
-    },
-    close() {
-      stream.once('error', () => undefined); // nobody reads it any more
-      stream.destroy();
-      return Promise.resolve();
-    },
-  };
 }
 
 function createClient(options: S3Options, endpoint: string | undefined): S3Client {

@@ -52,5 +52,5 @@ export function bytesSource(bytes: Uint8Array): StoreSource {
 
 /** `file` holds exactly `size` bytes and will never change. */
 export function fileSource(file: string, size: number): StoreSource {
-  return { size, file, open: (range) => createReadStream(file, { highWaterMark: 2 ** 18, ...range }) };
+  return { size, file, open: (range) => createReadStream(file, { highWaterMark: 2 ** 16, ...range }) };
 }
