@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, readFile, rename, rm, utimes, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -15,6 +15,7 @@ import { toolPath } from './tools/tools.ts';
 
 const run = promisify(execFile);
 const MAIN = join(import.meta.dirname, '../src/main.ts');
+const DAY = 86_400_000;
 const APPS = ['one', 'two', 'three', 'four'];
 
 interface Ended {
@@ -147,8 +148,12 @@ const sizeOf = (image: TestImage): number =>
     0,
   ) + (image.platforms.length > 1 ? image.root.size : 0);
 
-for (const kind of ['filesystem', 's3'] as const) {
-  describe(`kube-registry cache over ${kind}`, { concurrency: false }, () => {
+describe('kube-registry cache', { concurrency: 2 }, () => {
+  for (const kind of ['filesystem', 's3'] as const) testCache(kind);
+});
+
+function testCache(kind: 'filesystem' | 's3'): void {
+  describe(`over ${kind}`, { concurrency: 1 }, () => {
     let world: World;
     before(async () => {
       world = await startWorld(kind);
@@ -216,7 +221,7 @@ for (const kind of ['filesystem', 's3'] as const) {
         })),
       );
       for (const { repository, size, unique, lastUse, days } of lines) {
-        assert.ok(Date.now() - Date.parse(lastUse ?? '') < 2 * 86_400_000 && days >= 1, `${repository}: ${lastUse}, ${days}`);
+        assert.ok(Date.now() - Date.parse(lastUse ?? '') < 2 * DAY && days >= 1, `${repository}: ${lastUse}, ${days}`);
         const image = world.images.get(repository.slice('hub/apps/'.length));
         assert.equal(size, image && sizeOf(image), repository);
         assert.equal(
@@ -296,6 +301,25 @@ for (const kind of ['filesystem', 's3'] as const) {
       assert.equal((await world.cache(['verify'])).code, 0);
     });
 
+    test('the least recently used image goes first, then those that are too old; what others share stays', async () => {
+      await becomeOld(world, { one: 0, two: 9, three: 7, four: 5 });
+      const { bytes } = await world.json<{ bytes: number }>('stat');
+      const small = await world.json<Pruned>('prune', '--max-size', String(bytes - 1));
+      assert.deepEqual(
+        small.images.map(({ names, because }) => [names, because]),
+        [[['hub/apps/two:1'], 'size']],
+      );
+      const old = await world.json<Pruned>('prune', '--max-age', '6d');
+      assert.deepEqual(old.images.map(({ names }) => names[0]?.split(/[:@]/)[0]).slice(0, 3), Array(3).fill('hub/apps/three'));
+      assert.equal(old.images.length, 3);
+      assert.deepEqual(
+        (await world.json<Line[]>('ls', '--sort', 'name')).map(({ repository }) => repository),
+        ['hub/apps/four', 'hub/apps/one'],
+      );
+      assert.equal((await world.cache(['verify'])).code, 0, 'nothing is missing of what stayed');
+      for (const name of APPS) await world.pull(name);
+    });
+
     test('no pull fails while everything is pruned again and again, by two at once, one of them killed', async () => {
       let pruning = true;
       let pulls = 0;
@@ -335,6 +359,27 @@ async function damage({ directory, s3 }: World, digest: string, bytes: Buffer | 
   if (bytes === undefined) await rm(join(store, key));
   else await writeFile(join(store, key), bytes);
   if (s3 !== undefined) await rm(join(directory, 'local', key), { force: true });
+}
+
+/** Makes all that is stored 40 days old, and each app pulled so many days ago. */
+async function becomeOld({ directory, s3 }: World, pulled: Record<string, number>): Promise<void> {
+  const root = join(s3?.directory ?? join(directory, 'data'), 'v1');
+  const then = new Date(Date.now() - 40 * DAY);
+  for (const room of ['blobs', 'repos']) {
+    for (const entry of await readdir(join(root, room), { recursive: true, withFileTypes: true })) {
+      if (entry.isFile()) await utimes(join(entry.parentPath, entry.name), then, then);
+    }
+  }
+  const days = await readdir(join(root, 'used'));
+  for (const [name, ago] of Object.entries(pulled)) {
+    const target = join(root, 'used', new Date(Date.now() - ago * DAY).toISOString().slice(0, 10), 'hub/apps');
+    await mkdir(target, { recursive: true });
+    for (const day of days) {
+      const from = join(root, 'used', day, 'hub/apps', name);
+      if (dirname(from) !== target)
+        await rename(from, join(target, name)).catch((error: NodeJS.ErrnoException) => assert.equal(error.code, 'ENOENT'));
+    }
+  }
 }
 
 /** Else who comes after one that was killed waits for half a minute. */

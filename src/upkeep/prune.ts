@@ -166,7 +166,7 @@ async function wasUsedMeanwhile(work: Work, image: Image): Promise<boolean> {
 
 /** How many images need each blob now, those counted that were pulled since the inventory. */
 async function stillNeeded(work: Work, gone: ReadonlySet<Image>): Promise<Uint32Array> {
-  const { inventory, store, context } = work;
+  const { inventory, store, context, dryRun } = work;
   const { blobs, images, byDigest } = inventory;
   const references = countReferences(
     blobs,
@@ -177,7 +177,8 @@ async function stillNeeded(work: Work, gone: ReadonlySet<Image>): Promise<Uint32
     for await (const { key } of store.list(`${USES}${day.toISOString().slice(0, 10)}/`, context)) {
       const digest = parseUsedKey(key)?.digest;
       const image = digest === undefined ? undefined : byDigest.get(digest);
-      if (digest !== undefined && (image === undefined || gone.has(image))) fresh.add(digest);
+      // One that went and was pulled again is here anew; in a dry run it has never gone.
+      if (digest !== undefined && (image === undefined || (gone.has(image) && !dryRun))) fresh.add(digest);
     }
   }
   await inParallel(fresh, work.parallel, async (digest) => {
