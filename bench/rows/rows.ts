@@ -1,7 +1,11 @@
 import type { Row } from '../row.ts';
+import { agentRows } from './agent.ts';
 import { coldRows } from './cold.ts';
 import { manifestRows } from './manifest.ts';
+import { memoryRows } from './memory.ts';
+import { pullRows } from './pull.ts';
+import { startRows } from './start.ts';
 import { warmRows } from './warm.ts';
 
 /** All of them, in the order of the tables. */
-export const rows: readonly Row[] = [...warmRows, ...manifestRows, ...coldRows];
+export const rows: readonly Row[] = [...warmRows, ...manifestRows, ...coldRows, ...memoryRows, ...pullRows, ...startRows, ...agentRows];

@@ -1,0 +1,55 @@
+import { readFile } from 'node:fs/promises';
+import { startVersitygw } from '../../test/support/versitygw.ts';
+import { load } from '../load.ts';
+import type { Row } from '../row.ts';
+import { startOther, startOwn, startUpstream, type Contestant } from '../servers.ts';
+
+const BLOBS = 64;
+const SIZE = 16 * 2 ** 20;
+/** Bytes a second that each of the slow clients takes: 8 s a blob. */
+const SLOW = 2 * 2 ** 20;
+
+const memory: Row = {
+  name: 'memory',
+  title: {
+    en: '64 cold 16 MiB blobs at once over S3, half of the clients at 2 MiB/s: peak memory (VmHWM)',
+    zh: '经 S3 同时拉取 64 个未缓存的 16 MiB blob，一半客户端为 2 MiB/s：内存峰值（VmHWM）',
+  },
+  unit: 'bytes',
+  turns: 1,
+  targets: [{ of: 'registry', atMost: 220e6 }],
+  async open(stack) {
+    const upstream = await startUpstream(stack);
+    const digests: string[] = [];
+    for (let n = 0; n < BLOBS; n++) digests.push(await upstream.addBlob(SIZE));
+    const [warmUp] = [await upstream.addBlob(SIZE)];
+
+    /** Each turn has a process and a bucket of its own: a peak is a process's. */
+    const peak =
+      (start: (stack: AsyncDisposableStack) => Promise<{ cache: Contestant; pid: number }>) =>
+      async (turn: number): Promise<number> => {
+        await using stack = new AsyncDisposableStack();
+        const { cache, pid } = await start(stack);
+        if (turn === 0) await load({ clients: [{ urls: [cache.blob(warmUp)] }], verify: true });
+        else await load({ clients: digests.map((digest, n) => ({ urls: [cache.blob(digest)], ...(n % 2 === 0 ? { rate: SLOW } : {}) })) });
+        return peakOf(pid);
+      };
+    return {
+      registry: peak(async (stack) => {
+        const own = await startOwn(stack, { upstream, s3: stack.use(await startVersitygw()) });
+        return { cache: own, pid: own.program.pid };
+      }),
+      distribution: peak(async (stack) => {
+        const other = await startOther(stack, { upstream, s3: stack.use(await startVersitygw()) });
+        return { cache: other, pid: other.distribution.pid() };
+      }),
+    };
+  },
+};
+
+/** Bytes, resident at most so far: what a container's limit is held against. */
+async function peakOf(pid: number): Promise<number> {
+  return Number(/^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024;
+}
+
+export const memoryRows = [memory];
