@@ -6,10 +6,13 @@ import { resolveRange, type RangeRequest } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
 import { spoolBuffers } from '../store/buffers.ts';
 import { attended } from './attended.ts';
+import { createInlet, writeAll } from './inlet.ts';
 import { createIntervals } from './intervals.ts';
 import { settled } from './settled.ts';
 import { WITHHELD, type FillSource } from './source.ts';
+import { createSpoolReader } from './spool-reader.ts';
 import { unspooled } from './unspooled.ts';
+import { createWindows } from './windows.ts';
 
 /** A helper's smallest worthwhile part, in bytes: serial 4 MiB segments were measured to cost 1.8 times one stream. */
 const MIN_SEGMENT = 4 * 1024 * 1024;
@@ -78,6 +81,7 @@ export function startFill(options: FillOptions): Fill {
   const { digest, spool } = options;
   const stop = new AbortController();
   const have = createIntervals();
+  const windows = createWindows();
   const workers = new Set<Worker>();
   const demands = new Map<object, number>();
   const hash = createDigestHash(digest);
@@ -158,46 +162,58 @@ export function startFill(options: FillOptions): Fill {
       }
       if (received === 0) worker.position = worker.reach = 0;
     }
-    let writing: Promise<unknown> = Promise.resolve();
-    let at = blob.range?.start ?? 0;
-    for await (const chunk of blob.body) {
-      const offset = at;
-      at += chunk.length;
-      await writing;
-      if (worker.position >= worker.end || overflow) break;
-      if (at <= worker.position) continue;
-      const from = worker.position;
-      const useful = chunk.subarray(from - offset, Math.min(chunk.length, worker.end - offset));
-      if (from + useful.length > options.maxSize) {
-        throw new OciError('SIZE_INVALID', `${digest} has more than the ${options.maxSize} bytes that are allowed`, { origin: 'upstream' });
-      }
-      if (size === undefined && !options.reserve(from + useful.length)) overflow = true;
-      writing = overflow ? Promise.resolve() : append(worker, useful);
-      if (overflow || from + useful.length >= worker.end) break;
-    }
-    await writing;
+    await receive(worker, blob);
     if (overflow) return;
     if (size === undefined) learnSize(worker.position);
     else if (worker.position < worker.end) throw new OciError('UNAVAILABLE', `upstream ended ${digest} early`, { origin: 'upstream' });
   }
 
-  async function append(worker: Worker, chunk: Uint8Array): Promise<void> {
+  async function receive(worker: Worker, blob: Blob): Promise<void> {
+    const inlet = createInlet(worker.position, windows, (bytes) => append(worker, bytes));
+    let at = blob.range?.start ?? 0;
+    try {
+      for await (const chunk of blob.body) {
+        const offset = at;
+        at += chunk.length;
+        const from = inlet.position();
+        if (from >= worker.end || overflow) break;
+        if (at <= from) continue;
+        const useful = chunk.subarray(from - offset, Math.min(chunk.length, worker.end - offset));
+        const end = from + useful.length;
+        if (end > options.maxSize) {
+          throw new OciError('SIZE_INVALID', `${digest} has more than the ${options.maxSize} bytes that are allowed`, {
+            origin: 'upstream',
+          });
+        }
+        if (size === undefined && !options.reserve(end)) overflow = true;
+        if (!overflow) await inlet.take(useful);
+        if (overflow || end >= worker.end) break;
+      }
+    } finally {
+      await inlet.end();
+    }
+  }
+
+  /** @returns how many of the bytes are in the spool: those that the worker is still to bring */
+  async function append(worker: Worker, bytes: Uint8Array): Promise<number> {
     const from = worker.position;
+    const chunk = bytes.subarray(0, Math.max(0, worker.end - from));
+    if (overflow || chunk.length === 0) return 0;
     worker.reach = from + chunk.length;
+    const writing = writeAll(spool, chunk, from);
+    // Another thread writes it meanwhile.
     if (catchingUp === undefined && from === hashed) {
       hash.update(chunk);
       hashed += chunk.length;
     }
     try {
-      for (let done = 0; done < chunk.length;) {
-        done += (await spool.write(chunk, done, chunk.length - done, from + done)).bytesWritten;
-      }
+      await writing;
     } catch (error) {
       // Full, or broken: upstream is not, so nobody has to fail.
       if (!overflow) options.spoolFailed(error);
       overflow = true;
       progress();
-      return;
+      return 0;
     }
     worker.position = from + chunk.length;
     received += chunk.length;
@@ -205,6 +221,7 @@ export function startFill(options: FillOptions): Fill {
     if (catchingUp === undefined && have.endFrom(hashed) > hashed) catchingUp = catchUp().finally(() => (catchingUp = undefined));
     progress();
     recruit();
+    return chunk.length;
   }
 
   /** Hashes what came out of order, once the prefix has reached it. */
@@ -355,6 +372,7 @@ export function startFill(options: FillOptions): Fill {
       fail(error);
     }
     concluded = true;
+    windows.clear();
     clearTimeout(assigning);
     progress();
     closeWhenIdle();
@@ -377,26 +395,22 @@ export function startFill(options: FillOptions): Fill {
   }
 
   async function* follow(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const buffers = [spoolBuffers.acquire(), spoolBuffers.acquire()] as const;
     const self = {};
-    let served = false;
     let position = from;
-    let turn: 0 | 1 = 0;
+    const reader = createSpoolReader(spool, windows);
+    let whole = false;
     signal.addEventListener('abort', progress);
     try {
       for (;;) {
         signal.throwIfAborted();
         const end = to ?? (verified ? size : undefined);
-        served = end !== undefined && position >= end;
-        if (served) return;
+        whole = end !== undefined && position >= end;
+        if (whole) return;
         const limit = Math.min(readable(position), end ?? Infinity);
         if (limit > position) {
-          turn = turn === 0 ? 1 : 0;
-          const buffer = buffers[turn];
-          const { bytesRead } = await spool.read(buffer, 0, Math.min(buffer.length, limit - position), position);
-          if (bytesRead === 0) throw new OciError('UNAVAILABLE', 'the spool file lost bytes', { origin: 'storage' });
-          position += bytesRead;
-          yield buffer.subarray(0, bytesRead);
+          const chunk = await reader.read(position, limit);
+          position += chunk.length;
+          yield chunk;
           continue;
         }
         if (failure !== undefined) throw failure.error;
@@ -411,9 +425,7 @@ export function startFill(options: FillOptions): Fill {
     } finally {
       signal.removeEventListener('abort', progress);
       demands.delete(self);
-      // Who has asked for more than there is still holds the last chunk; who has left may hold both.
-      (served ? spoolBuffers.release : spoolBuffers.forget)(buffers[turn === 0 ? 1 : 0]);
-      spoolBuffers.forget(buffers[turn]);
+      reader.close(whole);
     }
   }
 
