@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { randomBytes, sha256 } from './support/image.ts';
+import { makeImage, randomBytes, sha256 } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
 import { errorCode, eventually, read } from './support/reading.ts';
 import { startScriptedUpstream, type Behaviour, type ScriptedUpstream } from './support/scripted-upstream.ts';
@@ -167,4 +167,29 @@ test('without a place to spool to, blobs are passed on, and kept again when ther
   await rm(join(directory, '.tmp'), { recursive: true });
   assert.equal((await read(first.url())).digest, first.digest);
   assert.equal((await read(first.url(), { range: 'bytes=-1000' })).digest, sha256(first.bytes.subarray(-1000)));
+});
+
+test('a manifest does not wait until eighty slow blobs have come', async () => {
+  upstream.add('a/quick', '1', makeImage({ architectures: ['amd64'] }));
+  behave((path) => (path.includes('/blobs/') ? { rate: 64 * 1024 } : {}));
+  let ended = 0;
+  const blobs = Array.from({ length: 80 }, (_, index) => newBlob(`slow ${index}`, 256 * 1024));
+  const all = blobs.map(async ({ url, digest }) => {
+    assert.equal((await read(url())).digest, digest);
+    ended++;
+  });
+  await eventually(() => blobs.every(({ asked }) => asked().length === 1), 'all of them are being fetched at once');
+  assert.equal((await fetch(`${registry.url}/v2/hub/a/quick/manifests/1`)).status, 200);
+  assert.equal(ended, 0);
+  await Promise.all(all);
+});
+
+test('a process that is told to stop lets the pulls end that run', async () => {
+  behave(() => ({ rate: 4 * MiB }));
+  const { digest, url } = newBlob('stopping', 8 * MiB);
+  const pull = read(url());
+  await delay(300);
+  const gone = registry.stop('SIGTERM');
+  assert.equal((await pull).digest, digest);
+  assert.equal(await gone, 0);
 });

@@ -45,9 +45,11 @@ for (const kind of ['filesystem', 's3'] as const) {
           }
         }
       }
-      await using containerd = await startContainerd({ release: 'debian' });
-      await containerd.ctr('images', 'pull', '--plain-http', '--all-platforms', name);
-      assert.match(await containerd.ctr('images', 'ls'), new RegExp(image.root.digest));
+      for (const release of ['debian', '2.4'] as const) {
+        await using containerd = await startContainerd({ release });
+        await containerd.ctr('images', 'pull', '--plain-http', '--all-platforms', name);
+        assert.match(await containerd.ctr('images', 'ls'), new RegExp(image.root.digest));
+      }
     }
 
     await pullWithAll('first');

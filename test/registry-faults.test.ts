@@ -16,7 +16,7 @@ async function start(upstream: ScriptedUpstream, extra: { upstream?: Record<stri
   const registry = await startRegistry({
     storage: { filesystem: { directory: temporary.path } },
     cache: { tagTtl: '1s', negativeTtl: '1s', ...extra.cache },
-    upstreams: { hub: { url: upstream.url, ...extra.upstream }, other: { url: upstream.url, hosts: ['other.example'] } },
+    upstreams: { hub: { url: upstream.url, ...extra.upstream }, other: { url: upstream.url, hosts: ['other.example'], tagTtl: '1h' } },
   });
   return {
     url: registry.url,
@@ -34,7 +34,7 @@ async function storedBlobs(directory: string): Promise<string[]> {
   return files.filter((file) => file.isFile() && file.parentPath.includes('/blobs/')).map((file) => file.name);
 }
 
-test('a line that is cut three times and silent once still gives the whole blob', async () => {
+test('a line that is cut three times and silent once still gives the whole blob', async (t) => {
   await using upstream = await startScriptedUpstream();
   const bytes = randomBytes('cut', 24 * MiB);
   const digest = upstream.addBlob(bytes);
@@ -47,24 +47,29 @@ test('a line that is cut three times and silent once still gives the whole blob'
   await using own = await start(upstream, { upstream: { connections: 1 } });
   const got = await read(`${own.url}/v2/hub/a/b/blobs/${digest}`);
   assert.equal(got.digest, digest);
-  assert.ok(upstream.blobBytes() <= 1.1 * bytes.length, `${upstream.blobBytes() / bytes.length} copies`);
+  const copies = upstream.blobBytes() / bytes.length;
+  t.diagnostic(`${copies.toFixed(3)} copies, over ${answers} requests`);
+  assert.ok(copies <= 1.1, `${copies} copies`);
 });
 
 for (const connections of [1, 4]) {
-  test(`overlapping ranges to the end of a cold blob are right and fetched once, over ${connections} connections`, async () => {
+  test(`overlapping ranges to the end of a cold blob are right and fetched once, over ${connections} connections`, async (t) => {
     await using upstream = await startScriptedUpstream();
-    const bytes = randomBytes('ranges', 32 * MiB);
+    // What lies in the sockets when a request is cut short is lost: a few MiB when the machine stalls.
+    const bytes = randomBytes('ranges', 64 * MiB);
     const digest = upstream.addBlob(bytes);
-    upstream.behave = () => ({ latency: 30, rate: 16 * MiB });
+    upstream.behave = () => ({ latency: 30, rate: 32 * MiB });
     await using own = await start(upstream, { upstream: { connections } });
     const url = `${own.url}/v2/hub/a/b/blobs/${digest}`;
-    const starts = [0, 8, 16, 24].map((start) => start * MiB);
+    const starts = [0, 16, 32, 48].map((start) => start * MiB);
     const parts = await Promise.all(starts.map((start) => read(url, { range: `bytes=${start}-` })));
     parts.forEach((part, index) => {
       assert.equal(part.status, 206);
       assert.equal(part.digest, sha256(bytes.subarray(starts[index])));
     });
-    assert.ok(upstream.blobBytes() <= 1.1 * bytes.length, `${upstream.blobBytes() / bytes.length} copies`);
+    const copies = upstream.blobBytes() / bytes.length;
+    t.diagnostic(`${copies.toFixed(3)} copies; headers of the last after ${Math.max(...parts.map(({ headers }) => headers)).toFixed(3)} s`);
+    assert.ok(copies <= 1.1, `${copies} copies`);
   });
 }
 
@@ -133,30 +138,34 @@ test('odd answers of upstream are errors with a message, and the process lives',
   assert.equal((await fetch(`${own.url}/v2/hub/a/b/manifests/1`)).status, 200);
 });
 
-test('a tag is asked for once a tagTtl, and what is known is served when upstream cannot say', async () => {
+test('a tag is asked for once a tagTtl, and what is known is served when upstream cannot say', async (t) => {
   await using upstream = await startScriptedUpstream();
   const [first, second] = [makeImage({ architectures: ['amd64'], seed: 'one' }), makeImage({ architectures: ['amd64'], seed: 'two' })];
   upstream.add('a/b', '1', first);
-  await using own = await start(upstream, { cache: { tagTtl: '2s' } });
+  await using own = await start(upstream, { cache: { tagTtl: '500ms' } });
   const url = `${own.url}/v2/hub/a/b/manifests/1`;
-  const digest = async () => (await fetch(url)).headers.get('docker-content-digest');
+  const digest = async (at = url) => (await fetch(at)).headers.get('docker-content-digest');
   assert.equal(await digest(), first.root.digest);
+  const unhurried = url.replace('/hub/', '/other/');
+  assert.equal(await digest(unhurried), first.root.digest);
   const before = upstream.requests.length;
-  for (let pull = 0; pull < 20; pull++) assert.equal(await digest(), first.root.digest);
+  for (let pull = 0; pull < 20; pull++) assert.equal(await digest(unhurried), first.root.digest);
   assert.equal(upstream.requests.length, before, 'no request within tagTtl');
   upstream.add('a/b', '1', second);
-  await delay(2100);
+  await delay(600);
   assert.equal(await digest(), second.root.digest, 'a tag that moved is seen by the first pull after tagTtl');
   for (const how of [{ status: 401 }, { status: 403 }, { status: 429 }, { status: 500 }, { silent: true }]) {
     upstream.behave = () => how;
-    await delay(2100);
+    await delay(600);
     const started = performance.now();
     assert.equal(await digest(), second.root.digest, JSON.stringify(how));
-    assert.ok(performance.now() - started < 4000);
+    const seconds = (performance.now() - started) / 1000;
+    t.diagnostic(`the known one after ${seconds.toFixed(3)} s when upstream is like ${JSON.stringify(how)}`);
+    assert.ok(seconds < 4);
   }
   upstream.behave = () => ({});
   upstream.remove('a/b', '1');
-  await delay(2100);
+  await delay(600);
   assert.equal((await fetch(url)).status, 404, 'one that was deleted is gone');
   assert.equal((await fetch(`${own.url}/v2/hub/a/b/manifests/${second.root.digest}`)).status, 200, 'its digest stays');
 });

@@ -7,6 +7,8 @@ export interface Read {
   digest: string;
   /** Bytes. */
   size: number;
+  /** Seconds until the headers. */
+  headers: number;
   /** Seconds until the first byte of the body. */
   firstByte: number;
   /** Seconds in all. */
@@ -19,6 +21,7 @@ export async function read(url: string, options: { range?: string; rate?: number
   const since = () => (performance.now() - started) / 1000;
   const stop = new AbortController();
   const response = await fetch(url, { headers: options.range === undefined ? {} : { range: options.range }, signal: stop.signal });
+  const headers = since();
   const hash = createHash('sha256');
   let size = 0;
   let firstByte = 0;
@@ -32,7 +35,7 @@ export async function read(url: string, options: { range?: string; rate?: number
     }
     if (options.rate !== undefined) await delay(Math.max(0, (size / options.rate - since()) * 1000));
   }
-  return { status: response.status, digest: `sha256:${hash.digest('hex')}`, size, firstByte, seconds: since() };
+  return { status: response.status, digest: `sha256:${hash.digest('hex')}`, size, headers, firstByte, seconds: since() };
 }
 
 /** The code of an error answer, after the check that it is one and has a message. */
