@@ -67,6 +67,21 @@ const PANELS: Panel[] = [
     lines: [[`sum by (pod) (kube_registry_upload_queue_bytes{${OWN}})`, '{{pod}}']],
   },
   { title: 'Local tier', unit: 'bytes', lines: [[`sum by (pod) (kube_registry_local_bytes{${OWN}})`, '{{pod}}']] },
+  {
+    title: 'Nodes of clash',
+    unit: 'short',
+    lines: [[`max by (subscription, state) (kube_registry_clash_nodes{${OWN}})`, '{{subscription}} {{state}}']],
+  },
+  {
+    title: 'The node in use: its last test',
+    unit: 's',
+    lines: [[`max by (pod) (kube_registry_clash_chosen_delay_seconds{${OWN}})`, '{{pod}}']],
+  },
+  {
+    title: 'Traffic that subscriptions have left',
+    unit: 'bytes',
+    lines: [[`min by (subscription) (kube_registry_clash_subscription_left_bytes{${OWN}})`, '{{subscription}}']],
+  },
   { title: 'Removed by pruning', unit: 'Bps', lines: [[rate('kube_registry_pruned_bytes_total', 'namespace'), 'removed']] },
   { title: 'Memory', unit: 'bytes', lines: [[`process_resident_memory_bytes{${OWN},job=~"registry|webhook|clash"}`, '{{job}} {{pod}}']] },
   {

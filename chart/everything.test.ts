@@ -8,6 +8,7 @@ import { parse as parseYaml } from 'yaml';
 import { parseConfig } from '../src/config/load.ts';
 import { INFRASTRUCTURE_NAMESPACES } from '../src/config/schema.ts';
 import { toolPath } from '../test/tools/tools.ts';
+import { createClashMetrics } from '../src/clash/metrics.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 import { createRegistryMetrics } from '../src/telemetry/registry-metrics.ts';
 import { namedMetrics } from './dashboard.ts';
@@ -214,6 +215,7 @@ test("names fit, however long the release's is", async () => {
 test('the dashboard names only metrics that the program has', async () => {
   const metrics = await createMetrics();
   createRegistryMetrics(metrics);
+  createClashMetrics(metrics, () => undefined);
   const text = await metrics.render();
   for (const name of namedMetrics()) assert.ok(text.includes(`# TYPE ${name} `), name);
 });

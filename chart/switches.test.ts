@@ -223,6 +223,8 @@ describe('clash', () => {
         pod.containers.map(({ name }) => name),
         native ? ['registry'] : ['registry', 'clash'],
       );
+      const [clash] = [...(pod.initContainers ?? []), ...pod.containers].filter(({ name }) => name === 'clash');
+      assert.equal(clash?.['lifecycle'] === undefined, native, 'it outlives the pulls that run');
     });
   }
 

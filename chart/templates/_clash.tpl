@@ -14,6 +14,11 @@
     {{- if $root.Values.clash.service.enabled }}
     - {name: clash, containerPort: 7891}
     {{- end }}
+  {{- if not .native }}
+  # As long as the registry's running pulls may take.
+  lifecycle:
+    preStop: {exec: {command: [sleep, "40"]}}
+  {{- end }}
   # No readiness: a proxy without a live node must not take the registry out of its Service.
   livenessProbe:
     httpGet: {path: /livez, port: clash-admin}
