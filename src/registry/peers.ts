@@ -75,13 +75,14 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
     }
     for (const address of peers.keys()) if (!addresses.includes(address)) peers.delete(address);
     for (const address of addresses) if (!isOwn(address) && !peers.has(address)) peers.set(address, connect(address));
+    await Promise.all([...peers.values()].map(({ pulse }) => pulse.check()));
     count();
   }
 
   let looking: Promise<void> | undefined;
   function refresh(): void {
+    if (looking !== undefined) for (const { pulse } of peers.values()) void pulse.check(); // a lookup may hang
     looking ??= look().finally(() => (looking = undefined));
-    for (const { pulse } of peers.values()) void pulse.check(); // also while a lookup hangs
   }
   const timer = setInterval(refresh, REFRESH);
   refresh();
