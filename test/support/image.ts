@@ -135,7 +135,7 @@ export async function pushBlob(base: string, blob: Content, headers: Record<stri
   await expectOk(await fetch(location, { method: 'PUT', headers: type, body: new Uint8Array(blob.bytes) }));
 }
 
-async function pushManifest(url: string, manifest: Content, headers: Record<string, string>): Promise<void> {
+export async function pushManifest(url: string, manifest: Content, headers: Record<string, string> = {}): Promise<void> {
   const type = { ...headers, 'content-type': manifest.mediaType };
   await expectOk(await fetch(url, { method: 'PUT', headers: type, body: new Uint8Array(manifest.bytes) }));
 }
