@@ -8,13 +8,14 @@ import { OCI_MANIFEST, BLOB_MEDIA_TYPE } from '../src/oci/descriptor.ts';
 import { digestOf, type Digest } from '../src/oci/digest.ts';
 import { parseRepository, parseTag } from '../src/oci/reference.ts';
 import { blobKey, memberKey, tagKey, usedKey } from '../src/store/keys.ts';
+import { PROGRAM } from './support/program.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { startVersitygw } from './support/versitygw.ts';
 
 // npm run cache-scale [-- IMAGES]: how long `cache stat` and `cache prune` take over a store of ten blobs an image, and how much memory.
 // Default: 10,000 images, 100,000 blobs.
 
-const MAIN = join(import.meta.dirname, '../src/main.ts');
+const [NODE, ...MAIN] = PROGRAM;
 const IMAGES = Number(process.argv[2] ?? 10_000);
 const LAYERS = 8;
 const DAY = 86_400_000;
@@ -70,7 +71,7 @@ async function fill(root: string): Promise<number> {
 /** Runs a command of the cache. @returns seconds, MiB at most, and what it printed last */
 async function measure(config: string, args: readonly string[]): Promise<string> {
   const started = performance.now();
-  const child = spawn(process.execPath, [MAIN, 'cache', ...args, '--config', config], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(NODE, [...MAIN, 'cache', ...args, '--config', config], { stdio: ['ignore', 'pipe', 'inherit'] });
   const ended = once(child, 'close');
   let output = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output = (output + text).slice(-400)));

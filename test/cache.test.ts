@@ -8,13 +8,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { startDistribution, type Distribution } from './support/distribution.ts';
 import { makeImage, pushImage, type TestImage } from './support/image.ts';
-import { freeAddresses, startRegistry, type ServingProgram } from './support/program.ts';
+import { freeAddresses, PROGRAM, startRegistry, type ServingProgram } from './support/program.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
 import { startVersitygw, type Versitygw } from './support/versitygw.ts';
 import { toolPath } from './tools/tools.ts';
 
 const run = promisify(execFile);
-const MAIN = join(import.meta.dirname, '../src/main.ts');
+const [NODE, ...MAIN] = PROGRAM;
 const DAY = 86_400_000;
 const APPS = ['one', 'two', 'three', 'four'];
 
@@ -74,7 +74,7 @@ async function startWorld(kind: 'filesystem' | 's3'): Promise<World> {
   let pulls = 0;
 
   async function cache(args: readonly string[], input = ''): Promise<Ended> {
-    const child = spawn(process.execPath, [MAIN, 'cache', ...args, '--config', config], { cwd: directory.path });
+    const child = spawn(NODE, [...MAIN, 'cache', ...args, '--config', config], { cwd: directory.path });
     const ended = { code: -1, stdout: '', stderr: '' };
     child.stdout.setEncoding('utf8').on('data', (text: string) => (ended.stdout += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (ended.stderr += text));
@@ -331,7 +331,7 @@ function testCache(kind: 'filesystem' | 's3'): void {
       const args = ['prune', '--max-size', '1', '--min-age', '0', '--json'];
       try {
         for (let round = 0; round < 2; round++) {
-          const killed = spawn(process.execPath, [MAIN, 'cache', ...args, '--config', world.config], { cwd: world.directory });
+          const killed = spawn(NODE, [...MAIN, 'cache', ...args, '--config', world.config], { cwd: world.directory });
           const ended = once(killed, 'close');
           setTimeout(() => killed.kill('SIGKILL'), 1400 + 300 * round);
           await ended;
@@ -398,10 +398,11 @@ test('wrong usage and configuration end with 2, and say what is accepted', async
     [['ls'], /registry\.storage\.filesystem\.directory: found .\/data, where no directory is/],
     [['warm'], /found no image; accepted: images, --file, --cluster or --pods/],
     [['warm', '--cluster'], /--cluster: found no cluster that can be asked from here .* cache warm --pods -/],
+    [['warm', '--pods', 'package.json'], /--pods: found what cannot be read .*ENOENT/],
     [['warm', 'nginx', '--registry', `http://127.0.0.1:${await freePort()}`], /no registry answers at/],
   ];
   for (const [args, message] of cases) {
-    const child = spawn(process.execPath, [MAIN, 'cache', ...args], { cwd: temporary.path, env: { PATH: process.env['PATH'] } });
+    const child = spawn(NODE, [...MAIN, 'cache', ...args], { cwd: temporary.path, env: { PATH: process.env['PATH'] } });
     let stderr = '';
     child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
     const [code] = (await once(child, 'close')) as [number];

@@ -4,18 +4,17 @@ import { crioFile, hostsFiles, removeNodeFiles, writeNodeFiles, type NodeFile } 
 import { ConfigError } from '../config/load.ts';
 import type { Config } from '../config/schema.ts';
 import type { Registry } from '../oci/registry.ts';
-import { createAllowance, unlimited } from '../registry/allowance.ts';
+import { createAllowance } from '../registry/allowance.ts';
 import { createWay } from '../registry/dispatcher.ts';
 import { failover } from '../registry/failover.ts';
 import { routed } from '../registry/routed.ts';
-import { upstream } from '../registry/upstream.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { listen } from '../server/listen.ts';
 import { serveRegistry } from '../server/serve-registry.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Host } from './command.ts';
-import { createUpstream, upstreamsByHost } from './upstreams.ts';
+import { createRemote, createUpstream, upstreamsByHost } from './upstreams.ts';
 
 const GRACE = 30_000;
 /** Milliseconds: the node is next to the registry, and a pull must not wait for one that is gone. */
@@ -33,7 +32,8 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   const fellBack = metrics.counter('agent_direct_total', 'Reads that went straight to upstream.', []);
   const way = createWay({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
   const probe = (signal: AbortSignal) => answers(own.registry ?? '', signal);
-  const remote = createRemote(own.registry, { way, metrics: counts });
+  // Asked once: who else may answer is failover's to know.
+  const remote = createRemote(own.registry, { way, metrics: counts, limits: { attempts: 1, headers: 30_000 } });
   const images = own.fallback ? failover(remote, createDirect(config, counts), { log, probe, stop, fellBack: () => fellBack({}) }) : remote;
 
   const handler = serveRegistry(images, {
@@ -94,22 +94,6 @@ async function answers(url: string, signal: AbortSignal): Promise<boolean> {
   const response = await fetch(`${url}/v2/`, { signal });
   await response.body?.cancel();
   return response.ok;
-}
-
-/** The registry, asked once and without mirrors: who else may answer is failover's to know. */
-function createRemote(url: string, { way, metrics }: { way: ReturnType<typeof createWay>; metrics: RegistryMetrics }): Registry {
-  return upstream({
-    name: 'registry',
-    url,
-    way,
-    outside: way,
-    mirrors: [],
-    credentials: [],
-    authHosts: [],
-    allowance: unlimited,
-    metrics,
-    limits: { attempts: 1, headers: 30_000 },
-  });
 }
 
 /** The upstreams themselves, without the registry's proxy and without its credentials. */

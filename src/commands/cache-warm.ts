@@ -2,11 +2,10 @@ import { readFile } from 'node:fs/promises';
 import { arch } from 'node:os';
 import { text } from 'node:stream/consumers';
 import { ConfigError } from '../config/load.ts';
-import type { Address, RegistryConfig } from '../config/schema.ts';
-import type { Registry } from '../oci/registry.ts';
-import { unlimited } from '../registry/allowance.ts';
+import { urlOf } from '../config/scalars.ts';
+import type { RegistryConfig } from '../config/schema.ts';
+import { isOciError } from '../oci/error.ts';
 import { createWay } from '../registry/dispatcher.ts';
-import { upstream } from '../registry/upstream.ts';
 import { blobKey } from '../store/keys.ts';
 import type { Store } from '../store/store.ts';
 import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
@@ -19,6 +18,7 @@ import { createRewriteRules } from '../webhook/policy.ts';
 import type { Host } from './command.ts';
 import { createProgress, type Progress } from './progress.ts';
 import { openStore } from './storage.ts';
+import { createRemote } from './upstreams.ts';
 import { parseWarmName } from './warm-name.ts';
 import { askCluster, readPods } from './webhook-report.ts';
 
@@ -61,9 +61,9 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
   // The store of another registry than the configured one would say nothing about that.
   const store = options.registry === undefined ? await openOwnStore(config.registry) : undefined;
   const platforms = options.platforms ?? [`linux/${ARCHITECTURES[arch()] ?? arch()}`];
-  const warm = createWarmer(createClient(url), {
+  const warm = createWarmer(createRemote(url, { way: createWay({ proxy: 'direct' }), metrics: noRegistryMetrics, limits: LIMITS }), {
     platforms: platforms.includes('all') ? 'all' : platforms,
-    isStored: async (digest, signal) => store !== undefined && (await store.stat(blobKey(digest), { signal })) !== undefined,
+    isStored: (digest, signal) => isIn(store, blobKey(digest), signal),
     signal: stop,
   });
   const rules = createRewriteRules(config.webhook.registryHost, config.registry.upstreams);
@@ -127,13 +127,23 @@ async function imagesFor(
   const wanted = new Map<string, { asked: boolean }>();
   const running: Fields[] = [
     ...(cluster ? await podsOfCluster(env, stop) : []),
-    ...(pods === undefined ? [] : await readPods(pods, stdin)),
+    ...(pods === undefined ? [] : await podsOfFile(pods, stdin)),
   ];
   for (const pod of running) for (const { image } of imagesOf(pod)) wanted.set(image, { asked: false });
   const listed = file === undefined ? '' : file === '-' ? await text(stdin) : await readList(file);
   const lines = listed.split('\n').map((line) => line.replace(/#.*$/, '').trim());
   for (const image of [...images, ...lines]) if (image !== '') wanted.set(image, { asked: true });
   return wanted;
+}
+
+/** A store that cannot say costs a reading, which fills it as well. */
+async function isIn(store: Store | undefined, key: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    return store !== undefined && (await store.stat(key, { signal })) !== undefined;
+  } catch (error) {
+    if (signal.aborted || !isOciError(error, 'UNAVAILABLE')) throw error;
+    return false;
+  }
 }
 
 async function podsOfCluster(env: NodeJS.ProcessEnv, stop: AbortSignal): Promise<Fields[]> {
@@ -150,6 +160,15 @@ async function podsOfCluster(env: NodeJS.ProcessEnv, stop: AbortSignal): Promise
   }
 }
 
+async function podsOfFile(file: string, stdin: NodeJS.ReadStream): Promise<Fields[]> {
+  try {
+    return await readPods(file, stdin);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new ConfigError(`--pods: found what cannot be read (${why}); accepted: what kubectl get pods -A -o json prints`, { cause });
+  }
+}
+
 async function readList(file: string): Promise<string> {
   try {
     return await readFile(file, 'utf8');
@@ -159,12 +178,6 @@ async function readList(file: string): Promise<string> {
       { cause },
     );
   }
-}
-
-/** A registry that listens everywhere listens here. */
-function urlOf({ host, port }: Address): string {
-  const reachable = { '0.0.0.0': '127.0.0.1', '::': '::1' }[host] ?? host;
-  return `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`;
 }
 
 async function requireRegistry(url: string, stop: AbortSignal): Promise<void> {
@@ -187,20 +200,4 @@ async function openOwnStore(config: RegistryConfig): Promise<Store | undefined> 
     if (error instanceof ConfigError) return undefined;
     throw error;
   }
-}
-
-function createClient(url: string): Registry {
-  const way = createWay({ proxy: 'direct' });
-  return upstream({
-    name: 'registry',
-    url,
-    way,
-    outside: way,
-    mirrors: [],
-    credentials: [],
-    authHosts: [],
-    allowance: unlimited,
-    metrics: noRegistryMetrics,
-    limits: LIMITS,
-  });
 }

@@ -1,5 +1,6 @@
 import type { ClashStatus } from '../clash/supervise.ts';
 import { ConfigError } from '../config/load.ts';
+import { urlOf } from '../config/scalars.ts';
 import { formatBytes, renderTable } from '../telemetry/table.ts';
 import type { Host } from './command.ts';
 
@@ -9,9 +10,7 @@ const TIME_LIMIT = 20_000;
 /** `kube-registry clash status`: asks the clash that runs by the same configuration.
  *  @throws ConfigError: none answers there */
 export async function clashStatus({ config, stdout }: Host, { json }: { json: boolean }): Promise<void> {
-  const { host, port } = config.clash.admin;
-  const reachable = { '0.0.0.0': '127.0.0.1', '::': '::1' }[host] ?? host;
-  const url = `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}/status`;
+  const url = `${urlOf(config.clash.admin)}/status`;
   let status: ClashStatus;
   try {
     status = (await (await fetch(url, { signal: AbortSignal.timeout(TIME_LIMIT) })).json()) as ClashStatus;

@@ -52,6 +52,12 @@ export const exactUrl = z
   .refine((text) => hasProtocol(text, 'http:', 'https:'), 'a URL that starts with http:// or https://')
   .meta({ title: 'URL', description: 'A URL that starts with `http://` or `https://`.' });
 
+/** Where a server that listens there answers, as seen from its own machine. */
+export function urlOf({ host, port }: Address): string {
+  const reachable = { '0.0.0.0': '127.0.0.1', '::': '::1' }[host] ?? host;
+  return `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`;
+}
+
 /** An http or https URL; gives it without a trailing slash. */
 export const httpUrl = exactUrl
   .refine(

@@ -7,6 +7,8 @@ import { freePort, temporaryDirectory } from './temporary.ts';
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
 /** As its first line has it started: #!/usr/bin/env -S node FLAGS */
 const FLAGS = readFileSync(MAIN, 'utf8').split('\n', 1)[0]?.split(' ').slice(3) ?? [];
+/** The command line of kube-registry, from this checkout. */
+export const PROGRAM: readonly [string, ...string[]] = [process.execPath, ...FLAGS, MAIN];
 
 export type LogLine = Record<string, unknown> & { level: string; msg: string };
 
@@ -41,7 +43,7 @@ export async function startProgram(
   const file = join(temporary.path, 'config.yaml');
   await writeFile(file, JSON.stringify(configuration)); // JSON is YAML
   try {
-    const own = [process.execPath, ...FLAGS, MAIN, command, '--config', file, ...(options.args ?? [])];
+    const own = [...PROGRAM, command, '--config', file, ...(options.args ?? [])];
     const [program = '', ...args] = options.hosts === undefined ? own : withHosts(options.hosts, own);
     const child = await startProcess({
       command: program,
