@@ -50,6 +50,15 @@ describe('storage', () => {
     assert.equal(at(find(manifests, 'Secret', '-s3'), 'data.secretAccessKey'), Buffer.from('key').toString('base64'));
   });
 
+  test('the registry may list pods only when it is allowed to, and has no token otherwise', async () => {
+    const [without, allowed] = await Promise.all([render(), render({ values: { registry: { serviceAccount: { listPods: true } } } })]);
+    assert.ok(!kinds(without).includes('ClusterRole test-kube-registry-registry'));
+    assert.equal(podOf(find(without, 'Deployment', '-registry')).automountServiceAccountToken, false);
+    assert.equal(podOf(find(allowed, 'Deployment', '-registry')).automountServiceAccountToken, true);
+    assert.deepEqual(find(allowed, 'ClusterRole', '-registry')['rules'], [{ apiGroups: [''], resources: ['pods'], verbs: ['list'] }]);
+    assert.equal(at(find(allowed, 'ClusterRoleBinding', '-registry'), 'roleRef.name'), 'test-kube-registry-registry');
+  });
+
   test('with S3 by a role, there are no keys', async () => {
     const values = {
       registry: { s3: { config: { bucket: 'b' }, workloadIdentity: true }, serviceAccount: { annotations: { role: 'arn' } } },
