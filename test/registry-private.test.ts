@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { startDistribution } from './support/distribution.ts';
-import { makeImage, pushImage, sha256 } from './support/image.ts';
+import { makeImage, pushImage, randomBytes, sha256 } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
 import { until } from './support/replicas.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
@@ -54,6 +54,7 @@ before(async () => {
   upstreams = {
     corp: { url: upstream.url, hosts: ['corp.example'], credentials },
     nobody: { url: upstream.url, hosts: ['nobody.example'] },
+    plain: { url: hub.url },
     careful: { url: hub.url, hosts: ['careful.example'], credentials },
     trusting: { url: hub.url, hosts: ['trusting.example'], credentials, authHosts: [new URL(realm.url).host] },
   };
@@ -131,6 +132,40 @@ test('what member records cost: a write a digest, a read a digest and process, a
   );
   assert.equal(reads, digests);
   assert.equal(count(/_members/), 0);
+});
+
+test('a member record that is not in memory costs one question to S3 before the first byte', async (t) => {
+  await using slow = await startTap(s3.endpoint, { latency: 100 });
+  const digests = Array.from({ length: 16 }, (_, index) => hub.addBlob(randomBytes(`record ${index}`, 100_000)));
+  const read = async (at: ServingProgram, digest: string, method = 'GET') => {
+    const started = performance.now();
+    const response = await fetch(`${at.url}/v2/plain/a/b/blobs/${digest}`, { method });
+    await response.arrayBuffer();
+    assert.equal(response.status, 200);
+    return performance.now() - started;
+  };
+  for (const digest of digests) await read(registry, digest);
+  await until(
+    () =>
+      digests.every((digest) =>
+        tap.requests.some(({ method, path }) => method === 'PUT' && path.includes('/blobs/') && path.endsWith(digest.slice(7))),
+      ),
+    'all is stored',
+  );
+  await using other = await start('slow', { endpoint: slow.url });
+  await read(other, digests.pop() ?? ''); // connections, code
+  const [without, known] = [digests.slice(0, 7), digests.slice(7, 14)];
+  for (const digest of known) await read(other, digest, 'HEAD');
+  const times = { without: [] as number[], known: [] as number[] };
+  for (let index = 0; index < 7; index++) {
+    times.without.push(await read(other, without[index] ?? ''));
+    times.known.push(await read(other, known[index] ?? ''));
+  }
+  const [first, second] = [times.without, times.known].map((all) => all.sort((a, b) => a - b)[3] ?? 0) as [number, number];
+  t.diagnostic(
+    `100 kB at 100 ms a question: ${first.toFixed(0)} ms with the record to be read, ${second.toFixed(0)} ms without: ratio ${(first / second).toFixed(2)}`,
+  );
+  assert.ok(first < 2.5 * second);
 });
 
 test("a credentialed repository's blobs and manifests are refused under every other name, however they are asked for", async () => {
