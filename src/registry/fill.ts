@@ -8,6 +8,7 @@ import { spoolBuffers } from '../store/buffers.ts';
 import { attended } from './attended.ts';
 import { createInlet, writeAll } from './inlet.ts';
 import { createIntervals } from './intervals.ts';
+import { createParts, NEAR, type Worker } from './parts.ts';
 import { settled } from './settled.ts';
 import { WITHHELD, type FillSource } from './source.ts';
 import { createSpoolReader } from './spool-reader.ts';
@@ -16,8 +17,6 @@ import { createWindows } from './windows.ts';
 
 /** A helper's smallest worthwhile part, in bytes: serial 4 MiB segments were measured to cost 1.8 times one stream. */
 const MIN_SEGMENT = 4 * 1024 * 1024;
-/** How close behind a reader's position a connection must be for the reader to wait for it, in bytes. */
-const NEAR = 2 * 1024 * 1024;
 /** How long readers' wishes are gathered before connections are given to them, in ms. */
 const GATHER = 20;
 /** Failed attempts in a row, none of which brought a byte, after which a fill gives up. */
@@ -66,14 +65,6 @@ export interface Fill {
   overflowed(): boolean;
 }
 
-/** A connection and what it is to bring: [position, end). */
-interface Worker {
-  position: number;
-  end: number;
-  /** The end of what is being written: nobody else may bring bytes before it, since what is hashed must be what is kept. */
-  reach: number;
-}
-
 /** One blob's way into a spool file, over one connection or several, hashed as its contiguous prefix grows, and followed by any
  *  number of readers (DESIGN promises 1 to 6). It outlives them: only `abort` and failures end it early, and, while nobody knows how
  *  large the blob is, that its last reader leaves: such a body may never end. */
@@ -83,8 +74,9 @@ export function startFill(options: FillOptions): Fill {
   const have = createIntervals();
   const windows = createWindows();
   const workers = new Set<Worker>();
+  const parts = createParts(have, workers);
   const demands = new Map<object, number>();
-  const hash = createDigestHash(digest);
+  let hash = createDigestHash(digest);
   const opened = Promise.withResolvers<void>();
   const ended = Promise.withResolvers<void>();
   opened.promise.catch(() => undefined); // who asks is told; nobody may ask
@@ -202,16 +194,22 @@ export function startFill(options: FillOptions): Fill {
     worker.reach = from + chunk.length;
     const writing = writeAll(spool, chunk, from);
     // Another thread writes it meanwhile.
-    if (catchingUp === undefined && from === hashed) {
+    const inOrder = catchingUp === undefined && from === hashed;
+    const before = inOrder ? hash.copy() : hash;
+    if (inOrder) {
       hash.update(chunk);
       hashed += chunk.length;
     }
     try {
       await writing;
     } catch (error) {
-      // Full, or broken: upstream is not, so nobody has to fail.
+      // Full, or broken: upstream is not, so nobody has to fail. What is not in the spool is fetched, and hashed, again.
       if (!overflow) options.spoolFailed(error);
       overflow = true;
+      if (inOrder) {
+        hash = before;
+        hashed = from;
+      }
       progress();
       return 0;
     }
@@ -288,37 +286,10 @@ export function startFill(options: FillOptions): Fill {
   function nextPart(): Worker | undefined {
     if (size === undefined || failure !== undefined || overflow) return undefined;
     for (const position of demands.values()) {
-      const part = partAt(position);
+      const part = parts.at(position, size);
       if (part !== undefined) return part;
     }
-    const [gap] = unclaimed(0).sort(([a, b], [c, d]) => d - c - (b - a));
-    return gap === undefined ? undefined : { position: gap[0], reach: gap[0], end: gap[1] };
-  }
-
-  /** The part that starts at `position`, taken from the connection that would come to it too late; undefined: it is coming. */
-  function partAt(position: number): Worker | undefined {
-    const [gap] = have.gaps(position, size ?? position);
-    if (gap === undefined) return undefined;
-    const [start] = gap;
-    let end = gap[1];
-    for (const worker of workers) {
-      if (worker.position >= worker.end) continue;
-      if (worker.position <= start && worker.end > start) {
-        if (start - worker.position < NEAR) return undefined;
-        end = Math.min(end, worker.end);
-        worker.end = start;
-      } else if (worker.position > start) {
-        end = Math.min(end, worker.position);
-      }
-    }
-    return { position: start, reach: start, end };
-  }
-
-  /** What nobody has brought or is bringing. */
-  function unclaimed(from: number): [number, number][] {
-    const claimed = createIntervals();
-    for (const worker of workers) claimed.add(worker.position, worker.end);
-    return have.gaps(from, size ?? from).flatMap(([start, end]) => claimed.gaps(start, end));
+    return parts.largest(size);
   }
 
   /** A reader waits at `position`. Readers that start together are given connections together: each part then ends where the
@@ -340,7 +311,7 @@ export function startFill(options: FillOptions): Fill {
     for (const position of positions) {
       if (workers.size >= options.connections) break;
       const ends = new Map([...workers].map((worker) => [worker, worker.end]));
-      const part = partAt(position);
+      const part = parts.at(position, total);
       if (part !== undefined && !hire(part)) for (const [worker, end] of ends) worker.end = end;
     }
     const [only] = workers;
@@ -429,9 +400,11 @@ export function startFill(options: FillOptions): Fill {
     }
   }
 
-  /** Goes on without the spool: straight from the source, with a copy of the hash, the last bytes held back as ever. */
+  /** Goes on without the spool: straight from the source, the last bytes held back as ever. What was hashed is passed over only where
+   *  this reader has it from the spool: what it gets now may be something else. */
   function past(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    return unspooled({ digest, source: options.source, maxSize: options.maxSize, size, from, to, hash: hash.copy(), hashed }, signal);
+    const seen = from < hashed ? { hash: createDigestHash(digest), hashed: 0 } : { hash: hash.copy(), hashed };
+    return unspooled({ digest, source: options.source, maxSize: options.maxSize, size, from, to, ...seen }, signal);
   }
 
   function closeWhenIdle(): void {

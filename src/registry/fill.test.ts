@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict';
+import { open } from 'node:fs/promises';
+import { test } from 'node:test';
+import { digestOf, type Digest } from '../oci/digest.ts';
+import { isOciError, OciError } from '../oci/error.ts';
+import type { ByteRange } from '../oci/range.ts';
+import type { Blob } from '../oci/registry.ts';
+import { startFill, type Fill } from './fill.ts';
+
+const KiB = 1024;
+const BYTES = Buffer.from(Array.from({ length: 1000 * KiB }, (_, index) => (index * 2_654_435_761) >>> 24));
+const DIGEST = digestOf(BYTES);
+const signal = new AbortController().signal;
+
+/** A source that gives what `content` is at each request, in chunks. */
+function sourceOf(content: (request: number) => Buffer) {
+  let requests = 0;
+  return (range: ByteRange | undefined): Promise<Blob> => {
+    const bytes = content(++requests);
+    const start = range?.start ?? 0;
+    const end = Math.min(range?.end ?? bytes.length - 1, bytes.length - 1);
+    async function* body() {
+      for (let at = start; at <= end; at += 64 * KiB) yield await Promise.resolve(bytes.subarray(at, Math.min(at + 64 * KiB, end + 1)));
+    }
+    return Promise.resolve({ digest: DIGEST, size: bytes.length, range: range === undefined ? undefined : { start, end }, body: body() });
+  };
+}
+
+/** A fill whose disk is full from the first byte on. */
+async function fillWithoutRoom(content: (request: number) => Buffer): Promise<{ fill: Fill; failures: unknown[]; kept: number[] }> {
+  const failures: unknown[] = [];
+  const kept: number[] = [];
+  const fill = startFill({
+    digest: DIGEST,
+    source: sourceOf(content),
+    spool: await open('/dev/full', 'r+'),
+    connections: 1,
+    maxSize: 10 * BYTES.length,
+    takeConnection: () => undefined,
+    alone: () => false,
+    reserve: () => true,
+    keep: (size) => Promise.resolve(void kept.push(size)),
+    corrupt: () => undefined,
+    spoolFailed: (error) => void failures.push(error),
+    start: 0,
+  });
+  return { fill, failures, kept };
+}
+
+async function readAll(fill: Fill, range?: ByteRange): Promise<Buffer> {
+  const blob = await fill.open(range, signal);
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of blob?.body ?? []) chunks.push(Uint8Array.from(chunk));
+  return Buffer.concat(chunks);
+}
+
+test('on a full disk every reader gets the whole blob, and its ranges, from upstream, also when the fill has ended', async () => {
+  const { fill, failures, kept } = await fillWithoutRoom(() => BYTES);
+  const first = await readAll(fill);
+  assert.ok(first.equals(BYTES));
+  await fill.ended;
+  assert.equal(fill.overflowed(), true);
+  assert.ok((await readAll(fill)).equals(BYTES));
+  for (const range of [{ start: 10, end: 20 }, { start: 900 * KiB }, { start: BYTES.length - 1 }]) {
+    assert.ok((await readAll(fill, range)).equals(BYTES.subarray(range.start, (range.end ?? BYTES.length) + 1)), JSON.stringify(range));
+  }
+  assert.equal((failures[0] as NodeJS.ErrnoException).code, 'ENOSPC');
+  assert.equal(failures.length, 1);
+  assert.deepEqual(kept, []);
+});
+
+test('what is fetched again after the disk was full is verified again', async () => {
+  for (const at of [0, 500 * KiB, BYTES.length - 1]) {
+    const wrong = Buffer.from(BYTES);
+    wrong[at] = (wrong[at] ?? 0) ^ 1;
+    const { fill } = await fillWithoutRoom((request) => (request === 1 ? BYTES : wrong));
+    for (const range of [undefined, { start: 100 * KiB }]) {
+      await assert.rejects(readAll(fill, range), (error) => isOciError(error, 'UNAVAILABLE'), `wrong at ${at}, ${JSON.stringify(range)}`);
+    }
+    await fill.ended;
+    await assert.rejects(readAll(fill), (error) => isOciError(error, 'UNAVAILABLE'));
+  }
+});
+
+test('a fill that fails before its first byte tells every reader why', async () => {
+  const fill = startFill({
+    digest: 'sha256:none' as Digest,
+    source: () => Promise.reject(new OciError('DENIED', 'not for you')),
+    spool: await open('/dev/full', 'r+'),
+    connections: 1,
+    maxSize: 1,
+    takeConnection: () => undefined,
+    alone: () => false,
+    reserve: () => true,
+    keep: () => Promise.resolve(),
+    corrupt: () => undefined,
+    spoolFailed: () => undefined,
+    start: 0,
+  });
+  for (let reader = 0; reader < 2; reader++) await assert.rejects(fill.open(undefined, signal), (error) => isOciError(error, 'DENIED'));
+  await fill.ended;
+  await assert.rejects(fill.open(undefined, signal), (error) => isOciError(error, 'DENIED'));
+});
