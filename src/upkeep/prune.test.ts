@@ -281,7 +281,7 @@ test('two at once over one store take away no more than one', () =>
 
 test('of those who want the lease at once one gets it, and a dead one does not keep it', async () => {
   const store = memory();
-  const timing = { lifetime: 1500, settle: 100 };
+  const timing = { lifetime: 6000, settle: 200 };
   const turns = await Promise.all([1, 2, 3].map(() => takeLease(store, context, timing)));
   const [won] = turns.filter((turn) => 'lease' in turn);
   assert.equal(turns.filter((turn) => 'lease' in turn).length, 1);
@@ -290,7 +290,7 @@ test('of those who want the lease at once one gets it, and a dead one does not k
   const state = await readLease(store, context);
   assert.ok(state !== undefined && !isHeld(state) && state.finishedAt !== '');
 
-  await write(store, 'v1/pruning', JSON.stringify({ owner: 'dead', renewedAt: new Date(Date.now() - 2000).toISOString() }));
+  await write(store, 'v1/pruning', JSON.stringify({ owner: 'dead', renewedAt: new Date(Date.now() - 7000).toISOString() }));
   const taken = await takeLease(store, context, timing);
   assert.ok('lease' in taken);
   await write(store, 'v1/pruning', JSON.stringify({ owner: 'a thief', renewedAt: new Date().toISOString() }));
@@ -313,7 +313,7 @@ test('replicas prune in turn, tell what they did, and go on after a failure', as
         if (failures++ === 0) throw new Error('no volume');
         return { now: Date.now() + 60 * DAY, grace: 0, maxSize: 0, maxAge: 30 * DAY };
       },
-      timing: { first: 10, interval: 300, lease: { lifetime: 1000, settle: 20 } },
+      timing: { first: 10, interval: 1000, lease: { lifetime: 6000, settle: 250 } },
       log: log.log,
       metrics: { pruned: (objects, bytes) => pruned.push([objects, bytes]) },
       stop: stop.signal,
