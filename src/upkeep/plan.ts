@@ -72,7 +72,7 @@ interface Use {
 }
 
 /** When each image was last used: by itself, by an index that names it, or by what it is about. */
-export function usesOf(
+function usesOf(
   images: readonly Image[],
   { blobs, byDigest, now }: Pick<Inventory, 'blobs' | 'byDigest'> & { now: number },
 ): Map<Image, Use> {
