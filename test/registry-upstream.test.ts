@@ -307,3 +307,28 @@ test('HEAD and GET of a manifest agree, and a HEAD that names another digest tha
     assert.deepEqual(headers, [digest, image.root.mediaType, String(image.root.size), `"${digest}"`]);
   }
 });
+
+test('tags come from all pages of a list, and a list without end is an error', async () => {
+  const pages = (count: number) =>
+    (hub.behave = ({ path }) => {
+      const page = Number(/last=t(\d+)/.exec(path)?.[1] ?? 0);
+      const link = page + 1 < count ? { link: `</v2/a/pages/tags/list?last=t${page + 1}>; rel="next"` } : undefined;
+      return { status: 200, body: Buffer.from(JSON.stringify({ name: 'a/pages', tags: [`t${page}`] })), ...(link && { headers: link }) };
+    });
+  const url = `${registry.url}/v2/hub/a/pages/tags/list`;
+  pages(5);
+  assert.deepEqual(await (await fetch(url)).json(), { name: 'hub/a/pages', tags: ['t0', 't1', 't2', 't3', 't4'] });
+  pages(Infinity);
+  assert.equal(await errorCode(await fetch(url)), 'UNAVAILABLE');
+  const first = await fetch(`${url}?n=2`);
+  assert.equal(first.headers.get('link'), '</v2/hub/a/pages/tags/list?n=2&last=t1>; rel="next"');
+});
+
+test('while upstream cannot list tags, those that were pulled are listed', async () => {
+  hub.add('a/listed', '1', makeImage({ architectures: ['amd64'], seed: 'listed' }));
+  hub.behave = () => ({});
+  assert.equal((await manifest('hub/a/listed')).status, 200);
+  hub.behave = () => ({ status: 403 });
+  assert.deepEqual(await (await fetch(`${registry.url}/v2/hub/a/listed/tags/list`)).json(), { name: 'hub/a/listed', tags: ['1'] });
+  assert.equal((await fetch(`${registry.url}/v2/hub/a/never-pulled/tags/list`)).status, 403);
+});

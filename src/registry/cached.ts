@@ -241,27 +241,25 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
     },
 
     async *tags(repository, context) {
-      let last = context.last;
+      const { last, signal } = context;
+      let begun = false;
       try {
         for await (const tag of inner.tags(repository, context)) {
-          last = tag;
+          begun = true;
           yield tag;
         }
         cache.metrics.read(policy.name, 'tags', 'miss');
       } catch (error) {
-        if (isAbsent(error) || context.signal.aborted) throw error;
+        if (begun || isAbsent(error) || signal.aborted) throw error; // a list that ends in the middle looks like a whole one
         const store = cache.remote ?? cache.local;
         const prefix = tagKey(full(repository), '' as Tag);
         let found = false;
-        for await (const { key } of store.list(prefix, {
-          signal: context.signal,
-          ...(last === undefined ? {} : { after: prefix + last }),
-        })) {
+        for await (const { key } of store.list(prefix, { signal, ...(last === undefined ? {} : { after: prefix + last }) })) {
           const tag = key.slice(prefix.length);
           found = true;
           if (isTag(tag)) yield tag;
         }
-        if (!found && last === context.last) throw error;
+        if (!found) throw error;
         cache.metrics.read(policy.name, 'tags', 'stale');
         log.warn({ error, repository: full(repository) }, 'upstream cannot list tags: the ones that were pulled are listed');
       }

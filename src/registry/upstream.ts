@@ -43,6 +43,7 @@ export interface UpstreamLimits {
 
 const DEFAULT_LIMITS: UpstreamLimits = { headers: 20_000, idle: 15_000, deadMirror: 60_000, attempts: 4 };
 const MAX_TAG_PAGES = 1000;
+/** Of all pages of a list together, in bytes. */
 const MAX_LIST_SIZE = 32 * 1024 * 1024;
 
 /** A registry elsewhere, with its mirrors: read by the distribution specification 1.1 and by what Docker registries do beside it.
@@ -234,10 +235,14 @@ export function upstream(options: UpstreamOptions): Registry {
 
     async *tags(repository, context) {
       let path: string | undefined = `/v2/${repository}/tags/list${context.last === undefined ? '' : `?last=${context.last}`}`;
-      for (let page = 0; path !== undefined && page < MAX_TAG_PAGES; page++) {
+      for (let page = 0, room = MAX_LIST_SIZE; path !== undefined; page++) {
+        if (page === MAX_TAG_PAGES) throw new OciError('UNAVAILABLE', `${origin.host} lists tags without end`, { origin: 'upstream' });
         const at: string = path;
-        const { tags, next } = await anywhere(context, (endpoint, asking) => getTags(endpoint, repository, at, asking));
+        const { tags, next, size } = await anywhere(context, (endpoint, asking) =>
+          getTags(endpoint, { repository, path: at, room }, asking),
+        );
         yield* tags;
+        room -= size;
         path = next === at ? undefined : next;
       }
     },
@@ -276,21 +281,25 @@ export function upstream(options: UpstreamOptions): Registry {
     }
   }
 
+  /** One page of a list, of at most `room` bytes. */
   async function getTags(
     endpoint: Endpoint,
-    repository: Repository,
-    path: string,
+    { repository, path, room }: { repository: Repository; path: string; room: number },
     asking: AskLimits,
-  ): Promise<{ tags: Tag[]; next: string | undefined }> {
+  ): Promise<{ tags: Tag[]; next: string | undefined; size: number }> {
     const reply = await ask(
       endpoint,
       { method: 'GET', path, repository, headers: { accept: 'application/json' }, absent: 'NAME_UNKNOWN' },
       asking,
     );
-    const bytes = await read(reply, MAX_LIST_SIZE, endpoint.host);
+    const bytes = await read(reply, room, endpoint.host);
     const link = /<([^>]+)>\s*;\s*rel="?next"?/i.exec(String(reply.headers['link'] ?? ''))?.[1];
     const next = link !== undefined && URL.canParse(link, `http://host${path}`) ? new URL(link, `http://host${path}`) : undefined;
-    return { tags: parseTags(bytes, endpoint.host), next: next?.pathname.startsWith('/v2/') ? next.pathname + next.search : undefined };
+    return {
+      tags: parseTags(bytes, endpoint.host),
+      next: next?.pathname.startsWith('/v2/') ? next.pathname + next.search : undefined,
+      size: bytes.length,
+    };
   }
 
   /** The body, whose bytes are counted, and whose end is an error before `length`. */
