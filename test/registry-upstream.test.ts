@@ -11,7 +11,7 @@ import { promisify } from 'node:util';
 import { startDistribution, type Distribution } from './support/distribution.ts';
 import { makeImage, pushImage, randomBytes, sha256, type TestImage } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
-import { errorCode, read } from './support/reading.ts';
+import { errorCode, eventually, read } from './support/reading.ts';
 import { startScriptedUpstream, type Behaviour, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { startTokenServer, type TokenServer } from './support/token-server.ts';
@@ -329,6 +329,8 @@ test('while upstream cannot list tags, those that were pulled are listed', async
   hub.behave = () => ({});
   assert.equal((await manifest('hub/a/listed')).status, 200);
   hub.behave = () => ({ status: 403 });
-  assert.deepEqual(await (await fetch(`${registry.url}/v2/hub/a/listed/tags/list`)).json(), { name: 'hub/a/listed', tags: ['1'] });
+  const list = () => fetch(`${registry.url}/v2/hub/a/listed/tags/list`);
+  await eventually(async () => (await list()).status === 200, 'records are written in the background');
+  assert.deepEqual(await (await list()).json(), { name: 'hub/a/listed', tags: ['1'] });
   assert.equal((await fetch(`${registry.url}/v2/hub/a/never-pulled/tags/list`)).status, 403);
 });
