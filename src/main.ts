@@ -22,6 +22,9 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   });
 }
 
+// Who reads a table has seen enough: `… | head`.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+
 const program = new Command('kube-registry')
   .description('Images for a Kubernetes cluster: a pull-through registry, its node agent, its webhook and its way out')
   .addOption(new Option('--config <file>', 'the configuration, YAML').env('KUBE_REGISTRY_CONFIG'))

@@ -230,6 +230,17 @@ function testCache(kind: 'filesystem' | 's3'): void {
           `${repository} shares a layer or not`,
         );
       }
+      const three = world.images.get('three');
+      assert.ok(three);
+      const all = await world.json<Line[]>('ls', '--all', '--sort', 'name', '*/three*');
+      const expected = [
+        [three.root.digest, sizeOf(three)],
+        ...three.platforms.map(({ manifest, config, layers }) => [
+          manifest.digest,
+          [manifest, config, ...layers].reduce((sum, { size }) => sum + size, 0),
+        ]),
+      ];
+      assert.deepEqual(new Map(all.map(({ digest, unique }) => [digest, unique])), new Map(expected as [string, number][]));
       const table = await world.cache(['ls', '*/t*', '--sort', 'size']);
       assert.match(table.stdout, /^IMAGE +PLATFORMS +SIZE +UNIQUE +LAST USE +DAYS\nhub\/apps\/three:1 .*\nhub\/apps\/two:1 .*\n$/);
     });

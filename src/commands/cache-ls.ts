@@ -78,6 +78,8 @@ interface Row {
   image: Image;
   place: Place;
   tags: string[];
+  /** It is a platform of an index here, and nothing else. */
+  within: boolean;
 }
 
 /** One a repository and image; the platforms of an index only when they have a tag, or `all` is wanted. */
@@ -88,12 +90,15 @@ function rows({ images, blobs }: Inventory, all: boolean, tagsOf: (repository: s
   }
   return images.flatMap((image) =>
     image.places
-      .map((place) => ({ image, place, tags: tagsOf(place.repository, image.digest).sort() }))
-      .filter(({ place, tags }) => all || tags.length > 0 || !within.has(`${place.repository}@${image.digest}`)),
+      .map((place) => {
+        const tags = tagsOf(place.repository, image.digest).sort();
+        return { image, place, tags, within: tags.length === 0 && within.has(`${place.repository}@${image.digest}`) };
+      })
+      .filter((row) => all || !row.within),
   );
 }
 
-/** Each row's bytes, and those that no other row needs. */
+/** Each row's bytes, and those that no other image needs; a platform's index is no other. */
 function sizes({ images, blobs }: Inventory, rows: readonly Row[]): [Row, { size: number; unique: number }][] {
   const byBlob = new Map(images.map((image) => [image.blob, image]));
   const closure = (image: Image, reached = new Set<number>()): Set<number> => {
@@ -106,7 +111,7 @@ function sizes({ images, blobs }: Inventory, rows: readonly Row[]): [Row, { size
     return reached;
   };
   const needed = new Uint32Array(blobs.count());
-  for (const { image } of rows) for (const blob of closure(image)) needed[blob] = (needed[blob] ?? 0) + 1;
+  for (const { image } of rows.filter((row) => !row.within)) for (const blob of closure(image)) needed[blob] = (needed[blob] ?? 0) + 1;
   return rows.map((row) => {
     const sum = { size: 0, unique: 0 };
     for (const blob of closure(row.image)) {
