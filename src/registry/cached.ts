@@ -227,6 +227,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
         connections: policy.connections,
         upstream: policy.name,
         repository: name,
+        foresee: () => void members.find(name, digest, signal).catch(() => undefined), // the proof asks again, and tells
         proof: () => blobProof(repository, digest, { ...rest, signal }),
         source: from(inner, repository),
         replica() {

@@ -56,6 +56,8 @@ export interface OpenOptions {
   repository: Repository;
   /** Rejects unless the asking repository may have what others have fetched; asked before any of it is served. */
   proof(): Promise<void>;
+  /** Storage is asked for the blob now: what the proof needs from it may be asked for beside that. */
+  foresee(): void;
   /** What `source` or `replica` gave was whole and right, and has so many bytes. */
   fetched(size: number): void;
   /** What `source` or `replica` gave was whole and wrong. */
@@ -292,6 +294,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
           const blob = await openLocal(digest, open);
           if (blob !== undefined) return { blob, outcome: 'hit' };
         }
+        open.foresee();
         const stored = await inRemote(digest, open.signal);
         if (stored) await open.proof();
         // Between the questions above another reader may have begun the fill, or even ended it.

@@ -2,6 +2,7 @@ import type { Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import { memberKey } from '../store/keys.ts';
+import { createFlights } from './flights.ts';
 import { createLru } from './lru.ts';
 import type { Records } from './records.ts';
 
@@ -13,6 +14,8 @@ export interface Membership {
 }
 
 const IN_MEMORY = 50_000;
+/** Milliseconds; records have a shorter limit of their own. */
+const READ_LIMIT = 10_000;
 /** A record is written again when upstream gives the digest after this long, in ms: it may have been pruned meanwhile, with its blob. */
 const REWRITE_AFTER = 3_600_000;
 
@@ -24,16 +27,21 @@ interface Known {
 
 export function createMembership(records: Records): Membership {
   const known = createLru<Known>(IN_MEMORY);
+  const share = createFlights<Descriptor | undefined>(READ_LIMIT);
   return {
     async find(repository, digest, signal) {
       const key = memberKey(repository, digest);
       const remembered = known.get(key);
       if (remembered !== undefined) return remembered.descriptor;
-      const record = (await records.read(key, signal)) as { mediaType?: unknown; size?: unknown } | undefined;
-      if (typeof record?.mediaType !== 'string' || typeof record.size !== 'number') return undefined;
-      const descriptor = { digest, mediaType: record.mediaType, size: record.size };
-      known.set(key, { descriptor, writtenAt: 0 });
-      return descriptor;
+      return share(key, signal, async (signal) => {
+        const record = (await records.read(key, signal)) as { mediaType?: unknown; size?: unknown } | undefined;
+        const meanwhile = known.get(key);
+        if (meanwhile !== undefined) return meanwhile.descriptor; // upstream has given it while the record was read
+        if (typeof record?.mediaType !== 'string' || typeof record.size !== 'number') return undefined;
+        const descriptor = { digest, mediaType: record.mediaType, size: record.size };
+        known.set(key, { descriptor, writtenAt: 0 });
+        return descriptor;
+      });
     },
     add(repository, { digest, mediaType, size }) {
       const key = memberKey(repository, digest);

@@ -14,6 +14,8 @@ export interface TappedRequest {
   method: string;
   /** Without a query. */
   path: string;
+  /** When it came, as performance.now() says. */
+  at: number;
   /** Of the answer's body, handed on. */
   bytes: number;
 }
@@ -46,7 +48,7 @@ export async function startTap(target: string, { rate = Infinity, latency = 0 }:
 
   const server = createServer((incoming, response) => {
     const { method = '', url = '', headers } = incoming;
-    const entry = { method, path: url.split('?')[0] ?? '', bytes: 0 };
+    const entry = { method, path: url.split('?')[0] ?? '', at: performance.now(), bytes: 0 };
     requests.push(entry);
     const outgoing = request({ hostname, port, method, path: url, headers }, (answer) => {
       void delay(latency).then(() => {
