@@ -289,7 +289,10 @@ test("a provider's URL in the user's own config is fetched by this program, and 
     rules: ['RULE-SET,blocked,REJECT', 'MATCH,P'],
   };
   await writeFile(file, JSON.stringify(custom));
-  await using clash = await startClash({ mode: 'custom', configFile: file, healthCheck: healthCheck() });
+  const { path: directory } = resources.use(await temporaryDirectory());
+  const own = { mode: 'custom', configFile: file, directory, healthCheck: healthCheck() };
+  const clash = await startClash(own);
+  resources.use(clash);
   await eventually(async () => (await clash.status()).nodes.length === 2, "the provider's node is not there");
   const blocked = async () => (await through(clash.proxy, site.replace('site', 'blocked')).catch(() => ({ body: 'refused' }))).body;
   await eventually(async () => (await blocked()) === 'refused', 'the rules are not used');
@@ -299,5 +302,10 @@ test("a provider's URL in the user's own config is fetched by this program, and 
   await eventually(async () => (await blocked()) === 'here', 'the changed file is not used');
   await writeFile(file, 'rules: [');
   await eventually(() => clash.log().some(({ msg }) => msg.startsWith('clash.configFile: it is no YAML')), 'the broken file is not told');
+  assert.match((await clash.status()).config.problem ?? '', /clash\.configFile: it is no YAML/);
   assert.ok(await works(clash));
+  await eventually(async () => (await clash.status()).config.proven, 'it is not remembered as good');
+  await clash.stop();
+  await using later = await startClash(own);
+  await eventually(() => works(later), 'the broken file is not replaced by what was good last');
 });

@@ -25,6 +25,8 @@ export interface ApplyOptions {
 export interface Applier {
   /** What mihomo runs with. Undefined: a config of before, because none can be made now. */
   rendered(): Rendered | undefined;
+  /** Where that goes which no rule matches. */
+  main(): string;
   inputs(): Inputs;
   /** Whether a request has been through what runs. */
   proven(): boolean;
@@ -47,7 +49,7 @@ const MOST_BANS = 50;
 
 export function createApplier({ context, copies, mihomo, controller, prove, log }: ApplyOptions): Applier {
   let inputs: Inputs = { subscriptions: new Map(), users: [], resources: new Map(), banned: new Set() };
-  let running: { rendered: Rendered | undefined; name: string } = { rendered: undefined, name: '' };
+  let running: { rendered: Rendered | undefined; name: string; main: string } = { rendered: undefined, name: '', main: 'REJECT' };
   let proven = false;
   let problem: string | undefined;
   let last: Promise<unknown> = Promise.resolve();
@@ -111,12 +113,6 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
     await copies.keepProviders(new Set(providers.map((provider) => textOf(fieldsOf(provider)['path']))));
   }
 
-  /** Where what no rule matches goes. */
-  async function mainOf(name: string): Promise<string> {
-    const rules = (await copies.read(name))?.['rules'];
-    return parseRule(textsOf(rules).at(-1) ?? '')?.target ?? '';
-  }
-
   async function attempt(wanted: Inputs): Promise<Outcome> {
     const candidate = await understood(wanted);
     const senseless = emptyDocument(wanted, candidate.rendered);
@@ -144,7 +140,7 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
     }
     await copies.move(CANDIDATE, CONFIG);
     inputs = candidate.inputs;
-    running = { rendered: candidate.rendered, name };
+    running = { rendered: candidate.rendered, name, main: candidate.rendered.main };
     proven = false;
     if (works) await remember();
     return 'applied';
@@ -152,6 +148,7 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
 
   return {
     rendered: () => running.rendered,
+    main: () => running.main,
     inputs: () => inputs,
     proven: () => proven,
     problem: () => problem,
@@ -161,7 +158,7 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
       try {
         const { inputs: usable, rendered, text } = await understood(first);
         inputs = usable;
-        running = { rendered, name: fingerprint(text) };
+        running = { rendered, name: fingerprint(text), main: rendered.main };
         await copies.move(CANDIDATE, CONFIG);
         return;
       } catch (error) {
@@ -175,6 +172,7 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
       const config = good === undefined ? nothing : { ...good, ...lockedPart(nothing) };
       await copies.write(CONFIG, JSON.stringify(config));
       if ((await mihomo.test(copies.path(CONFIG))) !== undefined) await copies.write(CONFIG, JSON.stringify(nothing));
+      running.main = parseRule(textsOf((await copies.read(CONFIG))?.['rules']).at(-1) ?? '')?.target ?? 'REJECT';
     },
 
     change: (change) =>
@@ -191,7 +189,7 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
 
     confirm: () =>
       inTurn(async () => {
-        if (!proven && (await prove(running.rendered?.main ?? (await mainOf(CONFIG))))) await remember();
+        if (!proven && (await prove(running.main))) await remember();
       }),
   };
 }

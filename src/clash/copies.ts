@@ -22,6 +22,8 @@ export interface Copies {
   move(from: string, to: string): Promise<void>;
   readCopy(subscription: string): Promise<Copy | undefined>;
   writeCopy(subscription: string, copy: Copy): Promise<void>;
+  /** Removes the copies of all other subscriptions. */
+  keepCopies(subscriptions: readonly string[]): Promise<void>;
   /** Files of providers that were fetched before: paths by the resource's key. */
   resources(): Promise<Map<string, string>>;
   /** Removes every file of `providers/` but these, and those that have just been written. */
@@ -72,6 +74,11 @@ export async function openCopies(directory: string, geodata: string): Promise<Co
     move: (from, to) => rename(path(from), path(to)),
     readCopy: async (subscription) => (await read(`subscriptions/${subscription}.json`)) as Copy | undefined,
     writeCopy: (subscription, copy) => write(`subscriptions/${subscription}.json`, JSON.stringify(copy)),
+    async keepCopies(subscriptions) {
+      for (const file of await readdir(path('subscriptions'))) {
+        if (!subscriptions.some((name) => file === `${name}.json`)) await rm(path(`subscriptions/${file}`), { force: true });
+      }
+    },
     async resources() {
       const files = await readdir(path('providers'));
       return new Map(files.filter((file) => RESOURCE.test(file)).map((file) => [file.slice(0, 16), `providers/${file}`]));

@@ -1,18 +1,16 @@
 import { createSecret } from '../config/secret.ts';
 import type { ClashConfig } from '../config/schema.ts';
 import type { Log } from '../telemetry/log.ts';
-import type { Applier } from './apply.ts';
 import { parseContent } from './content.ts';
 import type { Copies, Copy } from './copies.ts';
-import { ClashError, isFields, type Fields } from './document.ts';
+import { ClashError } from './document.ts';
 import { download, type Way } from './download.ts';
 import { follow, type Fetched } from './feed.ts';
-import { fingerprint, type User } from './locked.ts';
+import { fingerprint } from './locked.ts';
 import type { Offer } from './offers.ts';
 import type { Redactor } from './redact.ts';
 import type { Resource } from './render.ts';
 import { parseUserInfo, type UserInfo } from './userinfo.ts';
-import { parseYaml } from './yaml.ts';
 
 /** Bytes. Thousands of nodes have one MiB. */
 const MAX_SUBSCRIPTION = 4 * 2 ** 20;
@@ -25,7 +23,6 @@ export interface FeedsContext {
   copies: Copies;
   redactor: Redactor;
   offer: Offer;
-  applier: Applier;
   /** mihomo's. */
   version: string;
   log: Log;
@@ -153,42 +150,4 @@ export function createResourceFeeds({
 /** This sidecar's own way out. */
 export function ownProxy({ ports }: ClashConfig): string {
   return ports.proxy === 0 ? 'direct' : `http://127.0.0.1:${ports.proxy}`;
-}
-
-/** Reads the users' passwords, which may be in files. @throws Error: a file cannot be read */
-export function createUsers({ users }: ClashConfig, redactor: Redactor): () => Promise<User[]> {
-  const secrets = users.map(({ username, password, passwordFile }) => ({
-    username,
-    password: createSecret({ value: password, file: passwordFile }),
-  }));
-  return async () => {
-    const read = await Promise.all(secrets.map(async ({ username, password }) => ({ username, password: await password() })));
-    for (const { password } of read) redactor.add(password);
-    return read;
-  };
-}
-
-/** Reads the user's own config file, with the nodes' passwords noted.
- *  @throws ClashError: it is no YAML map; Error (ENOENT …): it cannot be read */
-export function createCustom(
-  { configFile }: ClashConfig,
-  redactor: Redactor,
-): () => Promise<{ version: string; document: Fields } | undefined> {
-  if (configFile === undefined) return () => Promise.resolve(undefined);
-  const read = createSecret({ file: configFile });
-  let known: { version: string; document: Fields } | undefined;
-  return async () => {
-    const text = await read();
-    const version = fingerprint(text);
-    if (known?.version === version) return known;
-    let document: Fields | undefined;
-    try {
-      document = await parseYaml(text);
-    } catch (error) {
-      throw error instanceof ClashError ? new ClashError(`clash.configFile: ${error.message}`) : error;
-    }
-    if (!isFields(document)) throw new ClashError('clash.configFile: a mihomo config is wanted here, with keys such as proxies and rules');
-    redactor.addNodes(document['proxies']);
-    return (known = { version, document });
-  };
 }

@@ -4,7 +4,7 @@ import type { Applier, Outcome } from './apply.ts';
 import type { Redactor } from './redact.ts';
 import type { Inputs } from './render.ts';
 
-export interface Change {
+interface Change {
   /** Whose: a later change of the same source takes the place of one that waits. */
   source: string;
   change: (inputs: Inputs) => Inputs;

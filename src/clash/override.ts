@@ -1,8 +1,7 @@
 import type { ClashConfig } from '../config/schema.ts';
 import { ClashError, isFields, nameOf, type Fields } from './document.ts';
 
-export type Override = ClashConfig['override'];
-export type Edits = NonNullable<Override['rules']>;
+export type Edits = NonNullable<ClashConfig['override']['rules']>;
 /** A thing and where it was written: `clash.override.rules.prepend[0]`, `subscription airport, rules[3]`. */
 export interface Sourced<T> {
   value: T;

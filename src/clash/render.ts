@@ -118,8 +118,9 @@ function partsOf(
   const context = { subscriptions, pathOf, several: own.subscriptions.length > 1, note };
   if (own.mode === 'nodes') return nodesOnly(context);
   if (own.mode === 'full') return fullSubscriptions(context);
-  for (const key of lockedKeys(custom ?? {})) note(`clash.configFile: ${key} is locked, and what it says is not used`);
-  return customDocument(custom ?? {});
+  if (custom === undefined) throw new ClashError('clash.configFile: there is none that can be used');
+  for (const key of lockedKeys(custom)) note(`clash.configFile: ${key} is locked, and what it says is not used`);
+  return customDocument(custom);
 }
 
 /** The user's edits. What mihomo does not understand is gone before them. */

@@ -22,17 +22,20 @@ export interface MihomoStatus {
   traffic: { uploaded: number; downloaded: number; connections: number };
 }
 
+export interface StatusContext {
+  /** The group that is asked for. */
+  main: string;
+  rendered: Rendered | undefined;
+  /** Names. */
+  subscriptions: readonly string[];
+}
+
 /** Groups have groups for members; this deep at most. */
 const MAX_DEPTH = 10;
 
 /** @throws Error: mihomo does not answer */
-export async function readStatus(
-  controller: Controller,
-  rendered: Rendered | undefined,
-  subscriptions: readonly string[],
-): Promise<MihomoStatus> {
+export async function readStatus(controller: Controller, { main, rendered, subscriptions }: StatusContext): Promise<MihomoStatus> {
   const [proxies, traffic] = await Promise.all([controller.proxies(), controller.traffic()]);
-  const main = rendered?.main ?? '';
   const bySubscription = new Map(rendered?.nodes.map(({ value, subscription }) => [nameOf(value), subscription]));
   const byProvider = new Map(subscriptions.map((name) => [providerOf(name), name]));
   const leaves = new Map<string, Fields>();
