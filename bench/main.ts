@@ -1,6 +1,8 @@
 // npm run bench [-- ROW…] [--json] [--turns N] [--write]
+import { availableParallelism, cpus, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 import { toolPath } from '../test/tools/tools.ts';
+import { writeDocuments } from './document.ts';
 import { renderTable } from './report.ts';
 import type { RowResult } from './row.ts';
 import { rows } from './rows/rows.ts';
@@ -30,4 +32,9 @@ for (const row of rows.filter(({ name }) => names.length === 0 || names.includes
     process.exitCode = 1;
   }
 }
+if (options.write) writeDocuments(results, machine());
 process.stdout.write(options.json ? `${JSON.stringify(results, undefined, 2)}\n` : renderTable(results));
+
+function machine(): string {
+  return `${cpus()[0]?.model ?? ''}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.versions.node}`;
+}
