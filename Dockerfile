@@ -39,7 +39,7 @@ RUN set -eu; \
   rm -rf .npmrc node_modules/.bin; \
   find node_modules -type f \( -name '*.map' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' -o -name '*.md' \) -delete
 COPY src ./src
-RUN mkdir -p /out/usr/local/bin /state && ln -s /app/src/main.ts /out/usr/local/bin/kube-registry
+RUN mkdir -p /out/usr/local/bin /state /compiled && ln -s /app/src/main.ts /out/usr/local/bin/kube-registry
 
 FROM ${NODE_IMAGE} AS node
 
@@ -51,7 +51,11 @@ COPY --from=node /usr/local/bin/node /usr/local/bin/
 COPY --from=mihomo /mihomo/out /
 COPY --from=app /out /
 COPY --from=app --chown=65532:65532 /state /var/lib/kube-registry
-ENV NODE_ENV=production
+COPY --from=app --chown=65532:65532 /compiled /var/cache/kube-registry
+ENV NODE_ENV=production NODE_COMPILE_CACHE=/var/cache/kube-registry
 WORKDIR /var/lib/kube-registry
 USER 65532:65532
+# Containers have read-only file systems: what a start compiles is compiled now, for this user and these flags.
+RUN ["node", "--max-semi-space-size=4", "--input-type=module", "--eval", \
+  "process.argv.push('main', '--help'); for (const file of fs.globSync('/app/src/{store,commands,webhook}/*.ts')) await import(file); await import('/app/src/main.ts')"]
 ENTRYPOINT ["kube-registry"]
