@@ -1,13 +1,18 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { load } from '../bench/load.ts';
 import { startContainerd } from './support/containerd.ts';
 import { makeImage, randomBytes, sha256 } from './support/image.ts';
-import { startAgent, startRegistry } from './support/program.ts';
+import { startAgent, startRegistry, type ServingProgram } from './support/program.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
-import { temporaryDirectory } from './support/temporary.ts';
+import { freePort, temporaryDirectory } from './support/temporary.ts';
+import { debianTool } from './tools/tools.ts';
 
 const MiB = 1024 * 1024;
 
@@ -15,6 +20,42 @@ async function digestOf(url: string, headers: Record<string, string> = {}): Prom
   const response = await fetch(url, { headers });
   assert.ok(response.ok, `${url}: ${response.status}`);
   return sha256(Buffer.from(await response.arrayBuffer()));
+}
+
+/** Whether it becomes true within half a minute. */
+async function until(what: string, is: () => Promise<boolean>): Promise<void> {
+  for (let tries = 0; !(await is()); tries++) {
+    assert.ok(tries < 300, what);
+    await delay(100);
+  }
+}
+
+/** The registry and an agent of it, and the time of what the agent is asked. */
+async function startBoth(upstream: ScriptedUpstream, directory: string, agentOptions: Record<string, unknown> = {}) {
+  const stack = new AsyncDisposableStack();
+  const registry = stack.use(await startRegistry({ storage: { filesystem: { directory } }, ...upstreams(upstream) }));
+  const agent = stack.use(await startAgent({ registry: registry.url, ...agentOptions }, { registry: upstreams(upstream) }));
+  return { registry, agent, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+async function seconds(work: () => Promise<unknown>): Promise<number> {
+  const started = performance.now();
+  await work();
+  return (performance.now() - started) / 1000;
+}
+
+const ACCEPT = 'application/vnd.oci.image.manifest.v1+json';
+
+/** As containerd does: HEAD of the tag, the manifest, and then its blobs all at once. Everything must have its digest. */
+async function pull(agent: ServingProgram, repository: string, tag: string): Promise<void> {
+  const base = `${agent.url}/v2/dockerhub/${repository}`;
+  const head = await fetch(`${base}/manifests/${tag}`, { method: 'HEAD', headers: { accept: ACCEPT } });
+  assert.equal(head.status, 200);
+  const digest = head.headers.get('docker-content-digest') ?? '';
+  const bytes = Buffer.from(await (await fetch(`${base}/manifests/${digest}`, { headers: { accept: ACCEPT } })).arrayBuffer());
+  assert.equal(sha256(bytes), digest);
+  const { config, layers } = JSON.parse(bytes.toString()) as { config: { digest: string }; layers: { digest: string }[] };
+  await Promise.all([config, ...layers].map(async (blob) => assert.equal(await digestOf(`${base}/blobs/${blob.digest}`), blob.digest)));
 }
 
 function upstreams(upstream: ScriptedUpstream) {
@@ -52,7 +93,7 @@ for (const release of ['debian', '2.4'] as const) {
     {
       await using agent = await startAgent({ registry: registry.url, mirror: { directory: certs } }, { registry: upstreams(upstream) });
       const file = join(certs, 'docker.io', 'hosts.toml');
-      for (let tries = 0; tries < 50 && !(await readdir(certs)).includes('docker.io'); tries++) await delay(100);
+      await until('hosts.toml is written', async () => (await readdir(certs)).includes('docker.io'));
       assert.match(await readFile(file, 'utf8'), new RegExp(`host."http://${agent.host.replaceAll('.', '\\.')}"`));
       await using containerd = await startContainerd({ release, configPath: certs });
       await containerd.cri('pull', 'docker.io/library/demo:1');
@@ -60,14 +101,22 @@ for (const release of ['debian', '2.4'] as const) {
         agent.log().some(({ path }) => String(path).includes('quay.io')),
         'a file that is not ours is told of',
       );
-      await agent.stop();
+      // An agent that has no time to remove its files: the upstream itself stands in them too.
+      await agent.stop('SIGKILL');
+      await containerd.cri('remove', 'docker.io/library/demo:1');
+      const asked = upstream.requests.length;
+      await containerd.cri('pull', 'docker.io/library/demo:1');
+      assert.ok(upstream.requests.length > asked, 'straight from upstream');
+      await using next = await startAgent({ registry: registry.url, mirror: { directory: certs } }, { registry: upstreams(upstream) });
+      await until('the next agent takes over', () => Promise.resolve(next.log().some(({ msg }) => msg === 'written')));
+      await next.stop();
     }
     assert.deepEqual(await readdir(certs), ['quay.io'], 'what the agent wrote is gone');
     assert.equal(await readFile(join(certs, 'quay.io', 'hosts.toml'), 'utf8'), 'server = "https://quay.io"\n');
   });
 }
 
-test('a blob that is cut in the middle goes on from upstream, ranges too', async () => {
+test('a blob that is cut in the middle goes on from upstream, ranges too, and one of unknown length', async () => {
   await using upstream = await startScriptedUpstream();
   await using broken = await startScriptedUpstream();
   const bytes = randomBytes('agent', 8 * MiB);
@@ -79,23 +128,215 @@ test('a blob that is cut in the middle goes on from upstream, ranges too', async
   assert.equal(await digestOf(url), digest);
   assert.equal(await digestOf(url, { range: 'bytes=1000-' }), sha256(bytes.subarray(1000)));
   assert.ok(upstream.blobBytes() < 1.9 * bytes.length, 'only what was missing');
+  broken.behave = ({ path }) => (path.includes('/blobs/') ? { cutAfter: 3 * MiB, chunked: true } : {});
+  assert.equal(await digestOf(url), digest);
+  // That registry answers: it is asked again.
+  broken.behave = () => ({});
+  const asked = upstream.requests.length;
+  assert.equal(await digestOf(url), digest);
+  assert.equal(upstream.requests.length, asked);
 });
 
-test('a registry that is slow is given time, one that is silent is not waited for, and 404 is an answer', async () => {
+test('a registry that is slow is given time, one that fails is passed over once, and 404 is an answer', async () => {
   await using upstream = await startScriptedUpstream();
   await using registry = await startScriptedUpstream();
   const digest = upstream.addBlob(randomBytes('slow', MiB));
   registry.addBlob(randomBytes('slow', MiB));
   await using agent = await startAgent({ registry: registry.url }, { registry: upstreams(upstream) });
   const url = `${agent.url}/v2/dockerhub/library/demo/blobs/${digest}`;
-  registry.behave = () => ({ latency: 1500 });
+  registry.behave = () => ({ latency: 1000 });
   assert.equal(await digestOf(url), digest);
   assert.equal(upstream.requests.length, 0);
   registry.behave = () => ({ status: 404 });
   assert.equal((await fetch(url)).status, 404);
   assert.equal(upstream.requests.length, 0);
-  registry.behave = () => ({ silent: true });
-  const started = performance.now();
+  for (const status of [500, 502, 503, 429]) {
+    registry.behave = ({ path }) => (path === '/v2/' ? {} : { status });
+    assert.equal(await digestOf(url), digest, `${status}`);
+  }
+  assert.equal(upstream.requests.length, 4);
+  registry.behave = () => ({});
   assert.equal(await digestOf(url), digest);
-  assert.ok(performance.now() - started < 8000);
+  assert.equal(upstream.requests.length, 4, 'a registry whose upstream fails is there all the same');
+  await using storage = await startScriptedUpstream();
+  storage.addBlob(randomBytes('slow', MiB));
+  registry.behave = () => ({ status: 307, headers: { location: `${storage.url}/v2/x/blobs/${digest}` } });
+  const redirected = await fetch(url, { redirect: 'manual' });
+  assert.equal(redirected.status, 200, 'redirects are for the agent to follow');
+  assert.equal(sha256(Buffer.from(await redirected.arrayBuffer())), digest);
+});
+
+test('a slow registry is waited for when upstream cannot be reached', async () => {
+  await using registry = await startScriptedUpstream();
+  const digest = registry.addBlob(randomBytes('slow', MiB));
+  registry.behave = ({ path }) => (path === '/v2/' ? {} : { latency: 10_000 });
+  const dead = { upstreams: { dockerhub: { url: `http://127.0.0.1:${await freePort()}` } } };
+  await using agent = await startAgent({ registry: registry.url }, { registry: dead });
+  assert.equal(await digestOf(`${agent.url}/v2/dockerhub/library/demo/blobs/${digest}`), digest);
+});
+
+test('a registry that hangs costs a pull at most 4 s, and one that is back is used again within 10', async (t) => {
+  await using upstream = await startScriptedUpstream();
+  const image = makeImage({ architectures: ['amd64'], layers: [MiB, MiB, 8 * MiB] });
+  for (const tag of ['cold', 'warm', 'after']) upstream.add('library/demo', tag, image);
+  await using temporary = await temporaryDirectory();
+  await using both = await startBoth(upstream, temporary.path);
+  const { registry, agent } = both;
+  const usual = await seconds(() => pull(agent, 'library/demo', 'cold'));
+  process.kill(registry.pid, 'SIGSTOP');
+  const hung = await seconds(() => pull(agent, 'library/demo', 'warm'));
+  t.diagnostic(`a pull takes ${usual.toFixed(2)} s, and ${hung.toFixed(2)} s when the registry hangs`);
+  assert.ok(hung < usual + 6, `${hung} s`); // two of them for a machine that stalls
+  process.kill(registry.pid, 'SIGCONT');
+  const back = await seconds(() =>
+    until('it is used again', () => Promise.resolve(agent.log().some(({ msg }) => msg === 'the registry answers again'))),
+  );
+  t.diagnostic(`used again after ${back.toFixed(2)} s`);
+  assert.ok(back < 10, `${back} s`);
+  const asked = upstream.requests.length;
+  await pull(agent, 'library/demo', 'cold');
+  assert.equal(upstream.requests.length, asked, 'through the registry again');
+});
+
+test('ten pulls whose registry hangs, and ten whose registry is killed, complete and are right', async (t) => {
+  await using upstream = await startScriptedUpstream();
+  const blobs = Array.from({ length: 20 }, (_, index) => upstream.addBlob(randomBytes(`pull ${index}`, 4 * MiB)));
+  await using temporary = await temporaryDirectory();
+  await using both = await startBoth(upstream, temporary.path);
+  const { registry, agent } = both;
+  const start = (digests: string[]) =>
+    digests.map(async (digest) => assert.equal(await digestOf(`${agent.url}/v2/dockerhub/library/demo/blobs/${digest}`), digest));
+  for (const [signal, digests] of [
+    ['SIGSTOP', blobs.slice(0, 10)],
+    ['SIGKILL', blobs.slice(10)],
+  ] as const) {
+    upstream.behave = ({ path }) => (path.includes('/blobs/') ? { rate: 2 * MiB } : {});
+    const running = start(digests);
+    await delay(700);
+    upstream.behave = () => ({});
+    process.kill(registry.pid, signal);
+    const took = await seconds(() => Promise.all(running));
+    t.diagnostic(`${signal}: ten running pulls were whole ${took.toFixed(2)} s later`);
+    assert.ok(took < 10, `${took} s`);
+    if (signal === 'SIGSTOP') {
+      process.kill(registry.pid, 'SIGCONT');
+      await until('it is used again', () => Promise.resolve(agent.log().some(({ msg }) => msg === 'the registry answers again')));
+    }
+  }
+  assert.equal(agent.log().filter(({ msg }) => msg === 'a blob was cut; it goes on from the other side').length, 20);
+});
+
+test("registry and upstream dead: the specification's error within 10 s, which names both", async (t) => {
+  const [registry, upstream] = [await freePort(), await freePort()];
+  const dead = { upstreams: { dockerhub: { url: `http://127.0.0.1:${upstream}` } } };
+  await using agent = await startAgent({ registry: `http://127.0.0.1:${registry}` }, { registry: dead });
+  for (const path of ['manifests/1', `blobs/sha256:${'0'.repeat(64)}`, 'tags/list']) {
+    let response: Response | undefined;
+    const took = await seconds(async () => (response = await fetch(`${agent.url}/v2/dockerhub/library/demo/${path}`)));
+    t.diagnostic(`${path.slice(0, 12)}: ${took.toFixed(2)} s`);
+    assert.ok(took < 10, `${took} s`);
+    assert.equal(response?.status, 503);
+    const { errors } = (await response.json()) as { errors: { code: string; message: string }[] };
+    assert.equal(errors[0]?.code, 'UNAVAILABLE');
+    for (const port of [registry, upstream]) assert.match(errors[0].message, new RegExp(`127\\.0\\.0\\.1:${port}`));
+  }
+});
+
+test('two agents on one port: the older one is stopped under load, and no pull fails; what it wrote is the newer one’s', async () => {
+  await using upstream = await startScriptedUpstream();
+  const digest = upstream.addBlob(randomBytes('handover', 2 * MiB));
+  await using temporary = await temporaryDirectory();
+  const certs = join(temporary.path, 'certs.d');
+  const shared = { listen: `127.0.0.1:${await freePort()}`, mirror: { directory: certs } };
+  await using both = await startBoth(upstream, join(temporary.path, 'data'), shared);
+  const { registry, agent: older } = both;
+  const file = join(certs, 'docker.io', 'hosts.toml');
+  await until('hosts.toml is written', () => readFile(file, 'utf8').then(Boolean, () => false));
+  await using newer = await startAgent({ registry: registry.url, ...shared }, { registry: upstreams(upstream) });
+  await until('it is taken over', () => Promise.resolve(newer.log().some(({ msg }) => msg === 'written')));
+  // Go's client, as containerd's: kept connections, and again on a new one when it finds a kept one closed.
+  const url = `http://${shared.listen}/v2/dockerhub/library/demo/blobs/${digest}`;
+  const running = load({ clients: Array.from({ length: 4 }, () => ({ urls: [url] })), seconds: 3, verify: true });
+  await delay(1000);
+  assert.equal(await older.stop(), 0);
+  const { requests } = await running;
+  assert.ok(requests > 20, `${requests} pulls`);
+  assert.ok((await readFile(file, 'utf8')).includes('127.0.0.1'), 'the older one left it alone');
+  assert.equal(await newer.stop(), 0);
+  await assert.rejects(readFile(file), { code: 'ENOENT' });
+});
+
+test('CRI-O trusts the agent by the drop-in that it writes', async () => {
+  await using upstream = await startScriptedUpstream();
+  upstream.add('library/demo', '1', makeImage({ architectures: ['amd64'] }));
+  await using temporary = await temporaryDirectory();
+  // What skopeo reads for its user is what CRI-O reads for its node: one library serves both.
+  const containers = join(temporary.path, '.config', 'containers');
+  const directory = join(containers, 'registries.conf.d');
+  await mkdir(directory, { recursive: true });
+  await writeFile(join(containers, 'registries.conf'), '');
+  await using both = await startBoth(upstream, join(temporary.path, 'data'), { crio: { directory } });
+  await until('the drop-in is written', async () => (await readdir(directory)).length > 0);
+  const env = { ...process.env, HOME: temporary.path };
+  const inspect = [await debianTool('skopeo'), ['inspect', '--raw', `docker://${both.agent.host}/dockerhub/library/demo:1`]] as const;
+  const { stdout } = await promisify(execFile)(...inspect, { env });
+  assert.match(stdout, /schemaVersion/);
+  await both.agent.stop();
+  await using again = await startAgent({ listen: both.agent.host, registry: both.registry.url }, { registry: upstreams(upstream) });
+  assert.ok(again.url);
+  await promisify(execFile)(process.execPath, [
+    join(import.meta.dirname, '../src/main.ts'),
+    'agent',
+    '--remove',
+    '--set',
+    `agent.crio.directory=${directory}`,
+  ]);
+  assert.deepEqual(await readdir(directory), []);
+  await assert.rejects(promisify(execFile)(...inspect, { env }), /HTTP response to HTTPS client/);
+});
+
+test('what cannot work is told at start, with what to do about it', async () => {
+  await using temporary = await temporaryDirectory();
+  const certs = join(temporary.path, 'certs.d');
+  const rows: [string, RegExp][] = [
+    ['', /containerd before 2\.2 reads no hosts\.toml .*config_path = ".*certs\.d"/],
+    ['[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = ""\n', /containerd reads no hosts\.toml/],
+    ["  config_path = '/etc/elsewhere'\n", /in \/etc\/elsewhere, not in .*certs\.d/],
+  ];
+  for (const [toml, warning] of rows) {
+    await writeFile(join(temporary.path, 'config.toml'), toml);
+    await using agent = await startAgent({ registry: 'http://127.0.0.1:1', mirror: { directory: certs } });
+    await until(`${warning}`, () => Promise.resolve(agent.log().some(({ level, msg }) => level === 'warn' && warning.test(msg))));
+  }
+  await writeFile(join(temporary.path, 'config.toml'), `config_path = "/etc/x:${certs}/"\n`);
+  await using fine = await startAgent({ registry: 'http://127.0.0.1:1', mirror: { directory: certs } });
+  await delay(500);
+  assert.deepEqual(
+    fine.log().filter(({ level, msg }) => level === 'warn' && msg.includes('hosts.toml')),
+    [],
+  );
+
+  await using blocked = await startAgent({ registry: 'http://127.0.0.1:1', crio: { directory: join(temporary.path, 'config.toml', 'x') } });
+  await until('a directory that cannot be written', () =>
+    Promise.resolve(blocked.log().some(({ msg }) => /config\.toml\/x cannot be written .*mount/.test(msg))),
+  );
+
+  const taken = createServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => taken.once('listening', resolve));
+  const { port } = taken.address() as { port: number };
+  await assert.rejects(
+    startAgent({ registry: 'http://127.0.0.1:1', listen: `127.0.0.1:${port}` }),
+    new RegExp(`127\\.0\\.0\\.1:${port}: the port is in use by another process; stop that one`),
+  );
+  taken.close();
+  await assert.rejects(startAgent({ registry: 'http://$(KUBE_REGISTRY_SERVICE_HOST):5000' }), /Service was not there/);
+});
+
+test('an idle agent keeps less than 40 MiB of its own and 96 MiB in all', async (t) => {
+  await using agent = await startAgent({ registry: 'http://127.0.0.1:1' });
+  await delay(3000);
+  const { anonymous, resident } = await agent.memory();
+  t.diagnostic(`${(anonymous / MiB).toFixed(1)} MiB anonymous, ${(resident / MiB).toFixed(1)} MiB resident`);
+  assert.ok(anonymous < 40 * MiB, `${anonymous}`);
+  assert.ok(resident < 96 * MiB, `${resident}`);
 });

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Log } from '../telemetry/log.ts';
@@ -5,7 +6,10 @@ import type { Log } from '../telemetry/log.ts';
 /** A file of the node's container runtime that the agent writes. */
 export interface NodeFile {
   path: string;
+  /** What follows the agent's mark. */
   content: string;
+  /** Its folder goes with it, when nothing else is in there. */
+  inOwnFolder: boolean;
 }
 
 export interface MirroredUpstream {
@@ -13,7 +17,21 @@ export interface MirroredUpstream {
   hosts: readonly string[];
 }
 
-/** The first line of what the agent wrote: nothing else is ever touched. */
+/** The files of one agent on its node. While it is replaced two agents share them: the newer one takes them over, and what the older one
+ *  does not own any more it leaves. A file of somebody else is never touched; the log says so. */
+export interface NodeFiles {
+  readonly count: number;
+  /** Writes what is missing or says something else. @throws Error: the directory cannot be written */
+  write(): Promise<void>;
+  /** Makes those that a former agent wrote this agent's own. @throws Error: the directory cannot be written */
+  takeOver(): Promise<void>;
+  /** Removes those of this agent, and the folders that are empty then. */
+  remove(): Promise<void>;
+  /** Removes those of any agent. */
+  removeAll(): Promise<void>;
+}
+
+/** The first line of what an agent wrote: nothing else is ever touched. */
 const MARK = '# Written by the kube-registry agent, which removes it when it goes.';
 
 /** containerd's hosts.toml for each host of the upstreams: the agent first, the upstream itself when that fails. containerd puts
@@ -21,8 +39,9 @@ const MARK = '# Written by the kube-registry agent, which removes it when it goe
 export function hostsFiles(directory: string, upstreams: readonly MirroredUpstream[], agent: string): NodeFile[] {
   return upstreams.flatMap(({ url, hosts }) =>
     hosts.map((host) => ({
-      path: join(directory, host, 'hosts.toml'),
-      content: `${MARK}\nserver = "${url}"\n\n[host."${agent}"]\n  capabilities = ["pull", "resolve"]\n`,
+      path: join(directory, host.replaceAll('/', '_'), 'hosts.toml'),
+      content: `server = "${url}"\n\n[host."${agent}"]\n  capabilities = ["pull", "resolve"]\n`,
+      inOwnFolder: true,
     })),
   );
 }
@@ -31,45 +50,68 @@ export function hostsFiles(directory: string, upstreams: readonly MirroredUpstre
 export function crioFile(directory: string, agent: string): NodeFile {
   return {
     path: join(directory, '50-kube-registry.conf'),
-    content: `${MARK}\n[[registry]]\nlocation = "${new URL(agent).host}"\ninsecure = true\n`,
+    content: `[[registry]]\nlocation = "${new URL(agent).host}"\ninsecure = true\n`,
+    inOwnFolder: false,
   };
 }
 
-/** Writes what is missing or of an older agent; a file of somebody else stays, and the log says so.
- *  @throws Error: the directory cannot be written */
-export async function writeNodeFiles(files: readonly NodeFile[], log: Log): Promise<void> {
-  for (const { path, content } of files) {
-    const there = await readOrNothing(path);
-    if (there === content) continue;
-    if (there !== undefined && !isOurs(there)) {
-      log.warn({ path }, 'this file is not ours and stays as it is: its host is not mirrored; remove it to have it mirrored');
-      continue;
-    }
+export function createNodeFiles(files: readonly NodeFile[], log: Log): NodeFiles {
+  const owner = `# ${randomUUID()}`;
+  const told = new Set<string>();
+
+  async function put({ path, content }: NodeFile): Promise<void> {
     await mkdir(dirname(path), { recursive: true });
-    await writeFile(`${path}.new`, content);
-    await rename(`${path}.new`, path);
+    const temporary = `${path}.${randomUUID()}`;
+    await writeFile(temporary, [MARK, owner, content].join('\n'));
+    await rename(temporary, path);
     log.info({ path }, 'written');
   }
-}
 
-/** Removes what an agent wrote, and the folders that are empty then. */
-export async function removeNodeFiles(files: readonly NodeFile[], log: Log): Promise<void> {
-  for (const { path } of files) {
-    const there = await readOrNothing(path);
-    if (there === undefined || !isOurs(there)) continue;
-    await rm(path, { force: true });
-    await rmdir(dirname(path)).catch(() => undefined); // other files are in it
-    log.info({ path }, 'removed');
+  async function removeWhere(isToGo: (there: Marked) => boolean): Promise<void> {
+    for (const { path, inOwnFolder } of files) {
+      const there = await read(path);
+      if (there === undefined || !there.ours || !isToGo(there)) continue;
+      await rm(path, { force: true });
+      if (inOwnFolder) await rmdir(dirname(path)).catch(() => undefined); // other files are in it
+      log.info({ path }, 'removed');
+    }
   }
+
+  return {
+    count: files.length,
+    async write() {
+      for (const file of files) {
+        const there = await read(file.path);
+        if (there === undefined || (there.ours && there.content !== file.content)) await put(file);
+        if (there?.ours !== false || told.has(file.path)) continue;
+        told.add(file.path);
+        log.warn(
+          { path: file.path },
+          'this file is not ours and stays as it is: its host is not mirrored; remove the file to have it mirrored',
+        );
+      }
+    },
+    async takeOver() {
+      for (const file of files) {
+        const there = await read(file.path);
+        if (there?.ours === true && there.owner !== owner) await put(file);
+      }
+    },
+    remove: () => removeWhere((there) => there.owner === owner),
+    removeAll: () => removeWhere(() => true),
+  };
 }
 
-function isOurs(content: string): boolean {
-  return content.startsWith(MARK);
+interface Marked {
+  ours: boolean;
+  owner: string | undefined;
+  content: string;
 }
 
-async function readOrNothing(path: string): Promise<string | undefined> {
+async function read(path: string): Promise<Marked | undefined> {
   try {
-    return await readFile(path, 'utf8');
+    const [mark, owner, ...content] = (await readFile(path, 'utf8')).split('\n');
+    return { ours: mark === MARK, owner, content: content.join('\n') };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;

@@ -1,39 +1,44 @@
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
-import { crioFile, hostsFiles, removeNodeFiles, writeNodeFiles, type NodeFile } from '../agent/node-files.ts';
+import { checkContainerd, checkWritable } from '../agent/check-node.ts';
+import { createNodeFiles, crioFile, hostsFiles, type NodeFiles } from '../agent/node-files.ts';
 import { ConfigError } from '../config/load.ts';
-import type { Config } from '../config/schema.ts';
+import type { AgentConfig, Config } from '../config/schema.ts';
 import type { Registry } from '../oci/registry.ts';
-import { createAllowance } from '../registry/allowance.ts';
-import { createWay } from '../registry/dispatcher.ts';
 import { failover } from '../registry/failover.ts';
-import { routed } from '../registry/routed.ts';
+import { lazy } from '../registry/lazy.ts';
+import { createNearWay } from '../registry/near-way.ts';
+import type { Way } from '../registry/way.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { listen } from '../server/listen.ts';
 import { serveRegistry } from '../server/serve-registry.ts';
+import type { Log } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Host } from './command.ts';
-import { createRemote, createUpstream, upstreamsByHost } from './upstreams.ts';
+import { createRemote } from './remote.ts';
+import { upstreamsByHost } from './upstreams-by-host.ts';
 
-const GRACE = 30_000;
-/** Milliseconds: the node is next to the registry, and a pull must not wait for one that is gone. */
+/** How long running pulls get when the process is told to stop, in ms; the chart gives the pod 60 s. */
+const GRACE = 50_000;
+/** Milliseconds: the registry is near, and a pull must not wait for one that is gone. */
 const CONNECT_TIMEOUT = 1000;
-const FILES_INTERVAL = 60_000;
+/** Milliseconds. The registry itself resumes from upstreams that are silent, and needs time for that. */
+const REMOTE_LIMITS = { attempts: 1, headers: 25_000, idle: 30_000 };
+const FILES_INTERVAL = 10_000;
 
 /** `kube-registry agent`: the node's own end of the registry, until it is told to stop.
  *  @throws ConfigError: no agent.registry; OciError UNAVAILABLE: an address cannot be used */
 export async function agent({ config, log, stop }: Host): Promise<void> {
   const { agent: own, registry } = config;
-  if (own.registry === undefined)
-    throw new ConfigError("agent.registry: found nothing; accepted: the registry's URL, such as http://10.96.3.4:5000");
+  const url = registryOf(own);
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);
   const fellBack = metrics.counter('agent_direct_total', 'Reads that went straight to upstream.', []);
-  const way = createWay({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
-  const probe = (signal: AbortSignal) => answers(own.registry ?? '', signal);
+  const way = createNearWay({ connectTimeout: CONNECT_TIMEOUT });
+  const probe = (signal: AbortSignal) => answers(way, url, signal);
   // Asked once: who else may answer is failover's to know.
-  const remote = createRemote(own.registry, { way, metrics: counts, limits: { attempts: 1, headers: 30_000 } });
+  const remote = createRemote(url, { way, metrics: counts, limits: REMOTE_LIMITS });
   const images = own.fallback ? failover(remote, createDirect(config, counts), { log, probe, stop, fellBack: () => fellBack({}) }) : remote;
 
   const handler = serveRegistry(images, {
@@ -45,69 +50,79 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   const listener = await listen({ address: own.listen, extraPorts: own.extraPorts, handler, log, reusePort: true });
   const admin = serveAdmin({ ready: () => !stop.aborted, metrics: () => metrics.render() });
   const adminListener = await listen({ address: own.admin, handler: admin, log, reusePort: true });
-  log.info({ listen: listener.url, admin: adminListener.url, registry: own.registry }, 'the agent is ready');
+  log.info({ listen: listener.url, admin: adminListener.url, registry: url }, 'the agent is ready');
 
-  const files = nodeFiles(config);
-  const writing = files.length === 0 ? undefined : keepFiles(files, { log, stop, probe });
+  const files = nodeFiles(config, log);
+  await checkNode(own, log);
+  const writing = files.count === 0 ? undefined : keepFiles(files, { log, stop, probe });
   if (!stop.aborted) await once(stop, 'abort');
   await writing;
-  if (own.mirror?.removeOnExit === true) await removeNodeFiles(files, log);
+  if (own.mirror?.removeOnExit === true) await files.remove();
   await listener.drain(GRACE);
   await adminListener.close();
 }
 
-/** `kube-registry agent --remove`: takes back what an agent wrote on this node. */
+/** `kube-registry agent --remove`: takes back what agents wrote on this node. */
 export async function removeAgentFiles({ config, log }: Host): Promise<void> {
-  await removeNodeFiles(nodeFiles(config), log);
+  await nodeFiles(config, log).removeAll();
 }
 
-function nodeFiles({ agent: own, registry }: Config): NodeFile[] {
+function registryOf({ registry }: AgentConfig): string {
+  const accepted = "accepted: the registry's URL, such as http://10.96.3.4:5000";
+  if (registry === undefined) throw new ConfigError(`agent.registry: found nothing; ${accepted}`);
+  // Kubernetes leaves the name of a variable that it does not know as it is written.
+  if (registry.includes('$('))
+    throw new ConfigError(
+      `agent.registry: found ${registry}; ${accepted}. The registry's Service was not there when this container started: it is started again`,
+    );
+  return registry;
+}
+
+function nodeFiles({ agent: own, registry }: Config, log: Log): NodeFiles {
   const url = `http://127.0.0.1:${own.listen.port}`;
-  return [
+  const files = [
     ...(own.mirror === undefined ? [] : hostsFiles(own.mirror.directory, Object.values(registry.upstreams), url)),
     ...(own.crio === undefined ? [] : [crioFile(own.crio.directory, url)]),
   ];
+  return createNodeFiles(files, log);
 }
 
-/** Writes the files once the registry has answered, and again when somebody changed them. */
+/** Tells what will not work on this node. */
+async function checkNode({ mirror, crio }: AgentConfig, log: Log): Promise<void> {
+  const findings = [
+    mirror === undefined ? undefined : ((await checkWritable(mirror.directory)) ?? (await checkContainerd(mirror.directory))),
+    crio === undefined ? undefined : await checkWritable(crio.directory),
+  ];
+  for (const finding of findings) if (finding !== undefined) log.warn(finding);
+}
+
+/** Writes the files once the registry has answered, and again when somebody changed them. Those of the agent that this one replaces are
+ *  there for that reason already. */
 async function keepFiles(
-  files: NodeFile[],
+  files: NodeFiles,
   { log, stop, probe }: Pick<Host, 'log' | 'stop'> & { probe: (signal: AbortSignal) => Promise<boolean> },
 ): Promise<void> {
-  while (!stop.aborted && !(await probe(AbortSignal.any([stop, AbortSignal.timeout(2000)])).catch(() => false))) {
-    await delay(1000, undefined, { signal: stop }).catch(() => undefined); // stopped
-  }
+  const complain = (error: unknown) => log.warn({ error }, 'the files for the container runtime cannot be written');
+  const pause = (milliseconds: number) => delay(milliseconds, undefined, { signal: stop }).catch(() => undefined); // stopped
+  await files.takeOver().catch(complain);
+  while (!stop.aborted && !(await probe(AbortSignal.any([stop, AbortSignal.timeout(2000)])).catch(() => false))) await pause(1000);
   while (!stop.aborted) {
-    try {
-      await writeNodeFiles(files, log);
-    } catch (error) {
-      log.warn(
-        { error, directory: files[0]?.path },
-        'the files for the container runtime cannot be written: is the directory mounted and writable?',
-      );
-    }
-    await delay(FILES_INTERVAL, undefined, { signal: stop }).catch(() => undefined); // stopped
+    await files.write().catch(complain);
+    await pause(FILES_INTERVAL);
   }
 }
 
-async function answers(url: string, signal: AbortSignal): Promise<boolean> {
-  const response = await fetch(`${url}/v2/`, { signal });
-  await response.body?.cancel();
-  return response.ok;
+async function answers(way: Way, url: string, signal: AbortSignal): Promise<boolean> {
+  const { origin, pathname } = new URL(`${url}/v2/`);
+  const { statusCode, abandon } = await way.request({ origin, path: pathname, method: 'GET', headers: {}, signal });
+  abandon('short');
+  return statusCode === 200;
 }
 
-/** The upstreams themselves, without the registry's proxy and without its credentials. */
+/** The upstreams themselves, loaded when the first of them is needed. */
 function createDirect({ agent: own, registry }: Config, metrics: RegistryMetrics): Registry {
-  const routes = Object.entries(registry.upstreams).map(([name, config]) => {
-    const mirrors = config.mirrors.map((mirror) => ({ ...mirror, proxy: own.proxy }));
-    const direct = { ...config, proxy: own.proxy, mirrors, credentials: [] };
-    return [
-      name,
-      {
-        registry: createUpstream(name, direct, { metrics, allowance: createAllowance(name, metrics), connectTimeout: CONNECT_TIMEOUT }),
-        defaultNamespace: config.defaultNamespace,
-      },
-    ] as const;
+  return lazy(async () => {
+    const { createDirectUpstreams } = await import('./direct-upstreams.ts');
+    return createDirectUpstreams(registry.upstreams, { proxy: own.proxy, connectTimeout: CONNECT_TIMEOUT, metrics });
   });
-  return routed(Object.fromEntries(routes));
 }

@@ -18,7 +18,7 @@ import { createRewriteRules } from '../webhook/policy.ts';
 import type { Host } from './command.ts';
 import { createProgress, type Progress } from './progress.ts';
 import { openStore } from './storage.ts';
-import { createRemote } from './upstreams.ts';
+import { createRemote } from './remote.ts';
 import { parseWarmName } from './warm-name.ts';
 import { askCluster, readPods } from './webhook-report.ts';
 

@@ -23,7 +23,8 @@ import { pruneRegularly } from '../upkeep/schedule.ts';
 import type { Host } from './command.ts';
 import { pruneLimits, pruneTiming } from './prune-limits.ts';
 import { openStorage, type Storage } from './storage.ts';
-import { createUpstream, upstreamsByHost } from './upstreams.ts';
+import { upstreamsByHost } from './upstreams-by-host.ts';
+import { createUpstream } from './upstreams.ts';
 
 /** How long running pulls get when the process is told to stop, in ms. */
 const GRACE = 30_000;

@@ -1,6 +1,5 @@
 import { createSecret } from '../config/secret.ts';
 import type { Upstream } from '../config/schema.ts';
-import { unlimited } from '../registry/allowance.ts';
 import { createWay } from '../registry/dispatcher.ts';
 import { upstream, type UpstreamOptions } from '../registry/upstream.ts';
 import type { Registry } from '../oci/registry.ts';
@@ -35,26 +34,4 @@ export function createUpstream(name: string, config: Upstream, { metrics, allowa
     allowance,
     metrics,
   });
-}
-
-/** A registry of this kind elsewhere: no mirrors, no credentials, its redirects followed wherever they lead. */
-export function createRemote(url: string, { way, metrics, limits }: Pick<UpstreamOptions, 'way' | 'metrics' | 'limits'>): Registry {
-  return upstream({
-    name: 'registry',
-    url,
-    way,
-    outside: way,
-    mirrors: [],
-    credentials: [],
-    authHosts: [],
-    allowance: unlimited,
-    metrics,
-    ...(limits === undefined ? {} : { limits }),
-  });
-}
-
-/** Which upstream an image's host means: what containerd puts into `?ns=`. */
-export function upstreamsByHost(upstreams: Record<string, Upstream>): (host: string) => string | undefined {
-  const byHost = new Map(Object.entries(upstreams).flatMap(([name, { hosts }]) => hosts.map((host) => [host, name] as const)));
-  return (host) => byHost.get(host);
 }

@@ -9,7 +9,8 @@ import { createServer as createTlsServer } from 'node:tls';
 import { promisify } from 'node:util';
 import { freePort, temporaryDirectory } from '../../test/support/temporary.ts';
 import { debianTool } from '../../test/tools/tools.ts';
-import { createWay, describeConnectionError } from './dispatcher.ts';
+import { createWay } from './dispatcher.ts';
+import { describeConnectionError } from './way.ts';
 
 const run = promisify(execFile);
 
@@ -45,7 +46,7 @@ const OPEN = 'HTTP/1.1 200 Connection established\r\n\r\n';
 async function blamed(proxy: string, url: string, ca?: string): Promise<string> {
   const way = createWay({ proxy, ca });
   try {
-    await way.dispatcher.request({ origin: url, path: '/v2/', method: 'GET', signal: AbortSignal.timeout(20_000) });
+    await way.request({ origin: url, path: '/v2/', method: 'GET', headers: {}, signal: AbortSignal.timeout(20_000) });
     return 'nobody';
   } catch (error) {
     return describeConnectionError(error, way, new URL(url)).origin ?? 'unknown';

@@ -1,9 +1,8 @@
-import type { Dispatcher } from 'undici';
 import { OciError } from '../oci/error.ts';
-import { createBody, streamSource } from '../store/body.ts';
+import { createBody } from '../store/body.ts';
 import { isInternal, resolvesInside } from './addresses.ts';
-import { describeConnectionError, type Way } from './dispatcher.ts';
 import { createAuthorizer, type Credentials, type TokenAnswer } from './upstream-auth.ts';
+import { describeConnectionError, type Way, type WayResponse } from './way.ts';
 
 /** The ways out to an endpoint and to where it redirects. */
 export interface Ways {
@@ -86,19 +85,19 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
     url: URL,
     request: { method: 'GET' | 'HEAD'; headers: Record<string, string> },
     signal: AbortSignal,
-  ): Promise<Dispatcher.ResponseData> {
+  ): Promise<WayResponse> {
     const kind = await wayTo(url);
     const way = options[kind];
     const parts = { origin: url.origin, path: url.pathname + url.search, signal, ...request };
     try {
-      return await way.dispatcher.request(parts);
+      return await way.request(parts);
     } catch (error) {
       signal.throwIfAborted();
       const described = describeConnectionError(error, way, url);
       const direct = options.fallback?.[kind];
       if (described.origin !== 'proxy' || direct === undefined) throw described;
       try {
-        return await direct.dispatcher.request(parts);
+        return await direct.request(parts);
       } catch (second) {
         signal.throwIfAborted();
         throw describeConnectionError(second, direct, url);
@@ -111,16 +110,16 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
     const response = await send(url, { method: 'GET', headers }, signal);
     const chunks: Uint8Array[] = [];
     let size = 0;
-    for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
+    for await (const chunk of createBody(response.body, signal)) {
       size += chunk.length;
       if (size > MAX_TOKEN_SIZE) throw new OciError('UNAVAILABLE', `${url.host} sends a token without end`, { origin: 'upstream' });
-      chunks.push(chunk);
+      chunks.push(Uint8Array.from(chunk));
     }
     return { status: response.statusCode, body: Buffer.concat(chunks).toString(), retryAfter: parseRetryAfter(response.headers) };
   }
 
   /** Follows redirects; the Authorization stays with the endpoint's own origin. */
-  async function follow(ask: Ask, authorization: string | undefined, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
+  async function follow(ask: Ask, authorization: string | undefined, signal: AbortSignal): Promise<WayResponse> {
     let url = new URL(base.href.replace(/\/$/, '') + ask.path);
     for (let redirects = 0; ; redirects++) {
       const own = url.origin === base.origin;
@@ -205,25 +204,23 @@ interface Watched {
 }
 
 /** The body, cut when it says nothing for too long: only while somebody waits for it, since a slow reader is no silent upstream. */
-function watch(response: Dispatcher.ResponseData, { own, done, idle, host }: Watched): AsyncIterable<Uint8Array> {
-  const stream = streamSource(response.body, (cause) => new OciError('UNAVAILABLE', `${host} cut the line`, { cause, origin: 'upstream' }));
+function watch(response: WayResponse, { own, done, idle, host }: Watched): AsyncIterable<Uint8Array> {
   const silent = () => own.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
-  let ended = false;
   return createBody(
     {
       async pull() {
         const timer = setTimeout(silent, idle);
         try {
-          const chunk = await stream.pull();
-          ended = chunk === undefined;
-          return chunk;
+          return await response.body.pull();
+        } catch (cause) {
+          throw new OciError('UNAVAILABLE', `${host} cut the line`, { cause, origin: 'upstream' });
         } finally {
           clearTimeout(timer);
         }
       },
       async close() {
         done();
-        if (!ended) discard(response, 0);
+        await response.body.close();
       },
     },
     own.signal,
@@ -237,8 +234,6 @@ export function parseRetryAfter(headers: Reply['headers']): number | undefined {
 }
 
 /** Gives a connection back when what is left of the body is small, and cuts it otherwise. */
-function discard({ body, headers }: Dispatcher.ResponseData, most = MAX_DRAIN): void {
-  body.on('error', () => undefined); // nobody reads it any more
-  if (Number(headers['content-length'] ?? Infinity) <= most) body.resume();
-  else body.destroy();
+function discard({ headers, abandon }: WayResponse): void {
+  abandon(Number(headers['content-length'] ?? Infinity) <= MAX_DRAIN ? 'short' : 'long');
 }

@@ -1,14 +1,11 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { isOciError, OciError } from '../oci/error.ts';
 import type { Blob, Context, Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
+import { createCircuit, type CircuitOptions } from './circuit.ts';
+import { skipBytes, withSilence } from './bodies.ts';
 
-export interface FailoverOptions {
+export interface FailoverOptions extends CircuitOptions {
   log: Log;
-  /** Whether `first` answers at all; asked in the background once it has failed. */
-  probe(signal: AbortSignal): Promise<boolean>;
-  /** Ends the probing. */
-  stop: AbortSignal;
   /** Counts what `second` was asked for. */
   fellBack(): void;
   /** Milliseconds without headers after which `second` is asked beside `first`: slow is not dead. */
@@ -19,119 +16,97 @@ export interface FailoverOptions {
 
 const SLOW_AFTER = 3000;
 const LIMIT = 25_000;
-const PROBE_INTERVAL = 1000;
 /** How often one body may change sides. */
 const MAX_RESUMES = 4;
 
+type Side = 'first' | 'second';
+
+/** What a side gave. */
+interface Won<T> {
+  value: T;
+  side: Side;
+  /** Ends what the side still does for it. */
+  end: (reason: Error) => void;
+}
+
+type Work<T> = (registry: Registry, signal: AbortSignal) => Promise<T>;
+
 /** `first`, and `second` when it cannot answer: at once when it is away or fails, beside it when it is slow. What is absent from
- *  `first`, or refused by it, is an answer. A blob that is cut in the middle is continued from the other side.
- *  @throws OciError as the last one asked does; UNAVAILABLE when nobody answers within the limit */
+ *  `first`, or refused by it, is an answer. A blob that is cut in the middle, or falls silent while `first` is away, is continued from
+ *  the other side.
+ *  @throws OciError as the one that answered does; UNAVAILABLE when neither does */
 export function failover(first: Registry, second: Registry, options: FailoverOptions): Registry {
   const { log, slowAfter = SLOW_AFTER, limit = LIMIT } = options;
-  let away = false;
+  const circuit = createCircuit(options);
+  const usual = (): Side => (circuit.away ? 'second' : 'first');
 
-  function noteFailure(error: unknown): void {
-    if (away || options.stop.aborted) return;
-    away = true;
-    log.warn({ error }, 'the registry does not answer; images come straight from upstream');
-    void probeUntilBack();
-  }
-
-  async function probeUntilBack(): Promise<void> {
-    while (!options.stop.aborted) {
-      await delay(PROBE_INTERVAL, undefined, { signal: options.stop }).catch(() => undefined); // stopped
-      if (await options.probe(AbortSignal.any([options.stop, AbortSignal.timeout(2000)])).catch(() => false)) break; // still away
-    }
-    away = false;
-    if (!options.stop.aborted) log.info('the registry answers again');
-  }
-
-  /** The first success of both; `work` gets a signal of its own, so that the loser can be ended. */
-  async function either<T>(context: Context, work: (registry: Registry, signal: AbortSignal) => Promise<T>): Promise<T> {
-    const { signal } = context;
+  /** The first success of both, `from` being asked first. */
+  async function either<T>({ signal }: Context, from: Side, work: Work<T>): Promise<Won<T>> {
     signal.throwIfAborted();
-    const controllers = [new AbortController(), new AbortController()] as const;
-    const abort = () => controllers.forEach((controller) => controller.abort(signal.reason));
-    signal.addEventListener('abort', abort, { once: true });
-    const result = Promise.withResolvers<T>();
-    const errors: unknown[] = [];
-    const asked = new Set<number>();
+    const controllers = { first: new AbortController(), second: new AbortController() };
+    const errors: Partial<Record<Side, unknown>> = {};
+    const asked = new Set<Side>();
+    const won = Promise.withResolvers<Won<T>>();
 
-    function ask(side: 0 | 1): void {
-      if (asked.has(side) || signal.aborted) return;
+    function endAll(reason: unknown): void {
+      controllers.first.abort(reason);
+      controllers.second.abort(reason);
+      won.reject(reason);
+    }
+    // It stays: what won, a body perhaps, ends with its client too.
+    signal.addEventListener('abort', () => endAll(signal.reason), { once: true });
+
+    function fail(side: Side, error: unknown): void {
+      if (controllers[side].signal.aborted) return; // it lost, or nobody waits any more
+      errors[side] = error;
+      if (side === 'first' && isOutage(error)) circuit.suspect(error);
+      if (side === 'first' && isAnswer(error)) won.reject(error);
+      else if ('first' in errors && 'second' in errors) won.reject(worse(errors.first, errors.second));
+      else ask(other(side));
+    }
+
+    function ask(side: Side): void {
+      if (asked.has(side)) return;
       asked.add(side);
-      if (side === 1) options.fellBack();
-      work(side === 0 ? first : second, controllers[side].signal).then(
+      if (side === 'second') options.fellBack();
+      const { signal: own } = controllers[side];
+      work(side === 'first' ? first : second, own).then(
         (value) => {
-          controllers[1 - side]?.abort(new OciError('UNAVAILABLE', 'the other side answered first'));
-          result.resolve(value);
+          if (own.aborted) return;
+          controllers[other(side)].abort(new OciError('UNAVAILABLE', 'the other side answered first'));
+          won.resolve({ value, side, end: (reason) => controllers[side].abort(reason) });
         },
-        (error: unknown) => {
-          errors.push(error);
-          if (side === 0 && !controllers[0].signal.aborted && isOutage(error)) noteFailure(error);
-          const final = side === 0 && !isOutage(error) && !isOciError(error, 'TOOMANYREQUESTS');
-          if (final || errors.length === 2) result.reject(final ? error : errors[0]);
-          else ask(side === 0 ? 1 : 0);
-        },
+        (error: unknown) => fail(side, error),
       );
     }
 
-    const slow = setTimeout(() => ask(1), slowAfter);
-    const late = setTimeout(() => {
-      controllers.forEach((controller) => controller.abort(new OciError('UNAVAILABLE', 'nobody answered in time')));
-      result.reject(new OciError('UNAVAILABLE', `neither the registry nor upstream answered within ${limit / 1000} s; try again`));
-    }, limit);
-    ask(away ? 1 : 0);
+    const doubt = setTimeout(() => from === 'first' && circuit.suspect(), slowAfter / 2);
+    const slow = setTimeout(() => ask(other(from)), slowAfter);
+    const late = setTimeout(
+      () => endAll(new OciError('UNAVAILABLE', `neither the registry nor upstream answered within ${limit / 1000} s; try again`)),
+      limit,
+    );
+    const forget = circuit.onAway(() => ask('second'));
+    ask(from);
     try {
-      return await result.promise;
+      return await won.promise;
     } finally {
-      clearTimeout(slow);
-      clearTimeout(late);
+      forget();
+      for (const timer of [doubt, slow, late]) clearTimeout(timer);
     }
   }
 
-  return {
-    resolve: (repository, reference, context) =>
-      either(context, (registry, signal) => registry.resolve(repository, reference, { ...context, signal })),
-    manifest: (repository, reference, context) =>
-      either(context, (registry, signal) => registry.manifest(repository, reference, { ...context, signal })),
-    stat: (repository, digest, context) => either(context, (registry, signal) => registry.stat(repository, digest, { ...context, signal })),
-    referrers: (repository, digest, context) =>
-      either(context, (registry, signal) => registry.referrers(repository, digest, { ...context, signal })),
+  async function ask<T>(context: Context, work: Work<T>): Promise<T> {
+    return (await either(context, usual(), work)).value;
+  }
 
-    async blob(repository, digest, context) {
-      const open = (registry: Registry, signal: AbortSignal, range = context.range) =>
-        registry.blob(repository, digest, { ...context, signal, ...(range === undefined ? {} : { range }) });
-      const blob = await either(context, (registry, signal) => open(registry, signal));
-      const again = (start: number, end: number | undefined) =>
-        either(context, (registry, signal) => open(registry, signal, end === undefined ? { start } : { start, end }));
-      return { ...blob, body: resumed(blob, again, context.signal) };
-    },
-
-    async *tags(repository, context) {
-      let last = context.last;
-      try {
-        for await (const tag of (away ? second : first).tags(repository, context)) {
-          last = tag;
-          yield tag;
-        }
-      } catch (error) {
-        if (!isOutage(error) || context.signal.aborted) throw error;
-        noteFailure(error);
-        yield* second.tags(repository, last === undefined ? context : { ...context, last });
-      }
-    },
-  };
-
-  /** The body, continued by a range from whoever answers when it is cut. */
-  async function* resumed(
-    blob: Blob,
-    again: (start: number, end: number | undefined) => Promise<Blob>,
-    signal: AbortSignal,
-  ): AsyncGenerator<Uint8Array> {
-    const end = blob.range?.end ?? (blob.size === undefined ? undefined : blob.size - 1);
-    let position = blob.range?.start ?? 0;
-    let { body } = blob;
+  /** The body of `won`, continued from the other side when it is cut. */
+  async function* resumed(won: Won<Blob>, open: (from: Side, start: number, end?: number) => Promise<Won<Blob>>, signal: AbortSignal) {
+    const { digest, range, size } = won.value;
+    const end = range?.end ?? (size === undefined ? undefined : size - 1);
+    let position = range?.start ?? 0;
+    let { side } = won;
+    let body = attended(won);
     for (let resumes = 0; ; resumes++) {
       try {
         for await (const chunk of body) {
@@ -140,27 +115,95 @@ export function failover(first: Registry, second: Registry, options: FailoverOpt
         }
         return;
       } catch (error) {
-        if (signal.aborted || resumes === MAX_RESUMES || end === undefined) throw error;
-        noteFailure(error);
-        if (position > end) throw error;
-        log.warn({ error, digest: blob.digest, position }, 'a blob was cut; it goes on from the other side');
-        const rest = await again(position, end);
-        if (rest.size !== blob.size || (rest.range?.start ?? 0) > position) throw error;
-        body = skip(rest.body, position - (rest.range?.start ?? 0));
+        if (signal.aborted || resumes === MAX_RESUMES || (end !== undefined && position > end)) throw error;
+        if (side === 'first') circuit.suspect(error);
+        log.warn({ error, digest, position }, 'a blob was cut; it goes on from the other side');
+        try {
+          const rest = await open(other(side), position, end);
+          const begins = rest.value.range?.start ?? 0;
+          if ((size !== undefined && rest.value.size !== size) || begins > position) {
+            rest.end(new OciError('UNAVAILABLE', 'it is another blob'));
+            throw error;
+          }
+          ({ side } = rest);
+          body = skipBytes(attended(rest), position - begins);
+        } catch (failure) {
+          // A body of unknown length may have been whole but for its end.
+          if (isOciError(failure, 'RANGE_INVALID') && failure.size === position) return;
+          throw failure;
+        }
       }
     }
   }
+
+  /** A body of `first` that is silent for long is cut once that is found to be away. */
+  function attended({ value: { body }, side, end }: Won<Blob>): AsyncIterable<Uint8Array> {
+    if (side === 'second') return body;
+    return withSilence(body, slowAfter / 2, () => {
+      circuit.suspect();
+      return circuit.onAway(() => end(new OciError('UNAVAILABLE', 'the registry fell silent in the middle of a blob')));
+    });
+  }
+
+  return {
+    resolve: (repository, reference, context) =>
+      ask(context, (registry, signal) => registry.resolve(repository, reference, { ...context, signal })),
+    manifest: (repository, reference, context) =>
+      ask(context, (registry, signal) => registry.manifest(repository, reference, { ...context, signal })),
+    stat: (repository, digest, context) => ask(context, (registry, signal) => registry.stat(repository, digest, { ...context, signal })),
+    referrers: (repository, digest, context) =>
+      ask(context, (registry, signal) => registry.referrers(repository, digest, { ...context, signal })),
+
+    async blob(repository, digest, context) {
+      const won = await either(context, usual(), (registry, signal) => registry.blob(repository, digest, { ...context, signal }));
+      const open = (from: Side, start: number, end?: number): Promise<Won<Blob>> => {
+        const range = end === undefined ? { start } : { start, end };
+        return either(context, from, (registry, signal) => registry.blob(repository, digest, { ...context, signal, range }));
+      };
+      return { ...won.value, body: resumed(won, open, context.signal) };
+    },
+
+    async *tags(repository, context) {
+      const { value, side } = await either(context, usual(), async (registry, signal) => {
+        const iterator = registry.tags(repository, { ...context, signal })[Symbol.asyncIterator]();
+        return { iterator, head: await iterator.next() };
+      });
+      let { last } = context;
+      try {
+        for (let step = value.head; step.done !== true; step = await value.iterator.next()) {
+          last = step.value;
+          yield step.value;
+        }
+        return;
+      } catch (error) {
+        if (side === 'second' || !isOutage(error) || context.signal.aborted) throw error;
+        circuit.suspect(error);
+      } finally {
+        await value.iterator.return?.();
+      }
+      yield* second.tags(repository, last === undefined ? context : { ...context, last });
+    },
+  };
 }
 
-/** Whoever was asked could not answer; everything else is an answer. */
+function other(side: Side): Side {
+  return side === 'first' ? 'second' : 'first';
+}
+
+/** Whoever was asked could not answer. */
 function isOutage(error: unknown): boolean {
   return !isOciError(error) || isOciError(error, 'UNAVAILABLE', 'UNKNOWN');
 }
 
-async function* skip(body: AsyncIterable<Uint8Array>, bytes: number): AsyncGenerator<Uint8Array> {
-  let left = bytes;
-  for await (const chunk of body) {
-    if (left < chunk.length) yield left === 0 ? chunk : chunk.subarray(left);
-    left = Math.max(0, left - chunk.length);
-  }
+/** Of `first`: nobody else need be asked. Upstream may still give what the registry was not given any more. */
+function isAnswer(error: unknown): boolean {
+  return !isOutage(error) && !isOciError(error, 'TOOMANYREQUESTS');
+}
+
+/** Of two failures the one that says more. */
+function worse(first: unknown, second: unknown): unknown {
+  const answer = [second, first].find((error) => !isOutage(error));
+  if (answer !== undefined) return answer;
+  const [registry, upstream] = [first, second].map((error) => (error instanceof Error ? error.message : String(error)));
+  return new OciError('UNAVAILABLE', `neither the registry nor upstream can answer: ${registry}; ${upstream}`, { cause: second });
 }

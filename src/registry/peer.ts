@@ -2,10 +2,10 @@ import { OciError } from '../oci/error.ts';
 import { HOP_HEADER, type Context, type Registry } from '../oci/registry.ts';
 import { createBody } from '../store/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import type { Way } from './dispatcher.ts';
 import { unlimited } from './allowance.ts';
 import { createPulse, type Pulse } from './pulse.ts';
 import { upstream } from './upstream.ts';
+import type { Way } from './way.ts';
 
 export interface PeerOptions {
   /** http://ADDRESS:PORT */
@@ -48,8 +48,8 @@ export function createPeer({ url, way, pingWay, changed, metrics }: PeerOptions)
   const pulse = createPulse({
     changed,
     async ping(signal) {
-      const { body } = await pingWay.dispatcher.request({ origin: url, path: '/v2/', method: 'GET', signal });
-      await body.dump();
+      const { abandon } = await pingWay.request({ origin: url, path: '/v2/', method: 'GET', headers: {}, signal });
+      abandon('short');
     },
   });
 

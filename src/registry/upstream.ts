@@ -8,7 +8,8 @@ import type { Context, Manifest, Registry } from '../oci/registry.ts';
 import { createBody, type BodySource } from '../store/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Allowance } from './allowance.ts';
-import { createEndpoint, parseRetryAfter, type Ask, type Endpoint, type Reply, type Ways } from './endpoint.ts';
+import { createEndpoint, type Ask, type Endpoint, type Reply, type Ways } from './endpoint.ts';
+import { parseTold, refusal } from './refusal.ts';
 import type { Credentials } from './upstream-auth.ts';
 
 export interface UpstreamOptions extends Ways {
@@ -26,6 +27,8 @@ export interface UpstreamOptions extends Ways {
   /** Of `url`; its mirrors have limits of their own. */
   allowance: Allowance;
   metrics: Pick<RegistryMetrics, 'observeUpstream' | 'received'>;
+  /** It is one of this program: what it says of a failure is passed on. */
+  trusted?: boolean;
   limits?: Partial<UpstreamLimits>;
 }
 
@@ -43,6 +46,8 @@ export interface UpstreamLimits {
 
 const DEFAULT_LIMITS: UpstreamLimits = { headers: 20_000, idle: 15_000, deadMirror: 60_000, attempts: 4 };
 const MAX_TAG_PAGES = 1000;
+/** Bytes of an error's body. */
+const MAX_TOLD = 64 * 1024;
 /** Of all pages of a list together, in bytes. */
 const MAX_LIST_SIZE = 32 * 1024 * 1024;
 
@@ -99,8 +104,7 @@ export function upstream(options: UpstreamOptions): Registry {
       const reply = await endpoint.ask(request, asking);
       if (request.counted === true) allowance.told(reply.headers);
       if (!(request.expected ?? [200]).includes(reply.status)) {
-        reply.discard();
-        throw refusal(endpoint.host, reply, request);
+        throw refusal(endpoint.host, reply, { ...request, told: await toldBy(reply, endpoint.host) });
       }
       const encoding = reply.headers['content-encoding'];
       if (encoding !== undefined && encoding !== 'identity') {
@@ -130,6 +134,16 @@ export function upstream(options: UpstreamOptions): Registry {
       if (own && isOciError(error, 'TOOMANYREQUESTS')) allowance.refused(error.retryAfter);
       throw error;
     }
+  }
+
+  /** What the body of a refusal says (distribution specification, "Error Codes"), where that is to be passed on. */
+  async function toldBy(reply: Reply, host: string): Promise<string | undefined> {
+    const { headers } = reply;
+    if (options.trusted !== true || mediaTypeOf(reply) !== 'application/json' || Number(headers['content-length'] ?? 0) > MAX_TOLD) {
+      reply.discard();
+      return undefined;
+    }
+    return parseTold(await read(reply, MAX_TOLD, host));
   }
 
   async function read(reply: Reply, most: number, host: string): Promise<Uint8Array> {
@@ -365,34 +379,6 @@ function requireManifestType(mediaType: string, host: string): void {
     ? 'a Docker schema 1 manifest, which containerd no longer pulls either'
     : `${mediaType || 'no media type'}, which is no manifest`;
   throw new OciError('MANIFEST_INVALID', `${host} sends ${hint}`, { origin: 'upstream' });
-}
-
-function refusal(host: string, { status, headers }: Reply, { repository, absent }: { repository: string; absent: OciErrorCode }): OciError {
-  const origin = 'upstream';
-  const after = parseRetryAfter(headers);
-  const retryAfter = after === undefined ? {} : { retryAfter: after };
-  switch (status) {
-    case 401:
-      return new OciError('UNAUTHORIZED', `${host} refuses the login for ${repository}: check its credentials`, { origin });
-    case 403:
-      return new OciError('DENIED', `${host} does not allow reading ${repository}`, { origin });
-    case 404:
-      return new OciError(absent, `${host} has no such thing in ${repository}`, { origin });
-    case 416: {
-      const size = /\/(\d{1,15})$/.exec(String(headers['content-range'] ?? ''))?.[1];
-      return new OciError('RANGE_INVALID', `${host} has nothing in that range`, {
-        origin,
-        ...(size === undefined ? {} : { size: Number(size) }),
-      });
-    }
-    case 429:
-      return new OciError('TOOMANYREQUESTS', `${host} allows no more pulls for now: wait, log in, or use a mirror`, {
-        origin,
-        ...retryAfter,
-      });
-    default:
-      return new OciError('UNAVAILABLE', `${host} answers ${status}`, { origin, ...retryAfter });
-  }
 }
 
 /** The other end closed the connection instead of answering: as it does with one that was idle for too long. */

@@ -1,0 +1,68 @@
+import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { startAgent, startRegistry } from '../test/support/program.ts';
+import { temporaryDirectory } from '../test/support/temporary.ts';
+import { load } from './load.ts';
+import { startUpstream } from './servers.ts';
+import { median } from './turns.ts';
+
+// npm run bench:agent: what an agent adds to a warm pull, and what memory it keeps, as JSON. A blob of 64 MiB, four connections, the
+// registry itself and the agent in turns. Clients that hash what they read, as containerd and every other client of a pull does, and
+// clients that do nothing with it. `cost`: seconds of a processor for a GiB, `registry` without an agent.
+
+const MiB = 2 ** 20;
+const CONNECTIONS = 4;
+const SECONDS = 3;
+const TURNS = 5;
+
+/** Seconds of processors that a process has used. */
+async function processorTime(pid: number): Promise<number> {
+  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1]?.split(' ') ?? [];
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
+await using stack = new AsyncDisposableStack();
+const upstream = await startUpstream(stack);
+const digest = await upstream.addBlob(64 * MiB);
+const { path: directory } = stack.use(await temporaryDirectory());
+const upstreams = { dockerhub: { url: upstream.url } };
+const registry = stack.use(await startRegistry({ storage: { filesystem: { directory } }, upstreams }));
+const agent = stack.use(await startAgent({ registry: registry.url }, { registry: { upstreams } }));
+await delay(5000);
+const idle = await agent.memory();
+
+const contestants = { registry, agent };
+const rates = { hashed: { registry: [] as number[], agent: [] as number[] }, plain: { registry: [] as number[], agent: [] as number[] } };
+const costs = { registry: [] as number[], agent: [] as number[] };
+for (let turn = 0; turn <= TURNS; turn++) {
+  for (const [kind, verify] of [
+    ['hashed', true],
+    ['plain', false],
+  ] as const) {
+    for (const name of ['registry', 'agent'] as const) {
+      const { url, pid } = contestants[name];
+      const clients = Array.from({ length: CONNECTIONS }, () => ({ urls: [`${url}/v2/dockerhub/library/bench/blobs/${digest}`] }));
+      const before = await processorTime(pid);
+      const { bytes, seconds } = await load({ clients, seconds: SECONDS, verify });
+      if (turn === 0) continue; // it warms up
+      rates[kind][name].push(bytes / seconds);
+      if (kind === 'plain') costs[name].push(((await processorTime(pid)) - before) / (bytes / 2 ** 30));
+    }
+  }
+}
+await delay(5000);
+const after = await agent.memory();
+
+const round = (value: number): number => Number(value.toFixed(2));
+const inMiB = ({ anonymous, resident }: typeof idle) => ({ anonymous: round(anonymous / MiB), resident: round(resident / MiB) });
+const compare = ({ registry, agent }: { registry: number[]; agent: number[] }) => ({
+  registry: round(median(registry) / MiB),
+  agent: round(median(agent) / MiB),
+  ratio: round(median(agent.map((rate, turn) => rate / (registry[turn] ?? Number.NaN)))),
+});
+const result = {
+  memory: { idle: inMiB(idle), afterLoad: inMiB(after) },
+  pull: { hashed: compare(rates.hashed), plain: compare(rates.plain) },
+  cost: { registry: round(median(costs.registry)), agent: round(median(costs.agent)) },
+};
+process.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`);

@@ -1,0 +1,117 @@
+import module from 'node:module';
+import { Command, Option } from 'commander';
+import { addCache } from './commands/cache.ts';
+import type { Host } from './commands/command.ts';
+import { ConfigError, loadConfig } from './config/load.ts';
+import { isOciError } from './oci/error.ts';
+import { createLog } from './telemetry/log.ts';
+
+interface GlobalOptions {
+  config?: string;
+  set: string[];
+}
+
+/** An agent lies idle on every node: V8 keeps a small young generation. */
+const LEAN = ['--max-semi-space-size=1'];
+
+/** Starts this program anew in the same process (execve): with LEAN, and with everything in the compile cache, since the compiler of
+ *  types takes some 20 MB that never come back. */
+async function becomeLean(): Promise<void> {
+  if (LEAN.every((flag) => process.execArgv.includes(flag))) return;
+  await import('prom-client'); // the one library that is loaded later than the rest
+  module.flushCompileCache();
+  const args = [process.execPath, ...LEAN, import.meta.filename, ...process.argv.slice(2)];
+  // glibc would give each of V8's threads an arena of its own, and keep what was freed there.
+  process.execve?.(process.execPath, args, { ...(process.env as Record<string, string>), MALLOC_ARENA_MAX: '1' });
+}
+
+const stop = new AbortController();
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.once(signal, () => {
+    stop.abort();
+    process.once(signal, () => process.exit(1)); // asked twice: go at once
+  });
+}
+
+// Who reads a table has seen enough: `… | head`.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+
+const program = new Command('kube-registry')
+  .description('Images for a Kubernetes cluster: a pull-through registry, its node agent, its webhook and its way out')
+  .addOption(new Option('--config <file>', 'the configuration, YAML').env('KUBE_REGISTRY_CONFIG'))
+  .option(
+    '--set <key=value>',
+    'one key of the configuration, laid over the file; may be repeated',
+    (value: string, all: string[]) => [...all, value],
+    [],
+  )
+  .enablePositionalOptions(false)
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2));
+
+/** `output`: where the log goes. */
+async function run<Result>(command: (host: Host) => Promise<Result>, output: NodeJS.WriteStream = process.stdout): Promise<Result> {
+  const { config: file, set } = program.opts<GlobalOptions>();
+  const config = await loadConfig({ file, set });
+  const readable = config.log.format === 'text' || (config.log.format === 'auto' && output.isTTY);
+  const log = await createLog({ level: config.log.level, readable }, output);
+  const { stdout, stderr, stdin, env } = process;
+  return command({ config, log, stop: stop.signal, stdout, stderr, stdin, env });
+}
+
+program
+  .command('registry')
+  .description('the pull-through registry')
+  .action(async () => run((await import('./commands/registry.ts')).registry));
+
+program
+  .command('agent')
+  .description("the node's own end of the registry: 127.0.0.1:25000")
+  .option('--remove', 'remove what an agent wrote for the container runtime, and end')
+  .action(async ({ remove = false }: { remove?: boolean }) => {
+    const { agent, removeAgentFiles } = await import('./commands/agent.ts');
+    if (!remove) await becomeLean();
+    await run(remove ? removeAgentFiles : agent);
+  });
+
+const webhook = program
+  .command('webhook')
+  .description('rewrites the images of pods as the API server admits them')
+  .action(async () => run((await import('./commands/webhook.ts')).webhook));
+
+webhook
+  .command('report')
+  .description("which running pods' images are not rewritten, and why")
+  .option('--rewritten', 'those that are, instead')
+  .option('--json', 'for programs')
+  .option('--pods <file>', 'what `kubectl get pods -A -o json` printed, instead of asking the cluster; - is stdin')
+  .action(async ({ json = false, rewritten = false, pods }: { json?: boolean; rewritten?: boolean; pods?: string }) => {
+    const { webhookReport } = await import('./commands/webhook-report.ts');
+    await run((host) => webhookReport(host, { json, rewritten, ...(pods === undefined ? {} : { pods }) }));
+  });
+
+const clash = program
+  .command('clash')
+  .description('the way out: mihomo, with a config made of subscriptions')
+  .action(async () => run((await import('./commands/clash.ts')).clash));
+
+clash
+  .command('status')
+  .description('nodes, delays, the one in use, traffic')
+  .option('--json', 'for programs')
+  .action(async ({ json = false }: { json?: boolean }) => {
+    const { clashStatus } = await import('./commands/clash-status.ts');
+    await run((host) => clashStatus(host, { json }));
+  });
+
+addCache(program, async (command) => {
+  process.exitCode = await run(command, process.stderr);
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  const expected = error instanceof ConfigError || isOciError(error) || (stop.signal.aborted && error === stop.signal.reason);
+  const message = error instanceof Error ? (expected ? error.message : (error.stack ?? error.message)) : String(error);
+  process.stderr.write(`kube-registry: ${message}\n`);
+  process.exit(error instanceof ConfigError ? 2 : 1);
+}
