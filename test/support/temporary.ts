@@ -1,8 +1,9 @@
 import { randomInt } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { createServer, type ListenOptions, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 
 export interface TemporaryDirectory extends AsyncDisposable {
   path: string;
@@ -14,19 +15,28 @@ export async function temporaryDirectory(): Promise<TemporaryDirectory> {
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 3 }) };
 }
 
-/** A port of 127.0.0.1 that nobody listens on. It lies below the ports that the kernel gives to connections, so that a
- *  server that is stopped for a while finds its port free again. */
+/** A port of 127.0.0.1 that nobody listens on, and that is given to nobody else as long as this process lives. It lies below the
+ *  ports that the kernel gives to connections, so that a server that is stopped for a while finds its port free again. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = randomInt(12_000, 24_000);
-    if (await isFree(port)) return port;
+    // Other test processes look for ports too, and a server takes a while to take its own: the mark is an abstract socket,
+    // which goes when the process goes.
+    const mark = await tryListen({ path: `\0kube-registry test port ${port}` });
+    if (mark === undefined) continue;
+    mark.unref();
+    const probe = await tryListen({ port, host: '127.0.0.1' });
+    if (probe === undefined) continue;
+    await promisify(probe.close.bind(probe))();
+    return port;
   }
 }
 
-function isFree(port: number): Promise<boolean> {
+/** Undefined: somebody listens there. */
+function tryListen(address: ListenOptions): Promise<Server | undefined> {
   return new Promise((resolve, reject) => {
     const server = createServer();
-    server.once('error', (error: NodeJS.ErrnoException) => (error.code === 'EADDRINUSE' ? resolve(false) : reject(error)));
-    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+    server.once('error', (error: NodeJS.ErrnoException) => (error.code === 'EADDRINUSE' ? resolve(undefined) : reject(error)));
+    server.listen(address, () => resolve(server));
   });
 }
