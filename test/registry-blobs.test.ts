@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -132,6 +133,20 @@ test('an upstream that lies about a length gets a cut line, and its lie is not k
   behave(() => ({}));
   assert.equal((await read(url())).digest, digest);
   assert.equal((await fetch(url(), { method: 'HEAD' })).headers.get('content-length'), String(bytes.length));
+});
+
+test('a blob of unknown size that turns out wrong is no whole one to a client of HTTP/1.0 either', async () => {
+  const { bytes, digest } = newBlob('old', MiB);
+  const wrong = Buffer.from(bytes);
+  wrong[1000] = (wrong[1000] ?? 0) ^ 1;
+  behave(() => ({ chunked: true, ignoreRange: true, body: wrong }));
+  const { hostname, port } = new URL(registry.url);
+  const socket = connect({ host: hostname, port: Number(port) });
+  socket.write(`GET /v2/hub/a/b/blobs/${digest} HTTP/1.0\r\n\r\n`);
+  let size = 0;
+  socket.on('data', (chunk) => (size += chunk.length));
+  const end = await new Promise((resolve) => socket.on('end', () => resolve('end')).on('error', ({ message }) => resolve(message)));
+  assert.match(String(end), /ECONNRESET/, `after ${size} bytes`);
 });
 
 test('who joins a fill that fails under its own name goes on under theirs, all of them by one fill', async () => {

@@ -30,7 +30,9 @@ export function sendError(response: ServerResponse, error: unknown, { head }: { 
   const known = error instanceof OciError ? error : new OciError('UNKNOWN', 'the registry failed unexpectedly; its log says more');
   const status = statusOf(known);
   if (response.headersSent) {
-    response.destroy();
+    // To HTTP/1.0, a body without a length ends with the connection, unless that is reset.
+    if (response.req.httpVersion === '1.0') response.socket?.resetAndDestroy();
+    else response.destroy();
     return status;
   }
   const body = Buffer.from(JSON.stringify({ errors: [{ code: known.code, message: known.message }] }));
