@@ -332,10 +332,13 @@ function testCache(kind: 'filesystem' | 's3'): void {
     });
 
     test('no pull fails while everything is pruned again and again, by two at once, one of them killed', async () => {
+      // A replica whose local tier holds less than all of it: what is pruned under its hands is really gone.
+      const local = { directory: join(world.directory, 'small'), maxSize: '1MiB' };
+      await using replica = await startRegistry({ ...world.own, ...(await freeAddresses()), local });
       let pruning = true;
       let pulls = 0;
       const puller = async (name: string): Promise<void> => {
-        for (; pruning; pulls++) await world.pull(name);
+        for (; pruning; pulls++) await world.pull(name, pulls % 2 === 0 ? replica : world.registry);
       };
       const pulling = Promise.all(APPS.map((name) => puller(name)));
       const stopAll = pulling.catch(() => undefined);
@@ -356,9 +359,14 @@ function testCache(kind: 'filesystem' | 's3'): void {
       }
       await pulling;
       assert.ok(pulls >= 4, `${pulls} pulls`);
-      for (const name of APPS) await world.pull(name);
-      await world.stored();
-      assert.equal((await world.cache(['verify'])).code, 0);
+      for (const name of APPS) await world.pull(name, replica);
+      await world.stored(replica);
+      // A blob that was pruned from S3 may still be served from a local tier: missing there is no harm.
+      const { damages } = await world.json<{ damages: { kind: string }[] }>('verify');
+      assert.deepEqual(
+        damages.filter(({ kind }) => kind === 'wrong'),
+        [],
+      );
     });
   });
 }
