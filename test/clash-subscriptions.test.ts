@@ -180,11 +180,15 @@ test('an override that names what there is not is told with its place, and what 
       { rules: { prepend: ['DOMAIN,x.example,Nope'] } },
       /clash\.override\.rules\.prepend\[0\]: "DOMAIN,x\.example,Nope" names "Nope", and there is no group or node/,
     ],
-    [{ rules: { append: ['QUANTUM,x.example,auto'] } }, /clash\.override\.rules\.append\[0\]: rules\[0\].*unsupported rule type/],
+    [{ rules: { append: ['QUANTUM,x.example,auto'] } }, /clash\.override\.rules\.append\[0\]: rules\[1\].*unsupported rule type/],
   ];
   for (const [override, expected] of cases) {
-    await using clash = await startClash({ ...own, override });
+    const shared = { ports: { shared: await freePort() }, users: [{ username: 'me', password: 'word' }] };
+    await using clash = await startClash({ ...own, ...shared, override });
     await eventually(() => works(clash), 'what was good before is not used');
+    const withPassword = clash.shared.replace('//', '//me:word@');
+    assert.equal((await through(withPassword, `${site}/`)).body, 'here', 'with the ports of today');
+    await assert.rejects(through(withPassword, site.replace('site.test', '127.0.0.1')), /other side closed/, 'and its rules');
     assert.match((await clash.status()).config.problem ?? '', expected);
     assert.ok(clash.log().some(({ level, msg }) => level === 'error' && expected.test(msg)));
   }

@@ -123,6 +123,8 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
       running.rendered = candidate.rendered;
       return 'unchanged';
     }
+    const something = inputs.subscriptions.size > 0 || inputs.custom !== undefined;
+    if (!proven && something && (await prove(running.main))) await remember(); // what works is not given up
     const restarts = mihomo.restarts();
     await controller.apply(copies.path(CANDIDATE));
     const empty = await emptyList(wanted);
@@ -166,11 +168,8 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
         problem = error.message;
         log.error(`${error.message}; the config that was good last is used`);
       }
-      const good = await copies.read(GOOD);
       const nothing = renderNothing(context, first.users);
-      // Ports and secrets are of today.
-      const config = good === undefined ? nothing : { ...good, ...lockedPart(nothing) };
-      await copies.write(CONFIG, JSON.stringify(config));
+      await copies.write(CONFIG, JSON.stringify(renew(await copies.read(GOOD), nothing)));
       if ((await mihomo.test(copies.path(CONFIG))) !== undefined) await copies.write(CONFIG, JSON.stringify(nothing));
       running.main = parseRule(textsOf((await copies.read(CONFIG))?.['rules']).at(-1) ?? '')?.target ?? 'REJECT';
     },
@@ -194,8 +193,10 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
   };
 }
 
-function lockedPart(nothing: Fields): Fields {
-  return Object.fromEntries(Object.entries(nothing).filter(([key]) => key !== 'rules'));
+/** A config of before with the ports, the secret, the users and the first rule of today, all of which `nothing` has. */
+function renew(good: Fields | undefined, nothing: Fields): Fields {
+  if (good === undefined) return nothing;
+  return { ...good, ...nothing, rules: [...textsOf(nothing['rules']).slice(0, -1), ...textsOf(good['rules'])] };
 }
 
 interface Blame {

@@ -108,7 +108,8 @@ export function render(inputs: Inputs, { own, secret }: RenderContext): Rendered
 
 /** What mihomo runs with while there is nothing else: it refuses all. */
 export function renderNothing({ own, secret }: RenderContext, users: readonly User[]): Fields {
-  return lock({ 'log-level': 'warning', rules: ['MATCH,REJECT'] }, { own, users, secret });
+  const first = own.ports.shared === 0 ? [] : [refuseInternal(SHARED_LISTENER)];
+  return lock({ 'log-level': 'warning', rules: [...first, 'MATCH,REJECT'] }, { own, users, secret });
 }
 
 function partsOf(

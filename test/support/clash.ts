@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { dirname } from 'node:path';
 import { ProxyAgent } from 'undici';
 import type { ClashStatus } from '../../src/clash/supervise.ts';
 import { toolPath } from '../tools/tools.ts';
@@ -70,7 +71,6 @@ export async function startClash(own: Record<string, unknown>): Promise<ClashPro
   const address = async () => `127.0.0.1:${await freePort()}`;
   const ports = { proxy: await freePort(), shared: 0, ...(own['ports'] as { shared?: number } | undefined) };
   const configuration: Record<string, unknown> = {
-    mihomo: await toolPath('mihomo'),
     geodata: await geoDirectory(),
     directory: temporary.path,
     controller: await address(),
@@ -79,8 +79,10 @@ export async function startClash(own: Record<string, unknown>): Promise<ClashPro
     ports,
   };
   const admin = `http://${String(configuration['admin'])}`;
+  // Found by its name, as in the image.
+  const env = { PATH: `${dirname(await toolPath('mihomo'))}:${process.env['PATH'] ?? ''}` };
   const ready = async () => (await answersOk(`${admin}/readyz`)) && accepts(`127.0.0.1:${ports.proxy}`);
-  const program = await startProgram('clash', { log: { level: 'debug', format: 'json' }, clash: configuration }, { ready });
+  const program = await startProgram('clash', { log: { level: 'debug', format: 'json' }, clash: configuration }, { ready, env });
   const get = async (path: string) => (await fetch(admin + path, { signal: AbortSignal.timeout(30_000) })).text();
   return {
     ...program,
