@@ -37,9 +37,9 @@ const LAST_PAUSE = 30_000;
 const STEADY = 60_000;
 const GRACE = 5000;
 const KEPT_ERRORS = 20;
-/** Go's way to trust other authorities, and the time zone: all that mihomo gets of the environment. More of it would move its
- *  paths and its controller (SAFE_PATHS, CLASH_OVERRIDE_…). */
-const ENVIRONMENT = ['SSL_CERT_FILE', 'SSL_CERT_DIR', 'TZ'];
+/** Where programs are, Go's way to trust other authorities, and the time zone: all that mihomo gets of the environment. More of it
+ *  would move its paths and its controller (SAFE_PATHS, CLASH_OVERRIDE_…). */
+const ENVIRONMENT = ['PATH', 'SSL_CERT_FILE', 'SSL_CERT_DIR', 'TZ'];
 
 /** mihomo as a child. @throws ClashError: the program cannot be run */
 export async function createMihomo({ binary, directory, configFile, log, redactor, env }: MihomoOptions): Promise<Mihomo> {
