@@ -11,16 +11,15 @@ interface GlobalOptions {
   set: string[];
 }
 
-/** An agent lies idle on every node: V8 keeps a small young generation. */
-const LEAN = ['--max-semi-space-size=1'];
-
-/** Starts this program anew in the same process (execve): with LEAN, and with everything in the compile cache, since the compiler of
- *  types takes some 20 MB that never come back. */
-async function becomeLean(): Promise<void> {
-  if (LEAN.every((flag) => process.execArgv.includes(flag))) return;
-  await import('prom-client'); // the one library that is loaded later than the rest
+/** Starts this program anew in the same process (execve), for commands of which there are many and that mostly lie idle: with a small young
+ *  generation for V8, and with all that it needs in the compile cache, since the compiler of types takes some 20 MB that never come
+ *  back (docs/decisions/lean-agent.md). `late`: what the command itself would load later. */
+async function becomeLean(...late: Promise<unknown>[]): Promise<void> {
+  const flag = '--max-semi-space-size=1';
+  if (process.execArgv.includes(flag)) return;
+  await Promise.all([import('prom-client'), ...late]);
   module.flushCompileCache();
-  const args = [process.execPath, ...LEAN, import.meta.filename, ...process.argv.slice(2)];
+  const args = [process.execPath, flag, import.meta.filename, ...process.argv.slice(2)];
   // glibc would give each of V8's threads an arena of its own, and keep what was freed there.
   process.execve?.(process.execPath, args, { ...(process.env as Record<string, string>), MALLOC_ARENA_MAX: '1' });
 }
@@ -76,7 +75,11 @@ program
 const webhook = program
   .command('webhook')
   .description('rewrites the images of pods as the API server admits them')
-  .action(async () => run((await import('./commands/webhook.ts')).webhook));
+  .action(async () => {
+    const { webhook } = await import('./commands/webhook.ts');
+    await becomeLean(import('./webhook/kubernetes.ts'), import('./webhook/gate.ts'), import('./webhook/self-certified.ts'));
+    await run(webhook);
+  });
 
 webhook
   .command('report')
