@@ -66,6 +66,14 @@ const PANELS: Panel[] = [
     unit: 'bytes',
     lines: [[`sum by (pod) (kube_registry_upload_queue_bytes{${OWN}})`, '{{pod}}']],
   },
+  {
+    title: 'Between replicas',
+    unit: 'short',
+    lines: [
+      [`min(kube_registry_peers_live{${OWN}})`, 'replicas that each knows to live'],
+      [rate('kube_registry_peer_requests_total', 'outcome'), 'questions a second: {{outcome}}'],
+    ],
+  },
   { title: 'Local tier', unit: 'bytes', lines: [[`sum by (pod) (kube_registry_local_bytes{${OWN}})`, '{{pod}}']] },
   {
     title: 'Nodes of clash',
