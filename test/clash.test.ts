@@ -19,6 +19,7 @@ import { accepts } from './support/process.ts';
 import { startProgram, startRegistry, type ServingProgram } from './support/program.ts';
 import { errorCode, eventually, read } from './support/reading.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
+import { startVersitygw } from './support/versitygw.ts';
 
 // Registry → mihomo → airport → Distribution, which has a name that only the airports know.
 
@@ -212,6 +213,28 @@ test('a node that dies is left for one that lives; without any, what is cached i
   await near.start();
   await far.start();
   await eventually(async () => (await get(clash.proxy, `${hubUrl}/v2/`).catch(() => 0)) === 200, 'the nodes are back, and are not used');
+});
+
+test('S3 is never reached through the proxy: what is in it is served when clash has gone', async () => {
+  await using s3 = await startVersitygw();
+  await using clash = await startClash(over('/near'));
+  await proven(clash);
+  const { endpoint, bucket, region, accessKeyId, secretAccessKey } = s3;
+  const storage = { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey } };
+  const dead = `http://127.0.0.1:${await freePort()}`;
+  const env = { http_proxy: dead, https_proxy: dead, HTTP_PROXY: dead, HTTPS_PROXY: dead, ALL_PROXY: dead };
+  const start = () => startRegistry({ storage, proxy: clash.proxy, upstreams: { hub: { url: hubUrl } } }, { env });
+  const blob = (registry: ServingProgram) => read(`${registry.url}/v2/hub/library/thing/blobs/${layer?.digest}`);
+  {
+    await using registry = await start();
+    assert.equal((await blob(registry)).digest, layer?.digest);
+    const queued = async () =>
+      (await (await fetch(`${registry.admin}/metrics`)).text()).match(/^kube_registry_(?:fills_running|upload_queue_blobs) 0$/gm);
+    await eventually(async () => (await queued())?.length === 2, 'it is not stored');
+  }
+  await clash.stop();
+  await using other = await start();
+  assert.equal((await blob(other)).digest, layer?.digest);
 });
 
 test('the shared listener lets users out to the world alone', async () => {
