@@ -193,4 +193,3 @@ export type WebhookConfig = Config['webhook'];
 export type ClashConfig = Config['clash'];
 export { DEFAULT_UPSTREAMS } from './registry-schema.ts';
 export type { RegistryConfig, S3Config, Upstream } from './registry-schema.ts';
-export type { Address } from './scalars.ts';

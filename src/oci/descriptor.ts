@@ -14,17 +14,13 @@ export const MAX_MANIFEST_SIZE = 4 * 1024 * 1024;
 
 export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
 export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
-export const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json';
-export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
+const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json';
+const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
 export const BLOB_MEDIA_TYPE = 'application/octet-stream';
 
 /** Every manifest type that is asked for and stored. An upstream is always asked with all of them: what it returns must
  *  depend on the reference alone, never on who asked first. */
 export const MANIFEST_MEDIA_TYPES: readonly string[] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
-
-export function isIndexMediaType(mediaType: string): boolean {
-  return mediaType === OCI_INDEX || mediaType === DOCKER_LIST;
-}
 
 /** What a manifest refers to: an index's manifests, an image's config and layers, and what it is about. */
 export interface ManifestContent {

@@ -57,7 +57,7 @@ const IN_MEMORY = 2000;
 const TOKEN_LIMIT = 20_000;
 
 /** Reads WWW-Authenticate headers (RFC 9110 §11.6.1). */
-export function parseChallenges(headers: readonly string[]): Challenge[] {
+function parseChallenges(headers: readonly string[]): Challenge[] {
   return headers.flatMap((header) =>
     [...header.slice(0, 8192).matchAll(CHALLENGE)].map(([, scheme = '', rest = '']) => ({
       scheme: scheme.toLowerCase(),

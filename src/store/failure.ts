@@ -1,8 +1,5 @@
 import { OciError } from '../oci/error.ts';
 
-/** Seconds: how soon a store that could not be reached is worth another try. */
-export const RETRY_AFTER = 5;
-
 /** What a failed file operation means to the person who has to act. An OciError stays as it is. */
 export function fileFailure(error: unknown, doing: string, directory: string): OciError {
   if (error instanceof OciError) return error;

@@ -53,7 +53,7 @@ export function memory(): Store {
 }
 
 /** All bytes of a source. @throws OciError SIZE_INVALID */
-export async function collect(source: StoreSource, signal: AbortSignal): Promise<Uint8Array> {
+async function collect(source: StoreSource, signal: AbortSignal): Promise<Uint8Array> {
   const stream = addAbortSignal(signal, source.open());
   const chunks: Uint8Array[] = [];
   let size = 0;

@@ -299,13 +299,13 @@ export function storeConformance(name: string, open: () => Promise<ConformingSto
   });
 }
 
-export async function gather(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
+async function gather(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const chunks: Buffer[] = [];
   for await (const chunk of body) chunks.push(Buffer.from(chunk));
   return Buffer.concat(chunks);
 }
 
-export async function readAll(store: Store, key: string, range?: Required<ByteRange>): Promise<Buffer> {
+async function readAll(store: Store, key: string, range?: Required<ByteRange>): Promise<Buffer> {
   const content = await store.read(key, range === undefined ? context : { ...context, range });
   assert.ok(content, `${key} is there`);
   return gather(content.body);
@@ -317,7 +317,7 @@ export async function keysOf(store: Store, prefix: string, after?: string): Prom
   return keys;
 }
 
-export function* repeat(piece: Buffer, count: number): Iterable<Buffer> {
+function* repeat(piece: Buffer, count: number): Iterable<Buffer> {
   for (let sent = 0; sent < count; sent++) yield piece;
 }
 

@@ -31,14 +31,14 @@ async function readable(output: DestinationStream): Promise<DestinationStream> {
 }
 
 /** A URL without its user, password, query and fragment; what is no URL comes back as it is. */
-export function redactUrl(url: unknown): string {
+function redactUrl(url: unknown): string {
   if (!URL.canParse(String(url))) return String(url);
   const { protocol, host, pathname } = new URL(String(url));
   return `${protocol}//${host}${pathname}`;
 }
 
 /** An error and its causes as one line, with the code and the origin of an OciError. */
-export function describeError(error: unknown): Record<string, unknown> | string {
+function describeError(error: unknown): Record<string, unknown> | string {
   if (!(error instanceof Error)) return String(error);
   const causes: string[] = [];
   for (let cause = error.cause; cause instanceof Error && causes.length < 5; cause = cause.cause)
