@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:https';
 import { connect, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { connect as connectTls } from 'node:tls';
 import { Agent, request } from 'undici';
+import { render, type Manifest } from '../chart/render.ts';
 import { createAuthority, issueLeaf } from '../src/webhook/certificates.ts';
 import { startControlPlane, type ControlPlane } from './support/control-plane.ts';
 import { answersOk } from './support/process.ts';
@@ -16,9 +19,10 @@ const NAMESPACE = 'kube-registry';
 const NAME = 'kube-registry-webhook';
 const REWRITTEN = '127.0.0.1:25000/dockerhub/library/nginx:1';
 
-async function startWebhook(configuration: Record<string, unknown>, env: NodeJS.ProcessEnv = {}) {
-  const [port, adminPort] = [await freePort(), await freePort()];
+async function startWebhook(configuration: Record<string, unknown> & { listen?: string }, env: NodeJS.ProcessEnv = {}) {
+  const [free, adminPort] = [await freePort(), await freePort()];
   const admin = `http://127.0.0.1:${adminPort}`;
+  const port = Number(/:(\d+)$/.exec(configuration.listen ?? '')?.[1] ?? free);
   const webhook = { listen: `127.0.0.1:${port}`, admin: `127.0.0.1:${adminPort}`, ...configuration };
   const program = await startProgram('webhook', { webhook }, { env, ready: () => answersOk(`${admin}/readyz`) });
   return { ...program, port, admin, url: `https://127.0.0.1:${port}` };
@@ -92,48 +96,52 @@ const manifest = (name: string, more: Record<string, unknown> = {}, metadata: Re
     spec: { containers: [{ name: 'main', image: 'nginx:1' }], ...more },
   });
 
-function webhookConfiguration(port: number) {
-  const rule = { apiGroups: [''], apiVersions: ['v1'], scope: 'Namespaced' };
-  return {
-    apiVersion: 'admissionregistration.k8s.io/v1',
-    kind: 'MutatingWebhookConfiguration',
-    metadata: { name: NAME },
-    webhooks: [
-      {
-        name: 'pods.kube-registry.io',
-        admissionReviewVersions: ['v1'],
-        failurePolicy: 'Ignore',
-        timeoutSeconds: 2,
-        sideEffects: 'None',
-        reinvocationPolicy: 'IfNeeded',
-        clientConfig: { service: { name: NAME, namespace: NAMESPACE, path: '/mutate', port } },
-        rules: [
-          { ...rule, operations: ['CREATE', 'UPDATE'], resources: ['pods'] },
-          { ...rule, operations: ['UPDATE'], resources: ['pods/ephemeralcontainers'] },
-        ],
-      },
-    ],
-  };
+/** What the chart installs of the webhook beside its pods: its account, what that may do, its empty Secret and its configuration, which
+ *  calls the port that is given. */
+async function installed(port: number): Promise<Manifest[]> {
+  const all = await render({ release: 'kube-registry', namespace: NAMESPACE });
+  const kinds = ['ServiceAccount', 'Role', 'RoleBinding', 'ClusterRole', 'ClusterRoleBinding', 'Secret', 'MutatingWebhookConfiguration'];
+  const own = all.filter(({ kind, metadata }) => kinds.includes(kind) && metadata.name.startsWith(NAME));
+  for (const manifest of own) {
+    const [hook] = (manifest['webhooks'] ?? []) as { clientConfig: { service: { port: number } } }[];
+    if (hook !== undefined) hook.clientConfig.service.port = port;
+    if (['ServiceAccount', 'Role', 'RoleBinding', 'Secret'].includes(manifest.kind))
+      manifest.metadata = { ...manifest.metadata, namespace: NAMESPACE } as Manifest['metadata'];
+  }
+  return own;
 }
 
+/** A control plane with the chart's objects, and two replicas of the webhook, started at once, as the chart's account may be. The API
+ *  server calls the first. */
 async function startCluster() {
   const stack = new AsyncDisposableStack();
   const cluster = stack.use(
     await startControlPlane({ controllers: ['serviceaccount-controller', 'deployment-controller', 'replicaset-controller'] }),
   );
+  const create = (object: unknown) => cluster.kubectl(['create', '-f', '-'], JSON.stringify(object));
   await cluster.kubectl(['create', 'namespace', NAMESPACE]);
-  await cluster.kubectl(['--namespace', NAMESPACE, 'create', 'secret', 'generic', `${NAME}-tls`]);
+  const port = await freePort();
+  for (const manifest of await installed(port)) await create(manifest);
+  const token = (await cluster.kubectl(['--namespace', NAMESPACE, 'create', 'token', NAME])).trim();
+  const { path } = stack.use(await temporaryDirectory());
+  const config = JSON.parse(await readFile(cluster.kubeconfig, 'utf8')) as { users: unknown };
+  const kubeconfig = join(path, 'kubeconfig');
+  await writeFile(kubeconfig, JSON.stringify({ ...config, users: [{ name: 'test', user: { token } }] }));
+
   const certificates = { namespace: NAMESPACE, secret: `${NAME}-tls`, service: NAME, configuration: NAME };
-  const webhook = stack.use(await startWebhook({ certificates }, { KUBECONFIG: cluster.kubeconfig }));
+  const [webhook, replica] = await Promise.all(
+    [port, await freePort()].map(async (port) =>
+      stack.use(await startWebhook({ certificates, listen: `127.0.0.1:${port}` }, { KUBECONFIG: kubeconfig })),
+    ),
+  );
+  assert.ok(webhook !== undefined && replica !== undefined);
   // The API server calls a Service of this type by its name, which stands for the webhook's ClusterIP where there is no kube-proxy.
-  const service = {
+  await create({
     apiVersion: 'v1',
     kind: 'Service',
     metadata: { name: NAME, namespace: NAMESPACE },
     spec: { type: 'ExternalName', externalName: 'localhost' },
-  };
-  await cluster.kubectl(['create', '-f', '-'], JSON.stringify(service));
-  await cluster.kubectl(['create', '-f', '-'], JSON.stringify(webhookConfiguration(webhook.port)));
+  });
   for (const namespace of ['default', 'kube-system'])
     await until('service accounts', () =>
       cluster.kubectl(['--namespace', namespace, 'get', 'serviceaccount', 'default']).catch(() => undefined),
@@ -144,7 +152,16 @@ async function startCluster() {
       : undefined,
   );
   const owned = stack.move();
-  return { cluster, webhook, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return { cluster, webhook, replica, replicaPort: replica.port, port, kubeconfig, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** The certificate that a server shows. */
+async function shownBy(port: number): Promise<string> {
+  const socket = connectTls({ port, host: '127.0.0.1', servername: `${NAME}.${NAMESPACE}.svc`, rejectUnauthorized: false });
+  await once(socket, 'secureConnect');
+  const { fingerprint256 } = socket.getPeerCertificate();
+  socket.destroy();
+  return fingerprint256;
 }
 
 async function imagesOf({ kubectl }: ControlPlane, name: string, namespace = 'default'): Promise<string[]> {
@@ -156,8 +173,17 @@ async function imagesOf({ kubectl }: ControlPlane, name: string, namespace = 'de
 
 test('on a real API server: what is rewritten, what is left alone, and pods are made without the webhook too', async () => {
   await using own = await startCluster();
-  const { cluster, webhook } = own;
+  const { cluster, webhook, replica } = own;
   const { kubectl } = cluster;
+
+  assert.equal(await shownBy(webhook.port), await shownBy(replica.port), 'replicas that start at once agree on one certificate');
+  assert.doesNotMatch(webhook.output() + replica.output(), /cannot be looked after/, 'what the chart lets the account do suffices');
+  const others = ['get', 'secret', '--namespace', 'kube-system', '--kubeconfig', own.kubeconfig];
+  await assert.rejects(kubectl(others), /forbidden/, 'and is no more than that');
+
+  const dry = await kubectl(['run', 'dry', '--image=nginx:1', '--dry-run=server', '-o', 'json']);
+  assert.ok(dry.includes(REWRITTEN));
+  await assert.rejects(kubectl(['get', 'pod', 'dry']), /NotFound/);
 
   await kubectl(['run', 'hello', '--image=nginx:1']);
   assert.deepEqual(await imagesOf(cluster, 'hello'), [REWRITTEN]);
@@ -198,6 +224,13 @@ test('on a real API server: what is rewritten, what is left alone, and pods are 
     system: 'namespace',
   });
 
+  const table = await startProgram('webhook', {}, { args: ['report', '--rewritten'], env: { KUBECONFIG: cluster.kubeconfig } });
+  assert.equal(await table.exited, 0, table.output());
+  assert.match(table.output(), /^NAMESPACE +POD +CONTAINER +IMAGE +ORIGINAL$/m);
+  assert.match(table.output(), /^default +hello +hello +127\.0\.0\.1:25000\/dockerhub\/library\/nginx:1 +nginx:1$/m);
+
+  const asked = await (await fetch(`${webhook.admin}/metrics`)).text();
+  assert.doesNotMatch(asked, /outcome="excluded"/, 'what the configuration leaves out is not even asked about');
   await webhook.stop();
   await kubectl(['create', '-f', '-'], manifest('without'));
   assert.deepEqual(await imagesOf(cluster, 'without'), ['nginx:1']);
@@ -225,8 +258,8 @@ test('a sidecar that another webhook injects is rewritten too', async () => {
     });
   });
   await new Promise<void>((resolve) => injector.listen(0, '127.0.0.1', resolve));
-  const configuration = webhookConfiguration(0);
-  const [first] = configuration.webhooks;
+  const configuration = (await installed(0)).find(({ kind }) => kind === 'MutatingWebhookConfiguration');
+  const [first] = (configuration?.['webhooks'] ?? []) as { rules: Record<string, unknown>[] }[];
   const { port } = injector.address() as AddressInfo;
   const clientConfig = { url: `https://localhost:${port}/`, caBundle: Buffer.from(authority.cert).toString('base64') };
   const webhooks = [{ ...first, reinvocationPolicy: 'Never', clientConfig, rules: [{ ...first?.rules[0], operations: ['CREATE'] }] }];

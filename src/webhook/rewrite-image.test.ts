@@ -2,8 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { DEFAULT_UPSTREAMS } from '../config/schema.ts';
-import { parseReference, parseRepository } from '../oci/reference.ts';
-import { parseImage, rewriteImage, type RewriteRules } from './rewrite-image.ts';
+import { OciError } from '../oci/error.ts';
+import { createMemory } from '../registry/memory.ts';
+import { routed } from '../registry/routed.ts';
+import { parseRequest } from '../server/parse-request.ts';
+import { rewriteImage, type RewriteRules } from './rewrite-image.ts';
 
 const SHA = `sha256:${'0123456789abcdef'.repeat(4)}`;
 const SHA512 = `sha512:${'0123456789abcdef'.repeat(8)}`;
@@ -129,22 +132,41 @@ const suffix = fc.oneof(
   fc.stringMatching(/^:[A-Za-z0-9_]{1,5}@sha256:[a-f0-9]{64}$/),
 );
 
-test("a rewritten name, read by the registry's own rules, is the same upstream, repository, tag and digest", () => {
+test("a rewritten name, read by the registry's own rules, is the same upstream, repository, tag and digest", async () => {
   const host = fc.constantFrom(...rules.upstreams.keys());
-  fc.assert(
-    fc.property(host, fc.array(component, { minLength: 1, maxLength: 4 }), suffix, (host, path, suffix) => {
-      const image = `${host}/${path.join('/')}${suffix}`;
-      const parsed = parseImage(image);
-      const rewritten = rewriteImage(image, rules);
+  const asked: string[] = [];
+  /** The registry's routes, which note who is asked for what. */
+  const registry = routed(
+    Object.fromEntries(
+      Object.entries(DEFAULT_UPSTREAMS).map(([name, { defaultNamespace }]) => {
+        const noting = {
+          ...createMemory().registry,
+          resolve(repository: string, reference: string) {
+            asked.push(`${name} ${repository} ${reference}`);
+            return Promise.reject(new OciError('MANIFEST_UNKNOWN', 'noted'));
+          },
+        };
+        return [name, { registry: noting, defaultNamespace }];
+      }),
+    ),
+  );
+  await fc.assert(
+    fc.asyncProperty(host, fc.array(component, { minLength: 1, maxLength: 4 }), suffix, async (host, path, suffix) => {
+      const rewritten = rewriteImage(`${host}/${path.join('/')}${suffix}`, rules);
       const upstream = rules.upstreams.get(host);
-      assert.ok(parsed !== undefined && rewritten !== undefined && upstream !== undefined);
+      assert.ok(rewritten !== undefined && upstream !== undefined);
       const [name = '', digest] = rewritten.slice(rules.registryHost.length + 1).split('@');
       const [repository = '', tag] = name.split(':');
-      parseRepository(repository);
-      for (const reference of [tag, digest]) if (reference !== undefined) parseReference(reference);
-      const short = path.length === 1 && upstream.defaultNamespace !== undefined;
-      assert.equal(repository, `${upstream.name}/${short ? `${upstream.defaultNamespace}/` : ''}${path.join('/')}`);
       assert.equal((tag === undefined ? '' : `:${tag}`) + (digest === undefined ? '' : `@${digest}`), suffix);
+      const short = path.length === 1 && upstream.defaultNamespace !== undefined;
+      const expected = `${upstream.name} ${short ? `${upstream.defaultNamespace}/` : ''}${path.join('/')}`;
+      // What a container runtime asks for: the tag, and the digest.
+      for (const reference of [tag ?? 'latest', ...(digest === undefined ? [] : [digest])]) {
+        const request = parseRequest('HEAD', `/v2/${repository}/manifests/${reference}`);
+        assert.ok(request.kind === 'manifest');
+        await assert.rejects(registry.resolve(request.repository, request.reference, { signal: new AbortController().signal }));
+        assert.equal(asked.pop(), `${expected} ${reference}`);
+      }
     }),
     { numRuns: 1000 },
   );
