@@ -108,7 +108,7 @@ async function createImages(
     remote: storage.remote,
     spoolDirectory: join(storage.spoolDirectory, 'spool'),
     reserve: storage.reserve,
-    arrived: storage.arrived,
+    keep: storage.keep,
     log,
     metrics: counts,
   });
@@ -121,6 +121,7 @@ async function createImages(
     manifests: createManifestMemory(),
     local: storage.local,
     remote: storage.remote,
+    keep: storage.keep,
     arrived: storage.arrived,
     peers,
     used: usage.mark,

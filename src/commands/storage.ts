@@ -1,16 +1,18 @@
 import { stat } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { ConfigError } from '../config/load.ts';
 import { createSecret } from '../config/secret.ts';
 import type { RegistryConfig, S3Config } from '../config/schema.ts';
 import type { Digest } from '../oci/digest.ts';
 import { isOciError } from '../oci/error.ts';
-import type { Reservation } from '../registry/fills.ts';
+import type { Keeping, Reservation } from '../registry/fills.ts';
 import type { Status } from '../server/status-page.ts';
 import { filesystem } from '../store/filesystem.ts';
 import { blobKey } from '../store/keys.ts';
 import { localTier } from '../store/local-tier.ts';
+import { observedStore } from '../store/observed.ts';
 import type { S3Store } from '../store/s3.ts';
-import type { Store } from '../store/store.ts';
+import type { Store, StoreSource } from '../store/store.ts';
 import { createUploads } from '../store/uploads.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
@@ -27,6 +29,9 @@ export interface Storage {
   /** Of the same file system as `local`. */
   spoolDirectory: string;
   reserve(this: void): Reservation;
+  /** Puts a verified blob into `local`, on its way to what lies behind; one from a replica is that one's to store. It takes the
+   *  place of `room`. @throws OciError UNAVAILABLE */
+  keep(this: void, digest: Digest, source: StoreSource, how: Keeping): Promise<void>;
   /** A verified blob is in `local`; one from a replica is that one's to store. */
   arrived(this: void, digest: Digest, size: number, from: 'upstream' | 'replica'): void;
   /** A URL of S3 that gives a blob; undefined where it has none. Absent: blobs are served from here. */
@@ -47,7 +52,7 @@ const STORED_BY_PEER = 60_000;
 /** @throws OciError UNAVAILABLE: the directory cannot be used. An S3 that is away only costs its use. */
 export async function openStorage(config: RegistryConfig, context: StorageContext): Promise<Storage> {
   const { s3: remote, filesystem: directory } = config.storage;
-  return remote === undefined ? openFilesystem(directory?.directory ?? './data') : openS3(remote, config.local, context);
+  return remote === undefined ? openFilesystem(directory?.directory ?? './data', context) : openS3(remote, config.local, context);
 }
 
 /** The storage itself, for who looks after it beside a running registry: no local tier, nothing made that is not there.
@@ -62,8 +67,8 @@ export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): P
   return filesystem({ directory });
 }
 
-async function openFilesystem(directory: string): Promise<Storage> {
-  const store = await filesystem({ directory });
+async function openFilesystem(directory: string, { log, metrics }: StorageContext): Promise<Storage> {
+  const store = observedStore(await filesystem({ directory }), { log, failed: (operation) => metrics.storageError(operation) });
   return {
     kind: 'filesystem',
     local: store,
@@ -71,6 +76,7 @@ async function openFilesystem(directory: string): Promise<Storage> {
     records: store,
     spoolDirectory: store.temporaryDirectory,
     reserve: () => ({ grow: () => true, release: () => undefined }),
+    keep: (digest, source, { signal }) => store.write(blobKey(digest), source, { signal }),
     arrived: () => undefined,
     redirect: undefined,
     status: () => ({ storage: { directory: store.directory } }),
@@ -79,13 +85,17 @@ async function openFilesystem(directory: string): Promise<Storage> {
 }
 
 async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, metrics }: StorageContext): Promise<Storage> {
-  const remote = await createS3(config);
+  const remote = observedStore(await createS3(config), { log, failed: (operation) => metrics.storageError(operation) });
   const files = await filesystem({ directory: tier.directory });
-  const local = await localTier(files, tier.maxSize, AbortSignal.timeout(START_LIMIT));
+  const local = localTier(files, tier.maxSize, (bytes) => metrics.localTier(bytes));
   const uploads = await createUploads({ files, tier: local, remote, log, observe: metrics });
-  remote.prepare({ signal: AbortSignal.timeout(START_LIMIT) }).catch((error: unknown) => {
-    log.error({ error, bucket: config.bucket }, 'S3 cannot be used now; images come from upstream and the local tier meanwhile');
+  const stop = new AbortController();
+  // After what is not stored yet has been pinned. However much there is, the start does not wait for it.
+  local.takeStock(stop.signal).catch((error: unknown) => {
+    if (!stop.signal.aborted)
+      log.error({ error, directory: tier.directory }, 'the local tier cannot be listed: it may grow beyond its size');
   });
+  void prepare(remote, { log, bucket: config.bucket, signal: stop.signal });
   const { redirect } = config;
   return {
     kind: 's3',
@@ -94,6 +104,18 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
     records: remote,
     spoolDirectory: files.temporaryDirectory,
     reserve: local.reserve,
+    async keep(digest, source, { from, room, signal }) {
+      const key = blobKey(digest);
+      if (from !== 'storage') await uploads.announce(key);
+      try {
+        room?.release();
+        await local.write(key, source, { signal });
+      } catch (error) {
+        if (from !== 'storage') await uploads.withdraw(key);
+        throw error;
+      }
+      if (from !== 'storage') uploads.enqueue(key, source.size, from === 'replica' ? STORED_BY_PEER : 0);
+    },
     arrived: (digest, size, from) => uploads.enqueue(blobKey(digest), size, from === 'replica' ? STORED_BY_PEER : 0),
     redirect:
       redirect === undefined
@@ -110,11 +132,26 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
           },
     status: () => ({ storage: { bucket: config.bucket, local: local.used(), waiting: uploads.pending() } }),
     async close(signal) {
+      stop.abort();
       await uploads.close(signal);
       await files.close();
       await remote.close();
     },
   };
+}
+
+/** Tries until it succeeds: S3 may come up after the registry, and the bucket is to be made then. */
+async function prepare(remote: S3Store, { log, bucket, signal }: { log: Log; bucket: string; signal: AbortSignal }): Promise<void> {
+  for (let pause = 1000; !signal.aborted; pause = Math.min(2 * pause, 60_000)) {
+    try {
+      await remote.prepare({ signal: AbortSignal.any([signal, AbortSignal.timeout(START_LIMIT)]) });
+      return;
+    } catch (error) {
+      if (signal.aborted) return;
+      log.error({ error, bucket }, 'S3 cannot be used now; images come from upstream and the local tier meanwhile');
+    }
+    await delay(pause, undefined, { signal }).catch(() => undefined); // stopped
+  }
 }
 
 /** Loaded only where it is used: the SDK is large. */

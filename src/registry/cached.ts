@@ -5,11 +5,11 @@ import { isTag, joinRepository, type Reference, type Repository, type Tag } from
 import type { ByteRange } from '../oci/range.ts';
 import type { Context, Manifest, Registry } from '../oci/registry.ts';
 import { blobKey, tagKey } from '../store/keys.ts';
-import { bytesSource, type Store } from '../store/store.ts';
+import { bytesSource, type Store, type StoreSource } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createFlights } from './flights.ts';
-import type { Fills } from './fills.ts';
+import type { Fills, Keeping } from './fills.ts';
 import { createLru, type Lru } from './lru.ts';
 import type { Membership } from './membership.ts';
 import type { Peers } from './peers.ts';
@@ -27,6 +27,7 @@ export interface Cache {
   local: Store;
   /** The storage behind the local tier, when there is one. */
   remote: Store | undefined;
+  keep(digest: Digest, source: StoreSource, how: Keeping): Promise<void>;
   arrived(digest: Digest, size: number, from: 'upstream' | 'replica'): void;
   /** Who fetches what, among replicas. */
   peers: Pick<Peers, 'ownerOf'>;
@@ -96,13 +97,11 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
   }
 
   async function keep(repository: Repository, { descriptor, bytes }: Manifest, from: 'upstream' | 'replica'): Promise<void> {
-    const { digest, size } = descriptor;
+    const { digest } = descriptor;
     members.add(full(repository), descriptor);
     manifests.set(digest, bytes);
-    const key = blobKey(digest);
     try {
-      await cache.local.write(key, bytesSource(bytes), { signal: AbortSignal.timeout(30_000) });
-      cache.arrived(digest, size, from);
+      await cache.keep(digest, bytesSource(bytes), { from, signal: AbortSignal.timeout(30_000) });
     } catch (error) {
       log.warn({ error, digest }, 'a manifest could not be kept');
     }

@@ -7,7 +7,7 @@ import { resolveRange, type ByteRange, type RangeRequest } from '../oci/range.ts
 import type { Repository } from '../oci/reference.ts';
 import type { Blob } from '../oci/registry.ts';
 import { blobKey } from '../store/keys.ts';
-import { fileSource, type Store } from '../store/store.ts';
+import { fileSource, type Store, type StoreSource } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { startFill, type Fill } from './fill.ts';
@@ -23,8 +23,8 @@ export interface FillsOptions {
   spoolDirectory: string;
   /** Room on disk for one fill. */
   reserve(): Reservation;
-  /** A blob is in `local`, and not yet in `remote`: from upstream, or from another replica, which stores it. */
-  arrived(digest: Digest, size: number, from: 'upstream' | 'replica'): void;
+  /** Puts a verified blob into `local`, and what is not there yet into `remote`. @throws OciError UNAVAILABLE */
+  keep(digest: Digest, source: StoreSource, how: Keeping): Promise<void>;
   log: Log;
   metrics: Pick<RegistryMetrics, 'fillStarted' | 'fillEnded'>;
   /** Fills at once; more wait. */
@@ -39,6 +39,14 @@ export interface Reservation {
   /** Asks for `total` bytes; false: they are not to be had. */
   grow(total: number): boolean;
   release(): void;
+}
+
+export interface Keeping {
+  /** `replica`: it is that one's to store. */
+  from: Origin;
+  /** Whose place the blob takes. */
+  room?: Reservation;
+  signal: AbortSignal;
 }
 
 export interface OpenOptions {
@@ -77,7 +85,7 @@ export interface Fills {
 const WAIT_LIMIT = 8000;
 
 /** Where a fill's bytes come from now. */
-type Origin = 'storage' | 'replica' | 'upstream';
+export type Origin = 'storage' | 'replica' | 'upstream';
 
 /** A fill that was begun, and under which name. */
 interface Begun {
@@ -152,7 +160,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
         corrupt: () => source.corrupt(),
         async keep(size) {
           if (source.origin() !== 'storage') open.fetched(size);
-          kept = await keep({ digest, path, size, origin: source.origin() });
+          kept = await keep({ digest, path, size, from: source.origin(), room });
         },
       });
     } catch (error) {
@@ -237,11 +245,10 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     };
   }
 
-  async function keep(kept: { digest: Digest; path: string; size: number; origin: Origin }): Promise<boolean> {
-    const { digest, path, size, origin } = kept;
+  async function keep(kept: { digest: Digest; path: string; size: number; from: Origin; room: Reservation }): Promise<boolean> {
+    const { digest, path, size, from, room } = kept;
     try {
-      await local.write(blobKey(digest), fileSource(path, size), { signal: AbortSignal.timeout(300_000) });
-      if (origin !== 'storage') options.arrived(digest, size, origin);
+      await options.keep(digest, fileSource(path, size), { from, room, signal: AbortSignal.timeout(300_000) });
       return true;
     } catch (error) {
       log.error({ error, digest }, 'a blob was fetched but could not be kept');

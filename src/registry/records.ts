@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { isOciError } from '../oci/error.ts';
 import { bytesSource, type Store } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 
@@ -33,10 +34,21 @@ export function createRecords(store: Store, log: Log): Records {
     if (pending.get(key) === entry) pending.delete(key);
   }
 
+  /** Behind the others: one that cannot be written must not keep them waiting. What no store can take is given up. */
+  function postpone(key: string, entry: { value: unknown }, error: unknown): never {
+    if (pending.get(key) === entry) {
+      pending.delete(key);
+      if (!isOciError(error, 'NAME_INVALID')) pending.set(key, entry);
+    }
+    throw error;
+  }
+
   async function drain(): Promise<void> {
     for (let failures = 0; pending.size > 0 && !stop.signal.aborted;) {
       const batch = [...pending].slice(0, 8);
-      const results = await Promise.allSettled(batch.map(([key, entry]) => writeOne(key, entry)));
+      const results = await Promise.allSettled(
+        batch.map(([key, entry]) => writeOne(key, entry).catch((error: unknown) => postpone(key, entry, error))),
+      );
       const failed = results.find((result) => result.status === 'rejected');
       if (failed === undefined) {
         failures = 0;

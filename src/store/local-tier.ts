@@ -1,5 +1,6 @@
-import type { Store } from './store.ts';
+import { createBody } from './body.ts';
 import type { FilesystemStore } from './filesystem.ts';
+import type { Store } from './store.ts';
 
 export interface LocalTier extends Store {
   /** Room for something that is still being written. */
@@ -9,44 +10,57 @@ export interface LocalTier extends Store {
   unpin(key: string): void;
   /** Bytes, of what is here and what is reserved. */
   used(): number;
+  /** Learns what a process before this one left; until then that does not count. Least recently used is what is oldest.
+   *  @throws OciError UNAVAILABLE */
+  takeStock(signal: AbortSignal): Promise<void>;
 }
 export interface Room {
   /** Asks for `total` bytes; false: what is here must stay, and leaves not enough. */
   grow(total: number): boolean;
+  /** Give it back right before what is in it is written: the object then takes its place. */
   release(): void;
 }
 
-/** A bounded tier of blobs on disk: the least recently used leave first, never what is pinned. What is being read may leave: its
- *  readers have it open. What a process before this one left counts by its age. */
-export async function localTier(store: FilesystemStore, maxSize: number, signal: AbortSignal): Promise<LocalTier> {
+/** A bounded tier of blobs on disk: the least recently used leave first, never what is pinned, being read or being written. (A file
+ *  that is removed while it is read would go on taking up the disk.) `observe` hears how many bytes it uses. */
+export function localTier(store: FilesystemStore, maxSize: number, observe: (bytes: number) => void): LocalTier {
   /** Least recently used first. */
   const sizes = new Map<string, number>();
   const pinned = new Set<string>();
+  /** How often each is being read or written. */
+  const held = new Map<string, number>();
   let used = 0;
   let reserved = 0;
-
-  const found: { key: string; size: number; modified: Date }[] = [];
-  for await (const object of store.list('v1/blobs/', { signal })) found.push(object);
-  found.sort((a, b) => a.modified.getTime() - b.modified.getTime());
-  for (const { key, size } of found) add(key, size);
-  evict(0);
 
   function add(key: string, size: number): void {
     used += size - (sizes.get(key) ?? 0);
     sizes.delete(key);
     sizes.set(key, size);
+    observe(used + reserved);
   }
 
   function forget(key: string): void {
     used -= sizes.get(key) ?? 0;
     sizes.delete(key);
+    observe(used + reserved);
+  }
+
+  function hold(key: string): void {
+    held.set(key, (held.get(key) ?? 0) + 1);
+  }
+
+  function letGo(key: string): void {
+    const left = (held.get(key) ?? 1) - 1;
+    if (left > 0) held.set(key, left);
+    else held.delete(key);
+    evict(0);
   }
 
   /** Removes what is oldest until `more` bytes fit. */
   function evict(more: number): boolean {
     for (const key of sizes.keys()) {
       if (used + reserved + more <= maxSize) return true;
-      if (pinned.has(key)) continue;
+      if (pinned.has(key) || held.has(key)) continue;
       forget(key);
       store.remove(key, { signal: AbortSignal.timeout(30_000) }).catch(() => undefined); // found again at the next start
     }
@@ -61,32 +75,73 @@ export async function localTier(store: FilesystemStore, maxSize: number, signal:
       pinned.delete(key);
       evict(0);
     },
+    async takeStock(signal) {
+      const found: { key: string; size: number; modified: Date }[] = [];
+      for await (const object of store.list('v1/blobs/', { signal })) if (!sizes.has(object.key)) found.push(object);
+      found.sort((a, b) => a.modified.getTime() - b.modified.getTime());
+      const newer = [...sizes];
+      for (const { key, size } of found) if (!sizes.has(key)) add(key, size);
+      for (const [key, size] of newer) if (sizes.has(key)) add(key, size);
+      evict(0);
+    },
     reserve() {
-      let held = 0;
+      let own = 0;
       return {
         grow(total) {
-          if (total <= held) return true;
-          if (!evict(total - held)) return false;
-          reserved += total - held;
-          held = total;
+          if (total <= own) return true;
+          if (!evict(total - own)) return false;
+          reserved += total - own;
+          own = total;
+          observe(used + reserved);
           return true;
         },
         release() {
-          reserved -= held;
-          held = 0;
+          reserved -= own;
+          own = 0;
+          observe(used + reserved);
         },
       };
     },
     async read(key, context) {
-      const content = await store.read(key, context);
-      if (content === undefined) forget(key);
-      else if (sizes.has(key)) add(key, content.size);
-      return content;
+      hold(key);
+      let content: Awaited<ReturnType<Store['read']>>;
+      try {
+        content = await store.read(key, context);
+      } catch (error) {
+        letGo(key);
+        throw error;
+      }
+      if (content === undefined) {
+        forget(key);
+        letGo(key);
+        return undefined;
+      }
+      if (sizes.has(key)) add(key, content.size);
+      const iterator = content.body[Symbol.asyncIterator]();
+      const body = createBody(
+        {
+          pull: async () => (await iterator.next()).value as Uint8Array | undefined,
+          async close() {
+            letGo(key);
+            await iterator.return?.();
+          },
+        },
+        context.signal,
+      );
+      return { ...content, body };
     },
     async write(key, source, context) {
-      await store.write(key, source, context);
+      hold(key);
+      const before = sizes.get(key);
       add(key, source.size);
-      evict(0);
+      try {
+        await store.write(key, source, context);
+      } catch (error) {
+        if (before === undefined) forget(key);
+        throw error;
+      } finally {
+        setImmediate(() => letGo(key)); // whoever wrote it can still pin it
+      }
     },
     async remove(key, context) {
       await store.remove(key, context);

@@ -47,13 +47,18 @@ export interface S3Store extends Store {
   presign(key: string, ttl: number): Promise<string>;
 }
 
-/** Sockets to S3: what is read from it goes to disk at the disk's pace, so no slow client holds one. */
-const MAX_SOCKETS = 64;
+/** Sockets to S3. What is read from it goes to disk at the disk's pace, so no slow client holds one; but 256 downloads and
+ *  their 64 helpers may run at once, and whatever waited for a socket of theirs would take S3 for silent. */
+const MAX_SOCKETS = 384;
 const CONNECT_TIMEOUT = 2000;
-/** Milliseconds without a byte on a connection. */
-const SOCKET_TIMEOUT = 15_000;
+/** Milliseconds without a byte on a connection: a store may take its time over putting a large object together. */
+const SOCKET_TIMEOUT = 60_000;
 /** How long a call fails at once after one that got no answer, in ms: pulls do not wait for an S3 that is away. */
 const PAUSE = 3000;
+/** How many calls in a row may fail before that; one that finds nobody there, or no answer, is enough. */
+const PATIENCE = 4;
+/** How long a call without a body to send waits for its answer's headers, in ms. */
+const ANSWER_LIMIT = 5000;
 const WRITE_ATTEMPTS = 3;
 /** S3's own limit of a PutObject, in bytes. */
 const MAX_PUT = 5 * 2 ** 30;
@@ -68,26 +73,52 @@ export function s3(options: S3Options): S3Store {
   const presigner = options.redirectEndpoint === undefined ? client : createClient(options, options.redirectEndpoint);
   const at = (key: string) => ({ Bucket: bucket, Key: prefix + checkKey(key) });
   let pausedUntil = 0;
+  let failures = 0;
 
-  /** Runs a call to S3; absent things are undefined. @throws OciError UNAVAILABLE, origin storage */
-  async function attempt<T>(doing: string, signal: AbortSignal, call: () => Promise<T>): Promise<T | undefined> {
+  /** Runs a call to S3; absent things are undefined. `limit`: ms until it must have answered.
+   *  @throws OciError UNAVAILABLE, origin storage */
+  async function attempt<T>(
+    doing: string,
+    signal: AbortSignal,
+    call: (signal: AbortSignal) => Promise<T>,
+    limit = ANSWER_LIMIT,
+  ): Promise<T | undefined> {
     signal.throwIfAborted();
-    if (Date.now() < pausedUntil) {
+    const now = Date.now();
+    if (now < pausedUntil) {
       throw new OciError('UNAVAILABLE', `S3 did not answer a moment ago; ${doing} is not tried`, {
         origin: 'storage',
         retryAfter: PAUSE / 1000,
       });
     }
-    try {
-      return await call();
-    } catch (error) {
-      signal.throwIfAborted();
-      const status = statusOf(error);
-      const { name } = error as Error;
-      if (error instanceof SourceError) throw error.cause;
-      if (status === 404 && name !== 'NoSuchBucket') return undefined;
-      if (status === undefined && !(error instanceof OciError)) pausedUntil = Date.now() + PAUSE;
-      throw describe(error, doing, bucket);
+    // After a pause one call finds out for all; the rest go on without S3 until it has been answered.
+    if (pausedUntil > 0) pausedUntil = now + PAUSE;
+    for (let tries = 1; ; tries++) {
+      try {
+        const answer = await answered(call, signal, limit);
+        pausedUntil = failures = 0;
+        return answer;
+      } catch (error) {
+        if (error instanceof SourceError) throw error.cause;
+        if (error instanceof OciError) throw error;
+        const status = statusOf(error);
+        if (status !== undefined && status < 500 && status !== 429) pausedUntil = failures = 0;
+        if (status === 404 && (error as Error).name !== 'NoSuchBucket') return undefined;
+        // Who gave up before `limit` for want of time has had no answer either.
+        const late = (signal.reason as Error | undefined)?.name === 'TimeoutError';
+        if (signal.aborted && !late) throw signal.reason;
+        if (status === undefined || status >= 500 || status === 429) {
+          failures++;
+          // A connection that was kept alive may have been closed just now; a busy S3 may have one bad moment.
+          if (tries === 1 && limit === ANSWER_LIMIT && !signal.aborted && failures < PATIENCE && Date.now() - now < limit / 2) {
+            await delay(100 * Math.random(), undefined, { signal });
+            continue;
+          }
+          if (failures >= PATIENCE || isSilent(error)) pausedUntil = Date.now() + PAUSE;
+        }
+        signal.throwIfAborted();
+        throw describe(error, doing, bucket);
+      }
     }
   }
 
@@ -121,14 +152,16 @@ export function s3(options: S3Options): S3Store {
 
   return {
     async stat(key, { signal }) {
-      const found = await attempt(`looking up ${key}`, signal, () => client.send(new HeadObjectCommand(at(key)), { abortSignal: signal }));
+      const found = await attempt(`looking up ${key}`, signal, (abortSignal) =>
+        client.send(new HeadObjectCommand(at(key)), { abortSignal }),
+      );
       return found === undefined ? undefined : { size: found.ContentLength ?? 0, modified: found.LastModified ?? new Date(0) };
     },
 
     async read(key, { signal, range }) {
       const Range = range === undefined ? undefined : `bytes=${range.start}-${range.end}`;
-      const found = await attempt(`reading ${key}`, signal, () =>
-        client.send(new GetObjectCommand({ ...at(key), Range }), { abortSignal: signal }).catch((error: unknown) => {
+      const found = await attempt(`reading ${key}`, signal, (abortSignal) =>
+        client.send(new GetObjectCommand({ ...at(key), Range }), { abortSignal }).catch((error: unknown) => {
           if (statusOf(error) !== 416) throw error;
           throw new OciError('RANGE_INVALID', 'the range lies outside the object', { cause: error });
         }),
@@ -154,10 +187,15 @@ export function s3(options: S3Options): S3Store {
     async write(key, source, { signal }) {
       for (let tries = 1; ; tries++) {
         try {
-          await attempt(`writing ${key}`, signal, async () => {
-            await (source.size > MAX_PUT ? putParts(key, source, signal) : put(key, source, signal));
-            return true;
-          });
+          await attempt(
+            `writing ${key}`,
+            signal,
+            async () => {
+              await (source.size > MAX_PUT ? putParts(key, source, signal) : put(key, source, signal));
+              return true;
+            },
+            Infinity,
+          );
           return;
         } catch (error) {
           // The SDK cannot send a stream twice, so this does: with a fresh one.
@@ -169,15 +207,15 @@ export function s3(options: S3Options): S3Store {
     },
 
     async remove(key, { signal }) {
-      await attempt(`removing ${key}`, signal, () => client.send(new DeleteObjectCommand(at(key)), { abortSignal: signal }));
+      await attempt(`removing ${key}`, signal, (abortSignal) => client.send(new DeleteObjectCommand(at(key)), { abortSignal }));
     },
 
     async *list(start, { signal, after }) {
       const Prefix = prefix + checkPrefix(start);
       let StartAfter = after === undefined ? undefined : prefix + after;
       for (;;) {
-        const page = await attempt(`listing ${start}`, signal, () =>
-          client.send(new ListObjectsV2Command({ Bucket: bucket, Prefix, StartAfter }), { abortSignal: signal }),
+        const page = await attempt(`listing ${start}`, signal, (abortSignal) =>
+          client.send(new ListObjectsV2Command({ Bucket: bucket, Prefix, StartAfter }), { abortSignal }),
         );
         for (const { Key = '', Size = 0, LastModified = new Date(0) } of page?.Contents ?? []) {
           StartAfter = Key;
@@ -216,6 +254,27 @@ export function s3(options: S3Options): S3Store {
       return Promise.resolve();
     },
   };
+}
+
+/** `call`'s answer, within `limit` ms; a body that comes with it is not hurried. */
+async function answered<T>(call: (signal: AbortSignal) => Promise<T>, signal: AbortSignal, limit: number): Promise<T> {
+  if (limit === Infinity) return call(signal);
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), limit);
+  try {
+    return await call(AbortSignal.any([signal, late.signal]));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Nobody listens, or whoever does says nothing. */
+function isSilent(error: unknown): boolean {
+  const { name, code = '' } = error as NodeJS.ErrnoException;
+  return (
+    ['TimeoutError', 'AbortError'].includes(name) ||
+    ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'].includes(code)
+  );
 }
 
 /** Sends `length` bytes of a stream. The SDK waits for what a stream that failed, or ended early, does not bring: this ends the request.
@@ -267,7 +326,8 @@ function createClient(options: S3Options, endpoint: string | undefined): S3Clien
     ...(credentials === undefined
       ? {}
       : { credentials: async () => ({ ...(await credentials()), expiration: new Date(Date.now() + 60_000) }) }),
-    maxAttempts: 2,
+    maxAttempts: 1, // `attempt` and `write` know better when to try again, and for how long
+    logger: { trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing }, // the console's, if there is none
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
     requestHandler: new NodeHttpHandler({
@@ -278,6 +338,8 @@ function createClient(options: S3Options, endpoint: string | undefined): S3Clien
     }),
   });
 }
+
+const nothing = (): void => undefined;
 
 function statusOf(error: unknown): number | undefined {
   return (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;

@@ -2,6 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, readFile, readdir, readlink, rm, stat, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { absentAsUndefined } from './walk.ts';
 
 const FOLDER = '.tmp';
 /** Milliseconds. How often a process says that it lives, for those who cannot look it up: on another machine, in another
@@ -25,8 +26,8 @@ export async function createTemporaryDirectory(directory: string): Promise<Tempo
   const root = join(directory, FOLDER);
   const self = await identify();
   const path = join(root, `${self.place}.${self.pid}.${self.started}.${randomUUID().slice(0, 8)}`);
+  await removeAbandoned(root, self.place); // first: the disk may be full of it
   await mkdir(path, { recursive: true });
-  await removeAbandoned(root, self.place);
 
   const timer = setInterval(() => {
     // What cannot be done now is done at the next beat; a write that needs the directory says what is wrong with it.
@@ -78,7 +79,7 @@ async function startOf(pid: number): Promise<string | undefined> {
 }
 
 async function removeAbandoned(root: string, place: string): Promise<void> {
-  for (const name of await readdir(root)) {
+  for (const name of (await absentAsUndefined(readdir(root))) ?? []) {
     const path = join(root, name);
     if (!(await isAlive(path, name, place))) await rm(path, { recursive: true, force: true });
   }

@@ -12,6 +12,10 @@ export interface UploadsOptions {
   observe: { uploadQueue(blobs: number, bytes: number): void };
 }
 export interface Uploads {
+  /** What will be in the local tier under `key` is to be enqueued then: it is not evicted, and a restart does not forget it. */
+  announce(key: string): Promise<void>;
+  /** It will not be there after all. */
+  withdraw(key: string): Promise<void>;
   /** What is in the local tier under `key` goes to the remote store, as soon as it can, unless it is there already; `after` so many ms, while
    *  somebody else may store it. */
   enqueue(key: string, size: number, after?: number): void;
@@ -32,6 +36,9 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
   const running = new Set<Promise<void>>();
   /** Those whose marker is being written. */
   const arriving = new Set<Promise<void>>();
+  /** Those whose blob is being written. */
+  const announced = new Set<string>();
+  const uploading = new Set<string>();
   const stop = new AbortController();
   let failures = 0;
   let bytes = 0;
@@ -40,16 +47,20 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(3_600_000)]);
     try {
       const source = await files.source(key, { signal });
-      if (source !== undefined && (await remote.stat(key, { signal })) === undefined) await remote.write(key, source, { signal });
-      await files.remove(markerKey(key), { signal });
+      // One of another size is half of it, whatever put it there.
+      if (source !== undefined && (await remote.stat(key, { signal }))?.size !== source.size) await remote.write(key, source, { signal });
+      if (!announced.has(key) && !waiting.has(key)) {
+        await files.remove(markerKey(key), { signal });
+        tier.unpin(key);
+      }
       failures = 0;
       bytes -= size;
-      tier.unpin(key);
     } catch (error) {
       if (stop.signal.aborted) return;
       failures++;
       log.warn({ error, key, waiting: waiting.size + running.size }, 'a blob cannot be stored yet; it stays in the local tier');
-      waiting.set(key, size);
+      if (waiting.has(key)) bytes -= size;
+      else waiting.set(key, size);
       await delay(Math.min(250 * 2 ** failures, MAX_PAUSE), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
     }
   }
@@ -62,7 +73,9 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
       const [next] = waiting;
       if (next === undefined) return;
       waiting.delete(next[0]);
+      uploading.add(next[0]);
       const task = upload(...next).finally(() => {
+        uploading.delete(next[0]);
         running.delete(task);
         pump();
       });
@@ -92,17 +105,31 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     else setTimeout(() => !stop.signal.aborted && enqueue(key, size), after).unref();
   }
 
+  async function announce(key: string): Promise<void> {
+    tier.pin(key);
+    announced.add(key);
+    try {
+      await files.write(markerKey(key), bytesSource(new Uint8Array()), { signal: AbortSignal.timeout(30_000) });
+    } catch (error) {
+      log.warn({ error, key }, 'a blob that is not stored yet would be forgotten by a restart');
+    }
+  }
+
   return {
+    announce,
+    async withdraw(key) {
+      announced.delete(key);
+      if (waiting.has(key) || uploading.has(key)) return;
+      tier.unpin(key);
+      await files.remove(markerKey(key), { signal: AbortSignal.timeout(30_000) });
+    },
     enqueue(key, size, after = 0) {
-      tier.pin(key);
-      const arrival = files
-        .write(markerKey(key), bytesSource(new Uint8Array()), { signal: AbortSignal.timeout(30_000) })
-        .catch((error: unknown) => log.warn({ error, key }, 'a blob that is not stored yet would be forgotten by a restart'))
-        .then(() => {
-          arriving.delete(arrival);
-          enqueueLater(key, size, after);
-          pump();
-        });
+      const arrival = (announced.delete(key) ? Promise.resolve() : announce(key)).then(() => {
+        announced.delete(key);
+        arriving.delete(arrival);
+        enqueueLater(key, size, after);
+        pump();
+      });
       arriving.add(arrival);
       observe.uploadQueue(pending(), bytes);
     },

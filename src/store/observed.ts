@@ -1,0 +1,82 @@
+import { isOciError } from '../oci/error.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { StorageOperation } from '../telemetry/registry-metrics.ts';
+import { createBody } from './body.ts';
+import type { Store, StoreContext } from './store.ts';
+
+export interface StoreObserver {
+  log: Log;
+  /** A call failed for the store's own sake. */
+  failed(this: void, operation: StorageOperation): void;
+}
+
+/** `inner`, whose failures are counted. The log hears when it begins to fail and when it works again: pulls go on without it, so
+ *  that nobody else may notice. */
+export function observedStore<S extends Store>(inner: S, { log, failed }: StoreObserver): S {
+  let failingSince: number | undefined;
+
+  function note(error: unknown, operation: StorageOperation, { signal }: StoreContext): void {
+    // Who gave up first may have waited for a store that is silent: that is a failure too.
+    const late = signal.aborted && (signal.reason as Error).name === 'TimeoutError';
+    if (!late && (signal.aborted || !isOciError(error, 'UNAVAILABLE'))) return;
+    failed(operation);
+    if (failingSince !== undefined) return;
+    failingSince = Date.now();
+    log.error({ error, operation }, 'the storage fails; pulls go on from upstream and from what is here');
+  }
+
+  function works(): void {
+    if (failingSince === undefined) return;
+    log.info({ seconds: Math.round((Date.now() - failingSince) / 1000) }, 'the storage works again');
+    failingSince = undefined;
+  }
+
+  async function watch<T>(answer: Promise<T>, operation: StorageOperation, context: StoreContext): Promise<T> {
+    try {
+      const result = await answer;
+      works();
+      return result;
+    } catch (error) {
+      note(error, operation, context);
+      throw error;
+    }
+  }
+
+  return {
+    ...inner,
+    stat: (key, context) => watch(inner.stat(key, context), 'stat', context),
+    async read(key, context) {
+      const content = await watch(inner.read(key, context), 'read', context);
+      if (content === undefined) return undefined;
+      const iterator = content.body[Symbol.asyncIterator]();
+      const body = createBody(
+        {
+          async pull() {
+            try {
+              return (await iterator.next()).value as Uint8Array | undefined;
+            } catch (error) {
+              note(error, 'read', context);
+              throw error;
+            }
+          },
+          async close() {
+            await iterator.return?.();
+          },
+        },
+        context.signal,
+      );
+      return { ...content, body };
+    },
+    write: (key, source, context) => watch(inner.write(key, source, context), 'write', context),
+    remove: (key, context) => watch(inner.remove(key, context), 'remove', context),
+    async *list(prefix, context) {
+      try {
+        yield* inner.list(prefix, context);
+        works();
+      } catch (error) {
+        note(error, 'list', context);
+        throw error;
+      }
+    },
+  };
+}
