@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { statfs, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { promisify } from 'node:util';
+import { randomBytes, sha256 } from './support/image.ts';
+import { startRegistry, type ServingProgram } from './support/program.ts';
+import { startScriptedUpstream } from './support/scripted-upstream.ts';
+import { temporaryDirectory } from './support/temporary.ts';
+import { startVersitygw } from './support/versitygw.ts';
+
+const MiB = 2 ** 20;
+const run = promisify(execFile);
+const root = process.getuid?.() === 0 ? false : 'a small volume is made with mount: run it as root';
+
+/** A volume of so many MiB. */
+async function smallVolume(size: number) {
+  const directory = await temporaryDirectory();
+  await run('mount', ['-t', 'tmpfs', '-o', `size=${size}m`, 'tmpfs', directory.path]);
+  return {
+    path: directory.path,
+    async fill() {
+      const { bavail, bsize } = await statfs(directory.path);
+      await writeFile(join(directory.path, 'ballast'), Buffer.alloc(bavail * bsize)).catch((error: NodeJS.ErrnoException) =>
+        assert.equal(error.code, 'ENOSPC'),
+      );
+    },
+    async [Symbol.asyncDispose]() {
+      await run('umount', ['--lazy', directory.path]);
+      await directory[Symbol.asyncDispose]();
+    },
+  };
+}
+
+async function pull(registry: ServingProgram, digest: string): Promise<void> {
+  const response = await fetch(`${registry.url}/v2/hub/a/b/blobs/${digest}`);
+  assert.equal(response.status, 200);
+  assert.equal(sha256(Buffer.from(await response.arrayBuffer())), digest);
+}
+
+for (const kind of ['s3', 'filesystem'] as const) {
+  test(`${kind}: with a full disk pulls succeed, while it runs and when it starts`, { skip: root }, async () => {
+    await using upstream = await startScriptedUpstream();
+    await using s3 = await startVersitygw();
+    await using volume = await smallVolume(24);
+    const { endpoint, bucket, region, accessKeyId, secretAccessKey } = s3;
+    const configuration = {
+      storage:
+        kind === 's3'
+          ? { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey } }
+          : { filesystem: { directory: join(volume.path, 'data') } },
+      local: { directory: join(volume.path, 'local'), maxSize: '1GiB' }, // more than there is
+      upstreams: { hub: { url: upstream.url } },
+    };
+    const blobs = Array.from({ length: 6 }, (_, index) => upstream.addBlob(randomBytes(`disk ${index}`, 10 * MiB)));
+    {
+      await using registry = await startRegistry(configuration);
+      await Promise.all(blobs.map((digest) => pull(registry, digest))); // 60 MiB at once over 24
+      await volume.fill();
+      for (const digest of blobs) await pull(registry, digest);
+      assert.equal((await fetch(`${registry.admin}/readyz`)).status, 200);
+      await registry.stop();
+    }
+    await volume.fill();
+    await using registry = await startRegistry(configuration);
+    for (const digest of blobs) await pull(registry, digest);
+  });
+}
