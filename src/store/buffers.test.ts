@@ -9,7 +9,7 @@ test('a released buffer is given out again', () => {
   assert.equal(pool.acquire(), first);
 });
 
-test('an empty pool gives small buffers instead of waiting, and gets none of them back', () => {
+test('an empty pool gives small buffers instead of waiting, and none of them for a large one', () => {
   const pool = createBufferPool(1);
   const own = pool.acquire();
   const spare = pool.acquire();

@@ -6,6 +6,8 @@ const SPARE_SIZE = 2 ** 16;
 const POOL_SIZE = 64;
 /** Of those that nobody uses: what stays after a busy hour. */
 const KEPT_FREE = 16;
+/** Small ones are kept too: thrown away after each piece, they would be garbage as fast as the network is. */
+const KEPT_SPARES = 128;
 
 export interface BufferPool {
   /** A buffer of the pool's size, or a smaller one when all are out. Its content is whatever it was. */
@@ -21,19 +23,23 @@ export interface BufferPool {
 /** `count` buffers of `size` bytes. */
 export function createBufferPool(count: number, size = BUFFER_SIZE): BufferPool {
   const free: Buffer[] = [];
+  const freeSpares: Buffer[] = [];
   const out = new Set<Buffer>();
+  const sparesOut = new Set<Buffer>();
   return {
     acquire() {
-      if (out.size >= count) return Buffer.allocUnsafeSlow(SPARE_SIZE);
-      const buffer = free.pop() ?? Buffer.allocUnsafeSlow(size);
-      out.add(buffer);
+      const own = out.size < count;
+      const buffer = own ? (free.pop() ?? Buffer.allocUnsafeSlow(size)) : (freeSpares.pop() ?? Buffer.allocUnsafeSlow(SPARE_SIZE));
+      (own ? out : sparesOut).add(buffer);
       return buffer;
     },
     release(buffer) {
       if (out.delete(buffer) && free.length < KEPT_FREE) free.push(buffer);
+      if (sparesOut.delete(buffer) && freeSpares.length < KEPT_SPARES) freeSpares.push(buffer);
     },
     forget(buffer) {
       out.delete(buffer);
+      sparesOut.delete(buffer);
     },
     get used() {
       return out.size;
@@ -78,4 +84,4 @@ export const { acquire: acquireBuffer, release: releaseBuffer, forget: forgetBuf
 
 /** Those for files that still grow, and for what is on its way into them. Each crossing to the thread pool was measured to cost
  *  60 to 130 µs of the main thread, so they are not small; of 64 files that are followed at once most get along with the small ones. */
-export const spoolBuffers = createBufferPool(32, 2 ** 19);
+export const spoolBuffers = createBufferPool(8, 2 ** 19);
