@@ -55,7 +55,7 @@ if (files.length === 0) {
   run({
     files: files.map((file) => join(root, file)),
     cwd: root,
-    concurrency: CLUSTER ? 1 : Math.max(2, availableParallelism()),
+    concurrency: CLUSTER ? 1 : availableParallelism() + 1,
     timeout: FILE_LIMIT_MS,
   })
     .on('test:fail', ({ todo }) => {
