@@ -10,12 +10,15 @@ export interface Gate {
 /** Milliseconds between two looks. */
 const INTERVAL = 3000;
 const SHARE = 0.9;
+/** How long too few may be ready before rewriting stops, in ms. An agent that is restarted is back before the kubelet pulls again; a pod that
+ *  was not rewritten meanwhile would go to upstream by itself for good, and where that hangs hold up every pull of its node. */
+const PATIENCE = 30_000;
 /** A DaemonSet of this age has been fully ready before, as far as anybody who starts now can know: one broken node of many must not
  *  stop a webhook that was restarted. */
 const OLD = 3_600_000;
 
-/** Open once the DaemonSet has been fully ready, and while at least nine of ten of its nodes are. It is looked at in the background: no
- *  review waits for it, and an API server that is away changes nothing. */
+/** Open once the DaemonSet has been fully ready, and until fewer than nine of ten of its nodes have been for a while, or it is gone. It is
+ *  looked at in the background: no review waits for it, and an API server that is away changes nothing. */
 export function watchAgents(
   kubernetes: Kubernetes,
   { namespace, daemonSet }: { namespace: string; daemonSet: string },
@@ -24,6 +27,7 @@ export function watchAgents(
   const path = `/apis/apps/v1/namespaces/${namespace}/daemonsets/${daemonSet}`;
   let wasReady = false;
   let open = false;
+  let enoughAt = 0;
 
   async function look(): Promise<void> {
     const found = fieldsOf(await kubernetes.get(path, signal));
@@ -31,7 +35,9 @@ export function watchAgents(
     const [ready, desired] = [Number(status['numberReady'] ?? 0), Number(status['desiredNumberScheduled'] ?? 0)];
     const born = Date.parse(textOf(fieldsOf(found['metadata'])['creationTimestamp']) ?? '');
     if (desired > 0 && (ready >= desired || Date.now() - born > OLD)) wasReady = true;
-    const now = wasReady && desired > 0 && ready >= SHARE * desired;
+    const time = performance.now();
+    if (ready >= SHARE * desired) enoughAt = time;
+    const now = wasReady && desired > 0 && (ready >= SHARE * desired || (open && time - enoughAt < PATIENCE));
     if (now !== open)
       log.info({ ready, desired }, now ? 'the nodes have their agents: images are rewritten' : 'agents are missing: nothing is rewritten');
     open = now;
