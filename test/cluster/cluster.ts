@@ -10,7 +10,7 @@ import { accepts, startService, type Service } from '../support/process.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 import { debianTool, toolPath } from '../tools/tools.ts';
 import { createApi, type Api } from './api.ts';
-import { createAuthority } from './authority.ts';
+import { createAuthority, type Authority } from './authority.ts';
 import { PAUSE, type ImageArchive } from './images.ts';
 import { startNetwork, type Network } from './network.ts';
 
@@ -21,6 +21,8 @@ const CLUSTER_DNS = '10.96.0.10';
 
 export interface Cluster extends AsyncDisposable {
   network: Network;
+  /** Whom the API server's certificate is of; containerd trusts it too. */
+  authority: Authority;
   plane: ControlPlane;
   kubectl: ControlPlane['kubectl'];
   /** The same without a process of its own. */
@@ -29,6 +31,14 @@ export interface Cluster extends AsyncDisposable {
   /** `ctr ARGS` in the kubelet's namespace of images. */
   ctr: (...args: string[]) => Promise<string>;
   importImage: (archive: ImageArchive) => Promise<void>;
+  /** The kubelet's own way: `pull IMAGE`, `list`. */
+  cri: (...args: string[]) => Promise<string>;
+  /** The node loses an image, by the digest that its tag means, with all that no other image needs. */
+  forget: (...digests: string[]) => Promise<void>;
+  /** SIGKILL to the containers of this name, all of the cluster's. */
+  killContainers: (name: string) => Promise<void>;
+  /** SIGKILL to the processes of this name in them. */
+  killProcesses: (container: string, name: string) => Promise<void>;
   /** Where containerd looks for hosts.toml files. */
   certificatesDirectory: string;
   containerd: Service;
@@ -75,12 +85,13 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
           `--tls-private-key-file=${certificate.key}`,
           `--client-ca-file=${authority.file}`,
           '--kubelet-preferred-address-types=InternalIP',
+          '--feature-gates=ImageVolume=true',
         ],
         controllerManager: [`--root-ca-file=${authority.file}`],
         scheduler: true,
       }),
     );
-    const containerd = await startNodeContainerd(stack, { path, network, release: options.containerd ?? 'debian' });
+    const containerd = await startNodeContainerd(stack, { path, network, authority, release: options.containerd ?? 'debian' });
     const kubelet = await startKubelet(stack, { path, network, plane, socket: containerd.socket });
     const proxy = await startProxy(stack, { path, network, plane });
     const { kubectl } = plane;
@@ -89,10 +100,11 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     await until(
       async () => (await kubectl(['get', 'node', NODE, '-o', 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'])) === 'True',
     );
-    const helm = await toolPath('helm');
+    const [helm, kube] = [await toolPath('helm'), await toolPath('kube-all')];
     const owned = stack.move();
     return {
       network,
+      authority,
       plane,
       kubectl,
       api,
@@ -119,6 +131,24 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
       async start() {
         await Promise.all([plane.start(), containerd.service.start()]);
         for (const service of [kubelet, proxy]) await service.start();
+      },
+      cri: async (...args) => (await run(kube, ['cri', '--endpoint', `unix://${containerd.socket}`, ...args])).stdout,
+      async forget(...digests) {
+        const lines = (await containerd.ctr('images', 'list')).split('\n').map((line) => line.split(/\s+/));
+        const references = lines.flatMap(([reference, , digest]) => (digests.includes(digest ?? '') ? [reference ?? ''] : []));
+        if (references.length > 0) await containerd.ctr('images', 'remove', '--sync', ...references);
+      },
+      async killContainers(name) {
+        for (const id of await containersOf(containerd.ctr, name)) {
+          await containerd.ctr('tasks', 'kill', '--signal', 'SIGKILL', id).catch(ignoreEnded);
+        }
+      },
+      async killProcesses(container, name) {
+        for (const id of await containersOf(containerd.ctr, container)) {
+          for (const pid of (await containerd.ctr('tasks', 'ps', id).catch(() => '')).match(/^\d+/gm) ?? []) {
+            if ((await readFile(`/proc/${pid}/comm`, 'utf8')).trim() === name) process.kill(Number(pid), 'SIGKILL');
+          }
+        }
       },
       [Symbol.asyncDispose]: () => owned.disposeAsync(),
     };
@@ -160,8 +190,11 @@ interface NodeContainerd {
   ctr: Cluster['ctr'];
 }
 
-async function startNodeContainerd(stack: AsyncDisposableStack, part: NodePart & { release: 'debian' | '2.4' }): Promise<NodeContainerd> {
-  const { path, network, release } = part;
+async function startNodeContainerd(
+  stack: AsyncDisposableStack,
+  part: NodePart & { authority: Authority; release: 'debian' | '2.4' },
+): Promise<NodeContainerd> {
+  const { path, network, authority, release } = part;
   const program = release === 'debian' ? await debianTool('containerd') : await toolPath('containerd');
   const ctrProgram = release === 'debian' ? await debianTool('ctr') : join(program, '../ctr');
   const [socket, certificatesDirectory, cni] = [join(path, 'containerd.sock'), join(path, 'certs.d'), join(path, 'cni')];
@@ -173,7 +206,7 @@ async function startNodeContainerd(stack: AsyncDisposableStack, part: NodePart &
   const service = await startService({
     command,
     args,
-    env: { ...process.env, PATH: `${join(program, '..')}:${process.env['PATH'] ?? ''}` },
+    env: { ...process.env, SSL_CERT_FILE: authority.file, PATH: `${join(program, '..')}:${process.env['PATH'] ?? ''}` },
     ready: () => accepts(socket),
   });
   const ctr: Cluster['ctr'] = async (...words) =>
@@ -219,20 +252,27 @@ ${old ? '' : sandbox}
 `;
 }
 
+async function containersOf(ctr: Cluster['ctr'], name: string): Promise<string[]> {
+  return words(await ctr('containers', 'list', '--quiet', `labels."io.kubernetes.container.name"==${name}`));
+}
+
+function ignoreEnded(error: Error): void {
+  if (!/not found|already finished/.test(error.message)) throw error;
+}
+
+function words(text: string): string[] {
+  return text.split(/\s+/).filter((word) => word !== '');
+}
+
 /** Whatever the kubelet left running. */
 async function endContainers(ctr: Cluster['ctr']): Promise<void> {
-  const tasks = (await ctr('tasks', 'list', '--quiet').catch(() => '')).split('\n').filter((id) => id !== '');
+  const tasks = words(await ctr('tasks', 'list', '--quiet').catch(() => ''));
   await Promise.allSettled(tasks.map((id) => ctr('tasks', 'delete', '--force', id)));
 }
 
 async function startKubelet(stack: AsyncDisposableStack, part: NodePart & { plane: ControlPlane; socket: string }): Promise<Service> {
   const { path, network, plane, socket } = part;
-  const [configuration, kubeconfig, resolv] = ['kubelet.yaml', 'kubelet.kubeconfig', 'resolv.conf'].map((name) => join(path, name)) as [
-    string,
-    string,
-    string,
-  ];
-  await writeFile(resolv, `nameserver ${network.address}\n`);
+  const [configuration, kubeconfig] = [join(path, 'kubelet.yaml'), join(path, 'kubelet.kubeconfig')];
   await writeFile(kubeconfig, (await readFile(plane.kubeconfig, 'utf8')).replace('admin-token', 'node-token'));
   const settings = {
     apiVersion: 'kubelet.config.k8s.io/v1beta1',
@@ -244,7 +284,6 @@ async function startKubelet(stack: AsyncDisposableStack, part: NodePart & { plan
     containerRuntimeEndpoint: `unix://${socket}`,
     clusterDNS: [CLUSTER_DNS],
     clusterDomain: 'cluster.local',
-    resolvConf: resolv,
     evictionHard: { 'memory.available': '100Mi', 'nodefs.available': '1%' },
     featureGates: { ImageVolume: true },
     staticPodPath: join(path, 'static-pods'),

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { cp, mkdir } from 'node:fs/promises';
+import { cp, mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { temporaryDirectory } from '../support/temporary.ts';
@@ -19,10 +19,14 @@ export const PAUSE = 'registry.k8s.io/pause:3.10';
 /** What the tests call the image that the Dockerfile makes. */
 export const KUBE_REGISTRY = { registry: 'localhost', repository: 'kube-registry', tag: 'test' };
 
+export function imageName({ registry, repository, tag }: typeof KUBE_REGISTRY): string {
+  return `${registry}/${repository}:${tag}`;
+}
+
 /** Builds images without Docker and without anything from a registry: where a Dockerfile says FROM, a base made here stands. */
 export interface ImageBuilder {
-  /** The Dockerfile of this checkout. */
-  kubeRegistry(): Promise<ImageArchive>;
+  /** The Dockerfile of this checkout, and a layer by which its programs trust this authority (PEM). */
+  kubeRegistry(authority: string): Promise<ImageArchive>;
   /** One static program, started when the image is. */
   program(reference: string, file: string): Promise<ImageArchive>;
   pause(): Promise<ImageArchive>;
@@ -58,16 +62,20 @@ export async function createImageBuilder(directory: string): Promise<ImageBuilde
       });
       return program(PAUSE, file);
     },
-    async kubeRegistry() {
+    async kubeRegistry(authority) {
       await makeBases(buildah);
-      const reference = `${KUBE_REGISTRY.registry}/${KUBE_REGISTRY.repository}:${KUBE_REGISTRY.tag}`;
+      const reference = imageName(KUBE_REGISTRY);
       const bases = ['NODE_IMAGE=localhost/base', 'PYTHON_IMAGE=localhost/base', 'BASE_IMAGE=localhost/libraries'];
       const options = ['--layers', '--quiet', '--isolation', 'chroot'];
       await buildah('bud', ...options, ...bases.flatMap((base) => ['--build-arg', base]), '--tag', reference, root);
-      const path = join(directory, 'kube-registry.tar');
-      await buildah('push', '--quiet', reference, `docker-archive:${path}:${reference}`);
+      const file = join(directory, 'ca.crt');
+      await writeFile(file, authority);
+      const container = await buildah('from', reference);
+      await buildah('copy', '--quiet', container, file, CERTIFICATES);
+      await buildah('config', '--env', `NODE_EXTRA_CA_CERTS=${CERTIFICATES}`, container);
+      const archive = await commit(container, reference);
       await dropLayers(buildah);
-      return { reference, path };
+      return archive;
     },
   };
 }

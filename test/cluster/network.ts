@@ -11,7 +11,8 @@ const run = promisify(execFile);
 /** A network of its own, with no way out but to this machine: pods on a bridge. And folders of its own, where a node's programs
  *  keep what they tell nobody about. */
 export interface Network extends AsyncDisposable {
-  /** This machine's addresses, as the node and its pods see them: what listens there is the world outside. */
+  /** This machine's addresses, as the node and its pods see them: what listens there is the world outside. They are none of a
+   *  private network's (but documentation's: TEST-NET-3), which clash would refuse. */
   outside: readonly string[];
   /** The node's address, as this machine sees it. */
   inside: string;
@@ -36,12 +37,12 @@ const FOLDERS = ['/run', '/var/log', '/var/lib/cni', '/var/lib/kubelet'];
 export async function startNetwork(): Promise<Network> {
   const ip = await debianTool('ip');
   await debianTool('iptables');
-  const number = randomInt(256);
+  const number = randomInt(16);
   const name = `kube-registry-${number}`;
-  const [inside = '', ...outside] = Array.from({ length: 6 }, (_, n) => `10.89.${number}.${n + 1}`);
+  const [inside = '', ...outside] = Array.from({ length: 6 }, (_, n) => `203.0.113.${16 * number + n + 1}`);
   await run(ip, ['netns', 'add', name]);
   // Not `ip netns exec`, which hides the cgroups that the kubelet needs.
-  const folders = await holdFolders();
+  const folders = await holdFolders(ADDRESS);
   const enter = ['nsenter', `--net=/run/netns/${name}`, `--mount=/proc/${folders.pid}/ns/mnt`, '--'];
   const wrap = (command: string, args: readonly string[]): [string, string[]] => ['nsenter', [...enter.slice(1), command, ...args]];
   for (const words of [
@@ -83,10 +84,20 @@ export async function startNetwork(): Promise<Network> {
   };
 }
 
-/** A process whose mount namespace has those folders empty; with the last process in it they go, and every mount below. */
-async function holdFolders(): Promise<RunningProcess> {
+/** A process whose mount namespace has those folders empty, and asks `resolver` for names; with the last process in it they go, and
+ *  every mount below. */
+async function holdFolders(resolver: string): Promise<RunningProcess> {
   for (const folder of FOLDERS) await mkdir(folder, { recursive: true });
-  const script = `for folder in ${FOLDERS.join(' ')}; do mount -t tmpfs tmpfs $folder || exit; done; mkdir /run/lock; echo ready; exec sleep infinity`;
+  const script = `
+    for folder in ${FOLDERS.join(' ')}; do mount -t tmpfs tmpfs $folder || exit; done
+    mkdir /run/lock
+    echo nameserver ${resolver} > /run/resolv.conf
+    file=$(readlink -m /etc/resolv.conf)
+    mkdir -p "$(dirname "$file")"
+    [ -e "$file" ] || touch "$file"
+    mount --bind /run/resolv.conf "$file" || exit
+    echo ready
+    exec sleep infinity`;
   const holder = await startProcess({ command: 'unshare', args: ['--mount', '--', 'sh', '-c', script] });
   while (!holder.output().includes('ready')) {
     const end = await Promise.race([holder.exited, sleep(20)]);

@@ -11,7 +11,7 @@ import { startAirport, type Airport } from '../support/mihomo.ts';
 import { startProcess } from '../support/process.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 import { toolPath } from '../tools/tools.ts';
-import { createAuthority } from './authority.ts';
+import type { Authority } from './authority.ts';
 import type { Network } from './network.ts';
 
 const run = promisify(execFile);
@@ -25,8 +25,6 @@ export interface Outside extends AsyncDisposable {
   upstreams: Record<UpstreamName, Distribution>;
   /** By repository and tag, as upstream itself names them: `library/web`, `1`. */
   push(upstream: UpstreamName, repository: string, tag: string, image: TestImage): Promise<void>;
-  /** Of the registries' certificates, PEM. */
-  authority: string;
   airport: Airport;
   /** The airport's subscription. */
   subscriptionUrl: string;
@@ -35,14 +33,13 @@ export interface Outside extends AsyncDisposable {
 }
 
 /** What lies on `network.outside`, each upstream on port 443 of an address of its own; the resolver listens on the node. */
-export async function startOutside(network: Network): Promise<Outside> {
+export async function startOutside({ network, authority }: { network: Network; authority: Authority }): Promise<Outside> {
   const stack = new AsyncDisposableStack();
   try {
     const { path } = stack.use(await temporaryDirectory());
     const [first = '', ...addresses] = network.outside;
     const names = Object.keys(HOSTS) as UpstreamName[];
     const addressOf = Object.fromEntries(names.map((name, n) => [HOSTS[name], addresses[n] ?? '']));
-    const authority = await createAuthority(join(path, 'authority'));
     const tls = await authority.issue(
       'upstreams',
       Object.values(HOSTS).map((host) => `DNS:${host}`),
@@ -61,7 +58,6 @@ export async function startOutside(network: Network): Promise<Outside> {
     return {
       upstreams,
       push: (upstream, repository, tag, image) => pushImage(inward[upstream].url, repository, tag, image),
-      authority: authority.pem,
       airport,
       subscriptionUrl,
       async setDirect(open) {

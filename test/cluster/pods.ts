@@ -1,16 +1,31 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sha256, randomBytes } from '../support/image.ts';
+import { until } from './cluster.ts';
 import type { World } from './world.ts';
 
 export interface Pod {
   metadata: { name: string; annotations?: Record<string, string>; labels?: Record<string, string> };
-  spec: { containers: { name: string; image: string }[]; initContainers?: { name: string; image: string }[] };
+  spec: {
+    containers: Container[];
+    initContainers?: Container[];
+    ephemeralContainers?: Container[];
+    volumes?: { name: string; image?: { reference: string } }[];
+  };
   status: {
     phase: string;
     conditions?: { type: string; status: string }[];
-    containerStatuses?: { imageID: string; state: { waiting?: { reason: string; message?: string } } }[];
+    containerStatuses?: ContainerStatus[];
+    ephemeralContainerStatuses?: ContainerStatus[];
   };
+}
+interface Container {
+  name: string;
+  image: string;
+}
+interface ContainerStatus {
+  restartCount: number;
+  state: { running?: object; waiting?: { reason: string } };
 }
 
 const PODS = '/api/v1/namespaces/default/pods';
@@ -25,10 +40,10 @@ export async function createPod({ api }: World, name: string, image: string, spe
 }
 
 /** @throws Error: it is not ready within so many seconds; its state is in the message */
-export async function ready({ api }: World, name: string, seconds = 60): Promise<Pod> {
+export async function ready(world: World, name: string, seconds = 60): Promise<Pod> {
   const limit = performance.now() + seconds * 1000;
   for (;;) {
-    const pod = await api<Pod>('GET', `${PODS}/${name}`);
+    const pod = await podOf(world, name);
     if (isReady(pod)) return pod;
     if (performance.now() > limit) throw new Error(`${name} is not ready within ${seconds} s: ${JSON.stringify(pod.status)}`);
     await sleep(200);
@@ -44,10 +59,29 @@ export function logOf({ api }: World, name: string, container?: string): Promise
   return api<string>('GET', `${PODS}/${name}/log${container === undefined ? '' : `?container=${container}`}`);
 }
 
+export function podOf({ api }: World, name: string): Promise<Pod> {
+  return api<Pod>('GET', `${PODS}/${name}`);
+}
+
+/** The webhook begins once it has seen every agent. @throws Error: not within two minutes */
+export async function rewriting(world: World): Promise<void> {
+  const probe = { metadata: { name: 'probe' }, spec: { containers: [{ name: 'main', image: 'probe:1' }] } };
+  await until(async () => {
+    const pod = await world.api<Pod>('POST', `${PODS}?dryRun=All`, probe);
+    return isRewritten(pod);
+  });
+}
+
+export function isRewritten({ spec }: Pod): boolean {
+  return spec.containers.every(({ image }) => image.startsWith('127.0.0.1:25000/'));
+}
+
 /** Sees that a pod holds the layers of the image that was made by this seed, byte for byte. */
 export async function assertBytes(world: World, name: string, seed: string, layers: readonly number[]): Promise<void> {
   const expected = layers.map((size, n) => `layer-${n} ${sha256(randomBytes(`${seed} amd64 ${n}`, size)).slice('sha256:'.length)}`);
-  assert.deepEqual((await logOf(world, name)).trim().split('\n'), [...expected, 'holding']);
+  let lines: string[] = [];
+  await until(async () => (lines = (await logOf(world, name)).trim().split('\n')).at(-1) === 'holding');
+  assert.deepEqual(lines, [...expected, 'holding']);
 }
 
 /** Removes pods, all of a test's by default, and waits until they have gone. */

@@ -1,11 +1,11 @@
-import { readFile, mkdir } from 'node:fs/promises';
+import { cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { temporaryDirectory } from '../support/temporary.ts';
+import { temporaryDirectory, type TemporaryDirectory } from '../support/temporary.ts';
 import { NODE, startCluster, type Cluster, type ClusterOptions } from './cluster.ts';
 import { createImageBuilder, KUBE_REGISTRY } from './images.ts';
-import { startOutside, type Outside, type UpstreamName } from './outside.ts';
+import { startOutside, type Outside } from './outside.ts';
 
 const run = promisify(execFile);
 
@@ -16,6 +16,8 @@ export const CHART = join(import.meta.dirname, '../../chart');
 /** A cluster with names, volumes and the chart's images on its node, and the world outside of it. */
 export interface World extends Cluster {
   outside: Outside;
+  /** Bytes of the chart's image, not compressed. */
+  imageSize: number;
   /** The program that images of the tests start. */
   program: Buffer;
 }
@@ -26,35 +28,48 @@ export async function startWorld(options: ClusterOptions = {}): Promise<World> {
   try {
     const { path } = stack.use(await temporaryDirectory());
     const cluster = stack.use(await startCluster(options));
-    const outside = stack.use(await startOutside(cluster.network));
+    const outside = stack.use(await startOutside(cluster));
     const builder = await createImageBuilder(path);
     const coredns = await builder.coredns();
-    for (const archive of [await builder.pause(), coredns, await builder.versitygw(), await builder.kubeRegistry()]) {
-      await cluster.importImage(archive);
-    }
+    const own = await builder.kubeRegistry(cluster.authority.pem);
+    for (const archive of [await builder.pause(), coredns, await builder.versitygw(), own]) await cluster.importImage(archive);
     await cluster.kubectl(['apply', '-f', '-'], list(...nameService(coredns.reference, cluster.network.address)));
     await createVolumes(cluster, join(path, 'volumes'));
     await cluster.kubectl(['create', 'namespace', NAMESPACE]);
     await cluster.kubectl(['label', 'namespace', NAMESPACE, 'pod-security.kubernetes.io/enforce=privileged']);
     await cluster.kubectl(['-n', 'kube-system', 'rollout', 'status', 'deployment/coredns', '--timeout=120s']);
     const program = await buildProgram(path);
+    const { size: imageSize } = await stat(own.path);
     const owned = stack.move();
-    return { ...cluster, outside, program, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+    return { ...cluster, outside, imageSize, program, [Symbol.asyncDispose]: () => owned.disposeAsync() };
   } catch (error) {
     await stack.disposeAsync();
     throw error;
   }
 }
 
-/** What the chart's values are in every one of these tests: the image that was built here, and whom to trust. */
-export function values({ outside }: World, more: Record<string, unknown> = {}): Record<string, unknown> {
-  const names = Object.keys(outside.upstreams) as UpstreamName[];
+/** What the chart's values are in all of these tests: the image that was built here, and S3 in the chart. */
+export function values(more: Record<string, unknown> = {}): Record<string, unknown> {
   return {
     image: { ...KUBE_REGISTRY, pullPolicy: 'Never' },
     objectStorage: { enabled: true, image: { pullPolicy: 'Never' }, persistence: { size: '1Gi' } },
-    registry: { local: { size: '1Gi' }, upstreams: Object.fromEntries(names.map((name) => [name, { ca: outside.authority }])) },
     ...more,
   };
+}
+
+/** `helm upgrade --install` of a chart's folder; returns when everything is ready. */
+export async function install(world: World, chart: string, settings: Record<string, unknown>): Promise<void> {
+  const flags = ['--namespace', NAMESPACE, '--reset-values', '--wait', '--timeout', '3m', '--values', '-'];
+  await world.helm(['upgrade', '--install', RELEASE, chart, ...flags], settings);
+}
+
+/** This chart as another version of itself. */
+export async function renamedChart(version: string): Promise<TemporaryDirectory> {
+  const directory = await temporaryDirectory();
+  await cp(CHART, directory.path, { recursive: true });
+  const file = join(directory.path, 'Chart.yaml');
+  await writeFile(file, (await readFile(file, 'utf8')).replaceAll(/^(version|appVersion): .*$/gm, `$1: ${version}`));
+  return directory;
 }
 
 async function buildProgram(directory: string): Promise<Buffer> {

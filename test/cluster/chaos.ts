@@ -1,0 +1,172 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { makeImage } from '../support/image.ts';
+import { ApiError } from './api.ts';
+import { assertBytes, createPod, isReady, isRewritten, removePods, type Pod } from './pods.ts';
+import { NAMESPACE, RELEASE, type World } from './world.ts';
+
+export interface Fault {
+  name: string;
+  /** Seconds from a pod's making until it must be ready. */
+  limit: number;
+  /** How many pods are made meanwhile; default 6. */
+  pods?: number;
+  strike: (world: World) => Promise<void>;
+  /** Pods that the webhook did not see need upstreams that the node itself reaches. */
+  unrewritten?: boolean;
+}
+
+export interface Outcome {
+  limit: number;
+  /** Seconds, of the slowest pod. */
+  slowest: number;
+  /** How many pods were rewritten, of how many. */
+  rewritten: number;
+  pods: number;
+  /** What the kubelet said of pulls that failed, and were tried again. */
+  failures: string[];
+}
+
+const PAUSE_MS = 1000;
+const LAYERS = [50_000, 300_000];
+
+/** What may break, and for how long a pod may wait then, as docs/operations.md has it. */
+export const FAULTS: readonly Fault[] = [
+  { name: 'Every registry is killed', limit: 60, strike: ({ killContainers }) => killContainers('registry') },
+  {
+    name: 'S3 is away for 10 s',
+    limit: 60,
+    async strike({ kubectl }) {
+      const scale = ['-n', NAMESPACE, 'scale', `deployment/${RELEASE}-object-storage`];
+      await kubectl([...scale, '--replicas=0']);
+      await sleep(10_000);
+      await kubectl([...scale, '--replicas=1']);
+    },
+  },
+  { name: "Every clash's mihomo is killed", limit: 60, strike: ({ killProcesses }) => killProcesses('clash', 'mihomo') },
+  { name: 'Every webhook is killed', limit: 60, unrewritten: true, strike: ({ killContainers }) => killContainers('webhook') },
+  { name: 'The agent is killed', limit: 60, strike: ({ killContainers }) => killContainers('agent') },
+  {
+    name: 'The kubelet is restarted',
+    limit: 60,
+    async strike({ kubelet }) {
+      await kubelet.stop();
+      await kubelet.start();
+    },
+  },
+  {
+    name: 'containerd is restarted',
+    limit: 60,
+    async strike({ containerd }) {
+      await containerd.stop();
+      await containerd.start();
+    },
+  },
+  {
+    name: 'The whole cluster loses its power',
+    limit: 120,
+    unrewritten: true,
+    async strike(world) {
+      await world.stop();
+      await world.start();
+    },
+  },
+];
+
+/** Pods are made one after the other, each of an image of its own that nobody has pulled; as the second is made, it strikes.
+ *  @throws Error: a pod was denied, had other bytes than its image, or was not ready in time */
+export async function underFault(world: World, { name, limit, pods: count = 6, strike, unrewritten = false }: Fault): Promise<Outcome> {
+  const word = name.toLowerCase().replaceAll(/\W+/g, '-');
+  const names = Array.from({ length: count }, (_, n) => `${word}-${n}`);
+  for (const one of names) {
+    await world.outside.push('dockerhub', `library/${one}`, '1', makeImage({ seed: one, layers: LAYERS, program: world.program }));
+  }
+  if (unrewritten) await world.outside.setDirect(true);
+  const begun = new Map<string, number>();
+  const made: Pod[] = [];
+  let striking: Promise<void> | undefined;
+  for (const [n, one] of names.entries()) {
+    if (n === 1) striking = strike(world);
+    begun.set(one, performance.now());
+    made.push(await persistently(() => createPod(world, one, `${one}:1`)));
+    await sleep(PAUSE_MS);
+  }
+  const [ended] = await Promise.all([watch(world, begun, limit), striking]);
+  for (const one of names) await assertBytes(world, one, one, LAYERS);
+  const failures = await failedPulls(world, names);
+  await removePods(world);
+  if (unrewritten) await world.outside.setDirect(false);
+  await settled(world);
+  return {
+    limit,
+    slowest: Math.max(...names.map((one) => ((ended.get(one) ?? NaN) - (begun.get(one) ?? NaN)) / 1000)),
+    rewritten: made.filter(isRewritten).length,
+    pods: count,
+    failures,
+  };
+}
+
+/** When each was ready first. */
+async function watch(world: World, begun: ReadonlyMap<string, number>, limit: number): Promise<Map<string, number>> {
+  const ended = new Map<string, number>();
+  while (ended.size < begun.size) {
+    const { items } = await persistently(() => world.api<{ items: Pod[] }>('GET', '/api/v1/namespaces/default/pods'));
+    const now = performance.now();
+    for (const pod of items) {
+      const { name } = pod.metadata;
+      if (begun.has(name) && !ended.has(name) && isReady(pod)) ended.set(name, now);
+    }
+    for (const [name, start] of begun) {
+      if (ended.has(name) || now - start <= limit * 1000) continue;
+      const pod = items.find(({ metadata }) => metadata.name === name);
+      throw new Error(`${name} is not ready within ${limit} s: ${JSON.stringify([pod?.spec.containers, pod?.status])}`);
+    }
+    await sleep(250);
+  }
+  return ended;
+}
+
+/** An API server that is away is no denial: clients come again. */
+async function persistently<T>(ask: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      // A new namespace account, a pod that was made by a request whose answer was lost.
+      if (error instanceof ApiError && error.status < 500) throw error;
+      await sleep(250);
+    }
+  }
+}
+
+interface Event {
+  reason: string;
+  message: string;
+  involvedObject: { name: string };
+}
+
+async function failedPulls({ api }: World, names: readonly string[]): Promise<string[]> {
+  const { items } = await api<{ items: Event[] }>('GET', '/api/v1/namespaces/default/events');
+  const failed = items.filter(({ reason, message }) => reason === 'Failed' && message.startsWith('Failed to pull'));
+  return failed.flatMap(({ involvedObject, message }) => (names.includes(involvedObject.name) ? [message] : []));
+}
+
+/** Everything of the chart is ready again. */
+async function settled({ kubectl }: World): Promise<void> {
+  for (const workload of ['deployment/registry', 'deployment/webhook', 'deployment/object-storage', 'daemonset/agent']) {
+    await kubectl(['-n', NAMESPACE, 'rollout', 'status', workload.replace('/', `/${RELEASE}-`), '--timeout=120s']);
+  }
+  await kubectl(['-n', 'kube-system', 'rollout', 'status', 'deployment/coredns', '--timeout=120s']);
+}
+
+/** As docs/operations.md has it. */
+export function table(outcomes: Readonly<Record<string, Outcome>>): string {
+  const rows = Object.entries(outcomes).map(
+    ([name, { limit, slowest, rewritten, pods, failures }]) =>
+      `| ${name} | ${limit} s | ${slowest.toFixed(1)} s | ${failures.length} | ${rewritten} of ${pods} |`,
+  );
+  return [
+    '| what happens | stated: ready within | measured, the slowest pod | pulls that failed and were tried again | rewritten |',
+    '|---|---|---|---|---|',
+    ...rows,
+  ].join('\n');
+}

@@ -1,0 +1,160 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { chmod, readdir, readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { basename, delimiter, dirname, join } from 'node:path';
+import { after, before } from 'node:test';
+import { promisify } from 'node:util';
+import { makeImage } from '../support/image.ts';
+import { temporaryDirectory } from '../support/temporary.ts';
+import { toolPath } from '../tools/tools.ts';
+import { until } from './cluster.ts';
+import { imageName, KUBE_REGISTRY } from './images.ts';
+import { assertBytes, createPod, ready, removePods } from './pods.ts';
+import { createSteps } from './steps.ts';
+import { CHART, install, NAMESPACE, RELEASE, startWorld, values, type World } from './world.ts';
+
+// On the current containerd: mirror mode, and then what the README tells people to type.
+
+const run = promisify(execFile);
+const LAYERS = [100_000, 1_000_000];
+const IMAGES = ['web:1', 'ghcr.io/acme/web:1', 'quay.io/acme/web:1', 'registry.k8s.io/web:1'];
+const HOSTS = ['docker.io', 'gcr.io', 'ghcr.io', 'index.docker.io', 'k8s.gcr.io', 'quay.io', 'registry-1.docker.io', 'registry.k8s.io'];
+
+let world: World;
+const image = (): ReturnType<typeof makeImage> => makeImage({ seed: 'web', layers: LAYERS, program: world.program });
+before(async () => {
+  world = await startWorld({ containerd: '2.4' });
+  await world.outside.push('dockerhub', 'library/web', '1', image());
+  for (const name of ['ghcr', 'quay'] as const) await world.outside.push(name, 'acme/web', '1', image());
+  await world.outside.push('k8s', 'web', '1', image());
+});
+after(() => world[Symbol.asyncDispose]());
+const step = createSteps(() => world);
+
+/** As if the node had never had it. */
+async function forgetAll(): Promise<void> {
+  await removePods(world);
+  await world.forget(image().root.digest);
+}
+
+async function runAll(): Promise<void> {
+  for (const [n, name] of IMAGES.entries()) {
+    const pod = await createPod(world, `pod-${n}`, name);
+    assert.equal(pod.spec.containers[0]?.image, name, 'the pod stays as it is written');
+    await ready(world, `pod-${n}`);
+    await assertBytes(world, `pod-${n}`, 'web', LAYERS);
+    await world.kubectl(['delete', 'pod', '--now', `pod-${n}`]);
+    await world.forget(image().root.digest);
+  }
+}
+
+async function isStopped(stopped: boolean): Promise<void> {
+  for (const upstream of Object.values(world.outside.upstreams)) await (stopped ? upstream.stop() : upstream.start());
+}
+
+step('in mirror mode pods stay as they are written, and containerd asks the agent', async () => {
+  const mirror = { enabled: true, directory: world.certificatesDirectory };
+  await install(world, CHART, values({ objectStorage: { enabled: false }, agent: { mirror } }));
+  await until(async () => (await readdir(world.certificatesDirectory)).length === HOSTS.length);
+  assert.deepEqual((await readdir(world.certificatesDirectory)).sort(), HOSTS);
+  await runAll();
+  await isStopped(true);
+  await runAll(); // so all of it is in the registry
+  await isStopped(false);
+});
+
+step('without the registry, and without the agent, images come from upstream', async () => {
+  await world.kubectl(['-n', NAMESPACE, 'scale', `deployment/${RELEASE}-registry`, '--replicas=0']);
+  await world.kubectl(['-n', NAMESPACE, 'wait', '--for=delete', 'pod', '-l', 'app.kubernetes.io/component=registry', '--timeout=120s']);
+  await runAll();
+});
+
+step('uninstalled, nothing is left on the node, and images come as before', async () => {
+  await world.helm(['uninstall', RELEASE, '--namespace', NAMESPACE, '--wait']);
+  await until(async () => (await readdir(world.certificatesDirectory)).length === 0);
+  await runAll();
+  await world.kubectl(['delete', 'namespace', NAMESPACE]);
+});
+
+step("the README's quick start, line by line", async (t) => {
+  const readme = await readFile(join(CHART, '../README.md'), 'utf8');
+  const [block = ''] = /(?<=```sh\n)helm repo add[^`]*/.exec(readme) ?? [];
+  const lines = block.trim().split('\n');
+  assert.ok(lines.length >= 5, block);
+  await world.outside.push('dockerhub', 'library/nginx', '1.27', makeImage({ seed: 'nginx', layers: LAYERS, program: world.program }));
+  const version = /^appVersion: (.*)$/m.exec(await readFile(join(CHART, 'Chart.yaml'), 'utf8'))?.[1] ?? '';
+  // The image that a release would have published; the node has it already.
+  const published = { registry: 'ghcr.io', repository: 'qiudeng7/kube-registry', tag: version };
+  await world.ctr('images', 'tag', imageName(KUBE_REGISTRY), imageName(published));
+  await using repository = await serveCharts();
+  await using shell = await createShell(world);
+  for (const line of lines) {
+    const typed = line.replace(/https:\/\/\S+\.github\.io\/kube-registry/, repository.url);
+    t.diagnostic(`${typed}\n${await shell.type(typed)}`);
+  }
+  const installed = await readFile(join(CHART, '../docs/install.md'), 'utf8');
+  const [more = ''] = /(?<=See that it works:\n\n```sh\n)[^`]*/.exec(installed) ?? [];
+  const [, runHello = '', showImage = ''] = more.trim().split('\n');
+  await shell.type(runHello);
+  assert.equal((await shell.type(showImage)).trim(), '127.0.0.1:25000/dockerhub/library/nginx:1.27');
+  await ready(world, 'hello');
+});
+
+step('an image volume is rewritten, pulled and mounted', async () => {
+  const volume = { name: 'files', image: { reference: 'ghcr.io/acme/web:1' } };
+  const container = { name: 'main', image: 'web:1', volumeMounts: [{ name: 'files', mountPath: '/files' }] };
+  const pod = await createPod(world, 'volume', '', { containers: [container], volumes: [volume] });
+  assert.equal(pod.spec.volumes?.[0]?.image?.reference, '127.0.0.1:25000/ghcr/acme/web:1');
+  await ready(world, 'volume');
+  await forgetAll();
+});
+
+interface Shell extends AsyncDisposable {
+  /** What it writes to stdout. @throws Error with stderr */
+  type(line: string): Promise<string>;
+}
+
+/** A user's, on the node: kubectl and helm are in PATH and know the cluster. */
+async function createShell({ network, plane }: World): Promise<Shell> {
+  const home = await temporaryDirectory();
+  const kubectl = join(home.path, 'kubectl');
+  await writeFile(kubectl, `#!/bin/sh\nexec ${await toolPath('kube-all')} kubectl "$@"\n`);
+  await chmod(kubectl, 0o755);
+  const path = [home.path, dirname(await toolPath('helm')), process.env['PATH']].join(delimiter);
+  const env = { ...process.env, PATH: path, HOME: home.path, KUBECONFIG: plane.kubeconfig };
+  return {
+    async type(line) {
+      return (await run(...network.wrap('sh', ['-c', line]), { env })).stdout;
+    },
+    [Symbol.asyncDispose]: () => home[Symbol.asyncDispose](),
+  };
+}
+
+/** A Helm repository with this chart, as the release publishes it. */
+async function serveCharts(): Promise<AsyncDisposable & { url: string }> {
+  const directory = await temporaryDirectory();
+  const helm = await toolPath('helm');
+  const server = createServer((request, response) => {
+    readFile(join(directory.path, basename(request.url ?? ''))).then(
+      (content) => response.end(content),
+      () => response.writeHead(404).end(),
+    );
+  });
+  const [host] = world.network.outside;
+  server.listen(0, host);
+  await once(server, 'listening');
+  const url = `http://${host}:${(server.address() as AddressInfo).port}`;
+  await run(helm, ['package', CHART, '--destination', directory.path]);
+  await run(helm, ['repo', 'index', directory.path, '--url', url]);
+  return {
+    url,
+    async [Symbol.asyncDispose]() {
+      server.close();
+      server.closeAllConnections();
+      await directory[Symbol.asyncDispose]();
+    },
+  };
+}

@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict';
+import { test, type TestContext } from 'node:test';
+import type { World } from './world.ts';
+
+/** Tests that build on each other: after one has failed, the cluster is in no state that the next could begin with, so it fails at
+ *  once. What the cluster was like goes to stderr. */
+export function createSteps(world: () => World): (name: string, body: (t: TestContext) => Promise<void>) => void {
+  let failed: string | undefined;
+  return (name, body) => {
+    void test(name, async (t) => {
+      assert.equal(failed, undefined, 'a step before it has failed');
+      failed = name;
+      try {
+        await body(t);
+      } catch (error) {
+        process.stderr.write(await describe(world()));
+        throw error;
+      }
+      failed = undefined;
+    });
+  };
+}
+
+async function describe({ kubectl }: World): Promise<string> {
+  const logs = ['logs', '-n', 'images', '--selector=app.kubernetes.io/part-of=kube-registry', '--all-containers', '--prefix', '--tail=15'];
+  const questions = [['get', 'pods', '-A', '-o', 'wide'], ['get', 'events', '-A', '--sort-by=.lastTimestamp'], logs];
+  const answers = questions.map((question) => kubectl(question).catch((error: Error) => error.message));
+  return (await Promise.all(answers)).map((answer) => answer.split('\n').slice(-60).join('\n')).join('\n');
+}
