@@ -29,7 +29,7 @@ export interface Outcome {
 const PAUSE_MS = 1000;
 const LAYERS = [50_000, 300_000];
 
-/** What may break, and for how long a pod may wait then, as docs/operations.md has it. */
+/** What may break. docs/operations.md states the limits. */
 export const FAULTS: readonly Fault[] = [
   { name: 'Every registry is killed', limit: 60, strike: ({ killContainers }) => killContainers('registry') },
   {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { makeImage, type TestImage } from '../support/image.ts';
@@ -194,6 +196,11 @@ function outputOf(error: Error & { code?: unknown; stdout?: string; stderr?: str
   if (error.code !== 1) throw error;
   return `${error.stdout}${error.stderr}`;
 }
+
+test('docs/operations.md states the limits that are tested', async () => {
+  const text = await readFile(join(CHART, '../docs/operations.md'), 'utf8');
+  for (const { name, limit } of FAULTS) assert.ok(text.includes(`\n| ${name} | ${limit} s |`), name);
+});
 
 const outcomes: Record<string, Outcome> = {};
 for (const fault of FAULTS) {
