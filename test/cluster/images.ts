@@ -63,6 +63,7 @@ export async function createImageBuilder(directory: string): Promise<ImageBuilde
       return program(PAUSE, file);
     },
     async kubeRegistry(authority) {
+      await dropLayers(buildah);
       await makeBases(buildah);
       const reference = imageName(KUBE_REGISTRY);
       const bases = ['NODE_IMAGE=localhost/base', 'PYTHON_IMAGE=localhost/base', 'BASE_IMAGE=localhost/libraries'];
@@ -73,9 +74,7 @@ export async function createImageBuilder(directory: string): Promise<ImageBuilde
       const container = await buildah('from', reference);
       await buildah('copy', '--quiet', container, file, CERTIFICATES);
       await buildah('config', '--env', `NODE_EXTRA_CA_CERTS=${CERTIFICATES}`, container);
-      const archive = await commit(container, reference);
-      await dropLayers(buildah);
-      return archive;
+      return commit(container, reference);
     },
   };
 }
@@ -96,10 +95,13 @@ async function createBuildah(): Promise<Buildah> {
   return async (...args) => (await run('unshare', [...command, ...storage, ...args], { maxBuffer: 64 * 1024 * 1024 })).stdout.trim();
 }
 
-/** Layers of former builds make the next one quick; they are thrown away before they are many. */
+/** Layers of former builds make the next one quick; they are thrown away before they are many, and what builds that were cut off
+ *  have left. */
 async function dropLayers(buildah: Buildah): Promise<void> {
   const images = await buildah('images', '--quiet');
-  if (images.split('\n').length > 20) await buildah('rmi', '--prune');
+  if (images.split('\n').length < 20) return;
+  await buildah('rm', '--all');
+  await buildah('rmi', '--prune', '--force');
 }
 
 const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
