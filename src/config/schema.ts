@@ -63,7 +63,7 @@ const webhookSchema = z.strictObject({
   agents: z
     .strictObject({ namespace: text.describe('Where it is.'), daemonSet: text.describe('Its name.') })
     .optional()
-    .describe('Rewrite nothing before this DaemonSet has been fully ready once, nor once under 90 % of its nodes have had it for 30 s.'),
+    .describe('Rewrite nothing before this DaemonSet has been fully ready once, nor once under 90 % of its nodes have had it for 10 s.'),
   pullSecrets: z.enum(['skip', 'rewrite']).prefault('skip').describe('What to do with pods that have imagePullSecrets.'),
   publicRepositories: z.array(text).prefault([]).describe('Globs over the full image name that are rewritten even then.'),
   tls: tlsSchema.optional().describe('A given certificate; without it the webhook makes and renews its own, in the cluster.'),

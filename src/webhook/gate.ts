@@ -12,7 +12,7 @@ const INTERVAL = 3000;
 const SHARE = 0.9;
 /** How long too few may be ready before rewriting stops, in ms. An agent that is restarted is back before the kubelet pulls again; a pod that
  *  was not rewritten meanwhile would go to upstream by itself for good, and where that hangs hold up every pull of its node. */
-const PATIENCE = 30_000;
+const PATIENCE = 10_000;
 /** A DaemonSet of this age has been fully ready before, as far as anybody who starts now can know: one broken node of many must not
  *  stop a webhook that was restarted. */
 const OLD = 3_600_000;
