@@ -40,10 +40,14 @@ export async function load(plan: LoadPlan): Promise<LoadResult> {
   return JSON.parse((await child).stdout) as LoadResult;
 }
 
-/** Bytes a second that `connections` readers of one URL have together. In the turn that warms up, every byte is verified. */
-export async function throughput(url: string, options: { connections: number; seconds: number; turn: number }): Promise<number> {
+/** Bytes a second that `connections` readers of one URL have together. In the turn that warms up, or with `verify` in every one, all bytes
+ *  are hashed. */
+export async function throughput(
+  url: string,
+  options: { connections: number; seconds: number; turn: number; verify?: boolean },
+): Promise<number> {
   const clients = Array.from({ length: options.connections }, () => ({ urls: [url] }));
-  const result = await load({ clients, seconds: options.seconds, verify: options.turn === 0 });
+  const result = await load({ clients, seconds: options.seconds, verify: options.verify === true || options.turn === 0 });
   if (result.bytes === 0) throw new Error(`nothing comes from ${url}`);
   return result.bytes / result.seconds;
 }

@@ -6,6 +6,16 @@ import { memoryRows } from './memory.ts';
 import { pullRows } from './pull.ts';
 import { startRows } from './start.ts';
 import { warmRows } from './warm.ts';
+import { webhookRows } from './webhook.ts';
 
 /** All of them, in the order of the tables. */
-export const rows: readonly Row[] = [...warmRows, ...manifestRows, ...coldRows, ...memoryRows, ...pullRows, ...startRows, ...agentRows];
+export const rows: readonly Row[] = [
+  ...warmRows,
+  ...manifestRows,
+  ...coldRows,
+  ...memoryRows,
+  ...pullRows,
+  ...startRows,
+  ...webhookRows,
+  ...agentRows,
+];
