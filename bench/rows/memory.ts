@@ -49,7 +49,9 @@ const memory: Row = {
 
 /** Bytes, resident at most so far: what a container's limit is held against. */
 async function peakOf(pid: number): Promise<number> {
-  return Number(/^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024;
+  const peak = /^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1];
+  if (peak === undefined) throw new Error(`process ${pid} has ended`);
+  return Number(peak) * 1024;
 }
 
 export const memoryRows = [memory];
