@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeImage } from '../support/image.ts';
 import { ApiError } from './api.ts';
-import { assertBytes, createPod, isReady, isRewritten, removePods, type Pod } from './pods.ts';
+import { assertBytes, createPod, isReady, isRewritten, podOf, removePods, type Pod } from './pods.ts';
 import { NAMESPACE, RELEASE, type World } from './world.ts';
 
 export interface Fault {
@@ -82,15 +82,21 @@ export async function underFault(world: World, { name, limit, pods: count = 6, s
   }
   if (unrewritten) await world.outside.setDirect(true);
   const begun = new Map<string, number>();
-  const made: Pod[] = [];
-  let striking: Promise<void> | undefined;
-  for (const [n, one] of names.entries()) {
-    if (n === 1) striking = strike(world);
-    begun.set(one, performance.now());
-    made.push(await persistently(() => createPod(world, one, `${one}:1`)));
-    await sleep(PAUSE_MS);
+  async function make(some: readonly string[]): Promise<Pod[]> {
+    const made: Pod[] = [];
+    for (const one of some) {
+      begun.set(one, performance.now());
+      made.push(await persistently(() => createOnce(world, one)));
+      await sleep(PAUSE_MS);
+    }
+    return made;
   }
-  const [ended] = await Promise.all([watch(world, begun, limit), striking]);
+  async function strikeAsTheyAreMade(): Promise<Pod[]> {
+    const first = await make(names.slice(0, 1));
+    const [others] = await Promise.all([make(names.slice(1)), strike(world)]);
+    return [...first, ...others];
+  }
+  const [made, ended] = await Promise.all([strikeAsTheyAreMade(), watch(world, { names, begun, limit })]);
   for (const one of names) await assertBytes(world, one, one, LAYERS);
   const failures = await failedPulls(world, names);
   await removePods(world);
@@ -105,36 +111,50 @@ export async function underFault(world: World, { name, limit, pods: count = 6, s
   };
 }
 
+interface Watched {
+  names: readonly string[];
+  /** When each was made, by those that are. */
+  begun: ReadonlyMap<string, number>;
+  limit: number;
+}
+
 /** When each was ready first. */
-async function watch(world: World, begun: ReadonlyMap<string, number>, limit: number): Promise<Map<string, number>> {
+async function watch(world: World, { names, begun, limit }: Watched): Promise<Map<string, number>> {
   const ended = new Map<string, number>();
-  while (ended.size < begun.size) {
+  while (ended.size < names.length) {
     const { items } = await persistently(() => world.api<{ items: Pod[] }>('GET', '/api/v1/namespaces/default/pods'));
     const now = performance.now();
-    for (const pod of items) {
-      const { name } = pod.metadata;
-      if (begun.has(name) && !ended.has(name) && isReady(pod)) ended.set(name, now);
-    }
-    for (const [name, start] of begun) {
-      if (ended.has(name) || now - start <= limit * 1000) continue;
+    for (const name of names.filter((one) => !ended.has(one))) {
       const pod = items.find(({ metadata }) => metadata.name === name);
-      throw new Error(`${name} is not ready within ${limit} s: ${JSON.stringify([pod?.spec.containers, pod?.status])}`);
+      if (pod !== undefined && isReady(pod)) ended.set(name, now);
+      else if (now - (begun.get(name) ?? now) > limit * 1000)
+        throw new Error(`${name} is not ready within ${limit} s: ${JSON.stringify([pod?.spec.containers, pod?.status])}`);
     }
     await sleep(250);
   }
   return ended;
 }
 
-/** An API server that is away is no denial: clients come again. */
+/** An API server that is away is no denial: clients come again. @throws ApiError: it answers, and refuses */
 async function persistently<T>(ask: () => Promise<T>): Promise<T> {
+  const limit = performance.now() + 120_000;
   for (;;) {
     try {
       return await ask();
     } catch (error) {
-      // A new namespace account, a pod that was made by a request whose answer was lost.
-      if (error instanceof ApiError && error.status < 500) throw error;
+      if ((error instanceof ApiError && error.status < 500) || performance.now() > limit) throw error;
       await sleep(250);
     }
+  }
+}
+
+/** The answer to an earlier try may have been lost. */
+async function createOnce(world: World, name: string): Promise<Pod> {
+  try {
+    return await createPod(world, name, `${name}:1`);
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 409) return podOf(world, name);
+    throw error;
   }
 }
 
