@@ -18,11 +18,17 @@ const root = process.getuid?.() === 0 ? false : 'a small volume is made with mou
 async function smallVolume(size: number) {
   const directory = await temporaryDirectory();
   await run('mount', ['-t', 'tmpfs', '-o', `size=${size}m`, 'tmpfs', directory.path]);
+  let times = 0;
   return {
     path: directory.path,
+    /** Bytes. */
+    async room() {
+      const { bavail, bsize } = await statfs(directory.path);
+      return bavail * bsize;
+    },
     async fill() {
       const { bavail, bsize } = await statfs(directory.path);
-      await writeFile(join(directory.path, 'ballast'), Buffer.alloc(bavail * bsize)).catch((error: NodeJS.ErrnoException) =>
+      await writeFile(join(directory.path, `ballast-${++times}`), Buffer.alloc(bavail * bsize)).catch((error: NodeJS.ErrnoException) =>
         assert.equal(error.code, 'ENOSPC'),
       );
     },
@@ -60,10 +66,12 @@ for (const kind of ['s3', 'filesystem'] as const) {
       await volume.fill();
       for (const digest of blobs) await pull(registry, digest);
       assert.equal((await fetch(`${registry.admin}/readyz`)).status, 200);
-      await registry.stop();
+      await registry.stop('SIGKILL'); // after SIGTERM it would wait for room for what is not stored yet
     }
     await volume.fill();
+    assert.equal(await volume.room(), 0);
     await using registry = await startRegistry(configuration);
     for (const digest of blobs) await pull(registry, digest);
+    await registry.stop('SIGKILL');
   });
 }
