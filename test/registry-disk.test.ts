@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { randomBytes, sha256 } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
@@ -45,33 +45,36 @@ async function pull(registry: ServingProgram, digest: string): Promise<void> {
   assert.equal(sha256(Buffer.from(await response.arrayBuffer())), digest);
 }
 
-for (const kind of ['s3', 'filesystem'] as const) {
-  test(`${kind}: with a full disk pulls succeed, while it runs and when it starts`, { skip: root }, async () => {
-    await using upstream = await startScriptedUpstream();
-    await using s3 = await startVersitygw();
-    await using volume = await smallVolume(24);
-    const { endpoint, bucket, region, accessKeyId, secretAccessKey } = s3;
-    const configuration = {
-      storage:
-        kind === 's3'
-          ? { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey } }
-          : { filesystem: { directory: join(volume.path, 'data') } },
-      local: { directory: join(volume.path, 'local'), maxSize: '1GiB' }, // more than there is
-      upstreams: { hub: { url: upstream.url } },
-    };
-    const blobs = Array.from({ length: 6 }, (_, index) => upstream.addBlob(randomBytes(`disk ${index}`, 10 * MiB)));
-    {
-      await using registry = await startRegistry(configuration);
-      await Promise.all(blobs.map((digest) => pull(registry, digest))); // 60 MiB at once over 24
+// Each has servers of its own, and mostly waits.
+describe('a full disk', { concurrency: 2 }, () => {
+  for (const kind of ['s3', 'filesystem'] as const) {
+    test(`${kind}: with a full disk pulls succeed, while it runs and when it starts`, { skip: root }, async () => {
+      await using upstream = await startScriptedUpstream();
+      await using s3 = await startVersitygw();
+      await using volume = await smallVolume(24);
+      const { endpoint, bucket, region, accessKeyId, secretAccessKey } = s3;
+      const configuration = {
+        storage:
+          kind === 's3'
+            ? { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey } }
+            : { filesystem: { directory: join(volume.path, 'data') } },
+        local: { directory: join(volume.path, 'local'), maxSize: '1GiB' }, // more than there is
+        upstreams: { hub: { url: upstream.url } },
+      };
+      const blobs = Array.from({ length: 6 }, (_, index) => upstream.addBlob(randomBytes(`disk ${index}`, 10 * MiB)));
+      {
+        await using registry = await startRegistry(configuration);
+        await Promise.all(blobs.map((digest) => pull(registry, digest))); // 60 MiB at once over 24
+        await volume.fill();
+        for (const digest of blobs) await pull(registry, digest);
+        assert.equal((await fetch(`${registry.admin}/readyz`)).status, 200);
+        await registry.stop('SIGKILL'); // after SIGTERM it would wait for room for what is not stored yet
+      }
       await volume.fill();
+      assert.equal(await volume.room(), 0);
+      await using registry = await startRegistry(configuration);
       for (const digest of blobs) await pull(registry, digest);
-      assert.equal((await fetch(`${registry.admin}/readyz`)).status, 200);
-      await registry.stop('SIGKILL'); // after SIGTERM it would wait for room for what is not stored yet
-    }
-    await volume.fill();
-    assert.equal(await volume.room(), 0);
-    await using registry = await startRegistry(configuration);
-    for (const digest of blobs) await pull(registry, digest);
-    await registry.stop('SIGKILL');
-  });
-}
+      await registry.stop('SIGKILL');
+    });
+  }
+});

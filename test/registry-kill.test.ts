@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { randomBytes, sha256 } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
@@ -33,61 +33,64 @@ async function pull(url: string, digest: string): Promise<boolean> {
   return true;
 }
 
-for (const kind of ['filesystem', 's3'] as const) {
-  test(`${kind}: killed at ${KILLS} random moments, it never gives a wrong byte and leaves nothing behind`, async (context) => {
-    await using upstream = await startScriptedUpstream();
-    await using directory = await temporaryDirectory();
-    const s3: Versitygw | undefined = kind === 's3' ? await startVersitygw() : undefined;
-    await using _ = { [Symbol.asyncDispose]: async () => s3?.[Symbol.asyncDispose]() };
-    const blobs = Array.from({ length: KILLS }, (_, index) => upstream.addBlob(randomBytes(`${kind} ${index}`, SIZE)));
-    upstream.behave = () => ({ rate: 30 * 2 ** 20 }); // a blob takes 0.2 s
-    const path = directory.path;
-    const configuration = {
-      storage:
-        s3 === undefined
-          ? { filesystem: { directory: path } }
-          : {
-              s3: {
-                endpoint: s3.endpoint,
-                bucket: s3.bucket,
-                region: s3.region,
-                accessKeyId: s3.accessKeyId,
-                secretAccessKey: s3.secretAccessKey,
+// Each has servers of its own, and mostly waits.
+describe('a registry that is killed', { concurrency: 2 }, () => {
+  for (const kind of ['filesystem', 's3'] as const) {
+    test(`${kind}: killed at ${KILLS} random moments, it never gives a wrong byte and leaves nothing behind`, async (context) => {
+      await using upstream = await startScriptedUpstream();
+      await using directory = await temporaryDirectory();
+      const s3: Versitygw | undefined = kind === 's3' ? await startVersitygw() : undefined;
+      await using _ = { [Symbol.asyncDispose]: async () => s3?.[Symbol.asyncDispose]() };
+      const blobs = Array.from({ length: KILLS }, (_, index) => upstream.addBlob(randomBytes(`${kind} ${index}`, SIZE)));
+      upstream.behave = () => ({ rate: 30 * 2 ** 20 }); // a blob takes 0.2 s
+      const path = directory.path;
+      const configuration = {
+        storage:
+          s3 === undefined
+            ? { filesystem: { directory: path } }
+            : {
+                s3: {
+                  endpoint: s3.endpoint,
+                  bucket: s3.bucket,
+                  region: s3.region,
+                  accessKeyId: s3.accessKeyId,
+                  secretAccessKey: s3.secretAccessKey,
+                },
               },
-            },
-      local: { directory: path },
-      upstreams: { hub: { url: upstream.url } },
-    };
+        local: { directory: path },
+        upstreams: { hub: { url: upstream.url } },
+      };
 
-    let whole = 0;
-    let takes = 1000; // ms, as this machine goes now
-    for (let round = 0; round < KILLS; round++) {
+      let whole = 0;
+      let takes = 1000; // ms, as this machine goes now
+      for (let round = 0; round < KILLS; round++) {
+        await using registry = await startRegistry(configuration);
+        const started = performance.now();
+        const known = blobs.slice(0, round + 1).map((one) => pull(`${registry.url}/v2/hub/a/b/blobs/${one}`, one));
+        void Promise.all(known).then(() => (takes = Math.max(takes, 1.5 * (performance.now() - started))));
+        await delay(Math.random() * takes);
+        await registry.stop('SIGKILL');
+        whole += (await Promise.all(known)).filter(Boolean).length;
+      }
+      context.diagnostic(`${whole} pulls were whole before their registry was killed`);
+
       await using registry = await startRegistry(configuration);
-      const started = performance.now();
-      const known = blobs.slice(0, round + 1).map((one) => pull(`${registry.url}/v2/hub/a/b/blobs/${one}`, one));
-      void Promise.all(known).then(() => (takes = Math.max(takes, 1.5 * (performance.now() - started))));
-      await delay(Math.random() * takes);
-      await registry.stop('SIGKILL');
-      whole += (await Promise.all(known)).filter(Boolean).length;
-    }
-    context.diagnostic(`${whole} pulls were whole before their registry was killed`);
-
-    await using registry = await startRegistry(configuration);
-    for (const digest of blobs) assert.ok(await pull(`${registry.url}/v2/hub/a/b/blobs/${digest}`, digest));
-    if (s3 !== undefined) await drained(registry.admin);
-    await registry.stop();
-    const files = await filesBelow(path);
-    assert.deepEqual(
-      files.filter((file) => file.includes('.tmp') || file.includes('/pending/')),
-      [],
-      'nothing half-written is left',
-    );
-    const stored = [...files, ...(s3 === undefined ? [] : await filesBelow(s3.directory))].filter((file) => file.includes('v1/blobs/'));
-    const places = s3 === undefined ? [path] : [path, s3.directory];
-    assert.equal(stored.length, places.length * blobs.length, stored.join('\n'));
-    for (const file of stored) assert.equal(sha256(await readFile(file)), `sha256:${file.split('/').at(-1) ?? ''}`);
-  });
-}
+      for (const digest of blobs) assert.ok(await pull(`${registry.url}/v2/hub/a/b/blobs/${digest}`, digest));
+      if (s3 !== undefined) await drained(registry.admin);
+      await registry.stop();
+      const files = await filesBelow(path);
+      assert.deepEqual(
+        files.filter((file) => file.includes('.tmp') || file.includes('/pending/')),
+        [],
+        'nothing half-written is left',
+      );
+      const stored = [...files, ...(s3 === undefined ? [] : await filesBelow(s3.directory))].filter((file) => file.includes('v1/blobs/'));
+      const places = s3 === undefined ? [path] : [path, s3.directory];
+      assert.equal(stored.length, places.length * blobs.length, stored.join('\n'));
+      for (const file of stored) assert.equal(sha256(await readFile(file)), `sha256:${file.split('/').at(-1) ?? ''}`);
+    });
+  }
+});
 
 async function drained(admin: string): Promise<void> {
   for (let tries = 0; tries < 600; tries++) {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { startFaultyProxy, type Fault } from './support/faulty-proxy.ts';
 import { randomBytes, sha256 } from './support/image.ts';
@@ -42,114 +42,117 @@ async function stored(registry: ServingProgram): Promise<void> {
   assert.fail('everything is stored in the end');
 }
 
-test('while S3 is away no pull fails, and afterwards all of it is in S3', async (context) => {
-  await using upstream = await startScriptedUpstream();
-  await using s3 = await startVersitygw();
-  await using local = await temporaryDirectory();
-  await using registry = await start(upstream, s3, local.path);
-  const digests: string[] = [];
-  const pulls: Promise<void>[] = [];
-  const load = async (seconds: number) => {
-    const end = performance.now() + 1000 * seconds;
-    for (let at = performance.now(); at < end; at += 1000 / PULLS_A_SECOND) {
-      await delay(Math.max(0, at - performance.now()));
-      // Two of three are new, the third has been pulled before.
-      if (digests.length % 3 !== 2) digests.push(upstream.addBlob(randomBytes(`outage ${digests.length}`, 200 * KiB)));
-      else digests.push(digests[Math.floor(digests.length / 2)] ?? assert.fail());
-      pulls.push(pull(registry, digests.at(-1) ?? assert.fail()));
-    }
-  };
-  await load(1);
-  await s3.stop();
-  await load(OUTAGE / 2);
-  assert.equal((await fetch(`${registry.admin}/readyz`)).status, 200);
-  assert.ok((await metric(registry, 'upload_queue_blobs')) > 0);
-  assert.ok((await metric(registry, 'storage_errors_total')) > 0);
-  await load(OUTAGE / 2);
-  await s3.start();
-  await load(1);
-  const results = await Promise.allSettled(pulls);
-  const failed = results.filter(({ status }) => status === 'rejected');
-  context.diagnostic(`${results.length} pulls, S3 away for ${OUTAGE} s: ${failed.length} failed`);
-  assert.deepEqual(failed, []);
-  await stored(registry);
-  const messages = registry.log().map(({ msg }) => msg);
-  assert.equal(messages.filter((msg) => msg.startsWith('the storage fails')).length, 1, 'the log says it once');
-  assert.ok(messages.includes('the storage works again'));
+// Each has servers of its own, and mostly waits.
+describe('an S3 that fails', { concurrency: 4 }, () => {
+  test('while S3 is away no pull fails, and afterwards all of it is in S3', async (context) => {
+    await using upstream = await startScriptedUpstream();
+    await using s3 = await startVersitygw();
+    await using local = await temporaryDirectory();
+    await using registry = await start(upstream, s3, local.path);
+    const digests: string[] = [];
+    const pulls: Promise<void>[] = [];
+    const load = async (seconds: number) => {
+      const end = performance.now() + 1000 * seconds;
+      for (let at = performance.now(); at < end; at += 1000 / PULLS_A_SECOND) {
+        await delay(Math.max(0, at - performance.now()));
+        // Two of three are new, the third has been pulled before.
+        if (digests.length % 3 !== 2) digests.push(upstream.addBlob(randomBytes(`outage ${digests.length}`, 200 * KiB)));
+        else digests.push(digests[Math.floor(digests.length / 2)] ?? assert.fail());
+        pulls.push(pull(registry, digests.at(-1) ?? assert.fail()));
+      }
+    };
+    await load(1);
+    await s3.stop();
+    await load(OUTAGE / 2);
+    assert.equal((await fetch(`${registry.admin}/readyz`)).status, 200);
+    assert.ok((await metric(registry, 'upload_queue_blobs')) > 0);
+    assert.ok((await metric(registry, 'storage_errors_total')) > 0);
+    await load(OUTAGE / 2);
+    await s3.start();
+    await load(1);
+    const results = await Promise.allSettled(pulls);
+    const failed = results.filter(({ status }) => status === 'rejected');
+    context.diagnostic(`${results.length} pulls, S3 away for ${OUTAGE} s: ${failed.length} failed`);
+    assert.deepEqual(failed, []);
+    await stored(registry);
+    const messages = registry.log().map(({ msg }) => msg);
+    assert.equal(messages.filter((msg) => msg.startsWith('the storage fails')).length, 1, 'the log says it once');
+    assert.ok(messages.includes('the storage works again'));
 
-  await using other = await temporaryDirectory();
-  await using second = await start(upstream, s3, other.path);
-  const before = upstream.blobBytes();
-  for (const digest of new Set(digests)) await pull(second, digest);
-  assert.equal(upstream.blobBytes(), before, 'all of it comes from S3');
-});
-
-test('whatever S3 answers, or does not, a pull succeeds, and what could not be stored is stored later', async () => {
-  await using upstream = await startScriptedUpstream();
-  await using s3 = await startVersitygw();
-  await using proxy = await startFaultyProxy(s3.endpoint);
-  await using local = await temporaryDirectory();
-  await using registry = await start(upstream, s3, local.path, proxy.url);
-  const faults: Record<string, Fault> = {
-    'an internal error': { status: 500 },
-    'too busy': { status: 503, code: 'SlowDown' },
-    refused: { status: 403, code: 'AccessDenied' },
-    full: { status: 507, code: 'XMinioStorageFull' },
-    'over its quota': { status: 403, code: 'QuotaExceeded' },
-    'cut off': { reset: true },
-    slow: { latency: 2500 },
-    silent: { silent: true },
-  };
-  const digests: string[] = [];
-  for (const [name, fault] of Object.entries(faults)) {
-    proxy.behave = () => fault;
-    const digest = upstream.addBlob(randomBytes(name, 300 * KiB));
-    digests.push(digest);
-    const started = performance.now();
-    await pull(registry, digest);
-    assert.ok(performance.now() - started < 15_000, `${name}: long before containerd gives up`);
-    await pull(registry, digest);
-  }
-  proxy.behave = () => ({});
-  await stored(registry);
-  await using other = await temporaryDirectory();
-  await using second = await start(upstream, s3, other.path, proxy.url);
-  const before = upstream.blobBytes();
-  for (const digest of digests) await pull(second, digest);
-  assert.equal(upstream.blobBytes(), before);
-});
-
-test('a blob that S3 cuts off in the middle is right all the same', async () => {
-  await using upstream = await startScriptedUpstream();
-  await using s3 = await startVersitygw();
-  await using proxy = await startFaultyProxy(s3.endpoint);
-  await using one = await temporaryDirectory();
-  await using two = await temporaryDirectory();
-  const digest = upstream.addBlob(randomBytes('middle', 5000 * KiB));
-  {
-    await using first = await start(upstream, s3, one.path);
-    await pull(first, digest);
-    await stored(first);
-  }
-  await using second = await start(upstream, s3, two.path, proxy.url);
-  const before = upstream.blobBytes();
-  proxy.behave = ({ method, path }) => (method === 'GET' && path.includes('/v1/blobs/') ? { cutAfter: 2000 * KiB } : {});
-  await pull(second, digest);
-  assert.ok(upstream.blobBytes() - before < 3500 * KiB, 'only the rest comes from upstream');
-});
-
-test('an S3 that comes up after the registry gets its bucket and what has been pulled until then', async () => {
-  await using upstream = await startScriptedUpstream();
-  await using s3 = await startVersitygw();
-  await s3.stop();
-  await using local = await temporaryDirectory();
-  const { endpoint, region, accessKeyId, secretAccessKey } = s3;
-  await using registry = await startRegistry({
-    storage: { s3: { endpoint, bucket: 'made-late', region, accessKeyId, secretAccessKey, createBucket: true } },
-    local: { directory: local.path },
-    upstreams: { hub: { url: upstream.url } },
+    await using other = await temporaryDirectory();
+    await using second = await start(upstream, s3, other.path);
+    const before = upstream.blobBytes();
+    for (const digest of new Set(digests)) await pull(second, digest);
+    assert.equal(upstream.blobBytes(), before, 'all of it comes from S3');
   });
-  await pull(registry, upstream.addBlob(randomBytes('early', 300 * KiB)));
-  await s3.start();
-  await stored(registry);
+
+  test('whatever S3 answers, or does not, a pull succeeds, and what could not be stored is stored later', async () => {
+    await using upstream = await startScriptedUpstream();
+    await using s3 = await startVersitygw();
+    await using proxy = await startFaultyProxy(s3.endpoint);
+    await using local = await temporaryDirectory();
+    await using registry = await start(upstream, s3, local.path, proxy.url);
+    const faults: Record<string, Fault> = {
+      'an internal error': { status: 500 },
+      'too busy': { status: 503, code: 'SlowDown' },
+      refused: { status: 403, code: 'AccessDenied' },
+      full: { status: 507, code: 'XMinioStorageFull' },
+      'over its quota': { status: 403, code: 'QuotaExceeded' },
+      'cut off': { reset: true },
+      slow: { latency: 2500 },
+      silent: { silent: true },
+    };
+    const digests: string[] = [];
+    for (const [name, fault] of Object.entries(faults)) {
+      proxy.behave = () => fault;
+      const digest = upstream.addBlob(randomBytes(name, 300 * KiB));
+      digests.push(digest);
+      const started = performance.now();
+      await pull(registry, digest);
+      assert.ok(performance.now() - started < 15_000, `${name}: long before containerd gives up`);
+      await pull(registry, digest);
+    }
+    proxy.behave = () => ({});
+    await stored(registry);
+    await using other = await temporaryDirectory();
+    await using second = await start(upstream, s3, other.path, proxy.url);
+    const before = upstream.blobBytes();
+    for (const digest of digests) await pull(second, digest);
+    assert.equal(upstream.blobBytes(), before);
+  });
+
+  test('a blob that S3 cuts off in the middle is right all the same', async () => {
+    await using upstream = await startScriptedUpstream();
+    await using s3 = await startVersitygw();
+    await using proxy = await startFaultyProxy(s3.endpoint);
+    await using one = await temporaryDirectory();
+    await using two = await temporaryDirectory();
+    const digest = upstream.addBlob(randomBytes('middle', 5000 * KiB));
+    {
+      await using first = await start(upstream, s3, one.path);
+      await pull(first, digest);
+      await stored(first);
+    }
+    await using second = await start(upstream, s3, two.path, proxy.url);
+    const before = upstream.blobBytes();
+    proxy.behave = ({ method, path }) => (method === 'GET' && path.includes('/v1/blobs/') ? { cutAfter: 2000 * KiB } : {});
+    await pull(second, digest);
+    assert.ok(upstream.blobBytes() - before < 3500 * KiB, 'only the rest comes from upstream');
+  });
+
+  test('an S3 that comes up after the registry gets its bucket and what has been pulled until then', async () => {
+    await using upstream = await startScriptedUpstream();
+    await using s3 = await startVersitygw();
+    await s3.stop();
+    await using local = await temporaryDirectory();
+    const { endpoint, region, accessKeyId, secretAccessKey } = s3;
+    await using registry = await startRegistry({
+      storage: { s3: { endpoint, bucket: 'made-late', region, accessKeyId, secretAccessKey, createBucket: true } },
+      local: { directory: local.path },
+      upstreams: { hub: { url: upstream.url } },
+    });
+    await pull(registry, upstream.addBlob(randomBytes('early', 300 * KiB)));
+    await s3.start();
+    await stored(registry);
+  });
 });
