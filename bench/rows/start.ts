@@ -35,7 +35,7 @@ const start: Row = {
 };
 
 /** From the start of the process to the first good answer of /readyz. */
-function starting(registry: Record<string, unknown>): Turn {
+export function starting(registry: Record<string, unknown>): Turn {
   return async () => {
     const admin = `127.0.0.1:${await freePort()}`;
     const configuration = { registry: { listen: `127.0.0.1:${await freePort()}`, admin, ...registry } };

@@ -1,0 +1,14 @@
+// npm run bench:scale: that a start takes no longer, and a hit costs no more, with 100,000 blobs stored than with few. Exit code 1: not so.
+import { renderTable } from './report.ts';
+import type { RowResult } from './row.ts';
+import { scaleRows } from './rows/scale.ts';
+import { runRow } from './turns.ts';
+
+const results: RowResult[] = [];
+for (const row of scaleRows) {
+  process.stderr.write(`${row.name} `);
+  results.push(await runRow(row, row.turns ?? 3, () => process.stderr.write('.')));
+  process.stderr.write('\n');
+}
+process.stdout.write(renderTable(results));
+if (results.some(({ targets }) => targets.some(({ reached }) => !reached))) process.exitCode = 1;
