@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { load } from '../bench/load.ts';
@@ -166,15 +166,6 @@ test('a registry that is slow is given time, one that fails is passed over once,
   assert.equal(sha256(Buffer.from(await redirected.arrayBuffer())), digest);
 });
 
-test('a slow registry is waited for when upstream cannot be reached', async () => {
-  await using registry = await startScriptedUpstream();
-  const digest = registry.addBlob(randomBytes('slow', MiB));
-  registry.behave = ({ path }) => (path === '/v2/' ? {} : { latency: 10_000 });
-  const dead = { upstreams: { dockerhub: { url: `http://127.0.0.1:${await freePort()}` } } };
-  await using agent = await startAgent({ registry: registry.url }, { registry: dead });
-  assert.equal(await digestOf(`${agent.url}/v2/dockerhub/library/demo/blobs/${digest}`), digest);
-});
-
 test('a registry that hangs costs a pull at most 4 s, and one that is back is used again within 10', async (t) => {
   await using upstream = await startScriptedUpstream();
   const image = makeImage({ architectures: ['amd64'], layers: [MiB, MiB, 8 * MiB] });
@@ -226,20 +217,32 @@ test('ten pulls whose registry hangs, and ten whose registry is killed, complete
   assert.equal(agent.log().filter(({ msg }) => msg === 'a blob was cut; it goes on from the other side').length, 20);
 });
 
-test("registry and upstream dead: the specification's error within 10 s, which names both", async (t) => {
-  const [registry, upstream] = [await freePort(), await freePort()];
-  const dead = { upstreams: { dockerhub: { url: `http://127.0.0.1:${upstream}` } } };
-  await using agent = await startAgent({ registry: `http://127.0.0.1:${registry}` }, { registry: dead });
-  for (const path of ['manifests/1', `blobs/sha256:${'0'.repeat(64)}`, 'tags/list']) {
-    let response: Response | undefined;
-    const took = await seconds(async () => (response = await fetch(`${agent.url}/v2/dockerhub/library/demo/${path}`)));
-    t.diagnostic(`${path.slice(0, 12)}: ${took.toFixed(2)} s`);
-    assert.ok(took < 10, `${took} s`);
-    assert.equal(response?.status, 503);
-    const { errors } = (await response.json()) as { errors: { code: string; message: string }[] };
-    assert.equal(errors[0]?.code, 'UNAVAILABLE');
-    for (const port of [registry, upstream]) assert.match(errors[0].message, new RegExp(`127\\.0\\.0\\.1:${port}`));
-  }
+// Each has servers of its own, and only waits.
+describe('an upstream that cannot be reached', { concurrency: 2 }, () => {
+  test('a slow registry is waited for when upstream cannot be reached', async () => {
+    await using registry = await startScriptedUpstream();
+    const digest = registry.addBlob(randomBytes('slow', MiB));
+    registry.behave = ({ path }) => (path === '/v2/' ? {} : { latency: 10_000 });
+    const dead = { upstreams: { dockerhub: { url: `http://127.0.0.1:${await freePort()}` } } };
+    await using agent = await startAgent({ registry: registry.url }, { registry: dead });
+    assert.equal(await digestOf(`${agent.url}/v2/dockerhub/library/demo/blobs/${digest}`), digest);
+  });
+
+  test("registry and upstream dead: the specification's error within 10 s, which names both", async (t) => {
+    const [registry, upstream] = [await freePort(), await freePort()];
+    const dead = { upstreams: { dockerhub: { url: `http://127.0.0.1:${upstream}` } } };
+    await using agent = await startAgent({ registry: `http://127.0.0.1:${registry}` }, { registry: dead });
+    for (const path of ['manifests/1', `blobs/sha256:${'0'.repeat(64)}`, 'tags/list']) {
+      let response: Response | undefined;
+      const took = await seconds(async () => (response = await fetch(`${agent.url}/v2/dockerhub/library/demo/${path}`)));
+      t.diagnostic(`${path.slice(0, 12)}: ${took.toFixed(2)} s`);
+      assert.ok(took < 10, `${took} s`);
+      assert.equal(response?.status, 503);
+      const { errors } = (await response.json()) as { errors: { code: string; message: string }[] };
+      assert.equal(errors[0]?.code, 'UNAVAILABLE');
+      for (const port of [registry, upstream]) assert.match(errors[0].message, new RegExp(`127\\.0\\.0\\.1:${port}`));
+    }
+  });
 });
 
 test('two agents on one port: the older one is stopped under load, and no pull fails; what it wrote is the newer one’s', async () => {
