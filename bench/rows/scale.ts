@@ -11,6 +11,7 @@ import { startRegistry } from '../../test/support/program.ts';
 import { freePort, temporaryDirectory } from '../../test/support/temporary.ts';
 import { startVersitygw } from '../../test/support/versitygw.ts';
 import type { Contestants, Row, Turn } from '../row.ts';
+import { median } from '../turns.ts';
 import { starting } from './start.ts';
 
 const MANY = 100_000;
@@ -31,7 +32,7 @@ const start: Row = {
   unit: 'seconds',
   turns: TURNS,
   targets: asWith(0),
-  open: (stack) => open(stack, 0, (registry) => Promise.resolve(starting(registry))),
+  open: (stack) => open(stack, 0, (registry) => Promise.resolve(least(3, starting(registry)))),
 };
 
 const hit: Row = {
@@ -42,6 +43,15 @@ const hit: Row = {
   targets: asWith(FEW),
   open: (stack) => open(stack, FEW, (registry) => hitting(stack, registry)),
 };
+
+/** The best of several goes: what else the machine does only adds. */
+function least(times: number, turn: Turn): Turn {
+  return async (number) => {
+    let best = Infinity;
+    for (let go = 0; go < times; go++) best = Math.min(best, await turn(number));
+    return best;
+  };
+}
 
 /** A contestant for each storage with few and with many blobs. A local tier holds nothing at first. */
 async function open(
@@ -64,25 +74,28 @@ async function open(
       contestants[name(kind, count)] = await contestant(registry);
     }
   }
-  return contestants;
+  // Those that are compared are neighbours in time.
+  return Object.fromEntries(Object.entries(contestants).sort(([one], [other]) => one.localeCompare(other)));
 }
 
-/** Reads one blob after the other over one connection. */
+/** Reads one blob after the other over one connection; the median of their times. */
 async function hitting(stack: AsyncDisposableStack, configuration: Record<string, unknown>): Promise<Turn> {
   const registry = stack.use(await startRegistry(configuration));
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   stack.defer(() => agent.destroy());
   return async (turn) => {
-    const started = performance.now();
+    const times: number[] = [];
     for (let index = turn * READS; index < (turn + 1) * READS; index++) {
+      const started = performance.now();
       const { digest } = blob(index);
       const outgoing = request(`${registry.url}/v2/${REPOSITORY}/blobs/${digest}`, { agent }).end();
       const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
       const hash = createHash('sha256');
       for await (const chunk of response as AsyncIterable<Buffer>) hash.update(chunk);
       if (`sha256:${hash.digest('hex')}` !== digest) throw new Error(`${digest}: status ${response.statusCode}, or wrong bytes`);
+      times.push((performance.now() - started) / 1000);
     }
-    return (performance.now() - started) / 1000 / READS;
+    return median(times);
   };
 }
 
