@@ -2,10 +2,10 @@ import type { Chance } from './chance.ts';
 import type { Fault } from './faulty-proxy.ts';
 import type { Behaviour } from './scripted-upstream.ts';
 
-/** calm: no faults; rough: every fifth request has one; down: nothing works. */
+/** calm: no faults; rough: three of ten requests have one; down: nothing works. */
 export type Weather = 'calm' | 'rough' | 'down';
 
-const SHARE = { calm: 0, rough: 0.2, down: 1 };
+const SHARE = { calm: 0, rough: 0.3, down: 1 };
 const MiB = 2 ** 20;
 
 /** Half of the time rough, a tenth of it down. */
