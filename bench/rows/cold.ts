@@ -36,7 +36,7 @@ function openCold({ clients = 1, line, measure, without = [] }: Cold): Row['open
         return measure(result);
       };
     const all: Contestants = {
-      registry: reading(own, 1.5), // one copy, and what lay in buffers of connections whose part another one took over
+      registry: reading(own, 1.2), // one copy, and what lay in the buffers of a connection whose part another one took over
       distribution: reading(other, Infinity),
       upstream: reading(direct(shaped), Infinity),
     };

@@ -19,6 +19,12 @@ import { createWindows } from './windows.ts';
 const MIN_SEGMENT = 4 * 1024 * 1024;
 /** How long readers' wishes are gathered before connections are given to them, in ms. */
 const GATHER = 20;
+/** How long the speed of a download is measured before another connection is taken, in ms beside two round trips. */
+const MEASURED = 80;
+/** What the wait for the first headers counts for at most, in ms: it may hold a handshake, a token, or a stall. */
+const MAX_ROUND_TRIP = 300;
+/** How long none is taken after one that brought less than half of its share, in ms. */
+const DISCOURAGED = 2000;
 /** Failed attempts in a row, none of which brought a byte, after which a fill gives up. */
 const MAX_FAILURES = 6;
 /** What of an upstream's Retry-After is heeded while readers wait, in seconds. */
@@ -94,7 +100,8 @@ export function startFill(options: FillOptions): Fill {
   const startedAt = performance.now();
   let headersAt = 0;
   let received = 0;
-  let recruitedAt = 0;
+  /** When the last connection was taken, what had come by then, and how fast: bytes a millisecond, of all `workers` together. */
+  let last: { at: number; received: number; rate: number; workers: number } | undefined;
   let assigning: NodeJS.Timeout | undefined;
 
   function progress(): void {
@@ -240,19 +247,25 @@ export function startFill(options: FillOptions): Fill {
     }
   }
 
-  /** Takes another connection for the tail of the largest part that is still to come, when that is worth it. */
+  /** Takes another connection for the tail of the largest part that is still to come, when that is worth it, and when the one before
+   *  was: where the line is full, another only costs what is on its way to the connection that is cut for it. */
   function recruit(): void {
-    const now = performance.now();
     if (size === undefined || !ranges || overflow || options.alone() || workers.size >= options.connections) return;
-    if (now - headersAt < 100 || now - recruitedAt < 20) return;
-    recruitedAt = now;
-    const roundTrip = headersAt - startedAt;
-    const rate = received / (now - headersAt) / workers.size; // bytes a millisecond and connection
-    const worth = Math.max(MIN_SEGMENT, 10 * roundTrip * rate, 100 * rate);
+    const now = performance.now();
+    const roundTrip = Math.min(headersAt - startedAt, MAX_ROUND_TRIP);
+    const since = now - (last?.at ?? headersAt);
+    if (since < MEASURED + 2 * roundTrip) return;
+    const rate = (received - (last?.received ?? 0)) / since;
+    const paid = last === undefined || rate >= last.rate * (1 + 0.5 / last.workers);
+    if (!paid && since < DISCOURAGED) return;
+    const worth = Math.max(MIN_SEGMENT, (Math.max(10 * roundTrip, 100) * rate) / workers.size);
     const largest = [...workers].reduce((most, worker) => (worker.end - worker.position > most.end - most.position ? worker : most));
     const middle = Math.floor((largest.position + largest.end) / 2);
     if (middle - largest.position < worth) return;
-    if (hire({ position: middle, reach: middle, end: largest.end })) largest.end = middle;
+    const before = { at: now, received, rate, workers: workers.size };
+    if (!hire({ position: middle, reach: middle, end: largest.end })) return;
+    largest.end = middle;
+    last = before;
   }
 
   /** Puts a connection to work beside the others; false: there is none to spare. */
