@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { get, type IncomingMessage } from 'node:http';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { blobKey } from '../src/store/keys.ts';
+import { parseDigest } from '../src/oci/digest.ts';
 import { randomBytes } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
@@ -39,35 +42,59 @@ async function peak(pid: number): Promise<number> {
   return 1024 * Number(/^VmHWM:\s+(\d+) kB/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]);
 }
 
+/** Waits for the objects themselves: a queue is empty too before the last blob has been put into it, and versitygw keeps what has come of an
+ *  upload that is cut. */
+async function stored(directory: string, digests: readonly string[]): Promise<void> {
+  for (const digest of digests) {
+    const file = join(directory, blobKey(parseDigest(digest)));
+    for (let tries = 0; (await stat(file).catch(() => undefined))?.size !== SIZE; tries++) {
+      assert.ok(tries < 1200, `${digest} is not stored`);
+      await delay(100);
+    }
+  }
+}
+
 test(`${BLOBS} cold blobs of 16 MiB at once over S3, half of the clients slow: all right, in little memory`, async (context) => {
   await using upstream = await startScriptedUpstream();
   await using s3 = await startVersitygw();
+  await using compiled = await temporaryDirectory();
   const { endpoint, bucket, region, accessKeyId, secretAccessKey } = s3;
   const base = randomBytes('memory', SIZE);
   const digests = Array.from({ length: BLOBS }, (_, index) => {
     base.writeUInt32LE(index);
     return upstream.addBlob(Buffer.from(base));
   });
+  const start = (directory: string) =>
+    startRegistry(
+      {
+        storage: { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey } },
+        local: { directory },
+        upstreams: { hub: { url: upstream.url } },
+      },
+      { env: { NODE_COMPILE_CACHE: compiled.path } },
+    );
+  {
+    // As in the image, where what a start compiles is compiled already.
+    await using local = await temporaryDirectory();
+    await using first = await start(local.path);
+    assert.equal((await fetch(`${first.url}/v2/`)).status, 200);
+  }
+  const passed: string[] = [];
   // The first has them from upstream and stores them; the second has them from S3.
   for (const from of ['upstream', 'S3']) {
     await using local = await temporaryDirectory();
-    await using registry = await startRegistry({
-      storage: { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey } },
-      local: { directory: local.path },
-      upstreams: { hub: { url: upstream.url } },
-    });
+    await using registry = await start(local.path);
     const idle = await peak(registry.pid);
     const before = upstream.blobBytes();
     await Promise.all(
       digests.map((digest, index) => pull(`${registry.url}/v2/hub/a/b/blobs/${digest}`, digest, index % 2 === 0 ? undefined : SLOW)),
     );
-    for (let tries = 0; tries < 600; tries++) {
-      if ((await (await fetch(`${registry.admin}/metrics`)).text()).includes('kube_registry_upload_queue_blobs 0')) break;
-      await delay(100);
-    }
+    await stored(s3.directory, digests);
     const most = await peak(registry.pid);
-    context.diagnostic(`from ${from}: at most ${Math.round(most / 1e6)} MB, ${Math.round(idle / 1e6)} MB of them at its start`);
-    assert.ok(most <= LIMIT, `${Math.round(most / 1e6)} MB`);
+    const figure = `from ${from}: at most ${Math.round(most / 1e6)} MB, ${Math.round(idle / 1e6)} MB of them at its start`;
+    context.diagnostic(figure);
+    if (most > LIMIT) passed.push(figure);
     if (from === 'S3') assert.ok(upstream.blobBytes() - before < 0.5 * BLOBS * SIZE, 'most of it came from S3');
   }
+  assert.deepEqual(passed, [], `more than ${LIMIT / 1e6} MB`);
 });

@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs';
 import { rootCertificates } from 'node:tls';
 import { Agent, ProxyAgent, Socks5ProxyAgent, type Dispatcher } from 'undici';
 import { lookupExternal } from './addresses.ts';
-import { responseOf, type Way } from './way.ts';
+import { dispatched } from './dispatched.ts';
+import type { Way } from './way.ts';
 
 export interface DispatcherOptions {
   /** `direct`, or an http, https, socks5 or socks5h URL. */
@@ -56,5 +57,5 @@ export function createWay(options: DispatcherOptions): PooledWay {
 }
 
 function by(dispatcher: Dispatcher, { proxied }: { proxied: boolean }): PooledWay {
-  return { dispatcher, proxied, request: async (request) => responseOf(await dispatcher.request({ ...request })) };
+  return { dispatcher, proxied, request: (request) => dispatched(dispatcher, request) };
 }

@@ -1,7 +1,7 @@
 /** Bytes. Reading a file in pieces of this size into buffers used again has twice the throughput of fs.createReadStream. */
 export const BUFFER_SIZE = 2 ** 20;
 /** What an empty pool gives: slower, but nobody waits for a slow reader to hand a buffer back. */
-const SPARE_SIZE = 2 ** 16;
+const SPARE_SIZE = 2 ** 15;
 /** Of BUFFER_SIZE. A server of 64 slow clients stays within its memory, and the usual few never notice. */
 const POOL_SIZE = 64;
 /** Of those that nobody uses: what stays after a busy hour. */
