@@ -29,7 +29,7 @@ export interface FillsOptions {
   metrics: Pick<RegistryMetrics, 'fillStarted' | 'fillEnded'>;
   /** Fills at once; more wait. */
   maxFills?: number;
-  /** Connections, beside one a fill, that all fills share. */
+  /** Connections, beside one a fill, that all fills share; a fill that runs leaves one fewer of them. */
   maxHelpers?: number;
   /** Bytes. */
   maxBlobSize?: number;
@@ -131,7 +131,8 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   }
 
   function takeConnection(): (() => void) | undefined {
-    if (helpers === 0) return undefined;
+    // Many fills keep the line busy by themselves, and every connection holds some 256 KiB.
+    if (helpers <= running.size) return undefined;
     helpers--;
     return () => void helpers++;
   }
