@@ -117,6 +117,7 @@ func (r *reader) get(target string, started time.Time, redirects int) error {
 	if err != nil {
 		return err
 	}
+	kept := r.lines[parsed.Host] != nil
 	l, err := r.line(parsed.Host)
 	if err != nil {
 		return err
@@ -125,7 +126,17 @@ func (r *reader) get(target string, started time.Time, redirects int) error {
 	if r.client.Range != "" {
 		request += "Range: " + r.client.Range + "\r\n"
 	}
-	if _, err := io.WriteString(l.conn, request+"\r\n"); err != nil {
+	_, err = io.WriteString(l.conn, request+"\r\n")
+	if err == nil {
+		_, err = l.reader.Peek(1)
+	}
+	if err != nil && kept && !errors.Is(err, os.ErrDeadlineExceeded) {
+		// As net/http does: the other end had closed a kept connection before it saw the request.
+		l.conn.Close()
+		delete(r.lines, parsed.Host)
+		return r.get(target, started, redirects)
+	}
+	if err != nil {
 		return err
 	}
 	response, err := http.ReadResponse(l.reader, nil)

@@ -54,7 +54,8 @@ export function createConnections(servers: readonly Server[], { secure }: { secu
       if (!secure) add(socket);
     });
     if (secure) server.on('secureConnection', add);
-    server.closeIdleConnections = closeIdle; // close() calls it
+    // close() calls it while the port still listens: those clients would come straight back to it.
+    server.closeIdleConnections = () => undefined;
   }
 
   return {

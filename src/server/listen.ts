@@ -92,6 +92,8 @@ export async function listen(options: ListenOptions): Promise<Listener> {
   };
   const drain = async (graceMs: number) => {
     const ended = Promise.all(servers.map((server) => ending(server)));
+    connections.startDraining();
+    connections.closeIdle();
     const sweep = setInterval(() => connections.closeIdle(), 50);
     const deadline = setTimeout(() => connections.closeAll(), graceMs);
     await ended;
@@ -111,8 +113,7 @@ export async function listen(options: ListenOptions): Promise<Listener> {
     address: taken,
     url: `${tls === undefined ? 'http' : 'https'}://${taken.host.includes(':') ? `[${taken.host}]` : taken.host}:${taken.port}`,
     async drain(graceMs) {
-      connections.startDraining();
-      connections.closeIdle();
+      // Nobody is sent away before the port is closed: who comes back at once would come here again, and be reset as it closes.
       await untilQuiet();
       await drain(graceMs);
     },
