@@ -16,7 +16,7 @@ import type { Log } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Host } from './command.ts';
-import { createRemote } from './remote.ts';
+import { remote } from '../registry/remote.ts';
 import { upstreamsByHost } from './upstreams-by-host.ts';
 
 /** How long running pulls get when the process is told to stop, in ms; the chart gives the pod 60 s. */
@@ -38,8 +38,8 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   const way = createNearWay({ connectTimeout: CONNECT_TIMEOUT });
   const probe = (signal: AbortSignal) => answers(way, url, signal);
   // Asked once: who else may answer is failover's to know.
-  const remote = createRemote(url, { way, metrics: counts, limits: REMOTE_LIMITS });
-  const images = own.fallback ? failover(remote, createDirect(config, counts), { log, probe, stop, fellBack: () => fellBack({}) }) : remote;
+  const first = remote({ name: 'registry', url, way, metrics: counts, limits: REMOTE_LIMITS, trusted: true });
+  const images = own.fallback ? failover(first, createDirect(config, counts), { log, probe, stop, fellBack: () => fellBack({}) }) : first;
 
   const handler = serveRegistry(images, {
     log,

@@ -18,7 +18,7 @@ import { createRewriteRules } from '../webhook/policy.ts';
 import type { Host } from './command.ts';
 import { createProgress, type Progress } from './progress.ts';
 import { openStore } from './storage.ts';
-import { createRemote } from './remote.ts';
+import { remote } from '../registry/remote.ts';
 import { parseWarmName } from './warm-name.ts';
 import { askCluster, readPods } from './webhook-report.ts';
 
@@ -61,11 +61,14 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
   // The store of another registry than the configured one would say nothing about that.
   const store = options.registry === undefined ? await openOwnStore(config.registry) : undefined;
   const platforms = options.platforms ?? [`linux/${ARCHITECTURES[arch()] ?? arch()}`];
-  const warm = createWarmer(createRemote(url, { way: createWay({ proxy: 'direct' }), metrics: noRegistryMetrics, limits: LIMITS }), {
-    platforms: platforms.includes('all') ? 'all' : platforms,
-    isStored: (digest, signal) => isIn(store, blobKey(digest), signal),
-    signal: stop,
-  });
+  const warm = createWarmer(
+    remote({ name: 'registry', url, way: createWay({ proxy: 'direct' }), metrics: noRegistryMetrics, limits: LIMITS, trusted: true }),
+    {
+      platforms: platforms.includes('all') ? 'all' : platforms,
+      isStored: (digest, signal) => isIn(store, blobKey(digest), signal),
+      signal: stop,
+    },
+  );
   const rules = createRewriteRules(config.webhook.registryHost, config.registry.upstreams);
   const progress = createProgress(stderr);
   if (!options.json) stderr.write(`pulling ${wanted.size} images for ${platforms.join(', ')} through ${url}\n`);

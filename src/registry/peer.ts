@@ -2,9 +2,8 @@ import { OciError } from '../oci/error.ts';
 import { HOP_HEADER, type Context, type Registry } from '../oci/registry.ts';
 import { createBody } from '../store/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import { unlimited } from './allowance.ts';
 import { createPulse, type Pulse } from './pulse.ts';
-import { upstream } from './upstream.ts';
+import { remote } from './remote.ts';
 import type { Way } from './way.ts';
 
 export interface PeerOptions {
@@ -32,17 +31,12 @@ const HEADERS_LIMIT = 8000;
 const IDLE_LIMIT = 60_000;
 
 export function createPeer({ url, way, pingWay, changed, metrics }: PeerOptions): Peer {
-  const remote = upstream({
+  const replica = remote({
     name: url,
     url,
     way,
-    outside: way,
-    mirrors: [],
-    credentials: [],
-    authHosts: [],
     headers: { [HOP_HEADER]: '1' },
     limits: { attempts: 1, headers: HEADERS_LIMIT, idle: IDLE_LIMIT },
-    allowance: unlimited,
     metrics: { observeUpstream: () => undefined, received: (_, bytes) => metrics.receivedFromPeers(bytes) },
   });
   const pulse = createPulse({
@@ -99,15 +93,16 @@ export function createPeer({ url, way, pingWay, changed, metrics }: PeerOptions)
   return {
     pulse,
     registry: {
-      resolve: (repository, reference, context) => once(context, (signal) => remote.resolve(repository, reference, { ...context, signal })),
+      resolve: (repository, reference, context) =>
+        once(context, (signal) => replica.resolve(repository, reference, { ...context, signal })),
       manifest: (repository, reference, context) =>
-        once(context, (signal) => remote.manifest(repository, reference, { ...context, signal })),
-      stat: (repository, digest, context) => once(context, (signal) => remote.stat(repository, digest, { ...context, signal })),
-      referrers: (repository, digest, context) => once(context, (signal) => remote.referrers(repository, digest, { ...context, signal })),
-      tags: (repository, context) => remote.tags(repository, context),
+        once(context, (signal) => replica.manifest(repository, reference, { ...context, signal })),
+      stat: (repository, digest, context) => once(context, (signal) => replica.stat(repository, digest, { ...context, signal })),
+      referrers: (repository, digest, context) => once(context, (signal) => replica.referrers(repository, digest, { ...context, signal })),
+      tags: (repository, context) => replica.tags(repository, context),
 
       async blob(repository, digest, context) {
-        const { answer, signal, end } = await ask(context, (signal) => remote.blob(repository, digest, { ...context, signal }));
+        const { answer, signal, end } = await ask(context, (signal) => replica.blob(repository, digest, { ...context, signal }));
         const iterator = answer.body[Symbol.asyncIterator]();
         const body = createBody(
           {

@@ -91,6 +91,8 @@ export async function listen(options: ListenOptions): Promise<Listener> {
     await ended;
   };
   const drain = async (graceMs: number) => {
+    // Nobody is sent away before the port is closed: who comes back at once would come here again, and be reset as it closes.
+    await untilQuiet();
     const ended = Promise.all(servers.map((server) => ending(server)));
     connections.startDraining();
     connections.closeIdle();
@@ -112,11 +114,7 @@ export async function listen(options: ListenOptions): Promise<Listener> {
   return {
     address: taken,
     url: `${tls === undefined ? 'http' : 'https'}://${taken.host.includes(':') ? `[${taken.host}]` : taken.host}:${taken.port}`,
-    async drain(graceMs) {
-      // Nobody is sent away before the port is closed: who comes back at once would come here again, and be reset as it closes.
-      await untilQuiet();
-      await drain(graceMs);
-    },
+    drain,
     close,
     setCertificate(pair) {
       for (const server of servers) if ('setSecureContext' in server) (server as TlsServer).setSecureContext(pair);
