@@ -44,8 +44,8 @@ RUN mkdir -p /out/usr/local/bin /state /compiled && ln -s /app/src/main.ts /out/
 FROM ${NODE_IMAGE} AS node
 
 FROM ${BASE_IMAGE}
-# env finds node for `kube-registry`; sleep is what pods do while Services forget them.
-COPY --from=node /usr/bin/env /usr/bin/sleep /usr/bin/
+# env finds node for `kube-registry`; sleep is what pods do while Services forget them; test is how an agent is asked whether it has started.
+COPY --from=node /usr/bin/env /usr/bin/sleep /usr/bin/test /usr/bin/
 COPY --from=node /usr/lib/*/libatomic.so.1* /usr/lib/
 COPY --from=node /usr/local/bin/node /usr/local/bin/
 COPY --from=mihomo /mihomo/out /

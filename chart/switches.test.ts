@@ -286,6 +286,12 @@ describe('the agent', () => {
     assert.notEqual(pod['enableServiceLinks'], false);
   });
 
+  test('has started when its own file says so, whoever answers on its port', async () => {
+    const manifests = await render({ values: { agent: { config: { readyFile: '/tmp/mine' } } } });
+    assert.equal(at(configOf(manifests, 'agent'), 'agent.readyFile'), '/tmp/mine');
+    assert.deepEqual(at(container(manifests, 'agent'), 'startupProbe.exec.command'), ['test', '-e', '/tmp/mine']);
+  });
+
   test('puts an IPv6 address in brackets', async () => {
     const manifests = await render({ values: { registry: { service: { ipFamilies: ['IPv6'] } } } });
     assert.equal(container(manifests, 'agent').args?.[2], 'agent.registry=http://[$(TEST_KUBE_REGISTRY_SERVICE_HOST)]:5000');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -20,6 +20,13 @@ async function digestOf(url: string, headers: Record<string, string> = {}): Prom
   const response = await fetch(url, { headers });
   assert.ok(response.ok, `${url}: ${response.status}`);
   return sha256(Buffer.from(await response.arrayBuffer()));
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Whether it becomes true within half a minute. */
@@ -253,23 +260,57 @@ test('two agents on one port: the older one is stopped under load, and no pull f
   const digest = upstream.addBlob(randomBytes('handover', 2 * MiB));
   await using temporary = await temporaryDirectory();
   const certs = join(temporary.path, 'certs.d');
-  const shared = { listen: `127.0.0.1:${await freePort()}`, mirror: { directory: certs } };
+  const shared = {
+    listen: `127.0.0.1:${await freePort()}`,
+    admin: `127.0.0.1:${await freePort()}`,
+    mirror: { directory: certs },
+    readyFile: join(temporary.path, 'ready'),
+  };
   await using both = await startBoth(upstream, join(temporary.path, 'data'), shared);
   const { registry, agent: older } = both;
   const file = join(certs, 'docker.io', 'hosts.toml');
-  await until('hosts.toml is written', () => readFile(file, 'utf8').then(Boolean, () => false));
-  await using newer = await startAgent({ registry: registry.url, ...shared }, { registry: upstreams(upstream) });
-  await until('it is taken over', () => Promise.resolve(newer.log().some(({ msg }) => msg === 'written')));
+  await until('hosts.toml is written', () => isThere(file));
+
+  // The older one answers for both: the file alone tells that the newer one has started. One that was killed has left it.
+  const readyFile = join(temporary.path, 'newer-ready');
+  await writeFile(readyFile, 'stale');
+  await using newer = await startAgent({ registry: registry.url, ...shared, readyFile }, { registry: upstreams(upstream) });
   // Go's client, as containerd's: kept connections, and again on a new one when it finds a kept one closed.
   const url = `http://${shared.listen}/v2/dockerhub/library/demo/blobs/${digest}`;
-  const running = load({ clients: Array.from({ length: 4 }, () => ({ urls: [url] })), seconds: 3, verify: true });
-  await delay(1000);
+  const running = load({ clients: Array.from({ length: 4 }, () => ({ urls: [url] })), seconds: 5, verify: true });
+  await until('the newer one has started', () =>
+    readFile(readyFile, 'utf8').then(
+      (text) => text === '',
+      () => false,
+    ),
+  );
   assert.equal(await older.stop(), 0);
+  assert.equal(await isThere(shared.readyFile), false);
   const { requests } = await running;
   assert.ok(requests > 20, `${requests} pulls`);
-  assert.ok((await readFile(file, 'utf8')).includes('127.0.0.1'), 'the older one left it alone');
+  assert.ok(await isThere(file), 'the older one left it alone');
   assert.equal(await newer.stop(), 0);
-  await assert.rejects(readFile(file), { code: 'ENOENT' });
+  for (const path of [file, readyFile]) assert.equal(await isThere(path), false);
+});
+
+test('an agent that is told to stop lets its ports go at once, and finishes what it was asked for', async () => {
+  await using upstream = await startScriptedUpstream();
+  const blob = randomBytes('last words', 32 * MiB);
+  const digest = upstream.addBlob(blob);
+  await using temporary = await temporaryDirectory();
+  await using both = await startBoth(upstream, join(temporary.path, 'data'));
+  const { agent } = both;
+  const response = await fetch(`${agent.url}/v2/dockerhub/library/demo/blobs/${digest}`);
+  const stopped = agent.stop();
+  for (const url of [`${agent.admin}/readyz`, `${agent.url}/v2/`])
+    await until(`${url} is let go`, () =>
+      fetch(url).then(
+        () => false,
+        () => true,
+      ),
+    );
+  assert.equal(sha256(Buffer.from(await response.arrayBuffer())), sha256(blob));
+  assert.equal(await stopped, 0);
 });
 
 test('CRI-O trusts the agent by the drop-in that it writes', async () => {

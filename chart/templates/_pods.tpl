@@ -40,7 +40,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* probes: (dict "port" "admin" "host" "") */}}
+{{/* probes: (dict "port" "admin" "host" ""); with "readyFile", a file of the container that is there once it has started */}}
 {{- define "kube-registry.probes" -}}
 livenessProbe:
   httpGet: {path: /livez, port: {{ .port }}{{ with .host }}, host: {{ . }}{{ end }}}
@@ -52,7 +52,11 @@ readinessProbe:
   periodSeconds: 3
   timeoutSeconds: 3
 startupProbe:
+  {{- if .readyFile }}
+  exec: {command: [test, -e, {{ .readyFile }}]}
+  {{- else }}
   httpGet: {path: /livez, port: {{ .port }}{{ with .host }}, host: {{ . }}{{ end }}}
+  {{- end }}
   periodSeconds: 1
   timeoutSeconds: 3
   failureThreshold: 60

@@ -1,5 +1,8 @@
 import { once } from 'node:events';
+import { rm, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { checkContainerd, checkWritable } from '../agent/check-node.ts';
 import { createNodeFiles, crioFile, hostsFiles, type NodeFiles } from '../agent/node-files.ts';
 import { ConfigError } from '../config/load.ts';
@@ -21,6 +24,8 @@ import { upstreamsByHost } from './upstreams-by-host.ts';
 
 /** How long running pulls get when the process is told to stop, in ms; the chart gives the pod 60 s. */
 const GRACE = 50_000;
+/** Milliseconds for who asks `admin` at that moment. Its port is let go at once, and not after running pulls, for the next agent. */
+const ADMIN_GRACE = 1000;
 /** Milliseconds: the registry is near, and a pull must not wait for one that is gone. */
 const CONNECT_TIMEOUT = 1000;
 /** Milliseconds. The registry itself resumes from upstreams that are silent, and needs time for that. */
@@ -31,6 +36,8 @@ const FILES_INTERVAL = 10_000;
  *  @throws ConfigError: no agent.registry; OciError UNAVAILABLE: an address cannot be used */
 export async function agent({ config, log, stop }: Host): Promise<void> {
   const { agent: own, registry } = config;
+  const { readyFile } = own;
+  if (readyFile !== undefined) await rm(readyFile, { force: true }); // of a process that was killed
   const url = registryOf(own);
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);
@@ -48,23 +55,33 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
   });
   const listener = await listen({ address: own.listen, extraPorts: own.extraPorts, handler, log, reusePort: true });
-  const admin = serveAdmin({ ready: () => !stop.aborted, metrics: () => metrics.render() });
+  // Always ready: another agent on the same port may be who is asked for.
+  const admin = serveAdmin({ ready: () => true, metrics: () => metrics.render() });
   const adminListener = await listen({ address: own.admin, handler: admin, log, reusePort: true });
   log.info({ listen: listener.url, admin: adminListener.url, registry: url }, 'the agent is ready');
 
   const files = nodeFiles(config, log);
   await checkNode(own, log);
+  await takeOver(files, log);
   const writing = files.count === 0 ? undefined : keepFiles(files, { log, stop, probe });
+  if (readyFile !== undefined) await writeFile(readyFile, '');
+  shrinkHeap();
   if (!stop.aborted) await once(stop, 'abort');
+  if (readyFile !== undefined) await rm(readyFile, { force: true });
   await writing;
   if (own.mirror?.removeOnExit === true) await files.remove();
-  await listener.drain(GRACE);
-  await adminListener.close();
+  await Promise.all([listener.drain(GRACE), adminListener.drain(ADMIN_GRACE)]);
 }
 
 /** `kube-registry agent --remove`: takes back what agents wrote on this node. */
 export async function removeAgentFiles({ config, log }: Host): Promise<void> {
   await nodeFiles(config, log).removeAll();
+}
+
+/** Gives back what starting took and an agent that waits does not need: some 4 MiB, which V8 would keep until it has work. */
+function shrinkHeap(): void {
+  setFlagsFromString('--expose-gc'); // for contexts made from here on
+  (runInNewContext('gc') as NodeJS.GCFunction)({ type: 'major', execution: 'sync', flavor: 'last-resort' });
 }
 
 function registryOf({ registry }: AgentConfig): string {
@@ -96,20 +113,26 @@ async function checkNode({ mirror, crio }: AgentConfig, log: Log): Promise<void>
   for (const finding of findings) if (finding !== undefined) log.warn(finding);
 }
 
-/** Writes the files once the registry has answered, and again when somebody changed them. Those of the agent that this one replaces are
- *  there for that reason already. */
+/** Takes over the files of the agent that this one replaces, which are there because the registry had answered. */
+async function takeOver(files: NodeFiles, log: Log): Promise<void> {
+  await files.takeOver().catch((error: unknown) => complain(error, log));
+}
+
+/** Writes the files once the registry has answered, and again when somebody changed them. */
 async function keepFiles(
   files: NodeFiles,
   { log, stop, probe }: Pick<Host, 'log' | 'stop'> & { probe: (signal: AbortSignal) => Promise<boolean> },
 ): Promise<void> {
-  const complain = (error: unknown) => log.warn({ error }, 'the files for the container runtime cannot be written');
   const pause = (milliseconds: number) => delay(milliseconds, undefined, { signal: stop }).catch(() => undefined); // stopped
-  await files.takeOver().catch(complain);
   while (!stop.aborted && !(await probe(AbortSignal.any([stop, AbortSignal.timeout(2000)])).catch(() => false))) await pause(1000);
   while (!stop.aborted) {
-    await files.write().catch(complain);
+    await files.write().catch((error: unknown) => complain(error, log));
     await pause(FILES_INTERVAL);
   }
+}
+
+function complain(error: unknown, log: Log): void {
+  log.warn({ error }, 'the files for the container runtime cannot be written');
 }
 
 async function answers(way: Way, url: string, signal: AbortSignal): Promise<boolean> {

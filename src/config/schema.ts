@@ -6,6 +6,9 @@ const agentSchema = z.strictObject({
   listen: address.prefault('127.0.0.1:25000').describe('What containerd pulls from.'),
   extraPorts: z.array(port).prefault([]).describe('Ports of former releases, still answered.'),
   admin: address.prefault('127.0.0.1:25001').describe('/livez, /readyz and /metrics.'),
+  readyFile: text
+    .optional()
+    .describe('Made once this agent itself listens, removed when it ends: `admin` may be answered by another agent on the same port.'),
   registry: httpUrl.optional().describe("The registry's URL: its Service's ClusterIP, since a node resolves no cluster names."),
   fallback: z.boolean().prefault(true).describe('Straight to the upstreams, mirrors first, when the registry cannot answer.'),
   proxy: proxy.prefault('direct').describe('The way out for that.'),
