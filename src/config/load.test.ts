@@ -36,6 +36,9 @@ const WRONG: [set: string, key: string, found: string, accepted: RegExp][] = [
   ],
   [`registry.upstreams.dockerhub.credentials=${SECRET}`, 'registry.upstreams.dockerhub.credentials', 'not shown', /list|array/],
   [`agent.registry=${SECRET}`, 'agent.registry', 'not shown', /http:\/\//],
+  [`registry.storage={s3: ${SECRET}`, 'registry.storage', 'not YAML', /quote it/],
+  ['registry.peers=', 'registry.peers', 'null', /keys such as service/],
+  ['__proto__.x=1', '__proto__.x', 'unknown key', /./],
 ];
 
 for (const [set, key, found, accepted] of WRONG) {
@@ -82,4 +85,30 @@ test('a file that a key names and nobody can read is found out at start', async 
   });
   await writeFile(file, '');
   await requireFiles(section, 'registry');
+});
+
+/** What is written, and what it means the same as. */
+const SAME: [written: string, as: unknown][] = [
+  ['registry:\nagent:\n', {}],
+  ['registry:\n  storage:\n  local:\n  cache: # nothing\n  upstreams:\n', {}],
+  ['webhook: { exclude: { namespaces: , images: } }', {}],
+  ['registry: { upstreams: { dockerhub: { mirrors: } } }', { registry: { upstreams: { dockerhub: {} } } }],
+  ['registry: { cache: { maxSize: "0", maxAge: "0" } }', {}],
+  [
+    'registry: { upstreams: { a: &a { url: "http://a", connections: 2 }, b: { <<: *a, url: "http://b" } } }',
+    { registry: { upstreams: { a: { url: 'http://a', connections: 2 }, b: { url: 'http://b', connections: 2 } } } },
+  ],
+];
+
+for (const [written, as] of SAME) {
+  test(`a list or section that is left empty is as if not written, a merge key merges: ${written.replaceAll('\n', '⏎')}`, async () => {
+    await using directory = await temporaryDirectory();
+    const file = join(directory.path, 'config.yaml');
+    await writeFile(file, written);
+    assert.deepEqual(await loadConfig({ file }), parseConfig(as));
+  });
+}
+
+test('--set takes an address in brackets as it is', async () => {
+  assert.deepEqual((await loadConfig({ set: ['registry.listen=[::1]:5000'] })).registry.listen, { host: '::1', port: 5000 });
 });

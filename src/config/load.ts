@@ -24,7 +24,7 @@ export async function loadConfig(source: ConfigSource): Promise<Config> {
 
 /** @throws ConfigError */
 export function parseConfig(document: unknown): Config {
-  const result = configSchema.safeParse(document);
+  const result = configSchema.safeParse(withoutEmpty(document, configSchema));
   if (result.success) return result.data;
   throw new ConfigError(result.error.issues.flatMap((issue) => describeIssue(issue, document)).join('\n'));
 }
@@ -62,7 +62,7 @@ async function readDocument(file: string): Promise<Record<string, unknown>> {
 function parseYaml(content: string, origin: string): Record<string, unknown> {
   let document: unknown;
   try {
-    document = parse(content) ?? {};
+    document = parse(content, { merge: true }) ?? {};
   } catch (cause) {
     // The parser's own message quotes the line, and the line may hold a secret.
     const at = cause instanceof YAMLParseError ? `, line ${cause.linePos?.[0].line}: ${cause.code}` : '';
@@ -75,14 +75,43 @@ function parseYaml(content: string, origin: string): Record<string, unknown> {
 function assign(document: Record<string, unknown>, assignment: string): void {
   const at = assignment.indexOf('=');
   if (at < 1) throw new ConfigError(`--set ${JSON.stringify(assignment)}: expected key.path=value`);
-  const path = assignment.slice(0, at).split('.');
+  const key = assignment.slice(0, at);
+  const path = key.split('.');
+  if (path.includes('__proto__')) throw new ConfigError(`${key}: unknown key`);
   const last = path.pop() ?? '';
   let target = document;
-  for (const key of path) {
-    const next = target[key];
-    target = isRecord(next) ? next : (target[key] = {});
+  for (const part of path) {
+    const next = Object.hasOwn(target, part) ? target[part] : undefined;
+    target = isRecord(next) ? next : (target[part] = {});
   }
-  target[last] = parse(assignment.slice(at + 1)) as unknown;
+  target[last] = parseValue(assignment.slice(at + 1), key);
+}
+
+/** `[::]:5000`, which YAML takes for the beginning of a list. */
+const BRACKETED_ADDRESS = /^\[[0-9a-fA-F:.]+\]:\d+$/;
+
+function parseValue(text: string, key: string): unknown {
+  if (BRACKETED_ADDRESS.test(text)) return text;
+  try {
+    return parse(text) as unknown;
+  } catch (cause) {
+    if (!(cause instanceof YAMLParseError)) throw cause;
+    throw new ConfigError(`${key}: what --set gives it is not YAML (${cause.code}); quote it`); // not shown: it may be a secret
+  }
+}
+
+/** `given` without lists and sections that are named and empty, since all that was in them is commented out: they are as if not
+ *  written. Of a section that switches something on by being there nobody could say what is meant: it stays, and is refused. */
+function withoutEmpty(given: unknown, schema: unknown): unknown {
+  if (!isRecord(given)) return given;
+  const inner = unwrap(schema);
+  const entries = Object.entries(given).filter(([key, value]) => value !== null || !mayBeEmpty(child(inner, key)));
+  return Object.fromEntries(entries.map(([key, value]) => [key, withoutEmpty(value, child(inner, key))]));
+}
+
+function mayBeEmpty(schema: unknown): boolean {
+  const type = String(definitionOf(unwrap(schema))?.['type']);
+  return type === 'array' || (['object', 'record'].includes(type) && definitionOf(schema)?.['type'] === 'prefault');
 }
 
 type Issue = z.core.$ZodIssue;
@@ -99,15 +128,18 @@ function describeIssue(issue: Issue, document: unknown): string[] {
     case 'invalid_value':
       return [`${at}: found ${found(path, input)}; accepted: ${issue.values.map(String).join(', ')}`];
     case 'invalid_type':
-      return [`${at}: found ${found(path, input)}; accepted: ${accepted(issue.message, issue.expected)}`];
+      return [`${at}: found ${found(path, input)}; accepted: ${accepted(issue.message, issue.expected, acceptedKeys(path))}`];
     default:
       return [`${at}: found ${found(path, input)}; accepted: ${issue.message}`];
   }
 }
 
-function accepted(message: string, expected: string): string {
-  return message.startsWith('Invalid input') ? `a value of type ${expected}` : message;
+function accepted(message: string, expected: string, keys: string[]): string {
+  if (!message.startsWith('Invalid input')) return message;
+  return keys.length > 0 ? `an object with keys such as ${keys.join(', ')}` : (PLAIN[expected] ?? `a value of type ${expected}`);
 }
+
+const PLAIN: Record<string, string> = { array: 'a list', boolean: 'true or false', string: 'a text' };
 
 /** Keys that may hold a secret, or have one below them, `agent.registry` among them. */
 const SECRET_KEY = /^(?:url|proxy|endpoint|password|username|accessKeyId|secretAccessKey|headers|users|subscriptions|credentials)$/;

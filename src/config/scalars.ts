@@ -12,7 +12,7 @@ const SIZE = /^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB|)$/;
 
 /** `300ms`, `5m`, `24h`, `30d`, or 0; gives milliseconds. */
 export const duration = z
-  .union([z.literal(0), z.string().regex(DURATION, DURATION_FORM)], { error: DURATION_FORM })
+  .union([z.literal([0, '0']), z.string().regex(DURATION, DURATION_FORM)], { error: DURATION_FORM })
   .transform((value) => {
     const [, count, unit] = DURATION.exec(String(value)) ?? [undefined, '0', 'ms'];
     return Number(count) * MILLISECONDS[unit as keyof typeof MILLISECONDS];
