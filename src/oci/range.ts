@@ -8,7 +8,7 @@ export interface ByteRange {
 /** What a client may ask for: a ByteRange, or the last `suffix` bytes. */
 export type RangeRequest = ByteRange | { suffix: number };
 
-const SINGLE = /^bytes=(\d{0,15})-(\d{0,15})$/i;
+const SINGLE = /^bytes=(\d*)-(\d*)$/i;
 
 /** Reads a Range header. Several ranges, another unit or nonsense give undefined: such a header is ignored and the whole is
  *  served (RFC 9110 §14.2). */
@@ -16,11 +16,16 @@ export function parseRange(header: string | undefined): RangeRequest | undefined
   const match = header === undefined ? null : SINGLE.exec(header.trim());
   if (match === null) return undefined;
   const [, first = '', last = ''] = match;
-  if (first === '') return last === '' ? undefined : { suffix: Number(last) };
-  const start = Number(first);
+  if (first === '') return last === '' ? undefined : { suffix: toPosition(last) };
+  const start = toPosition(first);
   if (last === '') return { start };
-  const end = Number(last);
+  const end = toPosition(last);
   return end < start ? undefined : { start, end };
+}
+
+/** However many digits it has, it is a number that can be computed with, and far behind the end of every blob. */
+function toPosition(digits: string): number {
+  return Math.min(Number(digits), 1e15);
 }
 
 /** A range of a blob whose size is known: both ends inside it.
