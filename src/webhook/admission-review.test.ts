@@ -125,6 +125,7 @@ test('what DESIGN §7 leaves alone is left alone', () => {
     ['a virtual kubelet by toleration', one('nginx', { tolerations: [{ key: 'virtual-kubelet.io/provider' }] }), {}],
     ['pull secrets', one('nginx', { imagePullSecrets: [{ name: 's' }] }), {}],
     ['an image', one('redis:7'), { webhook: { exclude: { images: ['docker.io/library/redis*'] } } }],
+    ['an image by its other name', one('index.docker.io/redis:7'), { webhook: { exclude: { images: ['docker.io/library/redis*'] } } }],
     [
       'a selector',
       { metadata: { labels: { app: 'x' } }, ...one() },

@@ -99,11 +99,11 @@ function isVirtual(spec: Fields, labels: Fields, nodeSelector: Fields): boolean 
   );
 }
 
-/** The full name, `docker.io/library/redis`, and the same with tag and digest: globs may mean either. */
+/** The full name, `docker.io/library/redis` (of `index.docker.io/redis` too), and the same with tag and digest: globs may mean either. */
 function names(image: string): string[] {
   const parsed = parseImage(image);
   if (parsed === undefined) return [];
-  const name = `${parsed.host}/${parsed.repository}`;
+  const name = `${parsed.host === 'index.docker.io' ? 'docker.io' : parsed.host}/${parsed.repository}`;
   return parsed.suffix === '' ? [name] : [name, name + parsed.suffix];
 }
 
