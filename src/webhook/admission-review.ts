@@ -5,6 +5,8 @@ import type { Policy } from './policy.ts';
 export type Outcome = 'rewritten' | 'unchanged' | 'excluded' | 'gated' | 'error';
 
 export interface Reviewed {
+  /** Of the request; empty where there is none. */
+  uid: string;
   /** An AdmissionReview (admission.k8s.io/v1) with its response, as JSON. It always allows. */
   json: string;
   outcome: Outcome;
@@ -20,17 +22,23 @@ export interface Review {
 /** Answers an AdmissionReview. Whatever happens, the pod is allowed: at worst unchanged. */
 export function reviewPod(body: string, { policy, gateOpen }: Review): Reviewed {
   let uid = '';
+  const reviewed = (outcome: Outcome, audit: Record<string, string>, more: { patch?: string; error?: unknown } = {}): Reviewed => ({
+    uid,
+    json: allow(uid, audit, more.patch),
+    outcome,
+    error: more.error,
+  });
   try {
     const request = fieldsOf(fieldsOf(JSON.parse(body))['request']);
     uid = textOf(request['uid']) ?? '';
     checkRequest(request, uid);
-    if (!gateOpen()) return { json: allow(uid, { 'left-alone': 'gated' }), outcome: 'gated' };
+    if (!gateOpen()) return reviewed('gated', { 'left-alone': 'gated' });
     const { operations, rewritten, reason } = patchPod(request, policy);
-    if (reason !== undefined) return { json: allow(uid, { 'left-alone': reason }), outcome: 'excluded' };
-    if (operations.length === 0) return { json: allow(uid, {}), outcome: 'unchanged' };
-    return { json: allow(uid, { rewritten: Object.keys(rewritten).join(' ') }, JSON.stringify(operations)), outcome: 'rewritten' };
+    if (reason !== undefined) return reviewed('excluded', { 'left-alone': reason });
+    if (operations.length === 0) return reviewed('unchanged', {});
+    return reviewed('rewritten', { rewritten: Object.keys(rewritten).join(' ') }, { patch: JSON.stringify(operations) });
   } catch (error) {
-    return { json: allow(uid, { 'left-alone': 'error' }), outcome: 'error', error };
+    return reviewed('error', { 'left-alone': 'error' }, { error });
   }
 }
 

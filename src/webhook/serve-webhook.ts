@@ -11,7 +11,8 @@ export interface ServeWebhookOptions extends Review {
 /** Bytes. An API server takes objects of 3 MiB, and a review holds two of them. */
 const MAX_BODY = 8 * 2 ** 20;
 
-/** POST /mutate. Every answer, also to what is no review, allows: a pod is never denied. */
+/** POST /mutate. Every answer, also to what is no review, allows: a pod is never denied. A review that has a uid is answered 200
+ *  whatever is wrong with its pod, since to an API server another status is a failed call, which a failurePolicy may turn into a denial. */
 export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
   const { log, observe } = options;
 
@@ -25,11 +26,11 @@ export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
     const refusal = refuse(request);
     const body = refusal === undefined ? await readBody(request) : '';
     const status = refusal ?? (body === undefined ? 413 : 200);
-    const { json, outcome, error } = reviewPod(status === 200 ? (body ?? '') : '', options);
+    const { uid, json, outcome, error } = reviewPod(status === 200 ? (body ?? '') : '', options);
     if (outcome === 'error')
       log.warn({ error, status, path: request.url?.split('?', 1)[0] }, 'a request was no review of a pod; it is allowed as it is');
     observe(outcome, (performance.now() - started) / 1000);
-    answer(response, outcome === 'error' && status === 200 ? 400 : status, json);
+    answer(response, status === 200 && uid === '' ? 400 : status, json);
   };
 }
 
