@@ -4,6 +4,7 @@ import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
+import { parser as promql } from '@prometheus-io/lezer-promql';
 import { parse as parseYaml } from 'yaml';
 import { parseConfig } from '../src/config/load.ts';
 import { INFRASTRUCTURE_NAMESPACES } from '../src/config/schema.ts';
@@ -11,7 +12,7 @@ import { toolPath } from '../test/tools/tools.ts';
 import { createClashMetrics } from '../src/clash/metrics.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 import { createRegistryMetrics } from '../src/telemetry/registry-metrics.ts';
-import { namedMetrics } from './dashboard.ts';
+import { dashboardExpressions } from './dashboard.ts';
 import { examples } from './examples.ts';
 import { generated } from './generate.ts';
 import { at, notes, podOf, render, workloads, type Container, type Manifest } from './render.ts';
@@ -212,10 +213,38 @@ test("names fit, however long the release's is", async () => {
   for (const { kind, metadata } of manifests) assert.ok(metadata.name.length <= (kind === 'Secret' ? 253 : 63), `${kind} ${metadata.name}`);
 });
 
-test('the dashboard names only metrics that the program has', async () => {
+test('what the dashboard and the alerts ask Prometheus for is PromQL, of metrics that the program has', async () => {
   const metrics = await createMetrics();
   createRegistryMetrics(metrics);
   createClashMetrics(metrics, () => undefined);
   const text = await metrics.render();
-  for (const name of namedMetrics()) assert.ok(text.includes(`# TYPE ${name} `), name);
+  const { groups } = parseYaml(readFileSync(join(import.meta.dirname, 'alerts.yaml'), 'utf8')) as {
+    groups: { rules: { alert: string; expr: string }[] }[];
+  };
+  const alerts = groups.flatMap(({ rules }) => rules);
+  for (const expression of [...dashboardExpressions(), ...alerts.map(({ expr }) => expr)]) {
+    const named = metricsOf(expression);
+    assert.ok(named.length > 0, expression);
+    for (const name of named) assert.ok(text.includes(`# TYPE ${name.replace(/_bucket$/, '')} `), name);
+  }
+  for (const file of ['operations.md', 'operations.zh-CN.md']) {
+    const told = readFileSync(join(import.meta.dirname, '../docs', file), 'utf8').matchAll(/^\| `(KubeRegistry\w+)`/gm);
+    assert.deepEqual(
+      [...told].map(([, name]) => name),
+      alerts.map(({ alert }) => alert),
+      file,
+    );
+  }
 });
+
+/** @throws Error: it is no PromQL */
+function metricsOf(expression: string): string[] {
+  const names: string[] = [];
+  promql.parse(expression).iterate({
+    enter(found) {
+      if (found.type.isError) throw new Error(`no PromQL at ${found.from}: ${expression}`);
+      if (found.name === 'Identifier' && found.matchContext(['VectorSelector'])) names.push(expression.slice(found.from, found.to));
+    },
+  });
+  return names;
+}

@@ -8,7 +8,7 @@ import { examples } from './examples.ts';
 import { render, type Manifest } from './render.ts';
 
 /** Of what others define: their schemas are not Kubernetes' own. */
-const FOREIGN = new Set(['ServiceMonitor', 'Certificate', 'Issuer']);
+const FOREIGN = new Set(['ServiceMonitor', 'PrometheusRule', 'Certificate', 'Issuer']);
 const MINORS = Array.from({ length: 13 }, (_, index) => 25 + index);
 /** Templates differ below 1.28 (matchConditions) and below 1.29 (native sidecars). */
 const TEMPLATED_AS = (minor: number): string => `1.${minor < 28 ? 25 : minor < 29 ? 28 : 37}.0`;

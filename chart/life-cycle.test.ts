@@ -72,6 +72,7 @@ async function createNamespace(name: string): Promise<void> {
 
 await createNamespace(NAMESPACE);
 await defineKind('monitoring.coreos.com', 'v1', 'ServiceMonitor');
+await defineKind('monitoring.coreos.com', 'v1', 'PrometheusRule');
 
 test('the API server would take every values file of the docs', async () => {
   for (const { file, values } of examples()) {

@@ -527,8 +527,9 @@ describe("the former chart's values", () => {
 });
 
 describe('watching it', () => {
-  test('one ServiceMonitor for registry, clash and webhook, and a dashboard for Grafana', async () => {
-    const values = { clash: CLASH, metrics: { serviceMonitor: { enabled: true, labels: { release: 'p' } }, dashboard: { enabled: true } } };
+  test('one ServiceMonitor for registry, clash and webhook, one PrometheusRule, and a dashboard for Grafana', async () => {
+    const operator = { enabled: true, labels: { release: 'p' } };
+    const values = { clash: CLASH, metrics: { serviceMonitor: operator, alerts: operator, dashboard: { enabled: true } } };
     const manifests = await render({ values });
     const monitor = find(manifests, 'ServiceMonitor');
     const selector = at(monitor, 'spec.selector.matchLabels') as Record<string, string>;
@@ -537,6 +538,10 @@ describe('watching it', () => {
     );
     assert.deepEqual(services.map(({ metadata }) => metadata.name).sort(), ['test-kube-registry-peers', 'test-kube-registry-webhook']);
     assert.equal(monitor.metadata.labels?.['release'], 'p');
+    const rule = find(manifests, 'PrometheusRule');
+    assert.equal(rule.metadata.labels?.['release'], 'p');
+    const summary = at(rule, 'spec.groups.0.rules.4.annotations.summary');
+    assert.equal(summary, 'Most requests to {{ $labels.upstream }} fail', 'for Prometheus to fill in');
     const dashboard = find(manifests, 'ConfigMap', '-dashboard')['data'] as Record<string, string>;
     assert.ok((at(JSON.parse(dashboard['kube-registry.json'] ?? ''), 'panels') as unknown[]).length > 5);
   });
