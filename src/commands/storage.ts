@@ -4,10 +4,10 @@ import { ConfigError } from '../config/load.ts';
 import { createSecret } from '../config/secret.ts';
 import type { RegistryConfig, S3Config } from '../config/schema.ts';
 import type { Digest } from '../oci/digest.ts';
-import { isOciError } from '../oci/error.ts';
+import { isOciError, OciError } from '../oci/error.ts';
 import type { Keeping, Reservation } from '../registry/fills.ts';
 import type { Status } from '../server/status-page.ts';
-import { filesystem } from '../store/filesystem.ts';
+import { filesystem, type FilesystemStore } from '../store/filesystem.ts';
 import { blobKey } from '../store/keys.ts';
 import { localTier } from '../store/local-tier.ts';
 import { observedStore } from '../store/observed.ts';
@@ -67,8 +67,16 @@ export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): P
   return filesystem({ directory });
 }
 
+/** @throws OciError UNAVAILABLE: it cannot be used; the message names the configuration's `key` */
+async function openDirectory(directory: string, key: string): Promise<FilesystemStore> {
+  return filesystem({ directory }).catch((cause: unknown) => {
+    throw isOciError(cause) ? new OciError(cause.code, `${key}: ${cause.message}`, { cause }) : cause;
+  });
+}
+
 async function openFilesystem(directory: string, { log, metrics }: StorageContext): Promise<Storage> {
-  const store = observedStore(await filesystem({ directory }), { log, failed: (operation) => metrics.storageError(operation) });
+  const opened = await openDirectory(directory, 'registry.storage.filesystem.directory');
+  const store = observedStore(opened, { log, failed: (operation) => metrics.storageError(operation) });
   return {
     kind: 'filesystem',
     local: store,
@@ -86,7 +94,7 @@ async function openFilesystem(directory: string, { log, metrics }: StorageContex
 
 async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, metrics }: StorageContext): Promise<Storage> {
   const remote = observedStore(await createS3(config), { log, failed: (operation) => metrics.storageError(operation) });
-  const files = await filesystem({ directory: tier.directory });
+  const files = await openDirectory(tier.directory, 'registry.local.directory');
   const local = localTier(files, tier.maxSize, (bytes) => metrics.localTier(bytes));
   const uploads = await createUploads({ files, tier: local, remote, log, observe: metrics });
   const stop = new AbortController();

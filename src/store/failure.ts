@@ -19,6 +19,7 @@ const ADVICE: Record<string, ((directory: string) => string) | undefined> = {
   EACCES: forbidden,
   EPERM: forbidden,
   EROFS: (directory) => `${directory} is mounted read-only`,
+  ENOTDIR: (directory) => `${directory} is no directory, or lies below what is none`,
   EMFILE: () => 'too many open files: raise the limit (ulimit -n)',
   ENFILE: () => 'too many open files on this machine: raise fs.file-max',
   EIO: (directory) => `the disk of ${directory} fails (EIO)`,

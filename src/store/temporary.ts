@@ -2,6 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, readFile, readdir, readlink, rm, stat, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { makeDirectory } from './make-directory.ts';
 import { absentAsUndefined } from './walk.ts';
 
 const FOLDER = '.tmp';
@@ -27,7 +28,7 @@ export async function createTemporaryDirectory(directory: string): Promise<Tempo
   const self = await identify();
   const path = join(root, `${self.place}.${self.pid}.${self.started}.${randomUUID().slice(0, 8)}`);
   await removeAbandoned(root, self.place); // first: the disk may be full of it
-  await mkdir(path, { recursive: true });
+  await makeDirectory(path);
 
   const timer = setInterval(() => {
     // What cannot be done now is done at the next beat; a write that needs the directory says what is wrong with it.
