@@ -72,6 +72,7 @@ test('a file that is no configuration is named, without what is in it', async ()
   }
   await writeFile(file, '');
   assert.deepEqual(await loadConfig({ file }), parseConfig({}));
+  assert.deepEqual(await loadConfig({ file: '' }), parseConfig({})); // of KUBE_REGISTRY_CONFIG=""
 });
 
 test('a file that a key names and nobody can read is found out at start', async () => {

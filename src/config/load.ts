@@ -9,7 +9,7 @@ export class ConfigError extends Error {
 }
 
 export interface ConfigSource {
-  /** A YAML file; absent: the defaults. */
+  /** A YAML file; absent or empty: the defaults. */
   file?: string | undefined;
   /** `key.path=value` (the value as YAML), laid over the file. */
   set?: readonly string[];
@@ -17,7 +17,7 @@ export interface ConfigSource {
 
 /** Reads and checks the configuration. @throws ConfigError */
 export async function loadConfig(source: ConfigSource): Promise<Config> {
-  const document = source.file === undefined ? {} : await readDocument(source.file);
+  const document = source.file === undefined || source.file === '' ? {} : await readDocument(source.file);
   for (const assignment of source.set ?? []) assign(document, assignment);
   return parseConfig(document);
 }
