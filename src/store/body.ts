@@ -48,6 +48,20 @@ export function createBody(source: BodySource, signal: AbortSignal): AsyncIterab
   return { [Symbol.asyncIterator]: () => iterator };
 }
 
+/** `source`, whose failures are what `failure` makes of them. */
+export function failingWith(source: BodySource, failure: (error: unknown) => Error): BodySource {
+  return {
+    ...source,
+    async pull() {
+      try {
+        return await source.pull();
+      } catch (error) {
+        throw failure(error);
+      }
+    },
+  };
+}
+
 /** Where chunks of the network arrive, one at a time, and wait to be pulled. */
 export interface Arrivals {
   arrive(this: void, chunk: Uint8Array): void;

@@ -1,4 +1,4 @@
-import { Agent as HttpAgent } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -20,10 +20,11 @@ import {
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { OciError } from '../oci/error.ts';
-import { createBody, streamSource } from './body.ts';
+import { createBody, failingWith, streamSource } from './body.ts';
 import { SourceError } from './file-write.ts';
 import { wrongLength } from './failure.ts';
 import { checkKey, checkPrefix } from './keys.ts';
+import { createRawLines, type RawLines } from './raw-lines.ts';
 import type { Store, StoreContext, StoreSource } from './store.ts';
 
 export interface S3Options {
@@ -50,6 +51,7 @@ export interface S3Store extends Store {
 /** Sockets to S3. What is read from it goes to disk at the disk's pace, so no slow client holds one; but 256 downloads and
  *  their 64 helpers may run at once, and whatever waited for a socket of theirs would take S3 for silent. */
 const MAX_SOCKETS = 384;
+const AGENT = { keepAlive: true, maxSockets: MAX_SOCKETS, keepAliveMsecs: 10_000 };
 const CONNECT_TIMEOUT = 2000;
 /** Milliseconds without a byte on a connection: a store may take its time over putting a large object together. */
 const SOCKET_TIMEOUT = 60_000;
@@ -69,8 +71,9 @@ const ABANDONED_AFTER = 24 * 3_600_000;
 /** Keeps each object under its key in a bucket of any S3-compatible store. Nothing rests on conditional writes. */
 export function s3(options: S3Options): S3Store {
   const { bucket, prefix } = options;
-  const client = createClient(options, options.endpoint);
-  const presigner = options.redirectEndpoint === undefined ? client : createClient(options, options.redirectEndpoint);
+  const lines = createRawLines(AGENT);
+  const client = createClient(options, options.endpoint, lines);
+  const presigner = options.redirectEndpoint === undefined ? client : createClient(options, options.redirectEndpoint, lines);
   const at = (key: string) => ({ Bucket: bucket, Key: prefix + checkKey(key) });
   let pausedUntil = 0;
   let failures = 0;
@@ -169,19 +172,15 @@ export function s3(options: S3Options): S3Store {
       if (found === undefined) return undefined;
       const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
       const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);
-      const body = found.Body as Readable;
+      const body = found.Body as IncomingMessage;
       if (range !== undefined && range.end >= size) {
         body.destroy();
         throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
       }
-      return {
-        size,
-        modified: found.LastModified ?? new Date(0),
-        body: createBody(
-          streamSource(body, (error) => describe(error, `reading ${key}`, bucket)),
-          signal,
-        ),
-      };
+      const failure = (error: unknown) => describe(error, `reading ${key}`, bucket);
+      const raw = lines.takeOver(body, found.ContentLength ?? 0);
+      const source = raw === undefined ? streamSource(body, failure) : failingWith(raw, failure);
+      return { size, modified: found.LastModified ?? new Date(0), body: createBody(source, signal) };
     },
 
     async write(key, source, { signal }) {
@@ -316,9 +315,8 @@ async function* measured(stream: Readable, length: number): AsyncGenerator<Uint8
   if (last !== undefined) yield last;
 }
 
-function createClient(options: S3Options, endpoint: string | undefined): S3Client {
+function createClient(options: S3Options, endpoint: string | undefined, lines: RawLines): S3Client {
   const { region, forcePathStyle, credentials } = options;
-  const agent = { keepAlive: true, maxSockets: MAX_SOCKETS, keepAliveMsecs: 10_000 };
   return new S3Client({
     region,
     forcePathStyle,
@@ -333,8 +331,8 @@ function createClient(options: S3Options, endpoint: string | undefined): S3Clien
     requestHandler: new NodeHttpHandler({
       connectionTimeout: CONNECT_TIMEOUT,
       socketTimeout: SOCKET_TIMEOUT,
-      httpAgent: new HttpAgent(agent),
-      httpsAgent: new HttpsAgent(agent),
+      httpAgent: lines.agent,
+      httpsAgent: new HttpsAgent(AGENT),
     }),
   });
 }

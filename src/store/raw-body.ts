@@ -1,13 +1,13 @@
 import type { Socket } from 'node:net';
-import type { BodySource } from '../store/body.ts';
+import type { BodySource } from './body.ts';
+import { createBufferPool } from './buffers.ts';
 
 /** Bytes read at once: what stays in a CPU's cache. Node's own 64 KiB cost a third more time. */
 const PIECE = 256 * 1024;
 /** One that the kernel writes into, or that waits; and two that the reader may still look at. */
 const RING = 3;
-/** Pieces that nobody uses and that stay for the next body. */
-const KEPT_FREE = 2 * RING;
-const free: Buffer[] = [];
+/** Of sixteen bodies at once; more of them read smaller pieces. */
+const pieces = createBufferPool(16 * RING, PIECE);
 
 /** A body of known length, read from a socket into few buffers that are used again: what it gives stays valid until the second pull
  *  after it. The socket ends with it. */
@@ -36,20 +36,19 @@ export function createRawBody(socket: Socket, length: number): RawBody {
         await new Promise<void>((resolve) => (wake = resolve));
       }
       const chunk = arrived.shift();
-      if (missing > 0) socket.resume(); // while the reader is busy with this one
+      if (missing > 0 && arrived.length === 0) socket.resume(); // while the reader is busy with this one
       given += chunk?.length ?? 0;
       return chunk;
     },
     close() {
       socket.destroy();
-      const pieces = ring.splice(0);
       // Who left early may still look at some of them.
-      if (given === length) free.push(...pieces.slice(0, KEPT_FREE - free.length));
+      for (const piece of ring.splice(0)) (given === length ? pieces.release : pieces.forget)(piece);
       return Promise.resolve();
     },
     buffer() {
       turn = (turn + 1) % RING;
-      return (ring[turn] ??= free.pop() ?? Buffer.allocUnsafeSlow(PIECE));
+      return (ring[turn] ??= pieces.acquire());
     },
     take(bytes) {
       const own = bytes.length > missing ? bytes.subarray(0, missing) : bytes;
