@@ -11,6 +11,7 @@ import { fileSource, type Store, type StoreSource } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { startFill, type Fill } from './fill.ts';
+import { createOwnLoad } from './own-load.ts';
 import { settled } from './settled.ts';
 import type { FillSource } from './source.ts';
 
@@ -100,6 +101,8 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   const running = new Map<Digest, Begun>();
   const slots = createSlots(options.maxFills ?? 256);
   let helpers = options.maxHelpers ?? 64;
+  // More connections then bring nothing, and parts out of order, which are read back to be hashed.
+  const busy = createOwnLoad();
   // What a process that was killed left behind: nothing of it is whole.
   await mkdir(spoolDirectory, { recursive: true });
   for (const name of await readdir(spoolDirectory)) if (name.endsWith('.spool')) await rm(join(spoolDirectory, name), { force: true });
@@ -152,7 +155,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
         connections: open.connections,
         maxSize: options.maxBlobSize ?? 128 * 2 ** 30,
         takeConnection,
-        alone: () => source.origin() === 'replica',
+        alone: () => source.origin() === 'replica' || busy(),
         reserve: (total) => usable && room.grow(total),
         start: open.range !== undefined && 'start' in open.range ? open.range.start : 0,
         spoolFailed(error) {

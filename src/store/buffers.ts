@@ -83,5 +83,6 @@ const pool = createBufferPool(POOL_SIZE);
 export const { acquire: acquireBuffer, release: releaseBuffer, forget: forgetBuffer } = pool;
 
 /** Those for files that still grow, and for what is on its way into them. Each crossing to the thread pool was measured to cost
- *  60 to 130 µs of the main thread, so they are not small; of 64 files that are followed at once most get along with the small ones. */
-export const spoolBuffers = createBufferPool(8, 2 ** 19);
+ *  60 to 130 µs of the main thread, so they are not small, and enough for a few files at once: four that are read from S3 by the small ones
+ *  were measured to cost half as much again. Of 64 files that are followed at once most get along with the small ones. */
+export const spoolBuffers = createBufferPool(32, 2 ** 18);
