@@ -8,22 +8,25 @@ export interface Usage {
   mark(this: void, repository: Repository, digest: Digest): boolean;
 }
 
+/** Milliseconds; days are those of UTC. */
+const DAY = 86_400_000;
+
 /** Notes which images are pulled, once a day each: pruning goes by that (DESIGN promise 13). */
 export function createUsage(records: Records): Usage {
-  let day = '';
+  let day = 0;
   const marked = new Set<string>();
   return {
     mark(repository, digest) {
-      const now = new Date();
-      const today = now.toISOString().slice(0, 10);
+      const now = Date.now();
+      const today = Math.floor(now / DAY);
       if (today !== day) {
         day = today;
         marked.clear();
       }
-      const key = usedKey(now, repository, digest);
-      if (marked.has(key)) return false;
-      marked.add(key);
-      records.write(key, '');
+      const image = `${repository}@${digest}`;
+      if (marked.has(image)) return false;
+      marked.add(image);
+      records.write(usedKey(new Date(now), repository, digest), '');
       return true;
     },
   };
