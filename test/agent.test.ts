@@ -185,6 +185,11 @@ test('a registry that hangs costs a pull at most 4 s, and one that is back is us
   const hung = await seconds(() => pull(agent, 'library/demo', 'warm'));
   t.diagnostic(`a pull takes ${usual.toFixed(2)} s, and ${hung.toFixed(2)} s when the registry hangs`);
   assert.ok(hung < usual + 6, `${hung} s`); // two of them for a machine that stalls
+  const refused = await seconds(async () => {
+    const { status } = await fetch(`${agent.url}/v2/dockerhub/library/demo/manifests/none`);
+    assert.equal(status, 404, 'what upstream does not have either');
+  });
+  assert.ok(refused < 15, `${refused} s`);
   process.kill(registry.pid, 'SIGCONT');
   const back = await seconds(() =>
     until('it is used again', () => Promise.resolve(agent.log().some(({ msg }) => msg === 'the registry answers again'))),

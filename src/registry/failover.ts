@@ -47,6 +47,7 @@ export function failover(first: Registry, second: Registry, options: FailoverOpt
     const errors: Partial<Record<Side, unknown>> = {};
     const asked = new Set<Side>();
     const won = Promise.withResolvers<Won<T>>();
+    let settling: NodeJS.Timeout | undefined;
 
     function endAll(reason: unknown): void {
       controllers.first.abort(reason);
@@ -63,6 +64,13 @@ export function failover(first: Registry, second: Registry, options: FailoverOpt
       if (side === 'first' && isAnswer(error)) won.reject(error);
       else if ('first' in errors && 'second' in errors) won.reject(worse(errors.first, errors.second));
       else ask(other(side));
+      if (circuit.away) settle();
+    }
+
+    /** What `second` refuses, an image of the registry's own perhaps, a `first` that is away is given a moment for, and not all the time. */
+    function settle(): void {
+      if (!('second' in errors) || isOutage(errors.second)) return;
+      settling ??= setTimeout(() => circuit.away && endAll(errors.second), slowAfter);
     }
 
     function ask(side: Side): void {
@@ -86,13 +94,16 @@ export function failover(first: Registry, second: Registry, options: FailoverOpt
       () => endAll(new OciError('UNAVAILABLE', `neither the registry nor upstream answered within ${limit / 1000} s; try again`)),
       limit,
     );
-    const forget = circuit.onAway(() => ask('second'));
+    const forget = circuit.onAway(() => {
+      ask('second');
+      settle();
+    });
     ask(from);
     try {
       return await won.promise;
     } finally {
       forget();
-      for (const timer of [doubt, slow, late]) clearTimeout(timer);
+      for (const timer of [doubt, slow, late, settling]) clearTimeout(timer);
     }
   }
 
