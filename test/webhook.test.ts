@@ -71,11 +71,7 @@ test('with a given certificate, anything that comes over HTTPS is allowed and co
     [404, good, 'application/json', '/other'],
   ];
   for (const [status, ...parts] of rows) {
-    // A body that is refused while it is being sent may end the connection.
-    const answer = await post(...parts).catch((error: unknown) => {
-      assert.equal(status, 413, String(error));
-      return { status, response: { uid: '', allowed: true } };
-    });
+    const answer = await post(...parts);
     assert.equal(answer.status, status);
     assert.equal(answer.response.allowed, true);
     if (answer.status === 200) assert.equal(answer.response.uid, 'u');

@@ -10,6 +10,9 @@ export interface ServeWebhookOptions extends Review {
 
 /** Bytes. An API server takes objects of 3 MiB, and a review holds two of them. */
 const MAX_BODY = 8 * 2 ** 20;
+/** Bytes of what is refused that are read all the same: many clients send all that they have before they look for an answer, and would
+ *  see a reset instead of it. */
+const MAX_REFUSED = 32 * 2 ** 20;
 
 /** POST /mutate. Every answer, also to what is no review, allows: a pod is never denied. A review that has a uid is answered 200
  *  whatever is wrong with its pod, since to an API server another status is a failed call, which a failurePolicy may turn into a denial. */
@@ -17,14 +20,14 @@ export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
   const { log, observe } = options;
 
   function answer(response: ServerResponse, status: number, json: string): void {
-    if (status !== 200) response.shouldKeepAlive = false; // the rest of the body is not read
+    if (status !== 200) response.shouldKeepAlive = false; // of a body that is far too long the rest is not read
     response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(json) }).end(json);
   }
 
   return async (request, response) => {
     const started = performance.now();
     const refusal = refuse(request);
-    const body = refusal === undefined ? await readBody(request) : '';
+    const body = await readBody(request, refusal === undefined ? MAX_BODY : 0);
     const status = refusal ?? (body === undefined ? 413 : 200);
     const { uid, json, outcome, error } = reviewPod(status === 200 ? (body ?? '') : '', options);
     if (outcome === 'error')
@@ -43,14 +46,15 @@ function refuse(request: IncomingMessage): number | undefined {
   return Number(request.headers['content-length'] ?? 0) > MAX_BODY ? 413 : undefined;
 }
 
-/** undefined: it is too long. */
-async function readBody(request: IncomingMessage): Promise<string | undefined> {
-  const chunks: Buffer[] = [];
+/** undefined: it is longer than `limit`. */
+async function readBody(request: IncomingMessage, limit: number): Promise<string | undefined> {
+  let chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     size += chunk.length;
-    if (size > MAX_BODY) return undefined;
-    chunks.push(chunk);
+    if (size <= limit) chunks.push(chunk);
+    else chunks = [];
+    if (size > MAX_REFUSED) break;
   }
-  return Buffer.concat(chunks).toString();
+  return size > limit ? undefined : Buffer.concat(chunks).toString();
 }
