@@ -115,7 +115,7 @@ function addWarm(cache: Command, run: Run): void {
 /** @throws ConfigError */
 function parse(kind: typeof size | typeof duration, option: string, value: string | undefined): number | undefined {
   if (value === undefined) return undefined;
-  const result = kind.safeParse(value === '0' ? 0 : value);
+  const result = kind.safeParse(value);
   if (result.success) return result.data;
   const accepted = kind === size ? 'a size such as 64MiB or 100GiB' : 'a duration such as 12h or 30d';
   throw new ConfigError(`${option}: found ${JSON.stringify(value)}; accepted: ${accepted}`);

@@ -96,6 +96,10 @@ const edits = z.strictObject({
   delete: z.array(z.unknown()).optional().describe('Taken away, by name; of rules: by the whole rule.'),
 });
 
+const INTERVAL_FORM = 'a duration of at least 1s';
+/** Of what is done again and again: 0 is no such thing. */
+const interval = duration.refine((milliseconds) => milliseconds >= 1000, INTERVAL_FORM);
+
 const subscription = z
   .strictObject({
     name: z
@@ -104,7 +108,7 @@ const subscription = z
       .describe('In logs, metrics and node names.'),
     url: exactUrl.optional().describe('Or urlFile.'),
     urlFile: text.optional().describe('A file that holds the URL, since the URL is a secret.'),
-    interval: duration.prefault('12h').describe('How often it is fetched again.'),
+    interval: interval.prefault('12h').describe('How often it is fetched again.'),
     userAgent: text.optional().describe('Default: clash.meta/VERSION, with the version of mihomo.'),
     headers: z.record(z.string(), z.string()).prefault({}).describe('Sent beside it.'),
     proxy: proxy.prefault('direct').describe('The way out for fetching it.'),
@@ -132,7 +136,7 @@ const clashSchema = z
     healthCheck: z
       .strictObject({
         url: exactUrl.prefault('https://registry-1.docker.io/v2/').describe('What a live node can fetch.'),
-        interval: duration.prefault('5m').describe('How often.'),
+        interval: interval.prefault('5m').describe('How often.'),
       })
       .prefault({})
       .describe('What nodes are tested with.'),
