@@ -39,10 +39,11 @@ async function until(what: string, is: () => Promise<boolean>): Promise<void> {
 
 /** The registry and an agent of it, and the time of what the agent is asked. */
 async function startBoth(upstream: ScriptedUpstream, directory: string, agentOptions: Record<string, unknown> = {}) {
-  const stack = new AsyncDisposableStack();
+  await using stack = new AsyncDisposableStack();
   const registry = stack.use(await startRegistry({ storage: { filesystem: { directory } }, ...upstreams(upstream) }));
   const agent = stack.use(await startAgent({ registry: registry.url, ...agentOptions }, { registry: upstreams(upstream) }));
-  return { registry, agent, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  const owned = stack.move();
+  return { registry, agent, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 async function seconds(work: () => Promise<unknown>): Promise<number> {

@@ -74,6 +74,7 @@ if (lack !== undefined) {
     cwd: root,
     concurrency: CLUSTER ? 1 : availableParallelism() + 1,
     timeout: FILE_LIMIT_MS,
+    forceExit: true, // a server that a failed test has left behind would keep its file running for ever
   })
     .on('test:fail', ({ todo }) => {
       if (todo === undefined || todo === false) process.exitCode = 1;

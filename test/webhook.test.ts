@@ -7,26 +7,16 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
-import { Agent, request } from 'undici';
 import { render, type Manifest } from '../chart/render.ts';
 import { createAuthority, issueLeaf } from '../src/webhook/certificates.ts';
 import { startControlPlane, type ControlPlane } from './support/control-plane.ts';
-import { answersOk } from './support/process.ts';
 import { startProgram } from './support/program.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
+import { createReviewer, startWebhook } from './support/webhook.ts';
 
 const NAMESPACE = 'kube-registry';
 const NAME = 'kube-registry-webhook';
 const REWRITTEN = '127.0.0.1:25000/dockerhub/library/nginx:1';
-
-async function startWebhook(configuration: Record<string, unknown> & { listen?: string }, env: NodeJS.ProcessEnv = {}) {
-  const [free, adminPort] = [await freePort(), await freePort()];
-  const admin = `http://127.0.0.1:${adminPort}`;
-  const port = Number(/:(\d+)$/.exec(configuration.listen ?? '')?.[1] ?? free);
-  const webhook = { listen: `127.0.0.1:${port}`, admin: `127.0.0.1:${adminPort}`, ...configuration };
-  const program = await startProgram('webhook', { webhook }, { env, ready: () => answersOk(`${admin}/readyz`) });
-  return { ...program, port, admin, url: `https://127.0.0.1:${port}` };
-}
 
 async function until<T>(what: string, ask: () => Promise<T | undefined>): Promise<T> {
   for (let tries = 0; tries < 150; tries++) {
@@ -39,24 +29,10 @@ async function until<T>(what: string, ask: () => Promise<T | undefined>): Promis
 
 test('with a given certificate, anything that comes over HTTPS is allowed and counted, and the process lives', async () => {
   await using temporary = await temporaryDirectory();
-  const authority = await createAuthority();
-  const leaf = await issueLeaf(authority, ['localhost']);
-  const tls = { certFile: join(temporary.path, 'tls.crt'), keyFile: join(temporary.path, 'tls.key') };
-  await Promise.all([writeFile(tls.certFile, leaf.cert), writeFile(tls.keyFile, leaf.key)]);
-  await using webhook = await startWebhook({ tls });
-  const dispatcher = new Agent({ connect: { ca: authority.cert, servername: 'localhost' } });
-  async function post(body: string, type = 'application/json', path = '/mutate') {
-    const { statusCode, body: answer } = await request(webhook.url + path, {
-      method: 'POST',
-      body,
-      headers: { 'content-type': type },
-      dispatcher,
-    });
-    return {
-      status: statusCode,
-      response: ((await answer.json()) as { response: { uid: string; allowed: boolean; patch?: string } }).response,
-    };
-  }
+  await using reviewer = await createReviewer(temporary.path);
+  await using webhook = await startWebhook({ tls: reviewer.tls });
+  const post = (body: string, type?: string, path?: string) =>
+    reviewer.post(webhook, body, { ...(type === undefined ? {} : { type }), ...(path === undefined ? {} : { path }) });
   const good = JSON.stringify({
     request: { uid: 'u', operation: 'CREATE', namespace: 'default', object: { spec: { containers: [{ name: 'a', image: 'nginx' }] } } },
   });
@@ -84,7 +60,6 @@ test('with a given certificate, anything that comes over HTTPS is allowed and co
   const metrics = await (await fetch(`${webhook.admin}/metrics`)).text();
   assert.match(metrics, /kube_registry_reviews_total\{outcome="rewritten"\} 1/);
   assert.match(metrics, /kube_registry_reviews_total\{outcome="error"\} [78]/);
-  await dispatcher.destroy();
 });
 
 const manifest = (name: string, more: Record<string, unknown> = {}, metadata: Record<string, unknown> = {}): string =>
@@ -113,7 +88,7 @@ async function installed(port: number): Promise<Manifest[]> {
 /** A control plane with the chart's objects, and two replicas of the webhook, started at once, as the chart's account may be. The API
  *  server calls the first. */
 async function startCluster() {
-  const stack = new AsyncDisposableStack();
+  await using stack = new AsyncDisposableStack();
   const cluster = stack.use(
     await startControlPlane({ controllers: ['serviceaccount-controller', 'deployment-controller', 'replicaset-controller'] }),
   );

@@ -29,7 +29,11 @@ const OUTPUT_LIMIT = 16 * 1024 * 1024;
 const START_LIMIT_MS = 60_000;
 const running = new Set<ChildProcess>();
 process.once('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
+  for (const child of running) {
+    process.stderr.write(`left behind: ${child.spawnargs.join(' ')}\n`);
+    process.exitCode = 1;
+    child.kill('SIGKILL');
+  }
 });
 
 /** Starts a program that dies with the test, however that ends.
