@@ -308,6 +308,22 @@ test('HEAD and GET of a manifest agree, and a HEAD that names another digest tha
   }
 });
 
+test('a manifest that was fetched as a blob keeps its media type as a manifest, and a blob is no manifest', async () => {
+  const image = makeImage({ architectures: ['amd64'], seed: 'both' });
+  const { root } = image;
+  const { config } = image.platforms[0] ?? assert.fail();
+  hub.behave = () => ({});
+  hub.add('a/both', '1', image);
+  hub.addBlob(root.bytes);
+  const base = `${registry.url}/v2/hub/a/both`;
+  for (const { digest } of [root, config]) assert.equal((await read(`${base}/blobs/${digest}`)).status, 200);
+  for (const method of ['HEAD', 'GET']) {
+    const response = await fetch(`${base}/manifests/${root.digest}`, { method });
+    assert.equal(response.headers.get('content-type'), root.mediaType, method);
+    assert.equal((await fetch(`${base}/manifests/${config.digest}`, { method })).status, 404, method);
+  }
+});
+
 test('tags come from all pages of a list, and a list without end is an error', async () => {
   const pages = (count: number) =>
     (hub.behave = ({ path }) => {

@@ -167,7 +167,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
   return {
     async resolve(repository, reference, context) {
       const { digest, outcome } = await locate(repository, reference, { ...context, method: 'HEAD' });
-      const known = await members.find(full(repository), digest, context.signal);
+      const known = asManifest(await members.find(full(repository), digest, context.signal));
       if (known !== undefined) {
         cache.metrics.read(policy.name, 'manifest', outcome);
         return known;
@@ -182,7 +182,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
 
     async manifest(repository, reference, context) {
       const { digest, stale, outcome } = await locate(repository, reference, { ...context, method: 'GET' });
-      const known = await members.find(full(repository), digest, context.signal);
+      const known = asManifest(await members.find(full(repository), digest, context.signal));
       const bytes = known === undefined ? undefined : await kept(digest, context.signal);
       if (known !== undefined && bytes !== undefined) {
         cache.metrics.read(policy.name, 'manifest', outcome);
@@ -271,4 +271,9 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
       return answer;
     },
   };
+}
+
+/** What came as a blob is no manifest, or one of an unknown type: upstream says which. */
+function asManifest(known: Descriptor | undefined): Descriptor | undefined {
+  return known?.mediaType === BLOB_MEDIA_TYPE ? undefined : known;
 }

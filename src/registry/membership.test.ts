@@ -43,3 +43,12 @@ test('the record of a manifest is longer than that of any blob: a listing tells 
   assert.equal(isManifestRecord(lengthOf(BLOB_MEDIA_TYPE, 999_999_999_999_999)), false);
   for (const mediaType of MANIFEST_MEDIA_TYPES) assert.equal(isManifestRecord(lengthOf(mediaType, 1)), true, mediaType);
 });
+
+test('a manifest that upstream gives as a blob too stays a manifest', async () => {
+  const members = createMembership(recordsInto([]));
+  const manifest = { digest, mediaType: MANIFEST_MEDIA_TYPES[0] ?? '', size: 1 };
+  members.add(repository, { ...manifest, mediaType: BLOB_MEDIA_TYPE });
+  members.add(repository, manifest);
+  members.add(repository, { ...manifest, mediaType: BLOB_MEDIA_TYPE });
+  assert.deepEqual(await members.find(repository, digest, new AbortController().signal), manifest);
+});

@@ -1,4 +1,4 @@
-import type { Descriptor } from '../oci/descriptor.ts';
+import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import { memberKey } from '../store/keys.ts';
@@ -43,9 +43,11 @@ export function createMembership(records: Records): Membership {
         return descriptor;
       });
     },
-    add(repository, { digest, mediaType, size }) {
+    add(repository, { digest, mediaType: given, size }) {
       const key = memberKey(repository, digest);
       const before = known.get(key);
+      // Some upstreams give a manifest by its digest as a blob too; it is a manifest all the same.
+      const mediaType = given === BLOB_MEDIA_TYPE ? (before?.descriptor.mediaType ?? given) : given;
       const now = Date.now();
       const same = before?.descriptor.mediaType === mediaType && before.descriptor.size === size;
       if (same && now - before.writtenAt < REWRITE_AFTER) return;
