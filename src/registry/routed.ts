@@ -18,10 +18,8 @@ export function routed(routes: Record<string, Route>): Registry {
     const name = slash < 0 ? prefixed : prefixed.slice(0, slash);
     const route = byName.get(name);
     if (route === undefined || slash < 0) {
-      throw new OciError(
-        'NAME_UNKNOWN',
-        `no upstream is named ${name}: pull <upstream>/<repository> with one of ${[...byName.keys()].join(', ')}`,
-      );
+      const wrong = route === undefined ? `no upstream is named ${name}` : `${name} is an upstream, and no repository is named`;
+      throw new OciError('NAME_UNKNOWN', `${wrong}: pull <upstream>/<repository> with one of ${[...byName.keys()].join(', ')}`);
     }
     const rest = prefixed.slice(slash + 1);
     const full = route.defaultNamespace !== undefined && !rest.includes('/') ? `${route.defaultNamespace}/${rest}` : rest;
