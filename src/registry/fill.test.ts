@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
-import { test } from 'node:test';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { digestOf, type Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
 import type { ByteRange } from '../oci/range.ts';
@@ -11,6 +13,8 @@ const KiB = 1024;
 const BYTES = Buffer.from(Array.from({ length: 1000 * KiB }, (_, index) => (index * 2_654_435_761) >>> 24));
 const DIGEST = digestOf(BYTES);
 const signal = new AbortController().signal;
+const directory = await temporaryDirectory();
+after(() => directory[Symbol.asyncDispose]());
 
 /** A source that gives what `content` is at each request, in chunks. */
 function sourceOf(content: (request: number) => Buffer) {
@@ -80,6 +84,25 @@ test('what is fetched again after the disk was full is verified again', async ()
     await fill.ended;
     await assert.rejects(readAll(fill), (error) => isOciError(error, 'UNAVAILABLE'));
   }
+});
+
+test('who follows a fill at its front is given the bytes from memory: nothing is read back from the spool', async () => {
+  const bytes = BYTES.subarray(0, 700 * KiB); // as much as is kept in memory
+  const fill = startFill({
+    digest: digestOf(bytes),
+    source: sourceOf(() => bytes),
+    spool: await open(join(directory.path, 'spool'), 'w'), // not to be read
+    connections: 1,
+    maxSize: bytes.length,
+    takeConnection: () => undefined,
+    alone: () => true,
+    reserve: () => true,
+    keep: () => Promise.resolve(),
+    corrupt: () => undefined,
+    spoolFailed: () => undefined,
+    start: 0,
+  });
+  assert.ok((await readAll(fill)).equals(bytes));
 });
 
 test('a fill that fails before its first byte tells every reader why', async () => {

@@ -168,7 +168,7 @@ export function startFill(options: FillOptions): Fill {
   }
 
   async function receive(worker: Worker, blob: Blob): Promise<void> {
-    const inlet = createInlet(worker.position, windows, (bytes) => append(worker, bytes));
+    const inlet = createInlet(worker.position, windows, { write: (bytes) => append(worker, bytes), written: progress });
     let at = blob.range?.start ?? 0;
     try {
       for await (const chunk of blob.body) {
@@ -224,7 +224,6 @@ export function startFill(options: FillOptions): Fill {
     received += chunk.length;
     have.add(from, worker.position);
     if (catchingUp === undefined && have.endFrom(hashed) > hashed) catchingUp = catchUp().finally(() => (catchingUp = undefined));
-    progress();
     recruit();
     return chunk.length;
   }

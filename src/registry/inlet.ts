@@ -17,8 +17,14 @@ export interface Inlet {
   end(): Promise<void>;
 }
 
-/** `write` gives how many of the bytes it has written: fewer when no more are wanted. */
-export function createInlet(start: number, windows: Windows, write: (bytes: Uint8Array) => Promise<number>): Inlet {
+export interface InletWork {
+  /** Gives how many of the bytes it has written: fewer when no more are wanted. */
+  write: (bytes: Uint8Array) => Promise<number>;
+  /** The window knows of what was written: who waits for it finds it there. */
+  written: () => void;
+}
+
+export function createInlet(start: number, windows: Windows, { write, written: notify }: InletWork): Inlet {
   /** Oldest first; the last one is being filled. */
   const open: Window[] = [];
   let position = start;
@@ -37,6 +43,7 @@ export function createInlet(start: number, windows: Windows, write: (bytes: Uint
         const count = await write(buffer.bytes.subarray(written - window.start, end - window.start));
         window.written += count;
         unwanted = window.written < end;
+        notify();
       } else if (isFull(window)) {
         open.shift();
         buffer.release();
