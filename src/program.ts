@@ -1,5 +1,6 @@
 import module from 'node:module';
 import { Command, Option } from 'commander';
+import own from '../package.json' with { type: 'json' };
 import { addCache } from './commands/cache.ts';
 import type { Host } from './commands/command.ts';
 import { ConfigError, loadConfig } from './config/load.ts';
@@ -38,6 +39,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.
 const program = new Command('kube-registry')
   .description('Images for a Kubernetes cluster: a pull-through registry, its node agent, its webhook and its way out')
   .addOption(new Option('--config <file>', 'the configuration, YAML').env('KUBE_REGISTRY_CONFIG'))
+  .version(own.version)
   .option(
     '--set <key=value>',
     'one key of the configuration, laid over the file; may be repeated',

@@ -6,6 +6,7 @@ import { delimiter, dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { parse } from 'yaml';
+import { startProgram } from './support/program.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { RECIPES } from './tools/recipes.ts';
 import { toolPath } from './tools/tools.ts';
@@ -41,6 +42,14 @@ describe('what builds and releases', () => {
   test('the image runs the Node that the tests run', () => {
     const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { devDependencies: Record<string, string> };
     assert.ok(readFileSync(join(root, 'Dockerfile'), 'utf8').includes(`node:${devDependencies['node']}-`));
+  });
+
+  test('the program says the version of the chart that brings it', async () => {
+    const { version, appVersion } = parse(readFileSync(join(root, 'chart/Chart.yaml'), 'utf8')) as Record<string, string>;
+    assert.equal(appVersion, version);
+    const program = await startProgram('--version', {});
+    assert.equal(await program.exited, 0);
+    assert.equal(program.output().trim(), version);
   });
 
   test('the object storage of the chart is the versitygw that the tests run', () => {
