@@ -48,12 +48,10 @@ const localTier: Row = {
   },
 };
 
-const s3Only: Row = {
-  name: 'warm-blob-s3',
-  title: {
-    en: 'Warm blobs, S3 only: 4 connections, a 64 MiB blob each, local tier empty',
-    zh: '仅在 S3 中的 blob：4 个连接，各读一个 64 MiB blob，本地层为空',
-  },
+/** A local tier is emptied before each turn; `count` blobs are read by all connections together. */
+const s3Only = (name: string, title: Row['title'], count: number): Row => ({
+  name,
+  title,
   unit: 'bytes/s',
   targets: [
     { of: 'registry', against: 'distribution', atLeast: 1 },
@@ -64,7 +62,7 @@ const s3Only: Row = {
     const upstream = await startUpstream(stack);
     const gateway = stack.use(await startVersitygw());
     const store = openS3(stack, gateway);
-    const digests = await Promise.all(Array.from({ length: CONNECTIONS }, () => upstream.addBlob(SIZE)));
+    const digests = await Promise.all(Array.from({ length: count }, () => upstream.addBlob(SIZE)));
     const own = await startOwn(stack, { upstream, s3: gateway });
     const redirecting = await startOwn(stack, { upstream, s3: gateway, redirect: true });
     const other = await startOther(stack, { upstream, s3: gateway });
@@ -73,8 +71,9 @@ const s3Only: Row = {
     const signed = new Map(
       await Promise.all(digests.map(async (digest) => [digest, await store.presign(key(digest), 3_600_000)] as const)),
     );
+    const readers = Array.from({ length: CONNECTIONS }, (_, n) => digests[n % count] ?? '');
     const once = async ({ blob }: Pick<Contestant, 'blob'>, turn: number): Promise<number> => {
-      const { bytes, seconds } = await load({ clients: digests.map((digest) => ({ urls: [blob(digest)] })), verify: turn === 0 });
+      const { bytes, seconds } = await load({ clients: readers.map((digest) => ({ urls: [blob(digest)] })), verify: turn === 0 });
       return bytes / seconds;
     };
     return {
@@ -89,7 +88,7 @@ const s3Only: Row = {
       'registry by redirect': (turn) => once(redirecting, turn),
     };
   },
-};
+});
 
 const key = (digest: string): string => blobKey(digest as Digest);
 
@@ -108,4 +107,23 @@ async function untilStored(store: S3Store, digest: string): Promise<void> {
   }
 }
 
-export const warmRows = [filesystem, localTier, s3Only];
+export const warmRows = [
+  filesystem,
+  localTier,
+  s3Only(
+    'warm-blob-s3',
+    {
+      en: 'Warm blobs, S3 only: 4 connections, a 64 MiB blob each, local tier empty',
+      zh: '仅在 S3 中的 blob：4 个连接，各读一个 64 MiB blob，本地层为空',
+    },
+    CONNECTIONS,
+  ),
+  s3Only(
+    'warm-blob-s3-shared',
+    {
+      en: 'Warm blob, S3 only: 4 connections on the same 64 MiB blob, as of nodes that pull one image, local tier empty',
+      zh: '仅在 S3 中的 blob：4 个连接读同一个 64 MiB blob（如多个节点拉取同一镜像），本地层为空',
+    },
+    1,
+  ),
+];
