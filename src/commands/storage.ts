@@ -16,6 +16,7 @@ import type { Store, StoreSource } from '../store/store.ts';
 import { createUploads } from '../store/uploads.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { createRedirects } from './redirects.ts';
 
 /** Where a registry keeps what it has: one directory, or S3 and the tier in front of it. */
 export interface Storage {
@@ -93,7 +94,14 @@ async function openFilesystem(directory: string, { log, metrics }: StorageContex
 }
 
 async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, metrics }: StorageContext): Promise<Storage> {
-  const remote = observedStore(await createS3(config), { log, failed: (operation) => metrics.storageError(operation) });
+  const remote = observedStore(await createS3(config), {
+    log,
+    failed(operation) {
+      metrics.storageError(operation);
+      redirects?.forget();
+    },
+  });
+  const redirects = config.redirect === undefined ? undefined : createRedirects(remote, config.redirect.ttl);
   const files = await openDirectory(tier.directory, 'registry.local.directory');
   const local = localTier(files, tier.maxSize, (bytes) => metrics.localTier(bytes));
   const uploads = await createUploads({ files, tier: local, remote, log, observe: metrics });
@@ -104,7 +112,6 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
       log.error({ error, directory: tier.directory }, 'the local tier cannot be listed: it may grow beyond its size');
   });
   void prepare(remote, { log, bucket: config.bucket, signal: stop.signal });
-  const { redirect } = config;
   return {
     kind: 's3',
     local,
@@ -125,19 +132,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
       if (from !== 'storage') uploads.enqueue(key, source.size, from === 'replica' ? STORED_BY_PEER : 0);
     },
     arrived: (digest, size, from) => uploads.enqueue(blobKey(digest), size, from === 'replica' ? STORED_BY_PEER : 0),
-    redirect:
-      redirect === undefined
-        ? undefined
-        : async (digest, signal) => {
-            const key = blobKey(digest);
-            try {
-              const stored = await remote.stat(key, { signal: AbortSignal.any([signal, AbortSignal.timeout(1500)]) });
-              return stored === undefined ? undefined : await remote.presign(key, redirect.ttl);
-            } catch (error) {
-              if (signal.aborted || !isOciError(error)) throw error;
-              return undefined; // it is served from here, or fetched again; the store has told the log
-            }
-          },
+    redirect: redirects?.to,
     status: () => ({ storage: { bucket: config.bucket, local: local.used(), waiting: uploads.pending() } }),
     async close(signal) {
       stop.abort();
