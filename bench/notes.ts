@@ -23,11 +23,29 @@ upstream share its cores.
   rows: {
     'warm-blob-s3': {
       en: `A hit in S3 is followed like a fill: hashed, written to the local tier, and read by its clients from memory or from there, so that slow clients hold
-no connection to S3 and wrong bytes never leave. That costs about 2.3 ns of CPU time a byte over all threads, of which hashing is 0.55;
-Distribution copies from socket to socket and verifies nothing. On two cores, which S3 and the clients share, this bounds the row. The second read
-comes from the local tier.`,
-      zh: `S3 命中与首次拉取走同样的路径：计算哈希、写入本地层，客户端从内存或本地层读取；因此慢客户端不占用 S3 连接，错误的字节也不会发出。各线程合计每字节约 2.3 ns
-CPU 时间，其中哈希 0.55 ns；Distribution 只在套接字之间复制，不做校验。两个核心还要分给 S3 和客户端，这就是本行的上限。第二次读取来自本地层。`,
+no connection to S3 and wrong bytes never leave. That costs about 1.8 ns of CPU time a byte over all threads, 1.3 of them the main thread's: hashing 0.45,
+receiving, writing and sending about as much each. Distribution copies from socket to socket and verifies nothing. On two cores, which S3 and the clients share, the main thread
+bounds the row at some 700 MB/s; S3 directly is versitygw with sendfile. The second read comes from the local tier.
+
+It was 4.3 to 4.8 ns before. Four connections for a blob instead of one cost half of that: more than a busy process can take, and what came out of order was read back to be hashed.
+Now none is taken for speed while the event loop is busy for more than three quarters of its time (a slow line still gets them). Reading the socket without
+Node's parser (plain HTTP only) and larger buffers for up to four downloads at once brought the rest. Tried, and no help: pieces of 128 KiB, windows of 512 KiB. Copying from the socket's buffers
+into the windows is 1 % of the time. Left: hashing in another thread would relieve the main thread by a third, where there are cores for it.
+
+By redirect: S3 was asked, and a URL signed, for each request: 1.5 ms of CPU time, 8 to 12 ms until the 307 of four at once. Now one URL serves all who ask for a blob within 5 s: 0.2 ms, 2 to 3 ms.`,
+      zh: `S3 命中与首次拉取走同样的路径：计算哈希、写入本地层，客户端从内存或本地层读取；因此慢客户端不占用 S3 连接，错误的字节也不会发出。各线程合计每字节约 1.8 ns
+CPU 时间，其中主线程 1.3 ns：哈希 0.45 ns，接收、写入、发送各约相当。Distribution 只在套接字之间复制，不做校验。两个核心还要分给 S3 和客户端，主线程把本行限制在约 700 MB/s；
+直接访问的 S3 是使用 sendfile 的 versitygw。第二次读取来自本地层。
+
+之前为 4.3 到 4.8 ns。其中一半来自每个 blob 用四个而非一个连接：忙碌的进程吃不下更多，乱序到达的部分还要读回来计算哈希。现在，事件循环的忙碌时间超过四分之三时不再为提速增加连接
+（慢线路照旧）。其余改进来自绕过 Node 的解析器直接读套接字（仅限明文 HTTP），以及让四个以内的并发下载都用大缓冲区。试过而无效：每次读 128 KiB、窗口 512 KiB。从套接字缓冲区复制到窗口只占 1 % 的时间。
+尚可做的：在另一线程中计算哈希，若有空闲核心，可减轻主线程三分之一的负担。
+
+重定向：以前每个请求都要询问 S3 并签名 URL：1.5 ms CPU 时间，四个并发请求要 8 到 12 ms 才得到 307。现在 5 秒内请求同一 blob 的客户端共用一个 URL：0.2 ms，2 到 3 ms。`,
+    },
+    'warm-blob-s3-shared': {
+      en: `The blob is read from S3, hashed and written once, and sent four times: 0.8 ns of CPU time a byte that is sent. Distribution reads it from S3 four times.`,
+      zh: `blob 只从 S3 读取、哈希、写入一次，发送四次：每个发出的字节 0.8 ns CPU 时间。Distribution 从 S3 读取四次。`,
     },
     'cold-blob': {
       en: `Not reached, and not to be reached on two cores: over loopback nginx gives 64 MiB in 12 to 20 ms, hashing them takes 35 ms. A cold blob costs about
@@ -51,16 +69,25 @@ receiving and sending adds about as much. Node cannot splice sockets.`,
     en: `## What the profiles show
 
 \`NODE_OPTIONS=--cpu-prof\`, a cold blob and hits in S3. Before: of the main thread's busy time 27 % was handing writes to the thread pool and 13 % handing reads
-(60 to 130 µs each, by pieces of 64 KiB), 17 % garbage collection of received chunks, 15 % SHA-256. Now chunks gather in windows of up to 512 KiB while the disk is busy or for
+(60 to 130 µs each, by pieces of 64 KiB), 17 % garbage collection of received chunks, 15 % SHA-256. Now chunks gather in windows of up to 256 KiB while the disk is busy or for
 1 ms, readers at the front are given the window itself instead of reading it back, hashing runs while another thread writes, and chunks are freed
 by hand: 0.75 of the CPU time of a cold blob, 0.9 of that of a hit in S3.
+
+\`perf record -e cpu-clock\`, all threads, hits in S3: 22 % of the time was V8's threads marking (chunks that Node's parser had copied were garbage at once), 18 % waking threads for
+pieces of 32 KiB, since the large buffers were out; now 8 % is V8's, and SHA-256 is the largest part with 27 %. Storing in S3 what came from upstream costs more than fetching it,
+some 4 ns a byte, half of it collecting what \`fs.createReadStream\` allocates: it happens after the pull. A file that grows the page cache
+into memory that the machine has never used costs a virtual machine twice as much to write; that is most of the spread of the cold rows.
 
 Start: with the compile cache on before anything else is imported, 0.8 of the CPU time of one that turns it on after the static imports, and half of one without.`,
     zh: `## 性能剖析
 
 \`NODE_OPTIONS=--cpu-prof\`，未缓存的 blob 与 S3 命中。之前：主线程忙碌时间的 27 % 用于把写操作交给线程池，13 % 用于交出读操作（每次 60 到 130 µs，每块 64 KiB），
-17 % 用于回收收到的数据块，15 % 用于 SHA-256。现在，数据块在磁盘忙时或 1 ms 内聚集成最多 512 KiB 的窗口，跟在最前面的读者直接得到窗口而不再读回，哈希与另一线程的写入同时进行，
+17 % 用于回收收到的数据块，15 % 用于 SHA-256。现在，数据块在磁盘忙时或 1 ms 内聚集成最多 256 KiB 的窗口，跟在最前面的读者直接得到窗口而不再读回，哈希与另一线程的写入同时进行，
 数据块手动释放：未缓存 blob 的 CPU 时间为原来的 0.75，S3 命中为 0.9。
+
+\`perf record -e cpu-clock\`，全部线程，S3 命中：之前 22 % 的时间是 V8 线程在标记（Node 解析器复制的数据块随即成为垃圾），18 % 用于为 32 KiB 的小块唤醒线程（大缓冲区已用尽）；现在 V8 占 8 %，
+最大的部分是 SHA-256，占 27 %。把来自上游的内容存入 S3 比获取它更贵，每字节约 4 ns，一半用于回收 \`fs.createReadStream\` 分配的内存：这发生在拉取之后。在虚拟机中，若文件使页缓存扩展到机器从未用过的内存，
+写入的代价加倍；未缓存各行的离散主要由此而来。
 
 启动：在导入任何模块之前启用编译缓存，CPU 时间是静态导入之后才启用的 0.8，是不启用的一半。`,
   },
