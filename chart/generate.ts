@@ -1,5 +1,5 @@
-// Makes values.schema.json and the table of README.md from values.yaml and the program's own configuration schema, and the
-// dashboard.
+// Makes values.schema.json, defaults.json and the table of README.md from values.yaml and the program's own configuration schema,
+// and the dashboard.
 // With --check it only says whether they are up to date.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -30,11 +30,19 @@ function readme(values: readonly Value[]): string {
   return `${before}${START}\n${table(values)}\n${END}${after}`;
 }
 
+/** What a key comes to that is null or empty: templates cannot read values.yaml, and helm takes a null for "no default". */
+function defaults(value: Value): unknown {
+  if (value.children.length === 0) return value.preset;
+  const keys = value.children.filter(({ preset }) => preset !== null);
+  return Object.fromEntries(keys.map((child) => [child.path.slice(child.path.lastIndexOf('.') + 1), defaults(child)]));
+}
+
 /** Each generated file with what it should hold. */
 export function generated(): Record<string, string> {
   const tree = readValues(readFileSync(join(directory, 'values.yaml'), 'utf8'));
   return {
     'values.schema.json': `${JSON.stringify(valuesSchema(tree.root), null, 1)}\n`,
+    'defaults.json': `${JSON.stringify(defaults(tree.root), null, 1)}\n`,
     'README.md': readme(tree.leaves),
     'dashboards/kube-registry.json': `${JSON.stringify(dashboard(), null, 1)}\n`,
   };

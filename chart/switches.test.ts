@@ -558,3 +558,40 @@ describe('watching it', () => {
       assert.match(said, line);
   });
 });
+
+describe('what is left empty', () => {
+  test('an empty section or key is as the default says', async () => {
+    const usual = await render();
+    const sections = [
+      'global',
+      'image',
+      'registry',
+      'clash',
+      'agent',
+      'webhook',
+      'objectStorage',
+      'networkPolicy',
+      'metrics',
+      'openshift',
+      'test',
+      'zot',
+    ];
+    for (const section of sections) assert.deepEqual(await render({ values: { [section]: null } }), usual, section);
+    const values = {
+      image: { repository: '', pullPolicy: '' },
+      registry: { s3: null, persistence: { size: null }, local: { size: '' }, service: null, exposed: null, config: null },
+      agent: { port: null, mirror: null, crio: { directory: '' } },
+      webhook: { tls: { existingSecret: null }, exclude: { namespaces: null }, reach: '' },
+      metrics: { serviceMonitor: null },
+    };
+    assert.deepEqual(await render({ values }), usual);
+  });
+
+  test('resources and a class are none when they are null', async () => {
+    const pod = podOf(find(await render({ values: { agent: { resources: null, priorityClassName: null } } }), 'DaemonSet'));
+    assert.equal(pod['priorityClassName'], undefined);
+    assert.deepEqual(pod.containers[0]?.['resources'], {});
+    const limited = podOf(find(await render({ values: { agent: { resources: { limits: null } } } }), 'DaemonSet'));
+    assert.equal(at(limited.containers[0], 'resources.limits'), undefined);
+  });
+});

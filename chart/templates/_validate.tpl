@@ -1,8 +1,5 @@
 {{/* Values that cannot work stop the installation here, each with a sentence that says what to write. */}}
 {{- define "kube-registry.validate" -}}
-{{- if not (and .Values.registry .Values.agent .Values.networkPolicy) -}}
-{{- fail "\n- These values lack this chart's own defaults. Upgrade with --reset-then-reuse-values instead of --reuse-values." -}}
-{{- end -}}
 {{- $problems := concat (include "kube-registry.storageProblems" . | fromJsonArray) (include "kube-registry.clashProblems" . | fromJsonArray) (include "kube-registry.reachProblems" . | fromJsonArray) -}}
 {{- with $problems }}{{ fail (printf "\n- %s" (join "\n- " .)) }}{{ end -}}
 {{- end }}

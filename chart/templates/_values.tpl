@@ -1,5 +1,30 @@
 {{/* What the values come to. Helpers give YAML or JSON where they give more than a text: (include … | fromYaml). */}}
 
+{{/* Stands before everything in each template, for nobody promises which is rendered first: an empty section (`agent:`), a null
+     and an empty string are as the default says. */}}
+{{- define "kube-registry.values" -}}
+{{- if not (or .Values.registry .Values.agent .Values.networkPolicy) -}}
+{{- fail "\n- These values lack this chart's own defaults. Upgrade with --reset-then-reuse-values instead of --reuse-values." -}}
+{{- end -}}
+{{- include "kube-registry.fill" (dict "values" .Values "defaults" (.Files.Get "defaults.json" | fromJson)) -}}
+{{- end }}
+
+{{/* No resources, no labels, no PriorityClass and no registry of an image are what somebody may want. */}}
+{{- define "kube-registry.fill" -}}
+{{- $values := .values -}}
+{{- range $key, $default := .defaults -}}
+{{- $value := get $values $key -}}
+{{- $set := not (has $value (list nil "")) -}}
+{{- if has $key (list "resources" "labels") -}}
+{{- if not $set }}{{ $_ := set $values $key dict }}{{ end -}}
+{{- else if not $set -}}
+{{- if not (and (kindIs "string" $default) (has $key (list "registry" "priorityClassName"))) }}{{ $_ := set $values $key (deepCopy $default) }}{{ end -}}
+{{- else if and (kindIs "map" $default) $default -}}
+{{- include "kube-registry.fill" (dict "values" $value "defaults" $default) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* {"v": …} without the keys whose text is empty: an empty string means unset. */}}
 {{- define "kube-registry.prune" -}}
 {{- if kindIs "map" .v -}}
