@@ -110,6 +110,14 @@ describe('storage', () => {
     );
   });
 
+  test('keys among any other keys of the configuration are in a Secret', async () => {
+    const keys = { bucket: 'images', accessKeyId: 'id', secretAccessKey: 'sentinel' };
+    const manifests = await render({ values: { registry: { config: { storage: { s3: keys } } } } });
+    assert.ok(!JSON.stringify(manifests).includes('sentinel'));
+    assert.deepEqual(at(configOf(manifests, 'registry'), 'registry.storage.s3'), { ...keys, createBucket: false });
+    find(manifests, 'Secret', '-registry');
+  });
+
   test('several replicas know each other, spread, and one at a time may be drained', async () => {
     const manifests = await render({ values: { registry: { replicas: 3, s3: S3 } } });
     assert.deepEqual(at(configOf(manifests, 'registry'), 'registry.peers'), { service: 'test-kube-registry-peers:5000' });
@@ -184,6 +192,11 @@ describe('upstreams', () => {
     });
     assert.match(String((find(manifests, 'ConfigMap', '-ca')['data'] as Record<string, string>)['harbor.pem']), /BEGIN CERTIFICATE/);
     assert.match(await notes({ values }), /can be read by every pod and node/);
+  });
+
+  test('upstreams among any other keys of the configuration are upstreams too', async () => {
+    const said = await render({ values: { registry: { config: values.registry } } });
+    assert.deepEqual(said, await render({ values }));
   });
 
   test("the agent knows where upstreams are, but neither who to be there nor the registry's way out", async () => {

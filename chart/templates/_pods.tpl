@@ -67,10 +67,10 @@ startupProbe:
 {{- eq "IPv6" (default "IPv4" (first .Values.registry.service.ipFamilies)) | ternary "[::]" "0.0.0.0" -}}
 {{- end }}
 
-{{/* A ConfigMap with one component's configuration; a Secret when a URL in it holds a password (an upstream proxy's may).
+{{/* A ConfigMap with one component's configuration; a Secret when it holds a secret: a URL with a password (an upstream proxy's may), or a key.
      (dict "root" $ "component" "registry" "config" $config) */}}
 {{- define "kube-registry.configKind" -}}
-{{- regexMatch "://[^/\\s\"']*@" (toYaml .) | ternary "Secret" "ConfigMap" -}}
+{{- regexMatch "://[^/\\s\"']*@|(?m:^[\\s-]*(accessKeyId|secretAccessKey|username|password):)" (toYaml .) | ternary "Secret" "ConfigMap" -}}
 {{- end }}
 
 {{- define "kube-registry.configObject" -}}

@@ -7,6 +7,11 @@
 {{- fail "\n- These values lack this chart's own defaults. Upgrade with --reset-then-reuse-values instead of --reuse-values." -}}
 {{- end -}}
 {{- include "kube-registry.fill" (dict "values" .Values "defaults" (.Files.Get "defaults.json" | fromJson)) -}}
+{{- /* registry.config takes any key, and this one has credentials and what the webhook goes by. */ -}}
+{{- range $name, $upstream := .Values.registry.config.upstreams -}}
+{{- $_ := set $.Values.registry.upstreams $name $upstream -}}
+{{- end -}}
+{{- $_ := unset .Values.registry.config "upstreams" -}}
 {{- end }}
 
 {{/* No resources, no labels, no PriorityClass and no registry of an image are what somebody may want. */}}
