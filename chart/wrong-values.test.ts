@@ -83,6 +83,11 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
   ],
   ['an exposed registry without passwords', { registry: { exposed: { enabled: true, tlsSecret: 'x' } } }, /registry\.exposed\.htpasswd/],
   ["a listener of one's own", { registry: { config: { listen: '0.0.0.0:80' } } }, /registry\.config\.listen is the chart's own to set/],
+  ["an agent's listener of one's own", { agent: { config: { listen: '127.0.0.1:1' } } }, /agent\.config\.listen is the chart's own to set/],
+  ["a webhook's listener of one's own", { webhook: { config: { admin: '0.0.0.0:1' } } }, /webhook\.config\.admin is the chart's own/],
+  ["the agent's port twice", { agent: { port: 25001 } }, /agent\.port, agent\.adminPort and agent\.extraPorts name one port twice/],
+  ['a former port that is the present one', { agent: { extraPorts: [25000] } }, /name one port twice: write different ones/],
+  ["the webhook's port twice", { webhook: { port: 8444 } }, /webhook\.port and webhook\.adminPort are the same/],
   ['an unknown key', { registry: { replica: 2 } }, /at '\/registry': additional properties 'replica' not allowed/],
   ['an unknown section', { regisrty: {} }, /additional properties 'regisrty' not allowed/],
   [

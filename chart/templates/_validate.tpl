@@ -99,10 +99,24 @@
 {{- if and $exposed.enabled (not (or $exposed.htpasswd $exposed.existingSecret)) -}}
 {{- $problems = append $problems "registry.exposed.enabled needs passwords: write registry.exposed.htpasswd (as htpasswd -nB prints it) or registry.exposed.existingSecret." -}}
 {{- end -}}
-{{- range $key := list "listen" "admin" "peers" "exposed" -}}
-{{- if hasKey $.Values.registry.config $key -}}
-{{- $problems = append $problems (printf "registry.config.%s is the chart's own to set: remove it." $key) -}}
+{{- $own := dict "registry" (list "listen" "admin" "peers" "exposed") -}}
+{{- $_ := set $own "agent" (list "listen" "admin" "registry" "mirror" "crio") -}}
+{{- $_ := set $own "webhook" (list "listen" "admin" "tls" "certificates") -}}
+{{- range $command, $keys := $own -}}
+{{- range $key := $keys -}}
+{{- if hasKey (get $.Values $command).config $key -}}
+{{- $problems = append $problems (printf "%s.config.%s is the chart's own to set: remove it." $command $key) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $agent := .Values.agent -}}
+{{- $ports := list (int $agent.adminPort) -}}
+{{- range $agent.extraPorts }}{{ $ports = append $ports (int .) }}{{ end -}}
+{{- if and $agent.enabled (or (has (int $agent.port) $ports) (ne (len $ports) (len (uniq $ports)))) -}}
+{{- $problems = append $problems "agent.port, agent.adminPort and agent.extraPorts name one port twice: write different ones." -}}
+{{- end -}}
+{{- if and $webhook (eq (int .Values.webhook.port) (int .Values.webhook.adminPort)) -}}
+{{- $problems = append $problems "webhook.port and webhook.adminPort are the same: write different ones." -}}
 {{- end -}}
 {{ toJson $problems }}
 {{- end }}
