@@ -608,3 +608,29 @@ describe('what is left empty', () => {
     assert.equal(at(limited.containers[0], 'resources.limits'), undefined);
   });
 });
+
+describe('names and labels', () => {
+  test("labels of one's own are everywhere, but for those that objects are selected by", async () => {
+    const given = {
+      team: 'platform',
+      'app.kubernetes.io/part-of': 'cluster',
+      'app.kubernetes.io/component': 'x',
+      'kube-registry/rewrite': 'true',
+    };
+    for (const manifest of await render({ values: { commonLabels: given } })) {
+      const labels = [manifest.metadata.labels, at(manifest, 'spec.template.metadata.labels')].filter(Boolean) as Record<string, string>[];
+      for (const found of labels) {
+        assert.equal(found['team'], 'platform');
+        assert.equal(found['app.kubernetes.io/part-of'], 'cluster');
+        assert.notEqual(found['app.kubernetes.io/component'], 'x');
+        assert.notEqual(found['kube-registry/rewrite'], 'true');
+      }
+    }
+  });
+
+  test('a release whose name begins with a digit has Services that may be', async () => {
+    const manifests = await render({ release: '1st' });
+    for (const { kind, metadata } of manifests) if (kind === 'Service') assert.match(metadata.name, /^[a-z][-a-z0-9]*$/);
+    assert.ok(container(manifests, 'agent').args?.includes('agent.registry=http://$(R1ST_KUBE_REGISTRY_SERVICE_HOST):5000'));
+  });
+});

@@ -6,6 +6,8 @@
 {{- define "kube-registry.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := default (contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name)) .Values.fullnameOverride -}}
+{{- /* A release may begin with a digit; a Service may not. */ -}}
+{{- if regexMatch "^[0-9]" $full }}{{ $full = printf "r%s" $full }}{{ end -}}
 {{ $full | replace "." "-" | trunc 45 | trimSuffix "-" }}
 {{- end }}
 
@@ -27,20 +29,25 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{ include "kube-registry.selector" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-app.kubernetes.io/part-of: kube-registry
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
+{{ include "kube-registry.commonLabels" $root }}
 {{- end }}
+
+{{/* Those that objects are known by stay the chart's own, and no key stands twice. */}}
+{{- define "kube-registry.commonLabels" -}}
+{{- $own := list "helm.sh/chart" "kube-registry/rewrite" "kube-registry/metrics" -}}
+{{- range list "name" "instance" "component" "version" "managed-by" }}{{ $own = append $own (printf "app.kubernetes.io/%s" .) }}{{ end -}}
+{{- $labels := dict "app.kubernetes.io/part-of" "kube-registry" -}}
+{{- range $key, $value := .Values.commonLabels -}}
+{{- if not (has $key $own) }}{{ $_ := set $labels $key $value }}{{ end -}}
+{{- end -}}
+{{ toYaml $labels }}
 {{- end }}
 
 {{/* Pods: the webhook leaves them alone by the last one, whatever namespace they are in. No versions, so that a release
      that changes nothing for a pod does not restart it. */}}
 {{- define "kube-registry.podLabels" -}}
 {{ include "kube-registry.selector" . }}
-app.kubernetes.io/part-of: kube-registry
-{{- with (index . 0).Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{ include "kube-registry.commonLabels" (index . 0) }}
 kube-registry/rewrite: "false"
 {{- end }}
 
