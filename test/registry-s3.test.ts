@@ -114,7 +114,7 @@ test('with redirect, a blob in S3 is given by a presigned URL, to those who may 
   await using s3 = await startVersitygw();
   await using local = await temporaryDirectory();
   const digest = upstream.addBlob(randomBytes('redirect', 2 * MiB));
-  await using registry = await start(upstream, s3, local.path, { redirect: { ttl: '10s' } });
+  await using registry = await start(upstream, s3, local.path, { redirect: { ttl: '1m' } });
   const url = `${registry.url}/v2/hub/a/b/blobs/${digest}`;
   assert.equal(await digestOf(url), digest);
   let response = await fetch(url, { redirect: 'manual' });
@@ -127,12 +127,8 @@ test('with redirect, a blob in S3 is given by a presigned URL, to those who may 
   assert.ok(response.headers.get('location')?.startsWith(s3.endpoint));
   assert.equal(await digestOf(url), digest);
   await s3.stop();
-  // A URL is given to all who ask within a few seconds, but not for longer.
-  for (let tries = 0; tries < 100 && response.status === 307; tries++) {
-    await delay(100);
-    response = await fetch(url, { redirect: 'manual' });
-    await response.body?.cancel();
-  }
+  response = await fetch(url, { redirect: 'manual' });
+  await response.body?.cancel();
   assert.equal(response.status, 200, 'while S3 is away nobody is sent there');
   await s3.start();
   upstream.behave = () => ({ status: 404 });

@@ -1,39 +1,40 @@
 import type { Digest } from '../oci/digest.ts';
 import { isOciError } from '../oci/error.ts';
+import { createFlights } from '../registry/flights.ts';
 import { createLru } from '../registry/lru.ts';
 import { blobKey } from '../store/keys.ts';
 import type { S3Store } from '../store/s3.ts';
 
-/** How long one URL is given to all who ask, in ms: nodes that pull the same image do so at the same time. */
-const SHARED = 5000;
-const REMEMBERED = 1000;
+/** How long S3 has to say that it is there and has the blob, in ms; later the blob is served from here. */
+const PATIENCE = 1500;
+/** How many URLs are kept. */
+const KEPT = 1000;
 
-export interface Redirects {
-  /** A URL of S3 that gives a blob; undefined where it has none, or does not answer. */
-  to(this: void, digest: Digest, signal: AbortSignal): Promise<string | undefined>;
-  /** S3 has failed: nobody is sent there before it has been asked again. */
-  forget(this: void): void;
-}
+/** Gives a URL of S3 for a blob; undefined where S3 has none, or does not answer. */
+export type Redirect = (digest: Digest, signal: AbortSignal) => Promise<string | undefined>;
 
-/** `ttl`: how long a URL stays good, in ms. To ask S3 and to sign take some 1.5 ms of CPU time, and 3 to 10 ms in all. */
-export function createRedirects(remote: S3Store, ttl: number): Redirects {
-  let known = createLru<{ url: string; until: number }>(REMEMBERED);
-  return {
-    async to(digest, signal) {
-      const shared = known.get(digest);
-      if (shared !== undefined && Date.now() < shared.until) return shared.url;
-      const key = blobKey(digest);
-      try {
-        const stored = await remote.stat(key, { signal: AbortSignal.any([signal, AbortSignal.timeout(1500)]) });
-        if (stored === undefined) return undefined;
-        const url = await remote.presign(key, ttl);
-        known.set(digest, { url, until: Date.now() + Math.min(SHARED, ttl / 10) });
-        return url;
-      } catch (error) {
-        if (signal.aborted || !isOciError(error)) throw error;
-        return undefined; // it is served from here, or fetched again; the store has told the log
-      }
-    },
-    forget: () => void (known = createLru(REMEMBERED)),
+/** S3 is asked each time, since nobody may be sent to one that is away; once for all who ask at the same time, as nodes do that pull the same
+ *  image. A URL, which takes as long to sign, is used again for half of `ttl`, the ms that it stays good. */
+export function createRedirects(remote: S3Store, ttl: number): Redirect {
+  const share = createFlights<string | undefined>(PATIENCE);
+  const signed = createLru<{ url: string; until: number }>(KEPT);
+
+  async function sign(key: string): Promise<string> {
+    const before = signed.get(key);
+    if (before !== undefined && Date.now() < before.until) return before.url;
+    const until = Date.now() + ttl / 2;
+    const url = await remote.presign(key, ttl);
+    signed.set(key, { url, until });
+    return url;
+  }
+
+  return async (digest, signal) => {
+    const key = blobKey(digest);
+    try {
+      return await share(key, signal, async (limit) => ((await remote.stat(key, { signal: limit })) === undefined ? undefined : sign(key)));
+    } catch (error) {
+      if (signal.aborted || !isOciError(error)) throw error;
+      return undefined; // it is served from here, or fetched again; the store has told the log
+    }
   };
 }

@@ -16,7 +16,7 @@ import type { Store, StoreSource } from '../store/store.ts';
 import { createUploads } from '../store/uploads.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import { createRedirects } from './redirects.ts';
+import { createRedirects, type Redirect } from './redirects.ts';
 
 /** Where a registry keeps what it has: one directory, or S3 and the tier in front of it. */
 export interface Storage {
@@ -36,7 +36,7 @@ export interface Storage {
   /** A verified blob is in `local`; one from a replica is that one's to store. */
   arrived(this: void, digest: Digest, size: number, from: 'upstream' | 'replica'): void;
   /** A URL of S3 that gives a blob; undefined where it has none. Absent: blobs are served from here. */
-  redirect: ((digest: Digest, signal: AbortSignal) => Promise<string | undefined>) | undefined;
+  redirect: Redirect | undefined;
   status(): Status;
   close(signal: AbortSignal): Promise<void>;
 }
@@ -94,14 +94,7 @@ async function openFilesystem(directory: string, { log, metrics }: StorageContex
 }
 
 async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, metrics }: StorageContext): Promise<Storage> {
-  const remote = observedStore(await createS3(config), {
-    log,
-    failed(operation) {
-      metrics.storageError(operation);
-      redirects?.forget();
-    },
-  });
-  const redirects = config.redirect === undefined ? undefined : createRedirects(remote, config.redirect.ttl);
+  const remote = observedStore(await createS3(config), { log, failed: (operation) => metrics.storageError(operation) });
   const files = await openDirectory(tier.directory, 'registry.local.directory');
   const local = localTier(files, tier.maxSize, (bytes) => metrics.localTier(bytes));
   const uploads = await createUploads({ files, tier: local, remote, log, observe: metrics });
@@ -132,7 +125,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
       if (from !== 'storage') uploads.enqueue(key, source.size, from === 'replica' ? STORED_BY_PEER : 0);
     },
     arrived: (digest, size, from) => uploads.enqueue(blobKey(digest), size, from === 'replica' ? STORED_BY_PEER : 0),
-    redirect: redirects?.to,
+    redirect: config.redirect === undefined ? undefined : createRedirects(remote, config.redirect.ttl),
     status: () => ({ storage: { bucket: config.bucket, local: local.used(), waiting: uploads.pending() } }),
     async close(signal) {
       stop.abort();
