@@ -71,6 +71,26 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
   ['clash by two configs', { clash: { enabled: true, config: { a: 1 }, existingConfigSecret: 'x' } }, /two mihomo configs/],
   ['a shared proxy without users', { clash: { ...CLASH, service: { enabled: true } } }, /needs passwords: write clash\.users/],
   ['a shared proxy without clash', { clash: { service: { enabled: true } } }, /write clash\.enabled: true/],
+  [
+    'a user without a password',
+    { clash: { ...CLASH, users: [{ username: 'u' }] } },
+    /clash\.users\.0 is half given: write its username, and password or existingSecret/,
+  ],
+  [
+    'a subscription without a name',
+    { clash: { enabled: true, subscriptions: [{ existingSecret: 'x' }] } },
+    /clash\.subscriptions\.0 is half given: write its name, and url or/,
+  ],
+  [
+    'half of a credential',
+    { registry: { upstreams: { ghcr: { credentials: [{ username: 'u' }] } } } },
+    /registry\.upstreams\.ghcr\.credentials\.0 is half given: write username and password, or existingSecret/,
+  ],
+  [
+    'a new upstream from nowhere',
+    { registry: { upstreams: { harbor: { proxy: 'direct' } } } },
+    /registry\.upstreams\.harbor is none.*write its url/,
+  ],
   ['a webhook without agents', { agent: { enabled: false } }, /write webhook\.enabled: false, or webhook\.reach: external/],
   ['a webhook to nowhere', { webhook: { reach: 'external' } }, /webhook\.registryHost/],
   ['mirror mode without agents', { agent: { enabled: false, mirror: { enabled: true } } }, /write agent\.enabled: true/],

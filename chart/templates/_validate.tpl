@@ -1,6 +1,6 @@
 {{/* Values that cannot work stop the installation here, each with a sentence that says what to write. */}}
 {{- define "kube-registry.validate" -}}
-{{- $problems := concat (include "kube-registry.storageProblems" . | fromJsonArray) (include "kube-registry.clashProblems" . | fromJsonArray) (include "kube-registry.reachProblems" . | fromJsonArray) -}}
+{{- $problems := concat (include "kube-registry.storageProblems" . | fromJsonArray) (include "kube-registry.clashProblems" . | fromJsonArray) (include "kube-registry.upstreamProblems" . | fromJsonArray) (include "kube-registry.reachProblems" . | fromJsonArray) -}}
 {{- with $problems }}{{ fail (printf "\n- %s" (join "\n- " .)) }}{{ end -}}
 {{- end }}
 
@@ -65,11 +65,36 @@
 {{- if and $clash.config $clash.existingConfigSecret -}}
 {{- $problems = append $problems "There are two mihomo configs: write either clash.config or clash.existingConfigSecret." -}}
 {{- end -}}
+{{- range $index, $one := $clash.subscriptions -}}
+{{- if not (and $one.name (or $one.url $one.urlFile $one.existingSecret)) -}}
+{{- $problems = append $problems (printf "clash.subscriptions.%d is half given: write its name, and url or existingSecret." $index) -}}
+{{- end -}}
+{{- end -}}
+{{- range $index, $one := $clash.users -}}
+{{- if not (and $one.username (or $one.password $one.passwordFile $one.existingSecret)) -}}
+{{- $problems = append $problems (printf "clash.users.%d is half given: write its username, and password or existingSecret." $index) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $clash.service.enabled (not $clash.users) -}}
 {{- $problems = append $problems "clash.service.enabled shares the proxy with the cluster, and needs passwords: write clash.users: [{username: …, password: …}]." -}}
 {{- end -}}
 {{- else if $clash.service.enabled -}}
 {{- $problems = append $problems "clash.service.enabled is true, but clash is off: write clash.enabled: true." -}}
+{{- end -}}
+{{ toJson $problems }}
+{{- end }}
+
+{{- define "kube-registry.upstreamProblems" -}}
+{{- $problems := list -}}
+{{- range $name, $upstream := .Values.registry.upstreams -}}
+{{- if and $upstream (not $upstream.url) (not (has $name (list "dockerhub" "ghcr" "quay" "k8s" "gcr"))) -}}
+{{- $problems = append $problems (printf "registry.upstreams.%s is none of the defaults (dockerhub, ghcr, quay, k8s, gcr): write its url." $name) -}}
+{{- end -}}
+{{- range $index, $one := default list (default dict $upstream).credentials -}}
+{{- if not (or $one.existingSecret (and (or $one.username $one.usernameFile) (or $one.password $one.passwordFile))) -}}
+{{- $problems = append $problems (printf "registry.upstreams.%s.credentials.%d is half given: write username and password, or existingSecret." $name $index) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{ toJson $problems }}
 {{- end }}
