@@ -38,6 +38,8 @@ const WRONG: [set: string, key: string, found: string, accepted: RegExp][] = [
   [`agent.registry=${SECRET}`, 'agent.registry', 'not shown', /http:\/\//],
   [`registry.storage={s3: ${SECRET}`, 'registry.storage', 'not YAML', /quote it/],
   ['registry.peers=', 'registry.peers', 'null', /keys such as service/],
+  ['webhook.registryHost=https://registry.example/', 'webhook.registryHost', '', /a host such as registry\.example\.com/],
+  ['webhook.registryHost=registry', 'webhook.registryHost', '', /a host such as registry\.example\.com/],
   ['clash.healthCheck.interval=0', 'clash.healthCheck.interval', '0', /at least 1s/],
   ['__proto__.x=1', '__proto__.x', 'unknown key', /./],
 ];

@@ -59,9 +59,17 @@ const labelSelector = z.strictObject({
     .describe('Conditions of which all hold.'),
 });
 
+/** A host without a dot and a port would be read as a repository of Docker Hub. */
+const registryHost = z
+  .string({ error: 'a host such as registry.example.com or 127.0.0.1:25000' })
+  .regex(
+    /^(?:(?:localhost|\[[0-9A-Fa-f:.]+\]|[\w-]+(?:\.[\w-]+)+)(?::\d{1,5})?|[\w-]+:\d{1,5})(?:\/[a-z0-9._-]+)*$/,
+    'a host such as registry.example.com or 127.0.0.1:25000',
+  );
+
 const webhookSchema = z.strictObject({
   listen: address.prefault('0.0.0.0:8443').describe('HTTPS: POST /mutate.'),
-  registryHost: text.prefault('127.0.0.1:25000').describe('What rewritten images start with.'),
+  registryHost: registryHost.prefault('127.0.0.1:25000').describe('What rewritten images start with.'),
   admin: address.prefault('0.0.0.0:8444').describe('Plain HTTP: /livez, /readyz, /metrics.'),
   agents: z
     .strictObject({ namespace: text.describe('Where it is.'), daemonSet: text.describe('Its name.') })
