@@ -93,6 +93,16 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
   ],
   ['a webhook without agents', { agent: { enabled: false } }, /write webhook\.enabled: false, or webhook\.reach: external/],
   ['a webhook to nowhere', { webhook: { reach: 'external' } }, /webhook\.registryHost/],
+  [
+    'a webhook to a URL',
+    { webhook: { reach: 'external', registryHost: 'https://registry.example/' } },
+    /registryHost is no host .*without https/,
+  ],
+  [
+    'a webhook to a name that images cannot start with',
+    { webhook: { reach: 'external', registryHost: 'registry' } },
+    /registryHost is no host/,
+  ],
   ['mirror mode without agents', { agent: { enabled: false, mirror: { enabled: true } } }, /write agent\.enabled: true/],
   ['a certificate without its authority', { webhook: { tls: { existingSecret: 'x' } } }, /needs webhook\.tls\.caBundle/],
   ['two certificates', { webhook: { tls: { existingSecret: 'x', caBundle: 'x', certManager: { enabled: true } } } }, /two certificates/],

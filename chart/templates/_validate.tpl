@@ -108,6 +108,8 @@
 {{- end -}}
 {{- if and $webhook (eq $reach "external") (not .Values.webhook.registryHost) -}}
 {{- $problems = append $problems "webhook.reach is external: write the host by which nodes reach the registry as webhook.registryHost, such as registry.example.com." -}}
+{{- else if and $webhook (eq $reach "external") (not (regexMatch "^((localhost|\\[[0-9A-Fa-f:.]+\\]|[\\w-]+(\\.[\\w-]+)+)(:[0-9]{1,5})?|[\\w-]+:[0-9]{1,5})(/[a-z0-9._-]+)*$" .Values.webhook.registryHost)) -}}
+{{- $problems = append $problems "webhook.registryHost is no host of an image's name: write it without https:// and a slash at its end, such as registry.example.com or registry.example.com:5443." -}}
 {{- end -}}
 {{- if and .Values.agent.mirror.enabled (not .Values.agent.enabled) -}}
 {{- $problems = append $problems "agent.mirror.enabled is true, but agent.enabled is false: write agent.enabled: true." -}}
