@@ -570,6 +570,11 @@ describe('watching it', () => {
     ])
       assert.match(said, line);
   });
+
+  test("notes say what the namespace must admit, when the webhook alone is in the nodes' network too", async () => {
+    const webhook = { hostNetwork: true, reach: 'external', registryHost: 'registry.example.com' };
+    assert.match(await notes({ values: { agent: { enabled: false }, webhook } }), /must admit the webhook/);
+  });
 });
 
 describe('what is left empty', () => {
