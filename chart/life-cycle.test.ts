@@ -160,3 +160,17 @@ test('what the cluster and the webhook wrote stays through upgrades and rollback
   assert.equal(await read('mutatingwebhookconfiguration', 'kube-registry-webhook', '.webhooks[0].clientConfig.caBundle'), caBundle);
   await helm(['uninstall', RELEASE]);
 });
+
+test('an upgrade takes images from a volume to S3 and back, whose pods follow each other differently', async () => {
+  const strategy = (): Promise<string> =>
+    kubectl(['-n', NAMESPACE, 'get', 'deployment', 'kube-registry-registry', '-o', 'jsonpath={.spec.strategy.type}']);
+  await helm(install, {});
+  assert.equal(await strategy(), 'Recreate');
+  const s3 = { config: { bucket: 'images' }, secret: { accessKeyId: 'id', secretAccessKey: 'key' } };
+  await helm(upgrade, { registry: { replicas: 2, s3 } });
+  assert.equal(await strategy(), 'RollingUpdate');
+  await helm([...upgrade, '--reset-values'], {});
+  assert.equal(await strategy(), 'Recreate');
+  await helm(['uninstall', RELEASE]);
+  await kubectl(['-n', NAMESPACE, 'delete', '--wait=false', 'persistentvolumeclaim', '--all']);
+});
