@@ -87,8 +87,8 @@ receiving and sending adds about as much. Node cannot splice sockets.`,
 by hand: 0.75 of the CPU time of a cold blob, 0.9 of that of a hit in S3.
 
 \`perf record -e cpu-clock\`, all threads, hits in S3: 22 % of the time was V8's threads marking (chunks that Node's parser had copied were garbage at once), 18 % waking threads for
-pieces of 32 KiB, since the large buffers were out; now 8 % is V8's, and SHA-256 is the largest part with 27 %. Storing in S3 what came from upstream costs more than fetching it,
-some 4 ns a byte, half of it collecting what \`fs.createReadStream\` allocates: it happens after the pull. A file that grows the page cache
+pieces of 32 KiB, since the large buffers were out; now 8 % is V8's, and SHA-256 is the largest part with 27 %. Storing in S3 what came from upstream cost more than fetching it,
+over 4 ns a byte, half of it collecting what \`fs.createReadStream\` allocated; from two buffers of 256 KiB, used again, it costs less than half of that. It happens after the pull. A file that grows the page cache
 into memory that the machine has never used costs a virtual machine twice as much to write; that is most of the spread of the cold rows.
 
 A warm manifest, 16 connections: 40 to 42 µs of CPU time before. A quarter of the main thread's time was garbage collection: the request's context was an object
@@ -104,7 +104,7 @@ Start: with the compile cache on before anything else is imported, 0.8 of the CP
 数据块手动释放：未缓存 blob 的 CPU 时间为原来的 0.75，S3 命中为 0.9。
 
 \`perf record -e cpu-clock\`，全部线程，S3 命中：之前 22 % 的时间是 V8 线程在标记（Node 解析器复制的数据块随即成为垃圾），18 % 用于为 32 KiB 的小块唤醒线程（大缓冲区已用尽）；现在 V8 占 8 %，
-最大的部分是 SHA-256，占 27 %。把来自上游的内容存入 S3 比获取它更贵，每字节约 4 ns，一半用于回收 \`fs.createReadStream\` 分配的内存：这发生在拉取之后。在虚拟机中，若文件使页缓存扩展到机器从未用过的内存，
+最大的部分是 SHA-256，占 27 %。把来自上游的内容存入 S3 曾比获取它更贵，每字节超过 4 ns，一半用于回收 \`fs.createReadStream\` 分配的内存；改用两个反复使用的 256 KiB 缓冲区后，代价不到原来的一半。这发生在拉取之后。在虚拟机中，若文件使页缓存扩展到机器从未用过的内存，
 写入的代价加倍；未缓存各行的离散主要由此而来。
 
 已缓存的 manifest，16 个连接：之前 40 到 42 µs CPU 时间。主线程四分之一的时间用于垃圾回收：请求的 context 是带 getter 的对象字面量，V8 为每个都建立一个隐藏类；

@@ -1,4 +1,3 @@
-import { Readable } from 'node:stream';
 import type { RegistryConfig } from '../config/schema.ts';
 import { agrees, createDigestHash, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
@@ -6,7 +5,7 @@ import { parseRepository, type Repository } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
 import { unlimited } from '../registry/allowance.ts';
 import { blobKey } from '../store/keys.ts';
-import { bytesSource, type Store } from '../store/store.ts';
+import { bytesSource, type Store, type StoreContext, type StoreSource } from '../store/store.ts';
 import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { formatBytes, renderTable } from '../telemetry/table.ts';
 import { verify, type Damage, type VerifyResult } from '../upkeep/verify.ts';
@@ -79,18 +78,18 @@ function createRefetch(config: RegistryConfig, store: Store, signal: AbortSignal
 async function blobSource(
   registry: Registry,
   { repository, digest, signal }: { repository: Repository; digest: Digest; signal: AbortSignal },
-) {
+): Promise<StoreSource> {
   const { size } = await registry.stat(repository, digest, { signal });
-  async function* verified(): AsyncGenerator<Uint8Array> {
+  async function* verified({ signal }: StoreContext): AsyncGenerator<Uint8Array> {
     const hash = createDigestHash(digest);
     for await (const chunk of (await registry.blob(repository, digest, { signal })).body) {
       hash.update(chunk);
-      yield Uint8Array.from(chunk); // a store may look at it later than a body allows
+      yield chunk;
     }
     if (!agrees(hash, digest))
       throw new OciError('UNAVAILABLE', `what upstream sent for ${digest} has another digest`, { origin: 'upstream' });
   }
-  return { size, open: () => Readable.from(verified(), { objectMode: false }) };
+  return { size, open: (context) => Promise.resolve(verified(context)) };
 }
 
 function plain({ damages, ...counts }: VerifyResult) {

@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { ByteRange } from '../oci/range.ts';
 import { createBody } from './body.ts';
-import { acquireBuffer, BUFFER_SIZE, forgetBuffer, releaseBuffer } from './buffers.ts';
+import type { BufferPool } from './buffers.ts';
 
 /** Up to this many bytes are read into a buffer of their own: manifests and configs need none of the pool's. */
 const SMALL = 2 ** 16;
@@ -10,13 +10,16 @@ export interface FileBodyOptions {
   /** Owned by the body from now on. */
   handle: FileHandle;
   range: Required<ByteRange>;
+  buffers: BufferPool;
   signal: AbortSignal;
-  /** What to throw for an error of the file, and for a file that ends too early. */
+  /** What to throw for an error of the file. */
   failure: (error: unknown) => Error;
+  /** What to throw for a file that ends within the range, after `size` bytes. */
+  tooShort: (size: number) => Error;
 }
 
 /** The bytes of a range of an open file, by positional reads into two pooled buffers in turn: the chunk contract of `Blob`. */
-export function fileBody({ handle, range, signal, failure }: FileBodyOptions): AsyncIterable<Uint8Array> {
+export function fileBody({ handle, range, buffers, signal, failure, tooShort }: FileBodyOptions): AsyncIterable<Uint8Array> {
   let position = range.start;
   const end = range.end + 1;
   let given: Buffer | undefined;
@@ -25,9 +28,9 @@ export function fileBody({ handle, range, signal, failure }: FileBodyOptions): A
 
   /** The buffer before the last given one: whoever asks for the next chunk is done with it. */
   const nextBuffer = (): Buffer => {
-    if (before !== undefined && before.length >= Math.min(BUFFER_SIZE, end - position)) return before;
-    if (before !== undefined) releaseBuffer(before);
-    return end - position <= SMALL ? Buffer.allocUnsafeSlow(end - position) : acquireBuffer();
+    if (before !== undefined && before.length >= Math.min(buffers.size, end - position)) return before;
+    if (before !== undefined) buffers.release(before);
+    return end - position <= SMALL ? Buffer.allocUnsafeSlow(end - position) : buffers.acquire();
   };
 
   return createBody(
@@ -44,14 +47,14 @@ export function fileBody({ handle, range, signal, failure }: FileBodyOptions): A
         } catch (error) {
           throw failure(error);
         }
-        if (bytesRead === 0) throw failure(new Error(`the file ends at ${position} instead of ${end}`));
+        if (bytesRead === 0) throw tooShort(position);
         position += bytesRead;
         return bytesRead === buffer.length ? buffer : buffer.subarray(0, bytesRead);
       },
       async close() {
         // At the end the last chunk may still be on its way out; after a cut both may, and a read may even still run.
-        if (before !== undefined) (ended ? releaseBuffer : forgetBuffer)(before);
-        if (given !== undefined) forgetBuffer(given);
+        if (before !== undefined) (ended ? buffers.release : buffers.forget)(before);
+        if (given !== undefined) buffers.forget(given);
         before = undefined;
         given = undefined;
         await handle.close();

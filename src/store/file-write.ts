@@ -1,7 +1,6 @@
 import { constants } from 'node:fs';
 import { link, mkdir, open, rename, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { addAbortSignal } from 'node:stream';
 import { wrongLength } from './failure.ts';
 import type { StoreSource } from './store.ts';
 import { absentAsUndefined } from './walk.ts';
@@ -57,13 +56,10 @@ async function copy(source: StoreSource, file: string, signal: AbortSignal): Pro
 }
 
 async function* chunksOf(source: StoreSource, signal: AbortSignal): AsyncIterable<Uint8Array> {
-  const stream = addAbortSignal(signal, source.open());
   try {
-    for await (const chunk of stream) yield chunk as Uint8Array;
+    yield* await source.open({ signal });
   } catch (cause) {
     throw new SourceError('the source failed', { cause });
-  } finally {
-    stream.destroy();
   }
 }
 

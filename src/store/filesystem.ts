@@ -1,6 +1,7 @@
 import { open, rmdir, stat, unlink, utimes, type FileHandle } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { OciError } from '../oci/error.ts';
+import { fileBuffers } from './buffers.ts';
 import { fileFailure } from './failure.ts';
 import { fileBody } from './file-body.ts';
 import { publish, SourceError, writeFile } from './file-write.ts';
@@ -50,7 +51,9 @@ export async function filesystem(options: { directory: string }): Promise<Filesy
         throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
       }
       const failure = (error: unknown): Error => fileFailure(error, `reading ${key}`, directory);
-      return { size, modified, body: fileBody({ handle, range: range ?? { start: 0, end: size - 1 }, signal, failure }) };
+      const tooShort = (actual: number): Error => failure(new Error(`the file ends at ${actual} instead of ${size}`));
+      const asked = range ?? { start: 0, end: size - 1 };
+      return { size, modified, body: fileBody({ handle, range: asked, buffers: fileBuffers, signal, failure, tooShort }) };
     },
 
     async write(key, source, { signal }) {

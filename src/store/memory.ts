@@ -1,4 +1,3 @@
-import { addAbortSignal } from 'node:stream';
 import { OciError } from '../oci/error.ts';
 import { createBody } from './body.ts';
 import { wrongLength } from './failure.ts';
@@ -54,20 +53,17 @@ export function memory(): Store {
 
 /** All bytes of a source. @throws OciError SIZE_INVALID */
 async function collect(source: StoreSource, signal: AbortSignal): Promise<Uint8Array> {
-  const stream = addAbortSignal(signal, source.open());
   const chunks: Uint8Array[] = [];
   let size = 0;
   try {
-    for await (const chunk of stream as AsyncIterable<Uint8Array>) {
+    for await (const chunk of await source.open({ signal })) {
       size += chunk.length;
       if (size > source.size) throw wrongLength(source.size, size);
-      chunks.push(chunk);
+      chunks.push(Buffer.from(chunk));
     }
   } catch (error) {
     signal.throwIfAborted();
     throw error;
-  } finally {
-    stream.destroy();
   }
   if (size < source.size) throw wrongLength(source.size, size);
   return Buffer.concat(chunks);

@@ -1,6 +1,5 @@
 import type { IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
-import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   AbortMultipartUploadCommand,
@@ -22,9 +21,9 @@ import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { OciError } from '../oci/error.ts';
 import { createBody, failingWith, streamSource } from './body.ts';
 import { SourceError } from './file-write.ts';
-import { wrongLength } from './failure.ts';
 import { checkKey, checkPrefix } from './keys.ts';
 import { createRawLines, type RawLines } from './raw-lines.ts';
+import { upload } from './s3-upload.ts';
 import type { Store, StoreContext, StoreSource } from './store.ts';
 
 export interface S3Options {
@@ -126,8 +125,9 @@ export function s3(options: S3Options): S3Store {
   }
 
   async function put(key: string, source: StoreSource, signal: AbortSignal): Promise<void> {
-    await sending(source.open(), source.size, signal, (Body, abortSignal) =>
-      client.send(new PutObjectCommand({ ...at(key), Body, ContentLength: source.size }), { abortSignal }),
+    const { size: length } = source;
+    await upload({ source, range: undefined, length, signal }, (Body, abortSignal) =>
+      client.send(new PutObjectCommand({ ...at(key), Body, ContentLength: length }), { abortSignal }),
     );
   }
 
@@ -137,11 +137,11 @@ export function s3(options: S3Options): S3Store {
     const Parts: { ETag?: string | undefined; PartNumber: number }[] = [];
     try {
       for (let start = 0; start < source.size; start += partSize) {
-        const end = Math.min(start + partSize, source.size) - 1;
+        const length = Math.min(partSize, source.size - start);
+        const range = { start, end: start + length - 1 };
         const PartNumber = Parts.length + 1;
-        const ContentLength = end - start + 1;
-        const part = { ...at(key), UploadId, PartNumber, ContentLength };
-        const { ETag } = await sending(source.open({ start, end }), ContentLength, signal, (Body, abortSignal) =>
+        const part = { ...at(key), UploadId, PartNumber, ContentLength: length };
+        const { ETag } = await upload({ source, range, length, signal }, (Body, abortSignal) =>
           client.send(new UploadPartCommand({ ...part, Body }), { abortSignal }),
         );
         Parts.push({ ETag, PartNumber });
@@ -274,45 +274,6 @@ function isSilent(error: unknown): boolean {
     ['TimeoutError', 'AbortError'].includes(name) ||
     ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'].includes(code)
   );
-}
-
-/** Sends `length` bytes of a stream. The SDK waits for what a stream that failed, or ended early, does not bring: this ends the request.
- *  @throws SourceError: the stream failed, or had another length (OciError SIZE_INVALID) */
-async function sending<T>(
-  stream: Readable,
-  length: number,
-  signal: AbortSignal,
-  send: (body: Readable, signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const own = new AbortController();
-  let failure: SourceError | undefined;
-  const body = Readable.from(measured(stream, length), { objectMode: false });
-  body.once('error', (cause) => {
-    failure = new SourceError('the source failed', { cause });
-    own.abort();
-  });
-  try {
-    return await send(body, AbortSignal.any([signal, own.signal]));
-  } catch (error) {
-    throw failure ?? error;
-  } finally {
-    body.destroy();
-    stream.destroy();
-  }
-}
-
-/** @throws what `stream` throws; OciError SIZE_INVALID before the last bytes of a wrong length are out */
-async function* measured(stream: Readable, length: number): AsyncGenerator<Uint8Array> {
-  let size = 0;
-  let last: Uint8Array | undefined;
-  for await (const chunk of stream as AsyncIterable<Uint8Array>) {
-    size += chunk.length;
-    if (size > length) throw wrongLength(length, size);
-    if (last !== undefined) yield last;
-    last = chunk;
-  }
-  if (size < length) throw wrongLength(length, size);
-  if (last !== undefined) yield last;
 }
 
 function createClient(options: S3Options, endpoint: string | undefined, lines: RawLines): S3Client {

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PassThrough, Readable } from 'node:stream';
+import { addAbortSignal, PassThrough } from 'node:stream';
 import { describe, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { isOciError } from '../oci/error.ts';
 import type { ByteRange } from '../oci/range.ts';
-import { bytesSource, fileSource, type Store } from './store.ts';
+import { bytesSource, fileSource, type Store, type StoreSource } from './store.ts';
 
 export interface ConformingStore extends AsyncDisposable {
   /** Empty. */
@@ -64,10 +64,10 @@ export function storeConformance(name: string, open: () => Promise<ConformingSto
       await using made = await open();
       const { store } = made;
       const piece = randomBytes(MIB);
-      const source = { size: 64 * MIB, open: () => Readable.from(repeat(piece, 64), { objectMode: false }) };
+      const source = { size: 64 * MIB, open: () => Promise.resolve(repeat(piece, 64)) };
       await store.write('v1/large', source, context);
       const expected = createHash('sha256');
-      for (const chunk of repeat(piece, 64)) expected.update(chunk);
+      for await (const chunk of repeat(piece, 64)) expected.update(chunk);
       const actual = createHash('sha256');
       let before: Uint8Array | undefined;
       const content = await store.read('v1/large', context);
@@ -199,7 +199,8 @@ export function storeConformance(name: string, open: () => Promise<ConformingSto
       const stop = new AbortController();
       const stuck = new PassThrough();
       stuck.write(randomBytes(1024));
-      const write = store.write('v1/object', { size: 4 * MIB, open: () => stuck }, { signal: stop.signal });
+      const source: StoreSource = { size: 4 * MIB, open: async ({ signal }) => addAbortSignal(signal, stuck) };
+      const write = store.write('v1/object', source, { signal: stop.signal });
       setTimeout(() => stop.abort(new Error('no longer wanted')), 50);
       await assert.rejects(write, /no longer wanted/);
       assert.equal(stuck.destroyed, true);
@@ -211,7 +212,7 @@ export function storeConformance(name: string, open: () => Promise<ConformingSto
       const { store } = made;
       const source = {
         size: 4 * MIB,
-        open: () => Readable.from(failing(randomBytes(MIB)), { objectMode: false }),
+        open: () => Promise.resolve(failing(randomBytes(MIB))),
       };
       await assert.rejects(store.write('v1/object', source, context), /upstream was cut/);
       assert.equal(await store.stat('v1/object', context), undefined);
@@ -317,7 +318,7 @@ export async function keysOf(store: Store, prefix: string, after?: string): Prom
   return keys;
 }
 
-function* repeat(piece: Buffer, count: number): Iterable<Buffer> {
+async function* repeat(piece: Buffer, count: number): AsyncIterable<Buffer> {
   for (let sent = 0; sent < count; sent++) yield piece;
 }
 

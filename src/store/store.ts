@@ -1,6 +1,8 @@
-import { createReadStream } from 'node:fs';
-import { Readable } from 'node:stream';
+import { open } from 'node:fs/promises';
 import type { ByteRange } from '../oci/range.ts';
+import { sourceBuffers } from './buffers.ts';
+import { wrongLength } from './failure.ts';
+import { fileBody } from './file-body.ts';
 
 export interface StoreContext {
   signal: AbortSignal;
@@ -18,8 +20,9 @@ export interface StoredContent extends StoredObject {
 export interface StoreSource {
   /** Bytes, exactly. */
   size: number;
-  /** A fresh stream of all of it, or of `range`, each time: no S3 client can send the same stream twice. */
-  open(range?: Required<ByteRange>): Readable;
+  /** All of it, or `range`, from its beginning each time: a write that failed is tried again. Chunks are valid as long as a `Blob`'s body says
+   *  (oci/registry.ts); like it, what is opened holds a file until it ends, is returned, or the signal is aborted, and fails then. */
+  open(context: StoreContext & { range?: Required<ByteRange> }): Promise<AsyncIterable<Uint8Array>>;
   /** A file that holds exactly these bytes and will never change: a store on the same file system may link to it. */
   file?: string;
 }
@@ -27,7 +30,7 @@ export interface StoreSource {
 /** A place for bytes under keys of `/`-joined segments (store/keys.ts). Absent is undefined, never an error.
  *  Every method throws OciError UNAVAILABLE (origin storage) when the place cannot be reached, is full or refuses; its
  *  `retryAfter` is set where waiting may help (an outage), absent where somebody has to act (a full disk, a refusal).
- *  NAME_INVALID: no key. What a source's stream throws comes through as it is; a source of another length than it said is
+ *  NAME_INVALID: no key. What a source throws comes through as it is; a source of another length than it said is
  *  SIZE_INVALID. */
 export interface Store {
   stat(key: string, context: StoreContext): Promise<StoredObject | undefined>;
@@ -46,11 +49,30 @@ export interface Store {
 export function bytesSource(bytes: Uint8Array): StoreSource {
   return {
     size: bytes.length,
-    open: (range) => Readable.from([range === undefined ? bytes : bytes.subarray(range.start, range.end + 1)], { objectMode: false }),
+    open: ({ range }) => Promise.resolve(oneChunk(range === undefined ? bytes : bytes.subarray(range.start, range.end + 1))),
   };
 }
 
-/** `file` holds exactly `size` bytes and will never change. */
+async function* oneChunk(chunk: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield chunk;
+}
+
+/** `file` holds exactly `size` bytes and will never change; what has another size all the same is SIZE_INVALID. */
 export function fileSource(file: string, size: number): StoreSource {
-  return { size, file, open: (range) => createReadStream(file, { highWaterMark: 2 ** 16, ...range }) };
+  const tooShort = (actual: number) => wrongLength(size, actual);
+  return {
+    size,
+    file,
+    async open({ signal, range = { start: 0, end: size - 1 } }) {
+      const handle = await open(file, 'r');
+      try {
+        const found = await handle.stat();
+        if (found.size !== size) throw wrongLength(size, found.size);
+      } catch (error) {
+        await handle.close();
+        throw error;
+      }
+      return fileBody({ handle, range, buffers: sourceBuffers, signal, failure: (error) => error as Error, tooShort });
+    },
+  };
 }
