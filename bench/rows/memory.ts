@@ -32,7 +32,7 @@ const memory: Row = {
         const { cache, pid } = await start(stack);
         if (turn === 0) await load({ clients: [{ urls: [cache.blob(warmUp)] }], verify: true });
         else await load({ clients: digests.map((digest, n) => ({ urls: [cache.blob(digest)], ...(n % 2 === 0 ? { rate: SLOW } : {}) })) });
-        return peakOf(pid);
+        return await peakOf(pid); // before the process goes
       };
     return {
       registry: peak(async (stack) => {
