@@ -4,14 +4,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { find, render } from '../chart/render.ts';
 import { startControlPlane } from './support/control-plane.ts';
 import { temporaryDirectory } from './support/temporary.ts';
-import { createReviewer, startWebhook } from './support/webhook.ts';
+import { createReviewer, REVIEW, startWebhook } from './support/webhook.ts';
 
 const NAMESPACE = 'kube-registry';
 /** Milliseconds that the webhook has to see what has changed: it looks every 3 s. */
 const SEEN = 6000;
-const REVIEW = JSON.stringify({
-  request: { uid: 'u', operation: 'CREATE', namespace: 'default', object: { spec: { containers: [{ name: 'a', image: 'nginx' }] } } },
-});
 
 test('nothing is rewritten before all nodes have had their agent, nor once many have been without for a while', async () => {
   await using cluster = await startControlPlane();

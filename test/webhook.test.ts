@@ -12,7 +12,7 @@ import { createAuthority, issueLeaf } from '../src/webhook/certificates.ts';
 import { startControlPlane, type ControlPlane } from './support/control-plane.ts';
 import { startProgram } from './support/program.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
-import { createReviewer, startWebhook } from './support/webhook.ts';
+import { createReviewer, REVIEW, startWebhook } from './support/webhook.ts';
 
 const NAMESPACE = 'kube-registry';
 const NAME = 'kube-registry-webhook';
@@ -33,18 +33,15 @@ test('with a given certificate, anything that comes over HTTPS is allowed and co
   await using webhook = await startWebhook({ tls: reviewer.tls });
   const post = (body: string, type?: string, path?: string) =>
     reviewer.post(webhook, body, { ...(type === undefined ? {} : { type }), ...(path === undefined ? {} : { path }) });
-  const good = JSON.stringify({
-    request: { uid: 'u', operation: 'CREATE', namespace: 'default', object: { spec: { containers: [{ name: 'a', image: 'nginx' }] } } },
-  });
   const rows: [number, ...Parameters<typeof post>][] = [
     [400, 'no json'],
     [400, ''],
     [400, '{"request":null}'],
     [200, '{"request":{"uid":"u","operation":"DELETE","object":null}}'],
     [200, '{"request":{"uid":"u","object":{"spec":{"containers":"none"}}}}'],
-    [415, good, 'text/plain'],
+    [415, REVIEW, 'text/plain'],
     [413, `{"x":"${'x'.repeat(10 * 2 ** 20)}"}`],
-    [404, good, 'application/json', '/other'],
+    [404, REVIEW, 'application/json', '/other'],
   ];
   for (const [status, ...parts] of rows) {
     const answer = await post(...parts);
@@ -54,7 +51,7 @@ test('with a given certificate, anything that comes over HTTPS is allowed and co
   }
   const plain = connect(webhook.port, '127.0.0.1', () => plain.write('POST /mutate HTTP/1.1\r\nhost: x\r\n\r\n'));
   await new Promise((resolve) => plain.on('error', resolve).on('close', resolve).resume());
-  const { status, response } = await post(good, 'application/json', '/mutate?timeout=2s');
+  const { status, response } = await post(REVIEW, 'application/json', '/mutate?timeout=2s');
   assert.equal(status, 200);
   assert.match(Buffer.from(response.patch ?? '', 'base64').toString(), /127\.0\.0\.1:25000\/dockerhub\/library\/nginx/);
   const metrics = await (await fetch(`${webhook.admin}/metrics`)).text();

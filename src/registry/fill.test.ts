@@ -7,7 +7,7 @@ import { digestOf, type Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
 import type { ByteRange } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
-import { startFill, type Fill } from './fill.ts';
+import { startFill, type Fill, type FillOptions } from './fill.ts';
 
 const KiB = 1024;
 const BYTES = Buffer.from(Array.from({ length: 1000 * KiB }, (_, index) => (index * 2_654_435_761) >>> 24));
@@ -30,23 +30,32 @@ function sourceOf(content: (request: number) => Buffer) {
   };
 }
 
-/** A fill whose disk is full from the first byte on. */
-async function fillWithoutRoom(content: (request: number) => Buffer): Promise<{ fill: Fill; failures: unknown[]; kept: number[] }> {
-  const failures: unknown[] = [];
-  const kept: number[] = [];
-  const fill = startFill({
-    digest: DIGEST,
-    source: sourceOf(content),
-    spool: await open('/dev/full', 'r+'),
+/** Over one connection, with all the room and no keeper, where `own` says nothing else. */
+function start(own: Pick<FillOptions, 'digest' | 'source' | 'spool'> & Partial<FillOptions>): Fill {
+  return startFill({
     connections: 1,
     maxSize: 10 * BYTES.length,
     takeConnection: () => undefined,
     alone: () => false,
     reserve: () => true,
-    keep: (size) => Promise.resolve(void kept.push(size)),
+    keep: () => Promise.resolve(),
     corrupt: () => undefined,
-    spoolFailed: (error) => void failures.push(error),
+    spoolFailed: () => undefined,
     start: 0,
+    ...own,
+  });
+}
+
+/** A fill whose disk is full from the first byte on. */
+async function fillWithoutRoom(content: (request: number) => Buffer): Promise<{ fill: Fill; failures: unknown[]; kept: number[] }> {
+  const failures: unknown[] = [];
+  const kept: number[] = [];
+  const fill = start({
+    digest: DIGEST,
+    source: sourceOf(content),
+    spool: await open('/dev/full', 'r+'),
+    keep: (size) => Promise.resolve(void kept.push(size)),
+    spoolFailed: (error) => void failures.push(error),
   });
   return { fill, failures, kept };
 }
@@ -88,37 +97,22 @@ test('what is fetched again after the disk was full is verified again', async ()
 
 test('who follows a fill at its front is given the bytes from memory: nothing is read back from the spool', async () => {
   const bytes = BYTES.subarray(0, 700 * KiB); // as much as is kept in memory
-  const fill = startFill({
+  const fill = start({
     digest: digestOf(bytes),
     source: sourceOf(() => bytes),
     spool: await open(join(directory.path, 'spool'), 'w'), // not to be read
-    connections: 1,
     maxSize: bytes.length,
-    takeConnection: () => undefined,
     alone: () => true,
-    reserve: () => true,
-    keep: () => Promise.resolve(),
-    corrupt: () => undefined,
-    spoolFailed: () => undefined,
-    start: 0,
   });
   assert.ok((await readAll(fill)).equals(bytes));
 });
 
 test('a fill that fails before its first byte tells every reader why', async () => {
-  const fill = startFill({
+  const fill = start({
     digest: 'sha256:none' as Digest,
     source: () => Promise.reject(new OciError('DENIED', 'not for you')),
     spool: await open('/dev/full', 'r+'),
-    connections: 1,
     maxSize: 1,
-    takeConnection: () => undefined,
-    alone: () => false,
-    reserve: () => true,
-    keep: () => Promise.resolve(),
-    corrupt: () => undefined,
-    spoolFailed: () => undefined,
-    start: 0,
   });
   for (let reader = 0; reader < 2; reader++) await assert.rejects(fill.open(undefined, signal), (error) => isOciError(error, 'DENIED'));
   await fill.ended;
