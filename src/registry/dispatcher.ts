@@ -3,6 +3,7 @@ import { rootCertificates } from 'node:tls';
 import { Agent, ProxyAgent, Socks5ProxyAgent, type Dispatcher } from 'undici';
 import { lookupExternal } from './addresses.ts';
 import { dispatched } from './dispatched.ts';
+import { CONNECTIONS, createNearWay, KEPT } from './near-way.ts';
 import type { Way } from './way.ts';
 
 export interface DispatcherOptions {
@@ -21,9 +22,6 @@ export interface PooledWay extends Way {
   dispatcher: Dispatcher;
 }
 
-/** To one host. More than what all fills may hold at once (see fills.ts): a tag is asked for even while they hold all of theirs. */
-const CONNECTIONS = 512;
-
 /** A pool of HTTP/1.1 connections, kept alive. Through a proxy, names are never resolved here: CONNECT and SOCKS carry them
  *  (DESIGN promise 16: the local DNS may be poisoned). */
 export function createWay(options: DispatcherOptions): PooledWay {
@@ -32,14 +30,16 @@ export function createWay(options: DispatcherOptions): PooledWay {
   const pool = {
     connections: CONNECTIONS,
     pipelining: 1,
-    keepAliveTimeout: 30_000,
+    keepAliveTimeout: KEPT,
     bodyTimeout: 0,
     headersTimeout: 0,
     allowH2: false,
   } as const;
   if (options.proxy === 'direct') {
-    const lookup = options.externalOnly === true ? { lookup: lookupExternal as never } : {};
-    return by(new Agent({ ...pool, connect: { timeout, autoSelectFamily: true, ...tls, ...lookup } }), { proxied: false });
+    const lookup = options.externalOnly === true ? { lookup: lookupExternal } : {};
+    const secure = by(new Agent({ ...pool, connect: { timeout, autoSelectFamily: true, ...tls, ...lookup } }), { proxied: false });
+    const plain = createNearWay({ connectTimeout: timeout, ...lookup });
+    return { ...secure, request: (request) => (request.origin.startsWith('http:') ? plain : secure).request(request) };
   }
   const { protocol } = new URL(options.proxy);
   if (protocol.startsWith('socks5')) {
