@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readdir, rm, type FileHandle } from 'node:fs/promises';
+import { open, readdir, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
@@ -7,7 +7,9 @@ import { resolveRange, type ByteRange, type RangeRequest } from '../oci/range.ts
 import type { Repository } from '../oci/reference.ts';
 import type { Blob } from '../oci/registry.ts';
 import { blobKey } from '../store/keys.ts';
+import { makeDirectory } from '../store/make-directory.ts';
 import { fileSource, type Store, type StoreSource } from '../store/store.ts';
+import { absentAsUndefined } from '../store/walk.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { startFill, type Fill } from './fill.ts';
@@ -104,7 +106,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   // More connections then bring nothing, and parts out of order, which are read back to be hashed.
   const busy = createOwnLoad();
   // What a process that was killed left behind: nothing of it is whole.
-  await mkdir(spoolDirectory, { recursive: true });
+  await makeDirectory(spoolDirectory);
   for (const name of await readdir(spoolDirectory)) if (name.endsWith('.spool')) await rm(join(spoolDirectory, name), { force: true });
 
   async function openLocal(digest: Digest, { range, signal }: OpenOptions): Promise<Blob | undefined> {
@@ -185,9 +187,12 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
 
   /** Where no file can be made, one that takes nothing stands in: readers then go on from the source. */
   async function openSpool(path: string): Promise<{ spool: FileHandle; usable: boolean }> {
+    const create = () => open(path, 'wx+', 0o600);
     try {
-      await mkdir(spoolDirectory, { recursive: true });
-      return { spool: await open(path, 'wx+', 0o600), usable: true };
+      const spool = await absentAsUndefined(create());
+      if (spool !== undefined) return { spool, usable: true };
+      await makeDirectory(spoolDirectory);
+      return { spool: await create(), usable: true };
     } catch (error) {
       log.error({ error, directory: spoolDirectory }, 'the spool directory takes no file: blobs are passed on without being kept');
       return { spool: await open('/dev/null', 'r+'), usable: false };
@@ -252,7 +257,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   async function keep(kept: { digest: Digest; path: string; size: number; from: Origin; room: Reservation }): Promise<boolean> {
     const { digest, path, size, from, room } = kept;
     try {
-      await options.keep(digest, fileSource(path, size), { from, room, signal: AbortSignal.timeout(300_000) });
+      await options.keep(digest, { ...fileSource(path, size), spare: path }, { from, room, signal: AbortSignal.timeout(300_000) });
       return true;
     } catch (error) {
       log.error({ error, digest }, 'a blob was fetched but could not be kept');

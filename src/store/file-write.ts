@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { link, mkdir, open, rename, type FileHandle } from 'node:fs/promises';
+import { mkdir, open, rename, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { wrongLength } from './failure.ts';
 import type { StoreSource } from './store.ts';
@@ -12,34 +12,6 @@ export class SourceError extends Error {
 
 /** Makes `file`, durably, from a source. @throws SourceError, OciError SIZE_INVALID, and the file system's errors */
 export async function writeFile(file: string, source: StoreSource, signal: AbortSignal): Promise<void> {
-  if (!(await linkTo(source, file))) await copy(source, file, signal);
-}
-
-/** Links the source's own file to `file`; false when there is none or this file system cannot (another device, no links). */
-async function linkTo(source: StoreSource, file: string): Promise<boolean> {
-  if (source.file === undefined) return false;
-  try {
-    await link(source.file, file);
-  } catch (error) {
-    if (NO_LINK.has((error as NodeJS.ErrnoException).code ?? '')) return false;
-    throw error;
-  }
-  const handle = await open(file, 'r');
-  try {
-    const { size } = await handle.stat();
-    if (size !== source.size) throw wrongLength(source.size, size);
-    const now = new Date();
-    await handle.utimes(now, now);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-  return true;
-}
-
-const NO_LINK = new Set(['EXDEV', 'EPERM', 'EMLINK', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
-
-async function copy(source: StoreSource, file: string, signal: AbortSignal): Promise<void> {
   const handle = await open(file, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o644);
   try {
     let size = 0;
@@ -52,6 +24,27 @@ async function copy(source: StoreSource, file: string, signal: AbortSignal): Pro
     await handle.sync();
   } finally {
     await handle.close();
+  }
+}
+
+/** Puts a source's spare file at `path`, durably; false when it has none, or one on another file system.
+ *  @throws OciError SIZE_INVALID, and the file system's errors */
+export async function moveSpare({ spare, size }: StoreSource, path: string): Promise<boolean> {
+  if (spare === undefined) return false;
+  const handle = await open(spare, 'r');
+  try {
+    const found = await handle.stat();
+    if (found.size !== size) throw wrongLength(size, found.size);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  try {
+    await publish(spare, path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EXDEV') return false;
+    throw error;
   }
 }
 

@@ -4,7 +4,7 @@ import { OciError } from '../oci/error.ts';
 import { fileBuffers } from './buffers.ts';
 import { fileFailure } from './failure.ts';
 import { fileBody } from './file-body.ts';
-import { publish, SourceError, writeFile } from './file-write.ts';
+import { moveSpare, publish, SourceError, writeFile } from './file-write.ts';
 import { checkKey, checkPrefix } from './keys.ts';
 import { fileSource, type Store, type StoreContext, type StoreSource } from './store.ts';
 import { createTemporaryDirectory } from './temporary.ts';
@@ -13,7 +13,7 @@ import { absentAsUndefined, walk } from './walk.ts';
 export interface FilesystemStore extends Store {
   /** Absolute. */
   directory: string;
-  /** Of this process alone and on the same file system: a file made here can be written to the store by a link. Removed
+  /** Of this process alone and on the same file system: a file made here can be moved into the store. Removed
    *  with all that is in it by `close`, or by the next process if this one is killed. */
   temporaryDirectory: string;
   /** What to write elsewhere of an object here; undefined when it is absent. */
@@ -58,16 +58,17 @@ export async function filesystem(options: { directory: string }): Promise<Filesy
 
     async write(key, source, { signal }) {
       const path = pathOf(key);
-      const file = temporary.file();
-      try {
-        await attempt(`writing ${key}`, signal, async () => {
+      await attempt(`writing ${key}`, signal, async () => {
+        if (await moveSpare(source, path)) return;
+        const file = temporary.file();
+        try {
           await writeFile(file, source, signal);
           await publish(file, path);
-        });
-      } finally {
-        // Also after a rename: when both names were links to the same file already, it did nothing (rename(2)).
-        await absentAsUndefined(unlink(file));
-      }
+        } catch (error) {
+          await absentAsUndefined(unlink(file));
+          throw error;
+        }
+      });
     },
 
     async remove(key, { signal }) {

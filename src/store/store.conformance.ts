@@ -240,14 +240,20 @@ export function storeConformance(name: string, open: () => Promise<ConformingSto
       assert.equal((await readAll(store, 'v1/object')).toString(), 'before');
     });
 
-    void test("a file's content is stored and stays when the file goes; its two names may be one file", async () => {
+    void test("a file's content is stored and stays when the file goes, or is moved there", async () => {
       await using made = await open();
       await using temporary = await temporaryDirectory();
       const { store } = made;
       const bytes = randomBytes(2 * MIB + 3);
       const file = join(temporary.path, 'file');
       await writeFile(file, bytes);
-      for (let twice = 0; twice < 2; twice++) await store.write('v1/object', fileSource(file, bytes.length), context);
+      const source = fileSource(file, bytes.length);
+      const short = { ...source, spare: file, size: bytes.length - 1 };
+      await assert.rejects(store.write('v1/object', short, context), (error) => isOciError(error, 'SIZE_INVALID'));
+      for (const spare of [{}, {}, { spare: file }]) {
+        await store.write('v1/object', { ...source, ...spare }, context);
+        assert.ok(bytes.equals(await readAll(store, 'v1/object')));
+      }
       await temporary[Symbol.asyncDispose]();
       assert.ok(bytes.equals(await readAll(store, 'v1/object')));
     });

@@ -23,8 +23,8 @@ export interface StoreSource {
   /** All of it, or `range`, from its beginning each time: a write that failed is tried again. Chunks are valid as long as a `Blob`'s body says
    *  (oci/registry.ts); like it, what is opened holds a file until it ends, is returned, or the signal is aborted, and fails then. */
   open(context: StoreContext & { range?: Required<ByteRange> }): Promise<AsyncIterable<Uint8Array>>;
-  /** A file that holds exactly these bytes and will never change: a store on the same file system may link to it. */
-  file?: string;
+  /** A file that holds exactly these bytes and that nobody needs where it is: a store on the same file system may move it away. */
+  spare?: string;
 }
 
 /** A place for bytes under keys of `/`-joined segments (store/keys.ts). Absent is undefined, never an error.
@@ -62,7 +62,6 @@ export function fileSource(file: string, size: number): StoreSource {
   const tooShort = (actual: number) => wrongLength(size, actual);
   return {
     size,
-    file,
     async open({ signal, range = { start: 0, end: size - 1 } }) {
       const handle = await open(file, 'r');
       try {
