@@ -69,7 +69,7 @@ const s3Only = (name: string, title: Row['title'], count: number): Row => ({
     for (const { blob } of [own, other]) await load({ clients: digests.map((digest) => ({ urls: [blob(digest)] })) });
     for (const digest of digests) await untilStored(store, digest);
     const signed = new Map(
-      await Promise.all(digests.map(async (digest) => [digest, await store.presign(key(digest), 3_600_000)] as const)),
+      await Promise.all(digests.map(async (digest) => [digest, (await store.presign(key(digest), 3_600_000)).get] as const)),
     );
     const readers = Array.from({ length: CONNECTIONS }, (_, n) => digests[n % count] ?? '');
     const once = async ({ blob }: Pick<Contestant, 'blob'>, turn: number): Promise<number> => {

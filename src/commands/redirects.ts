@@ -3,38 +3,63 @@ import { isOciError } from '../oci/error.ts';
 import { createFlights } from '../registry/flights.ts';
 import { createLru } from '../registry/lru.ts';
 import { blobKey } from '../store/keys.ts';
-import type { S3Store } from '../store/s3.ts';
+import type { S3Store, SignedUrls } from '../store/s3.ts';
 
 /** How long S3 has to say that it is there and has the blob, in ms; later the blob is served from here. */
 const PATIENCE = 1500;
-/** How many URLs are kept. */
+/** How long S3 is taken to have what it has just shown, in ms: what may be pruned has not been pulled for a day. */
+const SEEN = 5000;
+/** How many blobs are remembered. */
 const KEPT = 1000;
 
 /** Gives a URL of S3 for a blob; undefined where S3 has none, or does not answer. */
 export type Redirect = (digest: Digest, signal: AbortSignal) => Promise<string | undefined>;
 
-/** S3 is asked each time, since nobody may be sent to one that is away; once for all who ask at the same time, as nodes do that pull the same
- *  image. A URL, which takes as long to sign, is used again for half of `ttl`, the ms that it stays good. */
+/** Nobody may be sent to an S3 that is away: it is asked for each client, and the client waits for the answer. But one question does for all who wait
+ *  at the same time, for the same blob as nodes do that pull one image, or for any that it has shown a moment ago: its answer says that it is there.
+ *  The question may be older than who joins it; it is when the answer comes that counts.
+ *
+ *  What was signed, which takes longer than asking, is used again for half of `ttl`, the ms that it stays good. */
 export function createRedirects(remote: S3Store, ttl: number): Redirect {
-  const share = createFlights<string | undefined>(PATIENCE);
-  const signed = createLru<{ url: string; until: number }>(KEPT);
+  const share = createFlights<string | undefined>(2 * PATIENCE); // `ask` gives up before
+  const known = createLru<Known>(KEPT);
 
-  async function sign(key: string): Promise<string> {
-    const before = signed.get(key);
-    if (before !== undefined && Date.now() < before.until) return before.url;
-    const until = Date.now() + ttl / 2;
-    const url = await remote.presign(key, ttl);
-    signed.set(key, { url, until });
-    return url;
+  async function sign(key: string): Promise<Known> {
+    const before = known.get(key);
+    if (before !== undefined && Date.now() < before.goodUntil) return before;
+    const goodUntil = Date.now() + ttl / 2;
+    const signed = { urls: await remote.presign(key, ttl), goodUntil, seenUntil: 0 };
+    known.set(key, signed);
+    return signed;
+  }
+
+  /** Gives the key if S3 has nothing there. @throws OciError UNAVAILABLE; TimeoutError, which tells the store too that S3 is silent */
+  async function ask(key: string): Promise<string | undefined> {
+    const signed = await sign(key);
+    const found = await remote.stat(key, { signal: AbortSignal.timeout(PATIENCE), by: signed.urls.head });
+    signed.seenUntil = found === undefined ? 0 : Date.now() + SEEN;
+    return found === undefined ? key : undefined;
   }
 
   return async (digest, signal) => {
     const key = blobKey(digest);
+    const seen = Date.now() < (known.get(key)?.seenUntil ?? 0);
     try {
-      return await share(key, signal, async (limit) => ((await remote.stat(key, { signal: limit })) === undefined ? undefined : sign(key)));
+      const absent = await share(seen ? 'any that was seen' : key, signal, () => ask(key));
+      return absent === key ? undefined : (await sign(key)).urls.get;
     } catch (error) {
-      if (signal.aborted || !isOciError(error)) throw error;
+      const refused = isOciError(error) && error.retryAfter === undefined;
+      if (refused) known.delete(key); // the credentials that it was signed by may have been replaced
+      const late = (error as Error).name === 'TimeoutError';
+      if (signal.aborted || !(late || isOciError(error))) throw error;
       return undefined; // it is served from here, or fetched again; the store has told the log
     }
   };
+}
+
+interface Known {
+  urls: SignedUrls;
+  /** Milliseconds since the epoch, as is the next. */
+  goodUntil: number;
+  seenUntil: number;
 }

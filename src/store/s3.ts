@@ -22,9 +22,10 @@ import { OciError } from '../oci/error.ts';
 import { createBody, failingWith, streamSource } from './body.ts';
 import { SourceError } from './file-write.ts';
 import { checkKey, checkPrefix } from './keys.ts';
-import { createRawLines, type RawLines } from './raw-lines.ts';
+import { createRawLines } from './raw-lines.ts';
+import { headObject, type HeadOptions } from './s3-head.ts';
 import { upload } from './s3-upload.ts';
-import type { Store, StoreContext, StoreSource } from './store.ts';
+import type { Store, StoreContext, StoredObject, StoreSource } from './store.ts';
 
 export interface S3Options {
   bucket: string;
@@ -39,12 +40,21 @@ export interface S3Options {
   /** Of S3 as clients reach it; absent: `endpoint`. */
   redirectEndpoint?: string | undefined;
 }
+/** URLs that are good for whoever has them, as long as they were signed for. */
+export interface SignedUrls {
+  /** Gives the object, at the endpoint that clients reach. */
+  get: string;
+  /** Asks for it, at the registry's own endpoint. */
+  head: string;
+}
 export interface S3Store extends Store {
+  /** `by`: the key's `SignedUrls.head`. The same question, which costs little of the event loop's time then. */
+  stat(key: string, context: StoreContext & { by?: string }): Promise<StoredObject | undefined>;
   /** Makes the bucket when it is missing and `createBucket` is set, and gives up what was uploaded half more than a day ago.
    *  @throws OciError UNAVAILABLE */
   prepare(context: StoreContext): Promise<void>;
-  /** A URL that gives the object to whoever has it, for `ttl` ms. */
-  presign(key: string, ttl: number): Promise<string>;
+  /** For `ttl` ms. @throws OciError UNAVAILABLE: there are no keys to sign with */
+  presign(key: string, ttl: number): Promise<SignedUrls>;
 }
 
 /** Sockets to S3. What is read from it goes to disk at the disk's pace, so no slow client holds one; but 256 downloads and
@@ -71,8 +81,9 @@ const ABANDONED_AFTER = 24 * 3_600_000;
 export function s3(options: S3Options): S3Store {
   const { bucket, prefix } = options;
   const lines = createRawLines(AGENT);
-  const client = createClient(options, options.endpoint, lines);
-  const presigner = options.redirectEndpoint === undefined ? client : createClient(options, options.redirectEndpoint, lines);
+  const agents = { agent: lines.agent, secureAgent: new HttpsAgent(AGENT) };
+  const client = createClient(options, options.endpoint, agents);
+  const presigner = options.redirectEndpoint === undefined ? client : createClient(options, options.redirectEndpoint, agents);
   const at = (key: string) => ({ Bucket: bucket, Key: prefix + checkKey(key) });
   let pausedUntil = 0;
   let failures = 0;
@@ -154,11 +165,12 @@ export function s3(options: S3Options): S3Store {
   }
 
   return {
-    async stat(key, { signal }) {
-      const found = await attempt(`looking up ${key}`, signal, (abortSignal) =>
-        client.send(new HeadObjectCommand(at(key)), { abortSignal }),
-      );
-      return found === undefined ? undefined : { size: found.ContentLength ?? 0, modified: found.LastModified ?? new Date(0) };
+    stat(key, { signal, by }) {
+      return attempt(`looking up ${key}`, signal, async (abortSignal) => {
+        if (by !== undefined) return headObject(by, { ...agents, signal: abortSignal });
+        const found = await client.send(new HeadObjectCommand(at(key)), { abortSignal });
+        return { size: found.ContentLength ?? 0, modified: found.LastModified ?? new Date(0) };
+      });
     },
 
     async read(key, { signal, range }) {
@@ -245,7 +257,18 @@ export function s3(options: S3Options): S3Store {
       }
     },
 
-    presign: (key, ttl) => getSignedUrl(presigner, new GetObjectCommand(at(key)), { expiresIn: Math.max(1, Math.floor(ttl / 1000)) }),
+    async presign(key, ttl) {
+      const expiresIn = Math.max(1, Math.floor(ttl / 1000));
+      try {
+        const [get, head] = await Promise.all([
+          getSignedUrl(presigner, new GetObjectCommand(at(key)), { expiresIn }),
+          getSignedUrl(client, new HeadObjectCommand(at(key)), { expiresIn }),
+        ]);
+        return { get, head };
+      } catch (error) {
+        throw describe(error, `signing for ${key}`, bucket);
+      }
+    },
 
     close() {
       client.destroy();
@@ -276,7 +299,7 @@ function isSilent(error: unknown): boolean {
   );
 }
 
-function createClient(options: S3Options, endpoint: string | undefined, lines: RawLines): S3Client {
+function createClient(options: S3Options, endpoint: string | undefined, { agent, secureAgent }: Omit<HeadOptions, 'signal'>): S3Client {
   const { region, forcePathStyle, credentials } = options;
   return new S3Client({
     region,
@@ -292,8 +315,8 @@ function createClient(options: S3Options, endpoint: string | undefined, lines: R
     requestHandler: new NodeHttpHandler({
       connectionTimeout: CONNECT_TIMEOUT,
       socketTimeout: SOCKET_TIMEOUT,
-      httpAgent: lines.agent,
-      httpsAgent: new HttpsAgent(AGENT),
+      httpAgent: agent,
+      httpsAgent: secureAgent,
     }),
   });
 }
