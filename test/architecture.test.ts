@@ -6,16 +6,17 @@ import { test } from 'node:test';
 /** Who may import whom. A room may always import itself and oci; the command room imports any. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   oci: [],
+  files: [],
   config: ['oci'],
-  store: ['oci', 'telemetry'],
+  store: ['oci', 'files', 'telemetry'],
   registry: ['oci', 'store', 'telemetry'],
   upkeep: ['oci', 'store', 'telemetry'],
   server: ['oci', 'telemetry'],
   webhook: ['oci', 'config', 'server', 'telemetry'],
-  agent: ['oci', 'config', 'telemetry'],
-  clash: ['oci', 'config', 'server', 'telemetry'],
+  agent: ['oci', 'files', 'config', 'telemetry'],
+  clash: ['oci', 'files', 'config', 'server', 'telemetry'],
   telemetry: ['oci'],
-  commands: ['oci', 'config', 'store', 'registry', 'upkeep', 'server', 'webhook', 'agent', 'clash', 'telemetry'],
+  commands: ['oci', 'files', 'config', 'store', 'registry', 'upkeep', 'server', 'webhook', 'agent', 'clash', 'telemetry'],
 };
 /** They make a program of the rooms. */
 const PROGRAM = ['src/main.ts', 'src/program.ts'];

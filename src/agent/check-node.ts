@@ -1,10 +1,11 @@
-import { access, constants, glob, mkdir, readFile } from 'node:fs/promises';
+import { access, constants, glob, readFile } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
+import { makeDirectory } from '../files/make-directory.ts';
 
 /** What keeps the agent from writing into a directory of the node, and what to do about it; undefined: nothing. */
 export async function checkWritable(directory: string): Promise<string | undefined> {
   try {
-    await mkdir(directory, { recursive: true });
+    await makeDirectory(directory);
     await access(directory, constants.W_OK);
     return undefined;
   } catch (error) {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { makeDirectory } from '../files/make-directory.ts';
 import type { Log } from '../telemetry/log.ts';
 
 /** A file of the node's container runtime that the agent writes. */
@@ -60,7 +61,7 @@ export function createNodeFiles(files: readonly NodeFile[], log: Log): NodeFiles
   const told = new Set<string>();
 
   async function put({ path, content }: NodeFile): Promise<void> {
-    await mkdir(dirname(path), { recursive: true });
+    await makeDirectory(dirname(path));
     const temporary = `${path}.${randomUUID()}`;
     await writeFile(temporary, [MARK, owner, content].join('\n'));
     await rename(temporary, path);

@@ -1,5 +1,6 @@
-import { chmod, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { makeDirectory } from '../files/make-directory.ts';
 import type { Content } from './content.ts';
 import { isFields, type Fields } from './document.ts';
 import type { Fetched } from './feed.ts';
@@ -39,8 +40,8 @@ const GEO_FILES = ['geoip.dat', 'geosite.dat', 'country.mmdb', 'ASN.mmdb'];
  *  would download what it misses.
  *  @throws Error (EACCES …): it cannot be made or written */
 export async function openCopies(directory: string, geodata: string): Promise<Copies> {
-  await mkdir(join(directory, 'subscriptions'), { recursive: true });
-  await mkdir(join(directory, 'providers'), { recursive: true });
+  await makeDirectory(join(directory, 'subscriptions'));
+  await makeDirectory(join(directory, 'providers'));
   await chmod(directory, 0o700).catch(() => undefined); // a volume's own, which others cannot reach anyway
   const shipped = new Set(await readdir(geodata).catch(() => []));
   for (const file of GEO_FILES.filter((name) => shipped.has(name))) {
@@ -52,7 +53,7 @@ export async function openCopies(directory: string, geodata: string): Promise<Co
 
   async function write(name: string, content: string | Uint8Array): Promise<void> {
     const temporary = `${path(name)}.${++count}.tmp`;
-    await mkdir(dirname(temporary), { recursive: true });
+    await makeDirectory(dirname(temporary));
     await writeFile(temporary, content, { mode: 0o600, flush: true });
     await rename(temporary, path(name));
   }

@@ -3,7 +3,9 @@ import { stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
-import { filesystem } from './filesystem.ts';
+import { checkWritable } from '../agent/check-node.ts';
+import { openCopies } from '../clash/copies.ts';
+import { filesystem } from '../store/filesystem.ts';
 import { makeDirectory } from './make-directory.ts';
 
 test('a directory is made with all above it; one that is there stays; a file in its way is told', async () => {
@@ -18,6 +20,9 @@ test('a directory is made with all above it; one that is there stays; a file in 
   await assert.rejects(makeDirectory(join(file, 'd')), { code: 'ENOTDIR' });
 });
 
-test('a store where nothing can be made is refused at once', { timeout: 30_000 }, async () => {
+test('where nothing can be made that is told at once, whoever wants a directory there', { timeout: 30_000 }, async () => {
+  await assert.rejects(makeDirectory('/proc/nowhere/a/b'), { code: 'ENOENT' });
   await assert.rejects(filesystem({ directory: '/proc/nowhere' }), { code: 'UNAVAILABLE' });
+  assert.match((await checkWritable('/proc/nowhere/certs.d')) ?? '', /^\/proc\/nowhere\/certs\.d cannot be written \(ENOENT\): mount/);
+  await assert.rejects(openCopies('/proc/nowhere/clash', '/proc/nowhere'), { code: 'ENOENT' });
 });
