@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { DEFAULT_UPSTREAMS } from '../src/config/registry-schema.ts';
 import { refusal } from './render.ts';
 
 const S3 = { config: { bucket: 'images' }, secret: { accessKeyId: 'id', secretAccessKey: 'key' } };
@@ -146,6 +149,16 @@ for (const [name, values, sentence] of CASES) {
     assert.doesNotMatch(said, /nil pointer|can't evaluate|wrong type for value/);
   });
 }
+
+test("the upstreams that need no url are the program's defaults", async () => {
+  const names = Object.keys(DEFAULT_UPSTREAMS);
+  const known = Object.fromEntries(names.map((name) => [name, { connections: 2 }]));
+  const said = await refusal({ registry: { upstreams: { ...known, mine: { connections: 2 } } } });
+  const told = `registry.upstreams.mine is none of the defaults (${names.join(', ')}): write its url.`;
+  assert.deepEqual(said.match(/registry\.upstreams\..*$/gm), [told]);
+  const comment = await readFile(join(import.meta.dirname, 'values.yaml'), 'utf8');
+  assert.ok(comment.includes(`merged over the defaults (${names.join(', ')}) by name`));
+});
 
 test('all that is wrong is said at once', async () => {
   const said = await refusal({ registry: { replicas: 3 }, clash: { enabled: true }, agent: { enabled: false } });

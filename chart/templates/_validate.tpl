@@ -86,9 +86,11 @@
 
 {{- define "kube-registry.upstreamProblems" -}}
 {{- $problems := list -}}
+{{- /* As src/config/registry-schema.ts has them: wrong-values.test.ts compares. */ -}}
+{{- $presets := list "dockerhub" "ghcr" "quay" "k8s" "gcr" -}}
 {{- range $name, $upstream := .Values.registry.upstreams -}}
-{{- if and $upstream (not $upstream.url) (not (has $name (list "dockerhub" "ghcr" "quay" "k8s" "gcr"))) -}}
-{{- $problems = append $problems (printf "registry.upstreams.%s is none of the defaults (dockerhub, ghcr, quay, k8s, gcr): write its url." $name) -}}
+{{- if and $upstream (not $upstream.url) (not (has $name $presets)) -}}
+{{- $problems = append $problems (printf "registry.upstreams.%s is none of the defaults (%s): write its url." $name (join ", " $presets)) -}}
 {{- end -}}
 {{- range $index, $one := default list (default dict $upstream).credentials -}}
 {{- if not (or $one.existingSecret (and (or $one.username $one.usernameFile) (or $one.password $one.passwordFile))) -}}

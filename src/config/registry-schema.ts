@@ -169,7 +169,7 @@ export const registrySchema = z
     upstreams: z
       .record(upstreamName, upstream.nullable())
       .prefault({})
-      .describe('Merged over the defaults (dockerhub, ghcr, quay, k8s, gcr) by name; null removes one.'),
+      .describe(`Merged over the defaults (${Object.keys(DEFAULT_UPSTREAMS).join(', ')}) by name; null removes one.`),
     exposed: z
       .strictObject({
         listen: address.describe('HTTPS.'),
