@@ -57,105 +57,100 @@ export interface ClusterOptions {
  *  `system:node:node0`. Needs root. @throws Error: what is missing, in one line */
 export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
   if (process.getuid?.() !== 0) throw new Error('the cluster needs root: run this test as root');
-  const stack = new AsyncDisposableStack();
-  try {
-    const { path } = stack.use(await temporaryDirectory());
-    const network = stack.use(await startNetwork());
-    stack.use(await ownCgroups());
-    const authority = await createAuthority(join(path, 'pki'));
-    const names = [
-      'DNS:localhost',
-      'DNS:kubernetes.default.svc',
-      'IP:127.0.0.1',
-      'IP:10.96.0.1',
-      `IP:${network.address}`,
-      `IP:${network.inside}`,
-    ];
-    const certificate = await authority.issue('kube-apiserver', names);
-    const plane = stack.use(
-      await startControlPlane({
-        enter: network.enter,
-        controllers: ['*'],
-        users: `node-token,system:node:${NODE},${NODE},"system:nodes"\n`,
-        apiServer: [
-          '--bind-address=0.0.0.0',
-          `--advertise-address=${network.address}`,
-          '--endpoint-reconciler-type=lease',
-          `--tls-cert-file=${certificate.certificate}`,
-          `--tls-private-key-file=${certificate.key}`,
-          `--client-ca-file=${authority.file}`,
-          '--kubelet-preferred-address-types=InternalIP',
-          '--feature-gates=ImageVolume=true',
-        ],
-        controllerManager: [`--root-ca-file=${authority.file}`],
-        scheduler: true,
-      }),
-    );
-    const containerd = await startNodeContainerd(stack, { path, network, authority, release: options.containerd ?? 'debian' });
-    const kubelet = await startKubelet(stack, { path, network, plane, socket: containerd.socket });
-    const proxy = await startProxy(stack, { path, network, plane });
-    const { kubectl } = plane;
-    const url = `https://${network.inside}:${new URL(plane.url).port}`;
-    const api = createApi({ url, ca: authority.pem, token: 'admin-token' });
-    await until(
-      async () => (await kubectl(['get', 'node', NODE, '-o', 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'])) === 'True',
-    );
-    const [helm, kube] = [await toolPath('helm'), await toolPath('kube-all')];
-    const owned = stack.move();
-    return {
-      network,
-      authority,
-      plane,
-      kubectl,
-      api,
-      ctr: containerd.ctr,
-      containerd: containerd.service,
-      kubelet,
-      certificatesDirectory: containerd.certificatesDirectory,
-      async helm(args, values) {
-        const child = run(
-          ...network.wrap(helm, [...args, '--kubeconfig', plane.kubeconfig, ...(values === undefined ? [] : ['--values', '-'])]),
-        );
-        child.child.stdin?.end(values === undefined ? '' : JSON.stringify(values));
-        return (await child).stdout;
-      },
-      async importImage({ path: archive }) {
-        await containerd.ctr('images', 'import', archive);
-      },
-      async stop() {
-        for (const service of [kubelet, proxy]) await service.stop('SIGKILL');
-        await plane.stop();
-        await endContainers(containerd.ctr);
-        await containerd.service.stop('SIGKILL');
-      },
-      async start() {
-        await Promise.all([plane.start(), containerd.service.start()]);
-        for (const service of [kubelet, proxy]) await service.start();
-      },
-      cri: async (...args) => (await run(kube, ['cri', '--endpoint', `unix://${containerd.socket}`, ...args])).stdout,
-      async forget(...digests) {
-        const lines = (await containerd.ctr('images', 'list')).split('\n').map((line) => line.split(/\s+/));
-        const references = lines.flatMap(([reference, , digest]) => (digests.includes(digest ?? '') ? [reference ?? ''] : []));
-        if (references.length > 0) await containerd.ctr('images', 'remove', '--sync', ...references);
-      },
-      async killContainers(name) {
-        for (const id of await containersOf(containerd.ctr, name)) {
-          await containerd.ctr('tasks', 'kill', '--signal', 'SIGKILL', id).catch(ignoreEnded);
+  await using stack = new AsyncDisposableStack();
+  const { path } = stack.use(await temporaryDirectory());
+  const network = stack.use(await startNetwork());
+  stack.use(await ownCgroups());
+  const authority = await createAuthority(join(path, 'pki'));
+  const names = [
+    'DNS:localhost',
+    'DNS:kubernetes.default.svc',
+    'IP:127.0.0.1',
+    'IP:10.96.0.1',
+    `IP:${network.address}`,
+    `IP:${network.inside}`,
+  ];
+  const certificate = await authority.issue('kube-apiserver', names);
+  const plane = stack.use(
+    await startControlPlane({
+      enter: network.enter,
+      controllers: ['*'],
+      users: `node-token,system:node:${NODE},${NODE},"system:nodes"\n`,
+      apiServer: [
+        '--bind-address=0.0.0.0',
+        `--advertise-address=${network.address}`,
+        '--endpoint-reconciler-type=lease',
+        `--tls-cert-file=${certificate.certificate}`,
+        `--tls-private-key-file=${certificate.key}`,
+        `--client-ca-file=${authority.file}`,
+        '--kubelet-preferred-address-types=InternalIP',
+        '--feature-gates=ImageVolume=true',
+      ],
+      controllerManager: [`--root-ca-file=${authority.file}`],
+      scheduler: true,
+    }),
+  );
+  const containerd = await startNodeContainerd(stack, { path, network, authority, release: options.containerd ?? 'debian' });
+  const kubelet = await startKubelet(stack, { path, network, plane, socket: containerd.socket });
+  const proxy = await startProxy(stack, { path, network, plane });
+  const { kubectl } = plane;
+  const url = `https://${network.inside}:${new URL(plane.url).port}`;
+  const api = createApi({ url, ca: authority.pem, token: 'admin-token' });
+  await until(
+    async () => (await kubectl(['get', 'node', NODE, '-o', 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'])) === 'True',
+  );
+  const [helm, kube] = [await toolPath('helm'), await toolPath('kube-all')];
+  const owned = stack.move();
+  return {
+    network,
+    authority,
+    plane,
+    kubectl,
+    api,
+    ctr: containerd.ctr,
+    containerd: containerd.service,
+    kubelet,
+    certificatesDirectory: containerd.certificatesDirectory,
+    async helm(args, values) {
+      const child = run(
+        ...network.wrap(helm, [...args, '--kubeconfig', plane.kubeconfig, ...(values === undefined ? [] : ['--values', '-'])]),
+      );
+      child.child.stdin?.end(values === undefined ? '' : JSON.stringify(values));
+      return (await child).stdout;
+    },
+    async importImage({ path: archive }) {
+      await containerd.ctr('images', 'import', archive);
+    },
+    async stop() {
+      for (const service of [kubelet, proxy]) await service.stop('SIGKILL');
+      await plane.stop();
+      await endContainers(containerd.ctr);
+      await containerd.service.stop('SIGKILL');
+    },
+    async start() {
+      await Promise.all([plane.start(), containerd.service.start()]);
+      for (const service of [kubelet, proxy]) await service.start();
+    },
+    cri: async (...args) => (await run(kube, ['cri', '--endpoint', `unix://${containerd.socket}`, ...args])).stdout,
+    async forget(...digests) {
+      const lines = (await containerd.ctr('images', 'list')).split('\n').map((line) => line.split(/\s+/));
+      const references = lines.flatMap(([reference, , digest]) => (digests.includes(digest ?? '') ? [reference ?? ''] : []));
+      if (references.length > 0) await containerd.ctr('images', 'remove', '--sync', ...references);
+    },
+    async killContainers(name) {
+      for (const id of await containersOf(containerd.ctr, name)) {
+        await containerd.ctr('tasks', 'kill', '--signal', 'SIGKILL', id).catch(ignoreEnded);
+      }
+    },
+    async killProcesses(container, name) {
+      for (const id of await containersOf(containerd.ctr, container)) {
+        for (const pid of (await containerd.ctr('tasks', 'ps', id).catch(() => '')).match(/^\d+/gm) ?? []) {
+          if ((await readFile(`/proc/${pid}/comm`, 'utf8')).trim() === name) process.kill(Number(pid), 'SIGKILL');
         }
-      },
-      async killProcesses(container, name) {
-        for (const id of await containersOf(containerd.ctr, container)) {
-          for (const pid of (await containerd.ctr('tasks', 'ps', id).catch(() => '')).match(/^\d+/gm) ?? []) {
-            if ((await readFile(`/proc/${pid}/comm`, 'utf8')).trim() === name) process.kill(Number(pid), 'SIGKILL');
-          }
-        }
-      },
-      [Symbol.asyncDispose]: () => owned.disposeAsync(),
-    };
-  } catch (error) {
-    await stack.disposeAsync();
-    throw error;
-  }
+      }
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
 }
 
 /** What the kubelet makes of control groups goes at the end, where none was before. */

@@ -34,45 +34,40 @@ export interface Outside extends AsyncDisposable {
 
 /** What lies on `network.outside`, each upstream on port 443 of an address of its own; the resolver listens on the node. */
 export async function startOutside({ network, authority }: { network: Network; authority: Authority }): Promise<Outside> {
-  const stack = new AsyncDisposableStack();
-  try {
-    const { path } = stack.use(await temporaryDirectory());
-    const [first = '', ...addresses] = network.outside;
-    const names = Object.keys(HOSTS) as UpstreamName[];
-    const addressOf = Object.fromEntries(names.map((name, n) => [HOSTS[name], addresses[n] ?? '']));
-    const tls = await authority.issue(
-      'upstreams',
-      Object.values(HOSTS).map((host) => `DNS:${host}`),
-    );
-    const upstreams = {} as Record<UpstreamName, Distribution>;
-    const inward = {} as Record<UpstreamName, Distribution>;
-    for (const name of names) {
-      const directory = join(path, name);
-      inward[name] = stack.use(await startDistribution({ directory }));
-      upstreams[name] = stack.use(await startDistribution({ directory, tls, host: addressOf[HOSTS[name]] ?? '', port: 443 }));
-    }
-    await startResolver(stack, { network, path, addressOf });
-    const airport = stack.use(await startAirport({ hosts: addressOf, host: first }));
-    const subscriptionUrl = await serveSubscription(stack, first, { proxies: [airport.node] });
-    const owned = stack.move();
-    return {
-      upstreams,
-      push: (upstream, repository, tag, image) => pushImage(inward[upstream].url, repository, tag, image),
-      airport,
-      subscriptionUrl,
-      async setDirect(open) {
-        for (const chain of ['OUTPUT', 'FORWARD']) {
-          for (const address of addresses) {
-            await run(...network.wrap('iptables', ['--wait', open ? '-D' : '-I', chain, '-d', address, '-j', 'DROP']));
-          }
-        }
-      },
-      [Symbol.asyncDispose]: () => owned.disposeAsync(),
-    };
-  } catch (error) {
-    await stack.disposeAsync();
-    throw error;
+  await using stack = new AsyncDisposableStack();
+  const { path } = stack.use(await temporaryDirectory());
+  const [first = '', ...addresses] = network.outside;
+  const names = Object.keys(HOSTS) as UpstreamName[];
+  const addressOf = Object.fromEntries(names.map((name, n) => [HOSTS[name], addresses[n] ?? '']));
+  const tls = await authority.issue(
+    'upstreams',
+    Object.values(HOSTS).map((host) => `DNS:${host}`),
+  );
+  const upstreams = {} as Record<UpstreamName, Distribution>;
+  const inward = {} as Record<UpstreamName, Distribution>;
+  for (const name of names) {
+    const directory = join(path, name);
+    inward[name] = stack.use(await startDistribution({ directory }));
+    upstreams[name] = stack.use(await startDistribution({ directory, tls, host: addressOf[HOSTS[name]] ?? '', port: 443 }));
   }
+  await startResolver(stack, { network, path, addressOf });
+  const airport = stack.use(await startAirport({ hosts: addressOf, host: first }));
+  const subscriptionUrl = await serveSubscription(stack, first, { proxies: [airport.node] });
+  const owned = stack.move();
+  return {
+    upstreams,
+    push: (upstream, repository, tag, image) => pushImage(inward[upstream].url, repository, tag, image),
+    airport,
+    subscriptionUrl,
+    async setDirect(open) {
+      for (const chain of ['OUTPUT', 'FORWARD']) {
+        for (const address of addresses) {
+          await run(...network.wrap('iptables', ['--wait', open ? '-D' : '-I', chain, '-d', address, '-j', 'DROP']));
+        }
+      }
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
 }
 
 /** Where the node and CoreDNS ask for names of the world. */

@@ -24,28 +24,23 @@ export interface World extends Cluster {
 
 /** Ready for `helm install`. */
 export async function startWorld(options: ClusterOptions = {}): Promise<World> {
-  const stack = new AsyncDisposableStack();
-  try {
-    const { path } = stack.use(await temporaryDirectory());
-    const cluster = stack.use(await startCluster(options));
-    const outside = stack.use(await startOutside(cluster));
-    const builder = await createImageBuilder(path);
-    const coredns = await builder.coredns();
-    const own = await builder.kubeRegistry(cluster.authority.pem);
-    for (const archive of [await builder.pause(), coredns, await builder.versitygw(), own]) await cluster.importImage(archive);
-    await cluster.kubectl(['apply', '-f', '-'], list(...nameService(coredns.reference, cluster.network.address)));
-    await createVolumes(cluster, join(path, 'volumes'));
-    await cluster.kubectl(['create', 'namespace', NAMESPACE]);
-    await cluster.kubectl(['label', 'namespace', NAMESPACE, 'pod-security.kubernetes.io/enforce=privileged']);
-    await cluster.kubectl(['-n', 'kube-system', 'rollout', 'status', 'deployment/coredns', '--timeout=120s']);
-    const program = await buildProgram(path);
-    const { size: imageSize } = await stat(own.path);
-    const owned = stack.move();
-    return { ...cluster, outside, imageSize, program, [Symbol.asyncDispose]: () => owned.disposeAsync() };
-  } catch (error) {
-    await stack.disposeAsync();
-    throw error;
-  }
+  await using stack = new AsyncDisposableStack();
+  const { path } = stack.use(await temporaryDirectory());
+  const cluster = stack.use(await startCluster(options));
+  const outside = stack.use(await startOutside(cluster));
+  const builder = await createImageBuilder(path);
+  const coredns = await builder.coredns();
+  const own = await builder.kubeRegistry(cluster.authority.pem);
+  for (const archive of [await builder.pause(), coredns, await builder.versitygw(), own]) await cluster.importImage(archive);
+  await cluster.kubectl(['apply', '-f', '-'], list(...nameService(coredns.reference, cluster.network.address)));
+  await createVolumes(cluster, join(path, 'volumes'));
+  await cluster.kubectl(['create', 'namespace', NAMESPACE]);
+  await cluster.kubectl(['label', 'namespace', NAMESPACE, 'pod-security.kubernetes.io/enforce=privileged']);
+  await cluster.kubectl(['-n', 'kube-system', 'rollout', 'status', 'deployment/coredns', '--timeout=120s']);
+  const program = await buildProgram(path);
+  const { size: imageSize } = await stat(own.path);
+  const owned = stack.move();
+  return { ...cluster, outside, imageSize, program, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 /** What the chart's values are in all of these tests: the image that was built here, and S3 in the chart. */

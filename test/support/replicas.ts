@@ -32,7 +32,7 @@ const SERVICE = 'replicas.test';
  *  @throws Error: not root */
 export async function startReplicas(options: ReplicasOptions): Promise<Replicas> {
   if (process.getuid?.() !== 0) throw new Error('replicas see a hosts file of their own: run this test as root');
-  const stack = new AsyncDisposableStack();
+  await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());
   const port = await freePort();
   const addresses = Array.from({ length: options.count }, (_, index) => `127.0.0.${index + 1}`);
@@ -55,20 +55,15 @@ export async function startReplicas(options: ReplicasOptions): Promise<Replicas>
     return { ...program, address, directory };
   }
 
-  try {
-    const all = await Promise.all(addresses.map((address) => start(address)));
-    if (options.registry === undefined || !('peers' in options.registry)) {
-      for (const { admin, address } of all) {
-        const others = (options.finds?.(address, addresses) ?? addresses).filter((one) => one !== address);
-        await until(async () => (await metric(admin, 'peers_live')) === 1 + others.length, `${address} knows its peers`);
-      }
+  const all = await Promise.all(addresses.map((address) => start(address)));
+  if (options.registry === undefined || !('peers' in options.registry)) {
+    for (const { admin, address } of all) {
+      const others = (options.finds?.(address, addresses) ?? addresses).filter((one) => one !== address);
+      await until(async () => (await metric(admin, 'peers_live')) === 1 + others.length, `${address} knows its peers`);
     }
-    const owned = stack.move();
-    return { all, [Symbol.asyncDispose]: () => owned.disposeAsync() };
-  } catch (error) {
-    await stack.disposeAsync();
-    throw error;
   }
+  const owned = stack.move();
+  return { all, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 /** The sum of a metric's values, `name` without its prefix; `labels` as they are rendered. */
