@@ -87,6 +87,9 @@ export interface Fills {
 /** How long a reader waits for a fill of its own to begin, in ms: short enough that upstream's headers still come in time. */
 const WAIT_LIMIT = 8000;
 
+/** How long storage has to begin with a blob, in ms, before it comes from elsewhere. */
+const STORAGE_PATIENCE = 2000;
+
 /** Where a fill's bytes come from now. */
 export type Origin = 'storage' | 'replica' | 'upstream';
 
@@ -94,7 +97,18 @@ export type Origin = 'storage' | 'replica' | 'upstream';
 interface Begun {
   fill: Promise<Fill>;
   repository: Repository;
+  source: Source;
+}
+
+interface Source {
+  open: FillSource;
   origin(this: void): Origin;
+  /** Where it comes from, once storage has given it or has not; never rejects. */
+  located: Promise<Origin>;
+  /** It failed before that. */
+  giveUp(this: void): void;
+  /** What it gave was whole and wrong. */
+  corrupt(this: void): void;
 }
 
 /** One fill a digest, whoever asks (DESIGN promise 2). */
@@ -124,17 +138,6 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     }
   }
 
-  async function inRemote(digest: Digest, signal: AbortSignal): Promise<boolean> {
-    if (remote === undefined) return false;
-    try {
-      return (await remote.stat(blobKey(digest), { signal: AbortSignal.any([signal, AbortSignal.timeout(2000)]) })) !== undefined;
-    } catch (error) {
-      signal.throwIfAborted();
-      log.warn({ error, digest }, 'storage cannot say whether it has a blob; upstream is asked');
-      return false;
-    }
-  }
-
   function takeConnection(): (() => void) | undefined {
     // Many fills keep the line busy by themselves, and every connection holds some 256 KiB.
     if (helpers <= running.size) return undefined;
@@ -142,7 +145,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     return () => void helpers++;
   }
 
-  async function begin(digest: Digest, source: ReturnType<typeof createSource>, open: OpenOptions): Promise<Fill> {
+  async function begin(digest: Digest, source: Source, open: OpenOptions): Promise<Fill> {
     const release = await slots(AbortSignal.timeout(WAIT_LIMIT));
     const room = options.reserve();
     const path = join(spoolDirectory, `${randomBytes(12).toString('hex')}.spool`);
@@ -152,7 +155,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
       const { spool, usable } = await openSpool(path);
       fill = startFill({
         digest,
-        source: (range, signal) => source.open(range, signal),
+        source: source.open,
         spool,
         connections: open.connections,
         maxSize: options.maxBlobSize ?? 128 * 2 ** 30,
@@ -163,7 +166,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
         spoolFailed(error) {
           log.error({ error, digest }, 'the spool takes no more: a blob is passed on without being kept');
         },
-        corrupt: () => source.corrupt(),
+        corrupt: source.corrupt,
         async keep(size) {
           if (source.origin() !== 'storage') open.fetched(size);
           kept = await keep({ digest, path, size, from: source.origin(), room });
@@ -199,31 +202,42 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     }
   }
 
-  /** The store when it has the blob, then the replica that fetches it for all, then upstream: each until it fails, and never again. */
-  function createSource(digest: Digest, stored: boolean, asked: OpenOptions) {
+  /** Storage when it has the blob, then the replica that fetches it for all, then upstream: each until it fails, and never again. Storage is not
+   *  asked first whether it has it: giving it is the answer, one round trip sooner. */
+  function createSource(digest: Digest, asked: OpenOptions): Source {
     const replica = asked.replica();
     const behindStorage: Origin = replica === undefined ? 'upstream' : 'replica';
-    let origin: Origin = stored ? 'storage' : behindStorage;
+    let origin: Origin = remote === undefined ? behindStorage : 'storage';
+    let stored = false;
+    const located = Promise.withResolvers<Origin>();
+    if (origin !== 'storage') located.resolve(origin);
 
     function leave(failed: Origin): void {
       if (origin === failed) origin = failed === 'storage' ? behindStorage : 'upstream';
+      located.resolve(origin);
     }
 
     async function fromStorage(store: Store, range: ByteRange | undefined, signal: AbortSignal): Promise<Blob | undefined> {
       const key = blobKey(digest);
-      const found = range === undefined ? undefined : await store.stat(key, { signal });
+      const found = range === undefined ? undefined : await store.stat(key, { signal, within: STORAGE_PATIENCE });
       const part = range === undefined || found === undefined ? undefined : resolveRange(range, found.size);
-      const content = await store.read(key, { signal, ...(part === undefined ? {} : { range: part }) });
+      const content = await store.read(key, { signal, within: STORAGE_PATIENCE, ...(part === undefined ? {} : { range: part }) });
       return content === undefined ? undefined : { digest, size: found?.size ?? content.size, range: part, body: content.body };
     }
 
     return {
-      origin: (): Origin => origin,
-      async open(range: ByteRange | undefined, signal: AbortSignal): Promise<Blob> {
+      origin: () => origin,
+      located: located.promise,
+      giveUp: () => located.resolve(origin),
+      async open(range, signal) {
         if (origin === 'storage' && remote !== undefined) {
           try {
             const blob = await fromStorage(remote, range, signal);
-            if (blob !== undefined) return { ...blob, body: watched(blob.body, () => leave('storage')) };
+            if (blob !== undefined) {
+              stored = true;
+              located.resolve('storage');
+              return { ...blob, body: watched(blob.body, () => leave('storage')) };
+            }
           } catch (error) {
             signal.throwIfAborted();
             log.warn({ error, digest }, 'storage cannot give a blob; it comes from elsewhere');
@@ -265,16 +279,24 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     }
   }
 
+  /** Rejects unless who asks may have it. That a fill begins under a name is the proof for that name, when upstream gives it. */
+  async function admit({ repository, source }: Begun, open: OpenOptions): Promise<void> {
+    if (repository !== open.repository) await open.proof();
+    else if ((await settled(source.located, open.signal)) === 'storage') await open.proof();
+  }
+
   /** @returns undefined: it takes no more readers, or failed as it was begun, for a reason that is its beginner's own
    *  @throws OciError UNAVAILABLE: two replicas would wait for each other */
-  async function joinFill({ fill: promise, repository, origin }: Begun, open: OpenOptions): Promise<Blob | undefined> {
-    if (repository !== open.repository) await open.proof(); // that it begins under a name is the proof for that name
-    if (open.hop && origin() === 'replica') {
+  async function joinFill(begun: Begun, open: OpenOptions): Promise<Blob | undefined> {
+    const { repository, source } = begun;
+    await admit(begun, open);
+    if (open.hop) await settled(source.located, open.signal);
+    if (open.hop && source.origin() === 'replica') {
       throw new OciError('UNAVAILABLE', 'this replica takes that blob from another one itself; it is to be had from upstream');
     }
     let fill: Fill | undefined;
     try {
-      fill = await settled(promise, open.signal);
+      fill = await settled(begun.fill, open.signal);
       return fill.overflowed() ? undefined : await fill.open(open.range, open.signal);
     } catch (error) {
       open.signal.throwIfAborted();
@@ -286,13 +308,14 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     }
   }
 
-  function start(digest: Digest, stored: boolean, open: OpenOptions): Promise<Fill> {
-    const source = createSource(digest, stored, open);
-    const begun: Begun = { fill: begin(digest, source, open), repository: open.repository, origin: source.origin };
+  function start(digest: Digest, open: OpenOptions): Begun {
+    const source = createSource(digest, open);
+    const begun: Begun = { fill: begin(digest, source, open), repository: open.repository, source };
     const forget = () => void (running.get(digest) === begun && running.delete(digest));
     begun.fill.then((fill) => fill.ended).then(forget, forget);
+    begun.fill.then((fill) => fill.opened).catch(source.giveUp);
     running.set(digest, begun);
-    return begun.fill;
+    return begun;
   }
 
   return {
@@ -310,16 +333,16 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
           const blob = await openLocal(digest, open);
           if (blob !== undefined) return { blob, outcome: 'hit' };
         }
-        open.foresee();
-        const stored = await inRemote(digest, open.signal);
-        if (stored) await open.proof();
         // Between the questions above another reader may have begun the fill, or even ended it.
-        const begun = running.get(digest);
-        if (begun !== undefined && begun !== joined) continue;
-        const fill = await settled(start(digest, stored, open), open.signal);
+        const other = running.get(digest);
+        if (other !== undefined && other !== joined) continue;
+        if (remote !== undefined) open.foresee();
+        const begun = start(digest, open);
+        const fill = await settled(begun.fill, open.signal);
+        await admit(begun, open);
         const blob = (await fill.open(open.range, open.signal)) ?? (await openLocal(digest, open));
         if (blob === undefined) throw new OciError('UNAVAILABLE', `${digest} was fetched but is gone already`, { origin: 'storage' });
-        return { blob, outcome: stored ? 'hit' : 'miss' };
+        return { blob, outcome: (await begun.source.located) === 'storage' ? 'hit' : 'miss' };
       }
     },
 

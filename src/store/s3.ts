@@ -123,7 +123,7 @@ export function s3(options: S3Options): S3Store {
         if (status === undefined || status >= 500 || status === 429) {
           failures++;
           // A connection that was kept alive may have been closed just now; a busy S3 may have one bad moment.
-          if (tries === 1 && limit === ANSWER_LIMIT && !signal.aborted && failures < PATIENCE && Date.now() - now < limit / 2) {
+          if (tries === 1 && limit !== Infinity && !signal.aborted && failures < PATIENCE && Date.now() - now < limit / 2) {
             await delay(100 * Math.random(), undefined, { signal });
             continue;
           }
@@ -165,22 +165,23 @@ export function s3(options: S3Options): S3Store {
   }
 
   return {
-    stat(key, { signal, by }) {
-      return attempt(`looking up ${key}`, signal, async (abortSignal) => {
+    stat(key, { signal, within, by }) {
+      const ask = async (abortSignal: AbortSignal): Promise<StoredObject> => {
         if (by !== undefined) return headObject(by, { ...agents, signal: abortSignal });
         const found = await client.send(new HeadObjectCommand(at(key)), { abortSignal });
         return { size: found.ContentLength ?? 0, modified: found.LastModified ?? new Date(0) };
-      });
+      };
+      return attempt(`looking up ${key}`, signal, ask, within);
     },
 
-    async read(key, { signal, range }) {
+    async read(key, { signal, within, range }) {
       const Range = range === undefined ? undefined : `bytes=${range.start}-${range.end}`;
-      const found = await attempt(`reading ${key}`, signal, (abortSignal) =>
+      const ask = (abortSignal: AbortSignal) =>
         client.send(new GetObjectCommand({ ...at(key), Range }), { abortSignal }).catch((error: unknown) => {
           if (statusOf(error) !== 416) throw error;
           throw new OciError('RANGE_INVALID', 'the range lies outside the object', { cause: error });
-        }),
-      );
+        });
+      const found = await attempt(`reading ${key}`, signal, ask, within);
       if (found === undefined) return undefined;
       const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
       const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);

@@ -6,6 +6,8 @@ import { fileBody } from './file-body.ts';
 
 export interface StoreContext {
   signal: AbortSignal;
+  /** How long a store elsewhere has to begin its answer to `stat` and `read`, in ms; absent: as long as it thinks right. */
+  within?: number;
 }
 export interface StoredObject {
   /** Bytes, of the whole object. */
