@@ -1,14 +1,15 @@
 import type { FileHandle } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { agrees, createDigestHash, type Digest } from '../oci/digest.ts';
+import { createDigestHash, type Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import { resolveRange, type RangeRequest } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
-import { spoolBuffers } from '../store/buffers.ts';
+import type { SharedBuffer } from '../store/buffers.ts';
 import { attended } from './attended.ts';
 import { createInlet, writeAll } from './inlet.ts';
 import { createIntervals } from './intervals.ts';
 import { createParts, NEAR, type Worker } from './parts.ts';
+import { createPrefix } from './prefix.ts';
 import { settled } from './settled.ts';
 import { WITHHELD, type FillSource } from './source.ts';
 import { createSpoolReader } from './spool-reader.ts';
@@ -82,13 +83,18 @@ export function startFill(options: FillOptions): Fill {
   const workers = new Set<Worker>();
   const parts = createParts(have, workers);
   const demands = new Map<object, number>();
-  let hash = createDigestHash(digest);
+  const prefix = createPrefix({
+    digest,
+    spool,
+    have,
+    size: () => size,
+    unwanted: () => overflow,
+    failed: (error) => stop.abort(error),
+  });
   const opened = Promise.withResolvers<void>();
   const ended = Promise.withResolvers<void>();
   opened.promise.catch(() => undefined); // who asks is told; nobody may ask
   let size: number | undefined;
-  let hashed = 0;
-  let catchingUp: Promise<void> | undefined;
   let ranges = true;
   let verified = false;
   let overflow = false;
@@ -168,7 +174,7 @@ export function startFill(options: FillOptions): Fill {
   }
 
   async function receive(worker: Worker, blob: Blob): Promise<void> {
-    const inlet = createInlet(worker.position, windows, { write: (bytes) => append(worker, bytes), written: progress });
+    const inlet = createInlet(worker.position, windows, { write: (bytes, buffer) => append(worker, bytes, buffer), written: progress });
     let at = blob.range?.start ?? 0;
     try {
       for await (const chunk of blob.body) {
@@ -194,56 +200,28 @@ export function startFill(options: FillOptions): Fill {
   }
 
   /** @returns how many of the bytes are in the spool: those that the worker is still to bring */
-  async function append(worker: Worker, bytes: Uint8Array): Promise<number> {
+  async function append(worker: Worker, bytes: Uint8Array, buffer: SharedBuffer): Promise<number> {
     const from = worker.position;
     const chunk = bytes.subarray(0, Math.max(0, worker.end - from));
     if (overflow || chunk.length === 0) return 0;
     worker.reach = from + chunk.length;
-    const writing = writeAll(spool, chunk, from);
-    // Another thread writes it meanwhile.
-    const inOrder = catchingUp === undefined && from === hashed;
-    const before = inOrder ? hash.copy() : hash;
-    if (inOrder) {
-      hash.update(chunk);
-      hashed += chunk.length;
-    }
+    const before = prefix.settled();
     try {
-      await writing;
+      await writeAll(spool, chunk, from);
     } catch (error) {
-      // Full, or broken: upstream is not, so nobody has to fail. What is not in the spool is fetched, and hashed, again.
+      // Full, or broken: upstream is not, so nobody has to fail. What is not in the spool is fetched again.
       if (!overflow) options.spoolFailed(error);
       overflow = true;
-      if (inOrder) {
-        hash = before;
-        hashed = from;
-      }
       progress();
       return 0;
     }
     worker.position = from + chunk.length;
     received += chunk.length;
     have.add(from, worker.position);
-    if (catchingUp === undefined && have.endFrom(hashed) > hashed) catchingUp = catchUp().finally(() => (catchingUp = undefined));
+    prefix.grow(from, chunk, buffer);
     recruit();
+    await before; // no further may the hash lag behind
     return chunk.length;
-  }
-
-  /** Hashes what came out of order, once the prefix has reached it. */
-  async function catchUp(): Promise<void> {
-    const buffer = spoolBuffers.acquire();
-    try {
-      for (let end = have.endFrom(hashed); end > hashed && !overflow; end = have.endFrom(hashed)) {
-        const { bytesRead } = await spool.read(buffer, 0, Math.min(buffer.length, end - hashed), hashed);
-        if (bytesRead === 0)
-          throw new OciError('UNAVAILABLE', 'the spool file is shorter than what was written to it', { origin: 'storage' });
-        hash.update(buffer.subarray(0, bytesRead));
-        hashed += bytesRead;
-      }
-    } catch (error) {
-      stop.abort(error);
-    } finally {
-      spoolBuffers.release(buffer);
-    }
   }
 
   /** Takes another connection for the tail of the largest part that is still to come, when that is worth it, and when the one before
@@ -333,11 +311,12 @@ export function startFill(options: FillOptions): Fill {
   }
 
   async function finish(): Promise<void> {
-    while (catchingUp !== undefined) await catchingUp;
-    if (have.endFrom(hashed) > hashed) await catchUp();
+    const right = await prefix.finish();
     stop.signal.throwIfAborted();
-    if (size === undefined || hashed !== size) throw new OciError('UNAVAILABLE', `${digest} came incomplete`, { origin: 'upstream' });
-    if (!agrees(hash, digest)) {
+    if (size === undefined || prefix.hashed() !== size) {
+      throw new OciError('UNAVAILABLE', `${digest} came incomplete`, { origin: 'upstream' });
+    }
+    if (!right) {
       options.corrupt();
       throw new OciError('UNAVAILABLE', `what upstream sent for ${digest} has another digest; nothing of it was kept`, {
         origin: 'upstream',
@@ -355,6 +334,7 @@ export function startFill(options: FillOptions): Fill {
       fail(error);
     }
     concluded = true;
+    prefix.drop();
     windows.clear();
     clearTimeout(assigning);
     progress();
@@ -414,9 +394,10 @@ export function startFill(options: FillOptions): Fill {
 
   /** Goes on without the spool: straight from the source, the last bytes held back as ever. What was hashed is passed over only where
    *  this reader has it from the spool: what it gets now may be something else. */
-  function past(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const seen = from < hashed ? { hash: createDigestHash(digest), hashed: 0 } : { hash: hash.copy(), hashed };
-    return unspooled({ digest, source: options.source, maxSize: options.maxSize, size, from, to, ...seen }, signal);
+  async function* past(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const nothing = { hash: createDigestHash(digest), hashed: 0 };
+    const seen = from < prefix.hashed() || closed ? nothing : await prefix.again();
+    yield* unspooled({ digest, source: options.source, maxSize: options.maxSize, size, from, to, ...seen, hash: seen.hash.copy() }, signal);
   }
 
   function closeWhenIdle(): void {

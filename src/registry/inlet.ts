@@ -1,4 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
+import type { SharedBuffer } from '../store/buffers.ts';
 import type { Window, Windows } from './windows.ts';
 
 /** Bytes that go to the disk without waiting for more. */
@@ -18,8 +19,8 @@ export interface Inlet {
 }
 
 export interface InletWork {
-  /** Gives how many of the bytes it has written: fewer when no more are wanted. */
-  write: (bytes: Uint8Array) => Promise<number>;
+  /** Gives how many of the bytes, a part of `buffer`, it has written: fewer when no more are wanted. */
+  write: (bytes: Uint8Array, buffer: SharedBuffer) => Promise<number>;
   /** The window knows of what was written: who waits for it finds it there. */
   written: () => void;
 }
@@ -40,7 +41,7 @@ export function createInlet(start: number, windows: Windows, { write, written: n
       if (written < window.end) {
         if (!first && !isEnough(window)) await gather(window);
         const { end } = window;
-        const count = await write(buffer.bytes.subarray(written - window.start, end - window.start));
+        const count = await write(buffer.bytes.subarray(written - window.start, end - window.start), buffer);
         window.written += count;
         unwanted = window.written < end;
         notify();

@@ -22,8 +22,9 @@ export interface BufferPool {
   readonly used: number;
 }
 
-/** `count` buffers of `size` bytes. */
-export function createBufferPool(count: number, size = BUFFER_SIZE): BufferPool {
+/** `count` buffers of `size` bytes; `shared`: of memory that other threads may look at. */
+export function createBufferPool(count: number, size = BUFFER_SIZE, { shared = false } = {}): BufferPool {
+  const allocate = (size: number): Buffer => (shared ? Buffer.from(new SharedArrayBuffer(size)) : Buffer.allocUnsafeSlow(size));
   const free: Buffer[] = [];
   const freeSpares: Buffer[] = [];
   const out = new Set<Buffer>();
@@ -32,7 +33,7 @@ export function createBufferPool(count: number, size = BUFFER_SIZE): BufferPool 
     size,
     acquire() {
       const own = out.size < count;
-      const buffer = own ? (free.pop() ?? Buffer.allocUnsafeSlow(size)) : (freeSpares.pop() ?? Buffer.allocUnsafeSlow(SPARE_SIZE));
+      const buffer = own ? (free.pop() ?? allocate(size)) : (freeSpares.pop() ?? allocate(SPARE_SIZE));
       (own ? out : sparesOut).add(buffer);
       return buffer;
     },
@@ -90,4 +91,4 @@ export const sourceBuffers = createBufferPool(8, 2 ** 18);
 /** Those for files that still grow, and for what is on its way into them. Each crossing to the thread pool was measured to cost
  *  60 to 130 µs of the main thread, so they are not small, and enough for a few files at once: four that are read from S3 by the small ones
  *  were measured to cost half as much again. Of 64 files that are followed at once most get along with the small ones. */
-export const spoolBuffers = createBufferPool(32, 2 ** 18);
+export const spoolBuffers = createBufferPool(32, 2 ** 18, { shared: true });
