@@ -9,7 +9,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   files: [],
   config: ['oci'],
   store: ['oci', 'files', 'telemetry'],
-  registry: ['oci', 'store', 'telemetry'],
+  registry: ['oci', 'files', 'store', 'telemetry'],
   upkeep: ['oci', 'store', 'telemetry'],
   server: ['oci', 'telemetry'],
   webhook: ['oci', 'config', 'server', 'telemetry'],

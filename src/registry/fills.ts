@@ -7,7 +7,7 @@ import { resolveRange, type ByteRange, type RangeRequest } from '../oci/range.ts
 import type { Repository } from '../oci/reference.ts';
 import type { Blob } from '../oci/registry.ts';
 import { blobKey } from '../store/keys.ts';
-import { makeDirectory } from '../store/make-directory.ts';
+import { makeDirectory } from '../files/make-directory.ts';
 import { fileSource, type Store, type StoreSource } from '../store/store.ts';
 import { absentAsUndefined } from '../store/walk.ts';
 import type { Log } from '../telemetry/log.ts';

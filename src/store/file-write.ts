@@ -1,9 +1,9 @@
 import { constants } from 'node:fs';
 import { mkdir, open, rename, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { syncDirectory } from '../files/sync-directory.ts';
 import { wrongLength } from './failure.ts';
 import type { StoreSource } from './store.ts';
-import { absentAsUndefined } from './walk.ts';
 
 /** Carries what the source itself threw past the translation of file errors. */
 export class SourceError extends Error {
@@ -82,18 +82,5 @@ async function syncAbove(directory: string, top: string): Promise<void> {
   while (at !== top) {
     at = dirname(at);
     await syncDirectory(at);
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const handle = await absentAsUndefined(open(path, 'r'));
-  if (handle === undefined) return;
-  try {
-    await handle.sync();
-  } catch (error) {
-    // Some network file systems cannot sync a directory, and need not.
-    if (!['EINVAL', 'ENOTSUP', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
-  } finally {
-    await handle.close();
   }
 }

@@ -2,7 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, readFile, readdir, readlink, rm, stat, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { makeDirectory } from './make-directory.ts';
+import { makeDirectory } from '../files/make-directory.ts';
 import { absentAsUndefined } from './walk.ts';
 
 const FOLDER = '.tmp';

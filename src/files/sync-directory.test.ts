@@ -1,0 +1,25 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { temporaryDirectory } from '../../test/support/temporary.ts';
+import { syncDirectory } from './sync-directory.ts';
+
+test('who asks before a sync begins shares it, who asks later gets one that begins later', async () => {
+  await using directory = await temporaryDirectory();
+  const first = syncDirectory(directory.path);
+  assert.equal(syncDirectory(directory.path), first);
+  await new Promise(setImmediate); // it has begun
+  const second = syncDirectory(directory.path);
+  assert.notEqual(second, first);
+  assert.equal(syncDirectory(directory.path), second);
+  await Promise.all([first, second]);
+  const third = syncDirectory(directory.path);
+  assert.notEqual(third, second);
+  await third;
+});
+
+test('a directory that is gone, or that cannot be synced, is no error', async () => {
+  await using directory = await temporaryDirectory();
+  await syncDirectory(join(directory.path, 'gone'));
+  await syncDirectory('/proc/self');
+});

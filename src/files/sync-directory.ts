@@ -1,0 +1,38 @@
+import { open } from 'node:fs/promises';
+
+/** Those that have not begun: who asks for one of the same directory meanwhile needs none of its own. */
+const waiting = new Map<string, Promise<void>>();
+const running = new Map<string, Promise<void>>();
+
+/** Makes durable what has been made, renamed or removed in a directory so far. Many who ask at once cost two syncs at most.
+ *  A directory that is gone, or whose file system cannot sync it, as some network file systems, is no error.
+ *  @throws the file system's errors */
+export function syncDirectory(path: string): Promise<void> {
+  const joined = waiting.get(path);
+  if (joined !== undefined) return joined;
+  const turn = (running.get(path) ?? Promise.resolve())
+    .catch(() => undefined) // told to those who asked for it
+    .then(() => {
+      waiting.delete(path);
+      running.set(path, turn);
+      return sync(path);
+    })
+    .finally(() => {
+      if (running.get(path) === turn) running.delete(path);
+    });
+  waiting.set(path, turn);
+  return turn;
+}
+
+async function sync(path: string): Promise<void> {
+  try {
+    const handle = await open(path, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    if (!['ENOENT', 'ENOTDIR', 'EINVAL', 'ENOTSUP', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
+}

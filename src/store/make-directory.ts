@@ -1,1 +1,0 @@
-export { makeDirectory } from '../files/make-directory.ts';
