@@ -100,6 +100,16 @@ interface Begun {
   source: Source;
 }
 
+/** A whole and right blob in the spool. */
+interface Kept {
+  digest: Digest;
+  path: string;
+  spool: FileHandle;
+  size: number;
+  from: Origin;
+  room: Reservation;
+}
+
 interface Source {
   open: FillSource;
   origin(this: void): Origin;
@@ -169,7 +179,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
         corrupt: source.corrupt,
         async keep(size) {
           if (source.origin() !== 'storage') open.fetched(size);
-          kept = await keep({ digest, path, size, from: source.origin(), room });
+          kept = await keep({ digest, path, spool, size, from: source.origin(), room });
         },
       });
     } catch (error) {
@@ -183,7 +193,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
       options.metrics.fillEnded(open.upstream, fill.overflowed() ? 'uncached' : kept ? 'stored' : 'failed');
       release();
       room.release();
-      await rm(path, { force: true });
+      if (!kept) await rm(path, { force: true });
     });
     return fill;
   }
@@ -268,10 +278,14 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     };
   }
 
-  async function keep(kept: { digest: Digest; path: string; size: number; from: Origin; room: Reservation }): Promise<boolean> {
-    const { digest, path, size, from, room } = kept;
+  async function keep(kept: Kept): Promise<boolean> {
+    const { digest, path, spool, size, from, room } = kept;
     try {
-      await options.keep(digest, { ...fileSource(path, size), spare: path }, { from, room, signal: AbortSignal.timeout(300_000) });
+      await options.keep(
+        digest,
+        { ...fileSource(path, size), spare: { path, handle: spool } },
+        { from, room, signal: AbortSignal.timeout(300_000) },
+      );
       return true;
     } catch (error) {
       log.error({ error, digest }, 'a blob was fetched but could not be kept');

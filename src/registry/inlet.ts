@@ -82,7 +82,7 @@ export function createInlet(start: number, windows: Windows, { write, written: n
         const window = await room();
         const { bytes } = window.buffer;
         const count = Math.min(bytes.length - (window.end - window.start), chunk.length - done);
-        bytes.set(chunk.subarray(done, done + count), window.end - window.start);
+        Buffer.from(chunk.buffer, chunk.byteOffset + done, count).copy(bytes, window.end - window.start); // `set` is slow on shared memory
         window.end += count;
         position += count;
         done += count;

@@ -27,20 +27,14 @@ export async function writeFile(file: string, source: StoreSource, signal: Abort
   }
 }
 
-/** Puts a source's spare file at `path`, durably; false when it has none, or one on another file system.
+/** Puts a source's spare file at `path`, durably; false when it lies on another file system.
  *  @throws OciError SIZE_INVALID, and the file system's errors */
-export async function moveSpare({ spare, size }: StoreSource, path: string): Promise<boolean> {
-  if (spare === undefined) return false;
-  const handle = await open(spare, 'r');
+export async function moveSpare({ path: file, handle }: NonNullable<StoreSource['spare']>, size: number, path: string): Promise<boolean> {
+  const found = await handle.stat();
+  if (found.size !== size) throw wrongLength(size, found.size);
+  await handle.sync();
   try {
-    const found = await handle.stat();
-    if (found.size !== size) throw wrongLength(size, found.size);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-  try {
-    await publish(spare, path);
+    await publish(file, path);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EXDEV') return false;

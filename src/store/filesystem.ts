@@ -59,11 +59,13 @@ export async function filesystem(options: { directory: string }): Promise<Filesy
     async write(key, source, { signal }) {
       const path = pathOf(key);
       await attempt(`writing ${key}`, signal, async () => {
-        if (await moveSpare(source, path)) return;
+        const { spare, size } = source;
+        if (spare !== undefined && (await moveSpare(spare, size, path))) return;
         const file = temporary.file();
         try {
           await writeFile(file, source, signal);
           await publish(file, path);
+          if (spare !== undefined) await absentAsUndefined(unlink(spare.path));
         } catch (error) {
           await absentAsUndefined(unlink(file));
           throw error;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
+import { open as openFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { addAbortSignal, PassThrough } from 'node:stream';
 import { describe, test } from 'node:test';
@@ -248,10 +248,12 @@ export function storeConformance(name: string, open: () => Promise<ConformingSto
       const file = join(temporary.path, 'file');
       await writeFile(file, bytes);
       const source = fileSource(file, bytes.length);
-      const short = { ...source, spare: file, size: bytes.length - 1 };
+      await using handle = await openFile(file);
+      const spare = { path: file, handle };
+      const short = { ...source, spare, size: bytes.length - 1 };
       await assert.rejects(store.write('v1/object', short, context), (error) => isOciError(error, 'SIZE_INVALID'));
-      for (const spare of [{}, {}, { spare: file }]) {
-        await store.write('v1/object', { ...source, ...spare }, context);
+      for (const own of [source, source, { ...source, spare }]) {
+        await store.write('v1/object', own, context);
         assert.ok(bytes.equals(await readAll(store, 'v1/object')));
       }
       await temporary[Symbol.asyncDispose]();

@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
 import type { ByteRange } from '../oci/range.ts';
 import { sourceBuffers } from './buffers.ts';
 import { wrongLength } from './failure.ts';
@@ -25,8 +25,8 @@ export interface StoreSource {
   /** All of it, or `range`, from its beginning each time: a write that failed is tried again. Chunks are valid as long as a `Blob`'s body says
    *  (oci/registry.ts); like it, what is opened holds a file until it ends, is returned, or the signal is aborted, and fails then. */
   open(context: StoreContext & { range?: Required<ByteRange> }): Promise<AsyncIterable<Uint8Array>>;
-  /** A file that holds exactly these bytes and that nobody needs where it is: a store on the same file system may move it away. */
-  spare?: string;
+  /** A file that holds exactly these bytes, open, and that nobody needs where it is: a store of files moves it away, or removes it. */
+  spare?: { path: string; handle: FileHandle };
 }
 
 /** A place for bytes under keys of `/`-joined segments (store/keys.ts). Absent is undefined, never an error.
