@@ -6,7 +6,7 @@ import { resolveRange, type RangeRequest } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
 import type { SharedBuffer } from '../store/buffers.ts';
 import { attended } from './attended.ts';
-import { createInlet, writeAll } from './inlet.ts';
+import { createInlet } from './inlet.ts';
 import { createIntervals } from './intervals.ts';
 import { createParts, NEAR, type Worker } from './parts.ts';
 import { createPrefix } from './prefix.ts';
@@ -205,9 +205,8 @@ export function startFill(options: FillOptions): Fill {
     const chunk = bytes.subarray(0, Math.max(0, worker.end - from));
     if (overflow || chunk.length === 0) return 0;
     worker.reach = from + chunk.length;
-    const before = prefix.settled();
     try {
-      await writeAll(spool, chunk, from);
+      await prefix.write(chunk, buffer, from);
     } catch (error) {
       // Full, or broken: upstream is not, so nobody has to fail. What is not in the spool is fetched again.
       if (!overflow) options.spoolFailed(error);
@@ -218,9 +217,8 @@ export function startFill(options: FillOptions): Fill {
     worker.position = from + chunk.length;
     received += chunk.length;
     have.add(from, worker.position);
-    prefix.grow(from, chunk, buffer);
+    prefix.grown();
     recruit();
-    await before; // no further may the hash lag behind
     return chunk.length;
   }
 
@@ -333,8 +331,8 @@ export function startFill(options: FillOptions): Fill {
     } catch (error) {
       fail(error);
     }
+    await prefix.close();
     concluded = true;
-    prefix.drop();
     windows.clear();
     clearTimeout(assigning);
     progress();

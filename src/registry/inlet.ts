@@ -1,4 +1,3 @@
-import type { FileHandle } from 'node:fs/promises';
 import type { SharedBuffer } from '../store/buffers.ts';
 import type { Window, Windows } from './windows.ts';
 
@@ -105,10 +104,4 @@ function isEnough(window: Window): boolean {
 
 function isFull({ start, end, buffer }: Window): boolean {
   return end - start === buffer.bytes.length;
-}
-
-export async function writeAll(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
-  }
 }

@@ -1,25 +1,24 @@
 import type { Hash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { createDigestHash, type Digest } from '../oci/digest.ts';
-import { OciError } from '../oci/error.ts';
-import { acquireShared, spoolBuffers, type SharedBuffer } from '../store/buffers.ts';
-import { createBlobHash, type BlobHash } from './blob-hash.ts';
+import type { SharedBuffer } from '../store/buffers.ts';
 import type { Intervals } from './intervals.ts';
+import { createSpoolWriter, hashFile, type SpoolWriter } from './spool-writer.ts';
 
-/** How a spool file begins: the bytes of a blob that have come without a gap, hashed as they grow. */
+/** A spool file, hashed as its beginning grows: the bytes of a blob that have come without a gap. */
 export interface Prefix {
-  /** How many bytes the hash has been given; all of them are in the spool. */
+  /** How many bytes have been hashed, or are about to be; all of them are in the spool. */
   hashed(): number;
-  /** `chunk`, a part of `buffer`, is in the spool at `position` now, and `have` says so. */
-  grow(position: number, chunk: Uint8Array, buffer: SharedBuffer): void;
-  /** Until what the hash has been given so far is hashed; never rejects. */
-  settled(): Promise<void>;
+  /** Puts a part of `buffer` into the spool. @throws the file system's errors */
+  write(bytes: Uint8Array, buffer: SharedBuffer, position: number): Promise<void>;
+  /** `have` says more than before. */
+  grown(): void;
   /** Hashes all that there is without a gap. @returns whether it is what the digest names */
   finish(): Promise<boolean>;
   /** Once nothing is written any more: a hash of the prefix, for who goes on from its end without the spool. */
   again(): Promise<{ hash: Hash; hashed: number }>;
-  /** It is hashed no further. */
-  drop(): void;
+  /** Resolves when the file is neither written nor hashed any more; never rejects. */
+  close(): Promise<void>;
 }
 
 export interface PrefixOptions {
@@ -36,78 +35,59 @@ export interface PrefixOptions {
 }
 
 export function createPrefix({ digest, spool, have, size, unwanted, failed }: PrefixOptions): Prefix {
-  let hash: BlobHash | undefined;
+  let writer: SpoolWriter | undefined;
   let hashed = 0;
-  let hashing = Promise.resolve();
+  /** Something is on its way to the spool that will be hashed from memory. */
+  let advancing = false;
   let catchingUp: Promise<void> | undefined;
   let again: Promise<{ hash: Hash; hashed: number }> | undefined;
 
-  /** Hashes what comes after all that has been hashed, while the next is on its way. */
-  function take(chunk: Uint8Array, buffer: SharedBuffer): void {
-    hash ??= createBlobHash(digest, size());
-    hashed += chunk.length;
-    buffer.hold();
-    hashing = hash
-      .update(chunk)
-      .catch(failed)
-      .finally(() => buffer.release());
-  }
+  const open = (): SpoolWriter => (writer ??= createSpoolWriter({ digest, file: spool, size: size() }));
 
   /** Hashes what came out of order, once the prefix has reached it. */
   async function catchUp(): Promise<void> {
-    const buffer = acquireShared(spoolBuffers);
     try {
       for (let end = have.endFrom(hashed); end > hashed && !unwanted(); end = have.endFrom(hashed)) {
-        take(await read(buffer.bytes, hashed, end), buffer);
-        await hashing;
+        await open().hash(hashed, end);
+        hashed = end;
       }
     } catch (error) {
       failed(error);
-    } finally {
-      buffer.release();
     }
   }
 
-  /** What of [position, end) fits into `buffer`: at least one byte. */
-  async function read(buffer: Uint8Array, position: number, end: number): Promise<Uint8Array> {
-    const { bytesRead } = await spool.read(buffer, 0, Math.min(buffer.length, end - position), position);
-    if (bytesRead > 0) return buffer.subarray(0, bytesRead);
-    throw new OciError('UNAVAILABLE', 'the spool file is shorter than what was written to it', { origin: 'storage' });
-  }
-
-  /** Here, not in the thread: each reader goes on from a copy. */
+  /** Here, not in a thread: each reader goes on from a copy. */
   async function hashAgain(): Promise<{ hash: Hash; hashed: number }> {
     const end = hashed;
     const hash = createDigestHash(digest);
-    const buffer = spoolBuffers.acquire();
-    try {
-      for (let at = 0; at < end;) {
-        const bytes = await read(buffer, at, end);
-        hash.update(bytes);
-        at += bytes.length;
-      }
-    } finally {
-      spoolBuffers.release(buffer);
-    }
+    await hashFile(hash, spool, 0, end);
     return { hash, hashed: end };
   }
 
   return {
     hashed: () => hashed,
-    grow(position, chunk, buffer) {
-      if (catchingUp !== undefined) return;
-      if (position === hashed) take(chunk, buffer);
-      if (have.endFrom(hashed) > hashed) catchingUp = catchUp().finally(() => (catchingUp = undefined));
+    async write(bytes, buffer, position) {
+      const next = position === hashed && !advancing && catchingUp === undefined;
+      advancing ||= next;
+      try {
+        await open().write(bytes, buffer, { position, hashed: next });
+        if (next) hashed += bytes.length;
+      } finally {
+        if (next) advancing = false;
+      }
     },
-    settled: () => hashing,
+    grown() {
+      if (advancing || catchingUp !== undefined || have.endFrom(hashed) <= hashed) return;
+      catchingUp = catchUp().finally(() => (catchingUp = undefined));
+    },
     async finish() {
       while (catchingUp !== undefined) await catchingUp;
       await catchUp();
-      await hashing;
-      hash ??= createBlobHash(digest, 0);
-      return hash.agrees();
+      return open().agrees();
     },
     again: () => (again ??= hashAgain()),
-    drop: () => hash?.drop(),
+    async close() {
+      await writer?.close();
+    },
   };
 }
