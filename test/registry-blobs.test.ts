@@ -168,12 +168,14 @@ test('all who wait for the same blob hear of one failure, and upstream is not as
   assert.ok(asked().length <= 2, `${asked().length} requests`);
 });
 
-test('a mirror that sends wrong bytes is left out when the blob is asked for again', async () => {
-  const { bytes, digest, url } = newBlob('mirrored', MiB);
+test('a mirror that sends wrong bytes is left out when the blob is asked for again, however soon', async () => {
   behave(() => ({}));
-  mirror.behave = () => ({ body: Buffer.alloc(bytes.length, 7) });
-  assert.equal(await read(url('mirrored/a/b')).catch(() => 'cut'), 'cut');
-  assert.equal((await read(url('mirrored/a/b'))).digest, digest);
+  for (let again = 0; again < 10; again++) {
+    const { bytes, digest, url } = newBlob(`mirrored ${again}`, MiB);
+    mirror.behave = () => ({ body: Buffer.alloc(bytes.length, 7) });
+    assert.equal(await read(url('mirrored/a/b')).catch(() => 'cut'), 'cut');
+    assert.equal((await read(url('mirrored/a/b'))).digest, digest);
+  }
 });
 
 test('without a place to spool to, blobs are passed on, and kept again when there is one', async () => {

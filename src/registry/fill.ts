@@ -70,6 +70,8 @@ export interface Fill {
   size(): number | undefined;
   /** No more bytes go to the spool: later readers are better off elsewhere. */
   overflowed(): boolean;
+  /** It has failed, and all who wait for it hear why: who comes later should try anew. */
+  failed(): boolean;
 }
 
 /** One blob's way into a spool file, over one connection or several, hashed as its contiguous prefix grows, and followed by any
@@ -422,6 +424,7 @@ export function startFill(options: FillOptions): Fill {
     ended: ended.promise,
     size: () => size,
     overflowed: () => overflow,
+    failed: () => failure !== undefined,
     abort: fail,
 
     async open(range, signal) {

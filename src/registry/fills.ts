@@ -311,7 +311,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     let fill: Fill | undefined;
     try {
       fill = await settled(begun.fill, open.signal);
-      return fill.overflowed() ? undefined : await fill.open(open.range, open.signal);
+      return fill.overflowed() || fill.failed() ? undefined : await fill.open(open.range, open.signal);
     } catch (error) {
       open.signal.throwIfAborted();
       // Without a size, the range that upstream refused was the beginner's.
