@@ -371,7 +371,7 @@ export function startFill(options: FillOptions): Fill {
         if (whole) return;
         const limit = Math.min(readable(position), end ?? Infinity);
         if (limit > position) {
-          const chunk = await reader.read(position, limit);
+          const chunk = await reader.read(position, limit, end ?? Infinity);
           position += chunk.length;
           yield chunk;
           continue;

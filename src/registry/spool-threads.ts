@@ -1,12 +1,28 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import type { DigestAlgorithm } from '../oci/digest.ts';
-import type { SpoolReply, SpoolRequest } from './spool-thread.ts';
 
-/** One writes and hashes a gigabyte a second or more, and a disk that makes it wait holds up no other. None where there is one processor. */
+/** One writes and hashes a gigabyte a second or more. None where there is one processor. */
 const THREADS = Math.min(4, Math.floor(availableParallelism() / 2));
 /** MiB: it holds next to nothing. */
 const HEAP = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 };
+
+/** What is to be done with one of the files: heeded in the order in which they come. */
+export type SpoolRequest = { id: number } & (
+  | { kind: 'open'; descriptor: number; algorithm: DigestAlgorithm }
+  /** `hashed`: these bytes are what the hash takes next. */
+  | { kind: 'write'; bytes: Uint8Array; position: number; hashed: boolean }
+  /** The hash takes what is at [start, end) of the file. */
+  | { kind: 'hash'; start: number; end: number }
+  | { kind: 'finish' }
+  | { kind: 'close' }
+);
+/** To each request: to `write` as soon as it is written, before it is hashed; to `finish` with the hash in hex. */
+export interface SpoolReply {
+  id: number;
+  hex?: string;
+  error?: { message: string; code: string | undefined };
+}
 
 type Asked<Request> = Request extends { id: number } ? Omit<Request, 'id'> : never;
 
@@ -35,7 +51,7 @@ export function spoolThread(): SpoolThread | undefined {
 }
 
 function startSpoolThread(ended: () => void): SpoolThread {
-  const worker = new Worker(new URL('./spool-thread.ts', import.meta.url), { resourceLimits: HEAP });
+  const worker = new Worker(new URL('./spool-thread.mjs', import.meta.url), { resourceLimits: HEAP });
   /** Who waits for a reply, by file, the first one first. */
   const waiting = new Map<number, PromiseWithResolvers<SpoolReply>[]>();
   let underWay = 0;

@@ -7,7 +7,7 @@ const POOL_SIZE = 64;
 /** Of those that nobody uses: what stays after a busy hour. */
 const KEPT_FREE = 16;
 /** Small ones are kept too: thrown away after each piece, they would be garbage as fast as the network is. */
-const KEPT_SPARES = 128;
+const KEPT_SPARES = 384;
 
 export interface BufferPool {
   /** Of its own buffers, in bytes. */

@@ -1,42 +1,27 @@
-import { createHash, type Hash } from 'node:crypto';
+// Plain JavaScript: what strips types takes 15 MB in every thread, for good, and its cache does not reach here (docs/decisions/spool-threads.md).
+
+import { createHash } from 'node:crypto';
 import { readSync, writeSync } from 'node:fs';
-import module from 'node:module';
 import { parentPort } from 'node:worker_threads';
-import type { DigestAlgorithm } from '../oci/digest.ts';
 
-/** What is to be done with one of the files: heeded in the order in which they come. */
-export type SpoolRequest = { id: number } & (
-  | { kind: 'open'; descriptor: number; algorithm: DigestAlgorithm }
-  /** `hashed`: these bytes are what the hash takes next. */
-  | { kind: 'write'; bytes: Uint8Array; position: number; hashed: boolean }
-  /** The hash takes what is at [start, end) of the file. */
-  | { kind: 'hash'; start: number; end: number }
-  | { kind: 'finish' }
-  | { kind: 'close' }
-);
-/** To each request: to `write` as soon as it is written, before it is hashed; to `finish` with the hash in hex. */
-export interface SpoolReply {
-  id: number;
-  hex?: string;
-  error?: { message: string; code: string | undefined };
-}
+/** @import { SpoolReply, SpoolRequest } from './spool-threads.ts' */
+/** @typedef {{ descriptor: number, hash: import('node:crypto').Hash }} File */
 
-interface File {
-  descriptor: number;
-  hash: Hash;
-}
-
-const files = new Map<number, File>();
+/** @type {Map<number, File>} */
+const files = new Map();
 const back = Buffer.allocUnsafeSlow(2 ** 18);
 
-function fileOf(id: number): File {
+/** @param {number} id */
+function fileOf(id) {
   const file = files.get(id);
   if (file === undefined) throw new Error(`no file ${id} is open`);
   return file;
 }
 
-/** @throws the file system's errors */
-function heed(request: SpoolRequest): Omit<SpoolReply, 'id'> {
+/** @param {SpoolRequest} request
+ *  @returns {Omit<SpoolReply, 'id'>}
+ *  @throws the file system's errors */
+function heed(request) {
   if (request.kind === 'open') {
     files.set(request.id, { descriptor: request.descriptor, hash: createHash(request.algorithm) });
     return {};
@@ -60,22 +45,21 @@ function heed(request: SpoolRequest): Omit<SpoolReply, 'id'> {
   return {};
 }
 
-function answer(request: SpoolRequest): Omit<SpoolReply, 'id'> {
+/** @param {SpoolRequest} request
+ *  @returns {Omit<SpoolReply, 'id'>} */
+function answer(request) {
   try {
     return heed(request);
   } catch (error) {
-    const { message, code } = error as NodeJS.ErrnoException;
+    const { message, code } = /** @type {NodeJS.ErrnoException} */ (error);
     return { error: { message, code } };
   }
 }
 
-parentPort?.on('message', (request: SpoolRequest) => {
+parentPort?.on('message', (/** @type {SpoolRequest} */ request) => {
   const { id } = request;
-  const reply: SpoolReply = { id, ...answer(request) };
+  const reply = { id, ...answer(request) };
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
   parentPort?.postMessage(reply);
   if (request.kind === 'write' && request.hashed && reply.error === undefined) fileOf(id).hash.update(request.bytes);
 });
-
-// The next process need not strip this file of its types: that takes some 15 MB, which a thread never gives back.
-module.flushCompileCache();
