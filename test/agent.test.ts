@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 import { load } from '../bench/load.ts';
 import { startContainerd } from './support/containerd.ts';
 import { makeImage, randomBytes, sha256 } from './support/image.ts';
+import { halt } from './support/process.ts';
 import { startAgent, startRegistry, type ServingProgram } from './support/program.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
@@ -182,7 +183,7 @@ test('a registry that hangs costs a pull at most 4 s, and one that is back is us
   await using both = await startBoth(upstream, temporary.path);
   const { registry, agent } = both;
   const usual = await seconds(() => pull(agent, 'library/demo', 'cold'));
-  process.kill(registry.pid, 'SIGSTOP');
+  await halt(registry.pid);
   const hung = await seconds(() => pull(agent, 'library/demo', 'warm'));
   t.diagnostic(`a pull takes ${usual.toFixed(2)} s, and ${hung.toFixed(2)} s when the registry hangs`);
   assert.ok(hung < usual + 6, `${hung} s`); // two of them for a machine that stalls

@@ -96,7 +96,7 @@ test('nobody is sent to an S3 that has gone or hangs, also not for what it has j
   assert.deepEqual(await both(), [undefined, undefined]);
   await server.start();
   await works();
-  server.halt();
+  await server.halt();
   try {
     assert.deepEqual(await both(), [undefined, undefined]);
   } finally {

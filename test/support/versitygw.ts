@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { toolPath } from '../tools/tools.ts';
-import { accepts, startProcess, type RunningProcess } from './process.ts';
+import { accepts, halt, startProcess, type RunningProcess } from './process.ts';
 import { freePort, temporaryDirectory } from './temporary.ts';
 
 export interface Versitygw extends AsyncDisposable {
@@ -18,7 +18,7 @@ export interface Versitygw extends AsyncDisposable {
   /** On the same port, with the same content. */
   start(): Promise<void>;
   /** There, but silent: the process is halted, connections stay. */
-  halt(): void;
+  halt(): Promise<void>;
   resume(): void;
 }
 
@@ -59,7 +59,7 @@ export async function startVersitygw(options: { port?: number } = {}): Promise<V
     directory,
     start,
     stop,
-    halt: () => void (child !== undefined && process.kill(child.pid, 'SIGSTOP')),
+    halt: async () => void (child !== undefined && (await halt(child.pid))),
     resume: () => void (child !== undefined && process.kill(child.pid, 'SIGCONT')),
     async [Symbol.asyncDispose]() {
       await stop();
