@@ -65,7 +65,11 @@ export async function* unspooled(options: UnspooledOptions, signal: AbortSignal)
         }
         // Free to go: what lies before the last WITHHELD bytes, of the blob or, without a size, of what has come so far.
         const free = size === undefined ? 0 : Math.max(0, Math.min(wanted.length, size - WITHHELD - start));
-        if (free > 0) yield Uint8Array.from(wanted.subarray(0, free));
+        if (free > 0) {
+          yield* held.splice(0); // of when nobody knew the size: they lie before these
+          heldSize = 0;
+          yield Uint8Array.from(wanted.subarray(0, free));
+        }
         if (free < wanted.length) {
           held.push(Uint8Array.from(wanted.subarray(free)));
           heldSize += wanted.length - free;
