@@ -218,9 +218,9 @@ function watch(response: WayResponse, { own, done, idle, host }: Watched): Async
           clearTimeout(timer);
         }
       },
-      async close() {
+      async close(aborted) {
         done();
-        await response.body.close();
+        await response.body.close(aborted);
       },
     },
     own.signal,

@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createBody } from '../store/body.ts';
-import { createNearWay } from './near-way.ts';
+import { CONNECTIONS, createNearWay } from './near-way.ts';
 import type { WayResponse } from './way.ts';
 
 const MiB = 1024 * 1024;
@@ -73,6 +73,57 @@ test('what is cut fails, and what is aborted ends', async () => {
   const { body } = await get(own.origin, '/', controller.signal);
   controller.abort(new Error('enough'));
   await assert.rejects(digestOf({ body } as WayResponse));
+});
+
+test('what came last from a body that is aborted stays as it is, whatever comes over other connections', async () => {
+  const size = MiB + 12_345;
+  await using own = await serve((_, response) => {
+    response.setHeader('content-length', size);
+    response.end(randomBytes(size));
+  });
+  const controller = new AbortController();
+  const { body } = await get(own.origin, '/', controller.signal);
+  let given = 0;
+  for await (const chunk of createBody(body, controller.signal)) {
+    given += chunk.length;
+    if (given < size) continue;
+    const before = digest(chunk);
+    controller.abort();
+    for (let count = 0; count < 3; count++) await digestOf(await get(own.origin));
+    assert.equal(digest(chunk), before);
+    break;
+  }
+  assert.equal(given, size);
+});
+
+test('who aborts while all connections are taken waits no longer', async () => {
+  await using own = await serve(() => undefined);
+  const hold = new AbortController();
+  const taken = Array.from({ length: CONNECTIONS }, () => assert.rejects(get(own.origin, '/', hold.signal), /enough/));
+  await assert.rejects(get(own.origin, '/', AbortSignal.timeout(100)), { name: 'TimeoutError' });
+  hold.abort(new Error('enough'));
+  await Promise.all(taken);
+});
+
+test('an answer without a body leaves its connection to the next request, whatever length it tells', async () => {
+  let connections = 0;
+  await using own = await serve((request, response) => {
+    response.writeHead(request.url === '/none' ? 204 : 200, {
+      'content-length': request.method === 'GET' && request.url === '/' ? 2 : 5 * MiB,
+    });
+    response.end(request.url === '/' ? 'ok' : undefined);
+  });
+  own.server.on('connection', () => connections++);
+  for (let count = 0; count < 3; count++) {
+    const head = await way.request({ origin: own.origin, path: '/', method: 'HEAD', headers: {}, signal: new AbortController().signal });
+    head.abandon('long');
+    await delay(20);
+    (await get(own.origin, '/none')).abandon('short');
+    await delay(20);
+    assert.equal(await digestOf(await get(own.origin)), digest(Buffer.from('ok')));
+    await delay(20);
+  }
+  assert.equal(connections, 1);
 });
 
 test('a connection that was closed while it was kept is not noticed', async () => {

@@ -34,8 +34,12 @@ export function createNearWay({ connectTimeout, lookup }: NearWayOptions): Way {
     const response = await ask(request, options, { signal, connectTimeout });
     const { headers: received, socket } = response;
     const length = Number(received['content-length'] ?? 0);
-    const body = method === 'GET' ? takeOver(response, length) : undefined;
-    if (body === undefined) return responseOf({ statusCode: response.statusCode ?? 0, headers: received, body: response });
+    const body = method === 'GET' && !response.complete ? takeOver(response, length) : undefined;
+    if (body === undefined) {
+      const plain = responseOf({ statusCode: response.statusCode ?? 0, headers: received, body: response });
+      // Whatever length it tells, nothing comes: the connection is free.
+      return method === 'HEAD' ? { ...plain, abandon: () => void response.resume() } : plain;
+    }
     return {
       statusCode: response.statusCode ?? 0,
       headers: received,
@@ -69,7 +73,10 @@ function ask(
   signal.throwIfAborted();
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   const asked = request(options);
-  const abort = (): void => void asked.destroy(signal.reason as Error);
+  const abort = (): void => {
+    asked.destroy(signal.reason as Error);
+    reject(signal.reason); // one that still waits for a connection says nothing before it has one
+  };
   signal.addEventListener('abort', abort, { once: true });
   asked.once('close', () => signal.removeEventListener('abort', abort));
   asked.once('socket', (socket: Socket) => limitConnecting(socket, connectTimeout));

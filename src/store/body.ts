@@ -3,23 +3,23 @@ import type { Readable } from 'node:stream';
 export interface BodySource {
   /** The next chunk, or undefined at the end. Called once at a time. */
   pull(): Promise<Uint8Array | undefined>;
-  /** Frees what the body holds. Called once: at the end, on a failure, on `return()`, or when the signal is aborted; then
-   *  perhaps while a pull runs. */
-  close(): Promise<void>;
+  /** Frees what the body holds. Called once: at the end, on a failure, on `return()`, or when the signal is aborted, as `aborted` says; then
+   *  perhaps while a pull runs, or while the chunks given last are still looked at. */
+  close(aborted: boolean): Promise<void>;
 }
 
 /** A body that frees what it holds, also when nobody ever asked for its first chunk: an async generator's `finally` does
  *  not run in that case. */
 export function createBody(source: BodySource, signal: AbortSignal): AsyncIterable<Uint8Array> {
   let open = true;
-  const finish = async (): Promise<void> => {
+  const finish = async (aborted = false): Promise<void> => {
     if (!open) return;
     open = false;
     signal.removeEventListener('abort', abort);
-    await source.close();
+    await source.close(aborted);
   };
   // A failure to close after an abort concerns nobody any more.
-  const abort = (): void => void finish().catch(() => undefined);
+  const abort = (): void => void finish(true).catch(() => undefined);
   signal.addEventListener('abort', abort, { once: true });
   if (signal.aborted) abort();
 

@@ -40,10 +40,11 @@ export function createRawBody(socket: Socket, length: number): RawBody {
       given += chunk?.length ?? 0;
       return chunk;
     },
-    close() {
+    close(aborted) {
       socket.destroy();
-      // Who left early may still look at some of them.
-      for (const piece of ring.splice(0)) (given === length ? pieces.release : pieces.forget)(piece);
+      // Who left early, or was told to, may still look at some of them.
+      const done = given === length && !aborted;
+      for (const piece of ring.splice(0)) (done ? pieces.release : pieces.forget)(piece);
       return Promise.resolve();
     },
     buffer() {
