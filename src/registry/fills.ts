@@ -183,9 +183,9 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
         },
       });
     } catch (error) {
-      await rm(path, { force: true });
       room.release();
       release();
+      await rm(path, { force: true }).catch(() => undefined); // what is left goes at the next start
       throw error;
     }
     options.metrics.fillStarted(open.upstream);
@@ -193,7 +193,10 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
       options.metrics.fillEnded(open.upstream, fill.overflowed() ? 'uncached' : kept ? 'stored' : 'failed');
       release();
       room.release();
-      if (!kept) await rm(path, { force: true });
+      if (kept) return;
+      await rm(path, { force: true }).catch((error: unknown) => {
+        log.warn({ error, path }, 'what is left of a fill cannot be removed before the next start');
+      });
     });
     return fill;
   }
