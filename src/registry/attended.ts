@@ -9,7 +9,11 @@ export function attended(body: AsyncGenerator<Uint8Array>, signal: AbortSignal, 
     signal.removeEventListener('abort', abort);
     left();
   }
-  const abort = () => void (reading || leave());
+  const abort = () => {
+    if (reading) return;
+    leave();
+    body.return(undefined).catch(() => undefined); // what it holds goes too
+  };
   signal.addEventListener('abort', abort, { once: true });
   const iterator: AsyncIterator<Uint8Array, undefined> = {
     async next() {

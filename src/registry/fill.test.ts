@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { open } from 'node:fs/promises';
+import { open as openSpool } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
@@ -7,6 +7,7 @@ import { digestOf, type Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
 import type { ByteRange } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
+import { createBody } from '../store/body.ts';
 import { startFill, type Fill, type FillOptions } from './fill.ts';
 
 const KiB = 1024;
@@ -53,7 +54,7 @@ async function fillWithoutRoom(content: (request: number) => Buffer): Promise<{ 
   const fill = start({
     digest: DIGEST,
     source: sourceOf(content),
-    spool: await open('/dev/full', 'r+'),
+    spool: await openSpool('/dev/full', 'r+'),
     keep: (size) => Promise.resolve(void kept.push(size)),
     spoolFailed: (error) => void failures.push(error),
   });
@@ -100,18 +101,52 @@ test('who follows a fill at its front is given the bytes from memory: nothing is
   const fill = start({
     digest: digestOf(bytes),
     source: sourceOf(() => bytes),
-    spool: await open(join(directory.path, 'spool'), 'w'), // not to be read
+    spool: await openSpool(join(directory.path, 'spool'), 'w'), // not to be read
     maxSize: bytes.length,
     alone: () => true,
   });
   assert.ok((await readAll(fill)).equals(bytes));
 });
 
+test('an answer that tells another size than the ones before is left, and asked for again', async () => {
+  let open = 0;
+  const source = sourceOf(() => BYTES);
+  let requests = 0;
+  const fill = start({
+    digest: DIGEST,
+    spool: await openSpool(join(directory.path, 'sizes'), 'w+'),
+    async source(range) {
+      const request = ++requests;
+      const blob = await source(range);
+      const iterator = blob.body[Symbol.asyncIterator]();
+      let given = 0;
+      open++;
+      const body = createBody(
+        {
+          async pull() {
+            if (request === 1 && given > 300 * KiB) throw new Error('cut');
+            const { value, done } = await iterator.next();
+            given += value?.length ?? 0;
+            return done === true ? undefined : value;
+          },
+          close: () => Promise.resolve(void open--),
+        },
+        signal,
+      );
+      return { ...blob, body, ...(request === 2 ? { size: BYTES.length + 1 } : {}) };
+    },
+  });
+  assert.ok((await readAll(fill)).equals(BYTES));
+  await fill.ended;
+  assert.equal(requests, 3);
+  assert.equal(open, 0);
+});
+
 test('a fill that fails before its first byte tells every reader why', async () => {
   const fill = start({
     digest: 'sha256:none' as Digest,
     source: () => Promise.reject(new OciError('DENIED', 'not for you')),
-    spool: await open('/dev/full', 'r+'),
+    spool: await openSpool('/dev/full', 'r+'),
     maxSize: 1,
   });
   for (let reader = 0; reader < 2; reader++) await assert.rejects(fill.open(undefined, signal), (error) => isOciError(error, 'DENIED'));

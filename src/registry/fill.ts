@@ -152,7 +152,12 @@ export function startFill(options: FillOptions): Fill {
     const whole = worker.position === 0 && worker.end === (size ?? Infinity);
     const asked = whole ? undefined : { start: worker.position, ...(worker.end === Infinity ? {} : { end: worker.end - 1 }) };
     const blob = await options.source(asked, stop.signal);
-    if (blob.size !== undefined) learnSize(blob.size);
+    try {
+      if (blob.size !== undefined) learnSize(blob.size);
+    } catch (error) {
+      await blob.body[Symbol.asyncIterator]().return?.();
+      throw error;
+    }
     if (headersAt === 0) {
       headersAt = performance.now();
       opened.resolve();
