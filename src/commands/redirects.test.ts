@@ -115,3 +115,12 @@ test('what was signed by a key that S3 refuses is not used again', async () => {
   secret = server.secretAccessKey;
   assert.notEqual(await opened.redirect(blob('signed'), signal), undefined);
 });
+
+test('nobody waits for long for credentials that do not come', async () => {
+  const { bucket, region } = server;
+  const credentials = () => new Promise<never>(() => undefined);
+  await using stack = new AsyncDisposableStack();
+  const store = s3({ bucket, region, credentials, endpoint: tap.url, forcePathStyle: true, createBucket: false, prefix: '' });
+  stack.defer(() => store.close());
+  assert.equal(await createRedirects(store, TTL)(blob('one'), signal), undefined);
+});

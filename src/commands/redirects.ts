@@ -2,6 +2,7 @@ import type { Digest } from '../oci/digest.ts';
 import { isOciError } from '../oci/error.ts';
 import { createFlights } from '../registry/flights.ts';
 import { createLru } from '../registry/lru.ts';
+import { settled } from '../registry/settled.ts';
 import { blobKey } from '../store/keys.ts';
 import type { S3Store, SignedUrls } from '../store/s3.ts';
 
@@ -19,7 +20,7 @@ export type Redirect = (digest: Digest, signal: AbortSignal) => Promise<string |
  *  at the same time, for the same blob as nodes do that pull one image, or for any that it has shown a moment ago: its answer says that it is there.
  *  The question may be older than who joins it; it is when the answer comes that counts.
  *
- *  What was signed, which takes longer than asking, is used again for half of `ttl`, the ms that it stays good. */
+ *  What was signed, which takes longer than asking, is used again for half of the time that it stays good, `ttl` ms or as long as the credentials do. */
 export function createRedirects(remote: S3Store, ttl: number): Redirect {
   const share = createFlights<string | undefined>(2 * PATIENCE); // `ask` gives up before
   const known = createLru<Known>(KEPT);
@@ -27,16 +28,18 @@ export function createRedirects(remote: S3Store, ttl: number): Redirect {
   async function sign(key: string): Promise<Known> {
     const before = known.get(key);
     if (before !== undefined && Date.now() < before.goodUntil) return before;
-    const goodUntil = Date.now() + ttl / 2;
-    const signed = { urls: await remote.presign(key, ttl), goodUntil, seenUntil: 0 };
+    const now = Date.now();
+    const urls = await remote.presign(key, ttl);
+    const signed = { urls, goodUntil: now + (urls.until - now) / 2, seenUntil: 0 };
     known.set(key, signed);
     return signed;
   }
 
   /** Gives the key if S3 has nothing there. @throws OciError UNAVAILABLE; TimeoutError, which tells the store too that S3 is silent */
   async function ask(key: string): Promise<string | undefined> {
-    const signed = await sign(key);
-    const found = await remote.stat(key, { signal: AbortSignal.timeout(PATIENCE), by: signed.urls.head });
+    const signal = AbortSignal.timeout(PATIENCE);
+    const signed = await settled(sign(key), signal);
+    const found = await remote.stat(key, { signal, by: signed.urls.head });
     signed.seenUntil = found === undefined ? 0 : Date.now() + SEEN;
     return found === undefined ? key : undefined;
   }
@@ -46,7 +49,8 @@ export function createRedirects(remote: S3Store, ttl: number): Redirect {
     const seen = Date.now() < (known.get(key)?.seenUntil ?? 0);
     try {
       const absent = await share(seen ? 'any that was seen' : key, signal, () => ask(key));
-      return absent === key ? undefined : (await sign(key)).urls.get;
+      if (absent === key) return undefined;
+      return (await settled(sign(key), AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]))).urls.get;
     } catch (error) {
       const refused = isOciError(error) && error.retryAfter === undefined;
       if (refused) known.delete(key); // the credentials that it was signed by may have been replaced

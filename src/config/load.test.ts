@@ -41,6 +41,7 @@ const WRONG: [set: string, key: string, found: string, accepted: RegExp][] = [
   ['webhook.registryHost=https://registry.example/', 'webhook.registryHost', '', /a host such as registry\.example\.com/],
   ['webhook.registryHost=registry', 'webhook.registryHost', '', /a host such as registry\.example\.com/],
   ['clash.healthCheck.interval=0', 'clash.healthCheck.interval', '0', /at least 1s/],
+  ['registry.storage={s3: {bucket: b, redirect: {ttl: 30d}}}', 'registry.storage.s3.redirect.ttl', '"30d"', /from 10s to 7d/],
   ['__proto__.x=1', '__proto__.x', 'unknown key', /./],
 ];
 

@@ -78,6 +78,9 @@ const upstreamName = z
   .string()
   .regex(/^[a-z0-9]+(?:[._-][a-z0-9]+)*$/, 'an upstream name of lower-case letters and digits, joined by . _ or -');
 
+/** Signature Version 4 takes a week at most; with less than this a client may be late. */
+const signedFor = duration.refine((milliseconds) => milliseconds >= 10_000 && milliseconds <= 7 * 86_400_000, 'a duration from 10s to 7d');
+
 const s3 = z
   .strictObject({
     bucket: text.describe('It is there already, or see createBucket.'),
@@ -98,7 +101,7 @@ const s3 = z
     redirect: z
       .strictObject({
         endpoint: httpUrl.optional().describe('Of S3 as the nodes reach it; without it storage.s3.endpoint.'),
-        ttl: duration.prefault('15m').describe('How long a presigned URL stays good.'),
+        ttl: signedFor.prefault('15m').describe('How long a presigned URL stays good.'),
       })
       .optional()
       .describe('Answer blobs by 307 to a presigned URL instead of sending them.'),

@@ -1,4 +1,5 @@
-import { after } from 'node:test';
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
 import { startVersitygw } from '../../test/support/versitygw.ts';
 import { s3 } from './s3.ts';
 import { storeConformance } from './store.conformance.ts';
@@ -6,20 +7,47 @@ import { storeConformance } from './store.conformance.ts';
 const signal = new AbortController().signal;
 const server = await startVersitygw();
 const { endpoint, region, accessKeyId, secretAccessKey } = server;
+const OPTIONS = { region, endpoint, forcePathStyle: true, createBucket: false, prefix: 'some/prefix' };
 let buckets = 0;
 
 after(() => server[Symbol.asyncDispose]());
 
 storeConformance('s3', async () => {
   const store = s3({
+    ...OPTIONS,
     bucket: `conformance-${buckets++}`,
-    region,
-    endpoint,
-    forcePathStyle: true,
     createBucket: true,
-    prefix: 'some/prefix',
     credentials: () => Promise.resolve({ accessKeyId, secretAccessKey }),
   });
   await store.prepare({ signal });
   return { store, [Symbol.asyncDispose]: () => store.close() };
+});
+
+const EVER = new Promise<never>(() => undefined);
+
+test('credentials from a service that is silent hold nobody up for longer than an answer may take', async () => {
+  const store = s3({ ...OPTIONS, bucket: 'none', credentials: () => EVER });
+  const refused = { code: 'UNAVAILABLE' };
+  await assert.rejects(store.stat('v1/x', { signal, within: 100 }), refused);
+  await store.close();
+  const other = s3({ ...OPTIONS, bucket: 'none', credentials: () => EVER });
+  await assert.rejects(other.read('v1/x', { signal, within: 100 }), refused);
+  await other.close();
+  const left = s3({ ...OPTIONS, bucket: 'none', credentials: () => EVER });
+  await assert.rejects(left.stat('v1/x', { signal: AbortSignal.timeout(100) }), { name: 'TimeoutError' });
+  await left.close();
+});
+
+test('a signed URL ends with the session that it was signed by', async () => {
+  const expiration = new Date(Date.now() + 600_000);
+  // oxlint-disable-next-line node/no-process-env -- the SDK's own chain reads it
+  Object.assign(process.env, {
+    AWS_ACCESS_KEY_ID: accessKeyId,
+    AWS_SECRET_ACCESS_KEY: secretAccessKey,
+    AWS_CREDENTIAL_EXPIRATION: expiration.toISOString(),
+  });
+  const store = s3({ ...OPTIONS, bucket: 'none' });
+  assert.equal((await store.presign('v1/x', 900_000)).until, expiration.getTime());
+  assert.ok((await store.presign('v1/x', 60_000)).until < expiration.getTime());
+  await store.close();
 });

@@ -46,6 +46,8 @@ export interface SignedUrls {
   get: string;
   /** Asks for it, at the registry's own endpoint. */
   head: string;
+  /** When they end, in ms since the epoch: with the credentials, when these go first. */
+  until: number;
 }
 export interface S3Store extends Store {
   /** `by`: the key's `SignedUrls.head`. The same question, which costs little of the event loop's time then. */
@@ -260,12 +262,14 @@ export function s3(options: S3Options): S3Store {
 
     async presign(key, ttl) {
       const expiresIn = Math.max(1, Math.floor(ttl / 1000));
+      const end = Date.now() + 1000 * expiresIn;
       try {
-        const [get, head] = await Promise.all([
+        const [given, get, head] = await Promise.all([
+          options.credentials === undefined ? client.config.credentials() : undefined, // those of files end when the files change
           getSignedUrl(presigner, new GetObjectCommand(at(key)), { expiresIn }),
           getSignedUrl(client, new HeadObjectCommand(at(key)), { expiresIn }),
         ]);
-        return { get, head };
+        return { get, head, until: Math.min(end, given?.expiration?.getTime() ?? end) };
       } catch (error) {
         throw describe(error, `signing for ${key}`, bucket);
       }
@@ -279,15 +283,21 @@ export function s3(options: S3Options): S3Store {
   };
 }
 
-/** `call`'s answer, within `limit` ms; a body that comes with it is not hurried. */
+/** `call`'s answer, within `limit` ms; a body that comes with it is not hurried. Not all of a call heeds its signal: credentials may be on their way
+ *  from a service that is silent. */
 async function answered<T>(call: (signal: AbortSignal) => Promise<T>, signal: AbortSignal, limit: number): Promise<T> {
   if (limit === Infinity) return call(signal);
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(), limit);
+  const either = AbortSignal.any([signal, late.signal]);
+  const gone = Promise.withResolvers<never>();
+  const abort = () => gone.reject(either.reason);
+  either.addEventListener('abort', abort, { once: true });
   try {
-    return await call(AbortSignal.any([signal, late.signal]));
+    return await Promise.race([call(either), gone.promise]);
   } finally {
     clearTimeout(timer);
+    either.removeEventListener('abort', abort);
   }
 }
 
