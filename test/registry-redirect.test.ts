@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { startContainerd } from './support/containerd.ts';
-import { makeImage } from './support/image.ts';
+import { makeImage, randomBytes } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
 import { metric, until } from './support/replicas.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
@@ -68,4 +68,31 @@ test('with s3.redirect, clients take blobs from S3 itself; when it is away, from
   await pullWithCrane('without S3');
   await pullWithContainerd();
   assert.deepEqual(fromS3(), [2, 2, 2]);
+});
+
+test('nobody is sent to an S3 that has gone while upstream took its time to say who may have the blob', async () => {
+  await using upstream = await startScriptedUpstream();
+  await using s3 = await startVersitygw();
+  await using temporary = await temporaryDirectory();
+  const { endpoint, bucket, region, accessKeyId, secretAccessKey } = s3;
+  await using registry = await startRegistry({
+    storage: { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey, redirect: {} } },
+    local: { directory: temporary.path },
+    upstreams: { hub: { url: upstream.url } },
+  });
+  upstream.behave = () => ({});
+  const bytes = randomBytes('late proof', 200_000);
+  const digest = upstream.addBlob(bytes);
+  const ask = async (repository: string) => {
+    const answer = await fetch(`${registry.url}/v2/hub/${repository}/blobs/${digest}`, { redirect: 'manual' });
+    return { status: answer.status, body: Buffer.from(await answer.arrayBuffer()) };
+  };
+  await until(async () => (await ask('a/b')).status === 307, 'it is in S3');
+  upstream.behave = () => ({ latency: 2000 });
+  const answer = ask('c/d');
+  await until(() => upstream.requests.some(({ path }) => path.includes('/c/d/')), 'upstream is asked for the proof');
+  await s3.stop();
+  const { status, body } = await answer;
+  assert.equal(status, 200);
+  assert.ok(body.equals(bytes));
 });

@@ -81,6 +81,9 @@ export async function registry({ config, log, stop }: Host): Promise<void> {
   await adminListener.close();
 }
 
+/** How long ago S3 may have shown a blob to which a client is sent, in ms. */
+const FRESH = 1000;
+
 /** Blobs by redirect, to those who may have them. */
 function redirectOf(images: Registry, { redirect }: Storage): Pick<ServeOptions, 'redirect'> {
   if (redirect === undefined) return {};
@@ -88,8 +91,11 @@ function redirectOf(images: Registry, { redirect }: Storage): Pick<ServeOptions,
     async redirect(repository, digest, context) {
       if (context.hop === true) return undefined; // a replica looks into S3 itself
       const location = await redirect(digest, context.signal);
-      if (location !== undefined) await images.stat(repository, digest, context);
-      return location;
+      if (location === undefined) return undefined;
+      const answered = Date.now();
+      await images.stat(repository, digest, context);
+      // Upstream may have taken its time for the proof: S3 may have gone meanwhile.
+      return Date.now() - answered < FRESH ? location : redirect(digest, context.signal);
     },
   };
 }
