@@ -54,6 +54,9 @@ async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
   for (let at = 0; at < chunk.length;) at += (await handle.write(chunk, at)).bytesWritten;
 }
 
+/** Directories that are being made and synced. */
+const making = new Set<Promise<void>>();
+
 /** Puts a finished file in its place. Its directory may be missing, or be removed as empty at this very moment. */
 export async function publish(file: string, path: string): Promise<void> {
   const parent = dirname(path);
@@ -63,11 +66,18 @@ export async function publish(file: string, path: string): Promise<void> {
       break;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || tries === 10) throw error;
-      const first = await mkdir(parent, { recursive: true });
-      if (first !== undefined) await syncAbove(parent, dirname(first));
+      const made = makeParent(parent).finally(() => making.delete(made));
+      making.add(made);
+      await made;
     }
   }
-  await syncDirectory(parent);
+  // Others may have made directories above this one, and not have synced them yet.
+  await Promise.all([syncDirectory(parent), ...making]);
+}
+
+async function makeParent(parent: string): Promise<void> {
+  const first = await mkdir(parent, { recursive: true });
+  if (first !== undefined) await syncAbove(parent, dirname(first));
 }
 
 /** Syncs the directories that have new ones in them: all above `directory`, up to and including `top`. */
