@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeImage } from '../support/image.ts';
 import { ApiError } from './api.ts';
-import { assertBytes, createPod, isReady, isRewritten, podOf, removePods, type Pod } from './pods.ts';
+import { assertBytes, createPod, isReady, isRewritten, podOf, removePods, rewriting, type Pod } from './pods.ts';
 import { NAMESPACE, RELEASE, type World } from './world.ts';
 
 export interface Fault {
@@ -170,12 +170,14 @@ async function failedPulls({ api }: World, names: readonly string[]): Promise<st
   return failed.flatMap(({ involvedObject, message }) => (names.includes(involvedObject.name) ? [message] : []));
 }
 
-/** Everything of the chart is ready again. */
-async function settled({ kubectl }: World): Promise<void> {
+/** Everything of the chart is ready again. After a loss of power a Deployment says so before it is: the webhook is asked itself. */
+async function settled(world: World): Promise<void> {
+  const { kubectl } = world;
   for (const workload of ['deployment/registry', 'deployment/webhook', 'deployment/object-storage', 'daemonset/agent']) {
     await kubectl(['-n', NAMESPACE, 'rollout', 'status', workload.replace('/', `/${RELEASE}-`), '--timeout=120s']);
   }
   await kubectl(['-n', 'kube-system', 'rollout', 'status', 'deployment/coredns', '--timeout=120s']);
+  await rewriting(world);
 }
 
 /** As docs/operations.md has it. */

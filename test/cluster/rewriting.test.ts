@@ -9,7 +9,7 @@ import { FAULTS, table, underFault, type Outcome } from './chaos.ts';
 import { until } from './cluster.ts';
 import { imageName, KUBE_REGISTRY } from './images.ts';
 import type { UpstreamName } from './outside.ts';
-import { assertBytes, createPod, isRewritten, logOf, podOf, ready, removePods, rewriting, type Pod } from './pods.ts';
+import { assertBytes, createPod, logOf, podOf, ready, removePods, rewriting, type Pod } from './pods.ts';
 import { createSteps } from './steps.ts';
 import { compareWithDirect, type Timing } from './timing.ts';
 import { CHART, install, NAMESPACE, RELEASE, renamedChart, startWorld, values, type World } from './world.ts';
@@ -264,7 +264,7 @@ async function pullAgainAndAgain(enough: () => boolean): Promise<number> {
 }
 
 step('it is uninstalled webhook first: nothing is left but the claim, and pods that run go on', async () => {
-  await createRewritten('keeper', IMAGES.dockerhub.image);
+  await createPod(world, 'keeper', IMAGES.dockerhub.image);
   await ready(world, 'keeper');
   await install(world, CHART, chartValues({ webhook: { enabled: false } }));
   assert.equal((await createPod(world, 'plain', 'plain:1')).spec.containers[0]?.image, 'plain:1');
@@ -285,15 +285,6 @@ step('it is uninstalled webhook first: nothing is left but the claim, and pods t
   assert.equal(keeper.status.containerStatuses?.[0]?.restartCount, 0);
   assert.ok(keeper.status.containerStatuses[0]?.state.running);
 });
-
-/** The step before took the cluster's power: until the API server knows of that, a Deployment says that it is available though it is not. */
-async function createRewritten(name: string, image: string): Promise<void> {
-  await until(async () => {
-    if (isRewritten(await createPod(world, name, image))) return true;
-    await removePods(world, name);
-    return false;
-  });
-}
 
 /** On the node. */
 async function accepts({ network }: World, address: string): Promise<boolean> {
