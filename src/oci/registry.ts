@@ -23,6 +23,26 @@ export interface Manifest {
   stale: boolean;
 }
 
+/** Bytes that come next in a body and lie in a file. */
+export interface FileStretch {
+  /** Of an open file; -1 once it is closed. */
+  file: { readonly fd: number };
+  /** In the file, in bytes. */
+  position: number;
+  length: number;
+}
+
+/** Gives the chunks of a body. */
+export interface BodyIterator extends AsyncIterator<Uint8Array> {
+  /** Passes over so many bytes of the stretch that it gave last, and gives the next one, for who can send a file without reading it. Undefined where
+   *  no file has them, at the end too: then `next` goes on. It may always go on. */
+  stretch?(this: void, taken: number): Promise<FileStretch | undefined>;
+}
+
+export interface Body extends AsyncIterable<Uint8Array> {
+  [Symbol.asyncIterator](): BodyIterator;
+}
+
 export interface Blob {
   digest: Digest;
   /** Of the whole blob, in bytes; undefined while an upstream that sends no length is still sending. */
@@ -32,7 +52,7 @@ export interface Blob {
   /** Ends normally only when every byte has been given and, at the blob's end, has been verified by whoever promises that.
    *  A chunk stays valid until the second `next()` after the one that gave it: a producer may alternate two buffers, and a
    *  consumer may ask for one chunk while it still writes the one before. Who keeps chunks for longer copies them. */
-  body: AsyncIterable<Uint8Array>;
+  body: Body;
 }
 
 export interface Referrers {

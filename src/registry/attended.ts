@@ -1,6 +1,8 @@
-/** `body`, which says once when it has been left: when it has ended, failed or was returned, or when the signal is aborted while
- *  nobody waits for a chunk. Then what it reads from may be closed. */
-export function attended(body: AsyncGenerator<Uint8Array>, signal: AbortSignal, left: () => void): AsyncIterable<Uint8Array> {
+import type { Body, BodyIterator } from '../oci/registry.ts';
+
+/** What `inner` gives, as a body that says once when it has been left: when it has ended, failed or was returned, or when the signal is aborted
+ *  while nobody waits for what comes next. Then what it reads from may be closed. */
+export function attended(inner: BodyIterator, signal: AbortSignal, left: () => void): Body {
   let reading = false;
   let gone = false;
   function leave(): void {
@@ -12,28 +14,34 @@ export function attended(body: AsyncGenerator<Uint8Array>, signal: AbortSignal, 
   const abort = () => {
     if (reading) return;
     leave();
-    body.return(undefined).catch(() => undefined); // what it holds goes too
+    inner.return?.().catch(() => undefined); // what it holds goes too
   };
   signal.addEventListener('abort', abort, { once: true });
-  const iterator: AsyncIterator<Uint8Array, undefined> = {
+
+  async function attend<T>(read: () => Promise<T>): Promise<T> {
+    reading = true;
+    try {
+      return await read();
+    } catch (error) {
+      leave();
+      throw error;
+    } finally {
+      reading = false;
+      if (signal.aborted) leave();
+    }
+  }
+
+  const { stretch } = inner;
+  const iterator: BodyIterator = {
     async next() {
-      reading = true;
-      try {
-        const { value, done } = await body.next();
-        if (done !== true) return { done: false, value };
-        leave();
-        return { done: true, value: undefined };
-      } catch (error) {
-        leave();
-        throw error;
-      } finally {
-        reading = false;
-        if (signal.aborted) leave();
-      }
+      const step = await attend(() => inner.next());
+      if (step.done === true) leave();
+      return step;
     },
+    ...(stretch === undefined ? {} : { stretch: (taken) => attend(() => stretch(taken)) }),
     async return() {
       leave();
-      await body.return(undefined);
+      await inner.return?.();
       return { done: true, value: undefined };
     },
   };

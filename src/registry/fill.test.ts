@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { open as openSpool } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { readByStretches } from '../../test/support/reading.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { digestOf, type Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
@@ -106,6 +107,37 @@ test('who follows a fill at its front is given the bytes from memory: nothing is
     alone: () => true,
   });
   assert.ok((await readAll(fill)).equals(bytes));
+});
+
+test('who can send a file follows a fill by what is in the spool, but never to the end of wrong bytes', async () => {
+  for (const range of [undefined, { start: 100 * KiB, end: 900 * KiB }]) {
+    const right = start({ digest: DIGEST, source: sourceOf(() => BYTES), spool: await openSpool(join(directory.path, 'right'), 'w+') });
+    const blob = await right.open(range, signal);
+    const { bytes, filed } = await readByStretches(blob?.body ?? assert.fail());
+    assert.ok(bytes.equals(range === undefined ? BYTES : BYTES.subarray(range.start, range.end + 1)));
+    assert.ok(filed > 0);
+  }
+
+  const wrong = start({
+    digest: digestOf(Buffer.from('something else')),
+    source: sourceOf(() => BYTES),
+    spool: await openSpool(join(directory.path, 'wrong'), 'w+'),
+  });
+  const iterator = (await wrong.open(undefined, signal))?.body[Symbol.asyncIterator]();
+  let position = 0;
+  await assert.rejects(async () => {
+    for (let taken = 0; ;) {
+      const stretch = (await iterator?.stretch?.(taken)) ?? assert.fail();
+      assert.equal(stretch.position, position);
+      taken = stretch.length;
+      position += taken;
+    }
+  }, /another digest/);
+  assert.equal(position, BYTES.length - 64 * KiB);
+
+  const { fill: full } = await fillWithoutRoom(() => BYTES);
+  const blob = await full.open(undefined, signal);
+  assert.deepEqual(await readByStretches(blob?.body ?? assert.fail()), { bytes: BYTES, filed: 0 });
 });
 
 test('an answer that tells another size than the ones before is left, and asked for again', async () => {

@@ -3,16 +3,16 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createDigestHash, type Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import { resolveRange, type RangeRequest } from '../oci/range.ts';
-import type { Blob } from '../oci/registry.ts';
+import type { Blob, Body, BodyIterator } from '../oci/registry.ts';
 import type { SharedBuffer } from '../store/buffers.ts';
 import { attended } from './attended.ts';
+import { follow } from './follow.ts';
 import { createInlet } from './inlet.ts';
 import { createIntervals } from './intervals.ts';
 import { createParts, NEAR, type Worker } from './parts.ts';
 import { createPrefix } from './prefix.ts';
 import { settled } from './settled.ts';
 import { WITHHELD, type FillSource } from './source.ts';
-import { createSpoolReader } from './spool-reader.ts';
 import { unspooled } from './unspooled.ts';
 import { createWindows } from './windows.ts';
 
@@ -362,39 +362,35 @@ export function startFill(options: FillOptions): Fill {
     return Math.min(end, (size ?? end) - WITHHELD);
   }
 
-  async function* follow(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  function reader(from: number, to: number | undefined, signal: AbortSignal): BodyIterator {
     const self = {};
-    let position = from;
-    const reader = createSpoolReader(spool, windows);
-    let whole = false;
+    const end = () => to ?? (verified ? size : undefined);
     signal.addEventListener('abort', progress);
-    try {
-      for (;;) {
-        signal.throwIfAborted();
-        const end = to ?? (verified ? size : undefined);
-        whole = end !== undefined && position >= end;
-        if (whole) return;
-        const limit = Math.min(readable(position), end ?? Infinity);
-        if (limit > position) {
-          const chunk = await reader.read(position, limit, end ?? Infinity);
-          position += chunk.length;
-          yield chunk;
-          continue;
+    return follow({
+      spool,
+      windows,
+      from,
+      end,
+      async reach(position) {
+        for (;;) {
+          signal.throwIfAborted();
+          const last = end() ?? Infinity;
+          if (position >= last) return undefined;
+          const limit = Math.min(readable(position), last);
+          if (limit > position) return limit;
+          if (failure !== undefined) throw failure.error;
+          if (overflow && workers.size === 0) return undefined;
+          const changed = wake.promise;
+          demand(self, Math.max(position, have.endFrom(position)));
+          await changed;
         }
-        if (failure !== undefined) throw failure.error;
-        if (overflow && workers.size === 0) {
-          yield* past(position, end, signal);
-          return;
-        }
-        const changed = wake.promise;
-        demand(self, Math.max(position, have.endFrom(position)));
-        await changed;
-      }
-    } finally {
-      signal.removeEventListener('abort', progress);
-      demands.delete(self);
-      reader.close(whole);
-    }
+      },
+      beyond: (position) => past(position, end(), signal),
+      left() {
+        signal.removeEventListener('abort', progress);
+        demands.delete(self);
+      },
+    });
   }
 
   /** Goes on without the spool: straight from the source, the last bytes held back as ever. What was hashed is passed over only where
@@ -412,9 +408,9 @@ export function startFill(options: FillOptions): Fill {
   }
 
   /** Counts as a reader from now until the body has been left: the spool stays open. */
-  function attend(from: number, to: number | undefined, signal: AbortSignal): AsyncIterable<Uint8Array> {
+  function attend(from: number, to: number | undefined, signal: AbortSignal): Body {
     readers++;
-    return attended(follow(from, to, signal), signal, () => {
+    return attended(reader(from, to, signal), signal, () => {
       readers--;
       if (readers === 0 && size === undefined)
         fail(new OciError('UNAVAILABLE', `nobody waits for ${digest}, and upstream does not say where it ends`));

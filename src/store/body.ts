@@ -1,8 +1,11 @@
 import type { Readable } from 'node:stream';
+import type { Body, BodyIterator, FileStretch } from '../oci/registry.ts';
 
 export interface BodySource {
   /** The next chunk, or undefined at the end. Called once at a time. */
   pull(): Promise<Uint8Array | undefined>;
+  /** Of a `BodyIterator`. */
+  stretch?(this: void, taken: number): Promise<FileStretch | undefined>;
   /** Frees what the body holds. Called once: at the end, on a failure, on `return()`, or when the signal is aborted, as `aborted` says; then
    *  perhaps while a pull runs, or while the chunks given last are still looked at. */
   close(aborted: boolean): Promise<void>;
@@ -10,7 +13,7 @@ export interface BodySource {
 
 /** A body that frees what it holds, also when nobody ever asked for its first chunk: an async generator's `finally` does
  *  not run in that case. */
-export function createBody(source: BodySource, signal: AbortSignal): AsyncIterable<Uint8Array> {
+export function createBody(source: BodySource, signal: AbortSignal): Body {
   let open = true;
   const finish = async (aborted = false): Promise<void> => {
     if (!open) return;
@@ -23,19 +26,25 @@ export function createBody(source: BodySource, signal: AbortSignal): AsyncIterab
   signal.addEventListener('abort', abort, { once: true });
   if (signal.aborted) abort();
 
-  const iterator: AsyncIterator<Uint8Array, undefined> = {
+  const attempt = async <T>(work: () => Promise<T>): Promise<T> => {
+    let result: T;
+    try {
+      result = await work();
+    } catch (error) {
+      await finish();
+      signal.throwIfAborted();
+      throw error;
+    }
+    signal.throwIfAborted();
+    return result;
+  };
+
+  const { stretch } = source;
+  const iterator: BodyIterator = {
     async next() {
       signal.throwIfAborted();
       if (!open) return { done: true, value: undefined };
-      let chunk: Uint8Array | undefined;
-      try {
-        chunk = await source.pull();
-      } catch (error) {
-        await finish();
-        signal.throwIfAborted();
-        throw error;
-      }
-      signal.throwIfAborted();
+      const chunk = await attempt(() => source.pull());
       if (chunk !== undefined) return { done: false, value: chunk };
       await finish();
       return { done: true, value: undefined };
@@ -45,7 +54,26 @@ export function createBody(source: BodySource, signal: AbortSignal): AsyncIterab
       return { done: true, value: undefined };
     },
   };
+  if (stretch !== undefined) {
+    iterator.stretch = async (taken) => {
+      signal.throwIfAborted();
+      return open ? attempt(() => stretch(taken)) : undefined;
+    };
+  }
   return { [Symbol.asyncIterator]: () => iterator };
+}
+
+/** What another body gives, for a body around it. */
+export function innerSource(body: Body): BodySource {
+  const iterator = body[Symbol.asyncIterator]();
+  const { stretch } = iterator;
+  return {
+    pull: async () => (await iterator.next()).value as Uint8Array | undefined,
+    ...(stretch === undefined ? {} : { stretch }),
+    async close() {
+      await iterator.return?.();
+    },
+  };
 }
 
 /** `source`, whose failures are what `failure` makes of them. */

@@ -1,5 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { ByteRange } from '../oci/range.ts';
+import type { Body } from '../oci/registry.ts';
 import { createBody } from './body.ts';
 import type { BufferPool } from './buffers.ts';
 
@@ -19,7 +20,7 @@ export interface FileBodyOptions {
 }
 
 /** The bytes of a range of an open file, by positional reads into two pooled buffers in turn: the chunk contract of `Blob`. */
-export function fileBody({ handle, range, buffers, signal, failure, tooShort }: FileBodyOptions): AsyncIterable<Uint8Array> {
+export function fileBody({ handle, range, buffers, signal, failure, tooShort }: FileBodyOptions): Body {
   let position = range.start;
   const end = range.end + 1;
   let given: Buffer | undefined;
@@ -50,6 +51,11 @@ export function fileBody({ handle, range, buffers, signal, failure, tooShort }: 
         if (bytesRead === 0) throw tooShort(position);
         position += bytesRead;
         return bytesRead === buffer.length ? buffer : buffer.subarray(0, bytesRead);
+      },
+      stretch(taken) {
+        position += taken;
+        const length = end - position;
+        return Promise.resolve(length > SMALL ? { file: handle, position, length } : undefined);
       },
       async close() {
         // At the end the last chunk may still be on its way out; after a cut both may, and a read may even still run.

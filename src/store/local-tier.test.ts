@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { captureLog } from '../../test/support/log.ts';
+import { readByStretches } from '../../test/support/reading.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { filesystem } from './filesystem.ts';
 import { localTier } from './local-tier.ts';
+import { observedStore } from './observed.ts';
 import { bytesSource } from './store.ts';
 
 const context = { signal: AbortSignal.timeout(60_000) };
@@ -93,4 +96,20 @@ test('what a former process left counts by its age, and what was used since is y
   assert.ok(await it.gone('oldest'));
   assert.ok((await it.has('older')) && (await it.has('new')));
   assert.equal(it.tier.used(), 800);
+});
+
+test('what is read may be sent as a file, and stays until it has been', async () => {
+  await using it = await setUp(3_000_000);
+  const { log } = await captureLog();
+  const store = observedStore(it.tier, { log, failed: () => undefined });
+  const content = Buffer.from(Array.from({ length: 2_000_000 }, (_, index) => (index * 2_654_435_761) >>> 24));
+  await store.write(key('x'), bytesSource(content), context);
+  const found = await store.read(key('x'), { ...context, range: { start: 7, end: 1_500_000 } });
+  const room = it.tier.reserve();
+  await delay(1);
+  assert.equal(room.grow(2_000_000), false);
+  const { bytes: read, filed } = await readByStretches(found?.body ?? assert.fail());
+  assert.ok(read.equals(content.subarray(7, 1_500_001)));
+  assert.ok(filed > 0);
+  assert.equal(room.grow(2_000_000), true);
 });

@@ -1,4 +1,4 @@
-import { createBody } from './body.ts';
+import { createBody, innerSource } from './body.ts';
 import type { FilesystemStore } from './filesystem.ts';
 import type { Store } from './store.ts';
 
@@ -117,18 +117,12 @@ export function localTier(store: FilesystemStore, maxSize: number, observe: (byt
         return undefined;
       }
       if (sizes.has(key)) add(key, content.size);
-      const iterator = content.body[Symbol.asyncIterator]();
-      const body = createBody(
-        {
-          pull: async () => (await iterator.next()).value as Uint8Array | undefined,
-          async close() {
-            letGo(key);
-            await iterator.return?.();
-          },
-        },
-        context.signal,
-      );
-      return { ...content, body };
+      const inner = innerSource(content.body);
+      const close = (aborted: boolean): Promise<void> => {
+        letGo(key);
+        return inner.close(aborted);
+      };
+      return { ...content, body: createBody({ ...inner, close }, context.signal) };
     },
     async write(key, source, context) {
       hold(key);

@@ -1,7 +1,7 @@
 import { isOciError } from '../oci/error.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { StorageOperation } from '../telemetry/registry-metrics.ts';
-import { createBody } from './body.ts';
+import { createBody, failingWith, innerSource } from './body.ts';
 import type { Store, StoreContext } from './store.ts';
 
 export interface StoreObserver {
@@ -48,24 +48,11 @@ export function observedStore<S extends Store>(inner: S, { log, failed }: StoreO
     async read(key, context) {
       const content = await watch(inner.read(key, context), 'read', context);
       if (content === undefined) return undefined;
-      const iterator = content.body[Symbol.asyncIterator]();
-      const body = createBody(
-        {
-          async pull() {
-            try {
-              return (await iterator.next()).value as Uint8Array | undefined;
-            } catch (error) {
-              note(error, 'read', context);
-              throw error;
-            }
-          },
-          async close() {
-            await iterator.return?.();
-          },
-        },
-        context.signal,
-      );
-      return { ...content, body };
+      const source = failingWith(innerSource(content.body), (error) => {
+        note(error, 'read', context);
+        return error as Error;
+      });
+      return { ...content, body: createBody(source, context.signal) };
     },
     write: (key, source, context) => watch(inner.write(key, source, context), 'write', context),
     remove: (key, context) => watch(inner.remove(key, context), 'remove', context),

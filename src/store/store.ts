@@ -1,5 +1,6 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import type { ByteRange } from '../oci/range.ts';
+import type { Body } from '../oci/registry.ts';
 import { sourceBuffers } from './buffers.ts';
 import { wrongLength } from './failure.ts';
 import { fileBody } from './file-body.ts';
@@ -17,7 +18,7 @@ export interface StoredObject {
 export interface StoredContent extends StoredObject {
   /** The object or the range of it that was asked for. Chunks are valid as long as a `Blob`'s body says (oci/registry.ts);
    *  like it, the body holds a file or a connection until it ends, is returned, or the signal is aborted. */
-  body: AsyncIterable<Uint8Array>;
+  body: Body;
 }
 export interface StoreSource {
   /** Bytes, exactly. */

@@ -1,5 +1,7 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomInt } from 'node:crypto';
+import { readSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Body } from '../../src/oci/registry.ts';
 
 export interface Read {
   status: number;
@@ -53,4 +55,26 @@ export async function eventually(what: () => Promise<boolean> | boolean, message
     await delay(100);
   }
   throw new Error(message);
+}
+
+/** Takes of a body what it says lies in files from there, in parts of any length, and now and then a chunk all the same.
+ *  @returns the whole, and how much of it came from files */
+export async function readByStretches(body: Body): Promise<{ bytes: Buffer; filed: number }> {
+  const iterator = body[Symbol.asyncIterator]();
+  const parts: Uint8Array[] = [];
+  let filed = 0;
+  for (let taken = 0; ;) {
+    const stretch = await iterator.stretch?.(taken);
+    taken = 0;
+    if (stretch !== undefined && randomInt(4) > 0) {
+      const part = Buffer.alloc(randomInt(stretch.length) + 1);
+      taken = readSync(stretch.file.fd, part, 0, part.length, stretch.position);
+      parts.push(part.subarray(0, taken));
+      filed += taken;
+      continue;
+    }
+    const { value, done } = await iterator.next();
+    if (done === true) return { bytes: Buffer.concat(parts), filed };
+    parts.push(Uint8Array.from(value));
+  }
 }

@@ -1,0 +1,160 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { readFile, truncate, writeFile } from 'node:fs/promises';
+import { Agent, get, type IncomingMessage } from 'node:http';
+import { Agent as TlsAgent, get as getSecurely } from 'node:https';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { makeCertificate } from '../../test/support/certificate.ts';
+import { captureLog } from '../../test/support/log.ts';
+import { temporaryDirectory } from '../../test/support/temporary.ts';
+import type { Body } from '../oci/registry.ts';
+import { bytesSource } from '../store/store.ts';
+import { filesystem } from '../store/filesystem.ts';
+import { listen, type TlsPair } from './listen.ts';
+import { sendBody, type SentBody } from './send.ts';
+
+const MiB = 2 ** 20;
+const KEY = 'v1/blobs/one';
+const bytes = randomBytes(24 * MiB + 7);
+const { log } = await captureLog();
+const directory = await temporaryDirectory();
+after(() => directory[Symbol.asyncDispose]());
+const store = await filesystem({ directory: directory.path });
+after(() => store.close());
+const file = join(directory.path, KEY);
+
+/** `body`, and `read` hears how many bytes it gives as chunks. */
+function counted(body: Body, read: (bytes: number) => void): Body {
+  const inner = body[Symbol.asyncIterator]();
+  const next = async () => {
+    const step = await inner.next();
+    if (step.done !== true) read(step.value.length);
+    return step;
+  };
+  return { [Symbol.asyncIterator]: () => ({ ...inner, next }) };
+}
+
+/** Serves the range of the file that the path names, and tells of each response how much of it was read to be sent. */
+async function serve(tls?: TlsPair) {
+  const sent: Promise<SentBody & { read: number }>[] = [];
+  const listener = await listen({
+    address: { host: '127.0.0.1', port: 0 },
+    log,
+    ...(tls === undefined ? {} : { tls }),
+    handler: async (request, response) => {
+      const [start = 0, end = 0] = (request.url ?? '').slice(1).split('-').map(Number);
+      const gone = new AbortController();
+      response.once('close', () => gone.abort());
+      const content = await store.read(KEY, { signal: gone.signal, range: { start, end } });
+      assert.ok(content !== undefined);
+      response.writeHead(200, { 'content-length': end - start + 1 });
+      let read = 0;
+      const sending = sendBody(
+        response,
+        counted(content.body, (more) => void (read += more)),
+        end - start + 1,
+      );
+      const told = sending.then((result) => ({ ...result, read }));
+      told.catch(() => undefined); // looked at by the tests that care
+      sent.push(told);
+      await sending.catch(() => response.destroy());
+    },
+  });
+  return { url: listener.url, sent, [Symbol.asyncDispose]: () => listener.close() };
+}
+
+async function ask(url: string, agent: Agent | TlsAgent): Promise<IncomingMessage> {
+  const asked = agent instanceof TlsAgent ? getSecurely(url, { agent, rejectUnauthorized: false }) : get(url, { agent });
+  const [response] = (await once(asked, 'response')) as [IncomingMessage];
+  return response;
+}
+
+async function digest(response: IncomingMessage, slowly: boolean): Promise<string> {
+  const hash = createHash('sha256');
+  let waited = 0;
+  for await (const part of response as AsyncIterable<Buffer>) {
+    hash.update(part);
+    if (slowly && waited++ < 100) await sleep(2);
+  }
+  return hash.digest('hex');
+}
+
+const digestOf = (start: number, end: number) =>
+  createHash('sha256')
+    .update(bytes.subarray(start, end + 1))
+    .digest('hex');
+
+const RANGES: [number, number][] = [
+  [0, bytes.length - 1],
+  [5 * MiB + 3, 6 * MiB + 3],
+  [bytes.length - 70_000, bytes.length - 1],
+  [17, 17],
+];
+
+test('what lies in a file is sent without being read but for its end, to fast clients and slow ones, on connections that are used again', async () => {
+  await store.write(KEY, bytesSource(bytes), { signal: new AbortController().signal });
+  await using server = await serve();
+  for (const slowly of [false, true]) {
+    using agent = closing(new Agent({ keepAlive: true, maxSockets: 1 }));
+    for (const [start, end] of RANGES) {
+      assert.equal(await digest(await ask(`${server.url}/${start}-${end}`, agent.agent), slowly), digestOf(start, end));
+      const { bytes: taken, complete, read } = (await server.sent.pop()) ?? assert.fail();
+      assert.deepEqual({ taken, complete }, { taken: end - start + 1, complete: true });
+      assert.ok(read <= 2 ** 16, `${read} of ${end - start + 1} bytes were read`);
+    }
+  }
+});
+
+test('what is not in memory is sent as well', async () => {
+  await store.write(KEY, bytesSource(bytes), { signal: new AbortController().signal });
+  await using server = await serve();
+  using agent = closing(new Agent());
+  for (const slowly of [false, true]) {
+    await promisify(execFile)('dd', [`if=${file}`, 'iflag=nocache', 'count=0']); // it leaves the page cache
+    const all = `${server.url}/0-${bytes.length - 1}`;
+    const answers = await Promise.all(Array.from({ length: 3 }, async () => digest(await ask(all, agent.agent), slowly)));
+    assert.deepEqual(answers, Array(3).fill(digestOf(0, bytes.length - 1)));
+  }
+});
+
+test('through TLS it is read and encrypted', async () => {
+  await store.write(KEY, bytesSource(bytes), { signal: new AbortController().signal });
+  const { certificate, key } = await makeCertificate(directory.path);
+  await using server = await serve({ cert: await readFile(certificate), key: await readFile(key) });
+  using agent = closing(new TlsAgent());
+  assert.equal(await digest(await ask(`${server.url}/0-${bytes.length - 1}`, agent.agent), false), digestOf(0, bytes.length - 1));
+  assert.equal((await server.sent.pop())?.read, bytes.length);
+});
+
+test('a file that lost bytes cuts the connection', async () => {
+  await store.write(KEY, bytesSource(bytes), { signal: new AbortController().signal });
+  await using server = await serve();
+  using agent = closing(new Agent());
+  const response = await ask(`${server.url}/0-${bytes.length - 1}`, agent.agent);
+  response.pause();
+  await truncate(file, 20 * MiB);
+  await assert.rejects(digest(response, false));
+  await assert.rejects(server.sent.pop() ?? assert.fail(), /the file ends at/);
+});
+
+test('who leaves in the middle ends the sending', async () => {
+  await writeFile(file, bytes);
+  await truncate(file, 2 ** 40); // more than anybody could be sent
+  await using server = await serve();
+  using agent = closing(new Agent());
+  const response = await ask(`${server.url}/0-${2 ** 40 - 1}`, agent.agent);
+  response.once('error', () => undefined);
+  response.once('data', () => response.destroy());
+  const { complete } = (await (server.sent.pop() ?? assert.fail()).catch(() => undefined)) ?? { complete: false };
+  assert.equal(complete, false);
+  await truncate(file, 0);
+});
+
+function closing<A extends Agent | TlsAgent>(agent: A): { agent: A; [Symbol.dispose](): void } {
+  return { agent, [Symbol.dispose]: () => agent.destroy() };
+}
