@@ -2,7 +2,7 @@ import type { Digest } from '../oci/digest.ts';
 import { isOciError } from '../oci/error.ts';
 import { createFlights } from '../registry/flights.ts';
 import { createLru } from '../registry/lru.ts';
-import { settled } from '../registry/settled.ts';
+import { settled } from '../store/settled.ts';
 import { blobKey } from '../store/keys.ts';
 import type { S3Store, SignedUrls } from '../store/s3.ts';
 
@@ -25,11 +25,12 @@ export function createRedirects(remote: S3Store, ttl: number): Redirect {
   const share = createFlights<string | undefined>(2 * PATIENCE); // `ask` gives up before
   const known = createLru<Known>(KEPT);
 
-  async function sign(key: string): Promise<Known> {
+  /** @throws the signal's reason: credentials may be on their way from a service that is silent */
+  async function sign(key: string, signal: AbortSignal): Promise<Known> {
     const before = known.get(key);
     if (before !== undefined && Date.now() < before.goodUntil) return before;
     const now = Date.now();
-    const urls = await remote.presign(key, ttl);
+    const urls = await settled(remote.presign(key, ttl), signal);
     const signed = { urls, goodUntil: now + (urls.until - now) / 2, seenUntil: 0 };
     known.set(key, signed);
     return signed;
@@ -38,7 +39,7 @@ export function createRedirects(remote: S3Store, ttl: number): Redirect {
   /** Gives the key if S3 has nothing there. @throws OciError UNAVAILABLE; TimeoutError, which tells the store too that S3 is silent */
   async function ask(key: string): Promise<string | undefined> {
     const signal = AbortSignal.timeout(PATIENCE);
-    const signed = await settled(sign(key), signal);
+    const signed = await sign(key, signal);
     const found = await remote.stat(key, { signal, by: signed.urls.head });
     signed.seenUntil = found === undefined ? 0 : Date.now() + SEEN;
     return found === undefined ? key : undefined;
@@ -50,7 +51,7 @@ export function createRedirects(remote: S3Store, ttl: number): Redirect {
     try {
       const absent = await share(seen ? 'any that was seen' : key, signal, () => ask(key));
       if (absent === key) return undefined;
-      return (await settled(sign(key), AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]))).urls.get;
+      return (await sign(key, AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]))).urls.get;
     } catch (error) {
       const refused = isOciError(error) && error.retryAfter === undefined;
       if (refused) known.delete(key); // the credentials that it was signed by may have been replaced

@@ -11,7 +11,7 @@ import { createInlet } from './inlet.ts';
 import { createIntervals } from './intervals.ts';
 import { createParts, NEAR, type Worker } from './parts.ts';
 import { createPrefix } from './prefix.ts';
-import { settled } from './settled.ts';
+import { settled } from '../store/settled.ts';
 import { WITHHELD, type FillSource } from './source.ts';
 import { unspooled } from './unspooled.ts';
 import { createWindows } from './windows.ts';

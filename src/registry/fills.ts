@@ -14,7 +14,7 @@ import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { startFill, type Fill } from './fill.ts';
 import { createOwnLoad } from './own-load.ts';
-import { settled } from './settled.ts';
+import { settled } from '../store/settled.ts';
 import type { FillSource } from './source.ts';
 
 export interface FillsOptions {

@@ -1,5 +1,5 @@
 import { OciError } from '../oci/error.ts';
-import { settled } from './settled.ts';
+import { settled } from '../store/settled.ts';
 
 /** Runs `work` once for all who ask for the same key while it runs. It goes on when those who wait leave; `timeout` (ms) ends
  *  it with OciError UNAVAILABLE. */

@@ -4,7 +4,7 @@ import type { Repository, Tag } from '../oci/reference.ts';
 import { tagKey } from '../store/keys.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { Allowance } from './allowance.ts';
-import { settled } from './settled.ts';
+import { settled } from '../store/settled.ts';
 import { createLru } from './lru.ts';
 import type { Records } from './records.ts';
 

@@ -25,6 +25,7 @@ import { checkKey, checkPrefix } from './keys.ts';
 import { createRawLines } from './raw-lines.ts';
 import { headObject, type HeadOptions } from './s3-head.ts';
 import { upload } from './s3-upload.ts';
+import { settled } from './settled.ts';
 import type { Store, StoreContext, StoredObject, StoreSource } from './store.ts';
 
 export interface S3Options {
@@ -290,14 +291,10 @@ async function answered<T>(call: (signal: AbortSignal) => Promise<T>, signal: Ab
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(), limit);
   const either = AbortSignal.any([signal, late.signal]);
-  const gone = Promise.withResolvers<never>();
-  const abort = () => gone.reject(either.reason);
-  either.addEventListener('abort', abort, { once: true });
   try {
-    return await Promise.race([call(either), gone.promise]);
+    return await settled(call(either), either);
   } finally {
     clearTimeout(timer);
-    either.removeEventListener('abort', abort);
   }
 }
 
