@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { after, test } from 'node:test';
 import { startVersitygw } from '../../test/support/versitygw.ts';
 import { s3 } from './s3.ts';
@@ -50,4 +52,17 @@ test('a signed URL ends with the session that it was signed by', async () => {
   assert.equal((await store.presign('v1/x', 900_000)).until, expiration.getTime());
   assert.ok((await store.presign('v1/x', 60_000)).until < expiration.getTime());
   await store.close();
+});
+
+test('an S3 that gives the whole when asked for a part is not taken at its word', async () => {
+  const whole = createServer((_request, response) => response.end('all of it'));
+  await new Promise<void>((resolve) => whole.listen(0, '127.0.0.1', resolve));
+  const port = (whole.address() as AddressInfo).port;
+  const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
+  const store = s3({ ...OPTIONS, endpoint: `http://127.0.0.1:${port}`, bucket: 'none', credentials });
+  await assert.rejects(store.read('v1/x', { signal, range: { start: 4, end: 5 } }), { code: 'UNAVAILABLE', origin: 'storage' });
+  assert.equal((await store.read('v1/x', { signal }))?.size, 9);
+  await store.close();
+  whole.closeAllConnections();
+  await new Promise((resolve) => whole.close(resolve));
 });
