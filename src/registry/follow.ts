@@ -49,7 +49,7 @@ export function follow({ spool, windows, from, end, reach, beyond, left }: Follo
 
   async function next(): Promise<IteratorResult<Uint8Array, undefined>> {
     const limit = await ahead();
-    if (limit !== undefined) {
+    if (limit !== undefined && open) {
       const value = await reader.read(position, limit, end() ?? Infinity);
       position += value.length;
       return { done: false, value };
@@ -64,7 +64,7 @@ export function follow({ spool, windows, from, end, reach, beyond, left }: Follo
   async function stretch(taken: number) {
     position += taken;
     const limit = await ahead();
-    return limit === undefined ? undefined : { file: spool, position, length: limit - position };
+    return limit === undefined || !open ? undefined : { file: spool, position, length: limit - position };
   }
 
   return {

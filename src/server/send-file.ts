@@ -1,35 +1,60 @@
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
-import { setImmediate as turn } from 'node:timers/promises';
 import { TLSSocket } from 'node:tls';
-import type { KoffiFunc } from 'koffi';
 import type { FileStretch } from '../oci/registry.ts';
 
-interface Libc {
-  sendfile: KoffiFunc<(to: number, from: number, offset: [number], count: number) => number>;
+/** Calls of the kernel that Node has no names for. */
+export interface Libc {
+  sendfile(this: void, to: number, from: number, offset: [number], count: number): number;
   preadv2(this: void, fd: number, vectors: Buffer, count: number, offset: number, flags: number): number;
-  fcntl(this: void, fd: number, command: number, type: 'int', argument: number): number;
-  close(this: void, fd: number): number;
+  mmap(this: void, address: number, length: number, protection: number, flags: number, fd: number, offset: number): number | bigint;
+  mincore(this: void, address: number, length: number, pages: Buffer): number;
+  munmap(this: void, address: number, length: number): number;
+  /** cachestat(2), which libraries have no name for yet. */
+  syscall(this: void, number: number, fd: number, range: BigUint64Array, answer: BigUint64Array, flags: number): number;
   errno(this: void): number;
+  /** Bytes. */
+  pageSize: number;
   /** A struct iovec of all of `piece`, and one of its first byte. */
   vectors: { whole: Buffer; first: Buffer };
   piece: Buffer;
 }
 
-/** Bytes that one call sends at most: so long it may keep the event loop, or a slow disk a thread of the pool. */
+/** Sends what lies in a file by sendfile(2), which copies nothing. Neither disk nor client is waited for. */
+export interface FileSender {
+  /** How many bytes of a stretch, from its beginning, are at hand in memory; more may be. */
+  ready(stretch: FileStretch): number;
+  /** Sends some of the first `count` bytes of a stretch, which are in memory.
+   *  @returns how many bytes the kernel took; or, where the connection takes no more for now, the next few, to be written to it: it is the socket
+   *           that can wait. Undefined: this connection takes no file, or has gone */
+  send(socket: Socket | null, stretch: FileStretch, count: number): number | Buffer | undefined;
+}
+
+/** Bytes that one call sends at most: so long it may keep the event loop. */
 const MAX_CALL = 2 ** 20;
 /** Bytes that are written instead where the connection takes no more for now. */
 const PIECE = 2 ** 14;
-/** Duplicates a descriptor, which no child process inherits (fcntl(2)). */
-const F_DUPFD_CLOEXEC = 1030;
-/** Reads only what is in memory (preadv2(2)). */
+/** Reads only what is in memory, and behind no lock (preadv2(2)). */
 const RWF_NOWAIT = 8;
+/** Of the system call, on all processors; since Linux 6.5. */
+const CACHESTAT = 451;
+const PROT_READ = 1;
+const MAP_SHARED = 1;
 
-let libc: Promise<Libc | undefined> | undefined;
+let made: Promise<FileSender | undefined> | undefined;
 
-/** Bound when the first file is sent: other commands never need it. Elsewhere than on Linux sendfile is another function. */
-async function bindLibc(): Promise<Libc | undefined> {
-  if (process.platform !== 'linux') return undefined;
+/** Made when the first blob is sent: other commands never need it. Undefined: this system cannot. */
+export function fileSender(): Promise<FileSender | undefined> {
+  return (made ??= bindLibc().then((libc) => (libc === undefined ? undefined : createFileSender(libc))));
+}
+
+/** Whether a connection takes bytes as they are. */
+export function takesFiles(socket: Socket | null): boolean {
+  return socket instanceof Socket && !(socket instanceof TLSSocket);
+}
+
+export async function bindLibc(): Promise<Libc | undefined> {
+  if (process.platform !== 'linux') return undefined; // elsewhere sendfile is another function
   try {
     const { address, errno, load } = await import('koffi');
     const library = load(null);
@@ -38,9 +63,14 @@ async function bindLibc(): Promise<Libc | undefined> {
     return {
       sendfile: library.func('int64_t sendfile(int to, int from, _Inout_ int64_t *offset, size_t count)') as Libc['sendfile'],
       preadv2: library.func('int64_t preadv2(int fd, const void *vectors, int count, int64_t offset, int flags)') as Libc['preadv2'],
-      fcntl: library.func('int fcntl(int fd, int command, ...)') as Libc['fcntl'],
-      close: library.func('int close(int fd)') as Libc['close'],
+      mmap: library.func(
+        'uintptr_t mmap(uintptr_t address, size_t length, int protection, int flags, int fd, int64_t offset)',
+      ) as Libc['mmap'],
+      mincore: library.func('int mincore(uintptr_t address, size_t length, uint8_t *pages)') as Libc['mincore'],
+      munmap: library.func('int munmap(uintptr_t address, size_t length)') as Libc['munmap'],
+      syscall: library.func('int64_t syscall(int64_t number, int fd, void *range, void *answer, int flags)') as Libc['syscall'],
       errno,
+      pageSize: (library.func('int getpagesize()') as () => number)(),
       vectors: { whole: vector(PIECE), first: vector(1) },
       piece,
     };
@@ -49,58 +79,51 @@ async function bindLibc(): Promise<Libc | undefined> {
   }
 }
 
-/** Sends what it can of a stretch of a file by sendfile(2), which copies nothing. It never waits for the client; what is not in memory is waited for in
- *  the thread pool.
- *  @returns how many bytes the kernel took; or, where the connection takes no more for now, the next few, to be written to it: it is the socket
- *           that can wait. Undefined: this connection takes no file, or has gone */
-export async function sendFile(socket: Socket | null, { file, position, length }: FileStretch): Promise<number | Buffer | undefined> {
-  if (descriptorOf(socket) === undefined) return undefined;
-  const bound = await (libc ??= bindLibc());
-  const to = descriptorOf(socket);
-  if (bound === undefined || to === undefined || file.fd < 0) return undefined;
-  const { vectors, preadv2, piece } = bound;
-  const count = Math.min(length, MAX_CALL);
-  const inMemory = (at: number) => preadv2(file.fd, vectors.first, 1, at, RWF_NOWAIT) === 1;
-  let sent: number;
-  if (inMemory(position + count - 1) && inMemory(position)) {
-    sent = bound.sendfile(to, file.fd, [position], count);
-    if (sent < 0 && bound.errno() === constants.errno.EAGAIN) {
-      const read = preadv2(file.fd, vectors.whole, 1, position, RWF_NOWAIT);
-      return read > 0 ? Buffer.from(piece.subarray(0, Math.min(read, length))) : undefined;
-    }
-    await turn(); // a client that takes all at once would keep everybody else waiting
-  } else sent = await sendByThread(bound, to, file.fd, position, count);
-  if (sent <= 0) return undefined;
-  // The socket counts as idle for as long as it writes nothing itself.
-  if (socket?.timeout !== undefined) socket.setTimeout(socket.timeout);
-  return sent;
-}
+export function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, syscall, errno, pageSize, vectors, piece }: Libc): FileSender {
+  const range = new BigUint64Array(2);
+  const answer = new BigUint64Array(5);
+  const pages = Buffer.alloc(MAX_CALL / pageSize + 1);
 
-/** Either descriptor may be closed while the call waits for its thread, and its number be another's by then: it gets some of its own. */
-async function sendByThread(libc: Libc, to: number, from: number, position: number, count: number): Promise<number> {
-  const own: number[] = [];
-  const duplicate = (fd: number): number => {
-    const copy = libc.fcntl(fd, F_DUPFD_CLOEXEC, 'int', 0);
-    if (copy >= 0) own.push(copy);
-    return copy;
-  };
-  try {
-    const [target, source] = [duplicate(to), duplicate(from)];
-    if (target < 0 || source < 0) return 0;
-    const { promise, resolve, reject } = Promise.withResolvers<number>();
-    libc.sendfile.async(target, source, [position], count, (error: Error | null, sent) => {
-      if (error === null) resolve(sent);
-      else reject(error);
-    });
-    return await promise;
-  } finally {
-    for (const fd of own) libc.close(fd);
+  /** Whether pages from `start` on are in memory, all of them; asking brings none in, as reading a byte of some would. */
+  function areCached(fd: number, start: number, count: number): boolean {
+    const length = count * pageSize;
+    range[0] = BigInt(start);
+    range[1] = BigInt(length);
+    if (syscall(CACHESTAT, fd, range, answer, 0) === 0) return answer[0] === BigInt(count);
+    const address = mmap(0, length, PROT_READ, MAP_SHARED, fd, start);
+    if (typeof address === 'bigint') return false; // MAP_FAILED
+    const known = mincore(address, length, pages) === 0;
+    munmap(address, length);
+    return known && !pages.subarray(0, count).includes(0);
   }
+
+  return {
+    ready({ file, position, length }) {
+      const count = Math.min(length, MAX_CALL);
+      // A file system may make readers wait for who is writing: then, too, it does not read.
+      if (preadv2(file.fd, vectors.first, 1, position, RWF_NOWAIT) !== 1) return 0;
+      const start = position - (position % pageSize);
+      return areCached(file.fd, start, Math.ceil((position + count - start) / pageSize)) ? count : 0;
+    },
+    send(socket, { file, position }, count) {
+      const to = descriptorOf(socket);
+      if (to === undefined) return undefined;
+      const sent = sendfile(to, file.fd, [position], count);
+      if (sent < 0 && errno() === constants.errno.EAGAIN) {
+        const read = preadv2(file.fd, vectors.whole, 1, position, RWF_NOWAIT);
+        return read > 0 ? Buffer.from(piece.subarray(0, Math.min(read, count))) : undefined;
+      }
+      if (sent <= 0) return undefined;
+      // The socket counts as idle for as long as it writes nothing itself.
+      if (socket?.timeout !== undefined) socket.setTimeout(socket.timeout);
+      return sent;
+    },
+  };
 }
 
-/** Of a connection that takes bytes as they are, and that has none to write before. */
+/** Of a connection that has nothing to write before. */
 function descriptorOf(socket: Socket | null): number | undefined {
-  if (!(socket instanceof Socket) || socket instanceof TLSSocket || socket.destroyed || socket.writableLength > 0) return undefined;
+  if (socket === null || !takesFiles(socket) || socket.destroyed || socket.writableLength > 0) return undefined;
   // Not documented, but there on every system with descriptors.
   const fd = (socket as Socket & { _handle?: { fd?: number } | null })._handle?.fd;
   return fd === undefined || fd < 0 ? undefined : fd;

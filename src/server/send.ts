@@ -1,7 +1,8 @@
 import type { ServerResponse } from 'node:http';
+import { setImmediate as turn } from 'node:timers/promises';
 import { OciError } from '../oci/error.ts';
 import type { Body } from '../oci/registry.ts';
-import { sendFile } from './send-file.ts';
+import { fileSender, takesFiles } from './send-file.ts';
 
 export interface SentBody {
   /** Bytes that the kernel took. */
@@ -10,15 +11,12 @@ export interface SentBody {
   complete: boolean;
 }
 
-/** How often no file may be sent on a connection before none is tried on it again, unless one was before. */
-const MAX_REFUSED = 3;
-
 /** Sends `body` as the rest of a response whose head is written, `length` bytes or, when undefined, chunked.
  *
  *  The hot loop of the program, and its one stream that is no `pipeline`: the next chunk is asked for while the one before is
  *  on its way, and at most two are under way, since a producer may alternate two buffers (see `Blob.body`). A loop over
- *  1 MiB buffers measured two to three times the throughput of `createReadStream().pipe()`. What lies in a file goes without being read, as
- *  fast as twice that; when the connection takes no more of it, a chunk is written, since it is the socket that can wait.
+ *  1 MiB buffers measured two to three times the throughput of `createReadStream().pipe()`. What lies in a file and in memory goes without being
+ *  read, as fast as twice that (docs/decisions/sendfile.md).
  *  @throws what `body` throws, and OciError SIZE_INVALID when it is not `length` long: cut the connection then, so that the
  *          client never takes what it has for the whole */
 export async function sendBody(response: ServerResponse, body: Body, length: number | undefined): Promise<SentBody> {
@@ -26,29 +24,35 @@ export async function sendBody(response: ServerResponse, body: Body, length: num
   const writer = createWriter(response);
   let given = 0;
   let filed = 0;
-  let refused = 0;
   let ended = false;
   // The head goes with the first chunk when that is at hand, else at once: clients wait only so long for headers.
   const head = setImmediate(() => response.flushHeaders());
 
-  /** Sends what comes next from files, until there is no more of that or the connection takes no more. */
+  /** Sends what comes next from files, until there is no more of that at hand or the connection takes no more. */
   async function sendFiles(): Promise<void> {
-    if (iterator.stretch === undefined || length === undefined || (filed === 0 && refused === MAX_REFUSED)) return;
-    for (let taken = 0; !response.closed;) {
+    if (iterator.stretch === undefined || length === undefined || !takesFiles(response.socket)) return;
+    const sender = await fileSender();
+    for (let taken = 0; sender !== undefined && !response.closed;) {
       const stretch = await iterator.stretch(taken);
+      taken = 0;
       if (stretch === undefined) return;
       if (given + stretch.length > length) throw wrongLength(given + stretch.length, length);
-      await writer.until(0);
-      response.flushHeaders();
-      const sent = await sendFile(response.socket, stretch);
-      if (sent === undefined) {
-        refused++;
-        return;
+      const ready = sender.ready(stretch);
+      if (ready === 0) return;
+      if (writer.underWay() > 0) {
+        await writer.until(0); // which may take long: then it is looked again what is at hand
+        continue;
       }
-      if (typeof sent === 'number') filed += taken = sent;
-      else {
-        writer.write(sent);
+      response.flushHeaders();
+      const sent = sender.send(response.socket, stretch, ready);
+      if (sent === undefined) return;
+      if (typeof sent === 'number') {
+        taken = sent;
+        filed += sent;
+        await turn(); // a client that takes all at once would keep everybody else waiting
+      } else {
         taken = sent.length;
+        writer.write(sent);
       }
       given += taken;
     }
@@ -86,6 +90,8 @@ function wrongLength(given: number, length: number): OciError {
 
 interface Writer {
   write(chunk: Uint8Array): void;
+  /** Chunks that are. */
+  underWay(): number;
   /** Waits until at most so many chunks are under way, or the client is gone. */
   until(underWay: number): Promise<void>;
   end(): Promise<void>;
@@ -116,6 +122,7 @@ function createWriter(response: ServerResponse): Writer {
         notify();
       });
     },
+    underWay: () => underWay,
     until,
     async end() {
       underWay++;

@@ -61,7 +61,11 @@ test('an S3 that gives the whole when asked for a part is not taken at its word'
   const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
   const store = s3({ ...OPTIONS, endpoint: `http://127.0.0.1:${port}`, bucket: 'none', credentials });
   await assert.rejects(store.read('v1/x', { signal, range: { start: 4, end: 5 } }), { code: 'UNAVAILABLE', origin: 'storage' });
-  assert.equal((await store.read('v1/x', { signal }))?.size, 9);
+  for (const range of [undefined, { start: 0, end: 8 }]) {
+    const content = await store.read('v1/x', range === undefined ? { signal } : { signal, range });
+    assert.equal(String(Buffer.concat(await Array.fromAsync(content?.body ?? []))), 'all of it');
+  }
+  await assert.rejects(store.read('v1/x', { signal, range: { start: 0, end: 9 } }), { code: 'RANGE_INVALID' });
   await store.close();
   whole.closeAllConnections();
   await new Promise((resolve) => whole.close(resolve));

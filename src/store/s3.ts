@@ -189,13 +189,13 @@ export function s3(options: S3Options): S3Store {
       const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
       const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);
       const body = found.Body as IncomingMessage;
-      if (range !== undefined && total === undefined) {
-        body.destroy(); // what was taken for the range would have the digest of something else
-        throw new OciError('UNAVAILABLE', `S3 was asked for a part of ${key} and gives the whole`, { origin: 'storage' });
-      }
       if (range !== undefined && range.end >= size) {
         body.destroy();
         throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
+      }
+      if (range !== undefined && total === undefined && range.end - range.start + 1 < size) {
+        body.destroy(); // what was taken for the range would have the digest of something else
+        throw new OciError('UNAVAILABLE', `S3 was asked for a part of ${key} and gives the whole`, { origin: 'storage' });
       }
       const failure = (error: unknown) => describe(error, `reading ${key}`, bucket);
       const raw = lines.takeOver(body, found.ContentLength ?? 0);
