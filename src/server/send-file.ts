@@ -4,14 +4,12 @@ import { TLSSocket } from 'node:tls';
 import type { FileStretch } from '../oci/registry.ts';
 
 /** Calls of the kernel that Node has no names for. */
-export interface Libc {
+interface Libc {
   sendfile(this: void, to: number, from: number, offset: [number], count: number): number;
   preadv2(this: void, fd: number, vectors: Buffer, count: number, offset: number, flags: number): number;
   mmap(this: void, address: number, length: number, protection: number, flags: number, fd: number, offset: number): number | bigint;
   mincore(this: void, address: number, length: number, pages: Buffer): number;
   munmap(this: void, address: number, length: number): number;
-  /** cachestat(2), which libraries have no name for yet. */
-  syscall(this: void, number: number, fd: number, range: BigUint64Array, answer: BigUint64Array, flags: number): number;
   errno(this: void): number;
   /** Bytes. */
   pageSize: number;
@@ -36,8 +34,6 @@ const MAX_CALL = 2 ** 20;
 const PIECE = 2 ** 14;
 /** Reads only what is in memory, and behind no lock (preadv2(2)). */
 const RWF_NOWAIT = 8;
-/** Of the system call, on all processors; since Linux 6.5. */
-const CACHESTAT = 451;
 const PROT_READ = 1;
 const MAP_SHARED = 1;
 
@@ -53,7 +49,7 @@ export function takesFiles(socket: Socket | null): boolean {
   return socket instanceof Socket && !(socket instanceof TLSSocket);
 }
 
-export async function bindLibc(): Promise<Libc | undefined> {
+async function bindLibc(): Promise<Libc | undefined> {
   if (process.platform !== 'linux') return undefined; // elsewhere sendfile is another function
   try {
     const { address, errno, load } = await import('koffi');
@@ -68,7 +64,6 @@ export async function bindLibc(): Promise<Libc | undefined> {
       ) as Libc['mmap'],
       mincore: library.func('int mincore(uintptr_t address, size_t length, uint8_t *pages)') as Libc['mincore'],
       munmap: library.func('int munmap(uintptr_t address, size_t length)') as Libc['munmap'],
-      syscall: library.func('int64_t syscall(int64_t number, int fd, void *range, void *answer, int flags)') as Libc['syscall'],
       errno,
       pageSize: (library.func('int getpagesize()') as () => number)(),
       vectors: { whole: vector(PIECE), first: vector(1) },
@@ -79,17 +74,12 @@ export async function bindLibc(): Promise<Libc | undefined> {
   }
 }
 
-export function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, syscall, errno, pageSize, vectors, piece }: Libc): FileSender {
-  const range = new BigUint64Array(2);
-  const answer = new BigUint64Array(5);
+function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, errno, pageSize, vectors, piece }: Libc): FileSender {
   const pages = Buffer.alloc(MAX_CALL / pageSize + 1);
 
-  /** Whether pages from `start` on are in memory, all of them; asking brings none in, as reading a byte of some would. */
-  function areCached(fd: number, start: number, count: number): boolean {
+  /** Whether pages from `start` on are in memory, all of them, and read; asking brings none in, as reading a byte of some would. */
+  function arePresent(fd: number, start: number, count: number): boolean {
     const length = count * pageSize;
-    range[0] = BigInt(start);
-    range[1] = BigInt(length);
-    if (syscall(CACHESTAT, fd, range, answer, 0) === 0) return answer[0] === BigInt(count);
     const address = mmap(0, length, PROT_READ, MAP_SHARED, fd, start);
     if (typeof address === 'bigint') return false; // MAP_FAILED
     const known = mincore(address, length, pages) === 0;
@@ -103,7 +93,7 @@ export function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, sys
       // A file system may make readers wait for who is writing: then, too, it does not read.
       if (preadv2(file.fd, vectors.first, 1, position, RWF_NOWAIT) !== 1) return 0;
       const start = position - (position % pageSize);
-      return areCached(file.fd, start, Math.ceil((position + count - start) / pageSize)) ? count : 0;
+      return arePresent(file.fd, start, Math.ceil((position + count - start) / pageSize)) ? count : 0;
     },
     send(socket, { file, position }, count) {
       const to = descriptorOf(socket);

@@ -32,15 +32,17 @@ export async function sendBody(response: ServerResponse, body: Body, length: num
   async function sendFiles(): Promise<void> {
     if (iterator.stretch === undefined || length === undefined || !takesFiles(response.socket)) return;
     const sender = await fileSender();
+    let present = 0; // where what is known to be in memory ends
     for (let taken = 0; sender !== undefined && !response.closed;) {
       const stretch = await iterator.stretch(taken);
       taken = 0;
       if (stretch === undefined) return;
       if (given + stretch.length > length) throw wrongLength(given + stretch.length, length);
-      const ready = sender.ready(stretch);
+      const ready = stretch.position < present ? present - stretch.position : sender.ready(stretch);
       if (ready === 0) return;
       if (writer.underWay() > 0) {
-        await writer.until(0); // which may take long: then it is looked again what is at hand
+        await writer.until(0); // which may take long: then it is looked again what is in memory
+        present = 0;
         continue;
       }
       response.flushHeaders();
@@ -49,10 +51,13 @@ export async function sendBody(response: ServerResponse, body: Body, length: num
       if (typeof sent === 'number') {
         taken = sent;
         filed += sent;
+        present = stretch.position + ready;
         await turn(); // a client that takes all at once would keep everybody else waiting
       } else {
         taken = sent.length;
         writer.write(sent);
+        await writer.until(0);
+        present = 0;
       }
       given += taken;
     }

@@ -11,6 +11,8 @@ export interface FileBodyOptions {
   /** Owned by the body from now on. */
   handle: FileHandle;
   range: Required<ByteRange>;
+  /** What it gives may be sent as a file. */
+  sendable?: boolean;
   buffers: BufferPool;
   signal: AbortSignal;
   /** What to throw for an error of the file. */
@@ -20,7 +22,7 @@ export interface FileBodyOptions {
 }
 
 /** The bytes of a range of an open file, by positional reads into two pooled buffers in turn: the chunk contract of `Blob`. */
-export function fileBody({ handle, range, buffers, signal, failure, tooShort }: FileBodyOptions): Body {
+export function fileBody({ handle, range, sendable = false, buffers, signal, failure, tooShort }: FileBodyOptions): Body {
   let position = range.start;
   const end = range.end + 1;
   let given: Buffer | undefined;
@@ -55,7 +57,7 @@ export function fileBody({ handle, range, buffers, signal, failure, tooShort }: 
       stretch(taken) {
         position += taken;
         const length = end - position;
-        return Promise.resolve(length > SMALL ? { file: handle, position, length } : undefined);
+        return Promise.resolve(sendable && length > SMALL ? { file: handle, position, length } : undefined);
       },
       async close() {
         // At the end the last chunk may still be on its way out; after a cut both may, and a read may even still run.

@@ -45,7 +45,7 @@ export async function filesystem(options: { directory: string }): Promise<Filesy
       const path = pathOf(key);
       const opened = await attempt(`opening ${key}`, signal, () => absentAsUndefined(openFile(path)));
       if (opened === undefined) return undefined;
-      const { handle, size, modified } = opened;
+      const { handle, size, modified, sendable } = opened;
       if (range !== undefined && range.end >= size) {
         await handle.close();
         throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
@@ -53,7 +53,7 @@ export async function filesystem(options: { directory: string }): Promise<Filesy
       const failure = (error: unknown): Error => fileFailure(error, `reading ${key}`, directory);
       const tooShort = (actual: number): Error => failure(new Error(`the file ends at ${actual} instead of ${size}`));
       const asked = range ?? { start: 0, end: size - 1 };
-      return { size, modified, body: fileBody({ handle, range: asked, buffers: fileBuffers, signal, failure, tooShort }) };
+      return { size, modified, body: fileBody({ handle, range: asked, sendable, buffers: fileBuffers, signal, failure, tooShort }) };
     },
 
     async write(key, source, { signal }) {
@@ -121,10 +121,19 @@ function createAttempt(directory: string): Attempt {
   };
 }
 
-async function openFile(path: string): Promise<{ handle: FileHandle; size: number; modified: Date } | undefined> {
+interface Opened {
+  handle: FileHandle;
+  size: number;
+  modified: Date;
+  /** It is this user's: of others' files the kernel does not tell what is in memory, but says that all is (mincore(2)). */
+  sendable: boolean;
+}
+
+async function openFile(path: string): Promise<Opened | undefined> {
   const handle = await open(path, 'r');
   const found = await handle.stat();
-  if (found.isFile()) return { handle, size: found.size, modified: found.mtime };
+  const sendable = found.uid === process.geteuid?.();
+  if (found.isFile()) return { handle, size: found.size, modified: found.mtime, sendable };
   await handle.close();
   return undefined;
 }

@@ -55,7 +55,11 @@ test('a signed URL ends with the session that it was signed by', async () => {
 });
 
 test('an S3 that gives the whole when asked for a part is not taken at its word', async () => {
-  const whole = createServer((_request, response) => response.end('all of it'));
+  let chunked = false;
+  const whole = createServer((_request, response) => {
+    if (chunked) response.flushHeaders();
+    response.end('all of it');
+  });
   await new Promise<void>((resolve) => whole.listen(0, '127.0.0.1', resolve));
   const port = (whole.address() as AddressInfo).port;
   const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
@@ -66,6 +70,8 @@ test('an S3 that gives the whole when asked for a part is not taken at its word'
     assert.equal(String(Buffer.concat(await Array.fromAsync(content?.body ?? []))), 'all of it');
   }
   await assert.rejects(store.read('v1/x', { signal, range: { start: 0, end: 9 } }), { code: 'RANGE_INVALID' });
+  chunked = true;
+  await assert.rejects(store.read('v1/x', { signal, range: { start: 0, end: 8 } }), { code: 'UNAVAILABLE', origin: 'storage' });
   await store.close();
   whole.closeAllConnections();
   await new Promise((resolve) => whole.close(resolve));

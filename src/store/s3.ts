@@ -189,6 +189,10 @@ export function s3(options: S3Options): S3Store {
       const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
       const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);
       const body = found.Body as IncomingMessage;
+      if (range !== undefined && total === undefined && (found.ContentRange !== undefined || found.ContentLength === undefined)) {
+        body.destroy();
+        throw new OciError('UNAVAILABLE', `S3 does not say how large ${key} is, or which part of it it gives`, { origin: 'storage' });
+      }
       if (range !== undefined && range.end >= size) {
         body.destroy();
         throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
