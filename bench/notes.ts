@@ -23,9 +23,10 @@ upstream share its cores.
   rows: {
     'warm-blob': {
       en: `Sent by sendfile(2), as nginx does ([how](decisions/sendfile.md)): before, by two copies a byte, it was 0.40 to 0.47 of nginx where that gives 5 to 7 GB/s, and as fast as
-Distribution. The event loop's share beside the system call is a tenth, and nginx has none: 0.80 to 0.93 of it, from run to run. Both cores are full, half of them the client's.`,
+Distribution. Beside the system call itself the event loop has its own work, some 15 %, two thirds of it the question whether a MiB is in memory, which nginx does not ask, since it may wait for
+the disk: 0.73 to 0.88 of nginx, from run to run. Remembering the answer for a second was tried: 0.78 to 0.96. Both cores are full, half of them the client's.`,
       zh: `与 nginx 一样用 sendfile(2) 发送（[实现](decisions/sendfile.md)）：之前每个字节复制两次，在 nginx 达到 5 到 7 GB/s 的机器上只有它的 0.40 到 0.47，与 Distribution 相当。
-系统调用之外事件循环占十分之一，nginx 没有这部分：各次运行为它的 0.80 到 0.93。两个核心都已占满，一半属于客户端。`,
+系统调用之外事件循环自身的工作约占 15 %，其中三分之二是询问这 1 MiB 是否在内存中；nginx 不问，因为它可以等待磁盘：各次运行为 nginx 的 0.73 到 0.88。试过把答案记住一秒：0.78 到 0.96。两个核心都已占满，一半属于客户端。`,
     },
     'warm-blob-s3': {
       en: `A hit in S3 is followed like a fill: hashed, written to the local tier, and read by its clients from memory or from there, so that slow clients hold
