@@ -45,19 +45,17 @@ export async function sendBody(response: ServerResponse, body: Body, length: num
         present = 0;
         continue;
       }
-      response.flushHeaders();
+      if (given === 0) response.flushHeaders();
+      present = stretch.position + ready;
       const sent = sender.send(response.socket, stretch, ready);
       if (sent === undefined) return;
       if (typeof sent === 'number') {
         taken = sent;
         filed += sent;
-        present = stretch.position + ready;
         await turn(); // a client that takes all at once would keep everybody else waiting
       } else {
         taken = sent.length;
         writer.write(sent);
-        await writer.until(0);
-        present = 0;
       }
       given += taken;
     }
