@@ -19,6 +19,7 @@ import {
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { OciError } from '../oci/error.ts';
+import { parseContentRange, type ByteRange } from '../oci/range.ts';
 import { createBody, failingWith, streamSource } from './body.ts';
 import { SourceError } from './file-write.ts';
 import { checkKey, checkPrefix } from './keys.ts';
@@ -186,25 +187,18 @@ export function s3(options: S3Options): S3Store {
         });
       const found = await attempt(`reading ${key}`, signal, ask, within);
       if (found === undefined) return undefined;
-      const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
-      const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);
+      const { ContentRange, ContentLength } = found;
+      const size = ContentRange === undefined ? ContentLength : parseContentRange(ContentRange)?.size;
       const body = found.Body as IncomingMessage;
-      if (range !== undefined && total === undefined && (found.ContentRange !== undefined || found.ContentLength === undefined)) {
+      const unusable = range === undefined ? undefined : misfit(key, range, { size, whole: ContentRange === undefined });
+      if (unusable !== undefined) {
         body.destroy();
-        throw new OciError('UNAVAILABLE', `S3 does not say how large ${key} is, or which part of it it gives`, { origin: 'storage' });
-      }
-      if (range !== undefined && range.end >= size) {
-        body.destroy();
-        throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
-      }
-      if (range !== undefined && total === undefined && range.end - range.start + 1 < size) {
-        body.destroy(); // what was taken for the range would have the digest of something else
-        throw new OciError('UNAVAILABLE', `S3 was asked for a part of ${key} and gives the whole`, { origin: 'storage' });
+        throw unusable;
       }
       const failure = (error: unknown) => describe(error, `reading ${key}`, bucket);
-      const raw = lines.takeOver(body, found.ContentLength ?? 0);
+      const raw = lines.takeOver(body, ContentLength ?? 0);
       const source = raw === undefined ? streamSource(body, failure) : failingWith(raw, failure);
-      return { size, modified: found.LastModified ?? new Date(0), body: createBody(source, signal) };
+      return { size: size ?? 0, modified: found.LastModified ?? new Date(0), body: createBody(source, signal) };
     },
 
     async write(key, source, { signal }) {
@@ -304,6 +298,20 @@ async function answered<T>(call: (signal: AbortSignal) => Promise<T>, signal: Ab
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Why what S3 gave for a range of an object, of `size` bytes, cannot be used: what is taken for the range would have the digest of something else. */
+function misfit(key: string, range: Required<ByteRange>, given: { size: number | undefined; whole: boolean }): OciError | undefined {
+  const { size, whole } = given;
+  const origin = 'storage';
+  if (size === undefined) {
+    return new OciError('UNAVAILABLE', `S3 does not say how large ${key} is, or which part of it it gives`, { origin });
+  }
+  if (range.end >= size) return new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
+  if (whole && range.end - range.start + 1 < size) {
+    return new OciError('UNAVAILABLE', `S3 was asked for a part of ${key} and gives the whole`, { origin });
+  }
+  return undefined;
 }
 
 /** Nobody listens, or whoever does says nothing. */
