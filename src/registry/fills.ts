@@ -9,7 +9,7 @@ import type { Blob } from '../oci/registry.ts';
 import { blobKey } from '../store/keys.ts';
 import { makeDirectory } from '../files/make-directory.ts';
 import { fileSource, type Store, type StoreSource } from '../store/store.ts';
-import { absentAsUndefined } from '../store/walk.ts';
+import { absentAsUndefined } from '../files/absent.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { startFill, type Fill } from './fill.ts';

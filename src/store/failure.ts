@@ -31,3 +31,8 @@ export function wrongLength(expected: number, actual: number): OciError {
   const what = actual > expected ? `more than the ${expected} bytes` : `${actual} of the ${expected} bytes`;
   return new OciError('SIZE_INVALID', `the content has ${what} that it was said to have; nothing was stored`);
 }
+
+/** Carries an error of the source itself past the translation of file and S3 errors. */
+export class SourceError extends Error {
+  override readonly name = 'SourceError';
+}

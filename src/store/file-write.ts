@@ -2,13 +2,8 @@ import { constants } from 'node:fs';
 import { mkdir, open, rename, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { syncDirectory } from '../files/sync-directory.ts';
-import { wrongLength } from './failure.ts';
+import { SourceError, wrongLength } from './failure.ts';
 import type { StoreSource } from './store.ts';
-
-/** Carries what the source itself threw past the translation of file errors. */
-export class SourceError extends Error {
-  override readonly name = 'SourceError';
-}
 
 /** Makes `file`, durably, from a source. @throws SourceError, OciError SIZE_INVALID, and the file system's errors */
 export async function writeFile(file: string, source: StoreSource, signal: AbortSignal): Promise<void> {

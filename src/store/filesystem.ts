@@ -2,13 +2,14 @@ import { open, rmdir, stat, unlink, utimes, type FileHandle } from 'node:fs/prom
 import { dirname, join, resolve } from 'node:path';
 import { OciError } from '../oci/error.ts';
 import { fileBuffers } from './buffers.ts';
-import { fileFailure } from './failure.ts';
+import { fileFailure, SourceError } from './failure.ts';
 import { fileBody } from './file-body.ts';
-import { moveSpare, publish, SourceError, writeFile } from './file-write.ts';
+import { moveSpare, publish, writeFile } from './file-write.ts';
 import { checkKey, checkPrefix } from './keys.ts';
 import { fileSource, type Store, type StoreContext, type StoreSource } from './store.ts';
 import { createTemporaryDirectory } from './temporary.ts';
-import { absentAsUndefined, walk } from './walk.ts';
+import { absentAsUndefined } from '../files/absent.ts';
+import { walk } from './walk.ts';
 
 export interface FilesystemStore extends Store {
   /** Absolute. */

@@ -1,7 +1,7 @@
 import type { ClientRequest } from 'node:http';
 import { Readable } from 'node:stream';
 import type { ByteRange } from '../oci/range.ts';
-import { SourceError } from './file-write.ts';
+import { SourceError } from './failure.ts';
 import { wrongLength } from './failure.ts';
 import type { StoreSource } from './store.ts';
 

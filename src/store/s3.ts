@@ -21,7 +21,7 @@ import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { OciError } from '../oci/error.ts';
 import { parseContentRange, type ByteRange } from '../oci/range.ts';
 import { createBody, failingWith, streamSource } from './body.ts';
-import { SourceError } from './file-write.ts';
+import { SourceError } from './failure.ts';
 import { checkKey, checkPrefix } from './keys.ts';
 import { createRawLines } from './raw-lines.ts';
 import { headObject, type HeadOptions } from './s3-head.ts';

@@ -3,7 +3,7 @@ import { mkdir, readFile, readdir, readlink, rm, stat, utimes } from 'node:fs/pr
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { makeDirectory } from '../files/make-directory.ts';
-import { absentAsUndefined } from './walk.ts';
+import { absentAsUndefined } from '../files/absent.ts';
 
 const FOLDER = '.tmp';
 /** Milliseconds. How often a process says that it lives, for those who cannot look it up: on another machine, in another

@@ -1,3 +1,4 @@
+import { absentAsUndefined } from '../files/absent.ts';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isKeySegment } from './keys.ts';
@@ -61,15 +62,3 @@ async function keysIn(directory: string, { root, prefix, after }: Walk): Promise
   }
   return keys.sort();
 }
-
-/** What another process removed in the meantime, or what was never there. */
-export async function absentAsUndefined<T>(found: Promise<T>): Promise<T | undefined> {
-  try {
-    return await found;
-  } catch (error) {
-    if (ABSENT.has((error as NodeJS.ErrnoException).code ?? '')) return undefined;
-    throw error;
-  }
-}
-
-const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'EISDIR']);
