@@ -1,7 +1,7 @@
 import module from 'node:module';
 import { Command, Option } from 'commander';
 import own from '../package.json' with { type: 'json' };
-import { addCache } from './commands/cache.ts';
+import { addCache } from './commands/cache/cache.ts';
 import type { Host } from './commands/command.ts';
 import { ConfigError, loadConfig } from './config/load.ts';
 import { isOciError } from './oci/error.ts';

@@ -3,58 +3,114 @@ import { globSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { test } from 'node:test';
 
-/** Who may import whom. A room may always import itself and oci; the command room imports any. */
+/** Every room may import these. They know nothing of the others, and import `oci` alone. */
+const FOUNDATION = ['oci', 'async', 'io'];
+/** Which rooms a room may import beside itself and the foundation. A room is a folder of src, or a folder within one when it
+ *  is listed here on its own. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   oci: [],
-  files: [],
-  config: ['oci'],
-  store: ['oci', 'files', 'telemetry'],
-  registry: ['oci', 'files', 'store', 'telemetry'],
-  upkeep: ['oci', 'store', 'telemetry'],
-  server: ['oci', 'telemetry'],
-  webhook: ['oci', 'config', 'server', 'telemetry'],
-  agent: ['oci', 'files', 'config', 'telemetry'],
-  clash: ['oci', 'files', 'config', 'server', 'telemetry'],
-  telemetry: ['oci'],
-  commands: ['oci', 'files', 'config', 'store', 'registry', 'upkeep', 'server', 'webhook', 'agent', 'clash', 'telemetry'],
+  async: [],
+  io: [],
+  telemetry: [],
+  config: [],
+  http: ['http/raw'],
+  'http/raw': ['http'],
+  upstream: ['http', 'telemetry'],
+  peers: ['http', 'upstream', 'telemetry'],
+  store: ['telemetry'],
+  'store/filesystem': ['store'],
+  'store/s3': ['http/raw', 'store'],
+  'store/tiered': ['store', 'store/filesystem', 'telemetry'],
+  download: ['store', 'download/spool', 'telemetry'],
+  'download/spool': [],
+  cache: ['download', 'peers', 'upstream', 'store', 'telemetry'],
+  registry: ['telemetry'],
+  upkeep: ['store', 'telemetry'],
+  server: ['telemetry'],
+  webhook: ['config', 'server', 'telemetry'],
+  agent: ['telemetry'],
+  clash: ['config', 'telemetry', 'clash/subscription', 'clash/config', 'clash/mihomo'],
+  'clash/subscription': [],
+  'clash/config': ['config', 'clash/subscription'],
+  'clash/mihomo': ['telemetry', 'clash/subscription', 'clash/config'],
 };
-/** They make a program of the rooms. */
+/** They compose the program of the other rooms, and may import every one of them. */
+const COMPOSITION_ROOTS = ['commands', 'testing'];
+/** They make a process of the program. */
 const PROGRAM = ['src/main.ts', 'src/program.ts'];
-/** The only rooms that may know HTTP as a server. */
-const HTTP_STATUS_ROOMS = ['server', 'webhook', 'clash'];
+/** The only rooms that may write HTTP responses. */
+const HTTP_SERVER_ROOMS = ['server', 'webhook', 'clash'];
 
 const root = join(import.meta.dirname, '..');
-const sources = globSync('src/**/*.ts', { cwd: root }).filter((file) => !/\.(?:test|conformance)\.ts$/.test(file));
+const sources = globSync('src/**/*.ts', { cwd: root }).filter((file) => !file.endsWith('.test.ts'));
+const production = sources.filter((file) => !file.startsWith('src/testing/'));
 const IMPORT = /(?:from|import)\s*\(?\s*'(\.{1,2}\/[^']+)'/g;
 
+function textOf(file: string): string {
+  return readFileSync(join(root, file), 'utf8');
+}
+
+function importsOf(file: string): string[] {
+  return [...textOf(file).matchAll(IMPORT)].map(([, target = '']) => relative(root, join(root, dirname(file), target)));
+}
+
 function roomOf(file: string): string {
-  return file.split('/')[1] ?? '';
+  const [, outer = '', inner = ''] = dirname(file).split('/');
+  return `${outer}/${inner}` in MAY_IMPORT ? `${outer}/${inner}` : outer;
+}
+
+function mayImport(from: string, to: string): boolean {
+  if (FOUNDATION.includes(from)) return to === 'oci';
+  return FOUNDATION.includes(to) || MAY_IMPORT[from]?.includes(to) === true;
 }
 
 test('every room imports only the rooms that the table allows', () => {
-  assert.ok(sources.length > 10, 'the sources were found');
+  assert.ok(production.length > 100, 'the sources were found');
   const breaches: string[] = [];
-  for (const file of sources.filter((file) => !PROGRAM.includes(file))) {
-    for (const [, target = ''] of readFileSync(join(root, file), 'utf8').matchAll(IMPORT)) {
-      const from = roomOf(file);
-      const to = roomOf(relative(root, join(root, dirname(file), target)));
-      if (from !== to && !MAY_IMPORT[from]?.includes(to)) breaches.push(`${file} imports ${target}`);
+  for (const file of production.filter((file) => !PROGRAM.includes(file))) {
+    const from = roomOf(file);
+    for (const target of importsOf(file)) {
+      const to = roomOf(target);
+      const allowed = COMPOSITION_ROOTS.includes(from) ? to !== 'testing' : mayImport(from, to);
+      if (from !== to && !allowed) breaches.push(`${file} imports ${target}`);
     }
   }
   assert.deepEqual(breaches, []);
 });
 
+test('no room of the table is unused, and no import that it allows', () => {
+  const used = new Set<string>();
+  for (const file of production) for (const target of importsOf(file)) used.add(`${roomOf(file)} > ${roomOf(target)}`);
+  const allowed = Object.entries(MAY_IMPORT).flatMap(([from, rooms]) => rooms.map((to) => `${from} > ${to}`));
+  assert.deepEqual(
+    allowed.filter((edge) => !used.has(edge)),
+    [],
+  );
+});
+
+test('no file imports itself through others', () => {
+  const done = new Set<string>();
+  const circles: string[] = [];
+  function visit(file: string, path: readonly string[]): void {
+    if (path.includes(file)) circles.push([...path.slice(path.indexOf(file)), file].join(' > '));
+    if (path.includes(file) || done.has(file)) return;
+    for (const target of importsOf(file)) if (target.endsWith('.ts')) visit(target, [...path, file]);
+    done.add(file);
+  }
+  for (const file of sources) visit(file, []);
+  assert.deepEqual(circles, []);
+});
+
 test('only main.ts and program.ts touch the process', () => {
-  const breaches = sources.filter(
-    (file) =>
-      !PROGRAM.includes(file) && /\bprocess\.(?:env|argv|exit|on|once|stdout|stderr)\b/.test(readFileSync(join(root, file), 'utf8')),
+  const breaches = production.filter(
+    (file) => !PROGRAM.includes(file) && /\bprocess\.(?:env|argv|exit|on|once|stdout|stderr)\b/.test(textOf(file)),
   );
   assert.deepEqual(breaches, []);
 });
 
 test('only server rooms write HTTP status lines', () => {
-  const breaches = sources.filter(
-    (file) => !HTTP_STATUS_ROOMS.includes(roomOf(file)) && /\.writeHead\(|statusCode = /.test(readFileSync(join(root, file), 'utf8')),
+  const breaches = production.filter(
+    (file) => !HTTP_SERVER_ROOMS.includes(roomOf(file).split('/')[0] ?? '') && /\.writeHead\(|statusCode = /.test(textOf(file)),
   );
   assert.deepEqual(breaches, []);
 });

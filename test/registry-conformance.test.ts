@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { sampleContent } from '../src/registry/sample-content.ts';
+import { sampleContent } from '../src/testing/sample-content.ts';
 import { runConformance } from './support/conformance.ts';
 import { startDistribution } from './support/distribution.ts';
 import { content, pushBlob, pushManifest } from './support/image.ts';

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { highest } from '../src/registry/peers.ts';
+import { highest } from '../src/peers/peers.ts';
 import { startDistribution } from './support/distribution.ts';
 import { content, makeImage, pushBlob, randomBytes, sha256, type Content } from './support/image.ts';
 import { metric, startReplicas, until, type Replica } from './support/replicas.ts';

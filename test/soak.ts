@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Digest } from '../src/oci/digest.ts';
 import { blobKey } from '../src/store/keys.ts';
-import { s3 } from '../src/store/s3.ts';
+import { s3 } from '../src/store/s3/s3.ts';
 import { createChance } from './support/chance.ts';
 import { startFaultyProxy } from './support/faulty-proxy.ts';
 import { randomBytes, sha256 } from './support/image.ts';

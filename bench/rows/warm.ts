@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../../src/oci/digest.ts';
 import { blobKey } from '../../src/store/keys.ts';
-import { s3, type S3Store } from '../../src/store/s3.ts';
+import { s3, type S3Store } from '../../src/store/s3/s3.ts';
 import { startVersitygw, type Versitygw } from '../../test/support/versitygw.ts';
 import { load, throughput } from '../load.ts';
 import type { Row } from '../row.ts';

@@ -1,6 +1,6 @@
 import { access, constants, glob, readFile } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
-import { makeDirectory } from '../files/make-directory.ts';
+import { makeDirectory } from '../io/make-directory.ts';
 
 /** What keeps the agent from writing into a directory of the node, and what to do about it; undefined: nothing. */
 export async function checkWritable(directory: string): Promise<string | undefined> {

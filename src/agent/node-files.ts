@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { makeDirectory } from '../files/make-directory.ts';
+import { makeDirectory } from '../io/make-directory.ts';
 import type { Log } from '../telemetry/log.ts';
 
 /** A file of the node's container runtime that the agent writes. */

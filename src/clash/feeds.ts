@@ -1,16 +1,16 @@
 import { createSecret } from '../config/secret.ts';
 import type { ClashConfig } from '../config/schema.ts';
 import type { Log } from '../telemetry/log.ts';
-import { parseContent } from './content.ts';
-import type { Copies, Copy } from './copies.ts';
-import { ClashError } from './document.ts';
-import { download, type Way } from './download.ts';
-import { follow, type Fetched } from './feed.ts';
-import { fingerprint } from './locked.ts';
-import type { Offer } from './offers.ts';
-import type { Redactor } from './redact.ts';
-import type { Resource } from './render.ts';
-import { parseUserInfo, type UserInfo } from './userinfo.ts';
+import { parseContent } from './subscription/content.ts';
+import type { Copies, Copy } from './subscription/copies.ts';
+import { ClashError } from './subscription/document.ts';
+import { download, type Way } from './subscription/download.ts';
+import { follow, type Fetched } from './subscription/feed.ts';
+import { fingerprint } from './subscription/fingerprint.ts';
+import type { Offer } from './mihomo/offers.ts';
+import type { Redactor } from './subscription/redact.ts';
+import type { Resource } from './config/render.ts';
+import { parseUserInfo, type UserInfo } from './subscription/userinfo.ts';
 
 /** Bytes. Thousands of nodes have one MiB. */
 const MAX_SUBSCRIPTION = 4 * 2 ** 20;

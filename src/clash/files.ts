@@ -2,12 +2,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createSecret } from '../config/secret.ts';
 import type { ClashConfig } from '../config/schema.ts';
 import type { Log } from '../telemetry/log.ts';
-import { ClashError, type Fields } from './document.ts';
-import { fingerprint, type User } from './locked.ts';
-import type { Offer } from './offers.ts';
-import type { Redactor } from './redact.ts';
-import type { Inputs } from './render.ts';
-import { parseYaml } from './yaml.ts';
+import { ClashError, type Fields } from './subscription/document.ts';
+import type { User } from './config/locked.ts';
+import { fingerprint } from './subscription/fingerprint.ts';
+import type { Offer } from './mihomo/offers.ts';
+import type { Redactor } from './subscription/redact.ts';
+import type { Inputs } from './config/render.ts';
+import { parseYaml } from './subscription/yaml.ts';
 
 /** The files of the configuration that may change while the program runs. */
 export interface Files {

@@ -1,5 +1,5 @@
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { Outcome } from './apply.ts';
+import type { Outcome } from './mihomo/apply.ts';
 import type { ClashStatus } from './supervise.ts';
 
 export interface ClashMetrics {

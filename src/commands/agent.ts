@@ -10,8 +10,8 @@ import type { AgentConfig, Config } from '../config/schema.ts';
 import type { Registry } from '../oci/registry.ts';
 import { failover } from '../registry/failover.ts';
 import { lazy } from '../registry/lazy.ts';
-import { createNearWay } from '../registry/near-way.ts';
-import type { Way } from '../registry/way.ts';
+import { createNearWay } from '../http/raw/raw-transport.ts';
+import type { Way } from '../http/transport.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { listen } from '../server/listen.ts';
 import { serveRegistry } from '../server/serve-registry.ts';
@@ -19,8 +19,8 @@ import type { Log } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Host } from './command.ts';
-import { remote } from '../registry/remote.ts';
-import { upstreamsByHost } from './upstreams-by-host.ts';
+import { remote } from '../upstream/remote.ts';
+import { upstreamsByHost } from './wiring/upstreams-by-host.ts';
 
 /** How long running pulls get when the process is told to stop, in ms; the chart gives the pod 60 s. */
 const GRACE = 50_000;
@@ -145,7 +145,7 @@ async function answers(way: Way, url: string, signal: AbortSignal): Promise<bool
 /** The upstreams themselves, loaded when the first of them is needed. */
 function createDirect({ agent: own, registry }: Config, metrics: RegistryMetrics): Registry {
   return lazy(async () => {
-    const { createDirectUpstreams } = await import('./direct-upstreams.ts');
+    const { createDirectUpstreams } = await import('./wiring/direct-upstreams.ts');
     return createDirectUpstreams(registry.upstreams, { proxy: own.proxy, connectTimeout: CONNECT_TIMEOUT, metrics });
   });
 }

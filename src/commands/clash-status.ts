@@ -1,7 +1,7 @@
 import type { ClashStatus } from '../clash/supervise.ts';
 import { ConfigError } from '../config/load.ts';
 import { urlOf } from '../config/scalars.ts';
-import { formatBytes, renderTable } from '../telemetry/table.ts';
+import { formatBytes, renderTable } from './table.ts';
 import type { Host } from './command.ts';
 
 /** Milliseconds. */

@@ -1,12 +1,12 @@
 import { once } from 'node:events';
 import { createClashMetrics } from '../clash/metrics.ts';
 import { superviseClash, type ClashStatus } from '../clash/supervise.ts';
-import { ClashError } from '../clash/document.ts';
-import type { Way } from '../clash/download.ts';
+import { ClashError } from '../clash/subscription/document.ts';
+import type { Way } from '../clash/subscription/download.ts';
 import { ConfigError } from '../config/load.ts';
 import type { ClashConfig } from '../config/schema.ts';
-import { isInternal } from '../registry/addresses.ts';
-import { createWay } from '../registry/dispatcher.ts';
+import { isInternal } from '../http/addresses.ts';
+import { createWay } from '../http/undici-transport.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { listen } from '../server/listen.ts';
 import type { Status } from '../server/status-page.ts';

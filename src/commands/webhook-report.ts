@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { json } from 'node:stream/consumers';
-import { renderTable } from '../telemetry/table.ts';
+import { renderTable } from './table.ts';
 import { fieldsOf, itemsOf, type Fields } from '../webhook/fields.ts';
 import { connectKubernetes } from '../webhook/kubernetes.ts';
 import { createPolicy } from '../webhook/policy.ts';

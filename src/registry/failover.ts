@@ -2,7 +2,7 @@ import { isOciError, OciError } from '../oci/error.ts';
 import type { Blob, Context, Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createCircuit, type CircuitOptions } from './circuit.ts';
-import { skipBytes, withSilence } from './bodies.ts';
+import { skipBytes, withSilence } from '../io/bodies.ts';
 
 export interface FailoverOptions extends CircuitOptions {
   log: Log;

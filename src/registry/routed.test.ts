@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseReference, parseRepository } from '../oci/reference.ts';
-import { createMemory } from './memory.ts';
+import { createMemory } from '../testing/memory-registry.ts';
 import { routed } from './routed.ts';
 
 test('who names no upstream, or an upstream and no repository, is told so', async () => {

@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import { runConformance } from '../../test/support/conformance.ts';
 import { captureLog } from '../../test/support/log.ts';
 import { OCI_MANIFEST } from '../oci/descriptor.ts';
-import { createMemory } from '../registry/memory.ts';
-import { addSampleContent, sampleContent } from '../registry/sample-content.ts';
+import { createMemory } from '../testing/memory-registry.ts';
+import { addSampleContent, sampleContent } from '../testing/sample-content.ts';
 import { listen } from './listen.ts';
 import { serveRegistry } from './serve-registry.ts';
 

@@ -14,7 +14,7 @@ import { captureLog } from '../../test/support/log.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import type { Body } from '../oci/registry.ts';
 import { bytesSource } from '../store/store.ts';
-import { filesystem } from '../store/filesystem.ts';
+import { filesystem } from '../store/filesystem/filesystem.ts';
 import { listen, type TlsPair } from './listen.ts';
 import { fileSender } from './send-file.ts';
 import { sendBody, type SentBody } from './send.ts';

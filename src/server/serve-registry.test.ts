@@ -7,8 +7,8 @@ import { OCI_INDEX } from '../oci/descriptor.ts';
 import { digestOf, type Digest } from '../oci/digest.ts';
 import { OciError, type OciErrorCode, type OciErrorOptions } from '../oci/error.ts';
 import type { Registry } from '../oci/registry.ts';
-import { createMemory } from '../registry/memory.ts';
-import { addSampleContent, sampleContent } from '../registry/sample-content.ts';
+import { createMemory } from '../testing/memory-registry.ts';
+import { addSampleContent, sampleContent } from '../testing/sample-content.ts';
 import { listen } from './listen.ts';
 import { serveRegistry, type Served, type ServeOptions } from './serve-registry.ts';
 

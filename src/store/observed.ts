@@ -1,7 +1,7 @@
 import { isOciError } from '../oci/error.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { StorageOperation } from '../telemetry/registry-metrics.ts';
-import { createBody, failingWith, innerSource } from './body.ts';
+import { createBody, failingWith, innerSource } from '../io/body.ts';
 import type { Store, StoreContext } from './store.ts';
 
 export interface StoreObserver {

@@ -1,9 +1,9 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import type { ByteRange } from '../oci/range.ts';
 import type { Body } from '../oci/registry.ts';
-import { sourceBuffers } from './buffers.ts';
+import { sourceBuffers } from '../io/buffers.ts';
 import { wrongLength } from './failure.ts';
-import { fileBody } from './file-body.ts';
+import { fileBody } from '../io/file-body.ts';
 
 export interface StoreContext {
   signal: AbortSignal;

@@ -5,7 +5,7 @@ import type { Repository } from '../oci/reference.ts';
 import { blobKey, BLOBS, isManifestRecord, parseBlobKey, parseRepositoryKey, parseUsedKey, REPOSITORIES, USES } from '../store/keys.ts';
 import type { Store, StoreContext } from '../store/store.ts';
 import { createBlobTable, type BlobTable } from './blob-table.ts';
-import { inParallel } from './parallel.ts';
+import { inParallel } from '../async/parallel.ts';
 
 /** A manifest or an index in the store, with all that is known of it. */
 export interface Image {

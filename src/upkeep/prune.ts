@@ -14,7 +14,7 @@ import {
 } from '../store/keys.ts';
 import type { Store, StoreContext } from '../store/store.ts';
 import { readManifest, takeInventory, type Image, type Inventory } from './inventory.ts';
-import { inParallel } from './parallel.ts';
+import { inParallel } from '../async/parallel.ts';
 import { countReferences, planPruning, type Departure, type Limits } from './plan.ts';
 import { namesOf, readTag, readTags, type TagsByImage } from './tags.ts';
 

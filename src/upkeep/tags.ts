@@ -3,7 +3,7 @@ import type { Repository, Tag } from '../oci/reference.ts';
 import { parseRepositoryKey, REPOSITORIES, tagKey } from '../store/keys.ts';
 import type { Store, StoreContext } from '../store/store.ts';
 import type { Image } from './inventory.ts';
-import { inParallel } from './parallel.ts';
+import { inParallel } from '../async/parallel.ts';
 
 /** By `repository@digest`. */
 export type TagsByImage = ReadonlyMap<string, Tag[]>;

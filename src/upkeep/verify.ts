@@ -3,7 +3,7 @@ import type { Repository } from '../oci/reference.ts';
 import { blobKey, memberKey, parseRepositoryKey, REPOSITORIES } from '../store/keys.ts';
 import type { Store } from '../store/store.ts';
 import { takeInventory, type Inventory } from './inventory.ts';
-import { inParallel } from './parallel.ts';
+import { inParallel } from '../async/parallel.ts';
 
 export interface VerifyOptions {
   signal: AbortSignal;

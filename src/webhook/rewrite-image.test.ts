@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { DEFAULT_UPSTREAMS } from '../config/schema.ts';
 import { OciError } from '../oci/error.ts';
-import { createMemory } from '../registry/memory.ts';
+import { createMemory } from '../testing/memory-registry.ts';
 import { routed } from '../registry/routed.ts';
 import { parseRequest } from '../server/parse-request.ts';
 import { rewriteImage, type RewriteRules } from './rewrite-image.ts';

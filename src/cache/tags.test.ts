@@ -1,0 +1,225 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, mock, test } from 'node:test';
+import { captureLog } from '../../test/support/log.ts';
+import { digestOf, type Digest } from '../oci/digest.ts';
+import { isOciError, OciError, type OciErrorCode, type OciErrorOptions } from '../oci/error.ts';
+import { parseRepository, parseTag } from '../oci/reference.ts';
+import { memory } from '../testing/memory-store.ts';
+import type { Store } from '../store/store.ts';
+import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { createAllowance, unlimited } from '../upstream/rate-limit.ts';
+import { createRecords } from './record-store.ts';
+import { createTags, type TagPolicy } from './tags.ts';
+
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+const [ONE, TWO] = ['one', 'two'].map((text) => digestOf(Buffer.from(text))) as [Digest, Digest];
+const REPOSITORY = parseRepository('hub/library/nginx');
+const TAG = parseTag('1');
+const signal = new AbortController().signal;
+
+beforeEach(() => mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 0, 1) }));
+afterEach(() => mock.timers.reset());
+
+/** A tag whose upstream answers what `says` is, and counts how often it is asked. */
+async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store } = {}) {
+  const captured = await captureLog('warn');
+  const { log } = captured;
+  const records = createRecords(options.store ?? memory(), log);
+  const policy = {
+    tagTtl: MINUTE,
+    staleFor: 30 * DAY,
+    negativeTtl: 10_000,
+    credentialed: () => false,
+    allowance: unlimited,
+    ...options.policy,
+  };
+  const tags = createTags(records, policy, log);
+  const state = {
+    says: ONE as Digest | OciError,
+    brings: undefined as OciError | undefined,
+    asked: 0,
+    brought: [] as Digest[],
+    warnings: () => captured.entries().length,
+    records,
+    async resolve(): Promise<{ digest: Digest; stale: boolean } | OciErrorCode> {
+      const question = {
+        ask() {
+          state.asked++;
+          return state.says instanceof OciError ? Promise.reject(state.says) : Promise.resolve(state.says);
+        },
+        bring(digest: Digest) {
+          state.brought.push(digest);
+          return state.brings === undefined ? Promise.resolve() : Promise.reject(state.brings);
+        },
+      };
+      try {
+        return await tags.resolve(REPOSITORY, TAG, question, signal);
+      } catch (error) {
+        if (!isOciError(error)) throw error;
+        return error.code;
+      }
+    },
+  };
+  return state;
+}
+
+const failure = (code: OciErrorCode, options: OciErrorOptions = {}) => new OciError(code, 'upstream says no', options);
+const fresh = (digest: Digest) => ({ digest, stale: false });
+const stale = (digest: Digest) => ({ digest, stale: true });
+
+test('upstream is asked once a tagTtl, and the first who comes after it hears that the tag has moved', async () => {
+  const tag = await openTag();
+  for (let pull = 0; pull < 20; pull++) assert.deepEqual(await tag.resolve(), fresh(ONE));
+  assert.equal(tag.asked, 1);
+  tag.says = TWO;
+  mock.timers.tick(MINUTE - 1);
+  assert.deepEqual(await tag.resolve(), fresh(ONE));
+  mock.timers.tick(3 * DAY);
+  assert.deepEqual(await tag.resolve(), fresh(TWO));
+  assert.equal(tag.asked, 2);
+  assert.deepEqual(tag.brought, [TWO], 'its manifest was fetched before');
+});
+
+for (const code of ['UNAVAILABLE', 'TOOMANYREQUESTS', 'UNAUTHORIZED', 'DENIED', 'MANIFEST_INVALID'] as const) {
+  test(`${code} from upstream: what is known is served until staleFor, and the log says so`, async () => {
+    const tag = await openTag();
+    await tag.resolve();
+    tag.says = failure(code);
+    mock.timers.tick(29 * DAY);
+    assert.deepEqual(await tag.resolve(), stale(ONE));
+    assert.equal(tag.warnings(), 1);
+    assert.deepEqual(await tag.resolve(), stale(ONE));
+    assert.equal(tag.asked, 2, 'upstream is left alone for a tagTtl');
+    mock.timers.tick(2 * DAY);
+    assert.equal(await tag.resolve(), code);
+    tag.says = TWO;
+    mock.timers.tick(MINUTE);
+    assert.deepEqual(await tag.resolve(), fresh(TWO));
+  });
+}
+
+test('401 and 403 of an upstream that is asked as somebody: what is known is served for an hour', async () => {
+  const tag = await openTag({ policy: { credentialed: (repository) => repository === REPOSITORY } });
+  await tag.resolve();
+  tag.says = failure('DENIED');
+  mock.timers.tick(59 * MINUTE);
+  assert.deepEqual(await tag.resolve(), stale(ONE));
+  mock.timers.tick(2 * MINUTE);
+  assert.equal(await tag.resolve(), 'DENIED');
+  tag.says = failure('UNAVAILABLE');
+  mock.timers.tick(2 * MINUTE);
+  assert.deepEqual(await tag.resolve(), stale(ONE), 'an outage is no refusal');
+});
+
+test('a tag that was deleted upstream is absent at once, and asked for again after negativeTtl', async () => {
+  const tag = await openTag();
+  await tag.resolve();
+  tag.says = failure('MANIFEST_UNKNOWN');
+  mock.timers.tick(MINUTE);
+  for (let pull = 0; pull < 5; pull++) assert.equal(await tag.resolve(), 'MANIFEST_UNKNOWN');
+  assert.equal(tag.asked, 2);
+  tag.says = ONE;
+  mock.timers.tick(10_000);
+  assert.deepEqual(await tag.resolve(), fresh(ONE));
+});
+
+test('no other failure is remembered of a tag that is not known', async () => {
+  const tag = await openTag();
+  for (const code of ['UNAVAILABLE', 'TOOMANYREQUESTS', 'UNAUTHORIZED', 'DENIED', 'MANIFEST_INVALID'] as const) {
+    tag.says = failure(code, { retryAfter: 100 });
+    assert.equal(await tag.resolve(), code);
+  }
+  assert.equal(tag.asked, 5);
+  tag.says = ONE;
+  assert.deepEqual(await tag.resolve(), fresh(ONE));
+});
+
+test('Retry-After is heeded, but not for ever', async () => {
+  const tag = await openTag();
+  await tag.resolve();
+  mock.timers.tick(MINUTE);
+  tag.says = failure('TOOMANYREQUESTS', { retryAfter: 600 });
+  await tag.resolve();
+  tag.says = failure('TOOMANYREQUESTS', { retryAfter: 1e12 });
+  mock.timers.tick(9 * MINUTE);
+  assert.deepEqual(await tag.resolve(), stale(ONE));
+  assert.equal(tag.asked, 2);
+  mock.timers.tick(MINUTE);
+  await tag.resolve();
+  tag.says = TWO;
+  mock.timers.tick(HOUR);
+  assert.deepEqual(await tag.resolve(), fresh(TWO));
+});
+
+test('a tag that has moved means what it did until the new manifest can be had', async () => {
+  const tag = await openTag();
+  await tag.resolve();
+  tag.says = TWO;
+  for (const code of ['TOOMANYREQUESTS', 'MANIFEST_UNKNOWN'] as const) {
+    tag.brings = failure(code);
+    mock.timers.tick(MINUTE);
+    assert.deepEqual(await tag.resolve(), stale(ONE), code);
+  }
+  tag.brings = undefined;
+  mock.timers.tick(MINUTE);
+  assert.deepEqual(await tag.resolve(), fresh(TWO));
+});
+
+test('what one process knows the next one knows, without asking upstream', async () => {
+  const store = memory();
+  const first = await openTag({ store });
+  await first.resolve();
+  await first.records.flush(signal);
+  const second = await openTag({ store });
+  mock.timers.tick(MINUTE - 1);
+  assert.deepEqual(await second.resolve(), fresh(ONE));
+  assert.equal(second.asked, 0);
+  second.says = failure('UNAVAILABLE');
+  mock.timers.tick(DAY);
+  assert.deepEqual(await second.resolve(), stale(ONE));
+});
+
+test('all who wait share one question', async () => {
+  const tag = await openTag();
+  const all = Array.from({ length: 10 }, () => tag.resolve());
+  for (const one of all) assert.deepEqual(await one, fresh(ONE));
+  assert.equal(tag.asked, 1);
+});
+
+test('when upstream allows few more pulls, what is known is not asked for; then one question tells anew', async () => {
+  const allowance = createAllowance('hub', noRegistryMetrics);
+  const tag = await openTag({ policy: { allowance } });
+  await tag.resolve();
+  tag.says = TWO;
+  allowance.told({ 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': '5;w=21600' });
+  mock.timers.tick(4 * MINUTE);
+  assert.deepEqual(await tag.resolve(), stale(ONE));
+  assert.equal(tag.asked, 1);
+  mock.timers.tick(2 * MINUTE);
+  assert.deepEqual(await tag.resolve(), fresh(TWO));
+
+  allowance.refused(600);
+  mock.timers.tick(9 * MINUTE);
+  assert.deepEqual(await tag.resolve(), stale(TWO));
+  assert.equal(tag.asked, 2);
+  mock.timers.tick(MINUTE);
+  assert.deepEqual(await tag.resolve(), fresh(TWO));
+
+  allowance.refused(40 * 24 * 3600);
+  mock.timers.tick(HOUR);
+  assert.deepEqual(await tag.resolve(), fresh(TWO), 'limits are heeded for an hour at most');
+  allowance.told({ 'ratelimit-limit': '100', 'ratelimit-remaining': '0' });
+  mock.timers.tick(MINUTE);
+  allowance.told({ 'ratelimit-limit': '100', 'ratelimit-remaining': '60' });
+  assert.deepEqual(await tag.resolve(), fresh(TWO), 'there are enough again');
+  assert.equal(tag.asked, 5);
+});
+
+test('what is older than staleFor is asked for, however few pulls are left', async () => {
+  const tag = await openTag({ policy: { allowance: { ...unlimited, savingUntil: () => Infinity } } });
+  await tag.resolve();
+  mock.timers.tick(31 * DAY);
+  assert.deepEqual(await tag.resolve(), fresh(ONE));
+});

@@ -1,0 +1,33 @@
+import type { Digest } from '../oci/digest.ts';
+import type { Repository } from '../oci/reference.ts';
+import { usedKey } from '../store/keys.ts';
+import type { Records } from './record-store.ts';
+
+export interface Usage {
+  /** This image was pulled now. True: for the first time today, as far as this process knows. */
+  mark(this: void, repository: Repository, digest: Digest): boolean;
+}
+
+/** Milliseconds; days are those of UTC. */
+const DAY = 86_400_000;
+
+/** Notes which images are pulled, once a day each: pruning goes by that (DESIGN promise 13). */
+export function createUsage(records: Records): Usage {
+  let day = 0;
+  const marked = new Set<string>();
+  return {
+    mark(repository, digest) {
+      const now = Date.now();
+      const today = Math.floor(now / DAY);
+      if (today !== day) {
+        day = today;
+        marked.clear();
+      }
+      const image = `${repository}@${digest}`;
+      if (marked.has(image)) return false;
+      marked.add(image);
+      records.write(usedKey(new Date(now), repository, digest), '');
+      return true;
+    },
+  };
+}

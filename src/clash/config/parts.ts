@@ -1,0 +1,188 @@
+import type { Content } from '../subscription/content.ts';
+import { fieldsOf, itemsOf, nameOf, textsOf, type Fields } from '../subscription/document.ts';
+import type { Note, Sourced } from './override.ts';
+import { BUILT_IN_TARGETS, parseRule } from './rules.ts';
+import { omit, sanitise, takeNodes, type Taken } from './sanitise.ts';
+
+/** What a config is made of, before the user's edits. */
+export interface Parts {
+  proxies: Sourced<Fields>[];
+  groups: Sourced<Fields>[];
+  /** Without MATCH: `main` is what is left. */
+  rules: Sourced<string>[];
+  proxyProviders: Record<string, Fields>;
+  ruleProviders: Record<string, Fields>;
+  /** Any other key. */
+  rest: Fields;
+  /** Where that goes which no rule matches; '' when there is nothing to go to. */
+  main: string;
+}
+
+export interface PartsContext {
+  subscriptions: ReadonlyMap<string, Content>;
+  /** Of the file of node URIs that a subscription brought, within mihomo's directory. */
+  pathOf: (subscription: string) => string;
+  /** The configuration names several: nodes are told apart by that. */
+  several: boolean;
+  note: Note;
+}
+
+/** The one group of mode nodes. */
+export const MAIN_GROUP = 'auto';
+/** Of a subscription's nodes, where they are a provider of their own. */
+export function providerOf(subscription: string): string {
+  return `subscription ${subscription}`;
+}
+
+/** Mode nodes: one url-test group over the nodes of all subscriptions. Where there are several, a node's name starts with
+ *  that of its subscription. */
+export function nodesOnly({ subscriptions, pathOf, several, note }: PartsContext): Parts {
+  const proxies: Sourced<Fields>[] = [];
+  const proxyProviders: Record<string, Fields> = {};
+  for (const [subscription, content] of subscriptions) {
+    const prefix = several ? `${subscription}/` : '';
+    if (content.kind === 'uris') {
+      proxyProviders[providerOf(subscription)] = uriProvider(pathOf(subscription), prefix);
+      continue;
+    }
+    const notes: string[] = [];
+    for (const node of takeNodes(content.document, notes)) {
+      const value = { ...node, name: prefix + nameOf(node) };
+      proxies.push({ value, origin: `subscription ${subscription}`, own: false, subscription });
+    }
+    for (const text of notes) note(`subscription ${subscription}: ${text}`);
+  }
+  const group = { name: MAIN_GROUP, type: 'url-test', lazy: false, tolerance: 50 };
+  return {
+    proxies,
+    groups: [{ value: group, origin: 'mode nodes', own: false }],
+    rules: [],
+    proxyProviders,
+    ruleProviders: {},
+    rest: {},
+    main: MAIN_GROUP,
+  };
+}
+
+function uriProvider(path: string, prefix: string): Fields {
+  return { type: 'file', path, ...(prefix === '' ? {} : { override: { 'additional-prefix': prefix } }) };
+}
+
+/** Mode full: what the subscriptions bring, one after the other. A name that was there before gets that of its subscription
+ *  behind it. With several, what no rule matches goes to the first whose own choice lives. */
+export function fullSubscriptions({ subscriptions, pathOf, note }: PartsContext): Parts {
+  const parts: Parts = { proxies: [], groups: [], rules: [], proxyProviders: {}, ruleProviders: {}, rest: {}, main: '' };
+  const mains: string[] = [];
+  const names = new Set<string>(BUILT_IN_TARGETS);
+  for (const [subscription, content] of subscriptions) {
+    const taken = content.kind === 'clash' ? sanitise(content.document) : nothingTaken();
+    for (const text of taken.notes) note(`subscription ${subscription}: ${text}`);
+    const own = renamed(taken, { subscription, names, parts });
+    if (content.kind === 'uris') own.proxyProviders[providerOf(subscription)] = uriProvider(pathOf(subscription), '');
+    Object.assign(parts.proxyProviders, own.proxyProviders);
+    Object.assign(parts.ruleProviders, own.ruleProviders);
+    const from = { origin: `subscription ${subscription}`, own: false };
+    parts.proxies.push(...own.proxies.map((value) => ({ ...from, value, subscription })));
+    if (own.groups.length === 0) own.groups.push(generatedGroup(subscription, own, names));
+    parts.groups.push(...own.groups.map((value) => ({ ...from, value })));
+    const last = own.rules.findIndex((line) => parseRule(line)?.type === 'MATCH');
+    const rules = last < 0 ? own.rules : own.rules.slice(0, last);
+    parts.rules.push(...rules.map((value, index) => ({ value, origin: `subscription ${subscription}, rules[${index}]`, own: false })));
+    const target = parseRule(own.rules[last] ?? '')?.target ?? '';
+    mains.push(names.has(target) ? target : nameOf(own.groups[0] ?? {}));
+  }
+  if (mains.length > 1) {
+    const name = freeName(MAIN_GROUP, 'all', names);
+    parts.groups.push({ value: { name, type: 'fallback', proxies: mains, lazy: false }, origin: 'mode full', own: false });
+    return { ...parts, main: name };
+  }
+  return { ...parts, main: mains[0] ?? '' };
+}
+
+function nothingTaken(): Taken {
+  return { proxies: [], groups: [], rules: [], proxyProviders: {}, ruleProviders: {}, notes: [] };
+}
+
+function generatedGroup(subscription: string, { proxies, proxyProviders }: Taken, names: Set<string>): Fields {
+  const name = freeName(subscription, 'nodes', names);
+  names.add(name);
+  return { name, type: 'url-test', proxies: proxies.map(nameOf), use: Object.keys(proxyProviders), lazy: false, tolerance: 50 };
+}
+
+/** `taken` with names that collide with nothing before it, wherever they are named. */
+function renamed(taken: Taken, { subscription, names, parts }: { subscription: string; names: Set<string>; parts: Parts }): Taken {
+  const rename = (list: readonly string[], used: Set<string>): Map<string, string> => {
+    const map = new Map<string, string>();
+    for (const name of list) map.set(name, freeName(name, subscription, used));
+    for (const name of map.values()) used.add(name);
+    return map;
+  };
+  const targets = rename([...taken.proxies, ...taken.groups].map(nameOf), names);
+  const proxyProviders = rename(Object.keys(taken.proxyProviders), new Set(Object.keys(parts.proxyProviders)));
+  const ruleProviders = rename(Object.keys(taken.ruleProviders), new Set(Object.keys(parts.ruleProviders)));
+  const through = (map: Map<string, string>) => (name: string) => map.get(name) ?? name;
+  const target = through(targets);
+  return {
+    ...taken,
+    proxies: taken.proxies.map((node) => ({
+      ...node,
+      name: target(nameOf(node)),
+      ...(typeof node['dialer-proxy'] === 'string' ? { 'dialer-proxy': target(node['dialer-proxy']) } : {}),
+    })),
+    groups: unique(taken.groups).map((group) => ({
+      ...group,
+      name: target(nameOf(group)),
+      ...(group['proxies'] === undefined ? {} : { proxies: textsOf(group['proxies']).map(target) }),
+      ...(group['use'] === undefined ? {} : { use: textsOf(group['use']).map(through(proxyProviders)) }),
+    })),
+    rules: taken.rules.map((line) => renameRule(line, target, through(ruleProviders))),
+    proxyProviders: Object.fromEntries(Object.entries(taken.proxyProviders).map(([name, value]) => [through(proxyProviders)(name), value])),
+    ruleProviders: Object.fromEntries(Object.entries(taken.ruleProviders).map(([name, value]) => [through(ruleProviders)(name), value])),
+  };
+}
+
+function renameRule(line: string, target: (name: string) => string, provider: (name: string) => string): string {
+  const rule = parseRule(line);
+  if (rule === undefined) return line;
+  const payload = rule.type === 'RULE-SET' ? provider(rule.payload) : rule.payload;
+  if (target(rule.target) === rule.target && payload === rule.payload) return line;
+  return [rule.type, ...(rule.type === 'MATCH' ? [] : [payload]), target(rule.target)].join(',') + rule.options;
+}
+
+function unique(groups: readonly Fields[]): Fields[] {
+  return [...new Map(groups.map((group) => [nameOf(group), group])).values()];
+}
+
+function freeName(name: string, suffix: string, used: ReadonlySet<string>): string {
+  if (!used.has(name)) return name;
+  let free = `${name} (${suffix})`;
+  for (let count = 2; used.has(free); count++) free = `${name} (${suffix} ${count})`;
+  return free;
+}
+
+const TAKEN_APART = ['proxies', 'proxy-groups', 'rules', 'proxy-providers', 'rule-providers'];
+
+/** Mode custom: the user's own document. */
+export function customDocument(document: Fields): Parts {
+  const from = (key: string) => (value: Fields, index: number) => ({ value, origin: `clash.configFile, ${key}[${index}]`, own: true });
+  const groups = itemsOf(document['proxy-groups']).map(from('proxy-groups'));
+  const proxies = itemsOf(document['proxies']).map(from('proxies'));
+  const lines = textsOf(document['rules']);
+  const last = lines.findIndex((line) => parseRule(line)?.type === 'MATCH');
+  const rules = (last < 0 ? lines : lines.slice(0, last)).map((value, index) => ({
+    value,
+    origin: `clash.configFile, rules[${index}]`,
+    own: true,
+  }));
+  const providers = (key: string) =>
+    Object.fromEntries(Object.entries(fieldsOf(document[key])).map(([name, value]) => [name, fieldsOf(value)]));
+  return {
+    proxies,
+    groups,
+    rules,
+    proxyProviders: providers('proxy-providers'),
+    ruleProviders: providers('rule-providers'),
+    rest: omit(document, TAKEN_APART),
+    main: parseRule(lines[last] ?? '')?.target ?? nameOf(groups[0]?.value ?? proxies[0]?.value ?? {}),
+  };
+}

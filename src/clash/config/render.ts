@@ -1,0 +1,289 @@
+import type { ClashConfig } from '../../config/schema.ts';
+import type { Content } from '../subscription/content.ts';
+import { ClashError, fieldsOf, nameOf, textsOf, type Fields } from '../subscription/document.ts';
+import { lock, lockedKeys, SHARED_LISTENER, type User } from './locked.ts';
+import { editNamed, editRules, listNames, mergeDeep, type Note, type Sourced } from './override.ts';
+import { customDocument, fullSubscriptions, MAIN_GROUP, nodesOnly, providerOf, type Parts } from './parts.ts';
+import { BUILT_IN_TARGETS, parseRule, refuseInternal } from './rules.ts';
+import { omit } from './sanitise.ts';
+import { fingerprint } from '../subscription/fingerprint.ts';
+
+/** All that a config is made from. */
+export interface Inputs {
+  /** By name, in the configuration's order; those that were never fetched are missing. */
+  subscriptions: ReadonlyMap<string, Content>;
+  /** Mode custom: the file's content. */
+  custom?: Fields | undefined;
+  users: readonly User[];
+  /** Files that are there already, by the resource's key: paths within mihomo's directory. */
+  resources: ReadonlyMap<string, string>;
+  /** Names of nodes, and whole rules, that mihomo does not understand. */
+  banned: ReadonlySet<string>;
+}
+
+/** What a provider's URL brings. This program fetches it: mihomo would print the URL, and would wait for it at its start. */
+export interface Resource {
+  key: string;
+  url: string;
+  /** Milliseconds. */
+  interval: number;
+  headers: Record<string, string>;
+  /** Named by the user, who may go to internal addresses; a subscription may not. */
+  own: boolean;
+}
+
+/** A whole config for mihomo. */
+export interface Rendered {
+  config: Fields;
+  /** Files that it names, by path within mihomo's directory. */
+  files: ReadonlyMap<string, string>;
+  resources: Resource[];
+  /** What was left out or has no effect. */
+  notes: string[];
+  /** The group that most goes through. */
+  main: string;
+  /** Where each of the config's rules comes from, and whether the user wrote it. */
+  rules: Sourced<string>[];
+  /** The config's `proxies`, one by one. */
+  proxies: Sourced<Fields>[];
+  /** All nodes that are known here, those within providers among them. */
+  nodes: Sourced<Fields>[];
+}
+
+export interface RenderContext {
+  own: ClashConfig;
+  /** The controller's. */
+  secret: string;
+}
+
+/** Makes mihomo's config: the mode's parts, the user's edits, and last the locked keys.
+ *  @throws ClashError: an override or the user's file names what there is not */
+export function render(inputs: Inputs, { own, secret }: RenderContext): Rendered {
+  const notes: string[] = [];
+  const note: Note = (message) => void notes.push(message);
+  const files = new Map<string, string>();
+  const pathOf = (name: string) => `providers/${name}-${fingerprint(urisOf(inputs.subscriptions.get(name)))}.txt`;
+  for (const [name, content] of inputs.subscriptions) if (content.kind === 'uris') files.set(pathOf(name), content.text);
+
+  const parts = edit(partsOf(inputs, { own, pathOf, note }), { own, inputs, note });
+  const rest = omit(own.override, ['rules', 'proxies', 'proxy-groups']);
+  for (const key of lockedKeys(rest)) note(`clash.override.${key} is locked, and what it says is not used`);
+  const merged = mergeDeep({ ...parts.rest, 'proxy-providers': parts.proxyProviders, 'rule-providers': parts.ruleProviders }, rest);
+  const resources: Resource[] = [];
+  const ownProviders = (key: string) => (own.mode === 'custom' ? undefined : Object.keys(fieldsOf(rest[key])));
+  const fetched = (key: string) => withoutHttp(fieldsOf(merged[key]), { inputs, resources, own: ownProviders(key) });
+  const proxyProviders = withHealthChecks({ ...fetched('proxy-providers'), ...nodeProviders(parts.proxies, own) }, own);
+  const ruleProviders = fetched('rule-providers');
+
+  const named = namedNodes(parts);
+  const proxies = parts.proxies.filter(
+    ({ value, subscription }) => own.mode !== 'nodes' || subscription === undefined || named.has(nameOf(value)),
+  );
+  const targets = new Set([...[...proxies, ...parts.groups].map(({ value }) => nameOf(value)), ...BUILT_IN_TARGETS]);
+  const groups = parts.groups.map((group) => completeGroup(group, { targets, providers: Object.keys(proxyProviders), own, note }));
+  const known = {
+    targets,
+    ruleProviders: new Set(Object.keys(ruleProviders)),
+    subRules: new Set(Object.keys(fieldsOf(merged['sub-rules']))),
+  };
+  const main = targets.has(parts.main) ? parts.main : 'REJECT';
+  const fixed = (value: string): Sourced<string> => ({ value, origin: 'kube-registry', own: true });
+  const rules = [
+    ...(own.ports.shared === 0 ? [] : [fixed(refuseInternal(SHARED_LISTENER))]),
+    ...parts.rules.filter((rule) => checkRule(rule, known, note)),
+    fixed(`MATCH,${main}`),
+  ];
+  const config = {
+    'log-level': 'warning',
+    'geodata-mode': false,
+    ...merged,
+    proxies: proxies.map(({ value }) => value),
+    'proxy-groups': groups,
+    'proxy-providers': proxyProviders,
+    'rule-providers': ruleProviders,
+    rules: rules.map(({ value }) => value),
+  };
+  const locked = lock(config, { own, users: inputs.users, secret });
+  return { config: locked, files, resources, notes, main, rules, proxies, nodes: parts.proxies };
+}
+
+/** What mihomo runs with while there is nothing else: it refuses all. */
+export function renderNothing({ own, secret }: RenderContext, users: readonly User[]): Fields {
+  const first = own.ports.shared === 0 ? [] : [refuseInternal(SHARED_LISTENER)];
+  return lock({ 'log-level': 'warning', rules: [...first, 'MATCH,REJECT'] }, { own, users, secret });
+}
+
+function partsOf(
+  { subscriptions, custom }: Inputs,
+  { own, pathOf, note }: { own: ClashConfig; pathOf: (name: string) => string; note: Note },
+): Parts {
+  const context = { subscriptions, pathOf, several: own.subscriptions.length > 1, note };
+  if (own.mode === 'nodes') return nodesOnly(context);
+  if (own.mode === 'full') return fullSubscriptions(context);
+  if (custom === undefined) throw new ClashError('clash.configFile: there is none that can be used');
+  for (const key of lockedKeys(custom)) note(`clash.configFile: ${key} is locked, and what it says is not used`);
+  return customDocument(custom);
+}
+
+/** The user's edits. What mihomo does not understand is gone before them. */
+function edit(parts: Parts, { own, inputs, note }: { own: ClashConfig; inputs: Inputs; note: Note }): Parts {
+  const { override } = own;
+  const lists = [...inputs.subscriptions].filter(([, content]) => content.kind === 'uris').map(([name]) => name);
+  // Nodes of a list of URIs are known to mihomo alone: they are deleted by a filter, whether they are there or not.
+  const noteNodes: Note = (message) => (lists.length > 0 ? undefined : note(message));
+  const deleted = (override.proxies?.delete ?? []).map(String);
+  const proxyProviders = { ...parts.proxyProviders };
+  for (const name of deleted.length === 0 ? [] : lists) {
+    const bare = deleted.map((node) => (node.startsWith(`${name}/`) ? node.slice(name.length + 1) : node));
+    proxyProviders[providerOf(name)] = {
+      ...proxyProviders[providerOf(name)],
+      'exclude-filter': `^(?:${bare.map((node) => RegExp.escape(node)).join('|')})$`,
+    };
+  }
+  const proxies = parts.proxies.filter(({ value, own }) => own || !inputs.banned.has(nameOf(value)));
+  const rules = parts.rules.filter(({ value, own }) => own || !inputs.banned.has(value));
+  return {
+    ...parts,
+    proxyProviders,
+    proxies: editNamed(proxies, override.proxies, { path: 'clash.override.proxies', what: 'node', note: noteNodes }),
+    groups: editNamed(parts.groups, override['proxy-groups'], { path: 'clash.override.proxy-groups', what: 'group', note }),
+    rules: editRules(rules, override.rules, { path: 'clash.override.rules', note }),
+  };
+}
+
+/** What groups and rules go to by name: nodes of a provider are reached so only if they stand for themselves as well. */
+function namedNodes({ groups, rules }: Parts): Set<string> {
+  return new Set([
+    ...groups.flatMap(({ value }) => textsOf(value['proxies'])),
+    ...rules.map(({ value }) => parseRule(value)?.target ?? ''),
+  ]);
+}
+
+/** Mode nodes: each subscription's nodes as a provider. */
+function nodeProviders(proxies: readonly Sourced<Fields>[], own: ClashConfig): Record<string, Fields> {
+  const providers: Record<string, Fields> = {};
+  if (own.mode !== 'nodes') return providers;
+  for (const { value, subscription } of proxies) {
+    if (subscription === undefined) continue;
+    const provider = (providers[providerOf(subscription)] ??= { type: 'inline', payload: [] });
+    (provider['payload'] as Fields[]).push(value);
+  }
+  return providers;
+}
+
+function healthCheck({ healthCheck }: ClashConfig): { url: string; interval: number } {
+  return { url: healthCheck.url, interval: Math.max(1, Math.round(healthCheck.interval / 1000)) };
+}
+
+function withHealthChecks(providers: Record<string, Fields>, own: ClashConfig): Record<string, Fields> {
+  const check = { enable: true, ...healthCheck(own), lazy: own.mode !== 'nodes' };
+  return Object.fromEntries(Object.entries(providers).map(([name, provider]) => [name, { 'health-check': check, ...provider }]));
+}
+
+interface HttpContext {
+  inputs: Inputs;
+  resources: Resource[];
+  /** Names of the providers that the user wrote; undefined: all. */
+  own: string[] | undefined;
+}
+
+/** Providers with a URL become files that this program fetches. */
+function withoutHttp(providers: Fields, { inputs, resources, own }: HttpContext): Record<string, Fields> {
+  return Object.fromEntries(
+    Object.entries(providers).map(([name, value]) => {
+      const provider = fieldsOf(value);
+      const url = provider['url'];
+      if (provider['type'] !== 'http' || typeof url !== 'string') return [name, provider];
+      const headers = headersOf(provider['header']);
+      const key = fingerprint(url, JSON.stringify(headers));
+      const seconds = Number(provider['interval'] ?? 86_400);
+      const interval = Math.max(3600, Number.isFinite(seconds) ? seconds : 86_400) * 1000;
+      if (!resources.some((resource) => resource.key === key)) {
+        resources.push({ key, url, interval, headers, own: own === undefined || own.includes(name) });
+      }
+      const rest = omit(provider, ['url', 'interval', 'header', 'proxy', 'size-limit', 'path']);
+      const path = inputs.resources.get(key);
+      // Rules that are not there yet are none; nodes that are not there make mihomo say so.
+      if (path === undefined && provider['behavior'] !== undefined)
+        return [name, { ...omit(rest, ['format']), type: 'inline', payload: [] }];
+      return [name, { ...rest, type: 'file', path: path ?? `providers/${key}-none` }];
+    }),
+  );
+}
+
+/** mihomo writes a header's values as a list. */
+function headersOf(header: unknown): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(fieldsOf(header)).map(([name, value]) => [name, Array.isArray(value) ? value.join(', ') : String(value)]),
+  );
+}
+
+interface GroupContext {
+  targets: ReadonlySet<string>;
+  providers: readonly string[];
+  own: ClashConfig;
+  note: Note;
+}
+
+/** A group that names only what there is, tests against the health check, and refuses where it is empty: mihomo goes out
+ *  directly by default.
+ *  @throws ClashError: the user's own group names what there is not */
+function completeGroup(group: Sourced<Fields>, { targets, providers, own, note }: GroupContext): Fields {
+  const { value, origin } = group;
+  const only = (key: 'proxies' | 'use', known: (name: string) => boolean, what: string): string[] =>
+    textsOf(value[key]).filter((name) => {
+      if (known(name)) return true;
+      const message = `${origin}: the group ${JSON.stringify(nameOf(value))} names the ${what} ${JSON.stringify(name)}, which there is not`;
+      if (group.own) throw new ClashError(`${message}; there ${listNames(what === 'provider' ? providers : [...targets])}`);
+      note(message);
+      return false;
+    });
+  const generated = own.mode === 'nodes' && nameOf(value) === MAIN_GROUP;
+  const proxies = only('proxies', (name) => targets.has(name), 'group or node');
+  const use = generated && value['use'] === undefined ? [...providers] : only('use', (name) => providers.includes(name), 'provider');
+  const everything = ['include-all', 'include-all-proxies', 'include-all-providers'].some((key) => value[key] === true);
+  const empty = proxies.length === 0 && use.length === 0 && !everything;
+  const tested = value['type'] !== 'select';
+  const members = empty ? ['REJECT'] : proxies;
+  return {
+    'empty-fallback': 'REJECT',
+    ...(tested ? healthCheck(own) : {}),
+    ...value,
+    ...(members.length > 0 ? { proxies: members } : { proxies: undefined }),
+    ...(use.length > 0 ? { use } : { use: undefined }),
+  };
+}
+
+interface Known {
+  targets: ReadonlySet<string>;
+  ruleProviders: ReadonlySet<string>;
+  subRules: ReadonlySet<string>;
+}
+
+/** Whether a rule can be used. @throws ClashError: one of the user's cannot */
+function checkRule({ value, origin, own }: Sourced<string>, known: Known, note: Note): boolean {
+  const rule = parseRule(value);
+  const wrong = rule === undefined || rule.target === '' ? 'is no rule' : unknownIn(rule, known);
+  if (wrong === undefined) return true;
+  const message = `${origin}: ${JSON.stringify(value.slice(0, 200))} ${wrong}`;
+  if (own) throw new ClashError(message);
+  note(`${message.replace(/; there are .*$/, '')}; it is left out`);
+  return false;
+}
+
+function unknownIn({ type, payload, target }: NonNullable<ReturnType<typeof parseRule>>, known: Known): string | undefined {
+  if (type === 'RULE-SET' && !known.ruleProviders.has(payload)) {
+    return `names the rule-provider ${JSON.stringify(payload)}, which there is not; there ${listNames([...known.ruleProviders])}`;
+  }
+  if (type === 'SUB-RULE') {
+    return known.subRules.has(target)
+      ? undefined
+      : `names the sub-rules ${JSON.stringify(target)}, which there are not; there ${listNames([...known.subRules])}`;
+  }
+  if (known.targets.has(target)) return undefined;
+  return `names ${JSON.stringify(target)}, and there is no group or node of that name; there ${listNames([...known.targets])}`;
+}
+
+function urisOf(content: Content | undefined): string {
+  return content?.kind === 'uris' ? content.text : '';
+}

@@ -1,0 +1,75 @@
+import type { Controller } from './controller.ts';
+import { nameOf, textOf, textsOf, type Fields } from '../subscription/document.ts';
+import { providerOf } from '../config/parts.ts';
+import type { Rendered } from '../config/render.ts';
+
+export interface NodeStatus {
+  name: string;
+  type: string;
+  /** Undefined: none of a subscription. */
+  subscription: string | undefined;
+  /** Undefined: not asked yet. */
+  alive: boolean | undefined;
+  /** Milliseconds, of the last test. */
+  delay: number | undefined;
+}
+
+/** What mihomo says of itself. */
+export interface MihomoStatus {
+  /** The node that is used now. */
+  chosen: string | undefined;
+  nodes: NodeStatus[];
+  traffic: { uploaded: number; downloaded: number; connections: number };
+}
+
+export interface StatusContext {
+  /** The group that is asked for. */
+  main: string;
+  rendered: Rendered | undefined;
+  /** Names. */
+  subscriptions: readonly string[];
+}
+
+/** Groups have groups for members; this deep at most. */
+const MAX_DEPTH = 10;
+
+/** @throws Error: mihomo does not answer */
+export async function readStatus(controller: Controller, { main, rendered, subscriptions }: StatusContext): Promise<MihomoStatus> {
+  const [proxies, traffic] = await Promise.all([controller.proxies(), controller.traffic()]);
+  const bySubscription = new Map(rendered?.nodes.map(({ value, subscription }) => [nameOf(value), subscription]));
+  const byProvider = new Map(subscriptions.map((name) => [providerOf(name), name]));
+  const leaves = new Map<string, Fields>();
+  const visit = (name: string, depth: number): void => {
+    const proxy = proxies[name];
+    if (proxy === undefined || depth > MAX_DEPTH) return;
+    if (Array.isArray(proxy['all'])) for (const member of textsOf(proxy['all'])) visit(member, depth + 1);
+    else if (proxy['type'] !== 'Reject') leaves.set(name, proxy);
+  };
+  visit(main, 0);
+  const test = textOf(proxies[main]?.['testUrl']);
+  const nodes = [...leaves].map(([name, proxy]): NodeStatus => {
+    const own = ((proxy['extra'] ?? {}) as Record<string, Fields>)[test] ?? proxy;
+    const history = (Array.isArray(own['history']) ? own['history'] : []) as { delay: number }[];
+    const delay = history.at(-1)?.delay;
+    const alive = delay === undefined ? undefined : own['alive'] === true && delay > 0;
+    return {
+      name,
+      type: textOf(proxy['type']),
+      subscription: byProvider.get(textOf(proxy['provider-name'])) ?? bySubscription.get(name),
+      alive,
+      delay: alive === true ? delay : undefined,
+    };
+  });
+  return { chosen: chosenOf(proxies, main), nodes, traffic };
+}
+
+function chosenOf(proxies: Record<string, Fields>, main: string): string | undefined {
+  let name = main;
+  for (let depth = 0; depth < MAX_DEPTH; depth++) {
+    const now = proxies[name]?.['now'];
+    if (typeof now !== 'string' || now === '') break;
+    name = now;
+  }
+  const type = proxies[name]?.['type'];
+  return type === undefined || type === 'Reject' ? undefined : name;
+}

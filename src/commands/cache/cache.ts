@@ -1,0 +1,132 @@
+import { Option, type Command } from 'commander';
+import { z } from 'zod';
+import { ConfigError } from '../../config/load.ts';
+import { duration, size } from '../../config/scalars.ts';
+import type { Host } from '../command.ts';
+
+/** Runs a command of `cache`; its number is the program's exit code. */
+type Run = (command: (host: Host) => Promise<number>) => Promise<void>;
+
+const EXIT_CODES = `
+Exit codes: 0 all is well; 1 something was found wrong or has failed; 2 wrong usage or configuration.`;
+
+/** `kube-registry cache …`: what people do with what is stored. Each is loaded only when it is asked for. */
+export function addCache(program: Command, run: Run): void {
+  const cache = program.command('cache').description('what is stored: list it, measure it, fill it, verify it, prune it');
+  addReaders(cache, run);
+  addWarm(cache, run);
+  cache
+    .command('prune')
+    .description('remove what is too old or too much, least recently used images first, and what no image names')
+    .option('--dry-run', 'say what would go, and remove nothing')
+    .option('--max-size <size>', 'of all that is stored, such as 100GiB; instead of registry.cache.maxSize')
+    .option('--max-age <duration>', 'images not pulled for this long go, such as 30d; instead of registry.cache.maxAge')
+    .option('--min-age <duration>', 'what was stored or pulled within this time stays (default: 24h)')
+    .option('--json', 'for programs')
+    .addHelpText('after', EXIT_CODES)
+    .action(async (given: { dryRun?: boolean; maxSize?: string; maxAge?: string; minAge?: string; json?: boolean }) => {
+      const options = {
+        dryRun: given.dryRun === true,
+        json: given.json === true,
+        ...optional('maxSize', parse(size, '--max-size', given.maxSize)),
+        ...optional('maxAge', parse(duration, '--max-age', given.maxAge)),
+        ...optional('minAge', parse(duration, '--min-age', given.minAge)),
+      };
+      const { cachePrune } = await import('./prune.ts');
+      await run((host) => cachePrune(host, options));
+    });
+}
+
+function addReaders(cache: Command, run: Run): void {
+  cache
+    .command('ls')
+    .argument('[pattern...]', 'globs over dockerhub/library/nginx:1.27; a star stands for slashes too')
+    .description('the images: their platforms, sizes, last use, and on how many days they were pulled')
+    .addOption(new Option('--sort <column>', 'what comes first').choices(['used', 'name', 'size', 'unique', 'days']).default('used'))
+    .option('--all', 'the single platforms of indexes too')
+    .option('--json', 'for programs')
+    .addHelpText('after', EXIT_CODES)
+    .action(async (patterns: string[], given: { sort: 'used' | 'name' | 'size' | 'unique' | 'days'; all?: boolean; json?: boolean }) => {
+      const { cacheLs } = await import('./ls.ts');
+      await run((host) => cacheLs(host, { patterns, sort: given.sort, all: given.all === true, json: given.json === true }));
+    });
+  cache
+    .command('stat')
+    .description('how much is stored, by upstream, and how much may be')
+    .option('--json', 'for programs')
+    .addHelpText('after', EXIT_CODES)
+    .action(async ({ json = false }: { json?: boolean }) => {
+      const { cacheStat } = await import('./stat.ts');
+      await run((host) => cacheStat(host, { json }));
+    });
+  cache
+    .command('verify')
+    .description('read everything and compare it with its digest; look whether what images name is there')
+    .option('--repair', 'fetch what is wrong or missing again, from the upstreams')
+    .option('--parallel <count>', 'blobs read at once', '4')
+    .option('--json', 'for programs')
+    .addHelpText('after', EXIT_CODES)
+    .action(async (given: { repair?: boolean; parallel: string; json?: boolean }) => {
+      const { cacheVerify } = await import('./verify.ts');
+      const parallel = count('--parallel', given.parallel);
+      await run((host) => cacheVerify(host, { repair: given.repair === true, parallel, json: given.json === true }));
+    });
+}
+
+interface WarmArguments {
+  file?: string;
+  cluster?: boolean;
+  pods?: string;
+  registry?: string;
+  platform?: string;
+  parallel: string;
+  json?: boolean;
+}
+
+function addWarm(cache: Command, run: Run): void {
+  cache
+    .command('warm')
+    .argument('[image...]', 'as pods name them: nginx:1.27, ghcr.io/a/b@sha256:…, or rewritten already')
+    .description('pull images through the running registry, so that they are there when nodes want them')
+    .option('--file <file>', 'one image a line; - is stdin')
+    .option('--cluster', 'all images that the pods of the cluster use')
+    .option('--pods <file>', 'the same, from what `kubectl get pods -A -o json` printed; - is stdin')
+    .option('--registry <url>', 'which one (default: registry.listen of the configuration, on this machine)')
+    .option('--platform <list>', "linux/amd64,linux/arm64 or all (default: this machine's)")
+    .option('--parallel <count>', 'images at once', '4')
+    .option('--json', 'for programs')
+    .addHelpText('after', EXIT_CODES)
+    .action(async (images: string[], given: WarmArguments) => {
+      const { cacheWarm } = await import('./warm.ts');
+      const options = {
+        images,
+        cluster: given.cluster === true,
+        json: given.json === true,
+        parallel: count('--parallel', given.parallel),
+        ...optional('file', given.file),
+        ...optional('pods', given.pods),
+        ...optional('registry', given.registry),
+        ...optional('platforms', given.platform?.split(',')),
+      };
+      await run((host) => cacheWarm(host, options));
+    });
+}
+
+/** @throws ConfigError */
+function parse(kind: typeof size | typeof duration, option: string, value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  const result = kind.safeParse(value);
+  if (result.success) return result.data;
+  const accepted = kind === size ? 'a size such as 64MiB or 100GiB' : 'a duration such as 12h or 30d';
+  throw new ConfigError(`${option}: found ${JSON.stringify(value)}; accepted: ${accepted}`);
+}
+
+function count(option: string, value: string): number {
+  const result = z.coerce.number().int().min(1).max(64).safeParse(value);
+  if (result.success) return result.data;
+  throw new ConfigError(`${option}: found ${JSON.stringify(value)}; accepted: a number from 1 to 64`);
+}
+
+function optional<Name extends string, Value>(name: Name, value: Value | undefined): Partial<Record<Name, Value>> {
+  return value === undefined ? {} : ({ [name]: value } as Record<Name, Value>);
+}

@@ -1,0 +1,166 @@
+import picomatch from 'picomatch';
+import type { ManifestContent } from '../../oci/descriptor.ts';
+import type { Digest } from '../../oci/digest.ts';
+import { takeInventory, type Image, type Inventory, type Place } from '../../upkeep/inventory.ts';
+import { readTags } from '../../upkeep/tags.ts';
+import { formatBytes, renderTable } from '../table.ts';
+import type { Host } from '../command.ts';
+import { createProgress } from './progress.ts';
+import { openStore } from '../wiring/storage.ts';
+
+export interface LsOptions {
+  /** Globs over `repository`, `repository:tag`; none: everything. */
+  patterns: readonly string[];
+  sort: 'used' | 'name' | 'size' | 'unique' | 'days';
+  /** The single platforms of indexes too. */
+  all: boolean;
+  json: boolean;
+}
+
+/** An image of one repository. */
+interface Line {
+  repository: string;
+  tags: string[];
+  digest: Digest;
+  /** An index's: those that are stored, and how many it names. */
+  platforms: string[];
+  platformsNamed: number;
+  /** Bytes of all that is stored of it, and of that what no other image here needs. */
+  size: number;
+  unique: number;
+  /** The last day on which it was pulled. */
+  lastUse: string | null;
+  /** On how many days, of the last month and the last of all. */
+  days: number;
+  stored: string;
+}
+
+/** `kube-registry cache ls`: the images that are stored. @throws OciError UNAVAILABLE */
+export async function cacheLs({ config, stop, stdout, stderr }: Host, options: LsOptions): Promise<number> {
+  const store = await openStore(config.registry);
+  const progress = createProgress(stderr);
+  const bar = progress.start('reading manifests');
+  const platforms = new Map<Digest, { digest: Digest; platform: string }[]>();
+  try {
+    const inventory = await takeInventory(store, {
+      signal: stop,
+      progress: bar.set,
+      read: (image, content) => image.isIndex && platforms.set(image.digest, platformsOf(content)),
+    });
+    const tags = await readTags(store, { parallel: 16, signal: stop });
+    bar.end();
+    const chosen = rows(inventory, options.all, (repository, digest) => tags.get(`${repository}@${digest}`) ?? []);
+    const lines = sizes(inventory, chosen).map(([{ image, place, tags }, { size, unique }]): Line => {
+      const named = platforms.get(image.digest) ?? [];
+      return {
+        repository: place.repository,
+        tags,
+        digest: image.digest,
+        platforms: named.filter(({ digest }) => inventory.byDigest.has(digest)).map(({ platform }) => platform),
+        platformsNamed: named.length,
+        size,
+        unique,
+        lastUse: place.lastDay === '' ? null : place.lastDay,
+        days: place.days,
+        stored: new Date(inventory.blobs.modified(image.blob)).toISOString(),
+      };
+    });
+    const shown = lines.filter(matcher(options.patterns)).sort(ORDERS[options.sort]);
+    stdout.write(options.json ? `${JSON.stringify(shown, undefined, 2)}\n` : render(shown));
+    return 0;
+  } finally {
+    progress.stop();
+    await store.close();
+  }
+}
+
+interface Row {
+  image: Image;
+  place: Place;
+  tags: string[];
+  /** It is a platform of an index here, and nothing else. */
+  within: boolean;
+}
+
+/** One a repository and image; the platforms of an index only when they have a tag, or `all` is wanted. */
+function rows({ images, blobs }: Inventory, all: boolean, tagsOf: (repository: string, digest: Digest) => string[]): Row[] {
+  const within = new Set<string>();
+  for (const { isIndex, names, places } of images) {
+    if (isIndex) for (const blob of names) for (const { repository } of places) within.add(`${repository}@${blobs.digest(blob)}`);
+  }
+  return images.flatMap((image) =>
+    image.places
+      .map((place) => {
+        const tags = tagsOf(place.repository, image.digest).sort();
+        return { image, place, tags, within: tags.length === 0 && within.has(`${place.repository}@${image.digest}`) };
+      })
+      .filter((row) => all || !row.within),
+  );
+}
+
+/** Each row's bytes, and those that no other image needs; a platform's index is no other. */
+function sizes({ images, blobs }: Inventory, rows: readonly Row[]): [Row, { size: number; unique: number }][] {
+  const byBlob = new Map(images.map((image) => [image.blob, image]));
+  const closure = (image: Image, reached = new Set<number>()): Set<number> => {
+    for (const blob of [image.blob, ...image.names]) {
+      if (reached.has(blob)) continue;
+      reached.add(blob);
+      const child = image.isIndex ? byBlob.get(blob) : undefined;
+      if (child !== undefined) closure(child, reached);
+    }
+    return reached;
+  };
+  const needed = new Uint32Array(blobs.count());
+  for (const { image } of rows.filter((row) => !row.within)) for (const blob of closure(image)) needed[blob] = (needed[blob] ?? 0) + 1;
+  return rows.map((row) => {
+    const sum = { size: 0, unique: 0 };
+    for (const blob of closure(row.image)) {
+      sum.size += blobs.size(blob);
+      if (needed[blob] === 1) sum.unique += blobs.size(blob);
+    }
+    return [row, sum];
+  });
+}
+
+function platformsOf({ manifests }: ManifestContent): { digest: Digest; platform: string }[] {
+  return manifests.flatMap(({ digest, platform }) =>
+    // BuildKit's attestations are no platform that anybody runs.
+    platform === undefined || platform.os === 'unknown'
+      ? []
+      : [{ digest, platform: [platform.os, platform.architecture, platform.variant].filter((part) => part !== undefined).join('/') }],
+  );
+}
+
+function matcher(patterns: readonly string[]): (line: Line) => boolean {
+  if (patterns.length === 0) return () => true;
+  // As in bash: a star stands for slashes too.
+  const matches = picomatch([...patterns], { bash: true, dot: true, nonegate: true });
+  return ({ repository, tags, digest }) =>
+    [repository, `${repository}@${digest}`, ...tags.map((tag) => `${repository}:${tag}`)].some((name) => matches(name));
+}
+
+const byName = (one: Line, other: Line): number => (nameOf(one) < nameOf(other) ? -1 : 1);
+const ORDERS: Record<LsOptions['sort'], (one: Line, other: Line) => number> = {
+  used: (one, other) => (other.lastUse ?? '').localeCompare(one.lastUse ?? '') || byName(one, other),
+  name: byName,
+  size: (one, other) => other.size - one.size || byName(one, other),
+  unique: (one, other) => other.unique - one.unique || byName(one, other),
+  days: (one, other) => other.days - one.days || byName(one, other),
+};
+
+function nameOf({ repository, tags, digest }: Line): string {
+  return tags.length === 0 ? `${repository}@${digest.slice(0, 19)}` : `${repository}:${tags.join(',')}`;
+}
+
+function render(lines: readonly Line[]): string {
+  if (lines.length === 0) return 'no images\n';
+  const cells = lines.map((line) => [
+    nameOf(line),
+    line.platformsNamed === 0 ? '-' : `${line.platforms.join(',') || 'none'} of ${line.platformsNamed}`,
+    formatBytes(line.size),
+    formatBytes(line.unique),
+    line.lastUse ?? '-',
+    String(line.days),
+  ]);
+  return renderTable(['IMAGE', 'PLATFORMS', 'SIZE', 'UNIQUE', 'LAST USE', 'DAYS'], cells);
+}

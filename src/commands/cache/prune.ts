@@ -1,0 +1,109 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { formatBytes, renderTable } from '../table.ts';
+import { takeLease, type Lease } from '../../upkeep/lease.ts';
+import { prune, type PruneResult } from '../../upkeep/prune.ts';
+import type { Store } from '../../store/store.ts';
+import type { Host } from '../command.ts';
+import { createProgress, type Bar } from './progress.ts';
+import { pruneLimits } from '../wiring/prune-limits.ts';
+import { openStore } from '../wiring/storage.ts';
+
+export interface PruneCommandOptions {
+  dryRun: boolean;
+  json: boolean;
+  /** Instead of the configuration's; bytes and milliseconds. */
+  maxSize?: number;
+  maxAge?: number;
+  /** What was stored or pulled within this time stays; milliseconds. */
+  minAge?: number;
+}
+
+/** `kube-registry cache prune`: what the registry does in the background, now. @throws OciError UNAVAILABLE */
+export async function cachePrune({ config, stop, stdout, stderr }: Host, options: PruneCommandOptions): Promise<number> {
+  const { dryRun, json, maxSize, maxAge, minAge } = options;
+  const { storage, cache } = config.registry;
+  const store = await openStore(config.registry);
+  const configured = pruneLimits({ storage, cache: { ...cache, maxSize: maxSize ?? cache.maxSize, maxAge: maxAge ?? cache.maxAge } });
+  const progress = createProgress(stderr);
+  let lease: Lease | undefined;
+  let finished = false;
+  try {
+    lease = dryRun ? undefined : await waitForLease(store, stop, (holder) => stderr.write(`${holder} prunes; waiting for it to end\n`));
+    const bars = createBars((name) => progress.start(name));
+    const result = await prune(store, {
+      dryRun,
+      signal: lease === undefined ? stop : AbortSignal.any([stop, lease.signal]),
+      async limits(stored) {
+        const limits = await configured(stored);
+        return minAge === undefined ? limits : { ...limits, grace: minAge };
+      },
+      progress: bars.show,
+    });
+    finished = true;
+    bars.end();
+    progress.stop();
+    stdout.write(json ? `${JSON.stringify(plain(result), undefined, 2)}\n` : render(result, dryRun));
+    return result.overLimit ? 1 : 0;
+  } finally {
+    progress.stop();
+    await lease?.release(finished);
+    await store.close();
+  }
+}
+
+async function waitForLease(store: Store, signal: AbortSignal, tell: (holder: string) => void): Promise<Lease> {
+  for (let told = ''; ; await delay(1000, undefined, { signal })) {
+    const turn = await takeLease(store, { signal });
+    if ('lease' in turn) return turn.lease;
+    if (turn.holder !== told) tell(turn.holder);
+    told = turn.holder;
+  }
+}
+
+/** One bar after the other, as the work goes on. */
+function createBars(start: (name: string) => Bar) {
+  let shown: { name: string; bar: Bar } | undefined;
+  return {
+    show: (name: string, done: number, total: number): void => {
+      if (shown?.name !== name) {
+        shown?.bar.end();
+        shown = { name, bar: start(name) };
+      }
+      shown.bar.set(done, total);
+    },
+    end: () => shown?.bar.end(),
+  };
+}
+
+function plain({ images, ...counts }: PruneResult) {
+  return {
+    ...counts,
+    images: images.map(({ image, names, lastUse, because }) => ({
+      digest: image.digest,
+      names,
+      lastUse: new Date(lastUse).toISOString(),
+      because,
+    })),
+  };
+}
+
+function render(result: PruneResult, dryRun: boolean): string {
+  const { images, blobs, bytes, records, before, limit, overLimit, spared } = result;
+  const cells = images.flatMap(({ names, lastUse, because }) =>
+    names.map((name) => [
+      name.replace(/@(.{19}).*$/, '@$1'),
+      new Date(lastUse).toISOString().slice(0, 10),
+      because === 'age' ? 'too old' : 'no room',
+    ]),
+  );
+  const lines = [
+    `${dryRun ? 'would remove' : 'removed'} ${images.length} images, ${blobs} blobs of ${formatBytes(bytes)}, ${records} records; ` +
+      `${formatBytes(before - bytes)} of ${formatBytes(before)} ${dryRun ? 'would stay' : 'stay'}`,
+    ...(spared === 0 ? [] : [`${spared} images were pulled meanwhile, and stay`]),
+    ...(overLimit
+      ? [`that is more than the ${formatBytes(limit)} that may be stored: the rest is too young or was used too recently`]
+      : []),
+  ];
+  const table = cells.length === 0 ? '' : `${renderTable(['IMAGE', 'LAST USE', 'WHY'], cells)}\n`;
+  return `${table}${lines.join('\n')}\n`;
+}

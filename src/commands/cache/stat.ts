@@ -1,0 +1,99 @@
+import { formatBytes, renderTable } from '../table.ts';
+import { takeInventory, type Inventory } from '../../upkeep/inventory.ts';
+import { readLease } from '../../upkeep/lease.ts';
+import { countReferences } from '../../upkeep/plan.ts';
+import type { Host } from '../command.ts';
+import { createProgress } from './progress.ts';
+import { pruneLimits } from '../wiring/prune-limits.ts';
+import { openStore } from '../wiring/storage.ts';
+
+interface Totals {
+  blobs: number;
+  bytes: number;
+  /** What no image names; it goes when it is a day old. */
+  unnamed: { blobs: number; bytes: number };
+  images: number;
+  tags: number;
+  /** Bytes of what an upstream's images need; what several need counts for each of them. */
+  upstreams: Record<string, { images: number; bytes: number }>;
+  /** Bytes that may stay; 0: no limit. */
+  limit: number;
+  /** Milliseconds; 0: no limit. */
+  maxAge: number;
+  /** The last use that lies farthest back. */
+  oldestUse: string | null;
+  /** When pruning was last finished, and by whom. */
+  pruned: { at: string; by: string } | null;
+}
+
+/** `kube-registry cache stat`: how much is stored. @throws OciError UNAVAILABLE */
+export async function cacheStat({ config, stop, stdout, stderr }: Host, { json }: { json: boolean }): Promise<number> {
+  const store = await openStore(config.registry);
+  const progress = createProgress(stderr);
+  const bar = progress.start('reading manifests');
+  try {
+    const inventory = await takeInventory(store, { signal: stop, progress: bar.set });
+    const { maxSize, maxAge } = await pruneLimits(config.registry)(inventory.blobs.bytes());
+    const state = await readLease(store, { signal: stop });
+    bar.end();
+    const totals: Totals = {
+      ...count(inventory),
+      limit: maxSize,
+      maxAge,
+      pruned: state === undefined || state.finishedAt === '' ? null : { at: state.finishedAt, by: state.owner },
+    };
+    stdout.write(json ? `${JSON.stringify(totals, undefined, 2)}\n` : render(totals));
+    return 0;
+  } finally {
+    progress.stop();
+    await store.close();
+  }
+}
+
+function count({ blobs, images, tags }: Inventory): Omit<Totals, 'limit' | 'maxAge' | 'pruned'> {
+  const references = countReferences(blobs, images);
+  const unnamed = { blobs: 0, bytes: 0 };
+  for (let blob = 0; blob < blobs.count(); blob++) {
+    if (references[blob] !== 0) continue;
+    unnamed.blobs++;
+    unnamed.bytes += blobs.size(blob);
+  }
+  const days = images.flatMap(({ places }) => places.map(({ lastDay }) => lastDay)).filter((day) => day !== '');
+  const names = [...new Set(images.flatMap(({ places }) => places.map(({ repository }) => upstreamOf(repository))))].sort();
+  return {
+    blobs: blobs.count(),
+    bytes: blobs.bytes(),
+    unnamed,
+    images: images.length,
+    tags,
+    upstreams: Object.fromEntries(
+      names.map((name) => {
+        const own = images.filter(({ places }) => places.some(({ repository }) => upstreamOf(repository) === name));
+        const needed = countReferences(blobs, own);
+        let bytes = 0;
+        for (let blob = 0; blob < blobs.count(); blob++) if (needed[blob] !== 0) bytes += blobs.size(blob);
+        return [name, { images: own.length, bytes }];
+      }),
+    ),
+    oldestUse: days.sort()[0] ?? null,
+  };
+}
+
+function upstreamOf(repository: string): string {
+  return repository.slice(0, repository.indexOf('/'));
+}
+
+function render({ blobs, bytes, unnamed, images, tags, upstreams, limit, maxAge, oldestUse, pruned }: Totals): string {
+  const facts = [
+    ['stored', `${formatBytes(bytes)} in ${blobs} blobs`],
+    ['limit', limit === 0 ? 'none' : `${formatBytes(limit)}, ${Math.round((100 * bytes) / limit)} % of it used`],
+    ['max age', maxAge === 0 ? 'none' : `${Math.round((maxAge / 86_400_000) * 10) / 10} days without a pull`],
+    ['images', `${images} manifests and indexes, ${tags} tags`],
+    ['unnamed', `${formatBytes(unnamed.bytes)} in ${unnamed.blobs} blobs that no image names`],
+    ['oldest use', oldestUse ?? 'none is recorded'],
+    ['pruned', pruned === null ? 'never' : `${pruned.at} by ${pruned.by}`],
+  ];
+  const heading = facts.map(([name = '', value = '']) => `${name.padEnd(12)}${value}\n`).join('');
+  const cells = Object.entries(upstreams).map(([name, own]) => [name, String(own.images), formatBytes(own.bytes)]);
+  return cells.length === 0 ? heading : `${heading}\n${renderTable(['UPSTREAM', 'IMAGES', 'SIZE'], cells)}`;
+}

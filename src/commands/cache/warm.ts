@@ -1,0 +1,206 @@
+import { readFile } from 'node:fs/promises';
+import { arch } from 'node:os';
+import { text } from 'node:stream/consumers';
+import { ConfigError } from '../../config/load.ts';
+import { urlOf } from '../../config/scalars.ts';
+import type { RegistryConfig } from '../../config/schema.ts';
+import { isOciError } from '../../oci/error.ts';
+import { createWay } from '../../http/undici-transport.ts';
+import { blobKey } from '../../store/keys.ts';
+import type { Store } from '../../store/store.ts';
+import { noRegistryMetrics } from '../../telemetry/registry-metrics.ts';
+import { formatBytes } from '../table.ts';
+import { inParallel } from '../../async/parallel.ts';
+import { createWarmer, type Warmed } from '../../upkeep/warm.ts';
+import type { Fields } from '../../webhook/fields.ts';
+import { imagesOf } from '../../webhook/pod-images.ts';
+import { createRewriteRules } from '../../webhook/policy.ts';
+import type { Host } from '../command.ts';
+import { createProgress, type Progress } from './progress.ts';
+import { openStore } from '../wiring/storage.ts';
+import { remote } from '../../upstream/remote.ts';
+import { parseWarmName } from './warm-name.ts';
+import { askCluster, readPods } from '../webhook-report.ts';
+
+export interface WarmCommandOptions {
+  /** As users write them. */
+  images: readonly string[];
+  /** One image a line; `-`: stdin. */
+  file?: string;
+  /** All that the pods of the cluster use. */
+  cluster: boolean;
+  /** The same, from what `kubectl get pods -A -o json` printed; `-`: stdin. */
+  pods?: string;
+  /** By default the configuration's own, on this machine. */
+  registry?: string;
+  /** By default this machine's. */
+  platforms?: readonly string[];
+  /** Images at once. */
+  parallel: number;
+  json: boolean;
+}
+
+/** `skipped`: an image of a pod that does not come through this registry. */
+interface Outcome extends Partial<Warmed> {
+  image: string;
+  outcome: 'warm' | 'skipped' | 'failed';
+  error?: string;
+}
+
+const LIMITS = { attempts: 2, headers: 60_000, idle: 120_000 };
+const ARCHITECTURES: Record<string, string> = { x64: 'amd64', ia32: '386' };
+
+/** `kube-registry cache warm`: pulls images through a running registry, so that they are there when nodes want them. 1: not all of them.
+ *  @throws ConfigError: no registry answers, no image is named; OciError: the cluster cannot be asked */
+export async function cacheWarm(host: Host, options: WarmCommandOptions): Promise<number> {
+  const { config, stop, stdout, stderr } = host;
+  const url = options.registry?.replace(/\/+$/, '') ?? urlOf(config.registry.listen);
+  const wanted = await imagesFor(host, options);
+  if (wanted.size === 0) throw new ConfigError('found no image; accepted: images, --file, --cluster or --pods');
+  await requireRegistry(url, stop);
+  // The store of another registry than the configured one would say nothing about that.
+  const store = options.registry === undefined ? await openOwnStore(config.registry) : undefined;
+  const platforms = options.platforms ?? [`linux/${ARCHITECTURES[arch()] ?? arch()}`];
+  const warm = createWarmer(
+    remote({ name: 'registry', url, way: createWay({ proxy: 'direct' }), metrics: noRegistryMetrics, limits: LIMITS, trusted: true }),
+    {
+      platforms: platforms.includes('all') ? 'all' : platforms,
+      isStored: (digest, signal) => isIn(store, blobKey(digest), signal),
+      signal: stop,
+    },
+  );
+  const rules = createRewriteRules(config.webhook.registryHost, config.registry.upstreams);
+  const progress = createProgress(stderr);
+  if (!options.json) stderr.write(`pulling ${wanted.size} images for ${platforms.join(', ')} through ${url}\n`);
+  const outcomes: Outcome[] = [];
+  try {
+    await inParallel(wanted, options.parallel, async ([image, { asked }]) => {
+      const name = parseWarmName(image, rules);
+      if (name === undefined) {
+        outcomes.push({ image, outcome: asked ? 'failed' : 'skipped', error: "no upstream has this host, or it is no image's name" });
+        return;
+      }
+      const own = await warmOne(image, { progress, work: (advance) => warm(name.repository, name.reference, advance) });
+      stop.throwIfAborted();
+      outcomes.push(own);
+    });
+  } finally {
+    progress.stop();
+    await store?.close();
+  }
+  stdout.write(options.json ? `${JSON.stringify(outcomes, undefined, 2)}\n` : render(outcomes));
+  return outcomes.some(({ outcome }) => outcome === 'failed') ? 1 : 0;
+}
+
+interface Job {
+  progress: Progress;
+  work(this: void, advance: (bytes: number, total: number) => void): Promise<Warmed>;
+}
+
+async function warmOne(image: string, { progress, work }: Job): Promise<Outcome> {
+  const bar = progress.start(image, 'bytes');
+  try {
+    const warmed = await work(bar.set);
+    bar.end(`warm    ${image}  ${describe(warmed)}`);
+    return { image, outcome: 'warm', ...warmed };
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    bar.end(`failed  ${image}  ${message}`);
+    return { image, outcome: 'failed', error: message };
+  }
+}
+
+function describe({ bytes, blobs, known }: Warmed): string {
+  return `${formatBytes(bytes)} in ${blobs - known} blobs${known === 0 ? '' : `, ${known} were there`}`;
+}
+
+function render(outcomes: readonly Outcome[]): string {
+  const of = (outcome: Outcome['outcome']) => outcomes.filter((own) => own.outcome === outcome);
+  const failures = of('failed').map(({ image, error }) => `failed: ${image}: ${error}\n`);
+  const skipped = of('skipped').map(({ image }) => `not of this registry: ${image}\n`);
+  const bytes = outcomes.reduce((sum, own) => sum + (own.bytes ?? 0), 0);
+  return `${[...skipped, ...failures].join('')}${of('warm').length} of ${outcomes.length - skipped.length} images are warm, ${formatBytes(bytes)} were read\n`;
+}
+
+/** What is to be pulled, each once; `asked`: by name. */
+async function imagesFor(
+  { stdin, env, stop }: Host,
+  { images, file, cluster, pods }: WarmCommandOptions,
+): Promise<Map<string, { asked: boolean }>> {
+  const wanted = new Map<string, { asked: boolean }>();
+  const running: Fields[] = [
+    ...(cluster ? await podsOfCluster(env, stop) : []),
+    ...(pods === undefined ? [] : await podsOfFile(pods, stdin)),
+  ];
+  for (const pod of running) for (const { image } of imagesOf(pod)) wanted.set(image, { asked: false });
+  const listed = file === undefined ? '' : file === '-' ? await text(stdin) : await readList(file);
+  const lines = listed.split('\n').map((line) => line.replace(/#.*$/, '').trim());
+  for (const image of [...images, ...lines]) if (image !== '') wanted.set(image, { asked: true });
+  return wanted;
+}
+
+/** A store that cannot say costs a reading, which fills it as well. */
+async function isIn(store: Store | undefined, key: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    return store !== undefined && (await store.stat(key, { signal })) !== undefined;
+  } catch (error) {
+    if (signal.aborted || !isOciError(error, 'UNAVAILABLE')) throw error;
+    return false;
+  }
+}
+
+async function podsOfCluster(env: NodeJS.ProcessEnv, stop: AbortSignal): Promise<Fields[]> {
+  try {
+    return await askCluster(env, stop);
+  } catch (cause) {
+    stop.throwIfAborted();
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new ConfigError(
+      `--cluster: found no cluster that can be asked from here (${why}); accepted: a kubeconfig, or a service account that may list pods. ` +
+        'Or let kubectl ask: kubectl get pods -A -o json | … cache warm --pods -',
+      { cause },
+    );
+  }
+}
+
+async function podsOfFile(file: string, stdin: NodeJS.ReadStream): Promise<Fields[]> {
+  try {
+    return await readPods(file, stdin);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new ConfigError(`--pods: found what cannot be read (${why}); accepted: what kubectl get pods -A -o json prints`, { cause });
+  }
+}
+
+async function readList(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (cause) {
+    throw new ConfigError(
+      `--file: found ${file}, which cannot be read (${(cause as NodeJS.ErrnoException).code}); accepted: a file of image names`,
+      { cause },
+    );
+  }
+}
+
+async function requireRegistry(url: string, stop: AbortSignal): Promise<void> {
+  try {
+    const response = await fetch(`${url}/v2/`, { signal: AbortSignal.any([stop, AbortSignal.timeout(10_000)]) });
+    await response.body?.cancel();
+    if (response.ok) return;
+  } catch (cause) {
+    stop.throwIfAborted();
+    throw new ConfigError(`no registry answers at ${url}: run this where it runs, or say where with --registry`, { cause });
+  }
+  throw new ConfigError(`what answers at ${url} is no open registry: say where one is with --registry`);
+}
+
+/** Undefined: it is not to be reached from here. Then everything is read. */
+async function openOwnStore(config: RegistryConfig): Promise<Store | undefined> {
+  try {
+    return await openStore(config);
+  } catch (error) {
+    if (error instanceof ConfigError) return undefined;
+    throw error;
+  }
+}

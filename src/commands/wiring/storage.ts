@@ -1,0 +1,165 @@
+import { stat } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { ConfigError } from '../../config/load.ts';
+import { createSecret } from '../../config/secret.ts';
+import type { RegistryConfig, S3Config } from '../../config/schema.ts';
+import type { Digest } from '../../oci/digest.ts';
+import { isOciError, OciError } from '../../oci/error.ts';
+import type { Keeping, Reservation } from '../../download/downloads.ts';
+import type { Status } from '../../server/status-page.ts';
+import { filesystem, type FilesystemStore } from '../../store/filesystem/filesystem.ts';
+import { blobKey } from '../../store/keys.ts';
+import { localTier } from '../../store/tiered/local-tier.ts';
+import { observedStore } from '../../store/observed.ts';
+import type { S3Store } from '../../store/s3/s3.ts';
+import type { Store, StoreSource } from '../../store/store.ts';
+import { createUploads } from '../../store/tiered/upload-queue.ts';
+import type { Log } from '../../telemetry/log.ts';
+import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
+import { createRedirects, type Redirect } from '../../store/s3/redirects.ts';
+
+/** Where a registry keeps what it has: one directory, or S3 and the tier in front of it. */
+export interface Storage {
+  kind: 'filesystem' | 's3';
+  /** Where fills end up. */
+  local: Store;
+  /** What lies behind `local`. */
+  remote: Store | undefined;
+  /** Tags, members, usage. */
+  records: Store;
+  /** Of the same file system as `local`. */
+  spoolDirectory: string;
+  reserve(this: void): Reservation;
+  /** Puts a verified blob into `local`, on its way to what lies behind; one from a replica is that one's to store. It takes the
+   *  place of `room`. @throws OciError UNAVAILABLE */
+  keep(this: void, digest: Digest, source: StoreSource, how: Keeping): Promise<void>;
+  /** A verified blob is in `local`; one from a replica is that one's to store. */
+  arrived(this: void, digest: Digest, size: number, from: 'upstream' | 'replica'): void;
+  /** A URL of S3 that gives a blob; undefined where it has none. Absent: blobs are served from here. */
+  redirect: Redirect | undefined;
+  status(): Status;
+  close(signal: AbortSignal): Promise<void>;
+}
+
+export interface StorageContext {
+  log: Log;
+  metrics: RegistryMetrics;
+}
+
+const START_LIMIT = 60_000;
+/** How long another replica has to store what it gave to this one, before this one does, in ms. */
+const STORED_BY_PEER = 60_000;
+
+/** @throws OciError UNAVAILABLE: the directory cannot be used. An S3 that is away only costs its use. */
+export async function openStorage(config: RegistryConfig, context: StorageContext): Promise<Storage> {
+  const { s3: remote, filesystem: directory } = config.storage;
+  return remote === undefined ? openFilesystem(directory?.directory ?? './data', context) : openS3(remote, config.local, context);
+}
+
+/** The storage itself, for who looks after it beside a running registry: no local tier, nothing made that is not there.
+ *  @throws ConfigError: the directory is not there; OciError UNAVAILABLE: it cannot be used */
+export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): Promise<Store> {
+  if (storage.s3 !== undefined) return createS3(storage.s3);
+  const directory = storage.filesystem?.directory ?? './data';
+  const found = await stat(directory).catch(() => undefined);
+  if (found?.isDirectory() !== true) {
+    throw new ConfigError(`registry.storage.filesystem.directory: found ${directory}, where no directory is; accepted: that of a registry`);
+  }
+  return filesystem({ directory });
+}
+
+/** @throws OciError UNAVAILABLE: it cannot be used; the message names the configuration's `key` */
+async function openDirectory(directory: string, key: string): Promise<FilesystemStore> {
+  return filesystem({ directory }).catch((cause: unknown) => {
+    throw isOciError(cause) ? new OciError(cause.code, `${key}: ${cause.message}`, { cause }) : cause;
+  });
+}
+
+async function openFilesystem(directory: string, { log, metrics }: StorageContext): Promise<Storage> {
+  const opened = await openDirectory(directory, 'registry.storage.filesystem.directory');
+  const store = observedStore(opened, { log, failed: (operation) => metrics.storageError(operation) });
+  return {
+    kind: 'filesystem',
+    local: store,
+    remote: undefined,
+    records: store,
+    spoolDirectory: store.temporaryDirectory,
+    reserve: () => ({ grow: () => true, release: () => undefined }),
+    keep: (digest, source, { signal }) => store.write(blobKey(digest), source, { signal }),
+    arrived: () => undefined,
+    redirect: undefined,
+    status: () => ({ storage: { directory: store.directory } }),
+    close: () => store.close(),
+  };
+}
+
+async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, metrics }: StorageContext): Promise<Storage> {
+  const remote = observedStore(await createS3(config), { log, failed: (operation) => metrics.storageError(operation) });
+  const files = await openDirectory(tier.directory, 'registry.local.directory');
+  const local = localTier(files, tier.maxSize, (bytes) => metrics.localTier(bytes));
+  const uploads = await createUploads({ files, tier: local, remote, log, observe: metrics });
+  const stop = new AbortController();
+  // After what is not stored yet has been pinned. However much there is, the start does not wait for it.
+  local.takeStock(stop.signal).catch((error: unknown) => {
+    if (!stop.signal.aborted)
+      log.error({ error, directory: tier.directory }, 'the local tier cannot be listed: it may grow beyond its size');
+  });
+  void prepare(remote, { log, bucket: config.bucket, signal: stop.signal });
+  return {
+    kind: 's3',
+    local,
+    remote,
+    records: remote,
+    spoolDirectory: files.temporaryDirectory,
+    reserve: local.reserve,
+    async keep(digest, source, { from, room, signal }) {
+      const key = blobKey(digest);
+      if (from !== 'storage') await uploads.announce(key);
+      try {
+        room?.release();
+        await local.write(key, source, { signal });
+      } catch (error) {
+        if (from !== 'storage') await uploads.withdraw(key);
+        throw error;
+      }
+      if (from !== 'storage') uploads.enqueue(key, source.size, from === 'replica' ? STORED_BY_PEER : 0);
+    },
+    arrived: (digest, size, from) => uploads.enqueue(blobKey(digest), size, from === 'replica' ? STORED_BY_PEER : 0),
+    redirect: config.redirect === undefined ? undefined : createRedirects(remote, config.redirect.ttl),
+    status: () => ({ storage: { bucket: config.bucket, local: local.used(), waiting: uploads.pending() } }),
+    async close(signal) {
+      stop.abort();
+      await uploads.close(signal);
+      await files.close();
+      await remote.close();
+    },
+  };
+}
+
+/** Tries until it succeeds: S3 may come up after the registry, and the bucket is to be made then. */
+async function prepare(remote: S3Store, { log, bucket, signal }: { log: Log; bucket: string; signal: AbortSignal }): Promise<void> {
+  for (let pause = 1000; !signal.aborted; pause = Math.min(2 * pause, 60_000)) {
+    try {
+      await remote.prepare({ signal: AbortSignal.any([signal, AbortSignal.timeout(START_LIMIT)]) });
+      return;
+    } catch (error) {
+      if (signal.aborted) return;
+      log.error({ error, bucket }, 'S3 cannot be used now; images come from upstream and the local tier meanwhile');
+    }
+    await delay(pause, undefined, { signal }).catch(() => undefined); // stopped
+  }
+}
+
+/** Loaded only where it is used: the SDK is large. */
+async function createS3(config: S3Config): Promise<S3Store> {
+  const { s3 } = await import('../../store/s3/s3.ts');
+  const { accessKeyId, accessKeyIdFile, secretAccessKey, secretAccessKeyFile } = config;
+  const id = createSecret({ value: accessKeyId, file: accessKeyIdFile });
+  const secret = createSecret({ value: secretAccessKey, file: secretAccessKeyFile });
+  const given = (accessKeyId ?? accessKeyIdFile) !== undefined;
+  return s3({
+    ...config,
+    credentials: given ? async () => ({ accessKeyId: await id(), secretAccessKey: await secret() }) : undefined,
+    redirectEndpoint: config.redirect?.endpoint,
+  });
+}

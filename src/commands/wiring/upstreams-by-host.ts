@@ -1,0 +1,9 @@
+import type { Upstream } from '../../config/schema.ts';
+
+/** Which upstream an image's host means: what containerd puts into `?ns=`. */
+export function upstreamsByHost(upstreams: Record<string, Upstream>): (host: string) => string | undefined {
+  const byHost = new Map(
+    Object.entries(upstreams).flatMap(([name, { hosts }]) => hosts.map((host) => [host.toLowerCase(), name] as const)),
+  );
+  return (host) => byHost.get(host.toLowerCase());
+}

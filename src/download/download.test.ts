@@ -1,0 +1,187 @@
+import assert from 'node:assert/strict';
+import { open as openSpool } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { readByStretches } from '../../test/support/reading.ts';
+import { temporaryDirectory } from '../../test/support/temporary.ts';
+import { digestOf, type Digest } from '../oci/digest.ts';
+import { isOciError, OciError } from '../oci/error.ts';
+import type { ByteRange } from '../oci/range.ts';
+import type { Blob } from '../oci/registry.ts';
+import { createBody } from '../io/body.ts';
+import { startFill, type Fill, type FillOptions } from './download.ts';
+
+const KiB = 1024;
+const BYTES = Buffer.from(Array.from({ length: 1000 * KiB }, (_, index) => (index * 2_654_435_761) >>> 24));
+const DIGEST = digestOf(BYTES);
+const signal = new AbortController().signal;
+const directory = await temporaryDirectory();
+after(() => directory[Symbol.asyncDispose]());
+
+/** A source that gives what `content` is at each request, in chunks. */
+function sourceOf(content: (request: number) => Buffer) {
+  let requests = 0;
+  return (range: ByteRange | undefined): Promise<Blob> => {
+    const bytes = content(++requests);
+    const start = range?.start ?? 0;
+    const end = Math.min(range?.end ?? bytes.length - 1, bytes.length - 1);
+    async function* body() {
+      for (let at = start; at <= end; at += 64 * KiB) yield await Promise.resolve(bytes.subarray(at, Math.min(at + 64 * KiB, end + 1)));
+    }
+    return Promise.resolve({ digest: DIGEST, size: bytes.length, range: range === undefined ? undefined : { start, end }, body: body() });
+  };
+}
+
+/** Over one connection, with all the room and no keeper, where `own` says nothing else. */
+function start(own: Pick<FillOptions, 'digest' | 'source' | 'spool'> & Partial<FillOptions>): Fill {
+  return startFill({
+    connections: 1,
+    maxSize: 10 * BYTES.length,
+    takeConnection: () => undefined,
+    alone: () => false,
+    reserve: () => true,
+    keep: () => Promise.resolve(),
+    corrupt: () => undefined,
+    spoolFailed: () => undefined,
+    start: 0,
+    ...own,
+  });
+}
+
+/** A fill whose disk is full from the first byte on. */
+async function fillWithoutRoom(content: (request: number) => Buffer): Promise<{ fill: Fill; failures: unknown[]; kept: number[] }> {
+  const failures: unknown[] = [];
+  const kept: number[] = [];
+  const fill = start({
+    digest: DIGEST,
+    source: sourceOf(content),
+    spool: await openSpool('/dev/full', 'r+'),
+    keep: (size) => Promise.resolve(void kept.push(size)),
+    spoolFailed: (error) => void failures.push(error),
+  });
+  return { fill, failures, kept };
+}
+
+async function readAll(fill: Fill, range?: ByteRange): Promise<Buffer> {
+  const blob = await fill.open(range, signal);
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of blob?.body ?? []) chunks.push(Uint8Array.from(chunk));
+  return Buffer.concat(chunks);
+}
+
+test('on a full disk every reader gets the whole blob, and its ranges, from upstream, also when the fill has ended', async () => {
+  const { fill, failures, kept } = await fillWithoutRoom(() => BYTES);
+  const first = await readAll(fill);
+  assert.ok(first.equals(BYTES));
+  await fill.ended;
+  assert.equal(fill.overflowed(), true);
+  assert.ok((await readAll(fill)).equals(BYTES));
+  for (const range of [{ start: 10, end: 20 }, { start: 900 * KiB }, { start: BYTES.length - 1 }]) {
+    assert.ok((await readAll(fill, range)).equals(BYTES.subarray(range.start, (range.end ?? BYTES.length) + 1)), JSON.stringify(range));
+  }
+  assert.equal((failures[0] as NodeJS.ErrnoException).code, 'ENOSPC');
+  assert.equal(failures.length, 1);
+  assert.deepEqual(kept, []);
+});
+
+test('what is fetched again after the disk was full is verified again', async () => {
+  for (const at of [0, 500 * KiB, BYTES.length - 1]) {
+    const wrong = Buffer.from(BYTES);
+    wrong[at] = (wrong[at] ?? 0) ^ 1;
+    const { fill } = await fillWithoutRoom((request) => (request === 1 ? BYTES : wrong));
+    for (const range of [undefined, { start: 100 * KiB }]) {
+      await assert.rejects(readAll(fill, range), (error) => isOciError(error, 'UNAVAILABLE'), `wrong at ${at}, ${JSON.stringify(range)}`);
+    }
+    await fill.ended;
+    await assert.rejects(readAll(fill), (error) => isOciError(error, 'UNAVAILABLE'));
+  }
+});
+
+test('who follows a fill at its front is given the bytes from memory: nothing is read back from the spool', async () => {
+  const bytes = BYTES.subarray(0, 700 * KiB); // as much as is kept in memory
+  const fill = start({
+    digest: digestOf(bytes),
+    source: sourceOf(() => bytes),
+    spool: await openSpool(join(directory.path, 'spool'), 'w'), // not to be read
+    maxSize: bytes.length,
+    alone: () => true,
+  });
+  assert.ok((await readAll(fill)).equals(bytes));
+});
+
+test('who can send a file follows a fill by what is in the spool, but never to the end of wrong bytes', async () => {
+  for (const range of [undefined, { start: 100 * KiB, end: 900 * KiB }]) {
+    const right = start({ digest: DIGEST, source: sourceOf(() => BYTES), spool: await openSpool(join(directory.path, 'right'), 'w+') });
+    const blob = await right.open(range, signal);
+    const { bytes, filed } = await readByStretches(blob?.body ?? assert.fail());
+    assert.ok(bytes.equals(range === undefined ? BYTES : BYTES.subarray(range.start, range.end + 1)));
+    assert.ok(filed > 0);
+  }
+
+  const wrong = start({
+    digest: digestOf(Buffer.from('something else')),
+    source: sourceOf(() => BYTES),
+    spool: await openSpool(join(directory.path, 'wrong'), 'w+'),
+  });
+  const iterator = (await wrong.open(undefined, signal))?.body[Symbol.asyncIterator]();
+  let position = 0;
+  await assert.rejects(async () => {
+    for (let taken = 0; ;) {
+      const stretch = (await iterator?.stretch?.(taken)) ?? assert.fail();
+      assert.equal(stretch.position, position);
+      taken = stretch.length;
+      position += taken;
+    }
+  }, /another digest/);
+  assert.equal(position, BYTES.length - 64 * KiB);
+
+  const { fill: full } = await fillWithoutRoom(() => BYTES);
+  const blob = await full.open(undefined, signal);
+  assert.deepEqual(await readByStretches(blob?.body ?? assert.fail()), { bytes: BYTES, filed: 0 });
+});
+
+test('an answer that tells another size than the ones before is left, and asked for again', async () => {
+  let open = 0;
+  const source = sourceOf(() => BYTES);
+  let requests = 0;
+  const fill = start({
+    digest: DIGEST,
+    spool: await openSpool(join(directory.path, 'sizes'), 'w+'),
+    async source(range) {
+      const request = ++requests;
+      const blob = await source(range);
+      const iterator = blob.body[Symbol.asyncIterator]();
+      let given = 0;
+      open++;
+      const body = createBody(
+        {
+          async pull() {
+            if (request === 1 && given > 300 * KiB) throw new Error('cut');
+            const { value, done } = await iterator.next();
+            given += value?.length ?? 0;
+            return done === true ? undefined : value;
+          },
+          close: () => Promise.resolve(void open--),
+        },
+        signal,
+      );
+      return { ...blob, body, ...(request === 2 ? { size: BYTES.length + 1 } : {}) };
+    },
+  });
+  assert.ok((await readAll(fill)).equals(BYTES));
+  await fill.ended;
+  assert.equal(requests, 3);
+  assert.equal(open, 0);
+});
+
+test('a fill that fails before its first byte tells every reader why', async () => {
+  const fill = start({
+    digest: 'sha256:none' as Digest,
+    source: () => Promise.reject(new OciError('DENIED', 'not for you')),
+    spool: await openSpool('/dev/full', 'r+'),
+    maxSize: 1,
+  });
+  for (let reader = 0; reader < 2; reader++) await assert.rejects(fill.open(undefined, signal), (error) => isOciError(error, 'DENIED'));
+  await fill.ended;
+  await assert.rejects(fill.open(undefined, signal), (error) => isOciError(error, 'DENIED'));
+});

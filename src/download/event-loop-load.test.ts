@@ -1,0 +1,25 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createOwnLoad } from './event-loop-load.ts';
+
+/** For `milliseconds`; the event loop turns now and then. */
+async function compute(milliseconds: number): Promise<void> {
+  const end = performance.now() + milliseconds;
+  while (performance.now() < end) {
+    const pause = performance.now() + 10;
+    while (performance.now() < pause);
+    await new Promise(setImmediate);
+  }
+}
+
+test('a process that computes has its hands full; one that waits, or has computed and waits now, has not', async () => {
+  const full = createOwnLoad();
+  await delay(200);
+  assert.equal(full(), false);
+  await compute(200);
+  assert.equal(full(), true);
+  assert.equal(full(), true, 'asked again at once');
+  await delay(200);
+  assert.equal(full(), false);
+});

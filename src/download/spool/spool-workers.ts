@@ -1,0 +1,103 @@
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import type { DigestAlgorithm } from '../../oci/digest.ts';
+
+/** One writes and hashes a gigabyte a second or more. None where there is one processor. */
+const THREADS = Math.min(4, Math.floor(availableParallelism() / 2));
+/** MiB: it holds next to nothing. */
+const HEAP = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 };
+
+/** What is to be done with one of the files: heeded in the order in which they come. */
+export type SpoolRequest = { id: number } & (
+  | { kind: 'open'; descriptor: number; algorithm: DigestAlgorithm }
+  /** `hashed`: these bytes are what the hash takes next. */
+  | { kind: 'write'; bytes: Uint8Array; position: number; hashed: boolean }
+  /** The hash takes what is at [start, end) of the file. */
+  | { kind: 'hash'; start: number; end: number }
+  | { kind: 'finish' }
+  | { kind: 'close' }
+);
+/** To each request: to `write` as soon as it is written, before it is hashed; to `finish` with the hash in hex. */
+export interface SpoolReply {
+  id: number;
+  hex?: string;
+  error?: { message: string; code: string | undefined };
+}
+
+type Asked<Request> = Request extends { id: number } ? Omit<Request, 'id'> : never;
+
+/** A file that a thread works on. */
+export interface ThreadFile {
+  /** What is asked one after the other is done one after the other. @throws the file system's errors, with their codes; what ended the thread */
+  ask(this: void, request: Asked<SpoolRequest>): Promise<SpoolReply>;
+  /** Resolves when the thread touches it no more; never rejects. */
+  close(this: void): Promise<void>;
+}
+export interface SpoolThread {
+  open(descriptor: number, algorithm: DigestAlgorithm): ThreadFile;
+  /** Files that are open. */
+  used(): number;
+}
+
+const threads = new Set<SpoolThread>();
+
+/** The one that has the least to do, started when there is need of one; undefined: there are none here. */
+export function spoolThread(): SpoolThread | undefined {
+  const [idlest] = [...threads].sort((one, other) => one.used() - other.used());
+  if (threads.size === THREADS || idlest?.used() === 0) return idlest;
+  const thread = startSpoolThread(() => threads.delete(thread));
+  threads.add(thread);
+  return thread;
+}
+
+function startSpoolThread(ended: () => void): SpoolThread {
+  const worker = new Worker(new URL('./spool-worker.mjs', import.meta.url), { resourceLimits: HEAP });
+  /** Who waits for a reply, by file, the first one first. */
+  const waiting = new Map<number, PromiseWithResolvers<SpoolReply>[]>();
+  let underWay = 0;
+  let opened = 0;
+  let failure: Error | undefined;
+
+  worker.unref();
+  worker.on('message', (reply: SpoolReply) => {
+    if (--underWay === 0) worker.unref();
+    const asked = waiting.get(reply.id)?.shift();
+    if (reply.error === undefined) asked?.resolve(reply);
+    else asked?.reject(Object.assign(new Error(reply.error.message), { code: reply.error.code }));
+  });
+  worker.on('error', (error: Error) => (failure = error));
+  worker.on('exit', () => {
+    ended();
+    failure ??= new Error('the thread that writes blobs has ended');
+    for (const { reject } of [...waiting.values()].flat()) reject(failure);
+    waiting.clear();
+  });
+
+  return {
+    used: () => waiting.size,
+    open(descriptor, algorithm) {
+      const id = ++opened;
+      const queue: PromiseWithResolvers<SpoolReply>[] = [];
+      waiting.set(id, queue);
+
+      async function ask(request: Asked<SpoolRequest>): Promise<SpoolReply> {
+        if (failure !== undefined) throw failure;
+        // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
+        worker.postMessage({ ...request, id });
+        if (underWay++ === 0) worker.ref();
+        const reply = Promise.withResolvers<SpoolReply>();
+        queue.push(reply);
+        return reply.promise;
+      }
+
+      ask({ kind: 'open', descriptor, algorithm }).catch(() => undefined); // the next question meets it too
+      return {
+        ask,
+        async close() {
+          await ask({ kind: 'close' }).catch(() => undefined); // the thread has ended: it touches nothing
+          waiting.delete(id);
+        },
+      };
+    },
+  };
+}

@@ -1,0 +1,97 @@
+import type { Hash } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
+import { agrees, createDigestHash, splitDigest, type Digest } from '../../oci/digest.ts';
+import { OciError } from '../../oci/error.ts';
+import { spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
+import { spoolThread, type SpoolThread } from './spool-workers.ts';
+
+/** Bytes of a blob from which on a thread of its own kind writes and hashes it. */
+const LARGE = 2 ** 20;
+/** Bytes that it reads back at a time: others wait for it meanwhile. */
+const READ_BACK = 4 * 2 ** 20;
+
+/** Writes a blob to its spool file, piece by piece in any order, and hashes it in its own. */
+export interface SpoolWriter {
+  /** Writes a part of `buffer`, which it holds for as long as it needs it; `hashed`: what the hash takes next. Resolves when it is written.
+   *  @throws the file system's errors: nothing of it has been hashed then */
+  write(bytes: Uint8Array, buffer: SharedBuffer, at: { position: number; hashed: boolean }): Promise<void>;
+  /** The hash takes what has been written to [start, end). @throws OciError UNAVAILABLE, and the file system's errors */
+  hash(start: number, end: number): Promise<void>;
+  /** True when the hash has seen exactly what the digest names. It takes no more then. */
+  agrees(): Promise<boolean>;
+  /** Resolves when the file is not touched any more; never rejects. */
+  close(): Promise<void>;
+}
+
+export interface SpoolWriterOptions {
+  digest: Digest;
+  file: FileHandle;
+  /** Bytes of the blob; undefined: nobody knows. */
+  size: number | undefined;
+}
+
+export function createSpoolWriter(options: SpoolWriterOptions): SpoolWriter {
+  const thread = (options.size ?? Infinity) < LARGE ? undefined : spoolThread();
+  return thread === undefined ? createOwnWriter(options) : createThreadWriter(options, thread);
+}
+
+function createOwnWriter({ digest, file }: SpoolWriterOptions): SpoolWriter {
+  const hash = createDigestHash(digest);
+  return {
+    async write(bytes, _, { position, hashed }) {
+      for (let done = 0; done < bytes.length;) {
+        done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
+      }
+      if (hashed) hash.update(bytes);
+    },
+    hash: (start, end) => hashFile(hash, file, start, end),
+    agrees: () => Promise.resolve(agrees(hash, digest)),
+    close: () => Promise.resolve(),
+  };
+}
+
+/** `hash` takes [start, end) of a file. @throws OciError UNAVAILABLE, and the file system's errors */
+export async function hashFile(hash: Hash, file: FileHandle, start: number, end: number): Promise<void> {
+  const buffer = spoolBuffers.acquire();
+  try {
+    for (let at = start; at < end;) {
+      const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, end - at), at);
+      if (bytesRead === 0)
+        throw new OciError('UNAVAILABLE', 'the spool file is shorter than what was written to it', { origin: 'storage' });
+      hash.update(buffer.subarray(0, bytesRead));
+      at += bytesRead;
+    }
+  } finally {
+    spoolBuffers.release(buffer);
+  }
+}
+
+function createThreadWriter({ digest, file }: SpoolWriterOptions, thread: SpoolThread): SpoolWriter {
+  const { algorithm, hex } = splitDigest(digest);
+  const { ask, close } = thread.open(file.fd, algorithm);
+  /** What the thread has written, and may still be hashing: until it answers the next question. */
+  let hashing: SharedBuffer[] = [];
+
+  async function andRelease<T>(answer: Promise<T>, buffers: SharedBuffer[]): Promise<T> {
+    try {
+      return await answer;
+    } finally {
+      for (const buffer of buffers) buffer.release();
+    }
+  }
+
+  return {
+    async write(bytes, buffer, { position, hashed }) {
+      const done = hashing;
+      hashing = hashed ? [buffer] : [];
+      if (!hashed) done.push(buffer);
+      buffer.hold();
+      await andRelease(ask({ kind: 'write', bytes, position, hashed }), done);
+    },
+    async hash(start, end) {
+      for (let at = start; at < end; at += READ_BACK) await ask({ kind: 'hash', start: at, end: Math.min(end, at + READ_BACK) });
+    },
+    agrees: async () => (await andRelease(ask({ kind: 'finish' }), hashing.splice(0))).hex === hex,
+    close: () => andRelease(close(), hashing.splice(0)),
+  };
+}

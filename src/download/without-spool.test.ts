@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createDigestHash, digestOf } from '../oci/digest.ts';
+import type { ByteRange } from '../oci/range.ts';
+import type { Blob } from '../oci/registry.ts';
+import { unspooled } from './without-spool.ts';
+
+const BYTES = Buffer.from(Array.from({ length: 400_000 }, (_, index) => (index * 2_654_435_761) >>> 24));
+const DIGEST = digestOf(BYTES);
+const PIECE = 20_000;
+
+test('a blob of unknown length that is cut, and whose length is told as it goes on, comes in its order', async () => {
+  let requests = 0;
+  function source(range: ByteRange | undefined): Promise<Blob> {
+    const first = ++requests === 1;
+    async function* body() {
+      for (let at = range?.start ?? 0; at < BYTES.length; at += PIECE) {
+        if (first && at === 5 * PIECE) throw new Error('cut');
+        yield await Promise.resolve(BYTES.subarray(at, at + PIECE));
+      }
+    }
+    const part = range === undefined ? undefined : { start: range.start, end: BYTES.length - 1 };
+    return Promise.resolve({ digest: DIGEST, size: first ? undefined : BYTES.length, range: part, body: body() });
+  }
+  const hash = { hash: createDigestHash(DIGEST), hashed: 0 };
+  const options = { digest: DIGEST, source, maxSize: 2 * BYTES.length, size: undefined, from: 0, to: undefined, ...hash };
+  const chunks = await Array.fromAsync(unspooled(options, new AbortController().signal));
+  assert.equal(requests, 2);
+  assert.ok(Buffer.concat(chunks).equals(BYTES));
+});

@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type RequestListener } from 'node:http';
+import { createServer as createTcpServer, type AddressInfo } from 'node:net';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { captureLog } from '../../test/support/log.ts';
+import { digestOf } from '../oci/digest.ts';
+import { isOciError } from '../oci/error.ts';
+import { parseRepository } from '../oci/reference.ts';
+import { listen } from '../server/listen.ts';
+import { serveRegistry } from '../server/serve-registry.ts';
+import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { createWay } from '../http/undici-transport.ts';
+import { createMemory } from '../testing/memory-registry.ts';
+import { createPeer } from './peer.ts';
+import { testRegistry } from '../testing/registry-suite.ts';
+import { addSampleContent } from '../testing/sample-content.ts';
+
+const way = createWay({ proxy: 'direct', connectTimeout: 800 });
+const repository = parseRepository('hub/library/sample');
+const digest = digestOf(Buffer.from('x'));
+
+function connect(url: string) {
+  const changes: boolean[] = [];
+  const peer = createPeer({
+    url,
+    way,
+    pingWay: createWay({ proxy: 'direct' }),
+    changed: (alive) => changes.push(alive),
+    metrics: noRegistryMetrics,
+  });
+  return { ...peer, changes };
+}
+
+testRegistry('another replica', async (content) => {
+  const memory = createMemory();
+  addSampleContent(memory, repository, content);
+  const { log } = await captureLog();
+  const handler = serveRegistry(memory.registry, { log, upstreams: ['hub'], upstreamOf: () => undefined });
+  const listener = await listen({ address: { host: '127.0.0.1', port: 0 }, handler, log });
+  return { registry: connect(listener.url).registry, repository, [Symbol.asyncDispose]: () => listener.close() };
+});
+
+/** A replica that does what `answer` does, and answers pings while `pings`. */
+async function startReplica(answer: RequestListener) {
+  const state = { pings: true, url: '', hops: [] as unknown[] };
+  const server = createServer((request, response) => {
+    if (request.url !== '/v2/') {
+      state.hops.push(request.headers['x-kube-registry-hop']);
+      answer(request, response);
+    } else if (state.pings) response.end('{}');
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  state.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return Object.assign(state, {
+    async [Symbol.asyncDispose]() {
+      server.close();
+      server.closeAllConnections();
+      await once(server, 'close');
+    },
+  });
+}
+
+const fails = (promise: Promise<unknown>) => assert.rejects(promise, (error) => isOciError(error, 'UNAVAILABLE'));
+
+test('a replica that is slow but lives is waited for, and is asked to ask no other', async () => {
+  await using replica = await startReplica(
+    (_, response) => void setTimeout(() => response.writeHead(200, { 'content-length': 1 }).end('x'), 2000),
+  );
+  const peer = connect(replica.url);
+  assert.equal((await peer.registry.stat(repository, digest, { signal: AbortSignal.timeout(20_000) })).size, 1);
+  assert.deepEqual(replica.hops, ['1']);
+  assert.deepEqual(peer.changes, []);
+});
+
+test('one that hangs is given up, before its headers and in the middle of a body, and believed again once it answers', async () => {
+  await using replica = await startReplica((request, response) => {
+    if (request.method === 'GET') response.writeHead(200, { 'content-length': 10 }).write('12345');
+  });
+  const peer = connect(replica.url);
+  const { signal } = new AbortController();
+  const { body } = await peer.registry.blob(repository, digest, { signal });
+  const chunks: Uint8Array[] = [];
+  const reading = (async () => {
+    for await (const chunk of body) chunks.push(Uint8Array.from(chunk));
+  })();
+  await delay(1500);
+  assert.ok(peer.pulse.alive(), 'silent, but it answers when it is asked');
+  replica.pings = false;
+  const started = performance.now();
+  await Promise.all([fails(reading), fails(peer.registry.stat(repository, digest, { signal }))]);
+  assert.ok(performance.now() - started < 5000, 'long before its time for headers is up');
+  assert.equal(Buffer.concat(chunks).toString(), '12345');
+  assert.equal(peer.pulse.alive(), false);
+  replica.pings = true;
+  await peer.pulse.check();
+  assert.deepEqual(peer.changes, [false, true]);
+});
+
+test('one that is not there, and one that never says a word, are known to be gone afterwards', async () => {
+  const mute = createTcpServer(() => undefined).listen(0, '127.0.0.1');
+  await once(mute, 'listening');
+  const { port } = mute.address() as AddressInfo;
+  for (const url of ['http://127.0.0.1:1', `http://127.0.0.1:${port}`]) {
+    const peer = connect(url);
+    await fails(peer.registry.stat(repository, digest, { signal: AbortSignal.timeout(20_000) }));
+    await peer.pulse.check();
+    assert.equal(peer.pulse.alive(), false, url);
+  }
+  mute.close();
+});
+
+test('whoever leaves takes nobody along', async () => {
+  await using replica = await startReplica(() => undefined);
+  const peer = connect(replica.url);
+  const leaving = new AbortController();
+  const asking = peer.registry.stat(repository, digest, { signal: leaving.signal });
+  leaving.abort(new Error('left'));
+  await assert.rejects(asking, /left/);
+  await delay(1000);
+  assert.deepEqual(peer.changes, []);
+});

@@ -1,0 +1,114 @@
+import { hash } from 'node:crypto';
+import { lookup } from 'node:dns/promises';
+import { isIP } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import type { Digest } from '../oci/digest.ts';
+import type { Registry } from '../oci/registry.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { createWay } from '../http/undici-transport.ts';
+import { createPeer, type Peer } from './peer.ts';
+
+export interface PeersOptions {
+  /** A name that leads to every replica (a headless Service), and the port that they listen on. */
+  service: { host: string; port: number };
+  /** Where this replica listens itself. */
+  own: { host: string; port: number };
+  log: Log;
+  metrics: Pick<RegistryMetrics, 'askedPeer' | 'receivedFromPeers' | 'livePeers'>;
+}
+
+/** The replicas of one registry (DESIGN promise 10). */
+export interface Peers {
+  /** The replica that fetches this digest for all of them; undefined: this one. */
+  ownerOf(this: void, digest: Digest): Registry | undefined;
+  close(): void;
+}
+
+/** What a registry of one replica has. */
+export const noPeers: Peers = { ownerOf: () => undefined, close: () => undefined };
+
+/** Milliseconds between two looks at who is there and who lives. */
+const REFRESH = 2000;
+const CONNECT_TIMEOUT = 800;
+
+/** Finds the other replicas by the name of their Service, in the background: no pull ever waits for a lookup. Each digest has one owner among
+ *  those that live, by rendezvous hashing: when a replica goes, only what it owned moves. Replicas that disagree for a moment about who is there cost a
+ *  second download, nothing else. */
+export function createPeers({ service, own, log, metrics }: PeersOptions): Peers {
+  const way = createWay({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
+  const pingWay = createWay({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
+  const peers = new Map<string, Peer>();
+  let addresses: string[] = [];
+  let failing = false;
+
+  const isOwn = (address: string): boolean => service.port === own.port && ownAddresses(own.host).has(address);
+
+  function connect(address: string): Peer {
+    const host = isIP(address) === 6 ? `[${address}]` : address;
+    return createPeer({
+      url: `http://${host}:${service.port}`,
+      way,
+      pingWay,
+      metrics,
+      changed(alive) {
+        if (alive) log.info({ address }, 'a replica answers again');
+        else log.warn({ address }, 'a replica does not answer; what it owned is fetched by the others');
+        count();
+      },
+    });
+  }
+
+  function count(): void {
+    metrics.livePeers(1 + [...peers.values()].filter(({ pulse }) => pulse.alive()).length);
+  }
+
+  async function look(): Promise<void> {
+    try {
+      const found = await lookup(service.host, { all: true });
+      addresses = [...new Set(found.map(({ address }) => address))].sort();
+      failing = false;
+    } catch (error) {
+      // Who was there is still presumed to be.
+      if (!failing) log.warn({ error, service: service.host }, 'the replicas cannot be looked up');
+      failing = true;
+    }
+    for (const address of peers.keys()) if (!addresses.includes(address)) peers.delete(address);
+    for (const address of addresses) if (!isOwn(address) && !peers.has(address)) peers.set(address, connect(address));
+    await Promise.all([...peers.values()].map(({ pulse }) => pulse.check()));
+    count();
+  }
+
+  let looking: Promise<void> | undefined;
+  function refresh(): void {
+    if (looking !== undefined) for (const { pulse } of peers.values()) void pulse.check(); // a lookup may hang
+    looking ??= look().finally(() => (looking = undefined));
+  }
+  const timer = setInterval(refresh, REFRESH);
+  refresh();
+
+  return {
+    ownerOf(digest) {
+      const living = addresses.filter((address) => peers.get(address)?.pulse.alive() ?? true);
+      const owner = highest(digest, living);
+      return owner === undefined ? undefined : peers.get(owner)?.registry;
+    },
+    close: () => clearInterval(timer),
+  };
+}
+
+/** Rendezvous hashing: every replica finds the same one of the same addresses. */
+export function highest(digest: string, addresses: readonly string[]): string | undefined {
+  let best: { address: string; weight: string } | undefined;
+  for (const address of addresses) {
+    const weight = hash('sha256', `${address} ${digest}`);
+    if (best === undefined || weight > best.weight) best = { address, weight };
+  }
+  return best?.address;
+}
+
+/** What this process is reached by: the address that it listens on, or all of the machine's when it listens on all. */
+function ownAddresses(listening: string): Set<string> {
+  if (!['0.0.0.0', '::'].includes(listening)) return new Set([listening]);
+  return new Set(Object.values(networkInterfaces()).flatMap((entries = []) => entries.map(({ address }) => address)));
+}

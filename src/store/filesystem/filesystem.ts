@@ -1,0 +1,148 @@
+import { open, rmdir, stat, unlink, utimes, type FileHandle } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { OciError } from '../../oci/error.ts';
+import { fileBuffers } from '../../io/buffers.ts';
+import { fileFailure, SourceError } from '../failure.ts';
+import { fileBody } from '../../io/file-body.ts';
+import { moveSpare, publish, writeFile } from './file-write.ts';
+import { checkKey, checkPrefix } from '../keys.ts';
+import { fileSource, type Store, type StoreContext, type StoreSource } from '../store.ts';
+import { createTemporaryDirectory } from './temporary.ts';
+import { absentAsUndefined } from '../../io/absent.ts';
+import { walk } from './walk.ts';
+
+export interface FilesystemStore extends Store {
+  /** Absolute. */
+  directory: string;
+  /** Of this process alone and on the same file system: a file made here can be moved into the store. Removed
+   *  with all that is in it by `close`, or by the next process if this one is killed. */
+  temporaryDirectory: string;
+  /** What to write elsewhere of an object here; undefined when it is absent. */
+  source(key: string, context: StoreContext): Promise<StoreSource | undefined>;
+  /** Sets when an object was last modified to now; nothing happens to an absent one. */
+  touch(key: string, context: StoreContext): Promise<void>;
+}
+
+/** Keeps each object in a file of the directory under its key. A write is a temporary file, fsync, rename, fsync of the
+ *  directory: what is complete survives a power cut, what is not was never there.
+ *  @throws OciError UNAVAILABLE: the directory cannot be used */
+export async function filesystem(options: { directory: string }): Promise<FilesystemStore> {
+  const directory = resolve(options.directory);
+  const pathOf = (key: string): string => join(directory, checkKey(key));
+  const attempt = createAttempt(directory);
+  const temporary = await attempt('opening the store', undefined, () => createTemporaryDirectory(directory));
+
+  return {
+    directory,
+    temporaryDirectory: temporary.path,
+
+    async stat(key, { signal }) {
+      const path = pathOf(key);
+      const found = await attempt(`looking up ${key}`, signal, () => absentAsUndefined(stat(path)));
+      return found?.isFile() === true ? { size: found.size, modified: found.mtime } : undefined;
+    },
+
+    async read(key, { signal, range }) {
+      const path = pathOf(key);
+      const opened = await attempt(`opening ${key}`, signal, () => absentAsUndefined(openFile(path)));
+      if (opened === undefined) return undefined;
+      const { handle, size, modified, sendable } = opened;
+      if (range !== undefined && range.end >= size) {
+        await handle.close();
+        throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
+      }
+      const failure = (error: unknown): Error => fileFailure(error, `reading ${key}`, directory);
+      const tooShort = (actual: number): Error => failure(new Error(`the file ends at ${actual} instead of ${size}`));
+      const asked = range ?? { start: 0, end: size - 1 };
+      return { size, modified, body: fileBody({ handle, range: asked, sendable, buffers: fileBuffers, signal, failure, tooShort }) };
+    },
+
+    async write(key, source, { signal }) {
+      const path = pathOf(key);
+      await attempt(`writing ${key}`, signal, async () => {
+        const { spare, size } = source;
+        if (spare !== undefined && (await moveSpare(spare, size, path))) return;
+        const file = temporary.file();
+        try {
+          await writeFile(file, source, signal);
+          await publish(file, path);
+          if (spare !== undefined) await absentAsUndefined(unlink(spare.path));
+        } catch (error) {
+          await absentAsUndefined(unlink(file));
+          throw error;
+        }
+      });
+    },
+
+    async remove(key, { signal }) {
+      const path = pathOf(key);
+      await attempt(`removing ${key}`, signal, async () => {
+        await absentAsUndefined(unlink(path));
+        await removeEmptyParents(path, directory);
+      });
+    },
+
+    async *list(prefix, { signal, after }) {
+      const root = directory;
+      try {
+        yield* walk({ root, prefix: checkPrefix(prefix), after, signal });
+      } catch (error) {
+        signal.throwIfAborted();
+        throw fileFailure(error, `listing ${prefix}`, directory);
+      }
+    },
+
+    async source(key, context) {
+      const path = pathOf(key);
+      const found = await attempt(`looking up ${key}`, context.signal, () => absentAsUndefined(stat(path)));
+      return found?.isFile() === true ? fileSource(path, found.size) : undefined;
+    },
+
+    async touch(key, { signal }) {
+      const path = pathOf(key);
+      const now = new Date();
+      await attempt(`touching ${key}`, signal, () => absentAsUndefined(utimes(path, now, now)));
+    },
+
+    close: () => attempt('closing the store', undefined, () => temporary.close()),
+  };
+}
+
+type Attempt = <T>(doing: string, signal: AbortSignal | undefined, work: () => Promise<T>) => Promise<T>;
+
+function createAttempt(directory: string): Attempt {
+  return async (doing, signal, work) => {
+    signal?.throwIfAborted();
+    try {
+      return await work();
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw error instanceof SourceError ? error.cause : fileFailure(error, doing, directory);
+    }
+  };
+}
+
+interface Opened {
+  handle: FileHandle;
+  size: number;
+  modified: Date;
+  /** It is this user's: of others' files the kernel does not tell what is in memory, but says that all is (mincore(2)). */
+  sendable: boolean;
+}
+
+async function openFile(path: string): Promise<Opened | undefined> {
+  const handle = await open(path, 'r');
+  const found = await handle.stat();
+  const sendable = found.uid === process.geteuid?.();
+  if (found.isFile()) return { handle, size: found.size, modified: found.mtime, sendable };
+  await handle.close();
+  return undefined;
+}
+
+async function removeEmptyParents(path: string, root: string): Promise<void> {
+  try {
+    for (let parent = dirname(path); parent !== root; parent = dirname(parent)) await rmdir(parent);
+  } catch (error) {
+    if (!['ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
+}

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { after, test } from 'node:test';
+import { startVersitygw } from '../../../test/support/versitygw.ts';
+import { s3 } from './s3.ts';
+import { storeConformance } from '../../testing/store-suite.ts';
+
+const signal = new AbortController().signal;
+const server = await startVersitygw();
+const { endpoint, region, accessKeyId, secretAccessKey } = server;
+const OPTIONS = { region, endpoint, forcePathStyle: true, createBucket: false, prefix: 'some/prefix' };
+let buckets = 0;
+
+after(() => server[Symbol.asyncDispose]());
+
+storeConformance('s3', async () => {
+  const store = s3({
+    ...OPTIONS,
+    bucket: `conformance-${buckets++}`,
+    createBucket: true,
+    credentials: () => Promise.resolve({ accessKeyId, secretAccessKey }),
+  });
+  await store.prepare({ signal });
+  return { store, [Symbol.asyncDispose]: () => store.close() };
+});
+
+const EVER = new Promise<never>(() => undefined);
+
+test('credentials from a service that is silent hold nobody up for longer than an answer may take', async () => {
+  const store = s3({ ...OPTIONS, bucket: 'none', credentials: () => EVER });
+  const refused = { code: 'UNAVAILABLE' };
+  await assert.rejects(store.stat('v1/x', { signal, within: 100 }), refused);
+  await store.close();
+  const other = s3({ ...OPTIONS, bucket: 'none', credentials: () => EVER });
+  await assert.rejects(other.read('v1/x', { signal, within: 100 }), refused);
+  await other.close();
+  const left = s3({ ...OPTIONS, bucket: 'none', credentials: () => EVER });
+  await assert.rejects(left.stat('v1/x', { signal: AbortSignal.timeout(100) }), { name: 'TimeoutError' });
+  await left.close();
+});
+
+test('a signed URL ends with the session that it was signed by', async () => {
+  const expiration = new Date(Date.now() + 600_000);
+  // oxlint-disable-next-line node/no-process-env -- the SDK's own chain reads it
+  Object.assign(process.env, {
+    AWS_ACCESS_KEY_ID: accessKeyId,
+    AWS_SECRET_ACCESS_KEY: secretAccessKey,
+    AWS_CREDENTIAL_EXPIRATION: expiration.toISOString(),
+  });
+  const store = s3({ ...OPTIONS, bucket: 'none' });
+  assert.equal((await store.presign('v1/x', 900_000)).until, expiration.getTime());
+  assert.ok((await store.presign('v1/x', 60_000)).until < expiration.getTime());
+  await store.close();
+});
+
+test('an S3 that gives the whole when asked for a part is not taken at its word', async () => {
+  let chunked = false;
+  const whole = createServer((_request, response) => {
+    if (chunked) response.flushHeaders();
+    response.end('all of it');
+  });
+  await new Promise<void>((resolve) => whole.listen(0, '127.0.0.1', resolve));
+  const port = (whole.address() as AddressInfo).port;
+  const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
+  const store = s3({ ...OPTIONS, endpoint: `http://127.0.0.1:${port}`, bucket: 'none', credentials });
+  await assert.rejects(store.read('v1/x', { signal, range: { start: 4, end: 5 } }), { code: 'UNAVAILABLE', origin: 'storage' });
+  for (const range of [undefined, { start: 0, end: 8 }]) {
+    const content = await store.read('v1/x', range === undefined ? { signal } : { signal, range });
+    assert.equal(String(Buffer.concat(await Array.fromAsync(content?.body ?? []))), 'all of it');
+  }
+  await assert.rejects(store.read('v1/x', { signal, range: { start: 0, end: 9 } }), { code: 'RANGE_INVALID' });
+  chunked = true;
+  await assert.rejects(store.read('v1/x', { signal, range: { start: 0, end: 8 } }), { code: 'UNAVAILABLE', origin: 'storage' });
+  await store.close();
+  whole.closeAllConnections();
+  await new Promise((resolve) => whole.close(resolve));
+});

@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { captureLog } from '../../../test/support/log.ts';
+import { temporaryDirectory } from '../../../test/support/temporary.ts';
+import { digestOf } from '../../oci/digest.ts';
+import { filesystem } from '../filesystem/filesystem.ts';
+import { blobKey } from '../keys.ts';
+import { localTier } from './local-tier.ts';
+import { memory } from '../../testing/memory-store.ts';
+import { bytesSource } from '../store.ts';
+import { createUploads } from './upload-queue.ts';
+
+test('what another replica stores is stored here only when that one has not done it after a while', async () => {
+  await using temporary = await temporaryDirectory();
+  const files = await filesystem({ directory: temporary.path });
+  const signal = AbortSignal.timeout(30_000);
+  const tier = localTier(files, 1024 * 1024, () => undefined);
+  const remote = memory();
+  let writes = 0;
+  const counted = { ...remote, write: (...args: Parameters<typeof remote.write>) => (writes++, remote.write(...args)) };
+  const { log } = await captureLog();
+  const uploads = await createUploads({ files, tier, remote: counted, log, observe: { uploadQueue: () => undefined } });
+  const blobs = ['stored there', 'lost there'].map((text) => Buffer.from(text));
+  const keys = blobs.map((bytes) => blobKey(digestOf(bytes)));
+  for (const [index, bytes] of blobs.entries()) {
+    await tier.write(keys[index] ?? '', bytesSource(bytes), { signal });
+    uploads.enqueue(keys[index] ?? '', bytes.length, 1000);
+  }
+  await remote.write(keys[0] ?? '', bytesSource(blobs[0] ?? Buffer.alloc(0)), { signal });
+  await delay(200);
+  assert.equal(writes, 0, 'that one has its time');
+  for (let tries = 0; tries < 200 && (await remote.stat(keys[1] ?? '', { signal })) === undefined; tries++) await delay(50);
+  await uploads.close(signal);
+  assert.equal(writes, 1, 'what it lost is stored, what it has is not sent twice');
+  assert.ok(await remote.stat(keys[1] ?? '', { signal }));
+  await files.close();
+});
