@@ -6,7 +6,7 @@ import { createFlights } from '../async/single-flight.ts';
 import { createLru } from '../async/lru.ts';
 import type { Records } from './record-store.ts';
 
-/** Which repository may serve which digest: it may when upstream has once given it under that name (DESIGN promise 12). */
+/** Which repository may serve which digest: it may when upstream has once given it under that name (promise 12). */
 export interface Membership {
   find(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined>;
   /** Upstream has just given it. */

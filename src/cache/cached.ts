@@ -54,7 +54,7 @@ export function createManifestMemory(): Lru<Uint8Array> {
   return createLru<Uint8Array>(MANIFESTS_IN_MEMORY, (bytes) => bytes.length);
 }
 
-/** Serves `inner`'s reads from what is kept; what is missing is fetched once for all who ask (DESIGN promises 1 to 8, 12).
+/** Serves `inner`'s reads from what is kept; what is missing is fetched once for all who ask (promises 1 to 8, 12).
  *  @throws OciError as `inner` does, when nothing is known that may be served */
 export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Registry {
   const { fills, members, records, manifests, log } = cache;

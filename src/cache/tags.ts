@@ -63,7 +63,7 @@ export interface Tags {
   resolve(repository: Repository, tag: Tag, question: Question, signal: AbortSignal): Promise<{ digest: Digest; stale: boolean }>;
 }
 
-/** What tags mean, asked upstream at most once a tagTtl, and known when upstream cannot say (DESIGN promise 8). */
+/** What tags mean, asked upstream at most once a tagTtl, and known when upstream cannot say (promise 8). */
 export function createTags(records: Records, policy: TagPolicy, log: Log): Tags {
   const known = createLru<Known>(IN_MEMORY);
   const absent = createLru<{ until: number; error: OciError }>(IN_MEMORY);

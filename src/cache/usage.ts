@@ -11,7 +11,7 @@ export interface Usage {
 /** Milliseconds; days are those of UTC. */
 const DAY = 86_400_000;
 
-/** Notes which images are pulled, once a day each: pruning goes by that (DESIGN promise 13). */
+/** Notes which images are pulled, once a day each: pruning goes by that (promise 13). */
 export function createUsage(records: Records): Usage {
   let day = 0;
   const marked = new Set<string>();

@@ -75,7 +75,7 @@ export interface Fill {
 }
 
 /** One blob's way into a spool file, over one connection or several, hashed as its contiguous prefix grows, and followed by any
- *  number of readers (DESIGN promises 1 to 6). It outlives them: only `abort` and failures end it early, and, while nobody knows how
+ *  number of readers (promises 1 to 6). It outlives them: only `abort` and failures end it early, and, while nobody knows how
  *  large the blob is, that its last reader leaves: such a body may never end. */
 export function startFill(options: FillOptions): Fill {
   const { digest, spool } = options;

@@ -121,7 +121,7 @@ interface Source {
   corrupt(this: void): void;
 }
 
-/** One fill a digest, whoever asks (DESIGN promise 2). */
+/** One fill a digest, whoever asks (promise 2). */
 export async function createFills(options: FillsOptions): Promise<Fills> {
   const { local, remote, log, spoolDirectory } = options;
   const running = new Map<Digest, Begun>();

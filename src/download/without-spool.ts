@@ -22,7 +22,7 @@ export interface UnspooledOptions {
 const MAX_FAILURES = 6;
 
 /** A blob for one reader, kept nowhere: what is left when the disk is full. Verified like every other: a part that reaches
- *  into the last bytes waits until the whole has been hashed (DESIGN promise 3). A cut line is resumed. Chunks are copies:
+ *  into the last bytes waits until the whole has been hashed (promise 3). A cut line is resumed. Chunks are copies:
  *  several may be read here while one is on its way out.
  *  @throws OciError as the source does; UNAVAILABLE: wrong bytes, or cut too often */
 export async function* unspooled(options: UnspooledOptions, signal: AbortSignal): AsyncGenerator<Uint8Array> {

@@ -23,7 +23,7 @@ export interface PooledWay extends Way {
 }
 
 /** A pool of HTTP/1.1 connections, kept alive. Through a proxy, names are never resolved here: CONNECT and SOCKS carry them
- *  (DESIGN promise 16: the local DNS may be poisoned). */
+ *  (promise 16: the local DNS may be poisoned). */
 export function createWay(options: DispatcherOptions): PooledWay {
   const timeout = options.connectTimeout ?? 5000;
   const tls = options.ca === undefined ? {} : { ca: [...rootCertificates, readFileSync(options.ca, 'utf8')] };

@@ -9,7 +9,7 @@ export const HOP_HEADER = 'x-kube-registry-hop';
 /** What every call carries. Its end is the caller's to decide: an aborted signal ends the call with the signal's reason. */
 export interface Context {
   signal: AbortSignal;
-  /** The request came from another replica: answer it here, ask no further replica (DESIGN promise 10). */
+  /** The request came from another replica: answer it here, ask no further replica (promise 10). */
   hop?: boolean;
   /** False: ask the upstream itself alone, since one of its mirrors sent wrong bytes. */
   mirrors?: boolean;

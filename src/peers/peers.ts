@@ -18,7 +18,7 @@ export interface PeersOptions {
   metrics: Pick<RegistryMetrics, 'askedPeer' | 'receivedFromPeers' | 'livePeers'>;
 }
 
-/** The replicas of one registry (DESIGN promise 10). */
+/** The replicas of one registry (promise 10). */
 export interface Peers {
   /** The replica that fetches this digest for all of them; undefined: this one. */
   ownerOf(this: void, digest: Digest): Registry | undefined;

@@ -4,7 +4,7 @@ import { renderStatusPage, type Status } from './status-page.ts';
 
 export interface AdminOptions {
   /** Whether this process can take work. It must depend on nothing outside the process: else an outage of S3 or of an
-   *  upstream would empty the Service (DESIGN promise 11). */
+   *  upstream would empty the Service (promise 11). */
   ready(): boolean;
   /** The Prometheus text format. */
   metrics(): Promise<string>;

@@ -2,7 +2,7 @@ import { isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import { isRepository, isTag, type Repository, type Tag } from '../oci/reference.ts';
 
-// What lies where in a store (DESIGN §4). `repository` is prefixed by its upstream's name: dockerhub/library/nginx.
+// The keys of a store's objects. `repository` is prefixed by its upstream's name: dockerhub/library/nginx.
 // No component of a repository starts with `_` or holds a colon, so what lies beneath one repository is never taken for a
 // part of another one's name, nor a file for a directory.
 

@@ -29,7 +29,7 @@ export interface Plan {
 
 const DAY = 86_400_000;
 
-/** Which images go: those that are too old, and then, while the rest is too large, the least recently used (DESIGN promise 13). What an
+/** Which images go: those that are too old, and then, while the rest is too large, the least recently used (promise 13). What an
  *  index names stays with it; an artifact counts as used whenever its subject is. */
 export function planPruning({ blobs, images, byDigest }: Pick<Inventory, 'blobs' | 'images' | 'byDigest'>, limits: Limits): Plan {
   const { now, grace, maxSize, maxAge } = limits;

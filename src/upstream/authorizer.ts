@@ -71,7 +71,7 @@ function parseChallenges(headers: readonly string[]): Challenge[] {
   );
 }
 
-/** Tokens and passwords for one upstream, each sent to whom it is meant for only (DESIGN promise 12). */
+/** Tokens and passwords for one upstream, each sent to whom it is meant for only (promise 12). */
 export function createAuthorizer(options: AuthOptions): Authorizer {
   const own = new URL(options.url);
   const known = createLru<{ authorization: string; until: number }>(IN_MEMORY);

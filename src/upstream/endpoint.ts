@@ -70,7 +70,7 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
     return place.inside;
   }
 
-  /** The kind of way that leads to `url`. @throws OciError DENIED: not there (DESIGN promise 12) */
+  /** The kind of way that leads to `url`. @throws OciError DENIED: not there (promise 12) */
   async function wayTo(url: URL): Promise<keyof Ways> {
     if (url.host === base.host) return 'way';
     const web = ['http:', 'https:'].includes(url.protocol);

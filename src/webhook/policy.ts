@@ -33,7 +33,7 @@ const CRITICAL = ['system-node-critical', 'system-cluster-critical'];
 const VIRTUAL_LABELS = ['eks.amazonaws.com/fargate-profile', 'alibabacloud.com/eci'];
 const VIRTUAL_TOLERATIONS = ['virtual-kubelet.io/provider', 'eks.amazonaws.com/compute-type'];
 
-/** DESIGN §7: what is rewritten, and what is left alone. */
+/** Decides which pods and images are rewritten, and which are left alone. */
 export function createPolicy(config: WebhookConfig, upstreams: Readonly<Record<string, Upstream>>): Policy {
   const { exclude } = config;
   const rules = createRewriteRules(config.registryHost, upstreams);

@@ -4,7 +4,7 @@ import type { Limits } from '../../upkeep/plan.ts';
 import type { ScheduleOptions } from '../../upkeep/schedule.ts';
 
 const HOUR = 3_600_000;
-/** What was stored or pulled within this time stays, whatever the limits say (DESIGN promise 13). */
+/** What was stored or pulled within this time stays, whatever the limits say (promise 13). */
 const GRACE = 24 * HOUR;
 /** Of the volume, where nothing else is said. */
 const SHARE = 0.8;

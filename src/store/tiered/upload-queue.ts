@@ -30,7 +30,7 @@ const MAX_PAUSE = 5000;
 const markerKey = (key: string) => key.replace('v1/blobs/', 'v1/pending/');
 
 /** Carries blobs from the local tier to the remote store. They cannot be evicted before, and an outage only makes them wait,
- *  over a restart too (DESIGN promise 11). */
+ *  over a restart too (promise 11). */
 export async function createUploads({ files, tier, remote, log, observe }: UploadsOptions): Promise<Uploads> {
   const waiting = new Map<string, number>();
   const running = new Set<Promise<void>>();
