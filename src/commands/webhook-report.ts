@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { json } from 'node:stream/consumers';
 import { renderTable } from './table.ts';
-import { fieldsOf, itemsOf, type Fields } from '../webhook/fields.ts';
+import { fieldsOf, itemsOf, type Fields } from '../io/untrusted.ts';
 import { connectKubernetes } from '../webhook/kubernetes.ts';
 import { createPolicy } from '../webhook/policy.ts';
 import { explain, listPods, reportPods } from '../webhook/report.ts';

@@ -1,4 +1,4 @@
-import { fieldsOf, textOf, type Fields } from './fields.ts';
+import { fieldsOf, textOf, type Fields } from '../io/untrusted.ts';
 import { patchPod } from './pod-patch.ts';
 import type { Policy } from './policy.ts';
 

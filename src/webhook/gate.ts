@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../telemetry/log.ts';
-import { fieldsOf, textOf } from './fields.ts';
+import { fieldsOf, textOf } from '../io/untrusted.ts';
 import type { Kubernetes } from './kubernetes.ts';
 
 export interface Gate {

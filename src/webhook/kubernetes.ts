@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { Agent, request } from 'undici';
 import { OciError } from '../oci/error.ts';
-import { fieldsOf, textOf } from './fields.ts';
+import { fieldsOf, textOf } from '../io/untrusted.ts';
 
 /** The Kubernetes API, by paths and JSON. */
 export interface Kubernetes {

@@ -1,4 +1,4 @@
-import { fieldsOf, textOf, type Fields } from './fields.ts';
+import { fieldsOf, textOf, type Fields } from '../io/untrusted.ts';
 
 /** Where a pod names an image. */
 export interface ImagePlace {

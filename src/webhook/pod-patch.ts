@@ -1,4 +1,4 @@
-import { fieldsOf, textOf, textsOf, type Fields } from './fields.ts';
+import { fieldsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
 import { imagesOf, type ImagePlace } from './pod-images.ts';
 import type { Policy, Reason } from './policy.ts';
 

@@ -1,6 +1,6 @@
 import picomatch from 'picomatch';
 import type { Upstream, WebhookConfig } from '../config/schema.ts';
-import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from './fields.ts';
+import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
 import type { ImagePlace } from './pod-images.ts';
 import { parseImage, rewriteImage, type RewriteRules } from './rewrite-image.ts';
 

@@ -1,4 +1,4 @@
-import { fieldsOf, itemsOf, textOf, type Fields } from './fields.ts';
+import { fieldsOf, itemsOf, textOf, type Fields } from '../io/untrusted.ts';
 import type { Kubernetes } from './kubernetes.ts';
 import { imagesOf } from './pod-images.ts';
 import { ORIGINALS } from './pod-patch.ts';

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { WebhookConfig } from '../config/schema.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createAuthority, isDue, isLeafOf, isPair, issueLeaf, mergeBundles, type KeyPair } from './certificates.ts';
-import { fieldsOf, itemsOf, textOf, type Fields } from './fields.ts';
+import { fieldsOf, itemsOf, textOf, type Fields } from '../io/untrusted.ts';
 import type { Kubernetes } from './kubernetes.ts';
 
 export interface SelfCertifiedOptions {

@@ -1,5 +1,5 @@
 import type { ClashConfig } from '../../config/schema.ts';
-import { fieldsOf, type Fields } from '../subscription/document.ts';
+import { fieldsOf, type Fields } from '../../io/untrusted.ts';
 import { omit } from './sanitise.ts';
 
 export interface User {

@@ -1,5 +1,6 @@
 import type { ClashConfig } from '../../config/schema.ts';
-import { ClashError, isFields, nameOf, type Fields } from '../subscription/document.ts';
+import { ClashError, nameOf } from '../subscription/document.ts';
+import { isFields, type Fields } from '../../io/untrusted.ts';
 
 export type Edits = NonNullable<ClashConfig['override']['rules']>;
 /** A thing and where it was written: `clash.override.rules.prepend[0]`, `subscription airport, rules[3]`. */

@@ -1,5 +1,6 @@
 import type { Content } from '../subscription/content.ts';
-import { fieldsOf, itemsOf, nameOf, textsOf, type Fields } from '../subscription/document.ts';
+import { nameOf } from '../subscription/document.ts';
+import { fieldsOf, itemsOf, textsOf, type Fields } from '../../io/untrusted.ts';
 import type { Note, Sourced } from './override.ts';
 import { BUILT_IN_TARGETS, parseRule } from './rules.ts';
 import { omit, sanitise, takeNodes, type Taken } from './sanitise.ts';

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseConfig } from '../../config/load.ts';
 import type { Content } from '../subscription/content.ts';
-import { ClashError, itemsOf, nameOf, type Fields } from '../subscription/document.ts';
+import { ClashError, nameOf } from '../subscription/document.ts';
+import { itemsOf, type Fields } from '../../io/untrusted.ts';
 import { render, type Inputs, type Rendered } from './render.ts';
 
 const node = (name: string, more: Fields = {}): Fields => ({

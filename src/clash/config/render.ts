@@ -1,6 +1,7 @@
 import type { ClashConfig } from '../../config/schema.ts';
 import type { Content } from '../subscription/content.ts';
-import { ClashError, fieldsOf, nameOf, textsOf, type Fields } from '../subscription/document.ts';
+import { ClashError, nameOf } from '../subscription/document.ts';
+import { fieldsOf, textsOf, type Fields } from '../../io/untrusted.ts';
 import { lock, lockedKeys, SHARED_LISTENER, type User } from './locked.ts';
 import { editNamed, editRules, listNames, mergeDeep, type Note, type Sourced } from './override.ts';
 import { customDocument, fullSubscriptions, MAIN_GROUP, nodesOnly, providerOf, type Parts } from './parts.ts';

@@ -1,4 +1,5 @@
-import { fieldsOf, itemsOf, nameOf, textsOf, type Fields } from '../subscription/document.ts';
+import { nameOf } from '../subscription/document.ts';
+import { fieldsOf, itemsOf, textsOf, type Fields } from '../../io/untrusted.ts';
 
 /** What is taken of a subscription: nodes, groups and rules. Everything else in it is somebody else's wish for this machine. */
 export interface Taken {

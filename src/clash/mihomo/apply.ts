@@ -2,7 +2,8 @@ import type { Log } from '../../telemetry/log.ts';
 import type { Content } from '../subscription/content.ts';
 import type { Controller } from './controller.ts';
 import type { Copies } from '../subscription/copies.ts';
-import { ClashError, fieldsOf, itemsOf, nameOf, textOf, textsOf, type Fields } from '../subscription/document.ts';
+import { ClashError, nameOf } from '../subscription/document.ts';
+import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../../io/untrusted.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
 import type { Mihomo } from './mihomo.ts';
 import { providerOf } from '../config/parts.ts';
@@ -110,7 +111,7 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
     const providers = configs.flatMap((config) =>
       ['proxy-providers', 'rule-providers'].flatMap((key) => Object.values((config?.[key] ?? {}) as Fields)),
     );
-    await copies.keepProviders(new Set(providers.map((provider) => textOf(fieldsOf(provider)['path']))));
+    await copies.keepProviders(new Set(providers.map((provider) => textOf(fieldsOf(provider)['path']) ?? '')));
   }
 
   async function attempt(wanted: Inputs): Promise<Outcome> {

@@ -1,5 +1,6 @@
 import { request } from 'undici';
-import { fieldsOf, itemsOf, nameOf, type Fields } from '../subscription/document.ts';
+import { nameOf } from '../subscription/document.ts';
+import { fieldsOf, itemsOf, type Fields } from '../../io/untrusted.ts';
 
 /** mihomo's own API. Every call @throws Error: mihomo is not there, or refuses. */
 export interface Controller {

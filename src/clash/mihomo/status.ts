@@ -1,5 +1,6 @@
 import type { Controller } from './controller.ts';
-import { nameOf, textOf, textsOf, type Fields } from '../subscription/document.ts';
+import { nameOf } from '../subscription/document.ts';
+import { textOf, textsOf, type Fields } from '../../io/untrusted.ts';
 import { providerOf } from '../config/parts.ts';
 import type { Rendered } from '../config/render.ts';
 
@@ -46,7 +47,7 @@ export async function readStatus(controller: Controller, { main, rendered, subsc
     else if (proxy['type'] !== 'Reject') leaves.set(name, proxy);
   };
   visit(main, 0);
-  const test = textOf(proxies[main]?.['testUrl']);
+  const test = textOf(proxies[main]?.['testUrl']) ?? '';
   const nodes = [...leaves].map(([name, proxy]): NodeStatus => {
     const own = ((proxy['extra'] ?? {}) as Record<string, Fields>)[test] ?? proxy;
     const history = (Array.isArray(own['history']) ? own['history'] : []) as { delay: number }[];
@@ -54,8 +55,8 @@ export async function readStatus(controller: Controller, { main, rendered, subsc
     const alive = delay === undefined ? undefined : own['alive'] === true && delay > 0;
     return {
       name,
-      type: textOf(proxy['type']),
-      subscription: byProvider.get(textOf(proxy['provider-name'])) ?? bySubscription.get(name),
+      type: textOf(proxy['type']) ?? '',
+      subscription: byProvider.get(textOf(proxy['provider-name']) ?? '') ?? bySubscription.get(name),
       alive,
       delay: alive === true ? delay : undefined,
     };

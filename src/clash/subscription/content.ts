@@ -1,4 +1,5 @@
-import { ClashError, fieldsOf, itemsOf, nameOf, type Fields } from './document.ts';
+import { ClashError, nameOf } from './document.ts';
+import { fieldsOf, itemsOf, type Fields } from '../../io/untrusted.ts';
 import { parseYaml } from './yaml.ts';
 
 /** What a subscription brought: a Clash document, or a list of node URIs, which mihomo itself reads. */

@@ -2,7 +2,7 @@ import { chmod, readdir, readFile, rename, rm, stat, symlink, writeFile } from '
 import { dirname, join } from 'node:path';
 import { makeDirectory } from '../../io/make-directory.ts';
 import type { Content } from './content.ts';
-import { isFields, type Fields } from './document.ts';
+import { isFields, type Fields } from '../../io/untrusted.ts';
 import type { Fetched } from './feed.ts';
 import type { UserInfo } from './userinfo.ts';
 

@@ -1,4 +1,4 @@
-import { fieldsOf, itemsOf, type Fields } from './document.ts';
+import { fieldsOf, itemsOf, type Fields } from '../../io/untrusted.ts';
 
 /** Takes secrets out of texts on their way to a log, a status or an error. */
 export interface Redactor {

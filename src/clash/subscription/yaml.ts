@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { ClashError, isFields, type Fields } from './document.ts';
+import { ClashError } from './document.ts';
+import { isFields, type Fields } from '../../io/untrusted.ts';
 
 /** Milliseconds. */
 const TIME_LIMIT = 60_000;

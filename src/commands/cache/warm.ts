@@ -12,7 +12,7 @@ import { noRegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { formatBytes } from '../table.ts';
 import { inParallel } from '../../async/parallel.ts';
 import { createWarmer, type Warmed } from '../../upkeep/warm.ts';
-import type { Fields } from '../../webhook/fields.ts';
+import type { Fields } from '../../io/untrusted.ts';
 import { imagesOf } from '../../webhook/pod-images.ts';
 import { createRewriteRules } from '../../webhook/policy.ts';
 import type { Host } from '../command.ts';
