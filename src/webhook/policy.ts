@@ -1,8 +1,9 @@
 import picomatch from 'picomatch';
 import type { Upstream, WebhookConfig } from '../config/schema.ts';
 import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
+import { fullNames, parseImage, upstreamHosts } from '../oci/image-name.ts';
 import type { ImagePlace } from './pod-images.ts';
-import { parseImage, rewriteImage, type RewriteRules } from './rewrite-image.ts';
+import { rewriteImage } from './rewrite-image.ts';
 
 /** Why something stays as it is. */
 export type Reason =
@@ -36,7 +37,7 @@ const VIRTUAL_TOLERATIONS = ['virtual-kubelet.io/provider', 'eks.amazonaws.com/c
 /** Decides which pods and images are rewritten, and which are left alone. */
 export function createPolicy(config: WebhookConfig, upstreams: Readonly<Record<string, Upstream>>): Policy {
   const { exclude } = config;
-  const rules = createRewriteRules(config.registryHost, upstreams);
+  const rules = { registryHost: config.registryHost, upstreams: upstreamHosts(upstreams) };
   const inNamespace = globs(exclude.namespaces);
   const isExcluded = globs(exclude.images);
   const isPublic = globs(config.publicRepositories);
@@ -47,7 +48,7 @@ export function createPolicy(config: WebhookConfig, upstreams: Readonly<Record<s
   function mayPull(image: string, pod: Fields): boolean {
     const { imagePullSecrets } = fieldsOf(pod['spec']);
     if (config.pullSecrets === 'rewrite' || itemsOf(imagePullSecrets).length === 0) return true;
-    return names(image).some((name) => isPublic(name) || credentials.some((prefix) => name.startsWith(prefix)));
+    return fullNames(image).some((name) => isPublic(name) || credentials.some((prefix) => name.startsWith(prefix)));
   }
 
   return {
@@ -70,21 +71,9 @@ export function createPolicy(config: WebhookConfig, upstreams: Readonly<Record<s
       if (pullPolicy === 'Never') return { reason: 'never-pulled' };
       const rewritten = rewriteImage(image, rules);
       if (rewritten === undefined) return { reason: parseImage(image) === undefined ? 'no-reference' : 'other-registry' };
-      if (names(image).some(isExcluded)) return { reason: 'excluded-image' };
+      if (fullNames(image).some(isExcluded)) return { reason: 'excluded-image' };
       return mayPull(image, pod) ? { image: rewritten } : { reason: 'pull-secret' };
     },
-  };
-}
-
-/** Which upstream each host of image names means. */
-export function createRewriteRules(registryHost: string, upstreams: Readonly<Record<string, Upstream>>): RewriteRules {
-  return {
-    registryHost,
-    upstreams: new Map(
-      Object.entries(upstreams).flatMap(([name, { hosts, defaultNamespace }]) =>
-        hosts.map((host) => [host, { name, defaultNamespace }] as const),
-      ),
-    ),
   };
 }
 
@@ -97,14 +86,6 @@ function isVirtual(spec: Fields, labels: Fields, nodeSelector: Fields): boolean 
     /^(?:virtual-(?:kubelet|node)|fargate-)/.test(textOf(spec['nodeName']) ?? '') ||
     itemsOf(spec['tolerations']).some(({ key }) => VIRTUAL_TOLERATIONS.includes(textOf(key) ?? ''))
   );
-}
-
-/** The full name, `docker.io/library/redis` (of `index.docker.io/redis` too), and the same with tag and digest: globs may mean either. */
-function names(image: string): string[] {
-  const parsed = parseImage(image);
-  if (parsed === undefined) return [];
-  const name = `${parsed.host === 'index.docker.io' ? 'docker.io' : parsed.host}/${parsed.repository}`;
-  return parsed.suffix === '' ? [name] : [name, name + parsed.suffix];
 }
 
 function globs(patterns: readonly string[]): (text: string) => boolean {

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { DEFAULT_UPSTREAMS } from '../config/schema.ts';
+import { parseConfig } from '../config/load.ts';
 import { OciError } from '../oci/error.ts';
+import { upstreamHosts } from '../oci/image-name.ts';
 import { createMemory } from '../testing/memory-registry.ts';
 import { routed } from '../registry/routed.ts';
 import { parseRequest } from '../server/parse-request.ts';
@@ -12,11 +14,7 @@ const SHA = `sha256:${'0123456789abcdef'.repeat(4)}`;
 const SHA512 = `sha512:${'0123456789abcdef'.repeat(8)}`;
 const rules: RewriteRules = {
   registryHost: '127.0.0.1:25000',
-  upstreams: new Map(
-    Object.entries(DEFAULT_UPSTREAMS).flatMap(([name, { hosts = [], defaultNamespace }]) =>
-      hosts.map((host) => [host, { name, defaultNamespace }] as const),
-    ),
-  ),
+  upstreams: upstreamHosts(parseConfig({}).registry.upstreams),
 };
 
 /** Image → what stands behind `127.0.0.1:25000/`; undefined: it stays as it is. */

@@ -5,6 +5,7 @@ import { ConfigError } from '../../config/load.ts';
 import { urlOf } from '../../config/scalars.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
 import { isOciError } from '../../oci/error.ts';
+import { upstreamHosts } from '../../oci/image-name.ts';
 import { createWay } from '../../http/undici-transport.ts';
 import { blobKey } from '../../store/keys.ts';
 import type { Store } from '../../store/store.ts';
@@ -14,7 +15,6 @@ import { inParallel } from '../../async/parallel.ts';
 import { createWarmer, type Warmed } from '../../upkeep/warm.ts';
 import type { Fields } from '../../io/untrusted.ts';
 import { imagesOf } from '../../webhook/pod-images.ts';
-import { createRewriteRules } from '../../webhook/policy.ts';
 import type { Host } from '../command.ts';
 import { createProgress, type Progress } from './progress.ts';
 import { openStore } from '../wiring/storage.ts';
@@ -69,7 +69,7 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
       signal: stop,
     },
   );
-  const rules = createRewriteRules(config.webhook.registryHost, config.registry.upstreams);
+  const rules = { registryHost: config.webhook.registryHost, upstreams: upstreamHosts(config.registry.upstreams) };
   const progress = createProgress(stderr);
   if (!options.json) stderr.write(`pulling ${wanted.size} images for ${platforms.join(', ')} through ${url}\n`);
   const outcomes: Outcome[] = [];

@@ -1,0 +1,74 @@
+import { isDigest } from './digest.ts';
+import { isRepository, type Repository } from './reference.ts';
+
+/** The parts of an image name, by the grammar of github.com/distribution/reference. */
+export interface ImageName {
+  /** As written, case included; `docker.io` if the name has no host. */
+  host: string;
+  /** The path without the host. Docker Hub's short names get their `library/`. */
+  repository: string;
+  /** `:tag`, `@digest`, `:tag@digest` or empty, as written. */
+  suffix: string;
+}
+
+/** Which upstream serves a host, by the host as image names spell it. */
+export type UpstreamHosts = ReadonlyMap<string, { name: string; defaultNamespace?: string | undefined }>;
+
+const DOCKER_HUB = 'docker.io';
+const DOCKER_HUB_ALIAS = 'index.docker.io';
+const LABEL = '(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])';
+const HOST = new RegExp(`^(?:${LABEL}(?:\\.${LABEL})*|\\[[a-fA-F0-9:]+\\])(?::[0-9]+)?$`);
+const SUFFIX = /^(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?$/;
+/** The grammar reserves 64 hexadecimal digits for image IDs. */
+const IDENTIFIER = /^[a-f0-9]{64}$/;
+
+/** @returns undefined if `image` is not an image name; containerd refuses those too */
+export function parseImage(image: string): ImageName | undefined {
+  if (IDENTIFIER.test(image)) return undefined;
+  const slash = image.indexOf('/');
+  const first = slash === -1 ? '' : image.slice(0, slash);
+  // The reference implementation (splitDockerDomain) tells a host from the first path component
+  // by a dot, a colon, an upper-case letter or the name localhost.
+  const hasHost = first !== '' && (/[.:]/.test(first) || first === 'localhost' || first !== first.toLowerCase());
+  const host = hasHost ? first : DOCKER_HUB;
+  const rest = hasHost ? image.slice(slash + 1) : image;
+  const end = rest.search(/[:@]/);
+  const path = end === -1 ? rest : rest.slice(0, end);
+  const suffix = end === -1 ? '' : rest.slice(end);
+  const repository = [DOCKER_HUB, DOCKER_HUB_ALIAS].includes(host) && !path.includes('/') ? `library/${path}` : path;
+  if (!HOST.test(host) || !isRepository(repository) || !SUFFIX.test(suffix)) return undefined;
+  const digest = suffix.split('@')[1];
+  return digest !== undefined && !isDigest(digest) ? undefined : { host, repository, suffix };
+}
+
+/** The full names that a glob may match: `docker.io/library/redis` and, if the name has a tag or a
+ *  digest, `docker.io/library/redis:7`. Docker Hub's alias is spelled `docker.io`. Empty if `image`
+ *  is not an image name. */
+export function fullNames(image: string): string[] {
+  const parsed = parseImage(image);
+  if (parsed === undefined) return [];
+  const name = `${parsed.host === DOCKER_HUB_ALIAS ? DOCKER_HUB : parsed.host}/${parsed.repository}`;
+  return parsed.suffix === '' ? [name] : [name, name + parsed.suffix];
+}
+
+/** Indexes configured upstreams by their hosts. */
+export function upstreamHosts(
+  upstreams: Readonly<Record<string, { hosts: readonly string[]; defaultNamespace?: string | undefined }>>,
+): UpstreamHosts {
+  return new Map(
+    Object.entries(upstreams).flatMap(([name, { hosts, defaultNamespace }]) =>
+      hosts.map((host) => [host, { name, defaultNamespace }] as const),
+    ),
+  );
+}
+
+/** The repository under which this registry serves an image, such as `dockerhub/library/nginx`.
+ *  @returns undefined if no upstream has the host, or the name would be too long */
+export function servedRepository({ host, repository }: ImageName, hosts: UpstreamHosts): Repository | undefined {
+  const upstream = hosts.get(host);
+  if (upstream === undefined) return undefined;
+  const { name, defaultNamespace } = upstream;
+  const namespace = defaultNamespace !== undefined && !repository.includes('/') ? `${defaultNamespace}/` : '';
+  const served = `${name}/${namespace}${repository}`;
+  return isRepository(served) ? served : undefined;
+}
