@@ -1,5 +1,6 @@
-/** Does `work` for each item, `count` at once. The first failure ends it, after what runs has ended.
- *  @throws what `work` or the items' own iterator throws first */
+/** Runs `work` for each item, `count` at a time. After the first failure no further item is begun, and the call fails once the
+ *  running ones have ended.
+ *  @throws what `work`, or the iterator of `items`, throws first */
 export async function inParallel<Item>(
   items: Iterable<Item> | AsyncIterable<Item>,
   count: number,

@@ -1,5 +1,6 @@
-/** Waits for `promise`, but no longer than the signal allows. */
-export async function settled<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+/** Waits for `promise`, but no longer than until `signal` is aborted. The work behind the promise goes on.
+ *  @throws what `promise` rejects with, or the signal's reason */
+export async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   const aborted = Promise.withResolvers<never>();
   const abort = () => aborted.reject(signal.reason);
   if (signal.aborted) abort();

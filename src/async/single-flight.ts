@@ -1,29 +1,70 @@
 import { OciError } from '../oci/error.ts';
-import { settled } from './race-abort.ts';
+import { raceAbort } from './race-abort.ts';
 
-/** Runs `work` once for all who ask for the same key while it runs. It goes on when those who wait leave; `timeout` (ms) ends
- *  it with OciError UNAVAILABLE. */
-export function createFlights<Value>(timeout: number) {
-  const running = new Map<string, Promise<Value>>();
+export interface SingleFlightOptions {
+  /** How long the work may take, in ms. */
+  timeoutMs: number;
+  /** How long the work goes on once its last caller has left, in ms. By default, until the timeout. */
+  lingerMs?: number;
+}
 
-  async function run(work: (signal: AbortSignal) => Promise<Value>): Promise<Value> {
-    const limit = new AbortController();
-    const late = () => limit.abort(new OciError('UNAVAILABLE', 'upstream takes too long to answer', { origin: 'upstream' }));
-    const timer = setTimeout(late, timeout);
+/** Runs `work`, or joins the call that already runs for `key`; waits no longer than `signal` allows.
+ *  @throws what `work` throws; the signal's reason; OciError UNAVAILABLE (the timeout is over) */
+export type SingleFlight<Value> = (key: string, signal: AbortSignal, work: (signal: AbortSignal) => Promise<Value>) => Promise<Value>;
+
+interface Flight<Value> {
+  answer: Promise<Value>;
+  /** Callers that still wait. */
+  callers: number;
+  /** Ends the work. */
+  stop: AbortController;
+  lingering: NodeJS.Timeout | undefined;
+}
+
+/** Runs one piece of work per key at a time, shared by all callers that ask for the key meanwhile. Callers may leave: the work
+ *  goes on for the others, and for `lingerMs` once nobody waits any longer. */
+export function singleFlight<Value>({ timeoutMs, lingerMs }: SingleFlightOptions): SingleFlight<Value> {
+  const running = new Map<string, Flight<Value>>();
+
+  async function run(work: (signal: AbortSignal) => Promise<Value>, stop: AbortController): Promise<Value> {
+    const late = () => stop.abort(new OciError('UNAVAILABLE', 'upstream takes too long to answer', { origin: 'upstream' }));
+    const timer = setTimeout(late, timeoutMs);
     try {
-      return await work(limit.signal);
+      return await work(stop.signal);
     } finally {
       clearTimeout(timer);
     }
   }
 
-  return function share(key: string, signal: AbortSignal, work: (signal: AbortSignal) => Promise<Value>): Promise<Value> {
-    let flight = running.get(key);
-    if (flight === undefined) {
-      flight = run(work).finally(() => running.delete(key));
-      flight.catch(() => undefined); // who waits is told; everybody may have left
-      running.set(key, flight);
+  function start(key: string, work: (signal: AbortSignal) => Promise<Value>): Flight<Value> {
+    const stop = new AbortController();
+    const flight: Flight<Value> = { answer: run(work, stop), callers: 0, stop, lingering: undefined };
+    const end = (): void => {
+      clearTimeout(flight.lingering);
+      if (running.get(key) === flight) running.delete(key);
+    };
+    flight.answer.then(end, end); // callers get the error; there may be none left
+    running.set(key, flight);
+    return flight;
+  }
+
+  function leave(key: string, flight: Flight<Value>): void {
+    if (--flight.callers > 0 || lingerMs === undefined || running.get(key) !== flight) return;
+    flight.lingering = setTimeout(() => {
+      running.delete(key); // a caller that comes now starts again
+      flight.stop.abort(new OciError('UNAVAILABLE', 'no caller waits for this answer any longer'));
+    }, lingerMs);
+  }
+
+  return async function share(key, signal, work) {
+    signal.throwIfAborted();
+    const flight = running.get(key) ?? start(key, work);
+    flight.callers++;
+    clearTimeout(flight.lingering);
+    try {
+      return await raceAbort(flight.answer, signal);
+    } finally {
+      leave(key, flight);
     }
-    return settled(flight, signal);
   };
 }

@@ -2,7 +2,7 @@ import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import { memberKey } from '../store/keys.ts';
-import { createFlights } from '../async/single-flight.ts';
+import { singleFlight } from '../async/single-flight.ts';
 import { createLru } from '../async/lru.ts';
 import type { Records } from './record-store.ts';
 
@@ -27,7 +27,7 @@ interface Known {
 
 export function createMembership(records: Records): Membership {
   const known = createLru<Known>(IN_MEMORY);
-  const share = createFlights<Descriptor | undefined>(READ_LIMIT);
+  const share = singleFlight<Descriptor | undefined>({ timeoutMs: READ_LIMIT });
   return {
     async find(repository, digest, signal) {
       const key = memberKey(repository, digest);

@@ -8,7 +8,7 @@ import { blobKey, tagKey } from '../store/keys.ts';
 import { bytesSource, type Store, type StoreSource } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import { createFlights } from '../async/single-flight.ts';
+import { singleFlight } from '../async/single-flight.ts';
 import type { Fills, Keeping } from '../download/downloads.ts';
 import { createLru, type Lru } from '../async/lru.ts';
 import type { Membership } from './access.ts';
@@ -59,7 +59,7 @@ export function createManifestMemory(): Lru<Uint8Array> {
 export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Registry {
   const { fills, members, records, manifests, log } = cache;
   const tags = createTags(records, policy, log);
-  const share = createFlights<Descriptor>(FLIGHT_LIMIT);
+  const share = singleFlight<Descriptor>({ timeoutMs: FLIGHT_LIMIT });
   /** Blobs that came with wrong bytes: the next attempt asks no mirror and no other replica. */
   const distrusted = createLru<boolean>(DISTRUSTED);
   const restore = createRestore(cache);

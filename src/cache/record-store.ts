@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { isOciError } from '../oci/error.ts';
 import { bytesSource, type Store } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
+import { backoff } from '../async/backoff.ts';
 
 /** How long a pull waits for a record, in ms: a store that is slow to say costs one question to upstream instead. */
 const READ_LIMIT = 1500;
@@ -57,7 +58,7 @@ export function createRecords(store: Store, log: Log): Records {
       failures++;
       log.warn({ error: failed.reason, pending: pending.size }, 'records cannot be written; they wait');
       while (pending.size > MAX_PENDING) for (const key of [...pending.keys()].slice(0, 1000)) pending.delete(key);
-      await delay(Math.min(250 * 2 ** failures, 5000), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
+      await delay(backoff(failures, { baseMs: 250, capMs: 5000 }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
     }
   }
 

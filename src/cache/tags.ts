@@ -4,7 +4,7 @@ import type { Repository, Tag } from '../oci/reference.ts';
 import { tagKey } from '../store/keys.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { Allowance } from '../upstream/rate-limit.ts';
-import { settled } from '../async/race-abort.ts';
+import { raceAbort } from '../async/race-abort.ts';
 import { createLru } from '../async/lru.ts';
 import type { Records } from './record-store.ts';
 
@@ -140,7 +140,7 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
       const before = await find(key, signal);
       const now = Date.now();
       if (before === undefined) {
-        await settled(askOnce(key, question).done, signal);
+        await raceAbort(askOnce(key, question).done, signal);
         const answer = known.get(key);
         if (answer === undefined) throw new OciError('UNAVAILABLE', `${repository}:${tag} was forgotten at once`);
         return { digest: answer.digest, stale: false };
@@ -152,8 +152,8 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
       if (now >= before.quietUntil && !saving) {
         try {
           const { answered, done } = askOnce(key, question);
-          await settled(answered, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT)]));
-          await settled(done, signal);
+          await raceAbort(answered, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT)]));
+          await raceAbort(done, signal);
           return { digest: known.get(key)?.digest ?? before.digest, stale: false };
         } catch (error) {
           signal.throwIfAborted();

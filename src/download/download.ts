@@ -11,10 +11,11 @@ import { createInlet } from './spool/coalescing-writer.ts';
 import { createIntervals } from './spool/byte-ranges.ts';
 import { createParts, NEAR, type Worker } from './segments.ts';
 import { createPrefix } from './spool/prefix-hash.ts';
-import { settled } from '../async/race-abort.ts';
+import { raceAbort } from '../async/race-abort.ts';
 import { WITHHELD, type FillSource } from './source.ts';
 import { unspooled } from './without-spool.ts';
 import { createWindows } from './spool/recent-chunks.ts';
+import { backoff } from '../async/backoff.ts';
 
 /** A helper's smallest worthwhile part, in bytes: serial 4 MiB segments were measured to cost 1.8 times one stream. */
 const MIN_SEGMENT = 4 * 1024 * 1024;
@@ -143,7 +144,7 @@ export function startFill(options: FillOptions): Fill {
         failures = worker.position > before ? 1 : failures + 1;
         if (failures > MAX_FAILURES) throw error;
         const asked = isOciError(error) ? 1000 * Math.min(error.retryAfter ?? 0, MAX_RETRY_AFTER) : 0;
-        await delay(Math.max(asked, Math.random() * Math.min(100 * 2 ** failures, 5000)), undefined, { signal: stop.signal });
+        await delay(Math.max(asked, backoff(failures, { baseMs: 100, capMs: 5000, jitter: 'full' })), undefined, { signal: stop.signal });
       }
     }
   }
@@ -429,11 +430,11 @@ export function startFill(options: FillOptions): Fill {
     abort: fail,
 
     async open(range, signal) {
-      await settled(opened.promise, signal);
+      await raceAbort(opened.promise, signal);
       // Too small to withhold a part of: all of it waits, and a wrong one is an error instead of a cut line.
       while ((size ?? 0) <= WITHHELD && !verified && !overflow && failure === undefined) {
         if (size === undefined && have.endFrom(0) > WITHHELD) break;
-        await settled(wake.promise, signal);
+        await raceAbort(wake.promise, signal);
       }
       if (failure !== undefined) throw failure.error;
       if (closed && !overflow) return undefined;

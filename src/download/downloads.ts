@@ -14,7 +14,8 @@ import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { startFill, type Fill } from './download.ts';
 import { createOwnLoad } from './event-loop-load.ts';
-import { settled } from '../async/race-abort.ts';
+import { raceAbort } from '../async/race-abort.ts';
+import { createSemaphore } from '../async/semaphore.ts';
 import type { FillSource } from './source.ts';
 
 export interface FillsOptions {
@@ -125,7 +126,7 @@ interface Source {
 export async function createFills(options: FillsOptions): Promise<Fills> {
   const { local, remote, log, spoolDirectory } = options;
   const running = new Map<Digest, Begun>();
-  const slots = createSlots(options.maxFills ?? 256);
+  const slots = createSemaphore(options.maxFills ?? 256);
   let helpers = options.maxHelpers ?? 64;
   // More connections then bring nothing, and parts out of order, which are read back to be hashed.
   const busy = createOwnLoad();
@@ -156,7 +157,9 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   }
 
   async function begin(digest: Digest, source: Source, open: OpenOptions): Promise<Fill> {
-    const release = await slots(AbortSignal.timeout(WAIT_LIMIT));
+    const release = await slots.acquire(AbortSignal.timeout(WAIT_LIMIT)).catch((cause: unknown) => {
+      throw new OciError('TOOMANYREQUESTS', 'too many blobs are being fetched at once; try again shortly', { cause, retryAfter: 5 });
+    });
     const room = options.reserve();
     const path = join(spoolDirectory, `${randomBytes(12).toString('hex')}.spool`);
     let kept = false;
@@ -299,7 +302,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   /** Rejects unless who asks may have it. That a fill begins under a name is the proof for that name, when upstream gives it. */
   async function admit({ repository, source }: Begun, open: OpenOptions): Promise<void> {
     if (repository !== open.repository) await open.proof();
-    else if ((await settled(source.located, open.signal)) === 'storage') await open.proof();
+    else if ((await raceAbort(source.located, open.signal)) === 'storage') await open.proof();
   }
 
   /** @returns undefined: it takes no more readers, or failed as it was begun, for a reason that is its beginner's own
@@ -307,13 +310,13 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   async function joinFill(begun: Begun, open: OpenOptions): Promise<Blob | undefined> {
     const { repository, source } = begun;
     await admit(begun, open);
-    if (open.hop) await settled(source.located, open.signal);
+    if (open.hop) await raceAbort(source.located, open.signal);
     if (open.hop && source.origin() === 'replica') {
       throw new OciError('UNAVAILABLE', 'this replica takes that blob from another one itself; it is to be had from upstream');
     }
     let fill: Fill | undefined;
     try {
-      fill = await settled(begun.fill, open.signal);
+      fill = await raceAbort(begun.fill, open.signal);
       return fill.overflowed() || fill.failed() ? undefined : await fill.open(open.range, open.signal);
     } catch (error) {
       open.signal.throwIfAborted();
@@ -355,7 +358,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
         if (other !== undefined && other !== joined) continue;
         if (remote !== undefined) open.foresee();
         const begun = start(digest, open);
-        const fill = await settled(begun.fill, open.signal);
+        const fill = await raceAbort(begun.fill, open.signal);
         await admit(begun, open);
         const blob = (await fill.open(open.range, open.signal)) ?? (await openLocal(digest, open));
         if (blob === undefined) throw new OciError('UNAVAILABLE', `${digest} was fetched but is gone already`, { origin: 'storage' });
@@ -366,7 +369,7 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
     async close(signal) {
       const fills = await Promise.all([...running.values()].map(({ fill }) => fill.catch(() => undefined))); // failed ones are gone
       const all = Promise.all(fills.flatMap((fill) => (fill === undefined ? [] : [fill.ended])));
-      await settled(all, signal).catch(() => {
+      await raceAbort(all, signal).catch(() => {
         for (const fill of fills) fill?.abort(new OciError('UNAVAILABLE', 'the registry is stopping'));
       });
       await all;
@@ -392,31 +395,4 @@ function watched(body: AsyncIterable<Uint8Array>, failed: () => void): AsyncIter
     },
   };
   return { [Symbol.asyncIterator]: () => iterator };
-}
-
-/** At most `count` at once; the rest wait in turn. @throws OciError TOOMANYREQUESTS: the wait was as long as the signal */
-function createSlots(count: number) {
-  const waiting: (() => void)[] = [];
-  let free = count;
-  function release(): void {
-    const next = waiting.shift();
-    if (next === undefined) free++;
-    else next();
-  }
-  return async function take(signal: AbortSignal): Promise<() => void> {
-    if (free > 0) free--;
-    else {
-      const turn = Promise.withResolvers<void>();
-      waiting.push(turn.resolve);
-      try {
-        await settled(turn.promise, signal);
-      } catch {
-        const index = waiting.indexOf(turn.resolve);
-        if (index >= 0) waiting.splice(index, 1);
-        else release();
-        throw new OciError('TOOMANYREQUESTS', 'too many blobs are being fetched at once; try again shortly', { retryAfter: 5 });
-      }
-    }
-    return release;
-  };
 }

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { agrees, type Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import { WITHHELD, type FillSource } from './source.ts';
+import { backoff } from '../async/backoff.ts';
 
 export interface UnspooledOptions {
   digest: Digest;
@@ -87,7 +88,7 @@ export async function* unspooled(options: UnspooledOptions, signal: AbortSignal)
       if (signal.aborted || isAbsent(error) || isOciError(error, 'SIZE_INVALID')) throw error;
       failures = position > before ? 1 : failures + 1;
       if (failures > MAX_FAILURES) throw error;
-      await delay(Math.random() * Math.min(100 * 2 ** failures, 5000), undefined, { signal });
+      await delay(backoff(failures, { baseMs: 100, capMs: 5000, jitter: 'full' }), undefined, { signal });
     }
   }
   if (verify && !agrees(hash, digest)) {

@@ -1,6 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { hash, verify } from '@node-rs/bcrypt';
+import { createSemaphore } from '../async/semaphore.ts';
 import { OciError } from '../oci/error.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RequestHandler } from './listen.ts';
@@ -26,7 +27,10 @@ const LINE = /^([^:\s]+):(\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53})$/;
 /** @throws OciError UNAVAILABLE: the file cannot be read or has no user */
 export async function createBasicAuth({ file, log }: BasicAuthOptions): Promise<Authenticate> {
   const users = await createUsers(file, log);
-  const verifying = createLimiter();
+  const verifying = createSemaphore(MAX_VERIFYING, {
+    maxWaiting: MAX_WAITING,
+    full: () => new OciError('TOOMANYREQUESTS', 'too many logins at once; try again in a moment', { retryAfter: 1 }),
+  });
   // An unknown user costs as much time as a wrong password.
   const nobody = await hash(randomBytes(16).toString('hex'), 10);
   const secret = randomBytes(32);
@@ -46,7 +50,7 @@ export async function createBasicAuth({ file, log }: BasicAuthOptions): Promise<
     if (remembered.has(key)) return true;
     const into = remembered;
     const encoded = known.get(given.user);
-    const agrees = (await verifying(() => verify(given.password, encoded ?? nobody))) && encoded !== undefined;
+    const agrees = (await verifying.run(() => verify(given.password, encoded ?? nobody))) && encoded !== undefined;
     if (!agrees) return false; // not remembered: guesses must not push out those who are right
     for (const oldest of into) if (into.size < MAX_REMEMBERED || !into.delete(oldest)) break;
     into.add(key);
@@ -119,28 +123,5 @@ function parseUsers(content: string): { users: Users; ignored: number } {
   return {
     users: new Map(matches.map(([, user = '', encoded = '']) => [user, encoded])),
     ignored: lines.length - matches.length,
-  };
-}
-
-/** Few at a time, a bounded queue behind them. */
-function createLimiter(): <Result>(work: () => Promise<Result>) => Promise<Result> {
-  const waiting: (() => void)[] = [];
-  let running = 0;
-  return async (work) => {
-    if (running >= MAX_VERIFYING) {
-      if (waiting.length >= MAX_WAITING) {
-        throw new OciError('TOOMANYREQUESTS', 'too many logins at once; try again in a moment', { retryAfter: 1 });
-      }
-      await new Promise<void>((resolve) => {
-        waiting.push(resolve);
-      });
-    } else running++;
-    try {
-      return await work();
-    } finally {
-      const next = waiting.shift();
-      if (next === undefined) running--;
-      else next();
-    }
   };
 }

@@ -4,6 +4,7 @@ import type { Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
 import type { Reference, Repository } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
+import { backoff } from '../async/backoff.ts';
 
 export interface WarmOptions {
   /** `linux/amd64`, `linux/arm/v7`; or all that an index names. */
@@ -110,7 +111,7 @@ export function createWarmer(registry: Registry, { platforms, isStored, signal }
         signal.throwIfAborted();
         advance(-bytes);
         if (attempt === ATTEMPTS || !isOciError(error, 'UNAVAILABLE', 'TOOMANYREQUESTS')) throw error;
-        await delay(Math.max(FIRST_PAUSE * 2 ** attempt, 1000 * (error.retryAfter ?? 0)), undefined, { signal });
+        await delay(Math.max(backoff(attempt, { baseMs: FIRST_PAUSE }), 1000 * (error.retryAfter ?? 0)), undefined, { signal });
       }
     }
   }

@@ -1,5 +1,5 @@
 import { OciError } from '../oci/error.ts';
-import { createFlights } from '../async/single-flight.ts';
+import { singleFlight } from '../async/single-flight.ts';
 import { createLru } from '../async/lru.ts';
 
 /** Who to be for repositories that start with `repositories`. The getters are asked each time: files may rotate. */
@@ -75,7 +75,7 @@ function parseChallenges(headers: readonly string[]): Challenge[] {
 export function createAuthorizer(options: AuthOptions): Authorizer {
   const own = new URL(options.url);
   const known = createLru<{ authorization: string; until: number }>(IN_MEMORY);
-  const share = createFlights<string | undefined>(TOKEN_LIMIT);
+  const share = singleFlight<string | undefined>({ timeoutMs: TOKEN_LIMIT });
   const longestFirst = [...options.credentials].sort((a, b) => b.repositories.length - a.repositories.length);
 
   async function basic(repository: string): Promise<string | undefined> {

@@ -11,6 +11,7 @@ import type { Allowance } from './rate-limit.ts';
 import { createEndpoint, type Ask, type Endpoint, type Reply, type Ways } from './endpoint.ts';
 import { parseTold, refusal } from './errors.ts';
 import type { Credentials } from './authorizer.ts';
+import { backoff } from '../async/backoff.ts';
 
 export interface UpstreamOptions extends Ways {
   /** As the configuration names it. */
@@ -88,7 +89,7 @@ export function upstream(options: UpstreamOptions): Registry {
         signal.throwIfAborted();
         const again = isOciError(error, 'UNAVAILABLE') && (error.retryAfter ?? 0) <= 2;
         if (!again || attempt >= limits.attempts || deadline.aborted) throw error;
-        const pause = Math.max(1000 * (error.retryAfter ?? 0), 150 * 2 ** attempt * (0.5 + Math.random()));
+        const pause = Math.max(1000 * (error.retryAfter ?? 0), backoff(attempt, { baseMs: 150, jitter: 'half' }));
         await delay(pause, undefined, { signal: AbortSignal.any([signal, deadline]) }).catch(() => undefined); // told below
         signal.throwIfAborted();
         if (deadline.aborted) throw error;

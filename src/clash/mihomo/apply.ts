@@ -9,6 +9,7 @@ import type { Mihomo } from './mihomo.ts';
 import { providerOf } from '../config/parts.ts';
 import { parseRule } from '../config/rules.ts';
 import { render, renderNothing, type Inputs, type RenderContext, type Rendered } from '../config/render.ts';
+import { createSemaphore } from '../../async/semaphore.ts';
 
 /** What came of a change: used; the same as before; understood, but without a way out; not understood. */
 export type Outcome = 'applied' | 'unchanged' | 'unproven' | 'invalid';
@@ -53,14 +54,7 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
   let running: { rendered: Rendered | undefined; name: string; main: string } = { rendered: undefined, name: '', main: 'REJECT' };
   let proven = false;
   let problem: string | undefined;
-  let last: Promise<unknown> = Promise.resolve();
-
-  /** One thing at a time. */
-  async function inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const mine = last.then(work);
-    last = mine.catch(() => undefined); // told to whoever asked for it
-    return mine;
-  }
+  const { run: inTurn } = createSemaphore(1);
 
   /** Renders, and leaves out what mihomo does not understand of what others wrote. @throws ClashError: it understands the rest no more */
   async function understood(wanted: Inputs): Promise<{ inputs: Inputs; rendered: Rendered; text: string }> {

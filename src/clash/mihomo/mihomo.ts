@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../../telemetry/log.ts';
 import { ClashError } from '../subscription/document.ts';
 import type { Redactor } from '../subscription/redact.ts';
+import { backoff } from '../../async/backoff.ts';
 
 export interface MihomoOptions {
   /** The program. */
@@ -31,8 +32,8 @@ export interface Mihomo {
 }
 
 /** Milliseconds. */
-const FIRST_PAUSE = 500;
-const LAST_PAUSE = 30_000;
+const FIRST_PAUSE = 250;
+const LAST_PAUSE = 15_000;
 /** One that lived this long did not die of its start. */
 const STEADY = 60_000;
 const GRACE = 5000;
@@ -102,14 +103,15 @@ export async function createMihomo({ binary, directory, configFile, log, redacto
     },
 
     async run(signal) {
-      let pause = FIRST_PAUSE;
+      let quickEnds = 0;
       while (!signal.aborted) {
         const started = performance.now();
         await runOnce(signal);
         if (signal.aborted) return;
         restarts++;
-        pause = performance.now() - started > STEADY ? FIRST_PAUSE : Math.min(LAST_PAUSE, 2 * pause);
-        await delay(pause / 2, undefined, { signal }).catch(() => undefined); // stopped
+        quickEnds = performance.now() - started > STEADY ? 0 : quickEnds + 1;
+        const pause = backoff(quickEnds, { baseMs: FIRST_PAUSE, capMs: LAST_PAUSE });
+        await delay(pause, undefined, { signal }).catch(() => undefined); // stopped
       }
     },
   };

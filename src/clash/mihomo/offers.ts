@@ -3,6 +3,8 @@ import type { Log } from '../../telemetry/log.ts';
 import type { Applier, Outcome } from './apply.ts';
 import type { Redactor } from '../subscription/redact.ts';
 import type { Inputs } from '../config/render.ts';
+import { backoff } from '../../async/backoff.ts';
+import { createSemaphore } from '../../async/semaphore.ts';
 
 interface Change {
   /** Whose: a later change of the same source takes the place of one that waits. */
@@ -33,7 +35,7 @@ const LAST_RETRY = 600_000;
  *  network. */
 export function createOffers({ applier, redactor, log, signal, counted, changed }: OffersOptions): Offer {
   const waiting = new Map<string, Change>();
-  let last: Promise<void> = Promise.resolve();
+  const oneAtATime = createSemaphore(1);
 
   async function attempt(change: Change): Promise<Outcome | 'failed'> {
     const { source } = change;
@@ -59,7 +61,8 @@ export function createOffers({ applier, redactor, log, signal, counted, changed 
   }
 
   async function insist(change: Change, why: keyof typeof FIRST_RETRY): Promise<void> {
-    for (let pause = FIRST_RETRY[why]; ; pause = Math.min(LAST_RETRY, 2 * pause)) {
+    for (let attempt = 0; ; attempt++) {
+      const pause = backoff(attempt, { baseMs: FIRST_RETRY[why], capMs: LAST_RETRY });
       await delay(pause, undefined, { signal, ref: false }).catch(() => undefined); // stopped
       if (signal.aborted || waiting.get(change.source) !== change) return;
       const outcome = await inTurn(change);
@@ -68,14 +71,12 @@ export function createOffers({ applier, redactor, log, signal, counted, changed 
   }
 
   async function inTurn(change: Change): Promise<Outcome | 'failed'> {
-    const { promise, resolve } = Promise.withResolvers<Outcome | 'failed'>();
-    last = last.then(async () => {
-      const superseded = waiting.get(change.source) !== change;
-      const outcome = superseded ? 'invalid' : await attempt(change);
-      if (!superseded && outcome !== 'unchanged') counted(outcome);
-      resolve(outcome);
+    return oneAtATime.run(async () => {
+      if (waiting.get(change.source) !== change) return 'invalid'; // a later change has taken its place
+      const outcome = await attempt(change);
+      if (outcome !== 'unchanged') counted(outcome);
+      return outcome;
     });
-    return promise;
   }
 
   return async (change) => {

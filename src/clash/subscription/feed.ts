@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { fingerprint } from './fingerprint.ts';
+import { backoff } from '../../async/backoff.ts';
 
 export interface FeedOptions {
   /** Asked again and again: a file may change. */
@@ -45,7 +46,7 @@ export async function follow({ url, interval, known, fetch, failed, signal }: Fe
     } catch (error) {
       if (signal.aborted) return;
       failed(error);
-      next = Date.now() + Math.min(LAST_RETRY, FIRST_RETRY * 2 ** failures++);
+      next = Date.now() + backoff(failures++, { baseMs: FIRST_RETRY, capMs: LAST_RETRY });
     }
     const pause = Math.max(100, Math.min(LOOK, next - Date.now()));
     await delay(pause, undefined, { signal, ref: false }).catch(() => undefined); // stopped

@@ -17,6 +17,7 @@ import { createUploads } from '../../store/tiered/upload-queue.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { createRedirects, type Redirect } from '../../store/s3/redirects.ts';
+import { backoff } from '../../async/backoff.ts';
 
 /** Where a registry keeps what it has: one directory, or S3 and the tier in front of it. */
 export interface Storage {
@@ -138,7 +139,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
 
 /** Tries until it succeeds: S3 may come up after the registry, and the bucket is to be made then. */
 async function prepare(remote: S3Store, { log, bucket, signal }: { log: Log; bucket: string; signal: AbortSignal }): Promise<void> {
-  for (let pause = 1000; !signal.aborted; pause = Math.min(2 * pause, 60_000)) {
+  for (let attempt = 0; !signal.aborted; attempt++) {
     try {
       await remote.prepare({ signal: AbortSignal.any([signal, AbortSignal.timeout(START_LIMIT)]) });
       return;
@@ -146,6 +147,7 @@ async function prepare(remote: S3Store, { log, bucket, signal }: { log: Log; buc
       if (signal.aborted) return;
       log.error({ error, bucket }, 'S3 cannot be used now; images come from upstream and the local tier meanwhile');
     }
+    const pause = backoff(attempt, { baseMs: 1000, capMs: 60_000 });
     await delay(pause, undefined, { signal }).catch(() => undefined); // stopped
   }
 }

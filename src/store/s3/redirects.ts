@@ -1,8 +1,8 @@
 import type { Digest } from '../../oci/digest.ts';
 import { isOciError } from '../../oci/error.ts';
-import { createFlights } from '../../async/single-flight.ts';
+import { singleFlight } from '../../async/single-flight.ts';
 import { createLru } from '../../async/lru.ts';
-import { settled } from '../../async/race-abort.ts';
+import { raceAbort } from '../../async/race-abort.ts';
 import { blobKey } from '../keys.ts';
 import type { S3Store, SignedUrls } from './s3.ts';
 
@@ -22,7 +22,7 @@ export type Redirect = (digest: Digest, signal: AbortSignal) => Promise<string |
  *
  *  What was signed, which takes longer than asking, is used again for half of the time that it stays good, `ttl` ms or as long as the credentials do. */
 export function createRedirects(remote: S3Store, ttl: number): Redirect {
-  const share = createFlights<string | undefined>(2 * PATIENCE); // `ask` gives up before
+  const share = singleFlight<string | undefined>({ timeoutMs: 2 * PATIENCE }); // `ask` gives up before
   const known = createLru<Known>(KEPT);
 
   /** @throws the signal's reason: credentials may be on their way from a service that is silent */
@@ -30,7 +30,7 @@ export function createRedirects(remote: S3Store, ttl: number): Redirect {
     const before = known.get(key);
     if (before !== undefined && Date.now() < before.goodUntil) return before;
     const now = Date.now();
-    const urls = await settled(remote.presign(key, ttl), signal);
+    const urls = await raceAbort(remote.presign(key, ttl), signal);
     const signed = { urls, goodUntil: now + (urls.until - now) / 2, seenUntil: 0 };
     known.set(key, signed);
     return signed;

@@ -26,8 +26,9 @@ import { checkKey, checkPrefix } from '../keys.ts';
 import { createRawLines } from '../../http/raw/raw-socket.ts';
 import { headObject, type HeadOptions } from './head.ts';
 import { upload } from './upload.ts';
-import { settled } from '../../async/race-abort.ts';
+import { raceAbort } from '../../async/race-abort.ts';
 import type { Store, StoreContext, StoredObject, StoreSource } from '../store.ts';
+import { backoff } from '../../async/backoff.ts';
 
 export interface S3Options {
   bucket: string;
@@ -218,7 +219,7 @@ export function s3(options: S3Options): S3Store {
           // The SDK cannot send a stream twice, so this does: with a fresh one.
           const again = error instanceof OciError && error.retryAfter !== undefined && Date.now() >= pausedUntil;
           if (!again || tries === WRITE_ATTEMPTS) throw error;
-          await delay(200 * 2 ** tries * (0.5 + Math.random()), undefined, { signal });
+          await delay(backoff(tries, { baseMs: 200, jitter: 'half' }), undefined, { signal });
         }
       }
     },
@@ -294,7 +295,7 @@ async function answered<T>(call: (signal: AbortSignal) => Promise<T>, signal: Ab
   const timer = setTimeout(() => late.abort(), limit);
   const either = AbortSignal.any([signal, late.signal]);
   try {
-    return await settled(call(either), either);
+    return await raceAbort(call(either), either);
   } finally {
     clearTimeout(timer);
   }

@@ -3,6 +3,7 @@ import type { Log } from '../../telemetry/log.ts';
 import type { FilesystemStore } from '../filesystem/filesystem.ts';
 import type { LocalTier } from './local-tier.ts';
 import { bytesSource, type Store } from '../store.ts';
+import { backoff } from '../../async/backoff.ts';
 
 export interface UploadsOptions {
   files: FilesystemStore;
@@ -61,7 +62,7 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
       log.warn({ error, key, waiting: waiting.size + running.size }, 'a blob cannot be stored yet; it stays in the local tier');
       if (waiting.has(key)) bytes -= size;
       else waiting.set(key, size);
-      await delay(Math.min(250 * 2 ** failures, MAX_PAUSE), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
+      await delay(backoff(failures, { baseMs: 250, capMs: MAX_PAUSE }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
     }
   }
 
