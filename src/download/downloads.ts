@@ -3,7 +3,7 @@ import { open, readdir, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
-import { resolveRange, type ByteRange, type RangeRequest } from '../oci/range.ts';
+import type { ByteRange, RangeRequest } from '../oci/range.ts';
 import type { Repository } from '../oci/reference.ts';
 import type { Blob } from '../oci/registry.ts';
 import { blobKey } from '../store/keys.ts';
@@ -137,11 +137,8 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   async function openLocal(digest: Digest, { range, signal }: OpenOptions): Promise<Blob | undefined> {
     const key = blobKey(digest);
     try {
-      const found = await local.stat(key, { signal });
-      if (found === undefined) return undefined;
-      const asked = range === undefined ? undefined : resolveRange(range, found.size);
-      const content = await local.read(key, { signal, ...(asked === undefined ? {} : { range: asked }) });
-      return content === undefined ? undefined : { digest, size: found.size, range: asked, body: content.body };
+      const content = await local.read(key, { signal, ...(range === undefined ? {} : { range }) });
+      return content === undefined ? undefined : { digest, size: content.size, range: content.range, body: content.body };
     } catch (error) {
       if (signal.aborted || isOciError(error, 'RANGE_INVALID')) throw error;
       log.warn({ error, digest }, 'the local copy cannot be read; it is fetched again');
@@ -235,10 +232,8 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
 
     async function fromStorage(store: Store, range: ByteRange | undefined, signal: AbortSignal): Promise<Blob | undefined> {
       const key = blobKey(digest);
-      const found = range === undefined ? undefined : await store.stat(key, { signal, within: STORAGE_PATIENCE });
-      const part = range === undefined || found === undefined ? undefined : resolveRange(range, found.size);
-      const content = await store.read(key, { signal, within: STORAGE_PATIENCE, ...(part === undefined ? {} : { range: part }) });
-      return content === undefined ? undefined : { digest, size: found?.size ?? content.size, range: part, body: content.body };
+      const content = await store.read(key, { signal, within: STORAGE_PATIENCE, ...(range === undefined ? {} : { range }) });
+      return content === undefined ? undefined : { digest, size: content.size, range: content.range, body: content.body };
     }
 
     return {

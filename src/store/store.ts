@@ -1,5 +1,5 @@
 import { open, type FileHandle } from 'node:fs/promises';
-import type { ByteRange } from '../oci/range.ts';
+import type { ByteRange, RangeRequest } from '../oci/range.ts';
 import type { Body } from '../oci/registry.ts';
 import { sourceBuffers } from '../io/buffers.ts';
 import { wrongLength } from './failure.ts';
@@ -16,7 +16,9 @@ export interface StoredObject {
   modified: Date;
 }
 export interface StoredContent extends StoredObject {
-  /** The object or the range of it that was asked for. Chunks are valid as long as a `Blob`'s body says (oci/registry.ts);
+  /** Which bytes of the object `body` holds; undefined: all of them, because no range was requested. */
+  range: Required<ByteRange> | undefined;
+  /** The object, or the requested range of it. Chunks are valid as long as a `Blob`'s body says (oci/registry.ts);
    *  like it, the body holds a file or a connection until it ends, is returned, or the signal is aborted. */
   body: Body;
 }
@@ -37,8 +39,10 @@ export interface StoreSource {
  *  SIZE_INVALID. */
 export interface Store {
   stat(key: string, context: StoreContext): Promise<StoredObject | undefined>;
-  /** `range` lies within the object: who asks knows its size. @throws OciError RANGE_INVALID: it does not */
-  read(key: string, context: StoreContext & { range?: Required<ByteRange> }): Promise<StoredContent | undefined>;
+  /** Opens an object, or the part of it that `range` selects by the rules of RFC 9110 §14.1.2: an end behind the object's last byte
+   *  means that byte. The caller need not know the size: the store answers a range with one request.
+   *  @throws OciError RANGE_INVALID, with the object's size: the range selects no byte */
+  read(key: string, context: StoreContext & { range?: RangeRequest }): Promise<StoredContent | undefined>;
   /** All or nothing: a reader sees the object as it was or as it will be. Overwrites. */
   write(key: string, source: StoreSource, context: StoreContext): Promise<void>;
   /** Removing what is absent is no error. */

@@ -1,4 +1,4 @@
-import { OciError } from '../oci/error.ts';
+import { resolveRange } from '../oci/range.ts';
 import { createBody } from '../io/body.ts';
 import { wrongLength } from '../store/failure.ts';
 import { checkKey, checkPrefix } from '../store/keys.ts';
@@ -20,10 +20,9 @@ export function memory(): Store {
       if (found === undefined) return undefined;
       const { bytes, modified } = found;
       const size = bytes.length;
-      if (range !== undefined && range.end >= size)
-        throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
-      const asked = range === undefined ? bytes : bytes.subarray(range.start, range.end + 1);
-      return { size, modified, body: bytesBody(asked, signal) };
+      const part = range === undefined ? undefined : resolveRange(range, size);
+      const selected = part === undefined ? bytes : bytes.subarray(part.start, part.end + 1);
+      return { size, modified, range: part, body: bytesBody(selected, signal) };
     },
 
     async write(key, source, { signal }) {

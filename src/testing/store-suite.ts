@@ -7,7 +7,7 @@ import { describe, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { isOciError } from '../oci/error.ts';
-import type { ByteRange } from '../oci/range.ts';
+import type { RangeRequest } from '../oci/range.ts';
 import { bytesSource, fileSource, type Store, type StoreSource } from '../store/store.ts';
 
 export interface ConformingStore extends AsyncDisposable {
@@ -86,31 +86,53 @@ export function storeConformance(name: string, open: () => Promise<ConformingSto
       const bytes = randomBytes(3 * MIB);
       const last = bytes.length - 1;
       await store.write('v1/object', bytesSource(bytes), context);
-      const ranges: [number, number][] = [
-        [0, 0],
-        [0, last],
-        [1, 1],
-        [last, last],
-        [MIB - 1, MIB],
-        [5, 2 * MIB + 5],
-        [2 * MIB, last],
+      const ranges: [RangeRequest, start: number, end: number][] = [
+        [{ start: 0, end: 0 }, 0, 0],
+        [{ start: 0, end: last }, 0, last],
+        [{ start: 0 }, 0, last],
+        [{ start: 1, end: 1 }, 1, 1],
+        [{ start: last, end: last }, last, last],
+        [{ start: last }, last, last],
+        [{ start: MIB - 1, end: MIB }, MIB - 1, MIB],
+        [{ start: 5, end: 2 * MIB + 5 }, 5, 2 * MIB + 5],
+        [{ start: 2 * MIB, end: last }, 2 * MIB, last],
+        [{ start: 7, end: last + 1 }, 7, last],
+        [{ start: 7, end: 1e15 }, 7, last],
+        [{ suffix: 1 }, last, last],
+        [{ suffix: MIB + 1 }, last - MIB, last],
+        [{ suffix: bytes.length }, 0, last],
+        [{ suffix: 1e15 }, 0, last],
       ];
-      for (const [start, end] of ranges) {
-        const content = await store.read('v1/object', { ...context, range: { start, end } });
+      for (const [range, start, end] of ranges) {
+        const content = await store.read('v1/object', { ...context, range });
         assert.equal(content?.size, bytes.length);
-        assert.ok(bytes.subarray(start, end + 1).equals(await gather(content.body)), `${start}-${end}`);
+        assert.deepEqual(content.range, { start, end });
+        assert.ok(bytes.subarray(start, end + 1).equals(await gather(content.body)), JSON.stringify(range));
       }
+      const whole = await store.read('v1/object', context);
+      assert.equal(whole?.range, undefined);
+      await whole?.body[Symbol.asyncIterator]().return?.();
     });
 
-    void test('a range outside the object is RANGE_INVALID', async () => {
+    void test('a range that selects no byte is RANGE_INVALID and tells the size of the object; of an absent object it is absent', async () => {
       await using made = await open();
       const { store } = made;
       await store.write('v1/object', bytesSource(Buffer.from('12345')), context);
-      for (const range of [
-        { start: 5, end: 5 },
-        { start: 2, end: 5 },
-      ])
-        await assert.rejects(store.read('v1/object', { ...context, range }), (error) => isOciError(error, 'RANGE_INVALID'));
+      await store.write('v1/empty', bytesSource(Buffer.alloc(0)), context);
+      for (const [key, size, range] of [
+        ['v1/object', 5, { start: 5 }],
+        ['v1/object', 5, { start: 5, end: 5 }],
+        ['v1/object', 5, { start: 1e15 }],
+        ['v1/object', 5, { suffix: 0 }],
+        ['v1/empty', 0, { start: 0 }],
+        ['v1/empty', 0, { start: 0, end: 9 }],
+      ] as const)
+        await assert.rejects(
+          store.read(key, { ...context, range }),
+          (error) => isOciError(error, 'RANGE_INVALID') && error.size === size,
+          `${JSON.stringify(range)} of ${key}`,
+        );
+      assert.equal(await store.read('v1/nothing/here', { ...context, range: { start: 0 } }), undefined);
     });
 
     void test('a reader beside writers always sees one whole version', async () => {
@@ -314,7 +336,7 @@ async function gather(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-async function readAll(store: Store, key: string, range?: Required<ByteRange>): Promise<Buffer> {
+async function readAll(store: Store, key: string, range?: RangeRequest): Promise<Buffer> {
   const content = await store.read(key, range === undefined ? context : { ...context, range });
   assert.ok(content, `${key} is there`);
   return gather(content.body);

@@ -1,6 +1,6 @@
 import { open, rmdir, stat, unlink, utimes, type FileHandle } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { OciError } from '../../oci/error.ts';
+import { resolveRange, type ByteRange, type RangeRequest } from '../../oci/range.ts';
 import { fileBuffers } from '../../io/buffers.ts';
 import { fileFailure, SourceError } from '../failure.ts';
 import { fileBody } from '../../io/file-body.ts';
@@ -47,14 +47,12 @@ export async function filesystem(options: { directory: string }): Promise<Filesy
       const opened = await attempt(`opening ${key}`, signal, () => absentAsUndefined(openFile(path)));
       if (opened === undefined) return undefined;
       const { handle, size, modified, sendable } = opened;
-      if (range !== undefined && range.end >= size) {
-        await handle.close();
-        throw new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
-      }
+      const part = await resolveOrClose(handle, range, size);
       const failure = (error: unknown): Error => fileFailure(error, `reading ${key}`, directory);
       const tooShort = (actual: number): Error => failure(new Error(`the file ends at ${actual} instead of ${size}`));
-      const asked = range ?? { start: 0, end: size - 1 };
-      return { size, modified, body: fileBody({ handle, range: asked, sendable, buffers: fileBuffers, signal, failure, tooShort }) };
+      const bytes = part ?? { start: 0, end: size - 1 };
+      const body = fileBody({ handle, range: bytes, sendable, buffers: fileBuffers, signal, failure, tooShort });
+      return { size, modified, range: part, body };
     },
 
     async write(key, source, { signal }) {
@@ -137,6 +135,16 @@ async function openFile(path: string): Promise<Opened | undefined> {
   if (found.isFile()) return { handle, size: found.size, modified: found.mtime, sendable };
   await handle.close();
   return undefined;
+}
+
+/** The bytes that `range` selects of a file of `size` bytes. @throws OciError RANGE_INVALID, after closing the file */
+async function resolveOrClose(handle: FileHandle, range: RangeRequest | undefined, size: number): Promise<Required<ByteRange> | undefined> {
+  try {
+    return range === undefined ? undefined : resolveRange(range, size);
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
 }
 
 async function removeEmptyParents(path: string, root: string): Promise<void> {

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, test } from 'node:test';
+import { startFaultyProxy } from '../../../test/support/faulty-proxy.ts';
 import { startVersitygw } from '../../../test/support/versitygw.ts';
+import { bytesSource } from '../store.ts';
 import { s3 } from './s3.ts';
 import { storeConformance } from '../../testing/store-suite.ts';
 
@@ -23,6 +25,30 @@ storeConformance('s3', async () => {
   });
   await store.prepare({ signal });
   return { store, [Symbol.asyncDispose]: () => store.close() };
+});
+
+test('a range of an object costs S3 one GET, whichever end the client left open', async () => {
+  await using proxy = await startFaultyProxy(endpoint);
+  const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
+  const store = s3({ ...OPTIONS, endpoint: proxy.url, bucket: server.bucket, credentials });
+  await store.write('v1/x', bytesSource(Buffer.from('0123456789')), { signal });
+  proxy.requests.length = 0;
+  for (const [range, expected] of [
+    [{ start: 2, end: 3 }, '23'],
+    [{ start: 8 }, '89'],
+    [{ start: 8, end: 100 }, '89'],
+    [{ suffix: 3 }, '789'],
+  ] as const) {
+    const content = await store.read('v1/x', { signal, range });
+    assert.equal(content?.size, 10);
+    assert.equal(String(Buffer.concat(await Array.fromAsync(content.body))), expected);
+  }
+  await assert.rejects(store.read('v1/x', { signal, range: { start: 10 } }), { code: 'RANGE_INVALID', size: 10 });
+  await store.close();
+  assert.deepEqual(
+    proxy.requests.map((request) => request.split(' ')[0]),
+    ['GET', 'GET', 'GET', 'GET', 'GET'],
+  );
 });
 
 const EVER = new Promise<never>(() => undefined);
@@ -65,11 +91,11 @@ test('an S3 that gives the whole when asked for a part is not taken at its word'
   const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
   const store = s3({ ...OPTIONS, endpoint: `http://127.0.0.1:${port}`, bucket: 'none', credentials });
   await assert.rejects(store.read('v1/x', { signal, range: { start: 4, end: 5 } }), { code: 'UNAVAILABLE', origin: 'storage' });
-  for (const range of [undefined, { start: 0, end: 8 }]) {
+  for (const range of [undefined, { start: 0, end: 8 }, { start: 0 }, { start: 0, end: 99 }, { suffix: 9 }]) {
     const content = await store.read('v1/x', range === undefined ? { signal } : { signal, range });
     assert.equal(String(Buffer.concat(await Array.fromAsync(content?.body ?? []))), 'all of it');
   }
-  await assert.rejects(store.read('v1/x', { signal, range: { start: 0, end: 9 } }), { code: 'RANGE_INVALID' });
+  await assert.rejects(store.read('v1/x', { signal, range: { start: 10 } }), { code: 'RANGE_INVALID', size: 9 });
   chunked = true;
   await assert.rejects(store.read('v1/x', { signal, range: { start: 0, end: 8 } }), { code: 'UNAVAILABLE', origin: 'storage' });
   await store.close();

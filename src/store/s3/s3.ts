@@ -18,8 +18,8 @@ import {
 } from '@aws-sdk/client-s3';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
-import { OciError } from '../../oci/error.ts';
-import { parseContentRange, type ByteRange } from '../../oci/range.ts';
+import { isOciError, OciError } from '../../oci/error.ts';
+import { formatRange, parseContentRange, resolveRange, type ByteRange, type RangeRequest } from '../../oci/range.ts';
 import { createBody, failingWith, streamSource } from '../../io/body.ts';
 import { SourceError } from '../failure.ts';
 import { checkKey, checkPrefix } from '../keys.ts';
@@ -169,7 +169,7 @@ export function s3(options: S3Options): S3Store {
     }
   }
 
-  return {
+  const store: S3Store = {
     stat(key, { signal, within, by }) {
       const ask = async (abortSignal: AbortSignal): Promise<StoredObject> => {
         if (by !== undefined) return headObject(by, { ...agents, signal: abortSignal });
@@ -180,26 +180,33 @@ export function s3(options: S3Options): S3Store {
     },
 
     async read(key, { signal, within, range }) {
-      const Range = range === undefined ? undefined : `bytes=${range.start}-${range.end}`;
+      const Range = range === undefined ? undefined : formatRange(range);
       const ask = (abortSignal: AbortSignal) =>
         client.send(new GetObjectCommand({ ...at(key), Range }), { abortSignal }).catch((error: unknown) => {
-          if (statusOf(error) !== 416) throw error;
-          throw new OciError('RANGE_INVALID', 'the range lies outside the object', { cause: error });
+          throw statusOf(error) === 416 ? unsatisfiable(error) : error;
         });
-      const found = await attempt(`reading ${key}`, signal, ask, within);
+      const found = await attempt(`reading ${key}`, signal, ask, within).catch(async (error: unknown) => {
+        if (!isOciError(error, 'RANGE_INVALID') || error.size !== undefined) throw error;
+        // Not every server tells the size with its 416; versitygw does not for an empty object.
+        const object = await store.stat(key, { signal });
+        if (object !== undefined) throw unsatisfiable(error.cause, object.size);
+        return undefined;
+      });
       if (found === undefined) return undefined;
       const { ContentRange, ContentLength } = found;
-      const size = ContentRange === undefined ? ContentLength : parseContentRange(ContentRange)?.size;
       const body = found.Body as IncomingMessage;
-      const unusable = range === undefined ? undefined : misfit(key, range, { size, whole: ContentRange === undefined });
-      if (unusable !== undefined) {
+      let part: { range: Required<ByteRange>; size: number } | undefined;
+      try {
+        part = range === undefined ? undefined : partOf(key, range, { ContentRange, ContentLength });
+      } catch (error) {
         body.destroy();
-        throw unusable;
+        throw error;
       }
       const failure = (error: unknown) => describe(error, `reading ${key}`, bucket);
       const raw = lines.takeOver(body, ContentLength ?? 0);
       const source = raw === undefined ? streamSource(body, failure) : failingWith(raw, failure);
-      return { size: size ?? 0, modified: found.LastModified ?? new Date(0), body: createBody(source, signal) };
+      const size = part?.size ?? ContentLength ?? 0;
+      return { size, modified: found.LastModified ?? new Date(0), range: part?.range, body: createBody(source, signal) };
     },
 
     async write(key, source, { signal }) {
@@ -285,6 +292,7 @@ export function s3(options: S3Options): S3Store {
       return Promise.resolve();
     },
   };
+  return store;
 }
 
 /** `call`'s answer, within `limit` ms; a body that comes with it is not hurried. Not all of a call heeds its signal: credentials may be on their way
@@ -301,18 +309,36 @@ async function answered<T>(call: (signal: AbortSignal) => Promise<T>, signal: Ab
   }
 }
 
-/** Why what S3 gave for a range of an object, of `size` bytes, cannot be used: what is taken for the range would have the digest of something else. */
-function misfit(key: string, range: Required<ByteRange>, given: { size: number | undefined; whole: boolean }): OciError | undefined {
-  const { size, whole } = given;
+/** Which bytes of an object S3 sends in answer to `range`, and the size of the object. Without this check the bytes of another range would be
+ *  hashed as if they were the requested ones.
+ *  @throws OciError RANGE_INVALID: the object has no such bytes; UNAVAILABLE: S3 sends another range, or does not say which */
+function partOf(
+  key: string,
+  range: RangeRequest,
+  { ContentRange, ContentLength }: { ContentRange: string | undefined; ContentLength: number | undefined },
+): { range: Required<ByteRange>; size: number } {
+  const sent = parseContentRange(ContentRange);
+  const size = ContentRange === undefined ? ContentLength : sent?.size;
   const origin = 'storage';
-  if (size === undefined) {
-    return new OciError('UNAVAILABLE', `S3 does not say how large ${key} is, or which part of it it gives`, { origin });
+  if (size === undefined)
+    throw new OciError('UNAVAILABLE', `S3 does not say how large ${key} is, or which part of it it sends`, { origin });
+  const part = resolveRange(range, size);
+  const { start, end } = sent ?? { start: 0, end: size - 1 };
+  if (start !== part.start || end !== part.end) {
+    throw new OciError('UNAVAILABLE', `S3 was asked for bytes ${part.start}-${part.end} of ${key} and sends ${start}-${end}`, { origin });
   }
-  if (range.end >= size) return new OciError('RANGE_INVALID', `the range lies outside the object of ${size} bytes`, { size });
-  if (whole && range.end - range.start + 1 < size) {
-    return new OciError('UNAVAILABLE', `S3 was asked for a part of ${key} and gives the whole`, { origin });
-  }
-  return undefined;
+  return { range: part, size };
+}
+
+/** What S3's 416 means: the size of the object stands in its Content-Range header, or in the error document. */
+function unsatisfiable(error: unknown, found?: number): OciError {
+  const { $response, ActualObjectSize } = error as { $response?: { headers?: Record<string, string> }; ActualObjectSize?: string };
+  const [, told] = /^bytes \*\/(\d{1,15})$/.exec($response?.headers?.['content-range'] ?? '') ?? [];
+  const size = found ?? told ?? ActualObjectSize;
+  return new OciError('RANGE_INVALID', `the range lies outside the object${size === undefined ? '' : ` of ${size} bytes`}`, {
+    cause: error,
+    ...(size === undefined ? {} : { size: Number(size) }),
+  });
 }
 
 /** Nobody listens, or whoever does says nothing. */

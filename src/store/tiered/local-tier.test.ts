@@ -8,10 +8,23 @@ import { filesystem } from '../filesystem/filesystem.ts';
 import { localTier } from './local-tier.ts';
 import { observedStore } from '../observed.ts';
 import { bytesSource } from '../store.ts';
+import { storeConformance } from '../../testing/store-suite.ts';
 
 const context = { signal: AbortSignal.timeout(60_000) };
 const key = (name: string) => `v1/blobs/sha256/00/${name}`;
 const bytes = (size: number) => bytesSource(new Uint8Array(size));
+
+storeConformance('the local tier', async () => {
+  const directory = await temporaryDirectory();
+  const files = await filesystem({ directory: directory.path });
+  return {
+    store: localTier(files, 2 ** 30, () => undefined),
+    async [Symbol.asyncDispose]() {
+      await files.close();
+      await directory[Symbol.asyncDispose]();
+    },
+  };
+});
 
 async function setUp(maxSize: number) {
   const directory = await temporaryDirectory();
