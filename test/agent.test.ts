@@ -13,6 +13,7 @@ import { halt } from './support/process.ts';
 import { startAgent, startRegistry, type ServingProgram } from './support/program.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
+import { startTokenServer } from './support/token-server.ts';
 import { debianTool } from './tools/tools.ts';
 
 const MiB = 1024 * 1024;
@@ -72,7 +73,7 @@ function upstreams(upstream: ScriptedUpstream) {
 }
 
 for (const release of ['debian', '2.4'] as const) {
-  test(`containerd ${release} pulls through the agent without any setting, also when the registry is gone`, async () => {
+  test(`promise A3: containerd ${release} pulls through the agent without any setting, also when the registry is gone`, async () => {
     await using upstream = await startScriptedUpstream();
     upstream.add('library/demo', '1', makeImage({ architectures: ['amd64'] }));
     await using temporary = await temporaryDirectory();
@@ -88,7 +89,7 @@ for (const release of ['debian', '2.4'] as const) {
     assert.ok(upstream.requests.length > asked, 'straight from upstream');
   });
 
-  test(`in mirror mode containerd ${release} pulls unmodified names through the agent, and all is as before when it goes`, async () => {
+  test(`promise A6: in mirror mode containerd ${release} pulls unmodified names through the agent, and its files go with it`, async () => {
     await using upstream = await startScriptedUpstream();
     upstream.add('library/demo', '1', makeImage({ architectures: ['amd64'] }));
     await using temporary = await temporaryDirectory();
@@ -125,7 +126,7 @@ for (const release of ['debian', '2.4'] as const) {
   });
 }
 
-test('a blob that is cut in the middle goes on from upstream, ranges too, and one of unknown length', async () => {
+test('promise A3: a blob that the registry cuts in the middle continues from upstream, ranges and unknown lengths too', async () => {
   await using upstream = await startScriptedUpstream();
   await using broken = await startScriptedUpstream();
   const bytes = randomBytes('agent', 8 * MiB);
@@ -146,7 +147,7 @@ test('a blob that is cut in the middle goes on from upstream, ranges too, and on
   assert.equal(upstream.requests.length, asked);
 });
 
-test('a registry that is slow is given time, one that fails is passed over once, and 404 is an answer', async () => {
+test("promise A3: a slow registry is given time, a failing one is passed over, and the registry's 404 is an answer", async () => {
   await using upstream = await startScriptedUpstream();
   await using registry = await startScriptedUpstream();
   const digest = upstream.addBlob(randomBytes('slow', MiB));
@@ -167,15 +168,35 @@ test('a registry that is slow is given time, one that fails is passed over once,
   registry.behave = () => ({});
   assert.equal(await digestOf(url), digest);
   assert.equal(upstream.requests.length, 4, 'a registry whose upstream fails is there all the same');
-  await using storage = await startScriptedUpstream();
-  storage.addBlob(randomBytes('slow', MiB));
-  registry.behave = () => ({ status: 307, headers: { location: `${storage.url}/v2/x/blobs/${digest}` } });
-  const redirected = await fetch(url, { redirect: 'manual' });
-  assert.equal(redirected.status, 200, 'redirects are for the agent to follow');
-  assert.equal(sha256(Buffer.from(await redirected.arrayBuffer())), digest);
 });
 
-test('a registry that hangs costs a pull at most 4 s, and one that is back is used again within 10', async (t) => {
+test("promise A5: the agent follows the registry's redirects, and answers upstream's 401 with an anonymous token of its own", async () => {
+  await using upstream = await startScriptedUpstream();
+  await using registry = await startScriptedUpstream();
+  await using storage = await startScriptedUpstream();
+  await using tokens = await startTokenServer({ allow: () => true });
+  const bytes = randomBytes('redirected', MiB);
+  const digest = upstream.addBlob(bytes);
+  storage.addBlob(bytes);
+  await using agent = await startAgent({ registry: registry.url }, { registry: upstreams(upstream) });
+  const url = `${agent.url}/v2/dockerhub/library/demo/blobs/${digest}`;
+  registry.behave = () => ({ status: 307, headers: { location: `${storage.url}/v2/x/blobs/${digest}` } });
+  const redirected = await fetch(url, { redirect: 'manual' });
+  assert.equal(redirected.status, 200, 'the client sees no redirect');
+  assert.equal(sha256(Buffer.from(await redirected.arrayBuffer())), digest);
+
+  registry.behave = () => ({ status: 503 });
+  const challenge = `Bearer realm="${tokens.realm}",service="${tokens.service}",scope="repository:library/demo:pull"`;
+  upstream.behave = ({ authorization }) =>
+    authorization?.startsWith('Bearer ') === true ? {} : { status: 401, headers: { 'www-authenticate': challenge } };
+  assert.equal(await digestOf(url), digest);
+  assert.deepEqual(
+    tokens.requests.map(({ account }) => account),
+    [undefined],
+  );
+});
+
+test('promise A3: a registry that hangs costs a pull at most 4 s, and is used again within 10 s of coming back', async (t) => {
   await using upstream = await startScriptedUpstream();
   const image = makeImage({ architectures: ['amd64'], layers: [MiB, MiB, 8 * MiB] });
   for (const tag of ['cold', 'warm', 'after']) upstream.add('library/demo', tag, image);
@@ -203,7 +224,7 @@ test('a registry that hangs costs a pull at most 4 s, and one that is back is us
   assert.equal(upstream.requests.length, asked, 'through the registry again');
 });
 
-test('ten pulls whose registry hangs, and ten whose registry is killed, complete and are right', async (t) => {
+test('promise A3: ten pulls whose registry hangs and ten whose registry is killed all complete with the right bytes', async (t) => {
   await using upstream = await startScriptedUpstream();
   const blobs = Array.from({ length: 20 }, (_, index) => upstream.addBlob(randomBytes(`pull ${index}`, 4 * MiB)));
   await using temporary = await temporaryDirectory();
@@ -236,7 +257,7 @@ test('ten pulls whose registry hangs, and ten whose registry is killed, complete
 
 // Each has servers of its own, and only waits.
 describe('an upstream that cannot be reached', { concurrency: 2 }, () => {
-  test('a slow registry is waited for when upstream cannot be reached', async () => {
+  test('promise A3: a slow registry is waited for while upstream cannot be reached', async () => {
     await using registry = await startScriptedUpstream();
     const digest = registry.addBlob(randomBytes('slow', MiB));
     registry.behave = ({ path }) => (path === '/v2/' ? {} : { latency: 10_000 });
@@ -245,7 +266,7 @@ describe('an upstream that cannot be reached', { concurrency: 2 }, () => {
     assert.equal(await digestOf(`${agent.url}/v2/dockerhub/library/demo/blobs/${digest}`), digest);
   });
 
-  test("registry and upstream dead: the specification's error within 10 s, which names both", async (t) => {
+  test('promise A3: with registry and upstream down, the error comes within 10 s and names both', async (t) => {
     const [registry, upstream] = [await freePort(), await freePort()];
     const dead = { upstreams: { dockerhub: { url: `http://127.0.0.1:${upstream}` } } };
     await using agent = await startAgent({ registry: `http://127.0.0.1:${registry}` }, { registry: dead });
@@ -262,7 +283,7 @@ describe('an upstream that cannot be reached', { concurrency: 2 }, () => {
   });
 });
 
-test('two agents on one port: the older one is stopped under load, and no pull fails; what it wrote is the newer one’s', async () => {
+test('promise A1: during an upgrade two agents share the port, and stopping the older one under load fails no pull', async () => {
   await using upstream = await startScriptedUpstream();
   const digest = upstream.addBlob(randomBytes('handover', 2 * MiB));
   await using temporary = await temporaryDirectory();
@@ -300,7 +321,7 @@ test('two agents on one port: the older one is stopped under load, and no pull f
   for (const path of [file, readyFile]) assert.equal(await isThere(path), false);
 });
 
-test('an agent that is told to stop lets its ports go at once, and finishes what it was asked for', async () => {
+test('promise A1: on SIGTERM the agent releases its ports at once and finishes its running requests', async () => {
   await using upstream = await startScriptedUpstream();
   const blob = randomBytes('last words', 32 * MiB);
   const digest = upstream.addBlob(blob);
@@ -320,7 +341,7 @@ test('an agent that is told to stop lets its ports go at once, and finishes what
   assert.equal(await stopped, 0);
 });
 
-test('CRI-O trusts the agent by the drop-in that it writes', async () => {
+test('promise A7: CRI-O trusts the agent through the drop-in that it writes', async () => {
   await using upstream = await startScriptedUpstream();
   upstream.add('library/demo', '1', makeImage({ architectures: ['amd64'] }));
   await using temporary = await temporaryDirectory();
@@ -349,7 +370,7 @@ test('CRI-O trusts the agent by the drop-in that it writes', async () => {
   await assert.rejects(promisify(execFile)(...inspect, { env }), /HTTP response to HTTPS client/);
 });
 
-test('what cannot work is told at start, with what to do about it', async () => {
+test('a setup that cannot work is reported at start, with what to do about it', async () => {
   await using temporary = await temporaryDirectory();
   const certs = join(temporary.path, 'certs.d');
   const rows: [string, RegExp][] = [
@@ -386,7 +407,7 @@ test('what cannot work is told at start, with what to do about it', async () => 
   await assert.rejects(startAgent({ registry: 'http://$(KUBE_REGISTRY_SERVICE_HOST):5000' }), /Service was not there/);
 });
 
-test('an idle agent keeps less than 40 MiB of its own and 96 MiB in all', async (t) => {
+test('promise A4: an idle agent keeps under 40 MiB of anonymous memory and 96 MiB resident', async (t) => {
   await using agent = await startAgent({ registry: 'http://127.0.0.1:1' });
   await delay(3000);
   const { anonymous, resident } = await agent.memory();

@@ -114,3 +114,45 @@ test('only server rooms write HTTP status lines', () => {
   );
   assert.deepEqual(breaches, []);
 });
+
+/** A citation in code: `promise 12`, `promises 1 to 8, 12`, also over the end of a line of a comment. */
+const CITATION = /\bpromises? ([WAC]?\d+(?:(?:, | and | to )[WAC]?\d+)*)/g;
+const TEST_OF_PROMISE = /['"`]promise ([WAC]?\d+): /g;
+
+/** The numbers of a citation: 1 to 4, 12 is 1, 2, 3, 4, 12. */
+function numbersOf(citation: string): string[] {
+  return citation.split(/, | and /).flatMap((part) => {
+    const [first = '', last = first] = part.split(' to ');
+    const letter = /^[WAC]?/.exec(first)?.[0] ?? '';
+    const [from, to] = [first, last].map((number) => Number(number.slice(letter.length))) as [number, number];
+    return Array.from({ length: to - from + 1 }, (_, index) => `${letter}${from + index}`);
+  });
+}
+
+/** The numbers of the promises on a page of the docs, in its order. */
+function promisesOf(page: string): string[] {
+  return [...textOf(page).matchAll(/^\*\*([WAC]?\d+)\. /gm)].map(([, number = '']) => number);
+}
+
+test('every promise has a test, and every number that code cites is a promise', () => {
+  const promises = promisesOf('docs/promises.md');
+  assert.ok(promises.length > 30, 'the promises were found');
+  assert.deepEqual(promises, [...new Set(promises)], 'each has a number of its own');
+  assert.deepEqual(promisesOf('docs/promises.zh-CN.md'), promises, 'the Chinese page has the same');
+  const code = globSync(['src/**/*.ts', 'test/**/*.ts', 'chart/**/*.ts', 'bench/**/*.ts'], { cwd: root });
+  const proven = new Set<string>();
+  const unknown: string[] = [];
+  for (const file of code) {
+    const text = textOf(file).replaceAll(/\n\s*(?:\*|\/\/) */g, ' ');
+    for (const [, number = ''] of file.endsWith('.test.ts') ? text.matchAll(TEST_OF_PROMISE) : []) proven.add(number);
+    for (const [citation, numbers = ''] of text.matchAll(CITATION)) {
+      if (numbersOf(numbers).some((number) => !promises.includes(number))) unknown.push(`${file}: ${citation}`);
+    }
+  }
+  assert.deepEqual(unknown, [], 'no code cites a promise that docs/promises.md lacks');
+  assert.deepEqual(
+    promises.filter((number) => !proven.has(number)),
+    [],
+    'no promise is without a test',
+  );
+});

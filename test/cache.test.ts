@@ -299,7 +299,7 @@ function testCache(kind: 'filesystem' | 's3'): void {
       assert.equal(await count(), 0);
     });
 
-    test('what was pruned is fetched again when it is pulled, and is there again', async () => {
+    test('promise 13: a pruned image is downloaded again by the next pull, and kept again', async () => {
       // By a replica that has nothing in memory or in its local tier.
       await using replica = await startRegistry({
         ...world.own,
@@ -312,7 +312,7 @@ function testCache(kind: 'filesystem' | 's3'): void {
       assert.equal((await world.cache(['verify'])).code, 0);
     });
 
-    test('the least recently used image goes first, then those that are too old; what others share stays', async () => {
+    test('promise 13: the least recently used images go first, then those too old; shared layers stay', async () => {
       await becomeOld(world, { one: 0, two: 9, three: 7, four: 5 });
       const { bytes } = await world.json<{ bytes: number }>('stat');
       const small = await world.json<Pruned>('prune', '--max-size', String(bytes - 1));
@@ -331,7 +331,7 @@ function testCache(kind: 'filesystem' | 's3'): void {
       for (const name of APPS) await world.pull(name);
     });
 
-    test('no pull fails while everything is pruned again and again, by two at once, one of them killed', async () => {
+    test('promise 13: no pull fails while two prune everything again and again, and one of them is killed', async () => {
       // A replica whose local tier holds less than all of it: what is pruned under its hands is really gone.
       const local = { directory: join(world.directory, 'small'), maxSize: '1MiB' };
       await using replica = await startRegistry({ ...world.own, ...(await freeAddresses()), local });

@@ -83,7 +83,7 @@ const BAD: Record<string, [Answer | undefined, RegExp]> = {
   inside: [(_, response) => response.writeHead(302, { location: 'http://169.254.169.254/latest/meta-data' }).end(), /internal address/],
 };
 
-test('bad subscriptions are told one by one, and harm nothing beside them', async (t) => {
+test('promise C4: bad subscriptions are reported one by one, and harm nothing else', async (t) => {
   for (const [name, [answer]] of Object.entries(BAD)) if (answer !== undefined) subscriptions.answers.set(`/${name}`, answer);
   const twice = JSON.stringify({ proxies: [near.node, near.node, { ...near.node, name: 'odd', type: 'quantum' }], 'mixed-port': 1 });
   subscriptions.answers.set('/good', twice);
@@ -112,7 +112,7 @@ test('bad subscriptions are told one by one, and harm nothing beside them', asyn
   assert.ok(!words.includes(SUBSCRIPTION_KEY) && !words.includes(near.node.password));
 });
 
-test('a subscription that changes is used without a cut connection; what leads nowhere, or is nonsense, is taken back', async () => {
+test('promise C3: a changed subscription is applied without cutting connections, and one that does not work is rolled back', async () => {
   subscriptions.answers.set('/near', nodes(near));
   subscriptions.answers.set('/far', nodes(far));
   subscriptions.answers.set('/dead', await dead());
@@ -150,7 +150,7 @@ test('a subscription that changes is used without a cut connection; what leads n
   assert.ok(!(clash.output() + metrics).includes(SUBSCRIPTION_KEY));
 });
 
-test('the first start with a dead subscription lives, and recovers; a later one goes by the last good copy', async () => {
+test('promise C4: a first start with a dead subscription succeeds and recovers, and a later one uses the last good copy', async () => {
   subscriptions.answers.delete('/late');
   const { path: directory } = resources.use(await temporaryDirectory());
   const own = { directory, healthCheck: healthCheck(), subscriptions: [{ name: 'airport', url: subscriptions.url('/late') }] };
@@ -167,7 +167,7 @@ test('the first start with a dead subscription lives, and recovers; a later one 
   await eventually(async () => (await clash.status()).subscriptions[0]?.problem === 'it is answered with 404', 'it is not told');
 });
 
-test('an override that names what there is not is told with its place, and what was good before is used', async () => {
+test('promise C3: an override that names a missing entry is reported with its place, and the last good config stays', async () => {
   subscriptions.answers.set('/near', nodes(near));
   const { path: directory } = resources.use(await temporaryDirectory());
   const own = { directory, healthCheck: healthCheck(), subscriptions: [{ name: 'airport', url: subscriptions.url('/near') }] };
@@ -194,7 +194,7 @@ test('an override that names what there is not is told with its place, and what 
   }
 });
 
-test('nothing that a full subscription wishes for this machine is in what mihomo runs, and its ports are closed', async () => {
+test('promise C1: nothing that a full subscription says about this machine reaches mihomo, and its ports stay closed', async () => {
   const ports = await Promise.all(Array.from({ length: 8 }, () => freePort()));
   const [a, b, c, d, e, f, g, h] = ports;
   const hostile = {
@@ -281,7 +281,7 @@ test('geo rules without geo files are left out, and nothing is downloaded', asyn
   assert.ok(clash.log().some(({ msg }) => /left out, since mihomo does not understand it: rules\[0\] \[GEOIP/.test(msg)));
 });
 
-test("a provider's URL in the user's own config is fetched by this program, and followed", async () => {
+test("a provider's URL in the user's own config is downloaded and refreshed by the program", async () => {
   const file = join(resources.use(await temporaryDirectory()).path, 'custom.yaml');
   subscriptions.answers.set('/rules', "payload:\n  - 'blocked.test'\n");
   subscriptions.answers.set('/more', nodes(far));

@@ -139,7 +139,7 @@ const MODES: [string, () => Promise<Record<string, unknown>>][] = [
 ];
 
 for (const [mode, configuration] of MODES) {
-  test(`an image comes through the airport: ${mode}`, async (t: TestContext) => {
+  test(`promise C1: an image comes through the airport: ${mode}`, async (t: TestContext) => {
     await using resolver = await startDeafResolver();
     const dns = { enable: true, nameserver: [resolver.address], 'default-nameserver': [resolver.address] };
     const started = performance.now();
@@ -177,7 +177,7 @@ for (const [mode, configuration] of MODES) {
   });
 }
 
-test('a node that dies is left for one that lives; without any, what is cached is served, and the proxy is told to have failed', async (t) => {
+test('promise C4: a dead node is replaced by a live one; with none, cached images are served and the error names the proxy', async (t) => {
   await using clash = await startClash(over('/nodes'));
   await proven(clash);
   await using registry = await registryThrough(clash);
@@ -215,7 +215,7 @@ test('a node that dies is left for one that lives; without any, what is cached i
   await eventually(async () => (await get(clash.proxy, `${hubUrl}/v2/`).catch(() => 0)) === 200, 'the nodes are back, and are not used');
 });
 
-test('S3 is never reached through the proxy: what is in it is served when clash has gone', async () => {
+test('promise C4: S3 is never reached through the proxy, so stored images are served without clash', async () => {
   await using s3 = await startVersitygw();
   await using clash = await startClash(over('/near'));
   await proven(clash);
@@ -237,7 +237,7 @@ test('S3 is never reached through the proxy: what is in it is served when clash 
   assert.equal((await blob(other)).digest, layer?.digest);
 });
 
-test('the shared listener lets users out to the world alone', async () => {
+test('promise C5: the shared listener lets users reach public addresses only', async () => {
   const passwordFile = join(resources.use(await temporaryDirectory()).path, 'password');
   await writeFile(passwordFile, `${PASSWORD}\n`);
   await using clash = await startClash(
@@ -284,7 +284,7 @@ test('the shared listener lets users out to the world alone', async () => {
   assertNoSecrets(await wordsOf(clash));
 });
 
-test('mihomo is started again when it dies, and goes when the program goes', async () => {
+test('mihomo is restarted when it dies, and stops with the program', async () => {
   await using clash = await startClash(over('/near'));
   await proven(clash);
   const first = await mihomoOf(clash);
@@ -306,7 +306,7 @@ test('mihomo is started again when it dies, and goes when the program goes', asy
   assert.equal(await accepts(new URL(clash.proxy).host), false);
 });
 
-test('a shared port without users is an error of the configuration, and so is a mihomo that is not there', async () => {
+test('promise C5: a shared port without users is a configuration error, and so is a missing mihomo', async () => {
   const cases: [Record<string, unknown>, RegExp][] = [
     [over('/near', { ports: { shared: 7891 } }), /clash\.users: found .*; accepted: at least one user/],
     [over('/near', { mihomo: '/nowhere/mihomo' }), /clash\.mihomo: "\/nowhere\/mihomo" cannot be run \(ENOENT\)/],

@@ -54,8 +54,22 @@ function newBlob(seed: string, size: number) {
   };
 }
 
+test('promise 1: the client has its headers although upstream has sent no byte of the body yet', async () => {
+  const { bytes, url, asked } = newBlob('headers', MiB);
+  let requests = 0;
+  behave(() => (requests++ === 0 ? { silentAfter: 0 } : {})); // headers and then silence, for as long as the registry waits
+  const response = await fetch(url());
+  assert.equal(response.status, 200);
+  assert.equal(response.headers.get('content-length'), String(bytes.length));
+  assert.equal(
+    asked().reduce((sum, request) => sum + request.bytes, 0),
+    0,
+  );
+  await response.body?.cancel();
+});
+
 for (const range of ['bytes=-100', 'bytes=0-0', 'bytes=0-99', 'bytes=100-199', 'bytes=3000000-', 'bytes=-99999999']) {
-  test(`a range of a cold blob: ${range}`, async () => {
+  test(`promise 5: a range of a cold blob is served at once, and the rest is downloaded too: ${range}`, async () => {
     behave(() => ({}));
     const { bytes, url, copies, asked } = newBlob(range, 4 * MiB);
     const response = await fetch(url(), { headers: { range } });
@@ -71,7 +85,7 @@ for (const range of ['bytes=-100', 'bytes=0-0', 'bytes=0-99', 'bytes=100-199', '
   });
 }
 
-test('a range outside a blob is 416 for who asks for it, and for nobody else who waits for the blob', async () => {
+test('promise 5: a range outside the blob is 416 for its own client, not for others waiting for that blob', async () => {
   behave(() => ({ latency: 400 }));
   const { bytes, digest, url } = newBlob('outside', MiB);
   const outside = fetch(url(), { headers: { range: 'bytes=99999999-' } });
@@ -82,7 +96,7 @@ test('a range outside a blob is 416 for who asks for it, and for nobody else who
   assert.equal(response.headers.get('content-range'), `bytes */${bytes.length}`);
 });
 
-test('blobs without a byte, and of sha512', async () => {
+test('promise 3: empty blobs and sha512 blobs are verified and served like any other', async () => {
   behave(() => ({}));
   const empty = newBlob('', 0);
   for (let pull = 0; pull < 2; pull++) {
@@ -100,7 +114,7 @@ test('blobs without a byte, and of sha512', async () => {
   assert.equal((await fetch(`${registry.url}/v2/hub/a/b/blobs/${wrong}`)).status, 502);
 });
 
-test('a blob whose upstream never says how large it is comes whole, and is then served without it', async () => {
+test('promise 1: a blob whose size upstream never tells is streamed whole, and kept', async () => {
   behave(() => ({ chunked: true, ignoreRange: true }));
   const { bytes, digest, url } = newBlob('chunked', 3 * MiB);
   assert.equal((await read(url())).digest, digest);
@@ -109,7 +123,7 @@ test('a blob whose upstream never says how large it is comes whole, and is then 
   assert.equal((await fetch(url(), { method: 'HEAD' })).headers.get('content-length'), String(bytes.length));
 });
 
-test('a body that never ends is read no longer than somebody wants it', async () => {
+test('promise 2: a body without end is read no longer than a client wants it', async () => {
   const { url, asked } = newBlob('endless', MiB);
   behave(() => ({ endless: true, chunked: true, ignoreRange: true, rate: 32 * MiB }));
   await read(url(), { stopAfter: 4 * MiB }).catch(() => 'left');
@@ -123,7 +137,7 @@ test('a body that never ends is read no longer than somebody wants it', async ()
   }, 'upstream is not read any more');
 });
 
-test('an upstream that lies about a length gets a cut line, and its lie is not kept', async () => {
+test('promise 3: when upstream lies about the length the client sees a cut connection, and nothing is kept', async () => {
   const { bytes, digest, url } = newBlob('liar', MiB);
   for (const how of [{ headers: { 'content-length': '1000' } }, { body: bytes.subarray(0, MiB - 1) }]) {
     behave(() => ({ ignoreRange: true, ...how }));
@@ -135,7 +149,7 @@ test('an upstream that lies about a length gets a cut line, and its lie is not k
   assert.equal((await fetch(url(), { method: 'HEAD' })).headers.get('content-length'), String(bytes.length));
 });
 
-test('a blob of unknown size that turns out wrong is no whole one to a client of HTTP/1.0 either', async () => {
+test('promise 3: a corrupt blob of unknown size ends in a reset for HTTP/1.0 clients, so that it never looks whole', async () => {
   const { bytes, digest } = newBlob('old', MiB);
   const wrong = Buffer.from(bytes);
   wrong[1000] = (wrong[1000] ?? 0) ^ 1;
@@ -149,7 +163,7 @@ test('a blob of unknown size that turns out wrong is no whole one to a client of
   assert.match(String(end), /ECONNRESET/, `after ${size} bytes`);
 });
 
-test('who joins a fill that fails under its own name goes on under theirs, all of them by one fill', async () => {
+test('promise 2: clients that joined a download which upstream refuses to its first repository share a new one under their own', async () => {
   const { digest, url, asked } = newBlob('names', 2 * MiB);
   behave((path) => (path.includes('/denied/') ? { latency: 500, status: 403 } : {}));
   const refused = fetch(url('hub/denied/app'));
@@ -160,7 +174,7 @@ test('who joins a fill that fails under its own name goes on under theirs, all o
   assert.equal(asked().filter(({ path }) => path.includes('public')).length, 1);
 });
 
-test('all who wait for the same blob hear of one failure, and upstream is not asked once for each', async () => {
+test('promise 2: clients waiting for the same blob share one failure, and upstream is not asked once for each', async () => {
   const { url, asked } = newBlob('failing', MiB);
   behave(() => ({ latency: 300, status: 403 }));
   const all = await Promise.all(Array.from({ length: 12 }, () => fetch(url())));
@@ -168,7 +182,7 @@ test('all who wait for the same blob hear of one failure, and upstream is not as
   assert.ok(asked().length <= 2, `${asked().length} requests`);
 });
 
-test('a mirror that sends wrong bytes is left out when the blob is asked for again, however soon', async () => {
+test('promise 3: a mirror that sent wrong bytes is skipped when the blob is requested again, however soon', async () => {
   behave(() => ({}));
   for (let again = 0; again < 10; again++) {
     const { bytes, digest, url } = newBlob(`mirrored ${again}`, MiB);
@@ -178,7 +192,7 @@ test('a mirror that sends wrong bytes is left out when the blob is asked for aga
   }
 });
 
-test('without a place to spool to, blobs are passed on, and kept again when there is one', async () => {
+test('promise 14: without a spool directory blobs are streamed through, and kept again once there is one', async () => {
   behave(() => ({}));
   const first = newBlob('no spool', 3 * MiB);
   await rm(join(directory, '.tmp'), { recursive: true });
@@ -186,7 +200,7 @@ test('without a place to spool to, blobs are passed on, and kept again when ther
   assert.equal((await read(first.url(), { range: 'bytes=-1000' })).digest, sha256(first.bytes.subarray(-1000)));
 });
 
-test('a manifest does not wait until eighty slow blobs have come', async () => {
+test('a manifest does not wait behind eighty slow blobs', async () => {
   upstream.add('a/quick', '1', makeImage({ architectures: ['amd64'] }));
   behave((path) => (path.includes('/blobs/') ? { rate: 64 * 1024 } : {}));
   let ended = 0;
@@ -201,7 +215,7 @@ test('a manifest does not wait until eighty slow blobs have come', async () => {
   await Promise.all(all);
 });
 
-test('a process that is told to stop lets the pulls end that run', async () => {
+test('SIGTERM lets running pulls finish', async () => {
   behave(() => ({ rate: 4 * MiB }));
   const { digest, url } = newBlob('stopping', 8 * MiB);
   const pull = read(url());

@@ -15,7 +15,7 @@ import { debianTool, toolPath } from './tools/tools.ts';
 const run = promisify(execFile);
 
 for (const kind of ['filesystem', 's3'] as const) {
-  test(`crane, skopeo and containerd pull one multi-platform image, from upstream and then without it, kept in ${kind}`, async () => {
+  test(`promise 7: crane, skopeo and containerd get a multi-platform image byte for byte, with upstream and without, kept in ${kind}`, async () => {
     await using upstream = await startDistribution();
     await using temporary = await temporaryDirectory();
     await using s3 = kind === 's3' ? await startVersitygw() : undefined;

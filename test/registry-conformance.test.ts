@@ -12,7 +12,7 @@ import { startVersitygw } from './support/versitygw.ts';
 const NAME = 'library/sample';
 
 for (const kind of ['filesystem', 's3'] as const) {
-  test(`every check of the distribution specification passes on what comes from upstream, kept in ${kind}: first and second time`, async (t) => {
+  test(`every read check of the distribution specification passes on content from upstream, cold and warm, kept in ${kind}`, async (t) => {
     await using upstream = await startDistribution();
     const sample = sampleContent();
     const base = `${upstream.url}/v2/${NAME}`;

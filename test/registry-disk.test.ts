@@ -48,7 +48,7 @@ async function pull(registry: ServingProgram, digest: string): Promise<void> {
 // Each has servers of its own, and mostly waits.
 describe('a full disk', { concurrency: 2 }, () => {
   for (const kind of ['s3', 'filesystem'] as const) {
-    test(`${kind}: with a full disk pulls succeed, while it runs and when it starts`, { skip: root }, async () => {
+    test(`promise 14: ${kind}: pulls succeed with a full disk, while running and at start`, { skip: root }, async () => {
       await using upstream = await startScriptedUpstream();
       await using s3 = await startVersitygw();
       await using volume = await smallVolume(24);

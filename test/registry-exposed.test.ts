@@ -49,7 +49,7 @@ async function assertWhole(layout: string): Promise<void> {
   }
 }
 
-test('crane and skopeo pull with a password, and are refused without the right one', async () => {
+test('promise 12: on the exposed listener crane and skopeo need the right password', async () => {
   const [crane, skopeo] = await Promise.all([toolPath('crane'), debianTool('skopeo')]);
   const name = `${host}/dockerhub/library/demo:1`;
   const env = { ...process.env, SSL_CERT_FILE: ca, DOCKER_CONFIG: join(directory, 'docker') };
@@ -68,7 +68,7 @@ test('crane and skopeo pull with a password, and are refused without the right o
   await assertWhole(join(directory, 'skopeo'));
 });
 
-test('a password that was right is not computed again: bcrypt costs the first request only', async (t) => {
+test('bcrypt runs for the first request only: a verified password is not hashed again', async (t) => {
   const trusted = await readFile(ca);
   const ask = (password: string): Promise<number> =>
     new Promise((resolve, reject) => {

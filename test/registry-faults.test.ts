@@ -35,7 +35,7 @@ async function storedBlobs(directory: string): Promise<string[]> {
 }
 
 for (const connections of [1, 4]) {
-  test(`overlapping ranges to the end of a cold blob are right and fetched once, over ${connections} connections`, async (t) => {
+  test(`promise 5: overlapping ranges of a cold blob are right and downloaded once, over ${connections} connections`, async (t) => {
     await using upstream = await startScriptedUpstream();
     // What lies in the sockets when a request is cut short is lost: when the machine stalls, what upstream sends meanwhile.
     const rate = (connections === 1 ? 32 : 8) * MiB;
@@ -56,7 +56,7 @@ for (const connections of [1, 4]) {
   });
 }
 
-test('several connections share a blob whose upstream throttles each of them', async () => {
+test('promise 6: several connections share a blob whose upstream throttles each of them', async () => {
   await using upstream = await startScriptedUpstream();
   const bytes = randomBytes('parallel', 48 * MiB);
   const digest = upstream.addBlob(bytes);
@@ -70,7 +70,7 @@ test('several connections share a blob whose upstream throttles each of them', a
 });
 
 for (const size of [10_000, 4 * MiB]) {
-  test(`a corrupt blob of ${size} bytes is never whole and never kept, by ranges neither`, async () => {
+  test(`promise 3: a corrupt blob of ${size} bytes never reaches a client whole and is never kept, by ranges neither`, async () => {
     await using upstream = await startScriptedUpstream();
     const bytes = randomBytes('corrupt', size);
     const digest = upstream.addBlob(bytes);
@@ -91,7 +91,7 @@ for (const size of [10_000, 4 * MiB]) {
 
 // Each has servers of its own, and mostly waits.
 describe('an upstream that fails', { concurrency: 3 }, () => {
-  test('a line that is cut three times and silent once still gives the whole blob', async (t) => {
+  test('promise 4: a connection that is cut three times and silent once still yields the whole blob', async (t) => {
     await using upstream = await startScriptedUpstream();
     const bytes = randomBytes('cut', 24 * MiB);
     const digest = upstream.addBlob(bytes);
@@ -109,7 +109,7 @@ describe('an upstream that fails', { concurrency: 3 }, () => {
     assert.ok(copies <= 1.1, `${copies} copies`);
   });
 
-  test('odd answers of upstream are errors with a message, and the process lives', async () => {
+  test('promise 15: odd answers of upstream become errors with a code and a message, and the process lives', async () => {
     await using upstream = await startScriptedUpstream();
     upstream.add('a/b', '1', makeImage({ architectures: ['amd64'] }));
     await using own = await start(upstream, { cache: { tagTtl: '0ms' } });
@@ -141,7 +141,7 @@ describe('an upstream that fails', { concurrency: 3 }, () => {
     assert.equal((await fetch(`${own.url}/v2/hub/a/b/manifests/1`)).status, 200);
   });
 
-  test('a tag is asked for once a tagTtl, and what is known is served when upstream cannot say', async (t) => {
+  test('promise 8: a tag is looked up once per tagTtl, and the cached manifest is served while upstream cannot answer', async (t) => {
     await using upstream = await startScriptedUpstream();
     const [first, second] = [makeImage({ architectures: ['amd64'], seed: 'one' }), makeImage({ architectures: ['amd64'], seed: 'two' })];
     upstream.add('a/b', '1', first);
@@ -173,7 +173,7 @@ describe('an upstream that fails', { concurrency: 3 }, () => {
     assert.equal((await fetch(`${own.url}/v2/hub/a/b/manifests/${second.root.digest}`)).status, 200, 'its digest stays');
   });
 
-  test("a private repository's blob is asked for upstream under any other name, also while it is being fetched", async () => {
+  test("promise 12: a private repository's blob needs upstream's consent under every other name, also while it is being downloaded", async () => {
     await using upstream = await startScriptedUpstream();
     const digest = upstream.addBlob(randomBytes('private', 8 * MiB));
     upstream.behave = ({ path }) => (path.includes('/private/') ? { rate: 4 * MiB } : { status: 404 });
@@ -196,7 +196,7 @@ describe('an upstream that fails', { concurrency: 3 }, () => {
     assert.ok(upstream.blobBytes() <= 1.1 * 8 * MiB);
   });
 
-  test('a blob without a length, and one whose upstream ignores ranges, come whole', async () => {
+  test('promise 6: a blob without a length, and one whose upstream ignores ranges, are downloaded whole', async () => {
     await using upstream = await startScriptedUpstream();
     const bytes = randomBytes('plain', 6 * MiB);
     const digest = upstream.addBlob(bytes);

@@ -13,7 +13,7 @@ import { startVersitygw } from './support/versitygw.ts';
 const MiB = 2 ** 20;
 
 for (const kind of ['filesystem', 's3'] as const) {
-  test(`24 clients on one cold blob, kept in ${kind}: one download, first bytes at once, and nobody waits for another`, async (t) => {
+  test(`promise 2: 24 clients on one cold blob, kept in ${kind}: one download, first bytes at once, nobody waits for a slower client`, async (t) => {
     await using upstream = await startScriptedUpstream();
     await using own = await open(kind, { hub: { url: upstream.url, connections: 1 } });
     const bytes = randomBytes(`shared ${kind}`, 48 * MiB);
@@ -56,7 +56,7 @@ for (const kind of ['filesystem', 's3'] as const) {
   });
 }
 
-test('a cold blob takes hardly longer than from upstream itself', async (t) => {
+test('promise 1: a cold blob takes hardly longer than from upstream itself', async (t) => {
   await using upstream = await startScriptedUpstream();
   await using own = await open('filesystem', { hub: { url: upstream.url, connections: 1 } });
   upstream.behave = () => ({ latency: 30, rate: 32 * MiB });
@@ -72,7 +72,7 @@ test('a cold blob takes hardly longer than from upstream itself', async (t) => {
   assert.ok(median(ratios) < 2, `${median(ratios)}`);
 });
 
-test('a cold blob from an upstream as fast as the machine', async (t) => {
+test('promise 1: a cold blob from an upstream as fast as the machine takes under five times as long', async (t) => {
   await using upstream = await startDistribution();
   await using own = await open('filesystem', { hub: { url: upstream.url } });
   const ratios: number[] = [];

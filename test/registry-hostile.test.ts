@@ -33,7 +33,7 @@ async function filesIn(root: string): Promise<string[]> {
   return entries.filter((entry) => !entry.isDirectory()).map(({ parentPath, name }) => join(parentPath, name).slice(root.length + 1));
 }
 
-test(`${REQUESTS} hostile requests: no crash, no 5xx that is not upstream’s, no file outside the store, and the next pull is served`, async (context) => {
+test(`${REQUESTS} hostile requests cause no crash, no 5xx of our own and no file outside the store, and the next pull works`, async (context) => {
   await using temporary = await temporaryDirectory();
   const data = join(temporary.path, 'a/b/data');
   await mkdir(data, { recursive: true });

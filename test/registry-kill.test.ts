@@ -36,7 +36,7 @@ async function pull(url: string, digest: string): Promise<boolean> {
 // Each has servers of its own, and mostly waits.
 describe('a registry that is killed', { concurrency: 2 }, () => {
   for (const kind of ['filesystem', 's3'] as const) {
-    test(`${kind}: killed at ${KILLS} random moments, it never gives a wrong byte and leaves nothing behind`, async (context) => {
+    test(`promise 14: ${kind}: killed at ${KILLS} random moments, the registry never serves a wrong byte and leaves nothing half-written`, async (context) => {
       await using upstream = await startScriptedUpstream();
       await using directory = await temporaryDirectory();
       const s3: Versitygw | undefined = kind === 's3' ? await startVersitygw() : undefined;

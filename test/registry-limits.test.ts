@@ -55,7 +55,7 @@ function addImage(tag: string): TestImage {
   return made;
 }
 
-test('where pulls are counted, HEAD asks first, and an image that is here is no second pull', async () => {
+test('promise 9: where GETs of manifests are counted as pulls, tags are checked with HEAD, and a cached image costs no pull', async () => {
   hub.behave = limited();
   assert.equal((await get('dockerhub/library/app/manifests/1')).digest, image.root.digest);
   assert.equal(await metric(registry.admin, 'ratelimit_remaining', 'dockerhub'), 99);
@@ -65,7 +65,7 @@ test('where pulls are counted, HEAD asks first, and an image that is here is no 
   assert.equal(await metric(registry.admin, 'ratelimit_remaining', 'dockerhub'), 98);
 });
 
-test('near zero, known tags are served without asking, images that are new are still pulled', async () => {
+test('promise 9: with few pulls left, cached tags are served without asking upstream, and new images are still pulled', async () => {
   hub.behave = limited();
   pulls = 6;
   const fresh = addImage('fresh');
@@ -84,7 +84,7 @@ test('near zero, known tags are served without asking, images that are new are s
   assert.deepEqual(await asked(() => get('dockerhub/library/app/manifests/1')), ['HEAD 1'], 'as soon as there are enough');
 });
 
-test('a 429 with Retry-After is heeded for every tag of that upstream, and blobs go on', async () => {
+test('promise 9: a 429 with Retry-After is honoured for every tag of that upstream, and blobs still download', async () => {
   hub.behave = ({ path }) => (path.includes('/manifests/') ? { status: 429, headers: { 'retry-after': '4' } } : {});
   assert.equal((await asked(() => get('dockerhub/library/app/manifests/1'))).length, 1);
   const unknown = addImage('unknown');

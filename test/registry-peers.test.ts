@@ -78,7 +78,7 @@ async function stored(): Promise<string[]> {
   return files.filter((file) => file.isFile()).map(({ name }) => `sha256:${name}`);
 }
 
-test('three replicas: one download a digest and an image, whichever replicas are asked, and whatever becomes of them', async (t) => {
+test('promise 10: three replicas download each digest once, whichever are asked and whichever die', async (t) => {
   await using distribution = await startDistribution();
   await using line = await startTap(distribution.url, { rate: MiB / 2, latency: 100 });
   const upstreams = { ...hub(), real: { url: line.url, hosts: ['real.example'] } };
@@ -154,7 +154,7 @@ test('three replicas: one download a digest and an image, whichever replicas are
     await s3.start();
   });
 
-  await t.test("a private repository's blob is refused by every replica under any other name", async () => {
+  await t.test("promise 12: a private repository's blob is refused by every replica under every other name", async () => {
     upstream.behave = ({ path }) => (path.includes('/private/') ? {} : { status: 404 });
     const digest = addOwned(two.address, MiB);
     assert.equal(await get(two, digest, { name: 'hub/private/app' }), digest);
@@ -243,7 +243,7 @@ test('three replicas: one download a digest and an image, whichever replicas are
   );
 });
 
-test('two replicas that each take the other for the owner wait for nobody', async () => {
+test('promise 10: two replicas that each take the other for the owner do not wait for each other', async () => {
   const other = (address: string, all: readonly string[]) => all.filter((one) => one !== address);
   await using replicas = await startReplicas({ upstreams: hub(), s3, count: 2, finds: other });
   upstream.behave = () => ({ latency: 200 });
@@ -260,7 +260,7 @@ test('two replicas that each take the other for the owner wait for nobody', asyn
   for (const digest of digests) assert.ok(sent(digest) <= 2.1 * size);
 });
 
-test('replicas that do not know each other share a bucket without harm', async () => {
+test('promise 10: replicas that do not know each other share a bucket without harm', async () => {
   await using replicas = await startReplicas({ upstreams: hub(), s3, count: 2, registry: { peers: undefined } });
   upstream.behave = () => ({ latency: 50, rate: 8 * MiB });
   const digests = Array.from({ length: 6 }, () => upstream.addBlob(randomBytes(`apart ${seeds++}`, 3 * MiB)));

@@ -104,7 +104,7 @@ async function isStored(): Promise<void> {
   }, 'it is in S3, and given from there');
 }
 
-test('what member records cost: a write a digest, a read a digest and process, and nothing after that', async (t) => {
+test('promise 10: an access record costs one write per digest, one read per digest and process, and nothing after that', async (t) => {
   const count = (kind: RegExp) => tap.requests.filter(({ method, path }) => kind.test(`${method} ${path}`)).length;
   const timed = async (work: Promise<void>) => {
     const started = performance.now();
@@ -134,7 +134,7 @@ test('what member records cost: a write a digest, a read a digest and process, a
   assert.equal(count(/_members/), 0);
 });
 
-test('a member record that is not in memory is read while S3 is asked for the blob', async (t) => {
+test('an access record that is not in memory is read while S3 is asked for the blob', async (t) => {
   await using slow = await startTap(s3.endpoint, { latency: 100 });
   const digests = Array.from({ length: 16 }, (_, index) => hub.addBlob(randomBytes(`record ${index}`, 100_000)));
   const read = async (at: ServingProgram, digest: string, method = 'GET') => {
@@ -175,7 +175,7 @@ test('a member record that is not in memory is read while S3 is asked for the bl
   );
 });
 
-test("a credentialed repository's blobs and manifests are refused under every other name, however they are asked for", async () => {
+test("promise 12: a credentialed repository's blobs and manifests are refused under every other name, whatever the request", async () => {
   await isStored();
   const paths = [
     ...['corp/team/other', 'corp/public/app', 'nobody/team/app', 'nobody/public/app', 'corp/team/app/sub'].flatMap((name) => [
@@ -206,7 +206,7 @@ test("a credentialed repository's blobs and manifests are refused under every ot
   }
 });
 
-test('a token realm on another host gets no credentials, unless it is one of authHosts', async () => {
+test('promise 12: a token realm on another host gets no credentials unless authHosts lists it', async () => {
   hub.addManifest('team/hub', '1', image.root.bytes);
   hub.behave = ({ authorization }) =>
     authorization === 'Bearer anything'

@@ -49,7 +49,7 @@ function addBlob(seed: string): string {
 }
 
 for (const name of ['http', 'socks', 'rescued']) {
-  test(`images come by the way that is configured: ${name}`, async () => {
+  test(`promise 16: images come through the configured proxy, which resolves the names: ${name}`, async () => {
     upstream.behave = () => ({});
     upstream.add('a/b', name, makeImage({ architectures: ['amd64'], seed: name }));
     assert.equal((await fetch(`${registry.url}/v2/${name}/a/b/manifests/${name}`)).status, 200);
@@ -59,7 +59,7 @@ for (const name of ['http', 'socks', 'rescued']) {
 }
 
 for (const name of ['http', 'socks']) {
-  test(`a large blob comes over several connections where each is throttled, through a proxy: ${name}`, async (t) => {
+  test(`promise 6: a large blob comes over several connections through a proxy, too: ${name}`, async (t) => {
     const [size, rate] = [32 * MiB, 4 * MiB];
     const digest = upstream.addBlob(randomBytes(`parallel ${name}`, size));
     upstream.behave = () => ({ rate });
@@ -77,13 +77,13 @@ for (const name of ['http', 'socks']) {
   });
 }
 
-test('a proxy that is away is named as what failed', async () => {
+test('promise 15: when the proxy is down, the error says that the proxy failed', async () => {
   const response = await fetch(`${registry.url}/v2/dead/a/b/manifests/1`);
   assert.equal(response.status, 502);
   assert.match(await response.text(), /the proxy gives no way to registry\.example/);
 });
 
-test("a mirror's redirects go the mirror's way", async () => {
+test("promise 16: a mirror's redirects go through the mirror's own proxy", async () => {
   const digest = addBlob('mirrored');
   upstream.behave = ({ path }) => ({ status: 307, headers: { location: outside(cdn, 'cdn.example') + path } });
   assert.equal((await read(`${registry.url}/v2/mirrored/a/b/blobs/${digest}`)).digest, digest);
@@ -100,7 +100,7 @@ for (const place of [
   '10.0.0.1',
   '2130706433',
 ]) {
-  test(`nothing is redirected to ${place}, and no token is asked for there`, async () => {
+  test(`promise 12: no redirect leads to ${place}, and no token is requested there`, async () => {
     const { port } = new URL(cdn.url);
     const digest = addBlob(`inside ${place}`);
     const asked = cdn.requests.length;
@@ -115,7 +115,7 @@ for (const place of [
   });
 }
 
-test('nothing is redirected to another scheme, or without end', async () => {
+test('promise 12: no redirect leads to another scheme, and at most five are followed', async () => {
   const digest = addBlob('scheme');
   const url = `${registry.url}/v2/http/a/b/blobs/${digest}`;
   for (const location of ['file:///etc/passwd', 'ftp://cdn.example/']) {

@@ -17,7 +17,7 @@ import { toolPath } from './tools/tools.ts';
 const run = promisify(execFile);
 const MiB = 2 ** 20;
 
-test('with s3.redirect, clients take blobs from S3 itself; when it is away, from here', async () => {
+test('promise 11: with s3.redirect clients read blobs from S3 itself, and from the registry while S3 is down', async () => {
   await using upstream = await startScriptedUpstream();
   await using s3 = await startVersitygw();
   await using front = await startTap(s3.endpoint);
@@ -70,7 +70,7 @@ test('with s3.redirect, clients take blobs from S3 itself; when it is away, from
   assert.deepEqual(fromS3(), [2, 2, 2]);
 });
 
-test('nobody is sent to an S3 that has gone while upstream took its time to say who may have the blob', async () => {
+test('no client is redirected to an S3 that went down while upstream was checking access', async () => {
   await using upstream = await startScriptedUpstream();
   await using s3 = await startVersitygw();
   await using temporary = await temporaryDirectory();

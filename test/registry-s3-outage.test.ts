@@ -53,7 +53,7 @@ async function stored(registry: ServingProgram): Promise<void> {
 
 // Each has servers of its own, and mostly waits.
 describe('an S3 that fails', { concurrency: 4 }, () => {
-  test('while S3 is away no pull fails, and afterwards all of it is in S3', async (context) => {
+  test('promise 11: 200 pulls during an S3 outage succeed, and afterwards all of them are in S3', async (context) => {
     await using upstream = await startScriptedUpstream();
     await using s3 = await startVersitygw();
     await using local = await temporaryDirectory();
@@ -94,7 +94,7 @@ describe('an S3 that fails', { concurrency: 4 }, () => {
     assert.equal(upstream.blobBytes(), before, 'all of it comes from S3');
   });
 
-  test('whatever S3 answers, or does not, a pull succeeds, and what could not be stored is stored later', async () => {
+  test('promise 11: whatever S3 answers, or if it hangs, pulls succeed, and the blobs are stored later', async () => {
     await using upstream = await startScriptedUpstream();
     await using s3 = await startVersitygw();
     await using proxy = await startFaultyProxy(s3.endpoint);
@@ -129,7 +129,7 @@ describe('an S3 that fails', { concurrency: 4 }, () => {
     assert.equal(upstream.blobBytes(), before);
   });
 
-  test('a blob that S3 cuts off in the middle is right all the same', async () => {
+  test('promise 11: a blob that S3 cuts off in the middle still arrives whole and right', async () => {
     await using upstream = await startScriptedUpstream();
     await using s3 = await startVersitygw();
     await using proxy = await startFaultyProxy(s3.endpoint);
@@ -148,7 +148,7 @@ describe('an S3 that fails', { concurrency: 4 }, () => {
     assert.ok(upstream.blobBytes() - before < 3500 * KiB, 'only the rest comes from upstream');
   });
 
-  test('an S3 that comes up after the registry gets its bucket and what has been pulled until then', async () => {
+  test('promise 11: an S3 that starts after the registry gets its bucket and everything pulled until then', async () => {
     await using upstream = await startScriptedUpstream();
     await using s3 = await startVersitygw();
     await s3.stop();

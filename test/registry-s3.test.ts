@@ -37,7 +37,7 @@ async function uploaded(admin: string): Promise<void> {
   assert.fail('everything is stored in the end');
 }
 
-test('a blob is served from S3 by a registry that has never seen its upstream', async () => {
+test('promise 10: a blob in S3 is served by a registry that has never reached its upstream', async () => {
   await using upstream = await startScriptedUpstream();
   await using s3 = await startVersitygw();
   await using one = await temporaryDirectory();
@@ -57,7 +57,7 @@ test('a blob is served from S3 by a registry that has never seen its upstream', 
   assert.equal(upstream.requests.length, before, 'upstream is not asked');
 });
 
-test('an S3 that is away fails no pull, and has everything once it is back', async () => {
+test('promise 11: no pull fails while S3 is down, and everything is stored once it is back', async () => {
   await using upstream = await startScriptedUpstream();
   await using s3 = await startVersitygw();
   await using local = await temporaryDirectory();
@@ -77,7 +77,7 @@ test('an S3 that is away fails no pull, and has everything once it is back', asy
   assert.equal(upstream.blobBytes(), before, 'all of it comes from S3');
 });
 
-test('what was not stored when the process was killed is stored by the next', async () => {
+test('promise 14: uploads that a killed process still owed are made by the next one', async () => {
   await using upstream = await startScriptedUpstream();
   await using s3 = await startVersitygw();
   await using local = await temporaryDirectory();
@@ -99,7 +99,7 @@ test('what was not stored when the process was killed is stored by the next', as
   assert.equal(upstream.blobBytes(), before);
 });
 
-test('with more than fits into the local tier at once, blobs pass through', async () => {
+test('promise 14: blobs that do not fit into the local tier are streamed through', async () => {
   await using upstream = await startScriptedUpstream();
   await using s3 = await startVersitygw();
   await using local = await temporaryDirectory();
@@ -109,7 +109,7 @@ test('with more than fits into the local tier at once, blobs pass through', asyn
   assert.deepEqual(all, digests);
 });
 
-test('with redirect, a blob in S3 is given by a presigned URL, to those who may have it', async () => {
+test('promise 12: with redirect, only requests that may read a blob get its presigned URL', async () => {
   await using upstream = await startScriptedUpstream();
   await using s3 = await startVersitygw();
   await using local = await temporaryDirectory();

@@ -99,7 +99,7 @@ async function makeCertificate(directory: string): Promise<{ certificate: string
 const manifest = (name: string, init?: RequestInit) => fetch(`${registry.url}/v2/${name}/manifests/1`, init);
 const layerOf = (repository: string) => images[repository]?.platforms[0]?.layers[0]?.digest ?? '';
 
-test('tokens: as nobody where that will do, else by the longest prefix; one for all who wait', async () => {
+test('promise 12: tokens are anonymous where that suffices, else use the credentials with the longest prefix, and are shared', async () => {
   assert.equal((await manifest('token/public/app')).status, 200);
   assert.deepEqual(tokens.requests, [{ account: undefined, scopes: ['repository:public/app:pull'] }]);
   const all = await Promise.all([...Array(8).keys()].map(() => manifest('token/team/app')));
@@ -111,7 +111,7 @@ test('tokens: as nobody where that will do, else by the longest prefix; one for 
   );
 });
 
-test('a blob fetched with credentials is refused under every other name', async () => {
+test('promise 12: a blob downloaded with credentials is refused under every other name', async () => {
   const digest = layerOf('team/secret/app');
   assert.equal((await read(`${registry.url}/v2/token/team/secret/app/blobs/${digest}`)).digest, digest);
   for (const [name, status] of [
@@ -127,27 +127,27 @@ test('a blob fetched with credentials is refused under every other name', async 
   assert.equal(await errorCode(await manifest('wrong/team/app')), 'UNAUTHORIZED');
 });
 
-test('a password for basic authentication goes along unasked once upstream has asked for it', async () => {
+test('after one Basic challenge, later requests carry the password at once', async () => {
   assert.equal((await manifest('basic/team/app')).status, 200);
   const digest = layerOf('team/app');
   assert.equal((await read(`${registry.url}/v2/basic/team/app/blobs/${digest}`)).digest, digest);
   assert.equal(basic.requests().filter(({ status }) => status === 401).length, 1);
 });
 
-test('an upstream with a certificate of its own is trusted by its ca, and by nothing else', async () => {
+test('an upstream with a private CA is trusted through its own `ca` only', async () => {
   assert.equal((await manifest('secure/team/app')).status, 200);
   const response = await manifest('untrusted/team/app');
   assert.equal(response.status, 502);
   assert.match(await response.text(), /certificate that is not trusted .*ca/);
 });
 
-test('nothing is redirected from https to http', async () => {
+test('promise 12: no redirect leads from https to http', async () => {
   const response = await manifest('downgrading/team/app');
   assert.equal(response.status, 403);
   assert.match(await response.text(), /redirects from https to http/);
 });
 
-test('a token that ends in the middle of a blob is renewed, and the blob goes on from there', async () => {
+test('promise 4: a token that expires in the middle of a blob is renewed, and the download resumes', async () => {
   const bytes = randomBytes('token', 12 * MiB);
   const digest = hub.addBlob(bytes);
   let issued = 0;
@@ -173,7 +173,7 @@ test('a token that ends in the middle of a blob is renewed, and the blob goes on
   }
 });
 
-test('a redirect gets no credentials, and a cut blob goes on by a redirect of its own', async () => {
+test('promise 12: a redirect gets no credentials, and a blob that is cut resumes through a new redirect', async () => {
   const bytes = randomBytes('signed', 12 * MiB);
   const digest = cdn.addBlob(bytes);
   let signatures = 0;
@@ -201,7 +201,7 @@ test('a redirect gets no credentials, and a cut blob goes on by a redirect of it
   );
 });
 
-test('upstream is asked with every media type and for no encoding, never with what a client sent', async () => {
+test("promise 8: upstream gets the full Accept list and accept-encoding: identity, never the client's headers", async () => {
   const image = makeImage({ architectures: ['amd64'], seed: 'headers' });
   hub.add('a/headers', '1', image);
   hub.behave = () => ({});
@@ -218,7 +218,7 @@ test('upstream is asked with every media type and for no encoding, never with wh
   }
 });
 
-test('mirrors are asked in order before url, whose 404 alone is an answer', async () => {
+test('promise 8: mirrors are tried in order before url, and only the 404 of url is an answer', async () => {
   const [first, second] = mirrors as [ScriptedUpstream, ScriptedUpstream];
   const image = makeImage({ architectures: ['amd64'], seed: 'mirrors' });
   hub.behave = () => ({});
@@ -252,7 +252,7 @@ test('mirrors are asked in order before url, whose 404 alone is an answer', asyn
   assert.deepEqual(await asked(), [404, 0, 0, 0], "url's own 404 is remembered");
 });
 
-test('other errors than a 404 are not remembered', async () => {
+test('promise 8: errors other than a 404 are not remembered', async () => {
   hub.add('a/errors', '1', makeImage({ architectures: ['amd64'], seed: 'errors' }));
   for (const [status, code] of [
     [403, 'DENIED'],
@@ -270,7 +270,7 @@ test('other errors than a 404 are not remembered', async () => {
   assert.match(metrics, /requests_total\{upstream="hub",kind="manifest",outcome="error"\} 3$/m);
 });
 
-test('answers that are odd, but answers', async () => {
+test('unusual but valid answers for manifests are accepted', async () => {
   const image = makeImage({ architectures: ['amd64'], seed: 'odd' });
   const rows: { how: Behaviour; status: number }[] = [
     { how: { informational: true }, status: 200 },
@@ -295,7 +295,7 @@ test('answers that are odd, but answers', async () => {
   }
 });
 
-test('HEAD and GET of a manifest agree, and a HEAD that names another digest than it was asked for is not believed', async () => {
+test('HEAD and GET of a manifest agree, and a HEAD naming a digest that was not requested is not believed', async () => {
   const image = makeImage({ architectures: ['amd64'], seed: 'digest' });
   hub.add('a/digest', '1', image);
   const { digest } = image.root;
@@ -308,7 +308,7 @@ test('HEAD and GET of a manifest agree, and a HEAD that names another digest tha
   }
 });
 
-test('a manifest that was fetched as a blob keeps its media type as a manifest, and a blob is no manifest', async () => {
+test('a manifest downloaded as a blob keeps its media type as a manifest, and a blob is no manifest', async () => {
   const image = makeImage({ architectures: ['amd64'], seed: 'both' });
   const { root } = image;
   const { config } = image.platforms[0] ?? assert.fail();
@@ -324,7 +324,7 @@ test('a manifest that was fetched as a blob keeps its media type as a manifest, 
   }
 });
 
-test('tags come from all pages of a list, and a list without end is an error', async () => {
+test('tag lists combine all pages, and a list without end is an error', async () => {
   const pages = (count: number) =>
     (hub.behave = ({ path }) => {
       const page = Number(/last=t(\d+)/.exec(path)?.[1] ?? 0);
@@ -340,7 +340,7 @@ test('tags come from all pages of a list, and a list without end is an error', a
   assert.equal(first.headers.get('link'), '</v2/hub/a/pages/tags/list?n=2&last=t1>; rel="next"');
 });
 
-test('while upstream cannot list tags, those that were pulled are listed', async () => {
+test('while upstream cannot list tags, the tags pulled so far are listed', async () => {
   hub.add('a/listed', '1', makeImage({ architectures: ['amd64'], seed: 'listed' }));
   hub.behave = () => ({});
   assert.equal((await manifest('hub/a/listed')).status, 200);

@@ -10,7 +10,7 @@ const NAMESPACE = 'kube-registry';
 /** Milliseconds that the webhook has to see what has changed: it looks every 3 s. */
 const SEEN = 6000;
 
-test('nothing is rewritten before all nodes have had their agent, nor once many have been without for a while', async () => {
+test('promise W6: nothing is rewritten before every node has had its agent, nor once many have lacked it for a while', async () => {
   await using cluster = await startControlPlane();
   const { kubectl } = cluster;
   await kubectl(['create', 'namespace', NAMESPACE]);

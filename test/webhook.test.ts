@@ -27,7 +27,7 @@ async function until<T>(what: string, ask: () => Promise<T | undefined>): Promis
   throw new Error(`not within half a minute: ${what}`);
 }
 
-test('with a given certificate, anything that comes over HTTPS is allowed and counted, and the process lives', async () => {
+test('promise W1: whatever arrives over HTTPS is allowed and counted, and the process lives', async () => {
   await using temporary = await temporaryDirectory();
   await using reviewer = await createReviewer(temporary.path);
   await using webhook = await startWebhook({ tls: reviewer.tls });
@@ -142,7 +142,7 @@ async function imagesOf({ kubectl }: ControlPlane, name: string, namespace = 'de
   return [...(pod.spec.containers ?? []), ...(pod.spec.ephemeralContainers ?? [])].map(({ image }) => image);
 }
 
-test('on a real API server: what is rewritten, what is left alone, and pods are made without the webhook too', async () => {
+test('promise W1: on a real API server pods are rewritten or left alone as they should, and created without the webhook too', async () => {
   await using own = await startCluster();
   const { cluster, webhook, replica } = own;
   const { kubectl } = cluster;
@@ -207,7 +207,7 @@ test('on a real API server: what is rewritten, what is left alone, and pods are 
   assert.deepEqual(await imagesOf(cluster, 'without'), ['nginx:1']);
 });
 
-test('a sidecar that another webhook injects is rewritten too', async () => {
+test('promise W3: a sidecar that another webhook injects is rewritten too', async () => {
   await using own = await startCluster();
   const { kubectl } = own.cluster;
   const authority = await createAuthority();
@@ -252,7 +252,7 @@ test('a sidecar that another webhook injects is rewritten too', async () => {
   assert.deepEqual(JSON.parse(metadata.annotations['kube-registry/original-images'] ?? ''), { main: 'nginx:1', sidecar: 'nginx:1' });
 });
 
-test('while authority and certificate are replaced, not one call of the API server fails', async () => {
+test('promise W8: while CA and certificate rotate, no call from the API server fails', async () => {
   await using own = await startCluster();
   const { cluster, webhook } = own;
   const { kubectl } = cluster;

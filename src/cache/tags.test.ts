@@ -69,7 +69,7 @@ const failure = (code: OciErrorCode, options: OciErrorOptions = {}) => new OciEr
 const fresh = (digest: Digest) => ({ digest, stale: false });
 const stale = (digest: Digest) => ({ digest, stale: true });
 
-test('upstream is asked once a tagTtl, and the first who comes after it hears that the tag has moved', async () => {
+test('promise 8: upstream is asked once per tagTtl, and the first request after it sees that the tag has moved', async () => {
   const tag = await openTag();
   for (let pull = 0; pull < 20; pull++) assert.deepEqual(await tag.resolve(), fresh(ONE));
   assert.equal(tag.asked, 1);
@@ -83,7 +83,7 @@ test('upstream is asked once a tagTtl, and the first who comes after it hears th
 });
 
 for (const code of ['UNAVAILABLE', 'TOOMANYREQUESTS', 'UNAUTHORIZED', 'DENIED', 'MANIFEST_INVALID'] as const) {
-  test(`${code} from upstream: what is known is served until staleFor, and the log says so`, async () => {
+  test(`promise 8: on ${code} from upstream the cached tag is served until staleFor, and the log says so`, async () => {
     const tag = await openTag();
     await tag.resolve();
     tag.says = failure(code);
@@ -100,7 +100,7 @@ for (const code of ['UNAVAILABLE', 'TOOMANYREQUESTS', 'UNAUTHORIZED', 'DENIED', 
   });
 }
 
-test('401 and 403 of an upstream that is asked as somebody: what is known is served for an hour', async () => {
+test('promise 8: on 401 and 403 of an upstream with credentials the cached tag is served for an hour', async () => {
   const tag = await openTag({ policy: { credentialed: (repository) => repository === REPOSITORY } });
   await tag.resolve();
   tag.says = failure('DENIED');
@@ -113,7 +113,7 @@ test('401 and 403 of an upstream that is asked as somebody: what is known is ser
   assert.deepEqual(await tag.resolve(), stale(ONE), 'an outage is no refusal');
 });
 
-test('a tag that was deleted upstream is absent at once, and asked for again after negativeTtl', async () => {
+test('promise 8: a tag deleted upstream is absent at once, and looked up again after negativeTtl', async () => {
   const tag = await openTag();
   await tag.resolve();
   tag.says = failure('MANIFEST_UNKNOWN');
@@ -181,7 +181,7 @@ test('what one process knows the next one knows, without asking upstream', async
   assert.deepEqual(await second.resolve(), stale(ONE));
 });
 
-test('all who wait share one question', async () => {
+test('promise 8: concurrent requests for a tag share one lookup', async () => {
   const tag = await openTag();
   const all = Array.from({ length: 10 }, () => tag.resolve());
   for (const one of all) assert.deepEqual(await one, fresh(ONE));

@@ -69,7 +69,7 @@ async function readAll(fill: Fill, range?: ByteRange): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-test('on a full disk every reader gets the whole blob, and its ranges, from upstream, also when the fill has ended', async () => {
+test('promise 14: on a full disk every reader gets the whole blob and its ranges from upstream, also after the download has ended', async () => {
   const { fill, failures, kept } = await fillWithoutRoom(() => BYTES);
   const first = await readAll(fill);
   assert.ok(first.equals(BYTES));
@@ -84,7 +84,7 @@ test('on a full disk every reader gets the whole blob, and its ranges, from upst
   assert.deepEqual(kept, []);
 });
 
-test('what is fetched again after the disk was full is verified again', async () => {
+test('promise 3: bytes downloaded again after the disk was full are verified again', async () => {
   for (const at of [0, 500 * KiB, BYTES.length - 1]) {
     const wrong = Buffer.from(BYTES);
     wrong[at] = (wrong[at] ?? 0) ^ 1;

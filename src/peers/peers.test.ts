@@ -4,7 +4,7 @@ import { highest } from './peers.ts';
 
 const digests = Array.from({ length: 3000 }, (_, index) => `sha256:${index}`);
 
-test('every replica owns about as many digests, and finds the same owners in any order', () => {
+test('promise 10: every replica owns about as many digests, and all agree on the owners', () => {
   const addresses = ['10.0.0.1', '10.0.0.2', 'fd00::3'];
   const owned = new Map<string | undefined, number>();
   for (const digest of digests) {
@@ -16,7 +16,7 @@ test('every replica owns about as many digests, and finds the same owners in any
   assert.equal(highest('sha256:1', []), undefined);
 });
 
-test('when a replica goes, only what it owned moves', () => {
+test('promise 10: when a replica goes, only the digests that it owned move', () => {
   for (const digest of digests) {
     const before = highest(digest, ['a', 'b', 'c']);
     if (before !== 'b') assert.equal(highest(digest, ['a', 'c']), before);

@@ -12,7 +12,7 @@ function start(options: Partial<AdminOptions> = {}): Promise<Listener> {
   return listen({ address: { host: '127.0.0.1', port: 0 }, handler, log });
 }
 
-test('/livez is always well, /readyz only when the process can take work', async () => {
+test('promise 11: /livez always succeeds, and /readyz depends on the process alone', async () => {
   let ready = false;
   await using listener = await start({ ready: () => ready });
   const statusOf = async (path: string, method = 'GET') => (await fetch(listener.url + path, { method })).status;

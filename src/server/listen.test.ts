@@ -19,7 +19,7 @@ const hello: RequestHandler = (request, response) => {
 const start = (handler: RequestHandler = hello, limits: Partial<ListenLimits> = {}): Promise<Listener> =>
   listen({ address: LOOPBACK, handler, log, limits });
 
-test('a TLS handshake on a plain port is answered in plain HTTP, as clients that try HTTPS first expect', async () => {
+test('promise A2: a TLS handshake on a plain port is answered in plain HTTP, as clients that try HTTPS first expect', async () => {
   await using listener = await start();
   const { port } = listener.address;
   const socket = connectTls({ port, host: '127.0.0.1', rejectUnauthorized: false });
@@ -245,7 +245,7 @@ test('draining ends by force after its grace', async () => {
   assert.equal((await answer).text, '');
 });
 
-test('two listeners share one port, and one of them can drain under load without a failed request', async () => {
+test('promise A1: two listeners share one port, and one of them drains under load without a failed request', async () => {
   const port = await freePort();
   const options = { address: { host: '127.0.0.1', port }, handler: hello, log, reusePort: true };
   const older = await listen(options);

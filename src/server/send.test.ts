@@ -106,7 +106,7 @@ test('a slow client holds no more than two chunks in memory', async () => {
   assert.equal((await server.sent).complete, false);
 });
 
-test('the head goes out although the first chunk is not there yet', async () => {
+test('promise 1: the headers go out before the first chunk has arrived', async () => {
   const { promise: first, resolve } = Promise.withResolvers<void>();
   const body = async function* () {
     await first;

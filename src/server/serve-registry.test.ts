@@ -100,7 +100,7 @@ test('/v2/ says that this is a registry', async () => {
   }
 });
 
-test('manifests come verbatim by tag and digest, whatever the client says that it accepts', async () => {
+test('promise 7: manifests are served verbatim by tag and digest, whatever the client accepts', async () => {
   await using server = await start();
   for (const { descriptor, bytes, tags = [] } of content.manifests) {
     for (const reference of [descriptor.digest, ...tags]) {
@@ -284,7 +284,7 @@ test('what writes is 405 with the methods that would do, and ends the connection
   }
 });
 
-test('every error is the JSON of the specification, with a fitting status', async () => {
+test('promise 15: every error is the JSON of the specification, with a fitting status', async () => {
   const cases: [OciErrorCode, OciErrorOptions, number][] = [
     ['BLOB_UNKNOWN', {}, 404],
     ['MANIFEST_UNKNOWN', {}, 404],

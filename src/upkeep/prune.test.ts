@@ -119,7 +119,7 @@ test('the least recently used images go until the rest fits', () =>
     assert.equal(result.overLimit, false);
   }));
 
-test('what is young stays, whatever the limit: manifests, layers without one, records', () =>
+test('promise 13: young manifests, layers without one, and records stay, whatever the limit', () =>
   onDisk(async (store) => {
     await pull(store, 'young', ['config', 'layer'], { ago: 30 });
     await keep(store, parseRepository('hub/young'), { content: 'nobody names it yet', mediaType: BLOB_MEDIA_TYPE });
@@ -169,7 +169,7 @@ test('an index keeps its manifests and their layers', () =>
     );
   }));
 
-test('an image that is pulled while its removal is being decided stays, with what it names', () =>
+test('promise 13: an image pulled while its removal is being decided stays, with everything that it names', () =>
   onDisk(async (store) => {
     const image = await pull(store, 'app', ['config', 'layer'], { ago: 60 });
     await age(store, 60);
@@ -184,7 +184,7 @@ test('an image that is pulled while its removal is being decided stays, with wha
     assert.ok(await store.stat(blobKey(image.layers[1] ?? image.digest), context));
   }));
 
-test('a layer that an image of this very moment names stays, although its former image goes', () =>
+test('promise 13: a layer that a just stored image names stays, although the older image goes', () =>
   onDisk(async (store) => {
     const old = await pull(store, 'old', ['old config', 'base'], { ago: 60 });
     await age(store, 60);

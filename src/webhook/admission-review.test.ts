@@ -36,7 +36,7 @@ function review(pod: Pod, options: Options = {}) {
 const ANNOTATION = '/metadata/annotations/kube-registry~1original-images';
 const one = (image = 'nginx', more: Record<string, unknown> = {}): Pod => ({ spec: { containers: [{ name: 'a', image }], ...more } });
 
-test('one operation for each image of containers of every kind and of image volumes, and the annotation', () => {
+test('promise W3: one operation for each image, of every kind of container and of image volumes, and the annotation', () => {
   const { patch, outcome } = review({
     metadata: { annotations: { mine: 'x', 'kube-registry/original-images': '{"z":"old","a":"older"}' } },
     spec: {
@@ -67,7 +67,7 @@ test('one operation for each image of containers of every kind and of image volu
   ]);
 });
 
-test('a pod without annotations gets them, and one that is rewritten already nothing', () => {
+test('promise W7: a pod without annotations gets them, and an already rewritten pod stays unchanged', () => {
   assert.deepEqual(review(one()).patch.at(-1), {
     op: 'add',
     path: '/metadata/annotations',
@@ -76,7 +76,7 @@ test('a pod without annotations gets them, and one that is rewritten already not
   assert.deepEqual(review(one('127.0.0.1:25000/dockerhub/library/nginx')), { outcome: 'unchanged', patch: [], paths: [] });
 });
 
-test('of an update only images that it changes', () => {
+test('promise W3: of an update only the changed images are rewritten', () => {
   const object: Pod = {
     spec: {
       containers: [
@@ -100,14 +100,14 @@ test('of an update only images that it changes', () => {
   assert.deepEqual(review(object, { request: { operation: 'UPDATE', oldObject: object } }).patch, []);
 });
 
-test('of ephemeral containers only new ones, and no annotation', () => {
+test('promise W3: of ephemeral containers only new ones are rewritten, without an annotation', () => {
   const old = { containers: [{ name: 'a', image: 'nginx' }], ephemeralContainers: [{ name: 'e', image: 'busybox' }] };
   const object: Pod = { spec: { ...old, ephemeralContainers: [...old.ephemeralContainers, { name: 'f', image: 'busybox' }] } };
   const request = { operation: 'UPDATE', subResource: 'ephemeralcontainers', oldObject: { spec: old } };
   assert.deepEqual(review(object, { request }).paths, ['/spec/ephemeralContainers/1/image']);
 });
 
-test('pods that must keep their images keep them', () => {
+test('promise W4: pods that must keep their images keep them', () => {
   const rows: [string, Pod, Options][] = [
     ['kube-system', one(), { request: { namespace: 'kube-system' } }],
     ['a glob of namespaces', one(), { request: { namespace: 'openshift-dns' } }],
@@ -142,7 +142,7 @@ test('pods that must keep their images keep them', () => {
   assert.equal(review(one()).patch.length, 2);
 });
 
-test('pods with pull secrets are rewritten when that is asked for, and images that are public or have credentials', () => {
+test('promise W5: pods with pull secrets are rewritten when configured, and for images that are public or have credentials', () => {
   const pod = one('ghcr.io/acme/app:1', { imagePullSecrets: [{ name: 's' }] });
   const rows: Options[] = [
     { webhook: { pullSecrets: 'rewrite' } },
@@ -156,7 +156,7 @@ test('pods with pull secrets are rewritten when that is asked for, and images th
   );
 });
 
-test('what is no review is allowed, counted as an error, and harms nothing', () => {
+test('promise W1: a body that is no AdmissionReview is allowed, counted as an error, and harms nothing', () => {
   const bodies = [
     '',
     'no json',

@@ -27,7 +27,7 @@ test('a certificate is due after two thirds of its life, or when it is none', as
   assert.ok(!isPair({ cert, key: 'no key' }));
 });
 
-test('bundles are merged in order, once each, without what is no certificate', async () => {
+test('promise W8: CA bundles are merged in order, each certificate once, and anything else is dropped', async () => {
   const [one, two] = await Promise.all([createAuthority(), createAuthority()]);
   assert.equal(mergeBundles([one.cert, `garbage\n${two.cert}\n${one.cert}`, ''], 3).match(/BEGIN/g)?.length, 2);
   assert.equal(mergeBundles([one.cert, two.cert], 1).trim(), one.cert.trim());

@@ -113,7 +113,7 @@ const TABLE: [string, string | undefined][] = [
   [`${'a'.repeat(250)}/b`, undefined],
 ];
 
-test(`${TABLE.length} names of images are mapped, or left, as the grammar says`, () => {
+test(`promise W2: ${TABLE.length} image names are mapped or left alone as the grammar says`, () => {
   assert.ok(TABLE.length >= 60);
   for (const [image, expected] of TABLE) {
     const rewritten = rewriteImage(image, rules);
@@ -130,7 +130,7 @@ const suffix = fc.oneof(
   fc.stringMatching(/^:[A-Za-z0-9_]{1,5}@sha256:[a-f0-9]{64}$/),
 );
 
-test("a rewritten name, read by the registry's own rules, is the same upstream, repository, tag and digest", async () => {
+test('promise W2: the registry reads a rewritten name as the same upstream, repository, tag and digest', async () => {
   const host = fc.constantFrom(...rules.upstreams.keys());
   const asked: string[] = [];
   /** The registry's routes, which note who is asked for what. */
@@ -170,7 +170,7 @@ test("a rewritten name, read by the registry's own rules, is the same upstream, 
   );
 });
 
-test('any text at all is a name of an image or none, and never an error', () => {
+test('promise W2: any text is an image name or is not, and never an error', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary', maxLength: 300 }), (text) => {
       rewriteImage(text, rules);

@@ -37,7 +37,7 @@ const groups = ({ config }: Rendered): Record<string, Fields> =>
 const providers = ({ config }: Rendered) => config['proxy-providers'] as Record<string, Fields>;
 const names = (list: unknown): string[] => itemsOf(list).map(nameOf);
 
-test('mode nodes: one tested group over every subscription, that refuses when it is empty', () => {
+test('promise C1: mode nodes has one tested group over every subscription, which refuses traffic when it is empty', () => {
   const rendered = make(
     { mode: 'nodes' },
     { air: clash({ proxies: [node('HK 01'), node('HK 01'), node('out', { type: 'direct' })], rules: ['MATCH,DIRECT'] }), list: uris },
@@ -107,7 +107,7 @@ const HOSTILE: Fields = {
   __proto__x: 1,
 };
 
-test('mode full: nodes, groups, rules and providers are taken, and nothing else', () => {
+test('promise C1: mode full takes nodes, groups, rules and providers, and nothing else', () => {
   const document = {
     ...HOSTILE,
     proxies: [node('a', { 'interface-name': 'eth0', 'routing-mark': 1 })],
@@ -184,7 +184,7 @@ test('mode full: several subscriptions keep apart what has one name, and the fir
   assert.deepEqual(rules(rendered), ['DOMAIN,x,P', 'DOMAIN,y,P (two),no-resolve', 'MATCH,auto']);
 });
 
-test("mode custom: the user's own file, but for what is locked", () => {
+test("promise C1: mode custom is the user's own file, except for the locked keys", () => {
   const custom = {
     'mixed-port': 1,
     secret: 'x',
@@ -206,7 +206,7 @@ test("mode custom: the user's own file, but for what is locked", () => {
   );
 });
 
-test('overrides edit lists by name, and are merged into all else; locked keys come last', () => {
+test('promise C2: overrides edit lists by name and merge into the rest, and locked keys are applied last', () => {
   const document = {
     proxies: [node('a'), node('b'), node('c')],
     'proxy-groups': [{ name: 'P', type: 'select', proxies: ['a', 'b', 'c'] }],
@@ -284,7 +284,7 @@ for (const [what, override, expected] of WRONG) {
   });
 }
 
-test('the shared listener has users, and its first rule refuses what is internal', () => {
+test('promise C5: the shared listener has users, and its first rule refuses internal addresses', () => {
   const users = [{ username: 'u', password: 'p' }];
   const own = { ports: { shared: 7891 }, users, override: { rules: { prepend: ['DOMAIN,x,DIRECT'] } } };
   const rendered = make(own, {}, { users });

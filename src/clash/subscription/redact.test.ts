@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createRedactor } from './redact.ts';
 
-test('URLs, their keys, and the passwords of nodes are in no text', () => {
+test('promise C6: no text contains URLs, their keys, or the passwords of nodes', () => {
   const redactor = createRedactor();
   redactor.addUrl('https://user:p%40ss-word@air.example/api/v1/s/0123456789abcdef?token=9f8e7d6c5b4a&flag=meta');
   redactor.addNodes([{ name: 'HK 01', type: 'vmess', uuid: 'b831381d-6324-4d53', 'ws-opts': { headers: [{ token: 'deep-secret' }] } }]);
