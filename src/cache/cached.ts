@@ -6,6 +6,7 @@ import type { ByteRange } from '../oci/range.ts';
 import type { Context, Manifest, Registry } from '../oci/registry.ts';
 import { blobKey, tagKey } from '../store/keys.ts';
 import { bytesSource, type Store, type StoreSource } from '../store/store.ts';
+import { readAll } from '../io/body.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { singleFlight } from '../async/single-flight.ts';
@@ -83,10 +84,8 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
     try {
       const found = await store.read(blobKey(digest), { signal: limit });
       if (found === undefined || found.size > MAX_MANIFEST_SIZE) return undefined;
-      const chunks: Uint8Array[] = [];
-      for await (const chunk of found.body) chunks.push(Uint8Array.from(chunk));
-      const bytes = Buffer.concat(chunks);
-      if (digestOf(bytes, splitDigest(digest).algorithm) === digest) return bytes;
+      const bytes = await readAll(found.body, MAX_MANIFEST_SIZE);
+      if (bytes !== undefined && digestOf(bytes, splitDigest(digest).algorithm) === digest) return bytes;
       log.error({ digest }, 'a stored manifest has wrong bytes; it is fetched again');
       await store.remove(blobKey(digest), { signal: limit });
     } catch (error) {

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { readAll } from '../io/body.ts';
 import { isOciError } from '../oci/error.ts';
 import { bytesSource, type Store } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
@@ -6,6 +7,8 @@ import { backoff } from '../async/backoff.ts';
 
 /** How long a pull waits for a record, in ms: a store that is slow to say costs one question to upstream instead. */
 const READ_LIMIT = 1500;
+/** Bytes; a longer object is no record. */
+const MAX_RECORD_SIZE = 65_536;
 /** Records that may wait to be written while the store is away; the oldest are given up, which costs a question to upstream. */
 const MAX_PENDING = 100_000;
 
@@ -73,9 +76,7 @@ export function createRecords(store: Store, log: Log): Records {
       try {
         const found = await store.read(key, { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_LIMIT)]) });
         if (found === undefined) return undefined;
-        const chunks: Uint8Array[] = [];
-        for await (const chunk of found.body) chunks.push(Uint8Array.from(chunk));
-        return JSON.parse(Buffer.concat(chunks).toString()) as unknown;
+        return JSON.parse(String(await readAll(found.body, MAX_RECORD_SIZE))) as unknown;
       } catch (error) {
         signal.throwIfAborted();
         log.warn({ error, key }, 'a record cannot be read; upstream is asked instead');

@@ -9,6 +9,7 @@ import { isOciError, OciError } from '../oci/error.ts';
 import type { ByteRange } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
 import { createBody } from '../io/body.ts';
+import { fileSliceOf } from '../io/file-slice.ts';
 import { startFill, type Fill, type FillOptions } from './download.ts';
 
 const KiB = 1024;
@@ -123,11 +124,11 @@ test('who can send a file follows a fill by what is in the spool, but never to t
     source: sourceOf(() => BYTES),
     spool: await openSpool(join(directory.path, 'wrong'), 'w+'),
   });
-  const iterator = (await wrong.open(undefined, signal))?.body[Symbol.asyncIterator]();
+  const wrongBody = (await wrong.open(undefined, signal))?.body ?? assert.fail();
   let position = 0;
   await assert.rejects(async () => {
     for (let taken = 0; ;) {
-      const stretch = (await iterator?.stretch?.(taken)) ?? assert.fail();
+      const stretch = (await fileSliceOf(wrongBody)?.(taken)) ?? assert.fail();
       assert.equal(stretch.position, position);
       taken = stretch.length;
       position += taken;

@@ -3,10 +3,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createDigestHash, type Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import { resolveRange, type RangeRequest } from '../oci/range.ts';
-import type { Blob, Body, BodyIterator } from '../oci/registry.ts';
+import type { Blob, Body } from '../oci/registry.ts';
 import type { SharedBuffer } from '../io/buffers.ts';
-import { attended } from '../io/attended.ts';
-import { follow } from './reader.ts';
+import { createReader } from './reader.ts';
 import { createInlet } from './spool/coalescing-writer.ts';
 import { createIntervals } from './spool/byte-ranges.ts';
 import { createParts, NEAR, type Worker } from './segments.ts';
@@ -363,16 +362,17 @@ export function startFill(options: FillOptions): Fill {
     return Math.min(end, (size ?? end) - WITHHELD);
   }
 
-  function reader(from: number, to: number | undefined, signal: AbortSignal): BodyIterator {
+  /** Counts as a reader from now until the body is closed: the spool stays open that long. */
+  function attend(from: number, to: number | undefined, signal: AbortSignal): Body {
     const self = {};
     const end = () => to ?? (verified ? size : undefined);
-    signal.addEventListener('abort', progress);
-    return follow({
+    readers++;
+    const options = {
       spool,
       windows,
       from,
       end,
-      async reach(position) {
+      async reach(position: number) {
         for (;;) {
           signal.throwIfAborted();
           const last = end() ?? Infinity;
@@ -386,12 +386,17 @@ export function startFill(options: FillOptions): Fill {
           await changed;
         }
       },
-      beyond: (position) => past(position, end(), signal),
-      left() {
-        signal.removeEventListener('abort', progress);
+      beyond: (position: number) => past(position, end(), signal),
+      closed() {
         demands.delete(self);
+        progress();
+        readers--;
+        if (readers === 0 && size === undefined)
+          fail(new OciError('UNAVAILABLE', `nobody waits for ${digest}, and upstream does not say where it ends`));
+        closeWhenIdle();
       },
-    });
+    };
+    return createReader(options, signal);
   }
 
   /** Goes on without the spool: straight from the source, the last bytes held back as ever. What was hashed is passed over only where
@@ -406,17 +411,6 @@ export function startFill(options: FillOptions): Fill {
     if (readers > 0 || closed || !concluded) return;
     closed = true;
     spool.close().catch(() => undefined); // nothing is written any more, so nothing can be lost
-  }
-
-  /** Counts as a reader from now until the body has been left: the spool stays open. */
-  function attend(from: number, to: number | undefined, signal: AbortSignal): Body {
-    readers++;
-    return attended(reader(from, to, signal), signal, () => {
-      readers--;
-      if (readers === 0 && size === undefined)
-        fail(new OciError('UNAVAILABLE', `nobody waits for ${digest}, and upstream does not say where it ends`));
-      closeWhenIdle();
-    });
   }
 
   void employ({ position: options.start, reach: options.start, end: Infinity }, () => undefined);

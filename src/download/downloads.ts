@@ -5,8 +5,9 @@ import type { Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
 import type { ByteRange, RangeRequest } from '../oci/range.ts';
 import type { Repository } from '../oci/reference.ts';
-import type { Blob } from '../oci/registry.ts';
+import type { Blob, Body } from '../oci/registry.ts';
 import { blobKey } from '../store/keys.ts';
+import { mapBody } from '../io/body.ts';
 import { makeDirectory } from '../io/make-directory.ts';
 import { fileSource, type Store, type StoreSource } from '../store/store.ts';
 import { absentAsUndefined } from '../io/absent.ts';
@@ -372,22 +373,12 @@ export async function createFills(options: FillsOptions): Promise<Fills> {
   };
 }
 
-/** `body`, and `failed` is called when it fails. */
-function watched(body: AsyncIterable<Uint8Array>, failed: () => void): AsyncIterable<Uint8Array> {
-  const inner = body[Symbol.asyncIterator]();
-  const iterator: AsyncIterator<Uint8Array> = {
-    async next() {
-      try {
-        return await inner.next();
-      } catch (error) {
-        failed();
-        throw error;
-      }
+/** Calls `failed` when `body` fails. */
+function watched(body: Body, failed: () => void): Body {
+  return mapBody(body, {
+    onError(error) {
+      failed();
+      return error;
     },
-    async return() {
-      await inner.return?.();
-      return { done: true, value: undefined };
-    },
-  };
-  return { [Symbol.asyncIterator]: () => iterator };
+  });
 }

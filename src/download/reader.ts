@@ -1,79 +1,64 @@
 import type { FileHandle } from 'node:fs/promises';
-import type { BodyIterator } from '../oci/registry.ts';
+import { createBody } from '../io/body.ts';
+import { withFileSlices } from '../io/file-slice.ts';
+import type { Body } from '../oci/registry.ts';
 import { createSpoolReader } from './spool/spool-reader.ts';
 import type { Windows } from './spool/recent-chunks.ts';
 
-export interface FollowOptions {
+export interface ReaderOptions {
   spool: FileHandle;
   windows: Windows;
   /** Where the reader begins. */
   from: number;
-  /** Where it ends; undefined while nobody knows. */
+  /** Where it ends; undefined while the size is unknown. */
   end(this: void): number | undefined;
-  /** Waits until something at a position is in the spool, and says how far; undefined: nothing more will be. */
+  /** Waits until the byte at `position` may be read from the spool, and returns how far; undefined: the spool gets no more. */
   reach(this: void, position: number): Promise<number | undefined>;
-  /** What comes from a position on that the spool will never have. */
+  /** The bytes from `position` on, which the spool will never have. */
   beyond(this: void, position: number): AsyncGenerator<Uint8Array>;
-  /** The reader has left. */
-  left(this: void): void;
+  /** The reader's body has been closed. */
+  closed(this: void): void;
 }
 
-/** One reader's way through a spool file that still grows. */
-export function follow({ spool, windows, from, end, reach, beyond, left }: FollowOptions): BodyIterator {
-  const reader = createSpoolReader(spool, windows);
+/** One reader's body of a spool file that is still being written. */
+export function createReader(options: ReaderOptions, signal: AbortSignal): Body {
+  const { spool, from, end, reach, beyond, closed } = options;
+  const reader = createSpoolReader(spool, options.windows);
   let position = from;
   let rest: AsyncGenerator<Uint8Array> | undefined;
   let open = true;
+  let whole = false;
 
-  function close(whole: boolean): void {
-    if (!open) return;
-    open = false;
-    reader.close(whole);
-    left();
-  }
-
-  /** How far it can read in the spool; undefined: no further. */
+  /** How far the spool can be read now; undefined: no further. */
   async function ahead(): Promise<number | undefined> {
-    return open && rest === undefined ? reach(position) : undefined;
+    const limit = open && rest === undefined ? await reach(position) : undefined;
+    return open ? limit : undefined;
   }
 
-  /** Frees what is held when `read` fails. */
-  async function attempt<T>(read: () => Promise<T>): Promise<T> {
-    try {
-      return await read();
-    } catch (error) {
-      close(false);
-      throw error;
-    }
-  }
-
-  async function next(): Promise<IteratorResult<Uint8Array, undefined>> {
+  async function pull(): Promise<Uint8Array | undefined> {
     const limit = await ahead();
-    if (limit !== undefined && open) {
-      const value = await reader.read(position, limit, end() ?? Infinity);
-      position += value.length;
-      return { done: false, value };
+    if (limit !== undefined) {
+      const chunk = await reader.read(position, limit, end() ?? Infinity);
+      position += chunk.length;
+      return chunk;
     }
     if (open && position < (end() ?? Infinity)) rest ??= beyond(position);
     const step = await rest?.next();
-    if (step?.done === false) return step;
-    close(rest === undefined);
-    return { done: true, value: undefined };
+    if (step?.done === false) return step.value;
+    whole = rest === undefined;
+    return undefined;
   }
 
-  async function stretch(taken: number) {
+  async function close(): Promise<void> {
+    open = false;
+    reader.close(whole);
+    closed();
+    await rest?.return(undefined);
+  }
+
+  return withFileSlices(createBody({ pull, close }, signal), async (taken) => {
     position += taken;
     const limit = await ahead();
-    return limit === undefined || !open ? undefined : { file: spool, position, length: limit - position };
-  }
-
-  return {
-    next: () => attempt(next),
-    stretch: (taken) => attempt(() => stretch(taken)),
-    async return() {
-      close(false);
-      await rest?.return(undefined);
-      return { done: true, value: undefined };
-    },
-  };
+    return limit === undefined ? undefined : { file: spool, position, length: limit - position };
+  });
 }

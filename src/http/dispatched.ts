@@ -1,5 +1,5 @@
 import type { Dispatcher } from 'undici';
-import { createArrivals } from '../io/body.ts';
+import { createArrivals } from '../io/arrivals.ts';
 import type { WayRequest, WayResponse } from './transport.ts';
 
 /** Sends a request and takes its body as it comes from the connection. `dispatcher.request` would put a stream in between, which holds two

@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
 import { OciError } from '../oci/error.ts';
-import { streamSource, type BodySource } from '../io/body.ts';
+import { streamSource } from '../io/arrivals.ts';
+import type { BodySource } from '../io/body.ts';
 
 /** The way out to a host. */
 export interface Way {

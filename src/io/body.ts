@@ -1,50 +1,69 @@
-import type { Readable } from 'node:stream';
-import type { Body, BodyIterator, FileStretch } from '../oci/registry.ts';
+import type { Body } from '../oci/registry.ts';
 
 export interface BodySource {
   /** The next chunk, or undefined at the end. Called once at a time. */
   pull(): Promise<Uint8Array | undefined>;
-  /** Of a `BodyIterator`. */
-  stretch?(this: void, taken: number): Promise<FileStretch | undefined>;
-  /** Frees what the body holds. Called once: at the end, on a failure, on `return()`, or when the signal is aborted, as `aborted` says; then
-   *  perhaps while a pull runs, or while the chunks given last are still looked at. */
+  /** Frees what the body holds. Called once: at the end, after a failure, by `return()`, or when the signal is aborted
+   *  (`aborted`). In the last case a pull may still be running, and the chunks returned last may still be in use. */
   close(aborted: boolean): Promise<void>;
 }
 
-/** A body that frees what it holds, also when nobody ever asked for its first chunk: an async generator's `finally` does
- *  not run in that case. */
+export interface BodyHooks {
+  /** Sees each chunk before the reader does. */
+  onChunk?(this: void, chunk: Uint8Array): void;
+  /** The last chunk has been returned. What it throws becomes the body's failure. */
+  onEnd?(this: void): void;
+  /** Returns the error to throw instead of `error`. */
+  onError?(this: void, error: unknown): unknown;
+  /** Called once, whichever way the body ends, before it frees what it holds. */
+  onClose?(this: void): void;
+}
+
+interface BodyState {
+  open: boolean;
+  hooks: BodyHooks[];
+}
+
+const NEVER = new AbortController().signal;
+const states = new WeakMap<Body, BodyState>();
+
+/** Creates a body that frees what it holds even if nobody ever asks for its first chunk (an async generator's `finally` does
+ *  not run in that case). After `signal` is aborted, `next` throws the signal's reason. */
 export function createBody(source: BodySource, signal: AbortSignal): Body {
-  let open = true;
+  const state: BodyState = { open: true, hooks: [] };
   const finish = async (aborted = false): Promise<void> => {
-    if (!open) return;
-    open = false;
+    if (!state.open) return;
+    state.open = false;
     signal.removeEventListener('abort', abort);
+    for (const { onClose } of state.hooks) onClose?.();
     await source.close(aborted);
   };
-  // A failure to close after an abort concerns nobody any more.
+  // After an abort nobody waits for the result of closing.
   const abort = (): void => void finish(true).catch(() => undefined);
   signal.addEventListener('abort', abort, { once: true });
   if (signal.aborted) abort();
 
-  const attempt = async <T>(work: () => Promise<T>): Promise<T> => {
-    let result: T;
+  async function pull(): Promise<Uint8Array | undefined> {
     try {
-      result = await work();
-    } catch (error) {
+      const chunk = await source.pull();
+      if (chunk === undefined) for (const { onEnd } of state.hooks) onEnd?.();
+      else for (const { onChunk } of state.hooks) onChunk?.(chunk);
+      return chunk;
+    } catch (thrown) {
+      let error: unknown = thrown;
+      for (const { onError } of state.hooks) if (onError !== undefined) error = onError(error);
       await finish();
       signal.throwIfAborted();
       throw error;
     }
-    signal.throwIfAborted();
-    return result;
-  };
+  }
 
-  const { stretch } = source;
-  const iterator: BodyIterator = {
+  const iterator: AsyncIterator<Uint8Array> = {
     async next() {
       signal.throwIfAborted();
-      if (!open) return { done: true, value: undefined };
-      const chunk = await attempt(() => source.pull());
+      if (!state.open) return { done: true, value: undefined };
+      const chunk = await pull();
+      signal.throwIfAborted();
       if (chunk !== undefined) return { done: false, value: chunk };
       await finish();
       return { done: true, value: undefined };
@@ -54,119 +73,82 @@ export function createBody(source: BodySource, signal: AbortSignal): Body {
       return { done: true, value: undefined };
     },
   };
-  if (stretch !== undefined) {
-    iterator.stretch = async (taken) => {
-      signal.throwIfAborted();
-      return open ? attempt(() => stretch(taken)) : undefined;
-    };
-  }
-  return { [Symbol.asyncIterator]: () => iterator };
+  const body: Body = { [Symbol.asyncIterator]: () => iterator };
+  states.set(body, state);
+  return body;
 }
 
-/** What another body gives, for a body around it. */
-export function innerSource(body: Body): BodySource {
-  const iterator = body[Symbol.asyncIterator]();
-  const { stretch } = iterator;
+/** Adds hooks to a body that has not been read yet. A body made by `createBody` is returned itself: no second iterator, no second
+ *  abort listener, and it stays sendable as a file (file-slice.ts). Any other iterable is wrapped in one. Hooks run in the order in
+ *  which they were added. */
+export function mapBody(body: Body, hooks: BodyHooks): Body {
+  const state = states.get(body);
+  if (state === undefined) return mapBody(createBody(iterableSource(body), NEVER), hooks);
+  state.hooks.push(hooks);
+  if (!state.open) hooks.onClose?.();
+  return body;
+}
+
+/** An async iterable as the source of a body. */
+export function iterableSource(iterable: Body): BodySource {
+  const iterator = iterable[Symbol.asyncIterator]();
   return {
     pull: async () => (await iterator.next()).value as Uint8Array | undefined,
-    ...(stretch === undefined ? {} : { stretch }),
     async close() {
       await iterator.return?.();
     },
   };
 }
 
-/** `source`, whose failures are what `failure` makes of them. */
-export function failingWith(source: BodySource, failure: (error: unknown) => Error): BodySource {
-  return {
-    ...source,
-    async pull() {
-      try {
-        return await source.pull();
-      } catch (error) {
-        throw failure(error);
-      }
-    },
-  };
-}
-
-/** Where chunks of the network arrive, one at a time, and wait to be pulled. */
-export interface Arrivals {
-  arrive(this: void, chunk: Uint8Array): void;
-  /** Nothing more comes: all has come, or `error` says why not. Only the first call counts. */
-  conclude(this: void, error?: Error): void;
-  /** Of a `BodySource`. */
-  pull(this: void): Promise<Uint8Array | undefined>;
-}
-
-/** `flow` is paused whenever a chunk waits. The memory of a chunk is given back by hand once the chunk contract of `Blob.body` has
- *  expired. Left to the garbage collector, a gigabyte that is downloaded is a gigabyte of garbage that V8 barely sees: 64 downloads
- *  at once were measured to take 1.8 times as long, and 50 MB more. */
-export function createArrivals(flow: { pause(): void; resume(): void }): Arrivals {
-  const arrived: Uint8Array[] = [];
-  let given: Uint8Array | undefined;
-  let before: Uint8Array | undefined;
-  let end: { error?: Error } | undefined;
-  let wake: (() => void) | undefined;
-  return {
-    arrive(chunk) {
-      arrived.push(chunk);
-      flow.pause();
-      wake?.();
-    },
-    conclude(error) {
-      end ??= error === undefined ? {} : { error };
-      wake?.();
-    },
-    async pull() {
-      while (arrived.length === 0 && end === undefined) {
-        flow.resume();
-        // What is there already may arrive within that call.
-        if (arrived.length === 0 && end === undefined) await new Promise<void>((resolve) => (wake = resolve));
-      }
-      const chunk = arrived.shift();
-      if (chunk === undefined) {
-        if (end?.error !== undefined) throw end.error;
-        return undefined;
-      }
-      if (before !== undefined) freeMemory(before);
-      before = given;
-      given = chunk;
-      if (arrived.length === 0 && end === undefined) flow.resume();
-      return chunk;
-    },
-  };
-}
-
-/** What a stream of the network gives, chunk by chunk as it came: async iteration would copy what has gathered into one piece.
- *  Before the first pull the stream is left alone. */
-export function streamSource(stream: Readable, failure: (error: unknown) => Error): BodySource {
-  const { arrive, conclude, pull } = createArrivals(stream);
-  const fail = (error: unknown) => conclude(failure(error));
-  stream.on('error', fail); // also what comes when nobody reads yet, or any more
-
-  function begin(): void {
-    if (stream.destroyed) return fail(stream.errored ?? new Error('the connection was closed'));
-    stream.on('data', arrive);
-    stream.once('end', () => conclude());
-    stream.once('close', () => fail(new Error('the connection was closed')));
+/** Reads a body to its end. Returns undefined, and closes the body, if it has more than `maxBytes`.
+ *  @throws what the body throws */
+export async function readAll(body: Body, maxBytes: number): Promise<Buffer | undefined> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of body) {
+    size += chunk.length;
+    if (size > maxBytes) return undefined;
+    chunks.push(Uint8Array.from(chunk)); // a chunk is valid only until the second `next` after it
   }
-
-  let begun = false;
-  return {
-    pull() {
-      if (!begun) begin();
-      begun = true;
-      return pull();
-    },
-    close() {
-      stream.destroy();
-      return Promise.resolve();
-    },
-  };
+  return Buffer.concat(chunks);
 }
 
-/** Of a chunk that has its memory to itself; an empty one may be anybody's. */
-function freeMemory({ buffer, byteLength }: Uint8Array): void {
-  if (buffer instanceof ArrayBuffer && byteLength > 0 && buffer.byteLength === byteLength) buffer.transfer(0);
+/** Closes a body without reading it. */
+export async function discardBody(body: Body): Promise<void> {
+  await body[Symbol.asyncIterator]().return?.();
+}
+
+/** `body` without its first `bytes` bytes. */
+export async function* skipBytes(body: Body, bytes: number): AsyncGenerator<Uint8Array> {
+  let left = bytes;
+  for await (const chunk of body) {
+    if (left < chunk.length) yield left === 0 ? chunk : chunk.subarray(left);
+    left = Math.max(0, left - chunk.length);
+  }
+}
+
+/** `body`, calling `onIdle` each time its reader has waited `milliseconds` more for the next chunk. What `onIdle` returns is
+ *  called when the wait is over or `onIdle` is about to be called again. */
+export async function* withIdleCheck(body: Body, milliseconds: number, onIdle: () => () => void): AsyncGenerator<Uint8Array> {
+  const iterator = body[Symbol.asyncIterator]();
+  async function next(): Promise<IteratorResult<Uint8Array>> {
+    let over: (() => void) | undefined;
+    const timer = setInterval(() => {
+      over?.();
+      over = onIdle();
+    }, milliseconds);
+    try {
+      return await iterator.next();
+    } finally {
+      clearInterval(timer);
+      over?.();
+    }
+  }
+  let ended = false;
+  try {
+    for (let step = await next(); step.done !== true; step = await next()) yield step.value;
+    ended = true;
+  } finally {
+    if (!ended) await iterator.return?.();
+  }
 }

@@ -3,6 +3,7 @@ import type { ByteRange } from '../oci/range.ts';
 import type { Body } from '../oci/registry.ts';
 import { createBody } from './body.ts';
 import type { BufferPool } from './buffers.ts';
+import { withFileSlices } from './file-slice.ts';
 
 /** Up to this many bytes are read into a buffer of their own: manifests and configs need none of the pool's. */
 const SMALL = 2 ** 16;
@@ -11,7 +12,7 @@ export interface FileBodyOptions {
   /** Owned by the body from now on. */
   handle: FileHandle;
   range: Required<ByteRange>;
-  /** What it gives may be sent as a file. */
+  /** Whether the body may be sent as a file (file-slice.ts). */
   sendable?: boolean;
   buffers: BufferPool;
   signal: AbortSignal;
@@ -28,6 +29,7 @@ export function fileBody({ handle, range, sendable = false, buffers, signal, fai
   let given: Buffer | undefined;
   let before: Buffer | undefined;
   let ended = false;
+  let open = true;
 
   /** The buffer before the last given one: whoever asks for the next chunk is done with it. */
   const nextBuffer = (): Buffer => {
@@ -36,7 +38,7 @@ export function fileBody({ handle, range, sendable = false, buffers, signal, fai
     return end - position <= SMALL ? Buffer.allocUnsafeSlow(end - position) : buffers.acquire();
   };
 
-  return createBody(
+  const body = createBody(
     {
       async pull() {
         ended = position >= end;
@@ -54,12 +56,8 @@ export function fileBody({ handle, range, sendable = false, buffers, signal, fai
         position += bytesRead;
         return bytesRead === buffer.length ? buffer : buffer.subarray(0, bytesRead);
       },
-      stretch(taken) {
-        position += taken;
-        const length = end - position;
-        return Promise.resolve(sendable && length > SMALL ? { file: handle, position, length } : undefined);
-      },
       async close() {
+        open = false;
         // At the end the last chunk may still be on its way out; after a cut both may, and a read may even still run.
         if (before !== undefined) (ended ? buffers.release : buffers.forget)(before);
         if (given !== undefined) buffers.forget(given);
@@ -70,4 +68,10 @@ export function fileBody({ handle, range, sendable = false, buffers, signal, fai
     },
     signal,
   );
+  if (!sendable) return body;
+  return withFileSlices(body, (taken) => {
+    position += taken;
+    const length = end - position;
+    return Promise.resolve(open && length > SMALL ? { file: handle, position, length } : undefined);
+  });
 }

@@ -23,25 +23,8 @@ export interface Manifest {
   stale: boolean;
 }
 
-/** Bytes that come next in a body and lie in a file. */
-export interface FileStretch {
-  /** Of an open file; -1 once it is closed. */
-  file: { readonly fd: number };
-  /** In the file, in bytes. */
-  position: number;
-  length: number;
-}
-
-/** Gives the chunks of a body. */
-export interface BodyIterator extends AsyncIterator<Uint8Array> {
-  /** Passes over so many bytes of the stretch that it gave last, and gives the next one, for who can send a file without reading it. Undefined where
-   *  no file has them, at the end too: then `next` goes on. It may always go on. */
-  stretch?(this: void, taken: number): Promise<FileStretch | undefined>;
-}
-
-export interface Body extends AsyncIterable<Uint8Array> {
-  [Symbol.asyncIterator](): BodyIterator;
-}
+/** Bytes, in chunks. */
+export type Body = AsyncIterable<Uint8Array>;
 
 export interface Blob {
   digest: Digest;

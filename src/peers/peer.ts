@@ -1,6 +1,6 @@
 import { OciError } from '../oci/error.ts';
 import { HOP_HEADER, type Context, type Registry } from '../oci/registry.ts';
-import { createBody } from '../io/body.ts';
+import { mapBody } from '../io/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createPulse, type Pulse } from './liveness.ts';
 import { remote } from '../upstream/remote.ts';
@@ -102,23 +102,8 @@ export function createPeer({ url, way, pingWay, changed, metrics }: PeerOptions)
       tags: (repository, context) => replica.tags(repository, context),
 
       async blob(repository, digest, context) {
-        const { answer, signal, end } = await ask(context, (signal) => replica.blob(repository, digest, { ...context, signal }));
-        const iterator = answer.body[Symbol.asyncIterator]();
-        const body = createBody(
-          {
-            async pull() {
-              const { value, done } = await iterator.next();
-              pulse.heard();
-              return done === true ? undefined : value;
-            },
-            async close() {
-              end();
-              await iterator.return?.();
-            },
-          },
-          signal,
-        );
-        return { ...answer, body };
+        const { answer, end } = await ask(context, (signal) => replica.blob(repository, digest, { ...context, signal }));
+        return { ...answer, body: mapBody(answer.body, { onChunk: () => pulse.heard(), onEnd: () => pulse.heard(), onClose: end }) };
       },
     },
   };

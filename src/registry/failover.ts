@@ -2,7 +2,7 @@ import { isOciError, OciError } from '../oci/error.ts';
 import type { Blob, Context, Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createCircuit, type CircuitOptions } from './circuit.ts';
-import { skipBytes, withSilence } from '../io/bodies.ts';
+import { skipBytes, withIdleCheck } from '../io/body.ts';
 
 export interface FailoverOptions extends CircuitOptions {
   log: Log;
@@ -150,7 +150,7 @@ export function failover(first: Registry, second: Registry, options: FailoverOpt
   /** A body of `first` that is silent for long is cut once that is found to be away. */
   function attended({ value: { body }, side, end }: Won<Blob>): AsyncIterable<Uint8Array> {
     if (side === 'second') return body;
-    return withSilence(body, slowAfter / 2, () => {
+    return withIdleCheck(body, slowAfter / 2, () => {
       circuit.suspect();
       return circuit.onAway(() => end(new OciError('UNAVAILABLE', 'the registry fell silent in the middle of a blob')));
     });

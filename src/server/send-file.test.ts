@@ -12,8 +12,9 @@ import { promisify } from 'node:util';
 import { makeCertificate } from '../../test/support/certificate.ts';
 import { captureLog } from '../../test/support/log.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
-import type { Body } from '../oci/registry.ts';
 import { bytesSource } from '../store/store.ts';
+import { discardBody, mapBody } from '../io/body.ts';
+import { fileSliceOf } from '../io/file-slice.ts';
 import { filesystem } from '../store/filesystem/filesystem.ts';
 import { listen, type TlsPair } from './listen.ts';
 import { fileSender } from './send-file.ts';
@@ -28,17 +29,6 @@ after(() => directory[Symbol.asyncDispose]());
 const store = await filesystem({ directory: directory.path });
 after(() => store.close());
 const file = join(directory.path, KEY);
-
-/** `body`, and `read` hears how many bytes it gives as chunks. */
-function counted(body: Body, read: (bytes: number) => void): Body {
-  const inner = body[Symbol.asyncIterator]();
-  const next = async () => {
-    const step = await inner.next();
-    if (step.done !== true) read(step.value.length);
-    return step;
-  };
-  return { [Symbol.asyncIterator]: () => ({ ...inner, next }) };
-}
 
 /** Serves the range of the file that the path names, and tells of each response how much of it was read to be sent. */
 async function serve(tls?: TlsPair) {
@@ -55,11 +45,7 @@ async function serve(tls?: TlsPair) {
       assert.ok(content !== undefined);
       response.writeHead(200, { 'content-length': end - start + 1 });
       let read = 0;
-      const sending = sendBody(
-        response,
-        counted(content.body, (more) => void (read += more)),
-        end - start + 1,
-      );
+      const sending = sendBody(response, mapBody(content.body, { onChunk: (chunk) => void (read += chunk.length) }), end - start + 1);
       const told = sending.then((result) => ({ ...result, read }));
       told.catch(() => undefined); // looked at by the tests that care
       sent.push(told);
@@ -135,9 +121,9 @@ test("another user's file is read: of those the kernel does not say what is in m
   await store.write(KEY, bytesSource(bytes), { signal: new AbortController().signal });
   if (process.geteuid?.() === 0) await chown(file, 65534, 65534);
   const [{ uid }, content] = [await stat(file), await store.read(KEY, { signal: new AbortController().signal })];
-  const iterator = content?.body[Symbol.asyncIterator]() ?? assert.fail();
-  assert.equal((await iterator.stretch?.(0)) === undefined, uid !== process.geteuid?.());
-  await iterator.return?.();
+  const body = content?.body ?? assert.fail();
+  assert.equal((await fileSliceOf(body)?.(0)) === undefined, uid !== process.geteuid?.());
+  await discardBody(body);
 });
 
 test('what is not in memory is sent as well', async () => {

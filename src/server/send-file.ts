@@ -1,7 +1,7 @@
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { TLSSocket } from 'node:tls';
-import type { FileStretch } from '../oci/registry.ts';
+import type { FileSlice } from '../io/file-slice.ts';
 
 /** Calls of the kernel that Node has no names for. */
 interface Libc {
@@ -20,12 +20,12 @@ interface Libc {
 
 /** Sends what lies in a file by sendfile(2), which copies nothing. Neither disk nor client is waited for. */
 export interface FileSender {
-  /** How many bytes of a stretch, from its beginning, are at hand in memory; more may be. */
-  ready(stretch: FileStretch): number;
-  /** Sends some of the first `count` bytes of a stretch, which are in memory.
+  /** How many bytes of a slice, from its beginning, are at hand in memory; more may be. */
+  ready(slice: FileSlice): number;
+  /** Sends some of the first `count` bytes of a slice, which are in memory.
    *  @returns how many bytes the kernel took; or, where the connection takes no more for now, the next few, to be written to it: it is the socket
    *           that can wait. Undefined: this connection takes no file, or has gone */
-  send(socket: Socket | null, stretch: FileStretch, count: number): number | Buffer | undefined;
+  send(socket: Socket | null, slice: FileSlice, count: number): number | Buffer | undefined;
 }
 
 /** Bytes that one call sends at most: so long it may keep the event loop. */

@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import { setImmediate as turn } from 'node:timers/promises';
 import { OciError } from '../oci/error.ts';
+import { fileSliceOf } from '../io/file-slice.ts';
 import type { Body } from '../oci/registry.ts';
 import { fileSender, takesFiles } from './send-file.ts';
 
@@ -21,6 +22,7 @@ export interface SentBody {
  *          client never takes what it has for the whole */
 export async function sendBody(response: ServerResponse, body: Body, length: number | undefined): Promise<SentBody> {
   const iterator = body[Symbol.asyncIterator]();
+  const nextSlice = fileSliceOf(body);
   const writer = createWriter(response);
   let given = 0;
   let filed = 0;
@@ -30,15 +32,15 @@ export async function sendBody(response: ServerResponse, body: Body, length: num
 
   /** Sends what comes next from files, until there is no more of that at hand or the connection takes no more. */
   async function sendFiles(): Promise<void> {
-    if (iterator.stretch === undefined || length === undefined || !takesFiles(response.socket)) return;
+    if (nextSlice === undefined || length === undefined || !takesFiles(response.socket)) return;
     const sender = await fileSender();
     let present = 0; // where what is known to be in memory ends
     for (let taken = 0; sender !== undefined && !response.closed;) {
-      const stretch = await iterator.stretch(taken);
+      const slice = await nextSlice(taken);
       taken = 0;
-      if (stretch === undefined) return;
-      if (given + stretch.length > length) throw wrongLength(given + stretch.length, length);
-      const ready = stretch.position < present ? present - stretch.position : sender.ready(stretch);
+      if (slice === undefined) return;
+      if (given + slice.length > length) throw wrongLength(given + slice.length, length);
+      const ready = slice.position < present ? present - slice.position : sender.ready(slice);
       if (ready === 0) return;
       if (writer.underWay() > 0) {
         await writer.until(0); // which may take long: then it is looked again what is in memory
@@ -46,8 +48,8 @@ export async function sendBody(response: ServerResponse, body: Body, length: num
         continue;
       }
       if (given === 0) response.flushHeaders();
-      present = stretch.position + ready;
-      const sent = sender.send(response.socket, stretch, ready);
+      present = slice.position + ready;
+      const sent = sender.send(response.socket, slice, ready);
       if (sent === undefined) return;
       if (typeof sent === 'number') {
         taken = sent;

@@ -1,7 +1,7 @@
 import { isOciError } from '../oci/error.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { StorageOperation } from '../telemetry/registry-metrics.ts';
-import { createBody, failingWith, innerSource } from '../io/body.ts';
+import { mapBody } from '../io/body.ts';
 import type { Store, StoreContext } from './store.ts';
 
 export interface StoreObserver {
@@ -48,11 +48,13 @@ export function observedStore<S extends Store>(inner: S, { log, failed }: StoreO
     async read(key, context) {
       const content = await watch(inner.read(key, context), 'read', context);
       if (content === undefined) return undefined;
-      const source = failingWith(innerSource(content.body), (error) => {
-        note(error, 'read', context);
-        return error as Error;
+      const body = mapBody(content.body, {
+        onError(error) {
+          note(error, 'read', context);
+          return error;
+        },
       });
-      return { ...content, body: createBody(source, context.signal) };
+      return { ...content, body };
     },
     write: (key, source, context) => watch(inner.write(key, source, context), 'write', context),
     remove: (key, context) => watch(inner.remove(key, context), 'remove', context),

@@ -1,5 +1,5 @@
 import { resolveRange } from '../oci/range.ts';
-import { createBody } from '../io/body.ts';
+import { createBody, readAll } from '../io/body.ts';
 import { wrongLength } from '../store/failure.ts';
 import { checkKey, checkPrefix } from '../store/keys.ts';
 import type { Store, StoreSource } from '../store/store.ts';
@@ -52,20 +52,14 @@ export function memory(): Store {
 
 /** All bytes of a source. @throws OciError SIZE_INVALID */
 async function collect(source: StoreSource, signal: AbortSignal): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
   try {
-    for await (const chunk of await source.open({ signal })) {
-      size += chunk.length;
-      if (size > source.size) throw wrongLength(source.size, size);
-      chunks.push(Buffer.from(chunk));
-    }
+    const bytes = await readAll(await source.open({ signal }), source.size);
+    if (bytes?.length !== source.size) throw wrongLength(source.size, bytes?.length ?? source.size + 1);
+    return bytes;
   } catch (error) {
     signal.throwIfAborted();
     throw error;
   }
-  if (size < source.size) throw wrongLength(source.size, size);
-  return Buffer.concat(chunks);
 }
 
 function bytesBody(bytes: Uint8Array, signal: AbortSignal): AsyncIterable<Uint8Array> {

@@ -1,5 +1,6 @@
 import { MAX_MANIFEST_SIZE, parseManifest, type ManifestContent } from '../oci/descriptor.ts';
 import { digestOf, splitDigest, type Digest } from '../oci/digest.ts';
+import { readAll } from '../io/body.ts';
 import { isOciError } from '../oci/error.ts';
 import type { Repository } from '../oci/reference.ts';
 import { blobKey, BLOBS, isManifestRecord, parseBlobKey, parseRepositoryKey, parseUsedKey, REPOSITORIES, USES } from '../store/keys.ts';
@@ -132,15 +133,8 @@ async function readImage(store: Store, image: Image, options: InventoryOptions &
 export async function readManifest(store: Store, digest: Digest, context: StoreContext): Promise<ManifestContent | 'corrupt' | undefined> {
   const found = await store.read(blobKey(digest), context);
   if (found === undefined) return undefined;
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of found.body) {
-    size += chunk.length;
-    if (size > MAX_MANIFEST_SIZE) return 'corrupt';
-    chunks.push(Uint8Array.from(chunk));
-  }
-  const bytes = Buffer.concat(chunks);
-  if (digestOf(bytes, splitDigest(digest).algorithm) !== digest) return 'corrupt';
+  const bytes = await readAll(found.body, MAX_MANIFEST_SIZE);
+  if (bytes === undefined || digestOf(bytes, splitDigest(digest).algorithm) !== digest) return 'corrupt';
   try {
     return parseManifest(bytes, '');
   } catch (error) {

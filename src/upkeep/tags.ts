@@ -1,3 +1,4 @@
+import { readAll } from '../io/body.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import { parseRepositoryKey, REPOSITORIES, tagKey } from '../store/keys.ts';
@@ -7,6 +8,9 @@ import { inParallel } from '../async/parallel.ts';
 
 /** By `repository@digest`. */
 export type TagsByImage = ReadonlyMap<string, Tag[]>;
+
+/** Bytes; a longer object is no tag record. */
+const MAX_RECORD_SIZE = 65_536;
 
 export interface ReadTagsOptions {
   /** Those of these alone. */
@@ -44,10 +48,9 @@ export async function readTag(
 ): Promise<Digest | undefined> {
   const found = await store.read(tagKey(repository, tag), context);
   if (found === undefined) return undefined;
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of found.body) chunks.push(Uint8Array.from(chunk));
+  const bytes = await readAll(found.body, MAX_RECORD_SIZE);
   try {
-    const { digest } = JSON.parse(Buffer.concat(chunks).toString()) as { digest?: unknown };
+    const { digest } = JSON.parse(String(bytes)) as { digest?: unknown };
     return typeof digest === 'string' && isDigest(digest) ? digest : undefined;
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;

@@ -1,5 +1,6 @@
 import { OciError } from '../oci/error.ts';
-import { createBody } from '../io/body.ts';
+import type { Body } from '../oci/registry.ts';
+import { createBody, readAll } from '../io/body.ts';
 import { isInternal, resolvesInside } from '../http/addresses.ts';
 import { createAuthorizer, type Credentials, type TokenAnswer } from './authorizer.ts';
 import { describeConnectionError, type Way, type WayResponse } from '../http/transport.ts';
@@ -37,7 +38,7 @@ export interface Reply {
   status: number;
   headers: Record<string, string | string[] | undefined>;
   /** Ends with an error when upstream is silent too long or cuts the line. Must be iterated, returned or discarded. */
-  body: AsyncIterable<Uint8Array>;
+  body: Body;
   /** Gives the connection up, or back when little is left. */
   discard(): void;
 }
@@ -108,14 +109,9 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
   async function askToken(url: URL, authorization: string | undefined, signal: AbortSignal): Promise<TokenAnswer> {
     const headers = { accept: 'application/json', 'user-agent': USER_AGENT, ...(authorization === undefined ? {} : { authorization }) };
     const response = await send(url, { method: 'GET', headers }, signal);
-    const chunks: Uint8Array[] = [];
-    let size = 0;
-    for await (const chunk of createBody(response.body, signal)) {
-      size += chunk.length;
-      if (size > MAX_TOKEN_SIZE) throw new OciError('UNAVAILABLE', `${url.host} sends a token without end`, { origin: 'upstream' });
-      chunks.push(Uint8Array.from(chunk));
-    }
-    return { status: response.statusCode, body: Buffer.concat(chunks).toString(), retryAfter: parseRetryAfter(response.headers) };
+    const body = await readAll(createBody(response.body, signal), MAX_TOKEN_SIZE);
+    if (body === undefined) throw new OciError('UNAVAILABLE', `${url.host} sends a token without end`, { origin: 'upstream' });
+    return { status: response.statusCode, body: body.toString(), retryAfter: parseRetryAfter(response.headers) };
   }
 
   /** Follows redirects; the Authorization stays with the endpoint's own origin. */
@@ -204,7 +200,7 @@ interface Watched {
 }
 
 /** The body, cut when it says nothing for too long: only while somebody waits for it, since a slow reader is no silent upstream. */
-function watch(response: WayResponse, { own, done, idle, host }: Watched): AsyncIterable<Uint8Array> {
+function watch(response: WayResponse, { own, done, idle, host }: Watched): Body {
   const silent = () => own.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
   return createBody(
     {

@@ -4,8 +4,8 @@ import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError, type OciErrorCode } from '../oci/error.ts';
 import { formatRange, parseContentRange } from '../oci/range.ts';
 import { isTag, type Reference, type Repository, type Tag } from '../oci/reference.ts';
-import type { Context, Manifest, Registry } from '../oci/registry.ts';
-import { createBody, type BodySource } from '../io/body.ts';
+import type { Body, Context, Manifest, Registry } from '../oci/registry.ts';
+import { mapBody, readAll } from '../io/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Allowance } from './rate-limit.ts';
 import { createEndpoint, type Ask, type Endpoint, type Reply, type Ways } from './endpoint.ts';
@@ -148,18 +148,14 @@ export function upstream(options: UpstreamOptions): Registry {
   }
 
   async function read(reply: Reply, most: number, host: string): Promise<Uint8Array> {
-    const chunks: Uint8Array[] = [];
-    let size = 0;
-    for await (const chunk of reply.body) {
-      size += chunk.length;
-      if (size > most)
-        throw new OciError('MANIFEST_INVALID', `${host} sends more than ${most} bytes, the most that such a document may have`, {
-          origin: 'upstream',
-        });
-      chunks.push(Uint8Array.from(chunk));
+    const bytes = await readAll(reply.body, most);
+    if (bytes === undefined) {
+      throw new OciError('MANIFEST_INVALID', `${host} sends more than ${most} bytes, the most that such a document may have`, {
+        origin: 'upstream',
+      });
     }
-    metrics.received(name, size);
-    return Buffer.concat(chunks);
+    metrics.received(name, bytes.length);
+    return bytes;
   }
 
   async function getManifest(endpoint: Endpoint, repository: Repository, reference: Reference, asking: AskLimits): Promise<Manifest> {
@@ -230,7 +226,7 @@ export function upstream(options: UpstreamOptions): Registry {
             digest,
             size: known,
             range: undefined,
-            body: counted(reply.body, known, { host: endpoint.host, signal: context.signal }),
+            body: counted(reply.body, known, endpoint.host),
           };
         const part = parseContentRange(String(reply.headers['content-range'] ?? ''));
         const wrong =
@@ -244,7 +240,7 @@ export function upstream(options: UpstreamOptions): Registry {
           digest,
           size,
           range: { start, end },
-          body: counted(reply.body, end - start + 1, { host: endpoint.host, signal: context.signal }),
+          body: counted(reply.body, end - start + 1, endpoint.host),
         };
       }),
 
@@ -317,26 +313,17 @@ export function upstream(options: UpstreamOptions): Registry {
     };
   }
 
-  /** The body, whose bytes are counted, and whose end is an error before `length`. */
-  function counted(body: AsyncIterable<Uint8Array>, length: number | undefined, { host, signal }: { host: string; signal: AbortSignal }) {
-    const iterator = body[Symbol.asyncIterator]();
+  /** Counts the bytes of `body`, and fails it if it ends before `length`. */
+  function counted(body: Body, length: number | undefined, host: string): Body {
     let received = 0;
-    const source: BodySource = {
-      async pull() {
-        const { value: chunk, done } = await iterator.next();
-        if (done !== true) {
-          received += chunk.length;
-          return chunk;
-        }
-        if (length === undefined || received === length) return undefined;
+    return mapBody(body, {
+      onChunk: (chunk) => void (received += chunk.length),
+      onEnd() {
+        if (length === undefined || received === length) return;
         throw new OciError('UNAVAILABLE', `${host} sent ${received} bytes instead of ${length}`, { origin: 'upstream' });
       },
-      async close() {
-        metrics.received(name, received);
-        await iterator.return?.();
-      },
-    };
-    return createBody(source, signal);
+      onClose: () => metrics.received(name, received),
+    });
   }
 }
 

@@ -1,6 +1,7 @@
 import { createHash, randomInt } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fileSliceOf } from '../../src/io/file-slice.ts';
 import type { Body } from '../../src/oci/registry.ts';
 
 export interface Read {
@@ -61,10 +62,11 @@ export async function eventually(what: () => Promise<boolean> | boolean, message
  *  @returns the whole, and how much of it came from files */
 export async function readByStretches(body: Body): Promise<{ bytes: Buffer; filed: number }> {
   const iterator = body[Symbol.asyncIterator]();
+  const nextSlice = fileSliceOf(body);
   const parts: Uint8Array[] = [];
   let filed = 0;
   for (let taken = 0, turn = 1; ; turn++) {
-    const stretch = await iterator.stretch?.(taken);
+    const stretch = await nextSlice?.(taken);
     taken = 0;
     if (stretch !== undefined && turn % 4 > 0) {
       const part = Buffer.alloc(randomInt(stretch.length) + 1);

@@ -1,3 +1,4 @@
+import { readAll as readBytes } from '../../io/body.ts';
 import type { Dispatcher } from 'undici';
 import { ClashError } from './document.ts';
 
@@ -103,14 +104,9 @@ async function readAll({ body, headers }: Dispatcher.ResponseData, limit: number
   try {
     if (Number(headers['content-length'] ?? 0) > limit) throw tooLarge();
     if (encoding !== undefined && encoding !== 'identity') throw new ClashError('it comes compressed, which nobody asked for');
-    const chunks: Uint8Array[] = [];
-    let size = 0;
-    for await (const chunk of body as AsyncIterable<Uint8Array>) {
-      size += chunk.length;
-      if (size > limit) throw tooLarge();
-      chunks.push(chunk);
-    }
-    return Buffer.concat(chunks);
+    const bytes = await readBytes(body, limit);
+    if (bytes === undefined) throw tooLarge();
+    return bytes;
   } finally {
     body.on('error', () => undefined).destroy();
   }

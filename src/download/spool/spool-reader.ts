@@ -15,16 +15,18 @@ export interface SpoolReader {
 export function createSpoolReader(spool: FileHandle, windows: Windows): SpoolReader {
   let given: SharedBuffer | undefined;
   let before: SharedBuffer | undefined;
+  let open = true;
 
   async function next(position: number, limit: number): Promise<{ chunk: Uint8Array; buffer: SharedBuffer }> {
     const window = windows.find(position);
     if (window !== undefined) {
       const { buffer, start, written } = window;
       buffer.hold();
+      given = buffer; // released even if the reader is closed before `read` goes on
       return { buffer, chunk: buffer.bytes.subarray(position - start, Math.min(limit, written) - start) };
     }
     const buffer = acquireShared(spoolBuffers);
-    given = buffer; // also of a read that fails
+    given = buffer; // released even if the read fails
     const { bytesRead } = await spool.read(buffer.bytes, 0, Math.min(buffer.bytes.length, limit - position), position);
     if (bytesRead === 0) throw new OciError('UNAVAILABLE', 'the spool file lost bytes', { origin: 'storage' });
     return { buffer, chunk: buffer.bytes.subarray(0, bytesRead) };
@@ -36,7 +38,7 @@ export function createSpoolReader(spool: FileHandle, windows: Windows): SpoolRea
       before = given;
       given = undefined;
       const { chunk, buffer } = await next(position, limit);
-      given = buffer;
+      if (!open) return chunk; // `close` has forgotten the buffer
       if (position + chunk.length < end) return chunk;
       // Nobody will say when the last one is done with. As a copy it goes by itself, and its buffer, of shared memory, which is slow to go, is used again.
       const last = Uint8Array.from(chunk);
@@ -45,6 +47,7 @@ export function createSpoolReader(spool: FileHandle, windows: Windows): SpoolRea
       return last;
     },
     close(whole) {
+      open = false;
       if (whole) before?.release();
       else before?.forget();
       given?.forget();

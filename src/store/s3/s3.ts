@@ -20,7 +20,8 @@ import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { isOciError, OciError } from '../../oci/error.ts';
 import { formatRange, parseContentRange, resolveRange, type ByteRange, type RangeRequest } from '../../oci/range.ts';
-import { createBody, failingWith, streamSource } from '../../io/body.ts';
+import { streamSource } from '../../io/arrivals.ts';
+import { createBody, mapBody } from '../../io/body.ts';
 import { SourceError } from '../failure.ts';
 import { checkKey, checkPrefix } from '../keys.ts';
 import { createRawLines } from '../../http/raw/raw-socket.ts';
@@ -204,9 +205,10 @@ export function s3(options: S3Options): S3Store {
       }
       const failure = (error: unknown) => describe(error, `reading ${key}`, bucket);
       const raw = lines.takeOver(body, ContentLength ?? 0);
-      const source = raw === undefined ? streamSource(body, failure) : failingWith(raw, failure);
+      const source = raw ?? streamSource(body, (error) => error as Error);
       const size = part?.size ?? ContentLength ?? 0;
-      return { size, modified: found.LastModified ?? new Date(0), range: part?.range, body: createBody(source, signal) };
+      const given = mapBody(createBody(source, signal), { onError: failure });
+      return { size, modified: found.LastModified ?? new Date(0), range: part?.range, body: given };
     },
 
     async write(key, source, { signal }) {

@@ -1,4 +1,4 @@
-import { createBody, innerSource } from '../../io/body.ts';
+import { mapBody } from '../../io/body.ts';
 import type { FilesystemStore } from '../filesystem/filesystem.ts';
 import type { Store } from '../store.ts';
 
@@ -117,12 +117,7 @@ export function localTier(store: FilesystemStore, maxSize: number, observe: (byt
         return undefined;
       }
       if (sizes.has(key)) add(key, content.size);
-      const inner = innerSource(content.body);
-      const close = (aborted: boolean): Promise<void> => {
-        letGo(key);
-        return inner.close(aborted);
-      };
-      return { ...content, body: createBody({ ...inner, close }, context.signal) };
+      return { ...content, body: mapBody(content.body, { onClose: () => letGo(key) }) };
     },
     async write(key, source, context) {
       hold(key);
