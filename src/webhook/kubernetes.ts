@@ -1,42 +1,55 @@
 import { readFile } from 'node:fs/promises';
 import { Agent, request } from 'undici';
-import { OciError } from '../oci/error.ts';
 import { fieldsOf, textOf } from '../io/untrusted.ts';
+import { OciError } from '../oci/error.ts';
+import type { ClusterAccess } from './kubeconfig.ts';
 
-/** The Kubernetes API, by paths and JSON. */
+/** The parts of the Kubernetes API that the webhook uses, as paths and JSON. */
 export interface Kubernetes {
-  /** undefined: there is none. @throws OciError DENIED (RBAC), UNAVAILABLE */
+  /** @returns undefined if there is no such object
+   *  @throws OciError DENIED (RBAC forbids it), UNAVAILABLE */
   get(path: string, signal: AbortSignal): Promise<unknown>;
-  /** Replaces an object by a newer state of itself; false: somebody else was faster (its resourceVersion is old). */
+  /** Updates an object.
+   *  @returns false if its resourceVersion is outdated: read it again
+   *  @throws OciError DENIED, UNAVAILABLE */
   replace(path: string, object: unknown, signal: AbortSignal): Promise<boolean>;
+  /** Server-side apply: sets the given fields and owns them, and leaves every other field to its manager.
+   *  @param object with apiVersion, kind, metadata.name, and metadata.resourceVersion as it was read
+   *  @returns false if its resourceVersion is outdated: read it again
+   *  @throws OciError DENIED, UNAVAILABLE */
+  apply(path: string, object: unknown, signal: AbortSignal): Promise<boolean>;
   close(): Promise<void>;
 }
 
-const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
-const TIMEOUT = 10_000;
+/** The name under which `metadata.managedFields` lists what the webhook wrote. */
+export const FIELD_MANAGER = 'kube-registry-webhook';
 
-interface Access {
-  server: string;
-  /** Of TLS. */
-  connect: { ca?: string | Buffer; cert?: string | Buffer; key?: string | Buffer; rejectUnauthorized?: boolean };
-  headers: () => Promise<Record<string, string>>;
+const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
+const TIMEOUT_MS = 10_000;
+const CONNECT_TIMEOUT_MS = 5_000;
+const MAX_CONNECTIONS = 4;
+
+interface Call {
+  body?: unknown;
+  contentType?: string;
+  signal: AbortSignal;
 }
 
-/** By the pod's service account, or outside a cluster by the kubeconfig. The whole client library would cost each webhook some 80 MB of
- *  memory for four requests; its reading of kubeconfigs is loaded only where there is one.
- *  @throws OciError UNAVAILABLE: neither is there */
+/** Connects with the pod's service account, or outside a cluster with the kubeconfig. Five paths need no client library: the official
+ *  one costs each webhook 80 MB of memory.
+ *  @throws OciError UNAVAILABLE: neither is usable */
 export async function connectKubernetes(env: NodeJS.ProcessEnv): Promise<Kubernetes> {
-  const access =
-    env['KUBERNETES_SERVICE_HOST'] === undefined || env['KUBECONFIG'] !== undefined ? await byKubeconfig() : await byAccount(env);
-  const dispatcher = new Agent({ connect: { ...access.connect, timeout: 5000 }, connections: 4 });
+  const isInCluster = env['KUBERNETES_SERVICE_HOST'] !== undefined && env['KUBECONFIG'] === undefined;
+  const access = isInCluster ? await serviceAccount(env) : await (await import('./kubeconfig.ts')).readKubeconfig(env);
+  const dispatcher = new Agent({ connect: { ...access.tls, timeout: CONNECT_TIMEOUT_MS }, connections: MAX_CONNECTIONS });
 
-  async function call(method: 'GET' | 'PUT', path: string, { body, signal }: { body?: unknown; signal: AbortSignal }) {
+  async function call(method: 'GET' | 'PUT' | 'PATCH', path: string, { body, contentType = 'application/json', signal }: Call) {
     try {
       const response = await request(access.server + path, {
         method,
         dispatcher,
-        headers: { accept: 'application/json', 'content-type': 'application/json', ...(await access.headers()) },
-        signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT)]),
+        headers: { accept: 'application/json', 'content-type': contentType, 'user-agent': FIELD_MANAGER, ...(await access.headers()) },
+        signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       });
       return { status: response.statusCode, text: await response.body.text() };
@@ -46,6 +59,13 @@ export async function connectKubernetes(env: NodeJS.ProcessEnv): Promise<Kuberne
     }
   }
 
+  async function write(method: 'PUT' | 'PATCH', path: string, options: Call): Promise<boolean> {
+    const { status, text } = await call(method, path, options);
+    if (status === 409) return false;
+    if (status === 200 || status === 201) return true;
+    throw failure(`${method} ${path}`, status, text);
+  }
+
   return {
     async get(path, signal) {
       const { status, text } = await call('GET', path, { signal });
@@ -53,12 +73,13 @@ export async function connectKubernetes(env: NodeJS.ProcessEnv): Promise<Kuberne
       if (status === 200) return JSON.parse(text) as unknown;
       throw failure(`GET ${path}`, status, text);
     },
-    async replace(path, object, signal) {
-      const { status, text } = await call('PUT', path, { body: object, signal });
-      if (status === 409) return false;
-      if (status === 200 || status === 201) return true;
-      throw failure(`PUT ${path}`, status, text);
-    },
+    replace: (path, object, signal) => write('PUT', `${path}?fieldManager=${FIELD_MANAGER}`, { body: object, signal }),
+    apply: (path, object, signal) =>
+      write('PATCH', `${path}?fieldManager=${FIELD_MANAGER}&force=true`, {
+        body: object,
+        contentType: 'application/apply-patch+yaml', // JSON is YAML too
+        signal,
+      }),
     close: () => dispatcher.destroy(),
   };
 }
@@ -77,35 +98,12 @@ function messageOf(text: string): string {
   }
 }
 
-async function byAccount(env: NodeJS.ProcessEnv): Promise<Access> {
+async function serviceAccount(env: NodeJS.ProcessEnv): Promise<ClusterAccess> {
   const host = env['KUBERNETES_SERVICE_HOST'] ?? '';
-  const server = `https://${host.includes(':') ? `[${host}]` : host}:${env['KUBERNETES_SERVICE_PORT'] ?? '443'}`;
   return {
-    server,
-    connect: { ca: await readFile(`${ACCOUNT}/ca.crt`) },
-    // Read each time: the kubelet renews it.
+    server: `https://${host.includes(':') ? `[${host}]` : host}:${env['KUBERNETES_SERVICE_PORT'] ?? '443'}`,
+    tls: { ca: await readFile(`${ACCOUNT}/ca.crt`, 'utf8') },
+    // Read for each request: the kubelet renews the token.
     headers: async () => ({ authorization: `Bearer ${(await readFile(`${ACCOUNT}/token`, 'utf8')).trim()}` }),
-  };
-}
-
-async function byKubeconfig(): Promise<Access> {
-  const { KubeConfig } = await import('@kubernetes/client-node');
-  const config = new KubeConfig();
-  config.loadFromDefault();
-  const cluster = config.getCurrentCluster();
-  if (cluster === null) throw new OciError('UNAVAILABLE', 'no Kubernetes cluster: neither a service account nor a kubeconfig is here');
-  const options: Parameters<typeof config.applyToHTTPSOptions>[0] = {};
-  await config.applyToHTTPSOptions(options);
-  const { ca, cert, key, rejectUnauthorized } = options as Access['connect'];
-  const connect = Object.fromEntries(Object.entries({ ca, cert, key, rejectUnauthorized }).filter(([, value]) => value !== undefined));
-  return {
-    server: cluster.server.replace(/\/$/, ''),
-    connect,
-    async headers() {
-      const fresh: Parameters<typeof config.applyToHTTPSOptions>[0] = {};
-      await config.applyToHTTPSOptions(fresh);
-      const entries = Object.entries(fresh.headers ?? {}).filter((entry): entry is [string, string] => typeof entry[1] === 'string');
-      return Object.fromEntries(entries);
-    },
   };
 }
