@@ -26,6 +26,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   cache: ['download', 'peers', 'upstream', 'store', 'telemetry'],
   registry: ['telemetry'],
   upkeep: ['store', 'telemetry'],
+  layout: ['store'],
   server: ['telemetry'],
   webhook: ['config', 'server', 'telemetry'],
   agent: ['telemetry'],

@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { parseManifest, type Descriptor, type Platform } from '../oci/descriptor.ts';
+import { parseManifest, type Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
+import { formatPlatform, matchesPlatform } from '../oci/platform.ts';
 import type { Reference, Repository } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
 import { backoff } from '../async/backoff.ts';
@@ -64,9 +65,11 @@ export function createWarmer(registry: Registry, { platforms, isStored, signal }
       const content = parseManifest(bytes, descriptor.mediaType);
       for (const blob of content.blobs) blobs.set(blob.digest, blob);
       if (content.manifests.length === 0) return;
-      const wanted = content.manifests.filter(({ platform }) => platforms === 'all' || platforms.some((one) => isPlatform(one, platform)));
+      const wanted = content.manifests.filter(
+        ({ platform }) => platforms === 'all' || platforms.some((one) => matchesPlatform(platform, one)),
+      );
       if (wanted.length === 0) {
-        const there = content.manifests.map(({ platform }) => nameOf(platform)).filter((name) => name !== '');
+        const there = content.manifests.map(({ platform }) => formatPlatform(platform)).filter((name) => name !== '');
         throw new OciError(
           'MANIFEST_UNKNOWN',
           `it has no ${String(platforms)}, only ${there.join(', ') || 'manifests without a platform'}`,
@@ -115,17 +118,4 @@ export function createWarmer(registry: Registry, { platforms, isStored, signal }
       }
     }
   }
-}
-
-/** As an index writes it: without a variant, every variant is meant. */
-function isPlatform(wanted: string, platform: Platform | undefined): boolean {
-  if (platform === undefined) return false;
-  const name = nameOf(platform);
-  return name === wanted || name.startsWith(`${wanted}/`);
-}
-
-function nameOf(platform: Platform | undefined): string {
-  if (platform === undefined || platform.os === 'unknown') return '';
-  const { os, architecture, variant } = platform;
-  return variant === undefined ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
 }

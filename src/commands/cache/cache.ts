@@ -15,6 +15,7 @@ export function addCache(program: Command, run: Run): void {
   const cache = program.command('cache').description('what is stored: list it, measure it, fill it, verify it, prune it');
   addReaders(cache, run);
   addWarm(cache, run);
+  addArchives(cache, run);
   cache
     .command('prune')
     .description('remove what is too old or too much, least recently used images first, and what no image names')
@@ -109,6 +110,40 @@ function addWarm(cache: Command, run: Run): void {
         ...optional('platforms', given.platform?.split(',')),
       };
       await run((host) => cacheWarm(host, options));
+    });
+}
+
+function addArchives(cache: Command, run: Run): void {
+  cache
+    .command('export')
+    .argument('<image...>', 'as pods name them: nginx:1.27, ghcr.io/owner/name@sha256:…')
+    .description('write images to a tar file (an OCI image layout), for a cluster that has no way to the internet')
+    .requiredOption('--output <file>', 'the tar file; it appears when it is complete')
+    .option('--platform <list>', 'linux/amd64,linux/arm64 (default: all platforms of an index)')
+    .option('--registry <url>', 'the registry that is asked (default: registry.listen of the configuration; without one, the store)')
+    .option('--json', 'print JSON')
+    .addHelpText('after', EXIT_CODES)
+    .action(async (images: string[], given: { output: string; platform?: string; registry?: string; json?: boolean }) => {
+      const { cacheExport } = await import('./export.ts');
+      const options = {
+        images,
+        output: given.output,
+        json: given.json === true,
+        ...optional('platforms', given.platform?.split(',')),
+        ...optional('registry', given.registry),
+      };
+      await run((host) => cacheExport(host, options));
+    });
+  cache
+    .command('import')
+    .argument('<file>', 'a tar file with an OCI image layout, as cache export, skopeo (oci-archive) and docker save write it')
+    .description('put the images of a tar file into the store; the registry then serves them without asking their upstreams')
+    .option('--name <image>', 'the name of the image, where the file has none or its tag alone')
+    .option('--json', 'print JSON')
+    .addHelpText('after', EXIT_CODES)
+    .action(async (file: string, given: { name?: string; json?: boolean }) => {
+      const { cacheImport } = await import('./import.ts');
+      await run((host) => cacheImport(host, { file, json: given.json === true, ...optional('name', given.name) }));
     });
 }
 

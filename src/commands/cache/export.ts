@@ -1,0 +1,126 @@
+import { ConfigError } from '../../config/load.ts';
+import { urlOf } from '../../config/scalars.ts';
+import type { RegistryConfig } from '../../config/schema.ts';
+import { createWay } from '../../http/undici-transport.ts';
+import { exportImages, type ExportName, type ExportResult, type ImageReader } from '../../layout/export-images.ts';
+import { createStoreReader } from '../../layout/store-reader.ts';
+import type { Registry } from '../../oci/registry.ts';
+import { blobKey } from '../../store/keys.ts';
+import type { Store } from '../../store/store.ts';
+import { noRegistryMetrics } from '../../telemetry/registry-metrics.ts';
+import { remote } from '../../upstream/remote.ts';
+import { createRewriteRules } from '../../webhook/policy.ts';
+import type { Host } from '../command.ts';
+import { formatBytes } from '../table.ts';
+import { openStore } from '../wiring/storage.ts';
+import { fullImageName } from './image-names.ts';
+import { createProgress } from './progress.ts';
+import { parseWarmName } from './warm-name.ts';
+
+export interface ExportCommandOptions {
+  /** As users write them. */
+  images: readonly string[];
+  output: string;
+  /** By default everything that an index names. */
+  platforms?: readonly string[];
+  /** By default the configuration's own, on this machine, when it answers. */
+  registry?: string;
+  json: boolean;
+}
+
+const LIMITS = { attempts: 2, headers: 60_000, idle: 120_000 };
+const PROBE_TIMEOUT_MS = 5000;
+
+/** `kube-registry cache export`: writes images into one tar file. 0: all of them are in it.
+ *  @throws ConfigError: an image has no upstream, or neither a registry nor a store can be read; OciError: an image cannot be had;
+ *  then no file is left */
+export async function cacheExport(host: Host, options: ExportCommandOptions): Promise<number> {
+  const { config, stop, stdout, stderr } = host;
+  const images = options.images.map((image) => parseName(image, host));
+  const url = options.registry?.replace(/\/+$/, '') ?? urlOf(config.registry.listen);
+  const registry = (await answers(url, stop)) ? remoteRegistry(url) : undefined;
+  if (registry === undefined && options.registry !== undefined) throw new ConfigError(`--registry: no registry answers at ${url}`);
+  // The store of another registry than the configured one would hold other images.
+  const store = options.registry === undefined ? await openOwnStore(config.registry, registry !== undefined) : undefined;
+  const progress = createProgress(stderr);
+  const bar = progress.start(options.output, 'bytes');
+  try {
+    const result = await exportImages({
+      images,
+      reader: createReader(registry, store),
+      output: options.output,
+      platforms: options.platforms === undefined || options.platforms.includes('all') ? 'all' : options.platforms,
+      signal: stop,
+      progress: bar.set,
+    });
+    bar.end();
+    progress.stop();
+    stdout.write(
+      options.json ? `${JSON.stringify({ ...result, output: options.output }, undefined, 2)}\n` : render(result, options.output),
+    );
+    return 0;
+  } finally {
+    progress.stop();
+    await store?.close();
+  }
+}
+
+function parseName(image: string, { config }: Host): ExportName {
+  const located = parseWarmName(image, createRewriteRules(config.webhook.registryHost, config.registry.upstreams));
+  const name = located === undefined ? undefined : fullImageName(located, config.registry.upstreams);
+  if (located === undefined || name === undefined) {
+    throw new ConfigError(`found ${image}; accepted: an image of a configured upstream, such as nginx:1.27 or ghcr.io/owner/name@sha256:…`);
+  }
+  return { name, ...located };
+}
+
+/** The running registry names the images, and fetches what the store lacks. What the store has is read from there. */
+function createReader(registry: Registry | undefined, store: Store | undefined): ImageReader {
+  const stored = store === undefined ? undefined : createStoreReader(store);
+  return {
+    async manifest(repository, reference, signal) {
+      if (registry !== undefined) return registry.manifest(repository, reference, { signal });
+      if (stored === undefined) throw new ConfigError('neither a registry nor a store can be read');
+      return stored.manifest(repository, reference, signal);
+    },
+    async blob(repository, descriptor, signal) {
+      if (registry === undefined) {
+        if (stored === undefined) throw new ConfigError('neither a registry nor a store can be read');
+        return stored.blob(repository, descriptor, signal);
+      }
+      const found = await store?.read(blobKey(descriptor.digest), { signal });
+      if (found?.size === descriptor.size) return found.body;
+      await found?.body[Symbol.asyncIterator]().return?.();
+      return (await registry.blob(repository, descriptor.digest, { signal })).body;
+    },
+  };
+}
+
+function remoteRegistry(url: string): Registry {
+  return remote({ name: 'registry', url, way: createWay({ proxy: 'direct' }), metrics: noRegistryMetrics, limits: LIMITS, trusted: true });
+}
+
+async function answers(url: string, stop: AbortSignal): Promise<boolean> {
+  try {
+    const response = await fetch(`${url}/v2/`, { signal: AbortSignal.any([stop, AbortSignal.timeout(PROBE_TIMEOUT_MS)]) });
+    await response.body?.cancel();
+    return response.ok;
+  } catch {
+    stop.throwIfAborted();
+    return false;
+  }
+}
+
+/** @returns undefined: it cannot be reached from here, and need not be, since a registry answers */
+async function openOwnStore(config: RegistryConfig, hasRegistry: boolean): Promise<Store | undefined> {
+  try {
+    return await openStore(config);
+  } catch (error) {
+    if (hasRegistry && error instanceof ConfigError) return undefined;
+    throw error;
+  }
+}
+
+function render({ images, manifests, blobs, bytes }: ExportResult, output: string): string {
+  return `wrote ${images} images (${manifests} manifests, ${blobs} blobs, ${formatBytes(bytes)}) to ${output}\n`;
+}

@@ -1,0 +1,77 @@
+import { ConfigError } from '../../config/load.ts';
+import { importImages, type ImportedImage, type ImportResult } from '../../layout/import-images.ts';
+import type { LayoutImage } from '../../layout/image-layout.ts';
+import { isTag } from '../../oci/reference.ts';
+import { createRewriteRules } from '../../webhook/policy.ts';
+import type { Host } from '../command.ts';
+import { formatBytes } from '../table.ts';
+import { openStore } from '../wiring/storage.ts';
+import { createProgress } from './progress.ts';
+import { parseWarmName, type WarmName } from './warm-name.ts';
+
+export interface ImportCommandOptions {
+  file: string;
+  /** The name of the only image of the file, or the name without tag of one that the file names by its tag alone. */
+  name?: string;
+  json: boolean;
+}
+
+/** `kube-registry cache import`: puts the images of a tar file into the store. 1: not all of them.
+ *  @throws ConfigError: the file cannot be read, or holds several images though --name gives one name; OciError: the file is no
+ *  image layout, the store cannot be written */
+export async function cacheImport(host: Host, options: ImportCommandOptions): Promise<number> {
+  const { config, stop, stdout, stderr } = host;
+  const store = await openStore(config.registry);
+  const progress = createProgress(stderr);
+  const bar = progress.start(options.file, 'bytes');
+  try {
+    const result = await importImages({
+      file: options.file,
+      store,
+      locate: createLocate(host, options.name),
+      signal: stop,
+      progress: bar.set,
+    }).catch((error: unknown) => {
+      throw (error as NodeJS.ErrnoException).syscall === 'open' && (error as NodeJS.ErrnoException).path === options.file
+        ? new ConfigError(`found ${options.file}, which cannot be read (${(error as NodeJS.ErrnoException).code}); accepted: a tar file`)
+        : error;
+    });
+    bar.end();
+    progress.stop();
+    stdout.write(options.json ? `${JSON.stringify(result, undefined, 2)}\n` : render(result));
+    return result.images.some(({ outcome }) => outcome === 'failed') ? 1 : 0;
+  } finally {
+    progress.stop();
+    await store.close();
+  }
+}
+
+function createLocate({ config }: Host, given: string | undefined): (image: LayoutImage) => WarmName | undefined {
+  const rules = createRewriteRules(config.webhook.registryHost, config.registry.upstreams);
+  if (given !== undefined && parseWarmName(given, rules) === undefined) {
+    throw new ConfigError(`--name: found ${given}; accepted: an image of a configured upstream, such as docker.io/library/nginx:1.27`);
+  }
+  return ({ name }) => {
+    if (given === undefined) return name === undefined || isBareTag(name) ? undefined : parseWarmName(name, rules);
+    const hasReference = /[:@][^/]+$/.test(given);
+    return parseWarmName(hasReference || name === undefined || !isTag(name) ? given : `${given}:${name}`, rules);
+  };
+}
+
+/** skopeo writes whatever follows the file's name: `oci-archive:x.tar:1.27` has the tag alone, which names no repository. */
+function isBareTag(name: string): boolean {
+  return isTag(name) && !name.includes('/');
+}
+
+function render({ images, blobs, known, bytes, corrupt }: ImportResult): string {
+  const lines = images.map(describe);
+  const wrong = corrupt.map((digest) => `wrong bytes: ${digest}\n`);
+  const done = images.filter(({ outcome }) => outcome !== 'failed').length;
+  const were = known === 0 ? '' : `, ${known} of them were stored already`;
+  return `${[...lines, ...wrong].join('')}imported ${done} of ${images.length} images, ${formatBytes(bytes)} in ${blobs} blobs${were}\n`;
+}
+
+function describe({ name, outcome, missing, error }: ImportedImage): string {
+  const without = missing.length === 0 ? '' : `${outcome === 'sparse' ? ' without' : '; missing:'} ${missing.join(', ')}`;
+  return `${outcome === 'failed' ? `failed    ${name}: ${error}` : `imported  ${name}`}${without}\n`;
+}

@@ -1,0 +1,64 @@
+import { BLOB_MEDIA_TYPE, MAX_MANIFEST_SIZE, parseManifest } from '../oci/descriptor.ts';
+import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
+import { OciError } from '../oci/error.ts';
+import type { Reference, Repository } from '../oci/reference.ts';
+import { blobKey, memberKey, tagKey } from '../store/keys.ts';
+import type { Store } from '../store/store.ts';
+import type { ImageReader } from './export-images.ts';
+
+/** Reads images from a store alone, without a running registry and without upstreams. */
+export function createStoreReader(store: Store): ImageReader {
+  async function readRecord(key: string, signal: AbortSignal): Promise<Record<string, unknown> | undefined> {
+    const bytes = await readAll(store, key, signal);
+    const record: unknown = bytes === undefined || bytes.length === 0 ? undefined : JSON.parse(bytes.toString());
+    return typeof record === 'object' && record !== null ? (record as Record<string, unknown>) : undefined;
+  }
+
+  async function locate(repository: Repository, reference: Reference, signal: AbortSignal): Promise<Digest> {
+    if (isDigest(reference)) return reference;
+    const digest = (await readRecord(tagKey(repository, reference), signal))?.['digest'];
+    if (typeof digest === 'string' && isDigest(digest)) return digest;
+    throw new OciError(
+      'MANIFEST_UNKNOWN',
+      `the store does not know ${repository}:${reference}, and no registry answers that could fetch it`,
+    );
+  }
+
+  return {
+    async manifest(repository, reference, signal) {
+      const digest = await locate(repository, reference, signal);
+      const record = await readRecord(memberKey(repository, digest), signal);
+      const bytes = record === undefined ? undefined : await readAll(store, blobKey(digest), signal);
+      if (bytes === undefined) {
+        throw new OciError(
+          'MANIFEST_UNKNOWN',
+          `the store does not hold ${repository}@${digest}: start the registry, which fetches it, or choose --platform`,
+        );
+      }
+      if (digestOf(bytes, splitDigest(digest).algorithm) !== digest) {
+        throw new OciError('UNAVAILABLE', `the stored manifest ${digest} is damaged: run cache verify --repair`);
+      }
+      const given = typeof record?.['mediaType'] === 'string' ? record['mediaType'] : BLOB_MEDIA_TYPE;
+      const { mediaType } = parseManifest(bytes, given);
+      return { descriptor: { digest, mediaType, size: bytes.length }, bytes, stale: false };
+    },
+    async blob(repository, { digest }, signal) {
+      const found = await store.read(blobKey(digest), { signal });
+      if (found !== undefined) return found.body;
+      throw new OciError('BLOB_UNKNOWN', `the store does not hold ${digest} of ${repository}: start the registry, which fetches it`);
+    },
+  };
+}
+
+async function readAll(store: Store, key: string, signal: AbortSignal): Promise<Buffer | undefined> {
+  const found = await store.read(key, { signal });
+  if (found === undefined) return undefined;
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of found.body) {
+    size += chunk.length;
+    if (size > MAX_MANIFEST_SIZE) throw new OciError('MANIFEST_INVALID', `${key} has more than ${MAX_MANIFEST_SIZE} bytes`);
+    chunks.push(Uint8Array.from(chunk));
+  }
+  return Buffer.concat(chunks);
+}
