@@ -93,7 +93,8 @@ async function collect(image: ExportName, { reader, platforms, signal }: ExportO
     const content = parseManifest(bytes, descriptor.mediaType);
     for (const blob of content.blobs) if (isDistributable(blob)) contents.blobs.set(blob.digest, { repository, descriptor: blob });
     const [config, ...layers] = content.blobs;
-    let docker = config === undefined ? undefined : { config: config.digest, layers: layers.map(({ digest }) => digest), tag: tagOf(name) };
+    let docker: DockerImage | undefined =
+      config === undefined ? undefined : { config: config.digest, layers: layers.map(({ digest }) => digest), tag: tagOf(name) };
     const children = choosePlatforms(name, content.manifests, platforms);
     for (const child of children) {
       const { docker: first } = await visit(child.digest);

@@ -11,9 +11,9 @@ export const DOCKER_FILE = 'manifest.json';
 export const LAYOUT_VERSION = '1.0.0';
 
 /** The annotation by which skopeo and others name an entry of the index (image specification, "Annotations"). */
-export const REF_NAME = 'org.opencontainers.image.ref.name';
+const REF_NAME = 'org.opencontainers.image.ref.name';
 /** containerd's annotation for the whole name: `docker.io/library/nginx:1.27`. */
-export const CONTAINERD_NAME = 'io.containerd.image.name';
+const CONTAINERD_NAME = 'io.containerd.image.name';
 
 /** Where a layout keeps the bytes of a digest. */
 export function blobPath(digest: Digest): string {

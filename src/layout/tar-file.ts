@@ -19,6 +19,8 @@ const READ_SIZE = 64 * 1024;
 /** Of a pax header or a GNU long name, in bytes: paths of archives that hold image layouts have some 80. */
 const MAX_EXTENSION_SIZE = 64 * 1024;
 const MAX_ENTRIES = 1_000_000;
+const GZIP_MAGIC = 0x1f8b;
+const ZSTD_MAGIC = 0x28b52ffd;
 /** Header types that describe the entry behind them. */
 const EXTENSIONS: readonly string[] = ['ExtendedHeader', 'OldExtendedHeader', 'NextFileHasLongPath', 'OldGnuLongPath'];
 
@@ -26,6 +28,7 @@ const EXTENSIONS: readonly string[] = ['ExtendedHeader', 'OldExtendedHeader', 'N
  *  @throws OciError MANIFEST_INVALID: it is no tar archive, is compressed, or ends early */
 export async function listTar(file: FileHandle, signal: AbortSignal): Promise<TarEntry[]> {
   const { size } = await file.stat();
+  await refuseCompressed(file);
   const reader = createBlockReader(file);
   const entries: TarEntry[] = [];
   let extension: Pax | undefined;
@@ -50,9 +53,13 @@ export async function listTar(file: FileHandle, signal: AbortSignal): Promise<Ta
   throw endsEarly(entries.at(-1)?.path ?? '', size);
 }
 
+async function refuseCompressed(file: FileHandle): Promise<void> {
+  const { buffer } = await file.read(Buffer.alloc(4), 0, 4, 0);
+  if (buffer.readUInt16BE(0) === GZIP_MAGIC) throw invalid('it is compressed by gzip: decompress it first (gunzip)');
+  if (buffer.readUInt32BE(0) === ZSTD_MAGIC) throw invalid('it is compressed by zstd: decompress it first (unzstd)');
+}
+
 function readHeader(block: Buffer, { position, extension }: { position: number; extension: Pax | undefined }): Header {
-  if (position === 0 && block[0] === 0x1f && block[1] === 0x8b) throw invalid('it is compressed by gzip: decompress it first (gunzip)');
-  if (position === 0 && block.readUInt32BE(0) === 0x28b52ffd) throw invalid('it is compressed by zstd: decompress it first (unzstd)');
   const header = new Header(block, 0, extension);
   if (!header.nullBlock && !header.cksumValid) {
     throw invalid(position === 0 ? 'it is no tar archive' : `the header at byte ${position} is damaged`);
