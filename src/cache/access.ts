@@ -1,9 +1,9 @@
+import { LRUCache } from 'lru-cache';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import { memberKey } from '../store/keys.ts';
 import { singleFlight } from '../async/single-flight.ts';
-import { createLru } from '../async/lru.ts';
 import type { Records } from './record-store.ts';
 
 /** Which repository may serve which digest: it may when upstream has once given it under that name (promise 12). */
@@ -26,7 +26,7 @@ interface Known {
 }
 
 export function createMembership(records: Records): Membership {
-  const known = createLru<Known>(IN_MEMORY);
+  const known = new LRUCache<string, Known>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const share = singleFlight<Descriptor | undefined>({ timeoutMs: READ_LIMIT });
   return {
     async find(repository, digest, signal) {

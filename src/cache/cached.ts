@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache';
 import { BLOB_MEDIA_TYPE, MAX_MANIFEST_SIZE, type Descriptor } from '../oci/descriptor.ts';
 import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { isAbsent, OciError } from '../oci/error.ts';
@@ -11,7 +12,6 @@ import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { singleFlight } from '../async/single-flight.ts';
 import type { Fills, Keeping } from '../download/downloads.ts';
-import { createLru, type Lru } from '../async/lru.ts';
 import type { Membership } from './access.ts';
 import type { Peers } from '../peers/peers.ts';
 import type { Records } from './record-store.ts';
@@ -24,7 +24,7 @@ export interface Cache {
   members: Membership;
   records: Records;
   /** Manifests in memory, by digest. */
-  manifests: Lru<Uint8Array>;
+  manifests: LRUCache<Digest, Uint8Array>;
   local: Store;
   /** The storage behind the local tier, when there is one. */
   remote: Store | undefined;
@@ -51,8 +51,8 @@ const DISTRUSTED = 1000;
 /** Of questions that go on when those who asked have left; FLIGHT_LIMIT ends them. */
 const UNHURRIED = new AbortController().signal;
 
-export function createManifestMemory(): Lru<Uint8Array> {
-  return createLru<Uint8Array>(MANIFESTS_IN_MEMORY, (bytes) => bytes.length);
+export function createManifestMemory(): LRUCache<Digest, Uint8Array> {
+  return new LRUCache({ maxSize: MANIFESTS_IN_MEMORY, sizeCalculation: (bytes) => Math.max(1, bytes.length) });
 }
 
 /** Serves `inner`'s reads from what is kept; what is missing is fetched once for all who ask (promises 1 to 8, 12).
@@ -62,7 +62,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
   const tags = createTags(records, policy, log);
   const share = singleFlight<Descriptor>({ timeoutMs: FLIGHT_LIMIT });
   /** Blobs that came with wrong bytes: the next attempt asks no mirror and no other replica. */
-  const distrusted = createLru<boolean>(DISTRUSTED);
+  const distrusted = new LRUCache<Digest, true>({ maxSize: DISTRUSTED, sizeCalculation: () => 1 });
   const restore = createRestore(cache);
   const full = (repository: Repository): Repository => joinRepository(policy.name, repository);
 

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
@@ -5,7 +6,6 @@ import { tagKey } from '../store/keys.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { Allowance } from '../upstream/rate-limit.ts';
 import { raceAbort } from '../async/race-abort.ts';
-import { createLru } from '../async/lru.ts';
 import type { Records } from './record-store.ts';
 
 export interface TagPolicy {
@@ -65,8 +65,8 @@ export interface Tags {
 
 /** What tags mean, asked upstream at most once a tagTtl, and known when upstream cannot say (promise 8). */
 export function createTags(records: Records, policy: TagPolicy, log: Log): Tags {
-  const known = createLru<Known>(IN_MEMORY);
-  const absent = createLru<{ until: number; error: OciError }>(IN_MEMORY);
+  const known = new LRUCache<string, Known>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
+  const absent = new LRUCache<string, { until: number; error: OciError }>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const asking = new Map<string, Asking>();
 
   async function find(key: string, signal: AbortSignal): Promise<Known | undefined> {

@@ -1,6 +1,6 @@
+import { LRUCache } from 'lru-cache';
 import { OciError } from '../oci/error.ts';
 import { singleFlight } from '../async/single-flight.ts';
-import { createLru } from '../async/lru.ts';
 
 /** Who to be for repositories that start with `repositories`. The getters are asked each time: files may rotate. */
 export interface Credentials {
@@ -74,7 +74,7 @@ function parseChallenges(headers: readonly string[]): Challenge[] {
 /** Tokens and passwords for one upstream, each sent to whom it is meant for only (promise 12). */
 export function createAuthorizer(options: AuthOptions): Authorizer {
   const own = new URL(options.url);
-  const known = createLru<{ authorization: string; until: number }>(IN_MEMORY);
+  const known = new LRUCache<string, { authorization: string; until: number }>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const share = singleFlight<string | undefined>({ timeoutMs: TOKEN_LIMIT });
   const longestFirst = [...options.credentials].sort((a, b) => b.repositories.length - a.repositories.length);
 

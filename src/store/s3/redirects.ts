@@ -1,7 +1,7 @@
+import { LRUCache } from 'lru-cache';
 import type { Digest } from '../../oci/digest.ts';
 import { isOciError } from '../../oci/error.ts';
 import { singleFlight } from '../../async/single-flight.ts';
-import { createLru } from '../../async/lru.ts';
 import { raceAbort } from '../../async/race-abort.ts';
 import { blobKey } from '../keys.ts';
 import type { S3Store, SignedUrls } from './s3.ts';
@@ -23,7 +23,7 @@ export type Redirect = (digest: Digest, signal: AbortSignal) => Promise<string |
  *  What was signed, which takes longer than asking, is used again for half of the time that it stays good, `ttl` ms or as long as the credentials do. */
 export function createRedirects(remote: S3Store, ttl: number): Redirect {
   const share = singleFlight<string | undefined>({ timeoutMs: 2 * PATIENCE }); // `ask` gives up before
-  const known = createLru<Known>(KEPT);
+  const known = new LRUCache<string, Known>({ maxSize: KEPT, sizeCalculation: () => 1 });
 
   /** @throws the signal's reason: credentials may be on their way from a service that is silent */
   async function sign(key: string, signal: AbortSignal): Promise<Known> {
