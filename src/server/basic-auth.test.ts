@@ -12,7 +12,7 @@ import { listen } from './listen.ts';
 
 const COST = 6;
 const basic = (user: string, password: string) => `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
-const line = async (user: string, password: string) => `${user}:${(await hash(password, COST)).replace('$2b$', '$2y$')}\n`;
+const line = async (user: string, password: string, cost = COST) => `${user}:${(await hash(password, cost)).replace('$2b$', '$2y$')}\n`;
 
 test('only those in the file get through, by user and password; others get a 401 that asks for them', async () => {
   await using folder = await temporaryDirectory();
@@ -90,20 +90,58 @@ test('a password that was right is not hashed again', async () => {
   assert.ok((await time(20)) < first * 2);
 });
 
-test('a flood of wrong passwords is turned away, and those who are known still get in', async () => {
+test('guesses do not keep a right password out, whether they come from the same address or name the same user', async () => {
   await using folder = await temporaryDirectory();
   const file = join(folder.path, 'htpasswd');
-  await writeFile(file, await line('alice', 'right'));
+  await writeFile(file, `${await line('alice', 'right', 4)}${await line('bob', 'right too', 4)}`);
   const { log } = await captureLog();
   const authenticate = await createBasicAuth({ file, log });
-  assert.equal(await authenticate(basic('alice', 'right')), true);
-  const flood = Array.from({ length: 200 }, (_, index) => authenticate(basic('alice', `wrong ${index}`)));
+  const client = (address: string) => ({ address, isGone: () => false });
+  const flood = Array.from({ length: 2100 }, (_, index) => authenticate(basic(`user ${index}`, 'wrong'), client('192.0.2.1')));
   const counted = Promise.allSettled(flood);
-  assert.equal(await authenticate(basic('alice', 'right')), true);
+  assert.equal(await authenticate(basic('alice', 'right'), client('192.0.2.2')), true);
+  assert.equal(await authenticate(basic('bob', 'right too'), client('192.0.2.1')), true);
   const results = await counted;
   const refused = results.filter((result) => result.status === 'rejected');
-  assert.ok(refused.length > 100 && refused.every(({ reason }) => isOciError(reason, 'TOOMANYREQUESTS')));
+  assert.ok(refused.length > 1000, 'the queue is bounded');
+  assert.ok(refused.every(({ reason }) => isOciError(reason, 'TOOMANYREQUESTS')));
   assert.ok(results.every((result) => result.status === 'rejected' || !result.value));
+});
+
+test('attempts of clients that have disconnected are not checked', async () => {
+  await using folder = await temporaryDirectory();
+  const file = join(folder.path, 'htpasswd');
+  await writeFile(file, `alice:${await hash('right', 10)}\n`);
+  const { log } = await captureLog();
+  const authenticate = await createBasicAuth({ file, log });
+  let gone = false;
+  const client = { address: '192.0.2.1', isGone: () => gone };
+  const flood = Promise.allSettled(Array.from({ length: 200 }, (_, index) => authenticate(basic('alice', `wrong ${index}`), client)));
+  gone = true;
+  const results = await flood;
+  assert.ok(results.filter(({ status }) => status === 'rejected').length >= 190);
+});
+
+test('an unknown user costs as much time as a wrong password, whatever the cost of the hashes', async () => {
+  await using folder = await temporaryDirectory();
+  const { log } = await captureLog();
+  for (const cost of [4, 9]) {
+    const file = join(folder.path, `htpasswd-${cost}`);
+    await writeFile(file, `alice:${await hash('right', cost)}\n`);
+    const authenticate = await createBasicAuth({ file, log });
+    const median = async (user: string): Promise<number> => {
+      const times: number[] = [];
+      for (let turn = 0; turn < 15; turn++) {
+        const started = performance.now();
+        assert.equal(await authenticate(basic(user, 'wrong')), false);
+        times.push(performance.now() - started);
+      }
+      return times.sort((one, other) => one - other)[7] ?? 0;
+    };
+    const known = await median('alice');
+    const unknown = await median('nobody');
+    assert.ok(unknown < 4 * known && known < 4 * unknown, `cost ${cost}: ${known} ms known, ${unknown} ms unknown`);
+  }
 });
 
 test('a file that is missing or has no user stops at start', async () => {

@@ -2,6 +2,7 @@ import { createServer, STATUS_CODES, type IncomingMessage, type Server, type Ser
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
 import { setImmediate as turn } from 'node:timers/promises';
 import { OciError } from '../oci/error.ts';
 import type { Log } from '../telemetry/log.ts';
@@ -24,7 +25,7 @@ export interface TlsPair {
 
 /** Milliseconds, where nothing else is said. */
 export interface ListenLimits {
-  /** Until a request's headers are all there; a connection that says nothing counts too. */
+  /** Until a request's headers have all arrived, and until a TLS handshake is complete. A silent connection is closed after it too. */
   headers: number;
   /** Until a request's body is all there. */
   request: number;
@@ -83,7 +84,10 @@ export async function listen(options: ListenOptions): Promise<Listener> {
   for (const server of servers) {
     server.on('request', guarded(options.handler, { connections, limits, log }));
     server.on('clientError', (error: ClientError, socket) => refuse(error, socket, connections.isAnswering(socket)));
-    server.on('tlsClientError', (error: Error) => log.debug({ error }, 'TLS handshake failed'));
+    server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
+      log.debug({ event: 'tls-handshake-failed', error }, 'TLS handshake failed');
+      socket.destroy(); // nothing can be written to it
+    });
   }
   const close = async () => {
     const ended = Promise.all(servers.map((server) => ending(server)));
@@ -134,7 +138,7 @@ function makeServer(limits: ListenLimits, tls: TlsPair | undefined): Server {
     keepAlive: true,
     optimizeEmptyRequests: true,
   };
-  const server = tls === undefined ? createServer(options) : createTlsServer({ ...options, ...tls });
+  const server = tls === undefined ? createServer(options) : createTlsServer({ ...options, ...tls, handshakeTimeout: limits.headers });
   server.maxRequestsPerSocket = 0;
   // Node counts a socket that the client takes bytes from as alive, however slow it is.
   server.timeout = limits.idle;

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, writeFile } from 'node:fs/promises';
+import type { ServerResponse } from 'node:http';
+import { connect as connectPlain } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -108,6 +110,18 @@ test('plain HTTP, garbage and silence on a TLS port harm nobody, and do not hold
   await listener.drain(300);
   assert.ok(performance.now() - started < 5_000);
   silent.destroy();
+});
+
+test('a client that never completes its TLS handshake is disconnected as early as one that sends no headers', async () => {
+  await using folder = await temporaryDirectory();
+  const tls = await loadTls(await makePair(folder.path, 'own'));
+  const { log } = await captureLog();
+  const handler = (_request: unknown, response: ServerResponse) => void response.end();
+  await using listener = await listen({ address: { host: '127.0.0.1', port: 0 }, tls, log, handler, limits: { headers: 300 } });
+  const started = performance.now();
+  const silent = connectPlain(listener.address.port, '127.0.0.1').resume();
+  await once(silent, 'close');
+  assert.ok(performance.now() - started < 10_000);
 });
 
 test('a pair that cannot be used is told by its files, never by its content', async () => {
