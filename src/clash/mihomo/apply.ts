@@ -2,14 +2,15 @@ import type { Log } from '../../telemetry/log.ts';
 import type { Content } from '../subscription/content.ts';
 import type { Controller } from './controller.ts';
 import type { Copies } from '../subscription/copies.ts';
-import { ClashError, nameOf } from '../subscription/document.ts';
+import { ClashError } from '../subscription/document.ts';
 import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../../io/untrusted.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
 import type { Mihomo } from './mihomo.ts';
 import { providerOf } from '../config/parts.ts';
 import { parseRule } from '../config/rules.ts';
-import { render, renderNothing, type Inputs, type RenderContext, type Rendered } from '../config/render.ts';
+import { renderNothing, type Inputs, type RenderContext, type Rendered } from '../config/render.ts';
 import { createSemaphore } from '../../async/semaphore.ts';
+import { CANDIDATE, understand } from './understand.ts';
 
 /** What came of a change: used; the same as before; understood, but without a way out; not understood. */
 export type Outcome = 'applied' | 'unchanged' | 'unproven' | 'invalid';
@@ -42,12 +43,9 @@ export interface Applier {
   confirm(): Promise<void>;
 }
 
-/** What mihomo runs with; what it may run with next; what a request has been through. */
+/** The files of the directory: what mihomo runs with, and the config that a request has been through. */
 export const CONFIG = 'config.json';
-const CANDIDATE = 'candidate.json';
 const GOOD = 'good.json';
-/** How many things that mihomo does not understand are left out before all is given up. */
-const MOST_BANS = 50;
 
 export function createApplier({ context, copies, mihomo, controller, prove, log }: ApplyOptions): Applier {
   let inputs: Inputs = { subscriptions: new Map(), users: [], resources: new Map(), banned: new Set() };
@@ -55,23 +53,6 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
   let proven = false;
   let problem: string | undefined;
   const { run: inTurn } = createSemaphore(1);
-
-  /** Renders, and leaves out what mihomo does not understand of what others wrote. @throws ClashError: it understands the rest no more */
-  async function understood(wanted: Inputs): Promise<{ inputs: Inputs; rendered: Rendered; text: string }> {
-    const banned = new Set(wanted.banned);
-    for (;;) {
-      const rendered = render({ ...wanted, banned }, context);
-      for (const [path, text] of rendered.files) await copies.write(path, text);
-      const text = JSON.stringify(rendered.config);
-      await copies.write(CANDIDATE, text);
-      const complaint = await mihomo.test(copies.path(CANDIDATE));
-      if (complaint === undefined) return { inputs: { ...wanted, banned }, rendered, text };
-      const { own, subject, place } = blame(complaint, rendered);
-      if (own || subject === undefined || banned.size >= MOST_BANS) throw new ClashError(`${place}: ${complaint}`);
-      log.warn({ place }, `left out, since mihomo does not understand it: ${complaint}`);
-      banned.add(subject);
-    }
-  }
 
   /** Subscriptions that are not what they were. */
   function fresh({ subscriptions }: Inputs): [string, Content][] {
@@ -109,7 +90,7 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
   }
 
   async function attempt(wanted: Inputs): Promise<Outcome> {
-    const candidate = await understood(wanted);
+    const candidate = await understand(wanted, { context, copies, mihomo, log });
     const senseless = emptyDocument(wanted, candidate.rendered);
     if (senseless !== undefined) throw new ClashError(`subscription ${senseless}: mihomo understands none of its nodes`);
     const name = fingerprint(candidate.text);
@@ -153,7 +134,7 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
     async begin(first) {
       inputs = first;
       try {
-        const { inputs: usable, rendered, text } = await understood(first);
+        const { inputs: usable, rendered, text } = await understand(first, { context, copies, mihomo, log });
         inputs = usable;
         running = { rendered, name: fingerprint(text), main: rendered.main };
         await copies.move(CANDIDATE, CONFIG);
@@ -192,32 +173,4 @@ export function createApplier({ context, copies, mihomo, controller, prove, log 
 function renew(good: Fields | undefined, nothing: Fields): Fields {
   if (good === undefined) return nothing;
   return { ...good, ...nothing, rules: [...textsOf(nothing['rules']).slice(0, -1), ...textsOf(good['rules'])] };
-}
-
-interface Blame {
-  /** What the user wrote is told, what others wrote is left out. */
-  own: boolean;
-  /** A node's name, or a rule. */
-  subject?: string | undefined;
-  place: string;
-}
-
-/** Whose the thing is that mihomo complains about: `proxy 3: …`, `rules[7] […] error: …`,
- *  `parse proxy provider subscription x error: proxy 3 error: …`, `proxy group[2]: …`. */
-function blame(complaint: string, { config, proxies, rules }: Rendered): Blame {
-  const provider = /^parse proxy provider (.+?) error: proxy (\d+) error/.exec(complaint);
-  if (provider !== null) {
-    const [, name = '', index] = provider;
-    const definition = ((config['proxy-providers'] ?? {}) as Record<string, Fields>)[name];
-    const subject = nameOf(itemsOf(definition?.['payload'])[Number(index)] ?? {});
-    return { own: false, subject: subject === '' ? undefined : subject, place: `${name}, node ${JSON.stringify(subject)}` };
-  }
-  const proxy = proxies[Number(/^proxy (\d+)\b/.exec(complaint)?.[1] ?? Number.NaN)];
-  if (proxy !== undefined) {
-    const subject = nameOf(proxy.value);
-    return { own: proxy.own, subject, place: `${proxy.origin}, node ${JSON.stringify(subject)}` };
-  }
-  const rule = rules[Number(/^rules\[(\d+)\]/.exec(complaint)?.[1] ?? Number.NaN)];
-  if (rule !== undefined) return { own: rule.own, subject: rule.value, place: rule.origin };
-  return { own: false, place: 'the config' };
 }
