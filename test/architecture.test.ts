@@ -157,3 +157,15 @@ test('every promise has a test, and every number that code cites is a promise', 
     'no promise is without a test',
   );
 });
+
+/** Of functions that return a Registry. */
+const MAKER = /^export (?:async )?function (\w+)\((?:(?!\n\})[^])*?\): (?:Registry|Promise<Registry>) \{/gm;
+test('the Registry suite runs over every function that makes a Registry', () => {
+  const makers = production.flatMap((file) => [...textOf(file).matchAll(MAKER)].map(([, name = '']) => name));
+  assert.ok(makers.length >= 7, makers.join(', '));
+  const suite = textOf('src/testing/registry-makers.test.ts');
+  assert.deepEqual(
+    makers.filter((name) => !new RegExp(`\\b${name}\\(`).test(suite)),
+    [],
+  );
+});

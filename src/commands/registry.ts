@@ -107,7 +107,7 @@ interface ImagesContext {
 }
 
 /** registry = routed({ name: observed(cached(upstream(name), storage and peers)), … }) */
-async function createImages(
+export async function createImages(
   own: RegistryConfig,
   { storage, log, counts }: ImagesContext,
 ): Promise<{ images: Registry; close: (signal: AbortSignal) => Promise<void> }> {

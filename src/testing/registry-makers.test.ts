@@ -1,0 +1,182 @@
+import { join } from 'node:path';
+import { captureLog } from '../../test/support/log.ts';
+import { temporaryDirectory } from '../../test/support/temporary.ts';
+import { startVersitygw } from '../../test/support/versitygw.ts';
+import { createMembership } from '../cache/access.ts';
+import { cached, createManifestMemory } from '../cache/cached.ts';
+import { createRecords } from '../cache/record-store.ts';
+import { createUsage } from '../cache/usage.ts';
+import { createImages } from '../commands/registry.ts';
+import { openStorage } from '../commands/wiring/storage.ts';
+import { createDirectUpstreams } from '../commands/wiring/direct-upstreams.ts';
+import { createUpstream } from '../commands/wiring/upstreams.ts';
+import { parseConfig } from '../config/load.ts';
+import type { Upstream } from '../config/schema.ts';
+import { createFills } from '../download/downloads.ts';
+import { createWay } from '../http/undici-transport.ts';
+import { OciError } from '../oci/error.ts';
+import { parseRepository } from '../oci/reference.ts';
+import type { Blob, Registry } from '../oci/registry.ts';
+import { createPeer } from '../peers/peer.ts';
+import { noPeers } from '../peers/peers.ts';
+import { failover } from '../registry/failover.ts';
+import { lazy } from '../registry/lazy.ts';
+import { observed } from '../registry/observed.ts';
+import { routed } from '../registry/routed.ts';
+import { listen } from '../server/listen.ts';
+import { serveRegistry } from '../server/serve-registry.ts';
+import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { unlimited } from '../upstream/rate-limit.ts';
+import { remote } from '../upstream/remote.ts';
+import { upstream } from '../upstream/upstream.ts';
+import { createMemory } from './memory-registry.ts';
+import { testRegistry, type RegistryUnderTest } from './registry-suite.ts';
+import { addSampleContent, type SampleContent } from './sample-content.ts';
+
+// The suite of the Registry interface over every function that makes one. test/architecture.test.ts fails when one is missing.
+
+const NAME = 'library/sample';
+const repository = parseRepository(NAME);
+const prefixed = parseRepository(`dockerhub/${NAME}`);
+
+type Use = <T extends AsyncDisposable>(resource: T) => T;
+
+/** Runs the suite over what `build` returns. `use` keeps what it needs until the end of each test. */
+function testMaker(name: string, where: typeof repository, build: (content: SampleContent, use: Use) => Promise<Registry>): void {
+  testRegistry(name, async (content): Promise<RegistryUnderTest> => {
+    await using stack = new AsyncDisposableStack();
+    const registry = await build(content, (resource) => stack.use(resource));
+    const owned = stack.move();
+    return { registry, repository: where, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  });
+}
+
+/** The sample content in memory. */
+function filled(content: SampleContent, name: string = NAME): Registry {
+  const memory = createMemory();
+  addSampleContent(memory, name, content);
+  return memory.registry;
+}
+
+/** `registry` over HTTP. @returns its URL */
+async function serve(registry: Registry, use: Use, upstreams: string[] = []): Promise<string> {
+  const { log } = await captureLog();
+  const handler = serveRegistry(registry, { log, upstreams, upstreamOf: () => undefined });
+  const listener = await listen({ address: { host: '127.0.0.1', port: 0 }, handler, log });
+  use({ [Symbol.asyncDispose]: () => listener.close() });
+  return listener.url;
+}
+
+const way = () => createWay({ proxy: 'direct' });
+const dead = lazy(() => Promise.reject(new OciError('UNAVAILABLE', 'it is down')));
+
+/** `inner`, whose connection is cut in the middle of every long body. */
+function cutting(inner: Registry): Registry {
+  async function* half({ body, size = 0, range }: Blob): AsyncGenerator<Uint8Array> {
+    const length = range === undefined ? size : range.end - range.start + 1;
+    let sent = 0;
+    for await (const chunk of body) {
+      if (sent > length / 2) throw new OciError('UNAVAILABLE', 'the connection was cut');
+      sent += chunk.length;
+      yield chunk;
+    }
+  }
+  return {
+    ...inner,
+    async blob(...asked) {
+      const blob = await inner.blob(...asked);
+      return { ...blob, body: half(blob) };
+    },
+  };
+}
+
+async function over(first: Registry, second: Registry, use: Use, firstIsUp = first !== dead): Promise<Registry> {
+  const { log } = await captureLog();
+  const stop = new AbortController();
+  use({ [Symbol.asyncDispose]: () => Promise.resolve(stop.abort()) });
+  const probe = () => Promise.resolve(firstIsUp);
+  return failover(first, second, { log, probe, stop: stop.signal, fellBack: () => undefined });
+}
+
+testMaker('upstream', repository, async (content, use) => {
+  const url = await serve(filled(content), use);
+  const options = { name: 'hub', url, authHosts: [], mirrors: [], credentials: [], allowance: unlimited, metrics: noRegistryMetrics };
+  return upstream({ ...options, way: way(), outside: way() });
+});
+testMaker('createUpstream, its mirror down', repository, async (content, use) => {
+  const url = await serve(filled(content), use);
+  const { registry: config } = parseConfig({ registry: { upstreams: { hub: { url, mirrors: [{ url: 'http://127.0.0.1:1' }] } } } });
+  const hub = config.upstreams['hub'] as Upstream;
+  return createUpstream('hub', hub, { allowance: unlimited, metrics: noRegistryMetrics });
+});
+testMaker('remote', repository, async (content, use) => {
+  const url = await serve(filled(content), use);
+  return remote({ name: 'registry', url, way: way(), metrics: noRegistryMetrics, trusted: true });
+});
+testMaker('createPeer', prefixed, async (content, use) => {
+  const url = await serve(filled(content, prefixed), use, ['dockerhub']);
+  return createPeer({ url, way: way(), pingWay: way(), changed: () => undefined, metrics: noRegistryMetrics }).registry;
+});
+testMaker('routed', prefixed, (content) => Promise.resolve(routed({ dockerhub: { registry: filled(content) } })));
+testMaker('observed', repository, (content) => Promise.resolve(observed(filled(content), () => undefined)));
+testMaker('lazy', repository, (content) => Promise.resolve(lazy(() => Promise.resolve(filled(content)))));
+
+testMaker('failover, both well', repository, (content, use) => over(filled(content), filled(content), use));
+testMaker('failover, the first down', repository, (content, use) => over(dead, filled(content), use));
+testMaker('failover, the second down', repository, (content, use) => over(filled(content), dead, use));
+testMaker('failover, the first cutting bodies', repository, (content, use) => over(cutting(filled(content)), filled(content), use));
+testMaker('the agent: failover of a remote and lazy createDirectUpstreams', prefixed, async (content, use) => {
+  const url = await serve(filled(content), use);
+  const { registry: config } = parseConfig({ registry: { upstreams: { dockerhub: { url } } } });
+  const direct = () => createDirectUpstreams(config.upstreams, { proxy: 'direct', connectTimeout: 1000, metrics: noRegistryMetrics });
+  const limits = { attempts: 1, headers: 25_000, idle: 30_000 };
+  const registry = remote({ name: 'registry', url: 'http://127.0.0.1:1', way: way(), metrics: noRegistryMetrics, limits, trusted: true });
+  return over(
+    registry,
+    lazy(() => Promise.resolve(direct())),
+    use,
+    false,
+  );
+});
+
+async function open(storage: Record<string, unknown>, upstreams: Record<string, unknown>, use: Use) {
+  const { path } = use(await temporaryDirectory());
+  const local = { directory: join(path, 'local') };
+  const { registry: config } = parseConfig({
+    registry: { storage: storage['s3'] === undefined ? { filesystem: { directory: path } } : storage, local, upstreams },
+  });
+  const { log } = await captureLog();
+  const opened = await openStorage(config, { log, metrics: noRegistryMetrics });
+  use({ [Symbol.asyncDispose]: () => opened.close(AbortSignal.timeout(10_000)) });
+  return { config, storage: opened, log };
+}
+
+testMaker('cached', repository, async (content, use) => {
+  const { storage, log } = await open({}, {}, use);
+  const records = createRecords(storage.records, log);
+  const metrics = noRegistryMetrics;
+  const fills = await createFills({ ...storage, spoolDirectory: join(storage.spoolDirectory, 'spool'), log, metrics });
+  use({
+    async [Symbol.asyncDispose]() {
+      await fills.close(AbortSignal.timeout(10_000));
+      await records.flush(AbortSignal.timeout(10_000));
+    },
+  });
+  const members = createMembership(records);
+  const used = createUsage(records).mark;
+  const cache = { ...storage, fills, records, members, manifests: createManifestMemory(), peers: noPeers, used, metrics, log };
+  const times = { tagTtl: 60_000, staleFor: 60_000, negativeTtl: 1000 };
+  return cached(filled(content), cache, { name: 'hub', allowance: unlimited, connections: 4, credentialed: () => false, ...times });
+});
+for (const kind of ['filesystem', 's3'] as const) {
+  testMaker(`the registry: createImages over ${kind}`, prefixed, async (content, use) => {
+    const url = await serve(filled(content), use);
+    const s3 = kind === 's3' ? use(await startVersitygw()) : undefined;
+    const { endpoint, bucket, region, accessKeyId, secretAccessKey } = s3 ?? {};
+    const chosen = s3 === undefined ? {} : { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey } };
+    const { config, storage, log } = await open(chosen, { dockerhub: { url } }, use);
+    const { images, close } = await createImages(config, { storage, log, counts: noRegistryMetrics });
+    use({ [Symbol.asyncDispose]: () => close(AbortSignal.timeout(10_000)) });
+    return images;
+  });
+}
