@@ -14,7 +14,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   telemetry: [],
   config: [],
   http: ['http/raw'],
-  'http/raw': ['http'],
+  'http/raw': ['http', 'telemetry'],
   upstream: ['http', 'telemetry'],
   peers: ['http', 'upstream', 'telemetry'],
   store: ['telemetry'],
@@ -31,8 +31,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   webhook: ['config', 'server', 'telemetry'],
   agent: ['telemetry'],
   clash: ['config', 'telemetry', 'clash/subscription', 'clash/config', 'clash/mihomo'],
-  'clash/subscription': [],
-  'clash/config': ['config', 'clash/subscription'],
+  'clash/subscription': ['http'],
+  'clash/config': ['config', 'http', 'clash/subscription'],
   'clash/mihomo': ['telemetry', 'clash/subscription', 'clash/config'],
 };
 /** They compose the program of the other rooms, and may import every one of them. */

@@ -10,8 +10,9 @@ import type { AgentConfig, Config } from '../config/schema.ts';
 import type { Registry } from '../oci/registry.ts';
 import { failover } from '../registry/failover.ts';
 import { lazy } from '../registry/lazy.ts';
-import { createNearWay } from '../http/raw/raw-transport.ts';
-import type { Way } from '../http/transport.ts';
+import { createRawTransport } from '../http/raw/raw-transport.ts';
+import type { Transport } from '../http/transport.ts';
+import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { listen } from '../server/listen.ts';
 import { serveRegistry } from '../server/serve-registry.ts';
@@ -39,13 +40,14 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   const { readyFile } = own;
   if (readyFile !== undefined) await rm(readyFile, { force: true }); // of a process that was killed
   const url = registryOf(own);
+  void reportRawSockets(log);
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);
   const fellBack = metrics.counter('agent_direct_total', 'Reads that went straight to upstream.', []);
-  const way = createNearWay({ connectTimeout: CONNECT_TIMEOUT });
-  const probe = (signal: AbortSignal) => answers(way, url, signal);
+  const transport = createRawTransport({ connectTimeout: CONNECT_TIMEOUT });
+  const probe = (signal: AbortSignal) => answers(transport, url, signal);
   // Asked once: who else may answer is failover's to know.
-  const first = remote({ name: 'registry', url, way, metrics: counts, limits: REMOTE_LIMITS, trusted: true });
+  const first = remote({ name: 'registry', url, way: transport, metrics: counts, limits: REMOTE_LIMITS, trusted: true });
   const images = own.fallback ? failover(first, createDirect(config, counts), { log, probe, stop, fellBack: () => fellBack({}) }) : first;
 
   const handler = serveRegistry(images, {
@@ -135,9 +137,9 @@ function complain(error: unknown, log: Log): void {
   log.warn({ error }, 'the files for the container runtime cannot be written');
 }
 
-async function answers(way: Way, url: string, signal: AbortSignal): Promise<boolean> {
+async function answers(transport: Transport, url: string, signal: AbortSignal): Promise<boolean> {
   const { origin, pathname } = new URL(`${url}/v2/`);
-  const { statusCode, abandon } = await way.request({ origin, path: pathname, method: 'GET', headers: {}, signal });
+  const { statusCode, abandon } = await transport.request({ origin, path: pathname, method: 'GET', headers: {}, signal });
   abandon('short');
   return statusCode === 200;
 }

@@ -5,8 +5,7 @@ import { ClashError } from '../clash/subscription/document.ts';
 import type { Way } from '../clash/subscription/download.ts';
 import { ConfigError } from '../config/load.ts';
 import type { ClashConfig } from '../config/schema.ts';
-import { isInternal } from '../http/addresses.ts';
-import { createWay } from '../http/undici-transport.ts';
+import { createTransport } from '../http/undici-transport.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { listen } from '../server/listen.ts';
 import type { Status } from '../server/status-page.ts';
@@ -53,7 +52,7 @@ function checkSources({ mode, subscriptions, configFile }: ClashConfig): void {
 }
 
 function openWay(proxy: string): Way {
-  return { dispatcher: createWay({ proxy }).dispatcher, outside: createWay({ proxy, externalOnly: true }).dispatcher, isInternal };
+  return { dispatcher: createTransport({ proxy }).dispatcher, outside: createTransport({ proxy, externalOnly: true }).dispatcher };
 }
 
 function tell(error: unknown): never {

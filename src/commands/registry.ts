@@ -13,6 +13,7 @@ import { createPeers, noPeers } from '../peers/peers.ts';
 import { createRecords } from '../cache/record-store.ts';
 import { routed, type Route } from '../registry/routed.ts';
 import { createUsage } from '../cache/usage.ts';
+import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { createBasicAuth, withBasicAuth } from '../server/basic-auth.ts';
 import { listen, type Listener } from '../server/listen.ts';
@@ -35,6 +36,7 @@ const GRACE = 30_000;
 export async function registry({ config, log, stop }: Host): Promise<void> {
   const own = config.registry;
   await requireFiles(own, 'registry');
+  void reportRawSockets(log);
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);
   const storage = await openStorage(own, { log, metrics: counts });

@@ -1,16 +1,16 @@
 import type { Readable } from 'node:stream';
 import { OciError } from '../oci/error.ts';
-import { streamSource } from '../io/arrivals.ts';
 import type { BodySource } from '../io/body.ts';
+import { streamSource } from '../io/arrivals.ts';
 
-/** The way out to a host. */
-export interface Way {
-  /** Resolves with the headers; `signal` ends the body too. @throws Error of the connection */
-  request(request: WayRequest): Promise<WayResponse>;
+/** Sends HTTP requests: directly, or through a proxy. */
+export interface Transport {
+  /** Resolves with the response's headers. `signal` ends the body too. @throws Error of the connection, or the signal's reason */
+  request(request: TransportRequest): Promise<TransportResponse>;
   proxied: boolean;
 }
 
-export interface WayRequest {
+export interface TransportRequest {
   /** `http://host:port`, or https. */
   origin: string;
   /** Path and query. */
@@ -20,17 +20,26 @@ export interface WayRequest {
   signal: AbortSignal;
 }
 
-export interface WayResponse {
+export interface TransportResponse {
   statusCode: number;
   headers: Record<string, string | string[] | undefined>;
-  /** What it gives stays valid until the second pull after it, as of `Blob.body`; who keeps it for longer copies it. */
+  /** A chunk stays valid until the second pull after the one that returned it, as in `Blob.body`. Copy it to keep it longer. */
   body: BodySource;
-  /** Nobody reads the rest: a short one is taken, so that the connection can be kept, a long one cut. */
+  /** Call instead of reading the rest of the body: a short rest is read, so that the connection can be used again; for a long one
+   *  the connection is closed. */
   abandon: (rest: 'short' | 'long') => void;
 }
 
+/** The most that the headers of a response may have, in bytes. Registries behind single sign-on send cookies and policies beyond
+ *  the 16 KiB that Node accepts by default. */
+export const MAX_RESPONSE_HEADERS = 128 * 1024;
+
 /** A response whose body is a stream. */
-export function responseOf({ statusCode, headers, body }: Pick<WayResponse, 'statusCode' | 'headers'> & { body: Readable }): WayResponse {
+export function responseOf({
+  statusCode,
+  headers,
+  body,
+}: Pick<TransportResponse, 'statusCode' | 'headers'> & { body: Readable }): TransportResponse {
   return {
     statusCode,
     headers,
@@ -51,31 +60,31 @@ const PROXY_CODES = new Set([
   'UND_ERR_PRX_CONN',
 ]);
 
-/** Bytes: what proxies say of a tunnel that they open. */
-const TUNNEL_GREETING = 256;
+/** A proxy's answer to CONNECT has at most this many bytes. */
+const MAX_CONNECT_ANSWER = 256;
 
-/** True for a connection that ended before a byte of an answer. clash says that a tunnel is open before it looks for a node, and
- *  closes it when it finds none. Once there is TLS, an upstream has been reached. */
+/** True for a connection that ended before a byte of an answer. clash reports an open tunnel before it looks for a node, and
+ *  closes the tunnel when it finds none. After a TLS handshake, the upstream has been reached. */
 function endsUnanswered(error: unknown, secure: boolean): boolean {
   const { code, message, socket } = error as NodeJS.ErrnoException & { socket?: { bytesRead?: number } };
   if (code === 'ECONNRESET') return message.includes('before secure TLS connection was established');
-  return !secure && code === 'UND_ERR_SOCKET' && (socket?.bytesRead ?? Infinity) <= TUNNEL_GREETING;
+  return !secure && code === 'UND_ERR_SOCKET' && (socket?.bytesRead ?? Infinity) <= MAX_CONNECT_ANSWER;
 }
 
-/** Makes an error of the connection one that a person can act on, and says whether the proxy is to blame. */
-export function describeConnectionError(error: unknown, way: Way, url: URL): OciError {
+/** Turns the error of a connection into one that a person can act on, and decides whether the proxy or the upstream failed. */
+export function describeConnectionError(error: unknown, { proxied }: Pick<Transport, 'proxied'>, { host, protocol }: URL): OciError {
   if (error instanceof OciError) return error;
-  const { host } = url;
   const { code = '', message } = error as NodeJS.ErrnoException;
   const tunnel = /^Proxy response|SOCKS/i.test(message) || code.startsWith('UND_ERR_SOCKS') || code.startsWith('UND_ERR_PRX');
-  if (way.proxied && (tunnel || PROXY_CODES.has(code) || endsUnanswered(error, url.protocol === 'https:'))) {
-    return new OciError('UNAVAILABLE', `the proxy gives no way to ${host} (${code || message}): is it running, and has it a live node?`, {
-      cause: error,
-      origin: 'proxy',
-    });
+  if (proxied && (tunnel || PROXY_CODES.has(code) || endsUnanswered(error, protocol === 'https:'))) {
+    return new OciError(
+      'UNAVAILABLE',
+      `cannot reach ${host} through the proxy (${code || message}): check that the proxy is running and has a live node`,
+      { cause: error, origin: 'proxy' },
+    );
   }
   if (code.includes('CERT') || code.includes('SELF_SIGNED') || code === 'UNABLE_TO_VERIFY_LEAF_SIGNATURE') {
-    return new OciError('UNAVAILABLE', `${host} has a certificate that is not trusted (${code}): set the upstream's ca if it is your own`, {
+    return new OciError('UNAVAILABLE', `the certificate of ${host} is not trusted (${code}): set the upstream's ca if it is your own`, {
       cause: error,
       origin: 'upstream',
     });

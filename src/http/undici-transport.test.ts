@@ -9,7 +9,7 @@ import { createServer as createTlsServer } from 'node:tls';
 import { promisify } from 'node:util';
 import { freePort, temporaryDirectory } from '../../test/support/temporary.ts';
 import { debianTool } from '../../test/tools/tools.ts';
-import { createWay } from './undici-transport.ts';
+import { createTransport } from './undici-transport.ts';
 import { describeConnectionError } from './transport.ts';
 
 const run = promisify(execFile);
@@ -44,7 +44,7 @@ const OPEN = 'HTTP/1.1 200 Connection established\r\n\r\n';
 
 /** Whom the error of a request blames. */
 async function blamed(proxy: string, url: string, ca?: string): Promise<string> {
-  const way = createWay({ proxy, ca });
+  const way = createTransport({ proxy, ca });
   try {
     await way.request({ origin: url, path: '/v2/', method: 'GET', headers: {}, signal: AbortSignal.timeout(20_000) });
     return 'nobody';

@@ -1,50 +1,53 @@
 import { readFileSync } from 'node:fs';
-import { rootCertificates } from 'node:tls';
+import { createSecureContext, rootCertificates, type SecureContextOptions } from 'node:tls';
 import { Agent, ProxyAgent, Socks5ProxyAgent, type Dispatcher } from 'undici';
+import { createArrivals } from '../io/arrivals.ts';
 import { lookupExternal } from './addresses.ts';
-import { dispatched } from './dispatched.ts';
-import { CONNECTIONS, createNearWay, KEPT } from './raw/raw-transport.ts';
-import type { Way } from './transport.ts';
+import { CONNECTIONS, createRawTransport, KEEP_ALIVE_MS } from './raw/raw-transport.ts';
+import { MAX_RESPONSE_HEADERS, type Transport, type TransportRequest, type TransportResponse } from './transport.ts';
 
-export interface DispatcherOptions {
+export interface TransportOptions {
   /** `direct`, or an http, https, socks5 or socks5h URL. */
   proxy: string;
-  /** A PEM file to trust beside the usual authorities. */
+  /** A PEM file of authorities to trust beside the usual ones. */
   ca?: string | undefined;
-  /** Milliseconds. */
+  /** PEM files of the certificate to present, and of its key. */
+  clientCertificate?: { certFile: string; keyFile: string } | undefined;
+  /** Milliseconds; 5 s by default. */
   connectTimeout?: number;
-  /** Names that lead to internal addresses do not resolve. */
+  /** Refuse to connect to internal addresses, whatever names they have. */
   externalOnly?: boolean;
 }
 
-export interface PooledWay extends Way {
+export interface PooledTransport extends Transport {
   /** Its connections. */
   dispatcher: Dispatcher;
 }
 
-/** A pool of HTTP/1.1 connections, kept alive. Through a proxy, names are never resolved here: CONNECT and SOCKS carry them
- *  (promise 16: the local DNS may be poisoned). */
-export function createWay(options: DispatcherOptions): PooledWay {
+/** Creates a pool of HTTP/1.1 connections, which are kept alive. Through a proxy, names are never resolved here: CONNECT and SOCKS
+ *  carry them (promise 16: the local DNS may be poisoned). */
+export function createTransport(options: TransportOptions): PooledTransport {
   const timeout = options.connectTimeout ?? 5000;
-  const tls = options.ca === undefined ? {} : { ca: [...rootCertificates, readFileSync(options.ca, 'utf8')] };
+  const tls = tlsOptions(options);
   const pool = {
     connections: CONNECTIONS,
     pipelining: 1,
-    keepAliveTimeout: KEPT,
+    keepAliveTimeout: KEEP_ALIVE_MS,
     bodyTimeout: 0,
     headersTimeout: 0,
+    maxHeaderSize: MAX_RESPONSE_HEADERS,
     allowH2: false,
   } as const;
   if (options.proxy === 'direct') {
     const lookup = options.externalOnly === true ? { lookup: lookupExternal } : {};
-    const secure = by(new Agent({ ...pool, connect: { timeout, autoSelectFamily: true, ...tls, ...lookup } }), { proxied: false });
-    const plain = createNearWay({ connectTimeout: timeout, ...lookup });
+    const secure = over(new Agent({ ...pool, connect: { timeout, autoSelectFamily: true, ...tls, ...lookup } }), { proxied: false });
+    const plain = createRawTransport({ connectTimeout: timeout, ...lookup });
     return { ...secure, request: (request) => (request.origin.startsWith('http:') ? plain : secure).request(request) };
   }
   const { protocol } = new URL(options.proxy);
   if (protocol.startsWith('socks5')) {
     const uri = options.proxy.replace(/^socks5h:/, 'socks5:'); // both leave names to the proxy
-    return by(new Socks5ProxyAgent(uri, { ...pool, connectTimeout: timeout, requestTls: tls }), { proxied: true });
+    return over(new Socks5ProxyAgent(uri, { ...pool, connectTimeout: timeout, requestTls: tls }), { proxied: true });
   }
   const dispatcher = new ProxyAgent({
     ...pool,
@@ -53,9 +56,79 @@ export function createWay(options: DispatcherOptions): PooledWay {
     connectTimeout: timeout,
     requestTls: { timeout: 2 * timeout, ...tls },
   });
-  return by(dispatcher, { proxied: true });
+  return over(dispatcher, { proxied: true });
 }
 
-function by(dispatcher: Dispatcher, { proxied }: { proxied: boolean }): PooledWay {
-  return { dispatcher, proxied, request: (request) => dispatched(dispatcher, request) };
+/** One TLS context for all connections: each context of its own would parse some 140 certificates again, into memory that the
+ *  garbage collector does not see. */
+function tlsOptions({ ca, clientCertificate }: TransportOptions): { secureContext?: ReturnType<typeof createSecureContext> } {
+  if (ca === undefined && clientCertificate === undefined) return {};
+  const context: SecureContextOptions = {
+    ...(ca === undefined ? {} : { ca: [...rootCertificates, readFileSync(ca, 'utf8')] }),
+    ...(clientCertificate === undefined
+      ? {}
+      : { cert: readFileSync(clientCertificate.certFile), key: readFileSync(clientCertificate.keyFile) }),
+  };
+  return { secureContext: createSecureContext(context) };
+}
+
+function over(dispatcher: Dispatcher, { proxied }: { proxied: boolean }): PooledTransport {
+  return { dispatcher, proxied, request: (request) => dispatch(dispatcher, request) };
+}
+
+/** Sends a request and takes its body as it comes from the connection. `dispatcher.request` would put a stream in between, which
+ *  holds two chunks of its own, and keep the chunks that had the headers in them: 16 MB with 64 downloads at once. */
+function dispatch(dispatcher: Dispatcher, { signal, ...request }: TransportRequest): Promise<TransportResponse> {
+  const answer = Promise.withResolvers<TransportResponse>();
+  let controller: Dispatcher.DispatchController | undefined;
+  let abandoned = false;
+  const arrivals = createArrivals({ pause: () => controller?.pause(), resume: () => controller?.resume() });
+
+  function conclude(error?: Error): void {
+    signal.removeEventListener('abort', abort);
+    if (error !== undefined) answer.reject(error);
+    arrivals.conclude(error);
+  }
+  function abort(): void {
+    controller?.abort(signal.reason as Error);
+    conclude(signal.reason as Error);
+  }
+  function cut(): void {
+    controller?.abort(new Error('the body was abandoned'));
+  }
+
+  signal.throwIfAborted();
+  signal.addEventListener('abort', abort, { once: true });
+  dispatcher.dispatch(request, {
+    onRequestStart(started) {
+      controller = started;
+      if (signal.aborted) abort();
+    },
+    onResponseStart(_, statusCode, headers) {
+      if (statusCode < 200 || controller === undefined) return;
+      controller.rawHeaders = null; // slices of a chunk, which would last as long as the body
+      answer.resolve({
+        statusCode,
+        headers,
+        body: {
+          pull: arrivals.pull,
+          close() {
+            cut();
+            return Promise.resolve();
+          },
+        },
+        abandon(rest) {
+          if (rest === 'long') return cut();
+          abandoned = true;
+          controller?.resume();
+        },
+      });
+    },
+    onResponseData(_, chunk) {
+      if (!abandoned && chunk.length > 0) arrivals.arrive(chunk);
+    },
+    onResponseEnd: () => conclude(),
+    onResponseError: (_, error) => conclude(error),
+  });
+  return answer.promise;
 }

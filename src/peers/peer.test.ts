@@ -11,13 +11,13 @@ import { parseRepository } from '../oci/reference.ts';
 import { listen } from '../server/listen.ts';
 import { serveRegistry } from '../server/serve-registry.ts';
 import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
-import { createWay } from '../http/undici-transport.ts';
+import { createTransport } from '../http/undici-transport.ts';
 import { createMemory } from '../testing/memory-registry.ts';
 import { createPeer } from './peer.ts';
 import { testRegistry } from '../testing/registry-suite.ts';
 import { addSampleContent } from '../testing/sample-content.ts';
 
-const way = createWay({ proxy: 'direct', connectTimeout: 800 });
+const transport = createTransport({ proxy: 'direct', connectTimeout: 800 });
 const repository = parseRepository('hub/library/sample');
 const digest = digestOf(Buffer.from('x'));
 
@@ -25,8 +25,8 @@ function connect(url: string) {
   const changes: boolean[] = [];
   const peer = createPeer({
     url,
-    way,
-    pingWay: createWay({ proxy: 'direct' }),
+    transport,
+    pingTransport: createTransport({ proxy: 'direct' }),
     changed: (alive) => changes.push(alive),
     metrics: noRegistryMetrics,
   });

@@ -4,14 +4,14 @@ import { mapBody } from '../io/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createPulse, type Pulse } from './liveness.ts';
 import { remote } from '../upstream/remote.ts';
-import type { Way } from '../http/transport.ts';
+import type { Transport } from '../http/transport.ts';
 
 export interface PeerOptions {
   /** http://ADDRESS:PORT */
   url: string;
-  way: Way;
+  transport: Transport;
   /** For the questions whether it lives, which must not queue behind blobs. */
-  pingWay: Way;
+  pingTransport: Transport;
   changed(this: void, alive: boolean): void;
   metrics: Pick<RegistryMetrics, 'askedPeer' | 'receivedFromPeers'>;
 }
@@ -30,11 +30,11 @@ const HEADERS_LIMIT = 8000;
 /** How long a living replica may bring no byte of a body, in ms: whether upstream is silent is its business. */
 const IDLE_LIMIT = 60_000;
 
-export function createPeer({ url, way, pingWay, changed, metrics }: PeerOptions): Peer {
+export function createPeer({ url, transport, pingTransport, changed, metrics }: PeerOptions): Peer {
   const replica = remote({
     name: url,
     url,
-    way,
+    way: transport,
     headers: { [HOP_HEADER]: '1' },
     limits: { attempts: 1, headers: HEADERS_LIMIT, idle: IDLE_LIMIT },
     metrics: { observeUpstream: () => undefined, received: (_, bytes) => metrics.receivedFromPeers(bytes) },
@@ -42,7 +42,7 @@ export function createPeer({ url, way, pingWay, changed, metrics }: PeerOptions)
   const pulse = createPulse({
     changed,
     async ping(signal) {
-      const { abandon } = await pingWay.request({ origin: url, path: '/v2/', method: 'GET', headers: {}, signal });
+      const { abandon } = await pingTransport.request({ origin: url, path: '/v2/', method: 'GET', headers: {}, signal });
       abandon('short');
     },
   });

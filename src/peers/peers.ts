@@ -6,7 +6,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import { createWay } from '../http/undici-transport.ts';
+import { createTransport } from '../http/undici-transport.ts';
 import { createPeer, type Peer } from './peer.ts';
 
 export interface PeersOptions {
@@ -36,8 +36,8 @@ const CONNECT_TIMEOUT = 800;
  *  those that live, by rendezvous hashing: when a replica goes, only what it owned moves. Replicas that disagree for a moment about who is there cost a
  *  second download, nothing else. */
 export function createPeers({ service, own, log, metrics }: PeersOptions): Peers {
-  const way = createWay({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
-  const pingWay = createWay({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
+  const transport = createTransport({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
+  const pingTransport = createTransport({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
   const peers = new Map<string, Peer>();
   let addresses: string[] = [];
   let failing = false;
@@ -48,8 +48,8 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
     const host = isIP(address) === 6 ? `[${address}]` : address;
     return createPeer({
       url: `http://${host}:${service.port}`,
-      way,
-      pingWay,
+      transport,
+      pingTransport,
       metrics,
       changed(alive) {
         if (alive) log.info({ address }, 'a replica answers again');

@@ -2,15 +2,16 @@ import { OciError } from '../oci/error.ts';
 import type { Body } from '../oci/registry.ts';
 import { createBody, readAll } from '../io/body.ts';
 import { isInternal, resolvesInside } from '../http/addresses.ts';
+import { followRedirects, RedirectError, routeTo, type Route } from '../http/redirects.ts';
 import { createAuthorizer, type Credentials, type TokenAnswer } from './authorizer.ts';
-import { describeConnectionError, type Way, type WayResponse } from '../http/transport.ts';
+import { describeConnectionError, type Transport, type TransportResponse } from '../http/transport.ts';
 
 /** The ways out to an endpoint and to where it redirects. */
 export interface Ways {
   /** To the endpoint's own host, and to all others where the endpoint itself is inside. */
-  way: Way;
+  way: Transport;
   /** To other hosts: finds no internal addresses. */
-  outside: Way;
+  outside: Transport;
 }
 
 export interface EndpointOptions extends Ways {
@@ -50,7 +51,6 @@ export interface Endpoint {
   ask(ask: Ask, limits: { signal: AbortSignal; deadline: AbortSignal }): Promise<Reply>;
 }
 
-const MAX_REDIRECTS = 5;
 const MAX_TOKEN_SIZE = 1024 * 1024;
 const MAX_DRAIN = 64 * 1024;
 /** How long it is believed whether an endpoint is inside, in ms. */
@@ -71,31 +71,19 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
     return place.inside;
   }
 
-  /** The kind of way that leads to `url`. @throws OciError DENIED: not there (promise 12) */
-  async function wayTo(url: URL): Promise<keyof Ways> {
-    if (url.host === base.host) return 'way';
-    const web = ['http:', 'https:'].includes(url.protocol);
-    if (web && (await isInside())) return 'way';
-    if (web && !isInternal(url.hostname)) return 'outside';
-    throw new OciError('DENIED', `${base.host} sends this request to ${url.host}, an internal address, where none may be sent`, {
-      origin: 'upstream',
-    });
-  }
-
   async function send(
     url: URL,
-    request: { method: 'GET' | 'HEAD'; headers: Record<string, string> },
-    signal: AbortSignal,
-  ): Promise<WayResponse> {
-    const kind = await wayTo(url);
-    const way = options[kind];
+    kind: Route,
+    { signal, ...request }: { method: 'GET' | 'HEAD'; headers: Record<string, string>; signal: AbortSignal },
+  ): Promise<TransportResponse> {
+    const transport = options[KEYS[kind]];
     const parts = { origin: url.origin, path: url.pathname + url.search, signal, ...request };
     try {
-      return await way.request(parts);
+      return await transport.request(parts);
     } catch (error) {
       signal.throwIfAborted();
-      const described = describeConnectionError(error, way, url);
-      const direct = options.fallback?.[kind];
+      const described = describeConnectionError(error, transport, url);
+      const direct = options.fallback?.[KEYS[kind]];
       if (described.origin !== 'proxy' || direct === undefined) throw described;
       try {
         return await direct.request(parts);
@@ -106,42 +94,52 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
     }
   }
 
+  const mayBeInternal = async (url: URL): Promise<boolean> => url.host === base.host || (await isInside());
+
+  async function routeOf(url: URL): Promise<Route> {
+    try {
+      return await routeTo(url, mayBeInternal);
+    } catch (error) {
+      throw describeRedirect(error);
+    }
+  }
+
   async function askToken(url: URL, authorization: string | undefined, signal: AbortSignal): Promise<TokenAnswer> {
     const headers = { accept: 'application/json', 'user-agent': USER_AGENT, ...(authorization === undefined ? {} : { authorization }) };
-    const response = await send(url, { method: 'GET', headers }, signal);
+    const response = await send(url, await routeOf(url), { method: 'GET', headers, signal });
     const body = await readAll(createBody(response.body, signal), MAX_TOKEN_SIZE);
     if (body === undefined) throw new OciError('UNAVAILABLE', `${url.host} sends a token without end`, { origin: 'upstream' });
     return { status: response.statusCode, body: body.toString(), retryAfter: parseRetryAfter(response.headers) };
   }
 
   /** Follows redirects; the Authorization stays with the endpoint's own origin. */
-  async function follow(ask: Ask, authorization: string | undefined, signal: AbortSignal): Promise<WayResponse> {
-    let url = new URL(base.href.replace(/\/$/, '') + ask.path);
-    for (let redirects = 0; ; redirects++) {
-      const own = url.origin === base.origin;
-      const headers = {
-        'user-agent': USER_AGENT,
-        'accept-encoding': 'identity',
-        ...ask.headers,
-        ...(own ? options.headers : {}),
-        ...(own && authorization !== undefined ? { authorization } : {}),
-      };
-      const response = await send(url, { method: ask.method, headers }, signal);
-      const { location } = response.headers;
-      if (![301, 302, 303, 307, 308].includes(response.statusCode) || typeof location !== 'string') return response;
-      discard(response);
-      if (redirects === MAX_REDIRECTS)
-        throw new OciError('UNAVAILABLE', `${base.host} redirects more than ${MAX_REDIRECTS} times`, { origin: 'upstream' });
-      if (!URL.canParse(location, url))
-        throw new OciError('UNAVAILABLE', `${base.host} redirects to what is no URL`, { origin: 'upstream' });
-      const next = new URL(location, url);
-      if (url.protocol === 'https:' && next.protocol !== 'https:') {
-        throw new OciError('DENIED', `${base.host} redirects from https to ${next.protocol}//${next.host}; nothing may be fetched there`, {
-          origin: 'upstream',
-        });
-      }
-      url = next;
+  async function follow(ask: Ask, authorization: string | undefined, signal: AbortSignal): Promise<TransportResponse> {
+    try {
+      const { response } = await followRedirects<TransportResponse>(new URL(base.href.replace(/\/$/, '') + ask.path), {
+        mayBeInternal,
+        discard,
+        send(url, route) {
+          const own = url.origin === base.origin;
+          const headers = {
+            'user-agent': USER_AGENT,
+            'accept-encoding': 'identity',
+            ...ask.headers,
+            ...(own ? options.headers : {}),
+            ...(own && authorization !== undefined ? { authorization } : {}),
+          };
+          return send(url, route, { method: ask.method, headers, signal });
+        },
+      });
+      return response;
+    } catch (error) {
+      throw describeRedirect(error);
     }
+  }
+
+  function describeRedirect(error: unknown): unknown {
+    if (!(error instanceof RedirectError)) return error;
+    const code = error.problem === 'scheme' || error.problem === 'internal' ? 'DENIED' : 'UNAVAILABLE';
+    return new OciError(code, `${base.host}: ${error.message}`, { cause: error, origin: 'upstream' });
   }
 
   return {
@@ -190,6 +188,7 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
 }
 
 const USER_AGENT = 'kube-registry';
+const KEYS = { own: 'way', outside: 'outside' } as const;
 
 interface Watched {
   own: AbortController;
@@ -200,7 +199,7 @@ interface Watched {
 }
 
 /** The body, cut when it says nothing for too long: only while somebody waits for it, since a slow reader is no silent upstream. */
-function watch(response: WayResponse, { own, done, idle, host }: Watched): Body {
+function watch(response: TransportResponse, { own, done, idle, host }: Watched): Body {
   const silent = () => own.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
   return createBody(
     {
@@ -230,6 +229,6 @@ export function parseRetryAfter(headers: Reply['headers']): number | undefined {
 }
 
 /** Gives a connection back when what is left of the body is small, and cuts it otherwise. */
-function discard({ headers, abandon }: WayResponse): void {
+function discard({ headers, abandon }: TransportResponse): void {
   abandon(Number(headers['content-length'] ?? Infinity) <= MAX_DRAIN ? 'short' : 'long');
 }

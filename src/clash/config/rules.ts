@@ -1,3 +1,5 @@
+import { INTERNAL_NETWORKS } from '../../http/addresses.ts';
+
 /** A rule as mihomo writes it: `TYPE,payload,target,…`, `MATCH,target`, `AND,((…),(…)),target`. */
 export interface Rule {
   type: string;
@@ -34,29 +36,12 @@ function lastTarget(rest: string): number {
 /** What every mihomo has without being told. */
 export const BUILT_IN_TARGETS = ['DIRECT', 'REJECT', 'REJECT-DROP', 'PASS', 'PASS-RULE'] as const;
 
-/** What the shared listener never leads to, whatever name stands for it: this pod, its node, the networks of the cluster, the
- *  metadata services of clouds. 198.18/15 is missing: a clash on the way answers DNS with addresses of it. */
-const REFUSED = [
-  '0.0.0.0/8',
-  '10.0.0.0/8',
-  '100.64.0.0/10',
-  '127.0.0.0/8',
-  '168.63.129.16/32',
-  '169.254.0.0/16',
-  '172.16.0.0/12',
-  '192.0.0.0/24',
-  '192.168.0.0/16',
-  '224.0.0.0/3',
-  '::/127',
-  '64:ff9b::/96',
-  'fc00::/7',
-  'fe80::/10',
-  'ff00::/8',
-];
+/** Leads to any IPv4 address, internal ones too, through a translator. */
+const NAT64 = '64:ff9b::/96';
 
 /** The first rule where the proxy is shared. Names are looked up for it, on this listener alone: what mihomo does for the
  *  registry never needs an address. */
 export function refuseInternal(listener: string): string {
-  const networks = REFUSED.map((network) => `(${network.includes(':') ? 'IP-CIDR6' : 'IP-CIDR'},${network})`);
+  const networks = [...INTERNAL_NETWORKS, NAT64].map((network) => `(${network.includes(':') ? 'IP-CIDR6' : 'IP-CIDR'},${network})`);
   return `AND,((IN-NAME,${listener}),(OR,((DOMAIN,localhost),(DOMAIN-SUFFIX,localhost),${networks.join(',')}))),REJECT`;
 }

@@ -4,7 +4,6 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
 import { Agent } from 'undici';
-import { isInternal } from '../../http/addresses.ts';
 import { ClashError } from './document.ts';
 import { download, type DownloadOptions, type Way } from './download.ts';
 
@@ -56,7 +55,7 @@ after(async () => {
 });
 
 async function get(path: string, options: Partial<DownloadOptions> = {}): Promise<string> {
-  const way: Way = { dispatcher, outside: dispatcher, isInternal };
+  const way: Way = { dispatcher, outside: dispatcher };
   const url = `http://user:passw0rd@127.0.0.1:${port()}${path}?token=supersecret`;
   const { bytes } = await download(
     url,
@@ -78,7 +77,7 @@ test('a document comes with what was asked to be sent, also behind a redirect', 
 const WRONG: [string, RegExp, Partial<DownloadOptions>?][] = [
   ['/missing', /answered with 404/],
   ['/loop', /more than 5 times/],
-  ['/file', /redirects from http to file/],
+  ['/file', /redirects to file/],
   ['/away', /internal address/],
   ['/good', /internal address/, { foreign: true }],
   ['/huge', /more than 1 MiB/],

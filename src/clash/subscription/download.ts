@@ -1,5 +1,6 @@
 import { readAll as readBytes } from '../../io/body.ts';
 import type { Dispatcher } from 'undici';
+import { followRedirects, MAX_REDIRECTS, RedirectError } from '../../http/redirects.ts';
 import { ClashError } from './document.ts';
 
 /** How to reach hosts. */
@@ -7,7 +8,6 @@ export interface Way {
   dispatcher: Dispatcher;
   /** For where others send us: names that lead to internal addresses do not resolve. */
   outside: Dispatcher;
-  isInternal(host: string): boolean;
 }
 
 export interface DownloadOptions {
@@ -26,7 +26,6 @@ export interface Download {
   headers: Record<string, string | string[] | undefined>;
 }
 
-const MAX_REDIRECTS = 5;
 /** Milliseconds: a drip of bytes is no answer. */
 const TIME_LIMIT = 60_000;
 const HEADERS_LIMIT = 20_000;
@@ -42,6 +41,7 @@ export async function download(url: string, options: DownloadOptions, signal: Ab
     return { bytes: await readAll(response, options.limit), headers: response.headers };
   } catch (error) {
     if (error instanceof ClashError) throw error;
+    if (error instanceof RedirectError) throw new ClashError(describeRedirect(error));
     signal.throwIfAborted();
     if (limited.aborted) throw new ClashError(`it is not there after ${timeLimit / 1000} s`);
     const { code = (error as Error).name } = error as NodeJS.ErrnoException;
@@ -54,38 +54,43 @@ async function follow(
   { way, headers, foreign = false }: DownloadOptions,
   signal: AbortSignal,
 ): Promise<Dispatcher.ResponseData> {
-  let url = first;
-  for (let redirects = 0; ; redirects++) {
-    const own = !foreign && url.host === first.host;
-    if (!own && way.isInternal(url.hostname)) throw new ClashError('it leads to an internal address, where nothing may be fetched');
-    const dispatcher = own ? way.dispatcher : way.outside;
-    const response = await dispatcher.request({
-      origin: url.origin,
-      path: url.pathname + url.search,
-      method: 'GET',
-      headers: {
-        accept: '*/*',
-        'accept-encoding': 'identity',
-        ...(url.origin === first.origin ? headers : pickAgent(headers)),
-        ...basic(url),
-      },
-      headersTimeout: HEADERS_LIMIT,
-      bodyTimeout: IDLE_LIMIT,
-      signal,
-    });
-    const { location } = response.headers;
-    const { statusCode: status } = response;
-    if (status === 200) return response;
-    response.body.on('error', () => undefined).destroy();
-    if (![301, 302, 303, 307, 308].includes(status) || typeof location !== 'string') throw new ClashError(`it is answered with ${status}`);
-    if (redirects === MAX_REDIRECTS) throw new ClashError(`it redirects more than ${MAX_REDIRECTS} times`);
-    if (!URL.canParse(location, url)) throw new ClashError('it redirects to what is no URL');
-    const next = new URL(location, url);
-    if (next.protocol !== 'https:' && (url.protocol === 'https:' || next.protocol !== 'http:')) {
-      throw new ClashError(`it redirects from ${url.protocol.slice(0, -1)} to ${next.protocol.slice(0, -1)}`);
-    }
-    url = next;
-  }
+  const { response } = await followRedirects<Dispatcher.ResponseData>(first, {
+    mayBeInternal: (url) => !foreign && url.host === first.host,
+    send: (url, route) =>
+      (route === 'own' ? way.dispatcher : way.outside).request({
+        origin: url.origin,
+        path: url.pathname + url.search,
+        method: 'GET',
+        headers: {
+          accept: '*/*',
+          'accept-encoding': 'identity',
+          ...(url.origin === first.origin ? headers : pickAgent(headers)),
+          ...basic(url),
+        },
+        headersTimeout: HEADERS_LIMIT,
+        bodyTimeout: IDLE_LIMIT,
+        signal,
+      }),
+    discard,
+  });
+  if (response.statusCode === 200) return response;
+  discard(response);
+  throw new ClashError(`it is answered with ${response.statusCode}`);
+}
+
+function discard({ body }: Dispatcher.ResponseData): void {
+  body.on('error', () => undefined).destroy();
+}
+
+/** Without the names of hosts, which are secrets here. */
+function describeRedirect({ problem, target }: RedirectError): string {
+  const scheme = target?.protocol.slice(0, -1) ?? 'another scheme';
+  return {
+    'too-many': `it redirects more than ${MAX_REDIRECTS} times`,
+    'no-url': 'it redirects to something that is not a URL',
+    scheme: `it redirects to ${scheme}, which is not followed from there`,
+    internal: 'it leads to an internal address, where nothing may be fetched',
+  }[problem];
 }
 
 /** Headers may hold a key, which goes to nobody else. */

@@ -6,7 +6,7 @@ import { urlOf } from '../../config/scalars.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
 import { isOciError } from '../../oci/error.ts';
 import { upstreamHosts } from '../../oci/image-name.ts';
-import { createWay } from '../../http/undici-transport.ts';
+import { createTransport } from '../../http/undici-transport.ts';
 import { blobKey } from '../../store/keys.ts';
 import type { Store } from '../../store/store.ts';
 import { noRegistryMetrics } from '../../telemetry/registry-metrics.ts';
@@ -62,7 +62,7 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
   const store = options.registry === undefined ? await openOwnStore(config.registry) : undefined;
   const platforms = options.platforms ?? [`linux/${ARCHITECTURES[arch()] ?? arch()}`];
   const warm = createWarmer(
-    remote({ name: 'registry', url, way: createWay({ proxy: 'direct' }), metrics: noRegistryMetrics, limits: LIMITS, trusted: true }),
+    remote({ name: 'registry', url, way: createTransport({ proxy: 'direct' }), metrics: noRegistryMetrics, limits: LIMITS, trusted: true }),
     {
       platforms: platforms.includes('all') ? 'all' : platforms,
       isStored: (digest, signal) => isIn(store, blobKey(digest), signal),

@@ -1,6 +1,6 @@
 import { createSecret } from '../../config/secret.ts';
 import type { Upstream } from '../../config/schema.ts';
-import { createWay } from '../../http/undici-transport.ts';
+import { createTransport } from '../../http/undici-transport.ts';
 import { upstream, type UpstreamOptions } from '../../upstream/upstream.ts';
 import type { Registry } from '../../oci/registry.ts';
 
@@ -16,8 +16,8 @@ export function createUpstream(name: string, config: Upstream, { metrics, allowa
   const { ca, proxy, mirrors, credentials } = config;
   const timeout = connectTimeout === undefined ? {} : { connectTimeout };
   const ways = (proxy: string) => ({
-    way: createWay({ proxy, ca, ...timeout }),
-    outside: createWay({ proxy, ca, externalOnly: true, ...timeout }),
+    way: createTransport({ proxy, ca, ...timeout }),
+    outside: createTransport({ proxy, ca, externalOnly: true, ...timeout }),
   });
   return upstream({
     name,

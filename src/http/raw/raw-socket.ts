@@ -2,43 +2,45 @@ import { Agent, type AgentOptions, type IncomingMessage } from 'node:http';
 import { connect, type NetConnectOpts, type Socket } from 'node:net';
 import { createRawBody, type RawBody } from './raw-body.ts';
 
-/** Bytes of a body from which on it is worth a connection of its own. */
+/** Bodies of at least this many bytes are worth a connection of their own. */
 const LONG = 1024 * 1024;
 
-/** Connections of plain HTTP whose long bodies are read without Node's parser, which copies each byte once more into memory that is garbage
- *  at once: a byte costs a third of what it costs otherwise. */
-export interface RawLines {
-  /** For the requests. */
+export interface RawSockets {
+  /** Makes the connections of the requests whose bodies may be taken over. */
   agent: Agent;
-  /** The body of `length` bytes whose head has just come, straight from the socket, which ends with it; undefined: it is not worth that, or came
-   *  over a connection of another agent. */
+  /** The rest of a response, read straight from its socket. Call it as soon as the head has come. The connection ends with the body.
+   *  @param length of the body, in bytes
+   *  @returns undefined when the response is to be read as usual: it is short, or came over a connection of another agent */
   takeOver(this: void, response: IncomingMessage, length: number): RawBody | undefined;
 }
 
-export function createRawLines(options: AgentOptions): RawLines {
-  const lines = new WeakMap<Socket, Line>();
+/** Connections of plain HTTP whose long bodies bypass Node's parser, which copies each byte once more, into memory that is garbage at
+ *  once: a byte costs a third of what it costs otherwise. Relies on `onread` of net.connect and on what a paused response has
+ *  buffered; `rawSocketsWork` finds out whether that holds in this version of Node. */
+export function openRawSockets(options: AgentOptions): RawSockets {
+  const connections = new WeakMap<Socket, Connection>();
   const agent = new Agent(options);
   agent.createConnection = (options) => {
-    const line = createLine(options as NetConnectOpts);
-    lines.set(line.socket, line);
-    return line.socket;
+    const connection = createConnection(options as NetConnectOpts);
+    connections.set(connection.socket, connection);
+    return connection.socket;
   };
   return {
     agent,
-    takeOver: (response, length) => (length < LONG ? undefined : lines.get(response.socket)?.takeOver(response, length)),
+    takeOver: (response, length) => (length < LONG ? undefined : connections.get(response.socket)?.takeOver(response, length)),
   };
 }
 
 /** A connection whose bytes go to Node's parser until a long body is taken over. */
-interface Line {
+interface Connection {
   socket: Socket;
   takeOver(response: IncomingMessage, length: number): RawBody;
 }
 
-/** Of all connections: what lies here is copied before the next of them reads. */
+/** All connections read into this; what arrives is copied before the next of them reads. */
 const shared = Buffer.allocUnsafeSlow(64 * 1024);
 
-function createLine(options: NetConnectOpts): Line {
+function createConnection(options: NetConnectOpts): Connection {
   let body: RawBody | undefined;
   const onread = {
     buffer: () => body?.buffer() ?? shared,

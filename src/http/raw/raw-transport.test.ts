@@ -3,11 +3,12 @@ import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { test } from 'node:test';
+import { before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createBody } from '../../io/body.ts';
-import { CONNECTIONS, createNearWay } from './raw-transport.ts';
-import type { WayResponse } from '../transport.ts';
+import { CONNECTIONS, createRawTransport } from './raw-transport.ts';
+import { rawSocketsWork } from './self-check.ts';
+import type { TransportResponse } from '../transport.ts';
 
 const MiB = 1024 * 1024;
 const bytes = randomBytes(9 * MiB + 12_345);
@@ -27,125 +28,148 @@ async function serve(listener: RequestListener, host = '127.0.0.1') {
   };
 }
 
-const way = createNearWay({ connectTimeout: 1000 });
+before(async () => {
+  assert.equal(await rawSocketsWork(), true, 'long bodies are read from their sockets by this version of Node');
+});
 
-function get(origin: string, path = '/', signal = new AbortController().signal): Promise<WayResponse> {
-  return way.request({ origin, path, method: 'GET', headers: {}, signal });
-}
+for (const [name, plain] of [
+  ['raw sockets', false],
+  ["Node's parser", true],
+] as const) {
+  const transport = createRawTransport({ connectTimeout: 1000, plain });
 
-/** Reads as a slow client would have it read: chunks are looked at when the next one is already asked for. */
-async function digestOf({ body }: WayResponse, pause = 0): Promise<string> {
-  const hash = createHash('sha256');
-  let before: Uint8Array | undefined;
-  for await (const chunk of createBody(body, new AbortController().signal)) {
-    if (before !== undefined) hash.update(before);
-    before = chunk;
-    if (pause > 0) await delay(pause);
+  function get(origin: string, path = '/', signal = new AbortController().signal): Promise<TransportResponse> {
+    return transport.request({ origin, path, method: 'GET', headers: {}, signal });
   }
-  return hash.update(before ?? '').digest('hex');
-}
 
-const digest = (part: Uint8Array): string => createHash('sha256').update(part).digest('hex');
-
-test('bodies of every length come whole, short or long, of known length or not, to quick readers and slow ones', async () => {
-  const lengths = [0, 1, 65_536, MiB - 1, MiB, MiB + 1, bytes.length];
-  await using own = await serve((request, response) => {
-    const [, length, chunked] = (request.url ?? '').split('/');
-    if (chunked === undefined) response.setHeader('content-length', Number(length));
-    response.end(bytes.subarray(0, Number(length)));
-  });
-  for (const length of lengths) {
-    const expected = digest(bytes.subarray(0, length));
-    assert.equal(await digestOf(await get(own.origin, `/${length}`)), expected, `${length}`);
-    assert.equal(await digestOf(await get(own.origin, `/${length}/chunked`)), expected, `${length} in chunks`);
+  /** Reads as a slow client would have it read: chunks are looked at when the next one is already asked for. */
+  async function digestOf({ body }: TransportResponse, pause = 0): Promise<string> {
+    const hash = createHash('sha256');
+    let before: Uint8Array | undefined;
+    for await (const chunk of createBody(body, new AbortController().signal)) {
+      if (before !== undefined) hash.update(before);
+      before = chunk;
+      if (pause > 0) await delay(pause);
+    }
+    return hash.update(before ?? '').digest('hex');
   }
-  const all = Array.from({ length: 8 }, async (_, index) => digestOf(await get(own.origin, `/${bytes.length}`), index));
-  assert.deepEqual([...new Set(await Promise.all(all))], [digest(bytes)]);
-});
 
-test('what is cut fails, and what is aborted ends', async () => {
-  await using own = await serve((_, response) => {
-    response.setHeader('content-length', bytes.length);
-    response.write(bytes.subarray(0, 3 * MiB), () => setTimeout(() => response.destroy(), 100));
-  });
-  await assert.rejects(digestOf(await get(own.origin)), /ECONNRESET|cut/);
-  const controller = new AbortController();
-  const { body } = await get(own.origin, '/', controller.signal);
-  controller.abort(new Error('enough'));
-  await assert.rejects(digestOf({ body } as WayResponse));
-});
+  const digest = (part: Uint8Array): string => createHash('sha256').update(part).digest('hex');
 
-test('what came last from a body that is aborted stays as it is, whatever comes over other connections', async () => {
-  const size = MiB + 12_345;
-  await using own = await serve((_, response) => {
-    response.setHeader('content-length', size);
-    response.end(randomBytes(size));
-  });
-  const controller = new AbortController();
-  const { body } = await get(own.origin, '/', controller.signal);
-  let given = 0;
-  for await (const chunk of createBody(body, controller.signal)) {
-    given += chunk.length;
-    if (given < size) continue;
-    const before = digest(chunk);
-    controller.abort();
-    for (let count = 0; count < 3; count++) await digestOf(await get(own.origin));
-    assert.equal(digest(chunk), before);
-    break;
-  }
-  assert.equal(given, size);
-});
-
-test('who aborts while all connections are taken waits no longer', async () => {
-  await using own = await serve(() => undefined);
-  const hold = new AbortController();
-  const taken = Array.from({ length: CONNECTIONS }, () => assert.rejects(get(own.origin, '/', hold.signal), /enough/));
-  await assert.rejects(get(own.origin, '/', AbortSignal.timeout(100)), { name: 'TimeoutError' });
-  hold.abort(new Error('enough'));
-  await Promise.all(taken);
-});
-
-test('an answer without a body leaves its connection to the next request, whatever length it tells', async () => {
-  let connections = 0;
-  await using own = await serve((request, response) => {
-    response.writeHead(request.url === '/none' ? 204 : 200, {
-      'content-length': request.method === 'GET' && request.url === '/' ? 2 : 5 * MiB,
+  test(`${name}: bodies of every length come whole, short or long, of known length or not, to quick readers and slow ones`, async () => {
+    const lengths = [0, 1, 65_536, MiB - 1, MiB, MiB + 1, bytes.length];
+    await using own = await serve((request, response) => {
+      const [, length, chunked] = (request.url ?? '').split('/');
+      if (chunked === undefined) response.setHeader('content-length', Number(length));
+      response.end(bytes.subarray(0, Number(length)));
     });
-    response.end(request.url === '/' ? 'ok' : undefined);
+    for (const length of lengths) {
+      const expected = digest(bytes.subarray(0, length));
+      assert.equal(await digestOf(await get(own.origin, `/${length}`)), expected, `${length}`);
+      assert.equal(await digestOf(await get(own.origin, `/${length}/chunked`)), expected, `${length} in chunks`);
+    }
+    const all = Array.from({ length: 8 }, async (_, index) => digestOf(await get(own.origin, `/${bytes.length}`), index));
+    assert.deepEqual([...new Set(await Promise.all(all))], [digest(bytes)]);
   });
-  own.server.on('connection', () => connections++);
-  for (let count = 0; count < 3; count++) {
-    const head = await way.request({ origin: own.origin, path: '/', method: 'HEAD', headers: {}, signal: new AbortController().signal });
-    head.abandon('long');
-    await delay(20);
-    (await get(own.origin, '/none')).abandon('short');
-    await delay(20);
-    assert.equal(await digestOf(await get(own.origin)), digest(Buffer.from('ok')));
-    await delay(20);
-  }
-  assert.equal(connections, 1);
-});
 
-test('a connection that was closed while it was kept is not noticed', async () => {
-  let requests = 0;
-  await using own = await serve((request, response) => {
-    requests++;
-    response.end('ok');
-    response.once('finish', () => setTimeout(() => request.socket.destroy(), 20));
+  test(`${name}: what is cut fails, and what is aborted ends`, async () => {
+    await using own = await serve((_, response) => {
+      response.setHeader('content-length', bytes.length);
+      response.write(bytes.subarray(0, 3 * MiB), () => setTimeout(() => response.destroy(), 100));
+    });
+    await assert.rejects(digestOf(await get(own.origin)), /ECONNRESET|cut|aborted/);
+    const controller = new AbortController();
+    const { body } = await get(own.origin, '/', controller.signal);
+    controller.abort(new Error('enough'));
+    await assert.rejects(digestOf({ body } as TransportResponse));
   });
-  for (let count = 0; count < 20; count++) {
-    assert.equal(await digestOf(await get(own.origin)), digest(Buffer.from('ok')));
-    await delay(15 + (count % 10));
-  }
-  assert.ok(requests >= 20);
-});
 
-test('nobody there, nobody who accepts, and IPv6', async () => {
-  const gone = await serve(() => undefined);
-  await gone[Symbol.asyncDispose]();
-  await assert.rejects(get(gone.origin), { code: 'ECONNREFUSED' });
-  // TEST-NET-1: either there is no way, or nobody answers.
-  await assert.rejects(get('http://192.0.2.1:5000'));
-  await using six = await serve((_, response) => response.end(bytes), '::1');
-  assert.equal(await digestOf(await get(six.origin)), digest(bytes));
-});
+  test(`${name}: what came last from a body that is aborted stays as it is, whatever comes over other connections`, async () => {
+    const size = MiB + 12_345;
+    await using own = await serve((_, response) => {
+      response.setHeader('content-length', size);
+      response.end(randomBytes(size));
+    });
+    const controller = new AbortController();
+    const { body } = await get(own.origin, '/', controller.signal);
+    let given = 0;
+    for await (const chunk of createBody(body, controller.signal)) {
+      given += chunk.length;
+      if (given < size) continue;
+      const before = digest(chunk);
+      controller.abort();
+      for (let count = 0; count < 3; count++) await digestOf(await get(own.origin));
+      assert.equal(digest(chunk), before);
+      break;
+    }
+    assert.equal(given, size);
+  });
+
+  test(`${name}: who aborts while all connections are taken waits no longer`, async () => {
+    await using own = await serve(() => undefined);
+    const hold = new AbortController();
+    const taken = Array.from({ length: CONNECTIONS }, () => assert.rejects(get(own.origin, '/', hold.signal), /enough/));
+    await assert.rejects(get(own.origin, '/', AbortSignal.timeout(100)), { name: 'TimeoutError' });
+    hold.abort(new Error('enough'));
+    await Promise.all(taken);
+  });
+
+  test(`${name}: an answer without a body leaves its connection to the next request, whatever length it tells`, async () => {
+    let connections = 0;
+    await using own = await serve((request, response) => {
+      response.writeHead(request.url === '/none' ? 204 : 200, {
+        'content-length': request.method === 'GET' && request.url === '/' ? 2 : 5 * MiB,
+      });
+      response.end(request.url === '/' ? 'ok' : undefined);
+    });
+    own.server.on('connection', () => connections++);
+    for (let count = 0; count < 3; count++) {
+      const head = await transport.request({
+        origin: own.origin,
+        path: '/',
+        method: 'HEAD',
+        headers: {},
+        signal: new AbortController().signal,
+      });
+      head.abandon('long');
+      await delay(20);
+      (await get(own.origin, '/none')).abandon('short');
+      await delay(20);
+      assert.equal(await digestOf(await get(own.origin)), digest(Buffer.from('ok')));
+      await delay(20);
+    }
+    assert.equal(connections, 1);
+  });
+
+  test(`${name}: a connection that was closed while it was kept is not noticed`, async () => {
+    let requests = 0;
+    await using own = await serve((request, response) => {
+      requests++;
+      response.end('ok');
+      response.once('finish', () => setTimeout(() => request.socket.destroy(), 20));
+    });
+    for (let count = 0; count < 20; count++) {
+      assert.equal(await digestOf(await get(own.origin)), digest(Buffer.from('ok')));
+      await delay(15 + (count % 10));
+    }
+    assert.ok(requests >= 20);
+  });
+
+  test(`${name}: headers of 64 KiB are read`, async () => {
+    await using own = await serve((_, response) => {
+      response.setHeader('x-policy', 'p'.repeat(64 * 1024));
+      response.end('ok');
+    });
+    assert.equal(String((await get(own.origin)).headers['x-policy']).length, 64 * 1024);
+  });
+
+  test(`${name}: nobody there, nobody who accepts, and IPv6`, async () => {
+    const gone = await serve(() => undefined);
+    await gone[Symbol.asyncDispose]();
+    await assert.rejects(get(gone.origin), { code: 'ECONNREFUSED' });
+    // TEST-NET-1: either there is no way, or nobody answers.
+    await assert.rejects(get('http://192.0.2.1:5000'));
+    await using six = await serve((_, response) => response.end(bytes), '::1');
+    assert.equal(await digestOf(await get(six.origin)), digest(bytes));
+  });
+}

@@ -1,51 +1,51 @@
-import { request as requestPlain, type IncomingMessage, type RequestOptions } from 'node:http';
+import { Agent, request as requestPlain, type IncomingMessage, type RequestOptions } from 'node:http';
 import type { LookupFunction, Socket } from 'node:net';
-import { createRawLines } from './raw-socket.ts';
-import { responseOf, type Way, type WayRequest, type WayResponse } from '../transport.ts';
+import { MAX_RESPONSE_HEADERS, responseOf, type Transport, type TransportRequest, type TransportResponse } from '../transport.ts';
+import { createRawSockets } from './raw.ts';
+import type { RawSockets } from './raw-socket.ts';
 
-/** To one host. More than what all fills may hold at once (see fills.ts): a tag is asked for even while they hold all of theirs. */
+/** To one host. More than all downloads may hold at once (see downloads.ts): a tag is asked for even while they hold all of theirs. */
 export const CONNECTIONS = 512;
-/** How long a connection that nobody uses is kept, in ms. */
-export const KEPT = 30_000;
+/** How long an unused connection is kept, in ms. */
+export const KEEP_ALIVE_MS = 30_000;
 
-export interface NearWayOptions {
+export interface RawTransportOptions {
   /** Milliseconds. */
   connectTimeout: number;
-  /** Finds the addresses of names; absent: as `dns.lookup` does. */
+  /** Resolves names; `dns.lookup` by default. */
   lookup?: LookupFunction;
+  /** Read all bodies by Node's parser. */
+  plain?: boolean;
 }
 
-/** The way over plain HTTP, to a service nearby that sends much: a byte costs a third of what undici's parser and its chunks cost. Redirects to
- *  https are followed too. What meets a kept connection that the other end has just closed is asked again on another. */
-export function createNearWay({ connectTimeout, lookup }: NearWayOptions): Way {
-  const { agent, takeOver } = createRawLines({
+/** Sends requests over plain HTTP and reads long bodies straight from their sockets: a byte costs a third of what undici's parser and
+ *  its chunks cost. Follows no redirects, but sends requests to https too. A request that meets a kept connection which the other
+ *  end has just closed is sent again over another. */
+export function createRawTransport({ connectTimeout, lookup, plain = false }: RawTransportOptions): Transport {
+  const { agent, takeOver } = openSockets(plain, {
     keepAlive: true,
     maxSockets: CONNECTIONS,
-    timeout: KEPT,
+    timeout: KEEP_ALIVE_MS,
     ...(lookup === undefined ? {} : { lookup }),
   });
 
-  async function send({ origin, path, method, headers, signal }: WayRequest): Promise<WayResponse> {
+  async function send({ origin, path, method, headers, signal }: TransportRequest): Promise<TransportResponse> {
     const { hostname, port, protocol } = new URL(origin);
     const secure = protocol === 'https:';
     const { request } = secure ? await import('node:https') : { request: requestPlain };
     const host = hostname.replace(/^\[|\]$/g, '');
-    const options = { host, port, path, method, headers, ...(secure ? {} : { agent }) };
+    const connection = secure ? (lookup === undefined ? {} : { lookup }) : { agent };
+    const options = { host, port, path, method, headers, maxHeaderSize: MAX_RESPONSE_HEADERS, ...connection };
     const response = await ask(request, options, { signal, connectTimeout });
     const { headers: received, socket } = response;
     const length = Number(received['content-length'] ?? 0);
     const body = method === 'GET' && !response.complete ? takeOver(response, length) : undefined;
     if (body === undefined) {
-      const plain = responseOf({ statusCode: response.statusCode ?? 0, headers: received, body: response });
-      // Whatever length it tells, nothing comes: the connection is free.
-      return method === 'HEAD' ? { ...plain, abandon: () => void response.resume() } : plain;
+      const parsed = responseOf({ statusCode: response.statusCode ?? 0, headers: received, body: response });
+      // HEAD has no body, whatever length is announced: the connection is free.
+      return method === 'HEAD' ? { ...parsed, abandon: () => void response.resume() } : parsed;
     }
-    return {
-      statusCode: response.statusCode ?? 0,
-      headers: received,
-      body,
-      abandon: () => socket.destroy(),
-    };
+    return { statusCode: response.statusCode ?? 0, headers: received, body, abandon: () => socket.destroy() };
   }
 
   return {
@@ -62,6 +62,10 @@ export function createNearWay({ connectTimeout, lookup }: NearWayOptions): Way {
   };
 }
 
+function openSockets(plain: boolean, options: ConstructorParameters<typeof Agent>[0] & object): RawSockets {
+  return plain ? { agent: new Agent(options), takeOver: () => undefined } : createRawSockets(options);
+}
+
 /** The other end closed a kept connection before it saw the request. */
 class StaleConnection extends Error {}
 
@@ -75,7 +79,7 @@ function ask(
   const asked = request(options);
   const abort = (): void => {
     asked.destroy(signal.reason as Error);
-    reject(signal.reason); // one that still waits for a connection says nothing before it has one
+    reject(signal.reason); // a request that still waits for a connection emits nothing before it has one
   };
   signal.addEventListener('abort', abort, { once: true });
   asked.once('close', () => signal.removeEventListener('abort', abort));

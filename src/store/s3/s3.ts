@@ -24,7 +24,7 @@ import { streamSource } from '../../io/arrivals.ts';
 import { createBody, mapBody } from '../../io/body.ts';
 import { SourceError } from '../failure.ts';
 import { checkKey, checkPrefix } from '../keys.ts';
-import { createRawLines } from '../../http/raw/raw-socket.ts';
+import { createRawSockets } from '../../http/raw/raw.ts';
 import { headObject, type HeadOptions } from './head.ts';
 import { upload } from './upload.ts';
 import { raceAbort } from '../../async/race-abort.ts';
@@ -86,8 +86,8 @@ const ABANDONED_AFTER = 24 * 3_600_000;
 /** Keeps each object under its key in a bucket of any S3-compatible store. Nothing rests on conditional writes. */
 export function s3(options: S3Options): S3Store {
   const { bucket, prefix } = options;
-  const lines = createRawLines(AGENT);
-  const agents = { agent: lines.agent, secureAgent: new HttpsAgent(AGENT) };
+  const sockets = createRawSockets(AGENT);
+  const agents = { agent: sockets.agent, secureAgent: new HttpsAgent(AGENT) };
   const client = createClient(options, options.endpoint, agents);
   const presigner = options.redirectEndpoint === undefined ? client : createClient(options, options.redirectEndpoint, agents);
   const at = (key: string) => ({ Bucket: bucket, Key: prefix + checkKey(key) });
@@ -204,7 +204,7 @@ export function s3(options: S3Options): S3Store {
         throw error;
       }
       const failure = (error: unknown) => describe(error, `reading ${key}`, bucket);
-      const raw = lines.takeOver(body, ContentLength ?? 0);
+      const raw = sockets.takeOver(body, ContentLength ?? 0);
       const source = raw ?? streamSource(body, (error) => error as Error);
       const size = part?.size ?? ContentLength ?? 0;
       const given = mapBody(createBody(source, signal), { onError: failure });

@@ -1,0 +1,21 @@
+import type { AgentOptions } from 'node:http';
+import type { Log } from '../../telemetry/log.ts';
+import { openRawSockets, type RawSockets } from './raw-socket.ts';
+import { rawSocketsWork } from './self-check.ts';
+
+/** `openRawSockets`, whose `takeOver` leaves all bodies to Node's parser unless the self-check has passed in this process. */
+export function createRawSockets(options: AgentOptions): RawSockets {
+  const { agent, takeOver } = openRawSockets(options);
+  let working = false;
+  void rawSocketsWork().then((works) => (working = works));
+  return { agent, takeOver: (response, length) => (working ? takeOver(response, length) : undefined) };
+}
+
+/** Reports a failed self-check. */
+export async function reportRawSockets(log: Log): Promise<void> {
+  if (await rawSocketsWork()) return;
+  log.warn(
+    { event: 'raw-sockets-unavailable' },
+    'long bodies cannot bypass the HTTP parser with this version of Node: each byte costs more',
+  );
+}
