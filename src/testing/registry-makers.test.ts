@@ -13,7 +13,7 @@ import { createUpstream } from '../commands/wiring/upstreams.ts';
 import { parseConfig } from '../config/load.ts';
 import type { Upstream } from '../config/schema.ts';
 import { createFills } from '../download/downloads.ts';
-import { createWay } from '../http/undici-transport.ts';
+import { createTransport } from '../http/undici-transport.ts';
 import { OciError } from '../oci/error.ts';
 import { parseRepository } from '../oci/reference.ts';
 import type { Blob, Registry } from '../oci/registry.ts';
@@ -67,7 +67,7 @@ async function serve(registry: Registry, use: Use, upstreams: string[] = []): Pr
   return listener.url;
 }
 
-const way = () => createWay({ proxy: 'direct' });
+const way = () => createTransport({ proxy: 'direct' });
 const dead = lazy(() => Promise.reject(new OciError('UNAVAILABLE', 'it is down')));
 
 /** `inner`, whose connection is cut in the middle of every long body. */
@@ -115,7 +115,7 @@ testMaker('remote', repository, async (content, use) => {
 });
 testMaker('createPeer', prefixed, async (content, use) => {
   const url = await serve(filled(content, prefixed), use, ['dockerhub']);
-  return createPeer({ url, way: way(), pingWay: way(), changed: () => undefined, metrics: noRegistryMetrics }).registry;
+  return createPeer({ url, transport: way(), pingTransport: way(), changed: () => undefined, metrics: noRegistryMetrics }).registry;
 });
 testMaker('routed', prefixed, (content) => Promise.resolve(routed({ dockerhub: { registry: filled(content) } })));
 testMaker('observed', repository, (content) => Promise.resolve(observed(filled(content), () => undefined)));

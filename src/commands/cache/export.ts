@@ -1,7 +1,7 @@
 import { ConfigError } from '../../config/load.ts';
 import { urlOf } from '../../config/scalars.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
-import { createWay } from '../../http/undici-transport.ts';
+import { createTransport } from '../../http/undici-transport.ts';
 import { exportImages, type ExportName, type ExportResult, type ImageReader } from '../../layout/export-images.ts';
 import { createStoreReader } from '../../layout/store-reader.ts';
 import type { Registry } from '../../oci/registry.ts';
@@ -97,7 +97,14 @@ function createReader(registry: Registry | undefined, store: Store | undefined):
 }
 
 function remoteRegistry(url: string): Registry {
-  return remote({ name: 'registry', url, way: createWay({ proxy: 'direct' }), metrics: noRegistryMetrics, limits: LIMITS, trusted: true });
+  return remote({
+    name: 'registry',
+    url,
+    way: createTransport({ proxy: 'direct' }),
+    metrics: noRegistryMetrics,
+    limits: LIMITS,
+    trusted: true,
+  });
 }
 
 async function answers(url: string, stop: AbortSignal): Promise<boolean> {
