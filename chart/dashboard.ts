@@ -9,13 +9,13 @@ const OWN = 'namespace=~"$namespace"';
 const rate = (metric: string, by: string, where = ''): string => `sum by (${by}) (rate(${metric}{${OWN}${where}}[$__rate_interval]))`;
 
 const PANELS: Panel[] = [
-  { title: 'Reads by outcome', unit: 'reqps', lines: [[rate('kube_registry_requests_total', 'outcome'), '{{outcome}}']] },
+  { title: 'Cache reads by outcome', unit: 'reqps', lines: [[rate('kube_registry_cache_reads_total', 'outcome'), '{{outcome}}']] },
   {
     title: 'Served without upstream',
     unit: 'percentunit',
     lines: [
       [
-        `${rate('kube_registry_requests_total', 'kind', ',outcome=~"hit|stale"')} / ${rate('kube_registry_requests_total', 'kind')}`,
+        `${rate('kube_registry_cache_reads_total', 'kind', ',outcome=~"hit|stale"')} / ${rate('kube_registry_cache_reads_total', 'kind')}`,
         '{{kind}}',
       ],
     ],
@@ -47,14 +47,14 @@ const PANELS: Panel[] = [
     title: 'Downloads',
     unit: 'short',
     lines: [
-      [`sum(kube_registry_fills_running{${OWN}})`, 'running'],
-      [`sum by (outcome) (increase(kube_registry_fills_total{${OWN}}[$__rate_interval]))`, 'ended: {{outcome}}'],
+      [`sum(kube_registry_downloads_running{${OWN}})`, 'running'],
+      [`sum by (outcome) (increase(kube_registry_downloads_total{${OWN}}[$__rate_interval]))`, 'ended: {{outcome}}'],
     ],
   },
   {
-    title: 'Answers with an error',
+    title: 'Responses with an error',
     unit: 'reqps',
-    lines: [[rate('kube_registry_answers_total', 'upstream, status', ',status=~"4..|5.."'), '{{upstream}} {{status}}']],
+    lines: [[rate('kube_registry_http_requests_total', 'upstream, status', ',status=~"4..|5.."'), '{{upstream}} {{status}}']],
   },
   {
     title: 'Failed calls to the store',
@@ -71,7 +71,7 @@ const PANELS: Panel[] = [
     unit: 'short',
     lines: [
       [`min(kube_registry_peers_live{${OWN}})`, 'replicas that each knows to live'],
-      [rate('kube_registry_peer_requests_total', 'outcome'), 'questions a second: {{outcome}}'],
+      [rate('kube_registry_peer_requests_total', 'outcome'), 'requests a second: {{outcome}}'],
     ],
   },
   { title: 'Local tier', unit: 'bytes', lines: [[`sum by (pod) (kube_registry_local_bytes{${OWN}})`, '{{pod}}']] },
@@ -118,7 +118,7 @@ export function dashboard(): unknown {
           name: 'namespace',
           type: 'query',
           datasource: { type: 'prometheus', uid: '${datasource}' },
-          query: 'label_values(kube_registry_fills_running, namespace)',
+          query: 'label_values(kube_registry_downloads_running, namespace)',
           includeAll: true,
           multi: true,
           current: { text: 'All', value: '$__all' },

@@ -229,7 +229,7 @@ test('promise C4: S3 is never reached through the proxy, so stored images are se
     await using registry = await start();
     assert.equal((await blob(registry)).digest, layer?.digest);
     const queued = async () =>
-      (await (await fetch(`${registry.admin}/metrics`)).text()).match(/^kube_registry_(?:fills_running|upload_queue_blobs) 0$/gm);
+      (await (await fetch(`${registry.admin}/metrics`)).text()).match(/^kube_registry_(?:downloads_running|upload_queue_blobs) 0$/gm);
     await eventually(async () => (await queued())?.length === 2, 'it is not stored');
   }
   await clash.stop();

@@ -50,7 +50,10 @@ for (const kind of ['filesystem', 's3'] as const) {
     const left = randomBytes(`left ${kind}`, 8 * MiB);
     const leftUrl = url.replace(digest, upstream.addBlob(left));
     await follow(leftUrl, left, { stopAfter: MiB });
-    await eventually(async () => /fills_running 0$/m.test(await (await fetch(`${own.admin}/metrics`)).text()), 'the fill goes on and ends');
+    await eventually(
+      async () => /downloads_running 0$/m.test(await (await fetch(`${own.admin}/metrics`)).text()),
+      'the download goes on and ends',
+    );
     upstream.behave = () => ({ status: 500 });
     await follow(leftUrl, left);
   });

@@ -31,7 +31,7 @@ async function metric(admin: string, name: string): Promise<number> {
 
 async function uploaded(admin: string): Promise<void> {
   for (let tries = 0; tries < 300; tries++) {
-    if ((await metric(admin, 'fills_running')) === 0 && (await metric(admin, 'upload_queue_blobs')) === 0) return;
+    if ((await metric(admin, 'downloads_running')) === 0 && (await metric(admin, 'upload_queue_blobs')) === 0) return;
     await delay(100);
   }
   assert.fail('everything is stored in the end');

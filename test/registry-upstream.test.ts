@@ -267,7 +267,7 @@ test('promise 8: errors other than a 404 are not remembered', async () => {
   hub.behave = () => ({});
   assert.equal((await manifest('hub/a/errors')).status, 200);
   const metrics = await (await fetch(`${registry.admin}/metrics`)).text();
-  assert.match(metrics, /requests_total\{upstream="hub",kind="manifest",outcome="error"\} 3$/m);
+  assert.match(metrics, /cache_reads_total\{upstream="hub",kind="manifest",outcome="error"\} 3$/m);
 });
 
 test('unusual but valid answers for manifests are accepted', async () => {

@@ -2,7 +2,7 @@ import type { Gauge } from 'prom-client';
 
 const PREFIX = 'kube_registry_';
 
-/** The same labels at every call; their values must be of bounded variety, never what a client sent. */
+/** The same labels at every call. The number of their values must be bounded: never use what a client sent. */
 export type Labels<Name extends string> = Readonly<Record<Name, string>>;
 
 export interface Metrics {
@@ -10,16 +10,16 @@ export interface Metrics {
   counter<Name extends string>(name: string, help: string, labels: readonly Name[]): (labels: Labels<Name>, by?: number) => void;
   /** `set(labels, to)`. */
   gauge<Name extends string>(name: string, help: string, labels: readonly Name[]): (labels: Labels<Name>, to: number) => void;
-  /** A gauge that is read whenever someone looks. */
+  /** A gauge whose value is read at each scrape. */
   watch(name: string, help: string, read: () => number): void;
-  /** Gauges that are read whenever someone looks; those that are not among them any more are gone. */
+  /** Gauges whose rows are read at each scrape; rows that are no longer returned disappear. */
   table<Name extends string>(
     name: string,
     help: string,
     labels: readonly Name[],
     read: () => readonly { labels: Labels<Name>; value: number }[],
   ): void;
-  /** `observe(labels, value)`; `buckets` are upper bounds, rising. */
+  /** `observe(labels, value)`; `buckets` are upper bounds in ascending order. */
   histogram<Name extends string>(
     name: string,
     help: string,
@@ -29,12 +29,12 @@ export interface Metrics {
   render(): Promise<string>;
 }
 
-/** This process's own metrics, its CPU, memory, file descriptors and event loop among them. The library is loaded here and not
- *  at import: whoever has no metrics does not pay for it. */
+/** Metrics of this process, including its CPU, memory, file descriptors and event loop. The library is loaded here and not at import,
+ *  so that processes without metrics do not pay for it. */
 export async function createMetrics(): Promise<Metrics> {
   const { default: prometheus } = await import('prom-client');
   const register = new prometheus.Registry();
-  // Ten times as coarse as its default: a timer of 10 ms would keep an idle node agent busy.
+  // Ten times the default interval: a timer of 10 ms would keep an idle node agent busy.
   prometheus.collectDefaultMetrics({ register, eventLoopMonitoringPrecision: 100 });
   const common = (name: string, help: string) => ({ name: `${PREFIX}${name}`, help, registers: [register] });
 

@@ -1,53 +1,58 @@
-import type { Metrics } from './metrics.ts';
+import type { Labels, Metrics } from './metrics.ts';
 
-/** What the cache had to do for a read: nothing beyond its store; ask upstream; serve what it knows although upstream could not
- *  confirm it; fail. */
+/** How a read was answered. hit: from the store. miss: from upstream. stale: from the store, although upstream could not confirm it.
+ *  error: not at all. */
 export type ReadOutcome = 'hit' | 'miss' | 'stale' | 'error';
 export type ReadKind = 'manifest' | 'blob' | 'tags' | 'referrers';
-/** ok: it answered what was asked. absent: 404. refused: 401, 403. limited: 429. failed: 5xx, nonsense, silence, no connection.
- *  proxy: the way out failed, not the upstream. */
+/** ok: a usable answer. absent: 404. refused: 401, 403. limited: 429. failed: 5xx, an unusable answer, silence, no connection.
+ *  proxy: the proxy failed, not the upstream. */
 export type UpstreamOutcome = 'ok' | 'absent' | 'refused' | 'limited' | 'failed' | 'proxy';
-/** stored: whole and kept. uncached: passed on whole, not kept. failed: ended in the middle or with a wrong digest. */
+/** How a download ended. stored: complete and kept. uncached: streamed to its clients completely, not kept. failed: cut, or the digest
+ *  is wrong. */
 export type FillOutcome = 'stored' | 'uncached' | 'failed';
 export type PeerOutcome = 'served' | 'failed';
 export type StorageOperation = 'stat' | 'read' | 'write' | 'remove' | 'list';
 
-/** What the registry counts of itself. Plain functions: who counts knows nothing of who shows. `upstream` is always a
- *  configured name. */
+/** What the registry counts. Plain functions, so that callers know nothing of Prometheus. `upstream` is always a configured name. */
 export interface RegistryMetrics {
-  /** An HTTP answer, and the bytes of its body. `upstream`: `unknown` or `none` where no configured one was named. */
+  /** A response to a client, and the bytes of its body. `upstream` is `unknown` or `none` if the request named no configured one. */
   answered(upstream: string, answer: { kind: string; status: number; bytes: number }): void;
+  /** A read of the cache. */
   read(upstream: string, kind: ReadKind, outcome: ReadOutcome): void;
-  /** One request to an upstream, mirrors included; `seconds` until its headers, or its failure. */
+  /** A request to an upstream or one of its mirrors. `seconds`: until its headers, or its failure. */
   observeUpstream(upstream: string, outcome: UpstreamOutcome, seconds: number): void;
-  /** Bytes of bodies that came from upstream. */
+  /** Bytes of bodies received from upstream. */
   received(upstream: string, bytes: number): void;
   fillStarted(upstream: string): void;
   fillEnded(upstream: string, outcome: FillOutcome): void;
-  /** What Docker Hub's `ratelimit-remaining` said last. */
+  /** The last value of Docker Hub's `ratelimit-remaining`. */
   rateLimit(upstream: string, remaining: number): void;
-  /** Blobs that are whole locally and wait to be stored. */
+  /** Blobs that are complete in the local tier and not yet uploaded to S3. */
   uploadQueue(blobs: number, bytes: number): void;
   storageError(operation: StorageOperation): void;
-  /** What the local tier holds. */
+  /** Bytes in the local tier. */
   localTier(bytes: number): void;
   pruned(objects: number, bytes: number): void;
-  /** One question to another replica: it answered, or what it should have given came from elsewhere. */
+  /** A request to another replica. failed: the content came from elsewhere instead. */
   askedPeer(outcome: PeerOutcome): void;
-  /** Bytes of bodies that came from other replicas. */
+  /** Bytes of bodies received from other replicas. */
   receivedFromPeers(bytes: number): void;
-  /** Replicas that answer, this one among them. */
+  /** Replicas that are alive, including this one. */
   livePeers(count: number): void;
 }
 
 export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
-  const answers = metrics.counter('answers_total', 'HTTP answers by upstream, kind and status.', ['upstream', 'kind', 'status']);
+  const responses = renamed(metrics, 'http_requests_total', {
+    former: 'answers_total',
+    help: 'HTTP requests of clients by upstream, kind and status of the response.',
+    labels: ['upstream', 'kind', 'status'],
+  });
   const sent = metrics.counter('sent_bytes_total', 'Bytes of bodies sent to clients.', ['upstream']);
-  const reads = metrics.counter('requests_total', 'Reads by upstream, kind and outcome: hit, miss, stale, error.', [
-    'upstream',
-    'kind',
-    'outcome',
-  ]);
+  const reads = renamed(metrics, 'cache_reads_total', {
+    former: 'requests_total',
+    help: 'Reads of the cache by upstream, kind and outcome: hit, miss, stale, error.',
+    labels: ['upstream', 'kind', 'outcome'],
+  });
   const asked = metrics.counter(
     'upstream_requests_total',
     'Requests to upstreams by outcome: ok, absent, refused, limited, failed, proxy.',
@@ -58,23 +63,28 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20],
   });
   const received = metrics.counter('received_bytes_total', 'Bytes of bodies received from upstreams.', ['upstream']);
-  const fills = metrics.counter('fills_total', 'Ended downloads of blobs by outcome: stored, uncached, failed.', ['upstream', 'outcome']);
-  const remaining = metrics.gauge('ratelimit_remaining', 'Pulls that the upstream still allows, as it said last.', ['upstream']);
-  const queued = metrics.gauge('upload_queue_blobs', 'Blobs that wait to be stored.', []);
-  const queuedBytes = metrics.gauge('upload_queue_bytes', 'Bytes that wait to be stored.', []);
+  const downloads = renamed(metrics, 'downloads_total', {
+    former: 'fills_total',
+    help: 'Finished downloads of blobs by upstream and outcome: stored, uncached, failed.',
+    labels: ['upstream', 'outcome'],
+  });
+  const remaining = metrics.gauge('ratelimit_remaining', 'Pulls that the upstream still allows, by its last response.', ['upstream']);
+  const queued = metrics.gauge('upload_queue_blobs', 'Blobs that wait for their upload to S3.', []);
+  const queuedBytes = metrics.gauge('upload_queue_bytes', 'Bytes that wait for their upload to S3.', []);
   const storageErrors = metrics.counter('storage_errors_total', 'Failed calls to the store by operation.', ['operation']);
   const local = metrics.gauge('local_bytes', 'Bytes in the local tier.', []);
   const prunedObjects = metrics.counter('pruned_objects_total', 'Objects removed by pruning.', []);
   const prunedBytes = metrics.counter('pruned_bytes_total', 'Bytes removed by pruning.', []);
-  const peers = metrics.counter('peer_requests_total', 'Questions to other replicas by outcome: served, failed.', ['outcome']);
+  const peers = metrics.counter('peer_requests_total', 'Requests to other replicas by outcome: served, failed.', ['outcome']);
   const peerBytes = metrics.counter('peer_received_bytes_total', 'Bytes of bodies received from other replicas.', []);
-  const live = metrics.gauge('peers_live', 'Replicas that answer, this one among them; 0 without peers.', []);
+  const live = metrics.gauge('peers_live', 'Replicas that are alive, including this one; 0 without peers.', []);
   let running = 0;
-  metrics.watch('fills_running', 'Downloads of blobs that run now.', () => running);
+  metrics.watch('downloads_running', 'Running downloads of blobs.', () => running);
+  metrics.watch('fills_running', 'Deprecated: use kube_registry_downloads_running.', () => running);
 
   return {
     answered(upstream, { kind, status, bytes }) {
-      answers({ upstream, kind, status: String(status) });
+      responses({ upstream, kind, status: String(status) });
       if (bytes > 0) sent({ upstream }, bytes);
     },
     read: (upstream, kind, outcome) => reads({ upstream, kind, outcome }),
@@ -88,7 +98,7 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     },
     fillEnded(upstream, outcome) {
       running--;
-      fills({ upstream, outcome });
+      downloads({ upstream, outcome });
     },
     rateLimit: (upstream, left) => remaining({ upstream }, left),
     uploadQueue(blobs, bytes) {
@@ -107,9 +117,23 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   };
 }
 
+/** A counter that is also shown under its former name, for one release. */
+function renamed<Name extends string>(
+  metrics: Metrics,
+  name: string,
+  { former, help, labels }: { former: string; help: string; labels: readonly Name[] },
+): (labels: Labels<Name>) => void {
+  const current = metrics.counter(name, help, labels);
+  const deprecated = metrics.counter(former, `Deprecated: use kube_registry_${name}.`, labels);
+  return (values) => {
+    current(values);
+    deprecated(values);
+  };
+}
+
 const nothing = () => undefined;
 
-/** Counts nothing. */
+/** For processes without metrics. */
 export const noRegistryMetrics: RegistryMetrics = {
   answered: nothing,
   read: nothing,
