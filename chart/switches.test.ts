@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { NAMESPACE_EXPRESSIONS } from '../src/webhook/webhook-configuration.ts';
 import { at, configOf, find, notes, podOf, render, type Container, type Manifest } from './render.ts';
 
 const S3 = { config: { bucket: 'images' }, secret: { accessKeyId: 'id', secretAccessKey: 'key' } };
@@ -350,8 +351,14 @@ describe('the webhook', () => {
     assert.equal(at(webhook, 'sideEffects'), 'None');
     assert.equal(at(webhook, 'reinvocationPolicy'), 'IfNeeded');
     assert.equal(at(webhook, 'clientConfig.caBundle'), undefined, 'the webhook itself writes it');
-    const namespaces = at(webhook, 'namespaceSelector.matchExpressions.0.values') as string[];
-    assert.ok(namespaces.includes('kube-system') && !namespaces.some((name) => name.includes('*')));
+    assert.deepEqual(at(webhook, 'namespaceSelector'), { matchExpressions: NAMESPACE_EXPRESSIONS }, 'what the webhook keeps');
+    const conditions = at(webhook, 'matchConditions') as { expression: string }[];
+    const excluded = conditions.filter(({ expression }) => expression.includes('request.namespace')).map(({ expression }) => expression);
+    assert.match(excluded[0] ?? '', /^!\(request\.namespace in \["kube-system",.*"kyverno"\]\)$/);
+    assert.deepEqual(excluded.slice(1), ['!request.namespace.startsWith("openshift-")']);
+    const former = at(find(await render({ kubeVersion: '1.27.0' }), 'MutatingWebhookConfiguration'), 'webhooks.0');
+    const namespaces = at(former, 'namespaceSelector.matchExpressions.0.values') as string[];
+    assert.ok(namespaces.includes('kube-system') && !namespaces.some((name) => name.includes('*')), 'before match conditions');
   });
 
   test('is not asked about pods of the release, wherever they are', async () => {
@@ -395,14 +402,14 @@ describe('the webhook', () => {
     assert.equal(at(webhook, 'agents'), undefined);
   });
 
-  test('a given certificate is used, and its authority is in the configuration', async () => {
+  test('a given certificate is used, and the webhook is told its authority, which it writes into the configuration', async () => {
     const manifests = await render({ values: { webhook: { tls: { existingSecret: 'mine', caBundle: 'PEM' } } } });
-    assert.equal(
-      at(find(manifests, 'MutatingWebhookConfiguration'), 'webhooks.0.clientConfig.caBundle'),
-      Buffer.from('PEM').toString('base64'),
-    );
-    assert.equal(at(configOf(manifests, 'webhook'), 'webhook.certificates'), undefined);
-    assert.ok(!manifests.some(({ kind }) => kind === 'ClusterRole'));
+    assert.equal(at(find(manifests, 'MutatingWebhookConfiguration'), 'webhooks.0.clientConfig.caBundle'), undefined);
+    const own = at(configOf(manifests, 'webhook'), 'webhook');
+    assert.equal(at(own, 'certificates'), undefined);
+    assert.deepEqual(at(own, 'configuration'), { name: 'test-kube-registry-webhook', caBundle: 'PEM' });
+    const may = ['Role', 'ClusterRole'].flatMap((kind) => find(manifests, kind, '-webhook')['rules'] as { resources: string[] }[]);
+    assert.deepEqual(may.flatMap(({ resources }) => resources).sort(), ['daemonsets', 'mutatingwebhookconfigurations'], 'and no Secret');
   });
 
   test('cert-manager makes one when asked', async () => {
@@ -410,6 +417,8 @@ describe('the webhook', () => {
     assert.deepEqual(at(find(manifests, 'Certificate'), 'spec.dnsNames'), ['test-kube-registry-webhook.images.svc']);
     const { annotations } = find(manifests, 'MutatingWebhookConfiguration').metadata;
     assert.equal(annotations?.['cert-manager.io/inject-ca-from'], 'images/test-kube-registry-webhook');
+    const configuration = at(configOf(manifests, 'webhook'), 'webhook.configuration');
+    assert.deepEqual(configuration, { name: 'test-kube-registry-webhook' }, 'cert-manager writes caBundle');
   });
 
   test("in the nodes' network two of them are never put on one node at an upgrade", async () => {

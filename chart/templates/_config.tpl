@@ -129,6 +129,9 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- end -}}
 {{- if include "kube-registry.webhookTlsSecret" . -}}
 {{- $_ := set $webhook "tls" (dict "certFile" "/run/secrets/kube-registry/tls/tls.crt" "keyFile" "/run/secrets/kube-registry/tls/tls.key") -}}
+{{- $configuration := dict "name" $name -}}
+{{- if not .Values.webhook.tls.certManager.enabled }}{{ $_ := set $configuration "caBundle" .Values.webhook.tls.caBundle }}{{ end -}}
+{{- $_ := set $webhook "configuration" $configuration -}}
 {{- else -}}
 {{- $_ := set $webhook "certificates" (dict "namespace" .Release.Namespace "secret" (printf "%s-tls" $name) "service" $name "configuration" $name) -}}
 {{- end -}}

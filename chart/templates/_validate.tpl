@@ -130,7 +130,7 @@
 {{- end -}}
 {{- $own := dict "registry" (list "listen" "admin" "peers" "exposed") -}}
 {{- $_ := set $own "agent" (list "listen" "admin" "registry" "mirror" "crio") -}}
-{{- $_ := set $own "webhook" (list "listen" "admin" "tls" "certificates") -}}
+{{- $_ := set $own "webhook" (list "listen" "admin" "tls" "certificates" "configuration") -}}
 {{- range $command, $keys := $own -}}
 {{- range $key := $keys -}}
 {{- if hasKey (get $.Values $command).config $key -}}

@@ -14,7 +14,8 @@
 {{- $_ := unset .Values.registry.config "upstreams" -}}
 {{- end }}
 
-{{/* No resources, no labels, no PriorityClass and no registry of an image are what somebody may want. */}}
+{{/* Empty resources, labels, PriorityClass and registry of an image are valid values, and so is replicas: null, by which helm removes the key
+     and the template leaves .spec.replicas to an autoscaler. */}}
 {{- define "kube-registry.fill" -}}
 {{- $values := .values -}}
 {{- range $key, $default := .defaults -}}
@@ -22,6 +23,7 @@
 {{- $set := not (has $value (list nil "")) -}}
 {{- if has $key (list "resources" "labels") -}}
 {{- if not $set }}{{ $_ := set $values $key dict }}{{ end -}}
+{{- else if and (eq $key "replicas") (or (not (hasKey $values $key)) (eq nil $value)) -}}
 {{- else if not $set -}}
 {{- if not (and (kindIs "string" $default) (has $key (list "registry" "priorityClassName"))) }}{{ $_ := set $values $key (deepCopy $default) }}{{ end -}}
 {{- else if and (kindIs "map" $default) $default -}}
@@ -81,8 +83,10 @@
 {{- end -}}
 {{- end }}
 
+{{/* How many replicas of the registry to prepare for. Left to an autoscaler: several, where the storage allows it. */}}
 {{- define "kube-registry.replicas" -}}
-{{- default 1 .Values.registry.replicas | int -}}
+{{- if kindIs "invalid" .Values.registry.replicas }}{{ ternary 2 1 (eq "true" (include "kube-registry.manyWriters" .)) }}
+{{- else }}{{ default 1 .Values.registry.replicas | int }}{{ end -}}
 {{- end }}
 
 {{- define "kube-registry.manyWriters" -}}

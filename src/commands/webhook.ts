@@ -6,14 +6,18 @@ import { listen, type Listener, type TlsPair } from '../server/listen.ts';
 import { followTls, loadTls } from '../server/tls.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
+import { mergeBundles } from '../webhook/certificates.ts';
 import type { Gate } from '../webhook/gate.ts';
 import type { Kubernetes } from '../webhook/kubernetes.ts';
 import { createPolicy } from '../webhook/policy.ts';
 import { serveWebhook } from '../webhook/serve-webhook.ts';
 import type { Host } from './command.ts';
 
-/** How long running reviews get; API servers wait 2 s. */
-const GRACE = 5_000;
+/** How long reviews that are being answered may take when the process stops; API servers wait 2 s. */
+const GRACE_MS = 5_000;
+/** API servers close idle connections after 90 s (Go's default transport). The webhook must not be first: a review that is sent in that
+ *  moment is lost, and its pod is created unchanged. */
+const KEEP_ALIVE_MS = 120_000;
 
 /** `kube-registry webhook`: rewrites the images of pods until it is told to stop.
  *  @throws ConfigError: no certificate; OciError UNAVAILABLE: an address cannot be used, no Kubernetes API is there */
@@ -47,18 +51,18 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
   });
   const tls = await certify(own, { kubernetes, log, signal: stop, renewed: (pair) => listener?.setCertificate(pair) });
   if (tls !== undefined) {
-    listener = await listen({ address: own.listen, handler, log, tls });
+    listener = await listen({ address: own.listen, handler, log, tls, limits: { keepAlive: KEEP_ALIVE_MS } });
     log.info({ listen: listener.url, admin: adminListener.url }, 'the webhook is ready');
     if (!stop.aborted) await once(stop, 'abort');
-    await listener.drain(GRACE);
+    await listener.drain(GRACE_MS);
   }
   await adminListener.close();
   await kubernetes?.close();
 }
 
 /** Only who asks the API for something needs to reach it. */
-async function connect({ tls, agents }: WebhookConfig, env: NodeJS.ProcessEnv): Promise<Kubernetes | undefined> {
-  if (tls !== undefined && agents === undefined) return undefined;
+async function connect({ tls, agents, configuration }: WebhookConfig, env: NodeJS.ProcessEnv): Promise<Kubernetes | undefined> {
+  if (tls !== undefined && agents === undefined && configuration === undefined) return undefined;
   const { connectKubernetes } = await import('../webhook/kubernetes.ts');
   return connectKubernetes(env);
 }
@@ -82,11 +86,18 @@ interface CertifyContext {
 }
 
 /** The first certificate; undefined: the process is told to stop before there is one. */
-async function certify({ tls, certificates }: WebhookConfig, context: CertifyContext): Promise<TlsPair | undefined> {
+async function certify({ tls, certificates, configuration }: WebhookConfig, context: CertifyContext): Promise<TlsPair | undefined> {
   const { kubernetes, log, signal, renewed } = context;
   if (tls !== undefined) {
     const pair = await loadTls(tls);
     followTls(tls, pair, { use: renewed, log, signal });
+    if (configuration !== undefined && kubernetes !== undefined) {
+      const { keepConfiguration } = await import('../webhook/webhook-configuration.ts');
+      if (configuration.caBundle !== undefined && mergeBundles([configuration.caBundle], 1) === '') {
+        throw new ConfigError('webhook.configuration.caBundle: found no certificate that is valid now; accepted: PEM');
+      }
+      void keepConfiguration(kubernetes, { name: configuration.name, authorities: configuration.caBundle, log, signal });
+    }
     return pair;
   }
   if (certificates === undefined || kubernetes === undefined) return undefined;

@@ -87,6 +87,17 @@ const webhookSchema = z.strictObject({
     })
     .optional()
     .describe('Where a self-made certificate lives; the chart sets it.'),
+  configuration: z
+    .strictObject({
+      name: text.describe('Of the MutatingWebhookConfiguration.'),
+      caBundle: text
+        .optional()
+        .describe(
+          'PEM: the certificate authorities of `tls`, which API servers are made to trust. Without it something else writes caBundle.',
+        ),
+    })
+    .optional()
+    .describe('With `tls`: the configuration that calls this webhook, to be completed by it; the chart sets it.'),
   exclude: z
     .strictObject({
       namespaces: z.array(text).prefault(INFRASTRUCTURE_NAMESPACES).describe('Globs of namespaces whose pods stay as they are.'),

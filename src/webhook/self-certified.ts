@@ -1,74 +1,65 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { WebhookConfig } from '../config/schema.ts';
+import { fieldsOf, textOf, type Fields } from '../io/untrusted.ts';
 import type { Log } from '../telemetry/log.ts';
-import { createAuthority, isDue, isLeafOf, isPair, issueLeaf, mergeBundles, type KeyPair } from './certificates.ts';
-import { fieldsOf, itemsOf, textOf, type Fields } from '../io/untrusted.ts';
+import { createAuthority, isDue, isLeafOf, isPair, issueLeaf, type KeyPair } from './certificates.ts';
 import type { Kubernetes } from './kubernetes.ts';
+import { completeConfiguration, logMissing } from './webhook-configuration.ts';
 
 export interface SelfCertifiedOptions {
-  /** Where the certificate lives, and who must trust it. */
+  /** The Secret that keeps the certificate, and the configuration whose API servers must trust it. */
   place: NonNullable<WebhookConfig['certificates']>;
-  /** Gets each new pair. */
+  /** Called with each new certificate. */
   use: (pair: KeyPair) => void;
   log: Log;
   signal: AbortSignal;
 }
 
-/** Milliseconds between two looks at the Secret and the configuration. */
-const INTERVAL = 5_000;
-const RETRY = 1_000;
-/** How long API servers get to learn of a new caBundle, before a certificate goes out that only it makes valid. */
-const PROPAGATION = 5_000;
-/** Authorities in the caBundle. */
-const MAX_TRUSTED = 3;
+/** Between two checks of the Secret and the configuration. */
+const INTERVAL_MS = 5_000;
+const RETRY_MS = 1_000;
+/** API servers notice a new caBundle within this time; until then no certificate is served that only the new one makes valid. */
+const PROPAGATION_MS = 5_000;
 
-/** Keeps a certificate in a Secret that all replicas share, made and renewed by whichever is first, and its authority in the
- *  MutatingWebhookConfiguration. While an authority changes, the old one and the new one are both trusted before any certificate of
- *  the new one is served, so that no call of an API server fails. Resolves when the first pair is in use. */
+/** Keeps a certificate in a Secret that all replicas share, made and renewed by whichever replica is first, and its authority in the
+ *  MutatingWebhookConfiguration. During a change of authority both are trusted before a certificate of the new one is served, so that no
+ *  call of an API server fails.
+ *  @returns when the first certificate is in use */
 export async function selfCertify(kubernetes: Kubernetes, options: SelfCertifiedOptions): Promise<void> {
   const { place, log, signal } = options;
   const names = [`${place.service}.${place.namespace}.svc`, `${place.service}.${place.namespace}.svc.cluster.local`];
   const secretPath = `/api/v1/namespaces/${place.namespace}/secrets/${place.secret}`;
-  const configurationPath = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${place.configuration}`;
   const first = Promise.withResolvers<void>();
   let serving: KeyPair | undefined;
 
-  /** @returns false: another replica was faster, look again */
+  /** @returns false if another replica wrote the Secret first: read it again */
   async function save(secret: Fields, data: Record<string, string>): Promise<boolean> {
     const encoded = Object.fromEntries(Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString('base64')]));
     return kubernetes.replace(secretPath, { ...secret, data: { ...fieldsOf(secret['data']), ...encoded } }, signal);
   }
 
-  /** Lets the API server trust `authority` beside what it trusted. @returns false: look again */
+  /** Makes API servers trust `authority` beside what they trusted. @returns false if it must be tried again */
   async function trust(authority: string): Promise<boolean> {
-    const configuration = fieldsOf(await kubernetes.get(configurationPath, signal));
-    const webhooks = itemsOf(configuration['webhooks']);
-    if (webhooks.length === 0) {
-      log.warn({ configuration: place.configuration }, 'there is no such MutatingWebhookConfiguration: nobody calls this webhook');
-      return true;
-    }
-    const bundles = webhooks.map(({ clientConfig }) => Buffer.from(textOf(fieldsOf(clientConfig)['caBundle']) ?? '', 'base64').toString());
-    const caBundle = mergeBundles([authority, ...bundles], MAX_TRUSTED);
-    if (bundles.every((bundle) => bundle === caBundle)) return true;
-    const trusting = webhooks.map((one) => ({
-      ...one,
-      clientConfig: { ...fieldsOf(one['clientConfig']), caBundle: Buffer.from(caBundle).toString('base64') },
-    }));
-    if (!(await kubernetes.replace(configurationPath, { ...configuration, webhooks: trusting }, signal))) return false;
-    log.info({ configuration: place.configuration }, 'the API server trusts the certificate authority');
-    if (serving !== undefined) await delay(PROPAGATION, undefined, { signal });
+    const outcome = await completeConfiguration(kubernetes, { name: place.configuration, authorities: authority, signal });
+    if (outcome === 'outdated') return false;
+    if (outcome === 'missing') logMissing(log, place.configuration);
+    if (outcome !== 'changed') return true;
+    log.info({ event: 'authority-trusted', configuration: place.configuration }, 'the API server trusts the certificate authority');
+    if (serving !== undefined) await delay(PROPAGATION_MS, undefined, { signal });
     return true;
   }
 
-  /** @returns false: look again at once */
-  async function look(): Promise<boolean> {
+  /** @returns false if something was written and must be read again at once */
+  async function check(): Promise<boolean> {
     const secret = fieldsOf(await kubernetes.get(secretPath, signal));
-    if (secret['metadata'] === undefined) throw new Error(`there is no Secret ${place.namespace}/${place.secret}; the chart makes it`);
+    if (secret['metadata'] === undefined) {
+      throw new Error(`the Secret ${place.namespace}/${place.secret} does not exist; the chart creates it`);
+    }
     const content = (key: string): string => Buffer.from(textOf(fieldsOf(secret['data'])[key]) ?? '', 'base64').toString();
     const authority = { cert: content('ca.crt'), key: content('ca.key') };
     if (!isPair(authority) || isDue(authority.cert)) {
       const fresh = await createAuthority();
-      log.info('a new certificate authority is made');
+      log.info({ event: 'authority-created' }, 'created a new certificate authority');
       await save(secret, { 'ca.crt': fresh.cert, 'ca.key': fresh.key });
       return false;
     }
@@ -82,22 +73,22 @@ export async function selfCertify(kubernetes: Kubernetes, options: SelfCertified
     if (serving?.cert === leaf.cert) return true;
     serving = leaf;
     options.use(leaf);
-    log.info('a new certificate is in use');
+    log.info({ event: 'certificate-in-use' }, 'a new certificate is in use');
     first.resolve();
     return true;
   }
 
   async function keep(): Promise<void> {
     while (!signal.aborted) {
-      let pause = INTERVAL;
+      let pause = INTERVAL_MS;
       try {
-        if (!(await look())) pause = 0;
+        if (!(await check())) pause = 0;
       } catch (error) {
         if (signal.aborted) break;
-        log.warn({ error }, 'the certificate cannot be looked after');
-        pause = serving === undefined ? RETRY : INTERVAL;
+        log.warn({ event: 'certificate-check-failed', error }, 'cannot check or renew the certificate; will retry');
+        pause = serving === undefined ? RETRY_MS : INTERVAL_MS;
       }
-      await delay(pause + Math.random() * 100, undefined, { signal }).catch(() => undefined); // the loop's condition tells
+      await delay(pause + Math.random() * 100, undefined, { signal }).catch(() => undefined); // aborted: the loop ends
     }
     first.reject(signal.reason);
   }

@@ -50,6 +50,9 @@ export const RECIPES = {
   // ctr and containerd-shim-runc-v2 lie beside it.
   containerd: go('containerd', 'v2.4.2', `${CONTAINERD}/containerd`, `${CONTAINERD}/containerd-shim-runc-v2`, `${CONTAINERD}/ctr`),
   helm: go('helm', 'v4.3.1', 'helm.sh/helm/v4/cmd/helm'),
+  // Helm 3 merges on the client's side, where Helm 4 applies on the server's: its oldest release that is still met, and its last.
+  'helm-3.14': go('helm', 'v3.14.4', 'helm.sh/helm/v3/cmd/helm'),
+  'helm-3': go('helm', 'v3.22.0', 'helm.sh/helm/v3/cmd/helm'),
   'helm-unittest': {
     kind: 'go-source',
     program: 'helm-unittest',

@@ -1,0 +1,149 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
+import type { Log } from '../telemetry/log.ts';
+import { mergeBundles } from './certificates.ts';
+import { FIELD_MANAGER, type Kubernetes } from './kubernetes.ts';
+
+/** Namespaces about whose pods the API server does not ask, by their labels. The chart's template has the same list. */
+export const NAMESPACE_EXPRESSIONS: readonly { key: string; operator: string; values: string[] }[] = [
+  { key: 'kube-registry/rewrite', operator: 'NotIn', values: ['false'] },
+  // Pods of these namespaces run on virtual nodes of Alibaba Cloud: ECI and ACS, and what came before them.
+  { key: 'alibabacloud.com/eci', operator: 'NotIn', values: ['true'] },
+  { key: 'alibabacloud.com/acs', operator: 'NotIn', values: ['true'] },
+  { key: 'virtual-node-affinity-injection', operator: 'NotIn', values: ['enabled'] },
+  // AKS adds these to every webhook; where they are there already, it leaves the configuration alone.
+  { key: 'control-plane', operator: 'NotIn', values: ['true'] },
+  { key: 'kubernetes.azure.com/managedby', operator: 'NotIn', values: ['aks'] },
+];
+/** Older authorities that stay trusted beside the given ones: certificates that they issued may still be served. */
+const MAX_FORMER_AUTHORITIES = 2;
+
+export interface ConfigurationOptions {
+  /** Of the MutatingWebhookConfiguration. */
+  name: string;
+  /** PEM, one or several certificates, that API servers must trust. Undefined: something else writes caBundle. */
+  authorities?: string | undefined;
+  signal: AbortSignal;
+}
+
+/** Completes the MutatingWebhookConfiguration that calls this webhook: the authorities in every caBundle, and the labels of namespaces
+ *  that are left out. Cloud providers (AKS) and people write to the same two fields, and an upgrade by Helm 4 that applied its own value
+ *  to a field of another manager would fail; so the chart leaves both to this function, and what others wrote there stays.
+ *  @returns `outdated` if somebody else wrote it in between: try again
+ *  @throws OciError DENIED, UNAVAILABLE */
+export async function completeConfiguration(
+  kubernetes: Kubernetes,
+  { name, authorities, signal }: ConfigurationOptions,
+): Promise<'missing' | 'unchanged' | 'changed' | 'outdated'> {
+  const path = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${name}`;
+  const configuration = fieldsOf(await kubernetes.get(path, signal));
+  const webhooks = itemsOf(configuration['webhooks']);
+  if (webhooks.length === 0) return 'missing';
+  const bundles = webhooks.map(({ clientConfig }) => decode(fieldsOf(clientConfig)['caBundle']));
+  const limit = countOf(authorities ?? '') + MAX_FORMER_AUTHORITIES;
+  const caBundle = authorities === undefined ? undefined : mergeBundles([authorities, ...bundles], limit);
+  const owned = ownedSelectors(configuration);
+  const isComplete = webhooks.every(
+    (webhook, index) =>
+      (caBundle === undefined || bundles[index] === caBundle) &&
+      missingFrom(webhook).length === 0 &&
+      owned.has(textOf(webhook['name']) ?? ''),
+  );
+  if (isComplete) return 'unchanged';
+  const applied = webhooks.map((webhook, index) => {
+    const bundle = caBundle ?? bundles[index] ?? '';
+    return {
+      name: webhook['name'],
+      namespaceSelector: withExpressions(webhook),
+      ...(bundle === '' ? {} : { clientConfig: { caBundle: Buffer.from(bundle).toString('base64') } }),
+    };
+  });
+  const metadata = { name, resourceVersion: fieldsOf(configuration['metadata'])['resourceVersion'] };
+  const object = { apiVersion: 'admissionregistration.k8s.io/v1', kind: 'MutatingWebhookConfiguration', metadata, webhooks: applied };
+  return (await kubernetes.apply(path, object, signal)) ? 'changed' : 'outdated';
+}
+
+/** The webhooks whose namespaceSelector this program has applied. A field without an owner goes when the chart stops applying it. */
+function ownedSelectors(configuration: Fields): ReadonlySet<string> {
+  const managed = itemsOf(fieldsOf(configuration['metadata'])['managedFields']).filter(
+    ({ manager, operation }) => manager === FIELD_MANAGER && operation === 'Apply',
+  );
+  return new Set(
+    managed.flatMap(({ fieldsV1 }) =>
+      Object.entries(fieldsOf(fieldsOf(fieldsV1)['f:webhooks'])).flatMap(([key, fields]) =>
+        fieldsOf(fields)['f:namespaceSelector'] === undefined ? [] : [nameInKey(key)],
+      ),
+    ),
+  );
+}
+
+/** `k:{"name":"x"}` is how managedFields names an item of a list. */
+function nameInKey(key: string): string {
+  return /^k:\{"name":"([^"]*)"\}$/.exec(key)?.[1] ?? '';
+}
+
+function decode(caBundle: unknown): string {
+  return Buffer.from(textOf(caBundle) ?? '', 'base64').toString();
+}
+
+function countOf(pem: string): number {
+  return pem.split('-----BEGIN CERTIFICATE-----').length - 1;
+}
+
+function expressionsOf(webhook: Fields): Fields[] {
+  return itemsOf(fieldsOf(webhook['namespaceSelector'])['matchExpressions']);
+}
+
+function missingFrom(webhook: Fields): readonly Fields[] {
+  const there = expressionsOf(webhook);
+  return NAMESPACE_EXPRESSIONS.filter(
+    ({ key, operator, values }) =>
+      !there.some((one) => one['key'] === key && one['operator'] === operator && values.every((v) => textsOf(one['values']).includes(v))),
+  );
+}
+
+/** The selector as it is, with what is missing at its end. A list of expressions has one owner, so all of it is applied. */
+function withExpressions(webhook: Fields): Fields {
+  return { ...fieldsOf(webhook['namespaceSelector']), matchExpressions: [...expressionsOf(webhook), ...missingFrom(webhook)] };
+}
+
+const INTERVAL_MS = 5_000;
+const RETRY_MS = 100;
+
+/** Keeps the configuration complete until `signal` aborts, for a webhook that is given its certificate. */
+export async function keepConfiguration(kubernetes: Kubernetes, { log, ...options }: ConfigurationOptions & { log: Log }): Promise<void> {
+  const { name, signal } = options;
+  let reported = '';
+  /** The same trouble is logged once. */
+  const report = (trouble: string, write: () => void): void => {
+    if (trouble !== reported && trouble !== '') write();
+    reported = trouble;
+  };
+  while (!signal.aborted) {
+    let pause = INTERVAL_MS;
+    try {
+      const outcome = await completeConfiguration(kubernetes, options);
+      if (outcome === 'outdated') pause = RETRY_MS;
+      if (outcome === 'changed')
+        log.info({ event: 'webhook-configuration-completed', configuration: name }, 'webhook configuration completed');
+      report(outcome === 'missing' ? outcome : '', () => logMissing(log, name));
+    } catch (error) {
+      if (signal.aborted) return;
+      report((error as Error).message, () =>
+        log.warn(
+          { event: 'webhook-configuration-failed', configuration: name, error },
+          'cannot complete the webhook configuration; will retry',
+        ),
+      );
+    }
+    await delay(pause + Math.random() * 100, undefined, { signal, ref: false }).catch(() => undefined); // aborted: the loop ends
+  }
+}
+
+/** Says that no API server calls this webhook. */
+export function logMissing(log: Log, name: string): void {
+  log.warn(
+    { event: 'webhook-configuration-missing', configuration: name },
+    'the MutatingWebhookConfiguration does not exist: no API server calls this webhook',
+  );
+}
