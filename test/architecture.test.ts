@@ -19,7 +19,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   peers: ['http', 'upstream', 'telemetry'],
   store: ['telemetry'],
   'store/filesystem': ['store'],
-  'store/s3': ['http/raw', 'store'],
+  'store/s3': ['http/raw', 'store', 'telemetry'],
   'store/tiered': ['store', 'store/filesystem', 'telemetry'],
   download: ['store', 'download/spool', 'telemetry'],
   'download/spool': [],

@@ -28,6 +28,9 @@ export function usedKey(day: Date, repository: Repository, digest: Digest): stri
   return `v1/used/${day.toISOString().slice(0, 10)}/${repository}/${digest}`;
 }
 
+/** What everything in a store starts with. */
+export const V1 = 'v1/';
+
 /** What prefixes a listing of all blobs, all records of repositories, all notes of use. */
 export const BLOBS = 'v1/blobs/';
 export const REPOSITORIES = 'v1/repos/';

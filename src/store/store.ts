@@ -28,6 +28,8 @@ export interface StoreSource {
   /** All of it, or `range`, from its beginning each time: a write that failed is tried again. Chunks are valid as long as a `Blob`'s body says
    *  (oci/registry.ts); like it, what is opened holds a file until it ends, is returned, or the signal is aborted, and fails then. */
   open(context: StoreContext & { range?: Required<ByteRange> }): Promise<AsyncIterable<Uint8Array>>;
+  /** The same bytes, where they are in memory anyway. */
+  bytes?: Uint8Array;
   /** A file that holds exactly these bytes, open, and that nobody needs where it is: a store of files moves it away, or removes it. */
   spare?: { path: string; handle: FileHandle };
 }
@@ -56,6 +58,7 @@ export interface Store {
 export function bytesSource(bytes: Uint8Array): StoreSource {
   return {
     size: bytes.length,
+    bytes,
     open: ({ range }) => Promise.resolve(oneChunk(range === undefined ? bytes : bytes.subarray(range.start, range.end + 1))),
   };
 }

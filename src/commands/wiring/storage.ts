@@ -11,7 +11,7 @@ import { filesystem, type FilesystemStore } from '../../store/filesystem/filesys
 import { blobKey } from '../../store/keys.ts';
 import { localTier } from '../../store/tiered/local-tier.ts';
 import { observedStore } from '../../store/observed.ts';
-import type { S3Store } from '../../store/s3/s3.ts';
+import type { S3Store } from '../../store/s3/options.ts';
 import type { Store, StoreSource } from '../../store/store.ts';
 import { createUploads } from '../../store/tiered/upload-queue.ts';
 import type { Log } from '../../telemetry/log.ts';

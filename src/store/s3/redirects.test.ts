@@ -7,7 +7,8 @@ import { startVersitygw } from '../../../test/support/versitygw.ts';
 import { digestOf, type Digest } from '../../oci/digest.ts';
 import { blobKey } from '../keys.ts';
 import { observedStore } from '../observed.ts';
-import { s3, type S3Store } from './s3.ts';
+import type { S3Store } from './options.ts';
+import { s3 } from './s3.ts';
 import { bytesSource } from '../store.ts';
 import { createRedirects, type Redirect } from './redirects.ts';
 

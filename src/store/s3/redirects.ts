@@ -4,7 +4,7 @@ import { isOciError } from '../../oci/error.ts';
 import { singleFlight } from '../../async/single-flight.ts';
 import { raceAbort } from '../../async/race-abort.ts';
 import { blobKey } from '../keys.ts';
-import type { S3Store, SignedUrls } from './s3.ts';
+import type { S3Store, SignedUrls } from './options.ts';
 
 /** How long S3 has to say that it is there and has the blob, in ms; later the blob is served from here. */
 const PATIENCE = 1500;

@@ -1,0 +1,119 @@
+import {
+  AbortMultipartUploadCommand,
+  CreateBucketCommand,
+  GetBucketVersioningCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  type S3Client,
+} from '@aws-sdk/client-s3';
+import { isOciError } from '../../oci/error.ts';
+import { BLOBS } from '../keys.ts';
+import type { Availability } from './availability.ts';
+import { codeOf, statusOf } from './errors.ts';
+import type { S3Options } from './options.ts';
+
+const ABANDONED_AFTER_MS = 24 * 3_600_000;
+
+export interface BucketOptions {
+  client: S3Client;
+  attempt: Availability['attempt'];
+  options: S3Options;
+  prefix: (signal: AbortSignal) => Promise<string>;
+}
+
+export interface Bucket {
+  /** @throws OciError UNAVAILABLE: the bucket cannot be used */
+  prepare(this: void, signal: AbortSignal): Promise<void>;
+}
+
+/** What is done with a bucket before it is used, and told about it. */
+export function createBucket({ client, attempt, options, prefix }: BucketOptions): Bucket {
+  const { bucket, createBucket, log } = options;
+  /** What the log has been told already: `prepare` is repeated while S3 is down. */
+  const told = new Set<string>();
+
+  /** Reads one page: unlike HeadBucket's, its refusals have words. */
+  async function look(signal: AbortSignal): Promise<void> {
+    const Prefix = `${await prefix(signal)}${BLOBS}`;
+    await attempt({ doing: 'looking into the bucket', kind: 'read', signal }, (abortSignal) =>
+      client.send(new ListObjectsV2Command({ Bucket: bucket, Prefix, MaxKeys: 1 }), { abortSignal }),
+    );
+  }
+
+  /** Replicas that start together make the bucket together: one succeeds, the others find it made. */
+  async function make(signal: AbortSignal): Promise<void> {
+    try {
+      await attempt({ doing: 'making the bucket', kind: 'write', signal }, (abortSignal) =>
+        client.send(new CreateBucketCommand({ Bucket: bucket }), { abortSignal }),
+      );
+    } catch (error) {
+      if (statusOf((error as Error).cause) !== 409) throw error;
+      await look(signal);
+      return;
+    }
+    await look(signal); // whoever answered, the bucket has to be there now
+  }
+
+  /** @returns undefined: S3 refuses it, which the log is told once */
+  async function unlessRefused<T>(what: string, message: string, call: () => Promise<T | undefined>): Promise<T | undefined> {
+    try {
+      return await call();
+    } catch (error) {
+      const refused = isOciError(error, 'UNAVAILABLE') && error.retryAfter === undefined;
+      if (!refused) throw error;
+      if (!told.has(what)) log?.info({ event: what, bucket, error }, message);
+      told.add(what);
+      return undefined;
+    }
+  }
+
+  async function giveUpUploads(signal: AbortSignal): Promise<void> {
+    const Prefix = await prefix(signal);
+    let marker: { KeyMarker?: string; UploadIdMarker?: string } = {};
+    for (;;) {
+      const page = await attempt({ doing: 'listing uploads', kind: 'read', signal }, (abortSignal) =>
+        client.send(new ListMultipartUploadsCommand({ Bucket: bucket, Prefix, ...marker }), { abortSignal }),
+      );
+      for (const { Key, UploadId, Initiated } of page?.Uploads ?? []) {
+        if (Date.now() - (Initiated?.getTime() ?? Date.now()) < ABANDONED_AFTER_MS) continue;
+        await attempt({ doing: 'giving up an upload', kind: 'write', signal, mayBeAbsent: true }, (abortSignal) =>
+          client.send(new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId }), { abortSignal }).catch((error: unknown) => {
+            if (codeOf(error) !== 'NoSuchUpload') throw error;
+          }),
+        );
+      }
+      const { IsTruncated, NextKeyMarker: KeyMarker, NextUploadIdMarker: UploadIdMarker = '' } = page ?? {};
+      if (IsTruncated !== true || KeyMarker === undefined || KeyMarker === marker.KeyMarker) return;
+      marker = { KeyMarker, UploadIdMarker };
+    }
+  }
+
+  async function warnOfVersions(signal: AbortSignal): Promise<void> {
+    const found = await attempt({ doing: 'asking for the versioning of the bucket', kind: 'read', signal }, (abortSignal) =>
+      client.send(new GetBucketVersioningCommand({ Bucket: bucket }), { abortSignal }),
+    );
+    if (found?.Status !== 'Enabled' || told.has('s3-bucket-versioned')) return;
+    told.add('s3-bucket-versioned');
+    log?.warn(
+      { event: 's3-bucket-versioned', bucket },
+      'the bucket keeps old versions of objects: what is overwritten goes on costing space; add a lifecycle rule that expires noncurrent versions',
+    );
+  }
+
+  return {
+    async prepare(signal) {
+      try {
+        await look(signal);
+      } catch (error) {
+        if (!createBucket || codeOf((error as Error).cause) !== 'NoSuchBucket') throw error;
+        await make(signal);
+      }
+      await unlessRefused('s3-uploads-not-listed', 'cannot list unfinished uploads; a lifecycle rule should remove those', () =>
+        giveUpUploads(signal),
+      );
+      await unlessRefused('s3-versioning-unknown', 'cannot ask whether the bucket keeps old versions of objects', () =>
+        warnOfVersions(signal),
+      );
+    },
+  };
+}

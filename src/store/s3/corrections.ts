@@ -1,0 +1,64 @@
+import type { S3Client } from '@aws-sdk/client-s3';
+import type { Lessons } from './answers.ts';
+import { headersOf, statusOf } from './errors.ts';
+import type { S3Options } from './options.ts';
+
+/** S3's clock is believed from so many ms of difference on: a Date header has seconds, and an answer takes its time. */
+const MIN_OFFSET_MS = 5000;
+/** From so many ms on the log is told. */
+const NOTABLE_OFFSET_MS = 60_000;
+
+/** What S3's answers correct of the configuration and of this machine. */
+export interface Corrections extends Lessons {
+  /** The region to sign for. */
+  region(this: void): string;
+  /** S3's time. */
+  now(this: void): Date;
+  /** Whether the call that failed with `error` may succeed now, since its answer corrected something. */
+  corrected(this: void, error: unknown): boolean;
+  /** Lets a client sign by S3's clock. */
+  apply(this: void, client: S3Client): void;
+}
+
+export function createCorrections({ region: configured, bucket, log }: Pick<S3Options, 'region' | 'bucket' | 'log'>): Corrections {
+  let region = configured;
+  let offset = 0;
+  let clockChanged = false;
+  const clients: S3Client[] = [];
+
+  /** Takes over the region that a refusal names. */
+  function learnRegion(error: unknown): boolean {
+    const told = headersOf(error)['x-amz-bucket-region'] ?? (error as { Region?: string }).Region ?? '';
+    if (told === '' || told === region || ![301, 307, 400, 403].includes(statusOf(error) ?? 0)) return false;
+    log?.warn(
+      { event: 's3-region-corrected', bucket, configured, region: told },
+      'the bucket is in another region than configured; using that one',
+    );
+    region = told;
+    return true;
+  }
+
+  return {
+    region: () => region,
+    now: () => new Date(Date.now() + offset),
+    apply: (client) => void clients.push(client),
+
+    clock(told) {
+      const next = Math.abs(told) < MIN_OFFSET_MS ? 0 : told;
+      if (Math.abs(next - offset) < MIN_OFFSET_MS) return;
+      offset = next;
+      clockChanged = true;
+      for (const client of clients) client.config.systemClockOffset = offset;
+      if (Math.abs(offset) < NOTABLE_OFFSET_MS) return;
+      const seconds = Math.round(offset / 1000);
+      log?.warn({ event: 's3-clock-skew', seconds }, "this machine's clock differs from that of S3; signing requests by S3's clock");
+    },
+
+    corrected(error) {
+      if (learnRegion(error)) return true;
+      const again = clockChanged && statusOf(error) === 403;
+      clockChanged = false;
+      return again;
+    },
+  };
+}

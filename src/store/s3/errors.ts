@@ -1,0 +1,128 @@
+import { OciError } from '../../oci/error.ts';
+
+/** The headers by which an S3-compatible server, or a vendor's own dialect of it, signs its answers. */
+const SIGNATURE = /^x-(?:amz-.+|(?:oss|cos|obs|tos|bce|ks3|qs|kss|jdcloud|minio)-request-id)$/;
+/** Codes of an answer that says that there is no such object. `NotFound`: what the SDK calls a HEAD's 404. */
+const ABSENCES = ['NoSuchKey', 'NoSuchVersion'];
+const MAX_WORDS = 300;
+const NOT_IMPLEMENTED = 501;
+
+/** An answer from S3's address that S3 did not give: a load balancer's, an ingress's, a login page. */
+export class ForeignAnswer extends Error {
+  override readonly name = 'ForeignAnswer';
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** How a call to S3 failed, and so what to do next.
+ *  absent: S3 says that there is no such object. refused: S3 says no. busy: something answers, but cannot do it now; trying again may help.
+ *  reset: the connection was closed without an answer. silent: nobody listens, or whoever does says nothing. */
+export type Failure = 'absent' | 'refused' | 'busy' | 'reset' | 'silent';
+
+/** The HTTP status of an answer; undefined: none came. */
+export function statusOf(error: unknown): number | undefined {
+  if (error instanceof ForeignAnswer) return error.status;
+  return (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
+}
+
+/** S3's own name of an error, from its error document; undefined: the answer had none, as that of a HEAD. */
+export function codeOf(error: unknown): string | undefined {
+  const { Code } = error as { Code?: unknown };
+  return typeof Code === 'string' && Code !== '' ? Code : undefined;
+}
+
+export function headersOf(error: unknown): Readonly<Record<string, string | undefined>> {
+  return (error as { $response?: { headers?: Record<string, string> } }).$response?.headers ?? {};
+}
+
+/** Whether a header stands in an answer that only S3 sends. */
+export function isSigned(headers: Readonly<Record<string, unknown>>): boolean {
+  return Object.keys(headers).some((name) => SIGNATURE.test(name));
+}
+
+const RESETS = ['ECONNRESET', 'EPIPE', 'ECONNABORTED', 'ERR_STREAM_PREMATURE_CLOSE'];
+const SILENCES = ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT'];
+
+export function failureOf(error: unknown): Failure {
+  const status = statusOf(error);
+  if (error instanceof ForeignAnswer) return 'busy';
+  if (status !== undefined) {
+    if (status === 404 && ABSENCES.includes(codeOf(error) ?? '')) return 'absent';
+    if (status < 300) return 'busy'; // an answer that the SDK cannot read
+    const passing = (status >= 500 && status !== NOT_IMPLEMENTED) || status === 429 || status === 408;
+    return passing || codeOf(error) === 'OperationAborted' ? 'busy' : 'refused';
+  }
+  const { name, code = '', message } = error as NodeJS.ErrnoException;
+  // Before the name: the SDK calls a connection that was reset a TimeoutError too.
+  if (RESETS.includes(code) || message === 'socket hang up') return 'reset';
+  return SILENCES.includes(code) || ['TimeoutError', 'AbortError'].includes(name) ? 'silent' : 'busy';
+}
+
+/** What a failure means to the person who has to act, with S3's own words. `retryAfter` is set where waiting may help. */
+export function describe(error: unknown, doing: string, bucket: string): OciError {
+  if (error instanceof OciError) return error;
+  const status = statusOf(error);
+  const options = { cause: error, origin: 'storage' } as const;
+  if (error instanceof ForeignAnswer) {
+    return new OciError('UNAVAILABLE', `${doing}: ${error.message}`, { ...options, retryAfter: 5 });
+  }
+  if (status !== undefined && status < 300) {
+    return new OciError('UNAVAILABLE', `${doing} in ${bucket}: an answer ${status} that is no document of S3's`, {
+      ...options,
+      retryAfter: 5,
+    });
+  }
+  const words = wordsOf(error);
+  if (status === undefined)
+    return new OciError('UNAVAILABLE', `S3 cannot be reached for ${doing}: ${words}`, { ...options, retryAfter: 5 });
+  const said = `${doing} in ${bucket}: ${status} ${words}`;
+  const advice = adviceFor(error, bucket);
+  if (advice !== undefined) return new OciError('UNAVAILABLE', `S3 refuses ${said}${advice}`, options);
+  if (isDamage(error)) return new OciError('DIGEST_INVALID', `S3 refuses ${said}: what was sent is not what its digest says`, options);
+  if (['refused', 'absent'].includes(failureOf(error))) return new OciError('UNAVAILABLE', `S3 refuses ${said}`, options);
+  return new OciError('UNAVAILABLE', `S3 fails at ${said}`, { ...options, retryAfter: 5 });
+}
+
+/** What remedies the refusals that an operator meets. */
+function adviceFor(error: unknown, bucket: string): string | undefined {
+  const code = codeOf(error) ?? (error as Error).name;
+  const region = headersOf(error)['x-amz-bucket-region'] ?? (error as { Region?: string }).Region;
+  if (code === 'NoSuchBucket') return `; create the bucket ${bucket}, or set storage.s3.createBucket`;
+  if (code === 'RequestTimeTooSkewed') return "; set this machine's clock, for example by NTP";
+  if (region !== undefined && region !== '')
+    return `; the bucket is in the region ${region}: set storage.s3.region, and the endpoint of that region`;
+  if (code === 'InvalidAccessKeyId' || code === 'XAdminUserNotFound') return '; S3 does not know the access key ID';
+  if (code === 'SignatureDoesNotMatch') return '; check the secret access key, and that no proxy rewrites the Host header or the path';
+  if (code === 'ExpiredToken' || code === 'InvalidToken') return '; renew the session token';
+  return statusOf(error) === 403 ? '; check the keys, their policy and the policy of the bucket' : undefined;
+}
+
+const DAMAGES = ['BadDigest', 'XAmzContentChecksumMismatch', 'XAmzContentSHA256Mismatch', 'InvalidDigest'];
+
+function isDamage(error: unknown): boolean {
+  return DAMAGES.includes(codeOf(error) ?? '');
+}
+
+function wordsOf(error: unknown): string {
+  const { name, message, code } = error as NodeJS.ErrnoException;
+  const title = codeOf(error) ?? (statusOf(error) === undefined ? (code ?? name) : name);
+  // The SDK's own explanations of an answer that it could not read help nobody.
+  const useful =
+    message !== '' && !/UnknownError|XML parse error|Deserialization error|^the answer is \d+$/.test(message) && message !== title;
+  return useful ? `${title}: ${message.slice(0, MAX_WORDS)}` : title;
+}
+
+/** What S3's 416 means. Where the server tells the object's size, it does so in the Content-Range header or in the error document.
+ *  `found`: the size, when it was learned otherwise. */
+export function unsatisfiable(error: unknown, found?: number): OciError {
+  const [, told] = /^bytes \*\/(\d{1,15})$/.exec(headersOf(error)['content-range'] ?? '') ?? [];
+  const size = found ?? told ?? (error as { ActualObjectSize?: string }).ActualObjectSize;
+  return new OciError('RANGE_INVALID', `the range lies outside the object${size === undefined ? '' : ` of ${size} bytes`}`, {
+    cause: error,
+    ...(size === undefined ? {} : { size: Number(size) }),
+  });
+}
