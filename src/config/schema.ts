@@ -45,6 +45,16 @@ export const INFRASTRUCTURE_NAMESPACES = [
   'openshift-*',
 ];
 
+/** Pull secrets that a platform puts into every pod or ServiceAccount. */
+const PLATFORM_PULL_SECRETS = [
+  '*-dockercfg-?????', // OpenShift, for its internal registry
+  'default-secret', // Huawei CCE, for SWR
+  'qcloudregistrykey', // Tencent TKE, for CCR
+  'tencenthubkey',
+  'acr-credential-*', // Alibaba ACK's credential helper, for ACR
+  'awsecr-cred', // registry-creds, for ECR
+];
+
 const labelSelector = z.strictObject({
   matchLabels: z.record(z.string(), z.string()).optional().describe('Labels that the pod has.'),
   matchExpressions: z
@@ -76,7 +86,14 @@ const webhookSchema = z.strictObject({
     .optional()
     .describe('Rewrite nothing before this DaemonSet has been fully ready once, nor once under 90 % of its nodes have had it for 10 s.'),
   pullSecrets: z.enum(['skip', 'rewrite']).prefault('skip').describe('What to do with pods that have imagePullSecrets.'),
-  publicRepositories: z.array(text).prefault([]).describe('Globs over the full image name that are rewritten even then.'),
+  ignorePullSecrets: z
+    .array(text)
+    .prefault(PLATFORM_PULL_SECRETS)
+    .describe("Globs of pull secrets that say nothing about a pod's images: platforms give them to every pod, for their own registry."),
+  publicRepositories: z
+    .array(text)
+    .prefault([])
+    .describe('Globs over the full image name that are rewritten even then, beside official images of Docker Hub and Kubernetes.'),
   tls: tlsSchema.optional().describe('A given certificate; without it the webhook makes and renews its own, in the cluster.'),
   certificates: z
     .strictObject({

@@ -3,9 +3,10 @@ import type { Upstream, WebhookConfig } from '../config/schema.ts';
 import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
 import { fullNames, parseImage, upstreamHosts } from '../oci/image-name.ts';
 import type { ImagePlace } from './pod-images.ts';
+import { mayRunOnVirtualNode, mayRunOnWindows } from './pod-placement.ts';
 import { rewriteImage } from './rewrite-image.ts';
 
-/** Why something stays as it is. */
+/** Why a pod or an image keeps its name. */
 export type Reason =
   | 'namespace'
   | 'label'
@@ -16,6 +17,7 @@ export type Reason =
   | 'windows'
   | 'virtual-node'
   | 'never-pulled'
+  | 'placeholder'
   | 'excluded-image'
   | 'pull-secret'
   | 'other-registry'
@@ -23,69 +25,77 @@ export type Reason =
   | 'rewritten';
 
 export interface Policy {
-  /** Why no image of the pod is rewritten; undefined: each image decides for itself. */
+  /** @returns why no image of the pod is rewritten, or undefined if `image` decides for each */
   pod(pod: Fields, request: { namespace: string; groups: readonly string[] }): Reason | undefined;
+  /** @returns the rewritten name, or why the image keeps its own */
   image(place: ImagePlace, pod: Fields): { image: string } | { reason: Reason };
 }
 
 const REWRITE_LABEL = 'kube-registry/rewrite';
 const CRITICAL = ['system-node-critical', 'system-cluster-critical'];
-/** Nodes of these are no machines on which an agent could listen. */
-const VIRTUAL_LABELS = ['eks.amazonaws.com/fargate-profile', 'alibabacloud.com/eci'];
-const VIRTUAL_TOLERATIONS = ['virtual-kubelet.io/provider', 'eks.amazonaws.com/compute-type'];
+/** Pods whose operators compare the image with the one that they asked for, and replace the pod or report it as outdated for as long as
+ *  the two differ. By label; undefined: any value. */
+const OPERATORS: readonly [label: string, value: string | undefined][] = [
+  ['cnpg.io/cluster', undefined], // CloudNativePG
+  ['application', 'spilo'], // Zalando's Postgres operator
+  ['olm.catalogSource', undefined], // Operator Lifecycle Manager
+  ['kubevirt.io', 'virt-launcher'], // KubeVirt's workload updater
+];
+/** Istio's gateways name this image, which Istio's own webhook replaces if it still finds it. */
+const PLACEHOLDERS = ['auto'];
+/** Images that anybody may pull, so that no pull secret is about them: Docker Official Images, Kubernetes' own, and distroless. */
+const PUBLIC_REPOSITORIES = [
+  'docker.io/library/*',
+  'registry.k8s.io/**',
+  'k8s.gcr.io/**',
+  'gcr.io/distroless/**',
+  'gcr.io/google-containers/**',
+];
 
-/** Decides which pods and images are rewritten, and which are left alone. */
+/** Which pods and images are rewritten. */
 export function createPolicy(config: WebhookConfig, upstreams: Readonly<Record<string, Upstream>>): Policy {
   const { exclude } = config;
   const rules = { registryHost: config.registryHost, upstreams: upstreamHosts(upstreams) };
-  const inNamespace = globs(exclude.namespaces);
-  const isExcluded = globs(exclude.images);
-  const isPublic = globs(config.publicRepositories);
-  const credentials = Object.values(upstreams).flatMap(({ hosts, credentials }) =>
+  const isExcludedNamespace = globs(exclude.namespaces);
+  const isExcludedImage = globs(exclude.images);
+  const isPublic = globs([...PUBLIC_REPOSITORIES, ...config.publicRepositories]);
+  const isIgnoredSecret = globs(config.ignorePullSecrets);
+  /** Repositories whose images the registry pulls with credentials of its own. */
+  const credentialed = Object.values(upstreams).flatMap(({ hosts, credentials }) =>
     hosts.flatMap((host) => credentials.map(({ repositories }) => `${host}/${repositories}`)),
   );
 
-  function mayPull(image: string, pod: Fields): boolean {
-    const { imagePullSecrets } = fieldsOf(pod['spec']);
-    if (config.pullSecrets === 'rewrite' || itemsOf(imagePullSecrets).length === 0) return true;
-    return fullNames(image).some((name) => isPublic(name) || credentials.some((prefix) => name.startsWith(prefix)));
+  /** False if only the pod's own secret may give access to the image. */
+  function isPulledWithoutSecret(image: string, pod: Fields): boolean {
+    const secrets = itemsOf(fieldsOf(pod['spec'])['imagePullSecrets']).map(({ name }) => textOf(name) ?? '');
+    if (config.pullSecrets === 'rewrite' || secrets.every(isIgnoredSecret)) return true;
+    return fullNames(image).some((name) => isPublic(name) || credentialed.some((prefix) => name.startsWith(prefix)));
   }
 
   return {
     pod(pod, { namespace, groups }) {
-      const labels = labelsOf(pod);
-      if (inNamespace(namespace)) return 'namespace';
+      const { labels: own, annotations } = fieldsOf(pod['metadata']);
+      const labels = fieldsOf(own);
+      if (isExcludedNamespace(namespace)) return 'namespace';
       if (labels[REWRITE_LABEL] === 'false') return 'label';
-      if (labels['cnpg.io/cluster'] !== undefined || labels['application'] === 'spilo') return 'operator';
+      if (OPERATORS.some(([label, value]) => labels[label] !== undefined && (value ?? labels[label]) === labels[label])) return 'operator';
       if (exclude.podSelectors.some((selector) => selects(selector, labels))) return 'selector';
-      const spec = fieldsOf(pod['spec']);
-      if (CRITICAL.includes(textOf(spec['priorityClassName']) ?? '')) return 'critical';
-      if (groups.includes('system:nodes') || annotationsOf(pod)['kubernetes.io/config.mirror'] !== undefined) return 'mirror';
-      const nodeSelector = fieldsOf(spec['nodeSelector']);
-      if (fieldsOf(spec['os'])['name'] === 'windows' || nodeSelector['kubernetes.io/os'] === 'windows') return 'windows';
-      return isVirtual(spec, labels, nodeSelector) ? 'virtual-node' : undefined;
+      if (CRITICAL.includes(textOf(fieldsOf(pod['spec'])['priorityClassName']) ?? '')) return 'critical';
+      if (groups.includes('system:nodes') || fieldsOf(annotations)['kubernetes.io/config.mirror'] !== undefined) return 'mirror';
+      if (mayRunOnWindows(pod)) return 'windows';
+      return mayRunOnVirtualNode(pod) ? 'virtual-node' : undefined;
     },
 
     image({ image, pullPolicy }, pod) {
       if (image === config.registryHost || image.startsWith(`${config.registryHost}/`)) return { reason: 'rewritten' };
       if (pullPolicy === 'Never') return { reason: 'never-pulled' };
+      if (PLACEHOLDERS.includes(image)) return { reason: 'placeholder' };
       const rewritten = rewriteImage(image, rules);
       if (rewritten === undefined) return { reason: parseImage(image) === undefined ? 'no-reference' : 'other-registry' };
-      if (fullNames(image).some(isExcluded)) return { reason: 'excluded-image' };
-      return mayPull(image, pod) ? { image: rewritten } : { reason: 'pull-secret' };
+      if (fullNames(image).some(isExcludedImage)) return { reason: 'excluded-image' };
+      return isPulledWithoutSecret(image, pod) ? { image: rewritten } : { reason: 'pull-secret' };
     },
   };
-}
-
-function isVirtual(spec: Fields, labels: Fields, nodeSelector: Fields): boolean {
-  return (
-    VIRTUAL_LABELS.some((label) => labels[label] !== undefined) ||
-    nodeSelector['type'] === 'virtual-kubelet' ||
-    nodeSelector['kubernetes.io/role'] === 'virtual-node' ||
-    spec['schedulerName'] === 'fargate-scheduler' ||
-    /^(?:virtual-(?:kubelet|node)|fargate-)/.test(textOf(spec['nodeName']) ?? '') ||
-    itemsOf(spec['tolerations']).some(({ key }) => VIRTUAL_TOLERATIONS.includes(textOf(key) ?? ''))
-  );
 }
 
 function globs(patterns: readonly string[]): (text: string) => boolean {
@@ -94,24 +104,16 @@ function globs(patterns: readonly string[]): (text: string) => boolean {
   return (text) => matches(text);
 }
 
-function labelsOf(pod: Fields): Fields {
-  return fieldsOf(fieldsOf(pod['metadata'])['labels']);
-}
-
-function annotationsOf(pod: Fields): Fields {
-  return fieldsOf(fieldsOf(pod['metadata'])['annotations']);
-}
-
 type Selector = WebhookConfig['exclude']['podSelectors'][number];
 
-/** As Kubernetes selects by labels. */
+/** Label selectors as Kubernetes evaluates them. */
 function selects({ matchLabels = {}, matchExpressions = [] }: Selector, labels: Fields): boolean {
   if (Object.entries(matchLabels).some(([key, value]) => labels[key] !== value)) return false;
   return matchExpressions.every(({ key, operator, values }) => {
     const value = textOf(labels[key]);
-    const listed = value !== undefined && textsOf(values).includes(value);
+    const isListed = value !== undefined && textsOf(values).includes(value);
     if (operator === 'Exists') return value !== undefined;
     if (operator === 'DoesNotExist') return value === undefined;
-    return operator === 'In' ? listed : !listed;
+    return operator === 'In' ? isListed : !isListed;
   });
 }

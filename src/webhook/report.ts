@@ -26,6 +26,7 @@ const WHY: Record<ReportLine['reason'], string> = {
   windows: 'a Windows pod',
   'virtual-node': 'on a virtual node',
   'never-pulled': 'imagePullPolicy: Never',
+  placeholder: 'a placeholder that Istio replaces',
   'excluded-image': 'its image is excluded',
   'pull-secret': 'has imagePullSecrets',
   'other-registry': 'no upstream has this host',

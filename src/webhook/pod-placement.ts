@@ -1,0 +1,98 @@
+import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
+
+// Where a pod may run, as far as its own fields say. On nodes that are no Linux machines no agent listens on 127.0.0.1, so images of
+// their pods must keep their names. Where a pod may run on either kind, it counts as one of the other kind: left alone it starts on both.
+
+/** Labels and annotations by which a pod asks for a virtual node, unless their value is a refusal. */
+const POD_MARKS = [
+  'eks.amazonaws.com/fargate-profile',
+  'alibabacloud.com/eci',
+  'alibabacloud.com/acs',
+  'alibabacloud.com/compute-class', // ACS
+  'alibabacloud.com/burst-resource', // ECI or ACS when the nodes are full
+  'bursting.cci.io/burst-to-cci', // Huawei CCE to CCI 2.0
+  'virtual-kubelet.io/burst-to-cci', // and to CCI 1.0
+  'vke.volcengine.com/burst-to-vci',
+];
+const REFUSALS = ['false', 'off', 'disabled', 'none'];
+/** Taints of virtual nodes. */
+const TAINTS = [
+  'virtual-kubelet.io/provider', // ACI, ECI, BCI, CCI
+  'eks.amazonaws.com/compute-type', // Fargate
+  'eks.tke.cloud.tencent.com/eklet', // TKE super nodes
+  'vci.vke.volcengine.com/node-type',
+  'virtual-node.liqo.io/not-allowed',
+];
+/** Labels of virtual nodes, by their value (`type=virtual-kubelet`, `node.kubernetes.io/instance-type=eklet`) or by their key. */
+const LABEL_VALUE = /^(?:virtual-kubelet|virtual-node|eklet|fargate|vci|eci|cci|bci)$/;
+const LABEL_KEY = /virtual-kubelet|virtual-node|\beklet\b|\bfargate\b/;
+const NODE_NAME = /^(?:virtual-kubelet|virtual-node|fargate-|eklet-|vci-|bursting-node)/;
+const OS_LABELS = ['kubernetes.io/os', 'beta.kubernetes.io/os'];
+const SCHEDULERS = ['fargate-scheduler', 'eci-scheduler'];
+
+/** True if a pod may run on a virtual node (virtual kubelets, Fargate, TKE super nodes, CCI, VCI, ECI, ACS). */
+export function mayRunOnVirtualNode(pod: Fields): boolean {
+  const { labels, annotations } = fieldsOf(pod['metadata']);
+  const marks = [fieldsOf(labels), fieldsOf(annotations)];
+  const spec = fieldsOf(pod['spec']);
+  return (
+    POD_MARKS.some((mark) => marks.some((of) => of[mark] !== undefined && !REFUSALS.includes(textOf(of[mark]) ?? ''))) ||
+    SCHEDULERS.includes(textOf(spec['schedulerName']) ?? '') ||
+    nodeNames(spec).some((name) => NODE_NAME.test(name)) ||
+    itemsOf(spec['tolerations']).some(({ key }) => TAINTS.includes(textOf(key) ?? '') || LABEL_KEY.test(textOf(key) ?? '')) ||
+    requirements(spec).some(asksForVirtualNode)
+  );
+}
+
+/** True if a pod may run on Windows. */
+export function mayRunOnWindows(pod: Fields): boolean {
+  const spec = fieldsOf(pod['spec']);
+  if (fieldsOf(spec['os'])['name'] === 'windows') return true;
+  return requirements(spec).some(
+    ({ key, operator, values }) =>
+      OS_LABELS.includes(key) && ((operator === 'In' && values.includes('windows')) || (operator === 'NotIn' && values.includes('linux'))),
+  );
+}
+
+/** What a pod wants of a node's label, by nodeSelector or node affinity. */
+interface Requirement {
+  key: string;
+  operator: string;
+  values: string[];
+}
+
+function asksForVirtualNode({ key, operator, values }: Requirement): boolean {
+  if (operator === 'Exists') return LABEL_KEY.test(key);
+  if (operator !== 'In') return false;
+  return values.some((value) => LABEL_VALUE.test(value) || (LABEL_KEY.test(key) && !REFUSALS.includes(value)));
+}
+
+/** Of required and of preferred affinity alike: a pod goes where it prefers to. */
+function requirements(spec: Fields): Requirement[] {
+  const selected = Object.entries(fieldsOf(spec['nodeSelector'])).map(([key, value]) => ({
+    key,
+    operator: 'In',
+    values: textsOf([value]),
+  }));
+  const expressions = terms(spec).flatMap(({ matchExpressions }) => itemsOf(matchExpressions));
+  const wanted = expressions.map(({ key, operator, values }) => ({
+    key: textOf(key) ?? '',
+    operator: textOf(operator) ?? '',
+    values: textsOf(values),
+  }));
+  return [...selected, ...wanted];
+}
+
+/** Of a pod that is bound already. Pods of DaemonSets name their node in the affinity. */
+function nodeNames(spec: Fields): string[] {
+  const fields = terms(spec).flatMap(({ matchFields }) => itemsOf(matchFields));
+  const named = fields.filter(({ key, operator }) => key === 'metadata.name' && operator === 'In').flatMap(({ values }) => textsOf(values));
+  return [textOf(spec['nodeName']) ?? '', ...named];
+}
+
+function terms(spec: Fields): Fields[] {
+  const affinity = fieldsOf(fieldsOf(spec['affinity'])['nodeAffinity']);
+  const required = itemsOf(fieldsOf(affinity['requiredDuringSchedulingIgnoredDuringExecution'])['nodeSelectorTerms']);
+  const preferred = itemsOf(affinity['preferredDuringSchedulingIgnoredDuringExecution']).map(({ preference }) => fieldsOf(preference));
+  return [...required, ...preferred];
+}
