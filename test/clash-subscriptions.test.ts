@@ -72,9 +72,9 @@ const BAD: Record<string, [Answer | undefined, RegExp]> = {
   missing: [undefined, /answered with 404/],
   html: ['<html><body>expired</body></html>', /web page/],
   empty: ['', /empty/],
-  truncated: ['proxies:\n  - {name: a, type: ss, server: 1.1.1.1, po', /no YAML/],
+  truncated: ['proxies:\n  - {name: a, type: ss, server: 1.1.1.1, po', /not valid YAML/],
   huge: [(_, response) => response.end(Buffer.alloc(50 * 2 ** 20, 'x')), /more than 4 MiB/],
-  invalid: ['proxies: [}', /no YAML/],
+  invalid: ['proxies: [}', /not valid YAML/],
   bomb: [`${BOMB.join('\n')}\nproxies: []`, /beyond measure/],
   none: ['proxies: []', /no node/],
   unknown: ['proxies: [{name: a, type: quantum, server: a.example, port: 1}]', /mihomo understands none of its nodes/],
@@ -305,8 +305,11 @@ test("a provider's URL in the user's own config is downloaded and refreshed by t
   await writeFile(file, JSON.stringify({ ...custom, rules: ['MATCH,P'] }));
   await eventually(async () => (await blocked()) === 'here', 'the changed file is not used');
   await writeFile(file, 'rules: [');
-  await eventually(() => clash.log().some(({ msg }) => msg.startsWith('clash.configFile: it is no YAML')), 'the broken file is not told');
-  assert.match((await clash.status()).config.problem ?? '', /clash\.configFile: it is no YAML/);
+  await eventually(
+    () => clash.log().some(({ msg }) => msg.startsWith('clash.configFile: it is not valid YAML')),
+    'the broken file is not told',
+  );
+  assert.match((await clash.status()).config.problem ?? '', /clash\.configFile: it is not valid YAML/);
   assert.ok(await works(clash));
   await eventually(async () => (await clash.status()).config.proven, 'it is not remembered as good');
   await clash.stop();

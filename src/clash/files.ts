@@ -9,7 +9,7 @@ import { fingerprint } from './subscription/fingerprint.ts';
 import type { Offer } from './mihomo/offers.ts';
 import type { Redactor } from './subscription/redact.ts';
 import type { Inputs } from './config/render.ts';
-import { parseYaml } from './subscription/yaml.ts';
+import { parseYaml } from './subscription/yaml/parse-yaml.ts';
 
 /** The files of the configuration that may change while the program runs. */
 export interface Files {
@@ -53,7 +53,7 @@ export function openFiles(own: ClashConfig, redactor: Redactor): Files {
 }
 
 async function parseCustom(text: string): Promise<Fields> {
-  const document = await parseYaml(text).catch((error: Error) => {
+  const { document } = await parseYaml(text).catch((error: Error) => {
     throw new ClashError(`clash.configFile: ${error.message}`);
   });
   if (document === undefined) throw new ClashError('clash.configFile: a mihomo config is wanted here, with keys such as proxies and rules');

@@ -1,6 +1,6 @@
 import type { ClashConfig } from '../../config/schema.ts';
 import { fieldsOf, type Fields } from '../../io/untrusted.ts';
-import { omit } from './sanitise.ts';
+import { omit } from '../subscription/document.ts';
 
 export interface User {
   username: string;

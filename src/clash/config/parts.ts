@@ -1,9 +1,9 @@
 import type { Content } from '../subscription/content.ts';
-import { nameOf } from '../subscription/document.ts';
 import { fieldsOf, itemsOf, textsOf, type Fields } from '../../io/untrusted.ts';
+import { nameOf, namesOf, omit } from '../subscription/document.ts';
 import type { Note, Sourced } from './override.ts';
 import { BUILT_IN_TARGETS, parseRule } from './rules.ts';
-import { omit, sanitise, takeNodes, type Taken } from './sanitise.ts';
+import { sanitise, takeNodes, type Taken } from './sanitise.ts';
 
 /** What a config is made of, before the user's edits. */
 export interface Parts {
@@ -133,8 +133,8 @@ function renamed(taken: Taken, { subscription, names, parts }: { subscription: s
     groups: unique(taken.groups).map((group) => ({
       ...group,
       name: target(nameOf(group)),
-      ...(group['proxies'] === undefined ? {} : { proxies: textsOf(group['proxies']).map(target) }),
-      ...(group['use'] === undefined ? {} : { use: textsOf(group['use']).map(through(proxyProviders)) }),
+      ...(group['proxies'] === undefined ? {} : { proxies: namesOf(group['proxies']).map(target) }),
+      ...(group['use'] === undefined ? {} : { use: namesOf(group['use']).map(through(proxyProviders)) }),
     })),
     rules: taken.rules.map((line) => renameRule(line, target, through(ruleProviders))),
     proxyProviders: Object.fromEntries(Object.entries(taken.proxyProviders).map(([name, value]) => [through(proxyProviders)(name), value])),

@@ -1,12 +1,11 @@
 import type { ClashConfig } from '../../config/schema.ts';
 import type { Content } from '../subscription/content.ts';
-import { ClashError, nameOf } from '../subscription/document.ts';
-import { fieldsOf, textsOf, type Fields } from '../../io/untrusted.ts';
+import { fieldsOf, type Fields } from '../../io/untrusted.ts';
+import { ClashError, nameOf, namesOf, omit } from '../subscription/document.ts';
 import { lock, lockedKeys, SHARED_LISTENER, type User } from './locked.ts';
 import { editNamed, editRules, listNames, mergeDeep, type Note, type Sourced } from './override.ts';
 import { customDocument, fullSubscriptions, MAIN_GROUP, nodesOnly, providerOf, type Parts } from './parts.ts';
 import { BUILT_IN_TARGETS, parseRule, refuseInternal } from './rules.ts';
-import { omit } from './sanitise.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
 
 /** All that a config is made from. */
@@ -155,7 +154,7 @@ function edit(parts: Parts, { own, inputs, note }: { own: ClashConfig; inputs: I
 /** What groups and rules go to by name: nodes of a provider are reached so only if they stand for themselves as well. */
 function namedNodes({ groups, rules }: Parts): Set<string> {
   return new Set([
-    ...groups.flatMap(({ value }) => textsOf(value['proxies'])),
+    ...groups.flatMap(({ value }) => namesOf(value['proxies'])),
     ...rules.map(({ value }) => parseRule(value)?.target ?? ''),
   ]);
 }
@@ -232,7 +231,7 @@ interface GroupContext {
 function completeGroup(group: Sourced<Fields>, { targets, providers, own, note }: GroupContext): Fields {
   const { value, origin } = group;
   const only = (key: 'proxies' | 'use', known: (name: string) => boolean, what: string): string[] =>
-    textsOf(value[key]).filter((name) => {
+    namesOf(value[key]).filter((name) => {
       if (known(name)) return true;
       const message = `${origin}: the group ${JSON.stringify(nameOf(value))} names the ${what} ${JSON.stringify(name)}, which there is not`;
       if (group.own) throw new ClashError(`${message}; there ${listNames(what === 'provider' ? providers : [...targets])}`);

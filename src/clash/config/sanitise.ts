@@ -1,5 +1,5 @@
-import { nameOf } from '../subscription/document.ts';
 import { fieldsOf, itemsOf, textsOf, type Fields } from '../../io/untrusted.ts';
+import { nameOf, omit } from '../subscription/document.ts';
 
 /** What is taken of a subscription: nodes, groups and rules. Everything else in it is somebody else's wish for this machine. */
 export interface Taken {
@@ -104,8 +104,4 @@ function takeProviders(providers: unknown, { keys, what, notes }: ProviderPlace)
 
 function pick(fields: Fields, keys: readonly string[]): Fields {
   return Object.fromEntries(keys.flatMap((key) => (Object.hasOwn(fields, key) ? [[key, fields[key]]] : [])));
-}
-
-export function omit(fields: Fields, keys: readonly string[]): Fields {
-  return Object.fromEntries(Object.entries(fields).filter(([key]) => !keys.includes(key)));
 }

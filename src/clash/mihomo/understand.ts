@@ -1,5 +1,6 @@
 import type { Log } from '../../telemetry/log.ts';
 import { itemsOf, type Fields } from '../../io/untrusted.ts';
+import { encodeConfig } from '../config/encode.ts';
 import { render, type Inputs, type RenderContext, type Rendered } from '../config/render.ts';
 import type { Copies } from '../subscription/copies.ts';
 import { ClashError, nameOf } from '../subscription/document.ts';
@@ -33,7 +34,7 @@ export async function understand(wanted: Inputs, { context, copies, mihomo, log 
   for (;;) {
     const rendered = render({ ...wanted, banned }, context);
     for (const [path, text] of rendered.files) await copies.write(path, text);
-    const text = JSON.stringify(rendered.config);
+    const text = encodeConfig(rendered.config);
     await copies.write(CANDIDATE, text);
     const complaint = await mihomo.test(copies.path(CANDIDATE));
     if (complaint === undefined) return { inputs: { ...wanted, banned }, rendered, text };

@@ -1,39 +1,63 @@
-import { ClashError, nameOf } from './document.ts';
-import { fieldsOf, itemsOf, type Fields } from '../../io/untrusted.ts';
-import { parseYaml } from './yaml.ts';
+import { fieldsOf, isFields, itemsOf, textOf, type Fields } from '../../io/untrusted.ts';
+import { ClashError, nameOf, omit } from './document.ts';
+import { isPseudoNode, readSip008, refuseForeignDocument, refuseForeignText } from './formats.ts';
+import { linkName, readLinks, type LinkList } from './links.ts';
+import { decodeBase64, decodeText } from './text.ts';
+import { parseYaml } from './yaml/parse-yaml.ts';
 
-/** What a subscription brought: a Clash document, or a list of node URIs, which mihomo itself reads. */
-export type Content = { kind: 'clash'; document: Fields } | { kind: 'uris'; text: string };
+/** What a subscription contains: a Clash document, or share links, one a line, which mihomo itself reads.
+ *  `notes`: what was left out, and what the provider says in place of nodes. */
+export type Content = { notes?: readonly string[] } & ({ kind: 'clash'; document: Fields } | { kind: 'uris'; text: string });
 
-const URI = /^(?:ss|ssr|vmess|vless|trojan|hysteria|hysteria2|hy2|tuic|anytls|mierus?|socks|socks5|socks5h|http|https):\/\/\S/;
-
-/** Tells what a subscription's body is: Clash YAML, a list of URIs, or that list in base64.
- *  @throws ClashError: neither, or without any node */
+/** Reads the body of a subscription: Clash YAML (or JSON), share links, or SIP008 JSON; plain or in base64, in UTF-8 or UTF-16.
+ *  @throws ClashError: it is something else, or has no node */
 export async function parseContent(bytes: Uint8Array): Promise<Content> {
-  const text = new TextDecoder('utf-8').decode(bytes).trim();
+  const text = decodeText(bytes);
   if (text === '') throw new ClashError('it is empty');
-  if (/^<(?:!doctype|html|\?xml)/i.test(text))
-    throw new ClashError('it is a web page, no list of nodes: is the URL right, and has it expired?');
-  const uris = readUris(text);
-  if (uris !== undefined) return { kind: 'uris', text: uris };
-  const document = await parseYaml(text);
-  if (document === undefined) throw new ClashError('it is neither Clash YAML nor a list of node URIs, in base64 or plain');
-  const nodes = itemsOf(document['proxies']).filter((node) => nameOf(node) !== '' && typeof node['type'] === 'string');
-  if (nodes.length === 0 && Object.keys(fieldsOf(document['proxy-providers'])).length === 0) throw new ClashError('it has no node');
-  return { kind: 'clash', document };
-}
-
-/** The lines that are node URIs, or undefined when there is none. */
-function readUris(text: string): string | undefined {
-  for (const candidate of [text, decodeBase64(text)]) {
-    const lines = (candidate ?? '').split(/\r?\n/).map((line) => line.trim());
-    const uris = lines.filter((line) => URI.test(line));
-    if (uris.length > 0 && uris.length >= lines.filter((line) => line !== '' && !line.startsWith('#')).length / 2) return uris.join('\n');
+  refuseForeignText(text);
+  const decoded = decodeBase64(text)?.trim();
+  for (const candidate of [text, decoded ?? '']) {
+    const list = readLinks(candidate);
+    if (list !== undefined && list.links.length >= list.unread.length) return contentOfLinks(list);
   }
-  return undefined;
+  if (decoded !== undefined && /^(?:proxies|proxy-providers)\s*:/m.test(decoded)) return parseDocumentContent(decoded);
+  const list = readLinks(text);
+  return parseDocumentContent(text).catch((error: unknown) => {
+    if (list === undefined) throw error;
+    return contentOfLinks(list);
+  });
 }
 
-function decodeBase64(text: string): string | undefined {
-  const compact = text.replace(/\s+/g, '');
-  return /^[A-Za-z0-9+/_-]+={0,2}$/.test(compact) ? Buffer.from(compact, 'base64').toString('utf8') : undefined;
+function contentOfLinks({ links, remarks, unread }: LinkList): Content {
+  const notes = remarks.map((remark) => `the provider says: ${remark}`);
+  if (unread.length > 0) notes.push(`${unread.length} of its lines are no links: ${listNumbers(unread)}`);
+  const nodes = links.filter((link) => !noteIfPseudo(linkName(link), notes));
+  if (nodes.length === 0) throw new ClashError(`it has no node; ${notes.join('; ')}`);
+  return { kind: 'uris', text: nodes.join('\n'), notes };
+}
+
+async function parseDocumentContent(text: string): Promise<Content> {
+  const { document: read, repeated } = await parseYaml(text);
+  if (read === undefined) throw new ClashError('it is neither Clash YAML nor a list of share links, in base64 or plain');
+  refuseForeignDocument(read);
+  const document = readSip008(read) ?? read;
+  const notes = repeated.length === 0 ? [] : [`keys stand twice in one map, and the last one counts: lines ${listNumbers(repeated)}`];
+  const proxies = itemsOf(document['proxies']).filter((node) => !noteIfPseudo(nameOf(node), notes));
+  const named = proxies.some((node) => nameOf(node) !== '' && (textOf(node['type']) ?? '') !== '');
+  const providers = Object.values(fieldsOf(document['proxy-providers'])).some(isFields);
+  if (!named && !providers) throw new ClashError(notes.length === 0 ? 'it has no node' : `it has no node; ${notes.join('; ')}`);
+  return { kind: 'clash', document: { ...omit(document, ['proxies']), proxies }, notes };
+}
+
+function noteIfPseudo(name: string, notes: string[]): boolean {
+  if (!isPseudoNode(name)) return false;
+  notes.push(`the provider says: ${name}`);
+  return true;
+}
+
+const MAX_NUMBERS = 10;
+
+function listNumbers(numbers: readonly number[]): string {
+  const shown = numbers.slice(0, MAX_NUMBERS).join(', ');
+  return numbers.length > MAX_NUMBERS ? `${shown} and ${numbers.length - MAX_NUMBERS} more` : shown;
 }

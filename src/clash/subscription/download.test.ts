@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { gzipSync } from 'node:zlib';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
@@ -36,6 +37,10 @@ const ANSWERS: Record<string, (response: ServerResponse) => void> = {
     setImmediate(() => response.destroy());
   },
   '/gzip': (response) => response.setHeader('content-encoding', 'gzip').end('x'),
+  '/zipped': (response) => response.setHeader('content-encoding', 'utf-8, gzip').end(gzipSync('content')),
+  '/zipped-huge': (response) => response.setHeader('content-encoding', 'gzip').end(gzipSync(Buffer.alloc(2 * LIMIT))),
+  '/labelled': (response) => response.setHeader('content-encoding', 'utf-8').end('content'),
+  '/none': (response) => response.setHeader('content-encoding', 'none').end('content'),
 };
 const server = createServer((request, response) => {
   seen.push(request);
@@ -72,6 +77,7 @@ test('a document comes with what was asked to be sent, also behind a redirect', 
   assert.equal(headers.authorization, `Basic ${Buffer.from('user:passw0rd').toString('base64')}`);
   assert.equal(url, '/good?token=supersecret');
   assert.equal(await get('/moved'), 'content');
+  for (const path of ['/zipped', '/labelled', '/none']) assert.equal(await get(path), 'content', path);
 });
 
 const WRONG: [string, RegExp, Partial<DownloadOptions>?][] = [
@@ -85,7 +91,8 @@ const WRONG: [string, RegExp, Partial<DownloadOptions>?][] = [
   ['/drip', /not there after 0.3 s/, { timeLimit: 300 }],
   ['/silent', /not there after 0.3 s/, { timeLimit: 300 }],
   ['/cut', /cannot be reached/],
-  ['/gzip', /compressed/],
+  ['/gzip', /labelled as gzip but is not/],
+  ['/zipped-huge', /more than 1 MiB/],
 ];
 
 for (const [path, expected, options = {}] of WRONG) {

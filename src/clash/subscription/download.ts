@@ -2,6 +2,7 @@ import { readAll as readBytes } from '../../io/body.ts';
 import type { Dispatcher } from 'undici';
 import { followRedirects, MAX_REDIRECTS, RedirectError } from '../../http/redirects.ts';
 import { ClashError } from './document.ts';
+import { decompress } from './text.ts';
 
 /** How to reach hosts. */
 export interface Way {
@@ -105,13 +106,12 @@ function basic({ username, password }: URL): Record<string, string> {
 
 async function readAll({ body, headers }: Dispatcher.ResponseData, limit: number): Promise<Uint8Array> {
   const tooLarge = () => new ClashError(`it has more than ${limit / 2 ** 20} MiB, the most that is read`);
-  const encoding = headers['content-encoding'];
+  const encoding = String(headers['content-encoding'] ?? '');
   try {
     if (Number(headers['content-length'] ?? 0) > limit) throw tooLarge();
-    if (encoding !== undefined && encoding !== 'identity') throw new ClashError('it comes compressed, which nobody asked for');
     const bytes = await readBytes(body, limit);
     if (bytes === undefined) throw tooLarge();
-    return bytes;
+    return decompress(bytes, encoding, limit);
   } finally {
     body.on('error', () => undefined).destroy();
   }

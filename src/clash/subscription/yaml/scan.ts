@@ -1,0 +1,324 @@
+import { atDocumentMarker, createCursor, isBlank, isBlankOrEnd, isBreak, isWord, YamlError, type Cursor, type Mark } from './cursor.ts';
+import { scanBlock, scanPlain, scanQuoted } from './scan-scalar.ts';
+
+export type TokenType =
+  | 'end'
+  | 'directive'
+  | 'document-start'
+  | 'document-end'
+  | 'block-sequence'
+  | 'block-mapping'
+  | 'block-end'
+  | '['
+  | ']'
+  | '{'
+  | '}'
+  | ','
+  | '-'
+  | '?'
+  | ':'
+  | 'alias'
+  | 'anchor'
+  | 'tag'
+  | 'scalar';
+
+export interface Token {
+  type: TokenType;
+  /** Counted from 0. */
+  line: number;
+  /** Of a scalar, an alias, an anchor; of a tag, as it is written. */
+  value: string;
+  /** Of a scalar: it has no quotes, so that its text decides what it is. */
+  plain: boolean;
+}
+
+export interface Scanner {
+  /** The next token, which `next` returns too. @throws YamlError: none can be made of what follows */
+  peek(): Token;
+  next(): Token;
+}
+
+/** A token that is a key if a colon follows it. */
+interface SimpleKey {
+  /** Of the token, among all tokens. */
+  number: number;
+  mark: Mark;
+  /** It stands where only a key may stand. */
+  required: boolean;
+}
+
+/** Code units. A key is no longer. */
+const MAX_KEY = 1024;
+const MAX_DEPTH = 10_000;
+const NEVER_PLAIN = new Set('-?:,[]{}#&*!|>\'"%@`');
+
+interface State {
+  cursor: Cursor;
+  tokens: Token[];
+  /** How many tokens were taken. */
+  taken: number;
+  /** The column of the innermost block, or -1. */
+  indent: number;
+  indents: number[];
+  keyAllowed: boolean;
+  /** The possible key of each flow level, the block level first. */
+  keys: (SimpleKey | undefined)[];
+  ended: boolean;
+}
+
+/** Splits YAML into tokens by the rules of libyaml, which Go's yaml and with it mihomo follow: brackets may close at any
+ *  column, a comment needs no space before it, a colon makes a key of what stands before it on its line. */
+export function createScanner(text: string): Scanner {
+  const state: State = {
+    cursor: createCursor(text),
+    tokens: [],
+    taken: 0,
+    indent: -1,
+    indents: [],
+    keyAllowed: true,
+    keys: [undefined],
+    ended: false,
+  };
+  /** Whether the next token may still turn out to be a key. */
+  const isOpen = () => {
+    for (const key of state.keys) if (key !== undefined) expire(state, key);
+    return state.keys.some((key) => key?.number === state.taken);
+  };
+  const fill = () => {
+    while (!state.ended && (state.tokens.length === 0 || isOpen())) fetchToken(state);
+    const [token] = state.tokens;
+    if (token === undefined) throw new YamlError('it ends too early', state.cursor.mark.line);
+    return token;
+  };
+  return {
+    peek: fill,
+    next() {
+      const token = fill();
+      if (token.type !== 'end') {
+        state.tokens.shift();
+        state.taken++;
+      }
+      return token;
+    },
+  };
+}
+
+function push(
+  state: State,
+  type: TokenType,
+  { value = '', plain = false, at = state.tokens.length, line = state.cursor.mark.line } = {},
+): void {
+  state.tokens.splice(at, 0, { type, line, value, plain });
+}
+
+/** Forgets a key that no colon can follow any more. @throws YamlError: only a key may stand there */
+function expire(state: State, key: SimpleKey): void {
+  const { mark } = state.cursor;
+  if (key.mark.line === mark.line && key.mark.index + MAX_KEY >= mark.index) return;
+  dropKey(state, state.keys.indexOf(key));
+}
+
+function dropKey(state: State, level: number): void {
+  const key = state.keys[level];
+  if (key?.required === true) throw new YamlError("a key has no ':'", key.mark.line);
+  state.keys[level] = undefined;
+}
+
+function saveKey(state: State): void {
+  if (!state.keyAllowed) return;
+  const level = state.keys.length - 1;
+  const required = level === 0 && state.indent === state.cursor.mark.column;
+  dropKey(state, level);
+  state.keys[level] = { number: state.taken + state.tokens.length, mark: { ...state.cursor.mark }, required };
+}
+
+/** Opens a block at `column` if it is deeper than the one before. */
+function roll(state: State, type: 'block-sequence' | 'block-mapping', { column, at }: { column: number; at?: number }): void {
+  if (state.keys.length > 1 || state.indent >= column) return;
+  state.indents.push(state.indent);
+  state.indent = column;
+  if (state.indents.length > MAX_DEPTH) throw new YamlError('it is nested too deep', state.cursor.mark.line);
+  push(state, type, at === undefined ? {} : { at });
+}
+
+/** Closes the blocks that are deeper than `column`. */
+function unroll(state: State, column: number): void {
+  if (state.keys.length > 1) return;
+  while (state.indent > column) {
+    push(state, 'block-end');
+    state.indent = state.indents.pop() ?? -1;
+  }
+}
+
+function skipToToken({ cursor, keys, keyAllowed }: State): { brokeLine: boolean } {
+  let brokeLine = false;
+  for (;;) {
+    if (cursor.mark.column === 0 && cursor.peek() === '\uFEFF') cursor.skip();
+    const tabs = () => keys.length > 1 || !(keyAllowed || brokeLine);
+    while (cursor.peek() === ' ' || (cursor.peek() === '\t' && tabs())) cursor.skip();
+    if (cursor.peek() === '#') cursor.skipLine();
+    if (!isBreak(cursor.peek())) return { brokeLine };
+    cursor.skipBreak();
+    if (keys.length === 1) brokeLine = true;
+  }
+}
+
+function fetchToken(state: State): void {
+  const { cursor } = state;
+  if (skipToToken(state).brokeLine) state.keyAllowed = true;
+  for (const key of state.keys) if (key !== undefined) expire(state, key);
+  unroll(state, cursor.mark.column);
+  const next = cursor.peek();
+  if (next === '') return fetchEnd(state);
+  if (cursor.mark.column === 0) {
+    if (next === '%') return fetchDirective(state);
+    if (atDocumentMarker(cursor)) return fetchMarker(state, next === '-' ? 'document-start' : 'document-end');
+  }
+  const flow = state.keys.length > 1;
+  const blankFollows = isBlankOrEnd(cursor.peek(1));
+  if (next === '[' || next === '{') return fetchOpening(state, next);
+  if (next === ']' || next === '}') return fetchClosing(state, next);
+  if (next === ',') return fetchIndicator(state, ',');
+  if (next === '-' && blankFollows) return fetchEntry(state);
+  if (next === '?' && (flow || blankFollows)) return fetchKey(state);
+  if (next === ':' && (flow || blankFollows)) return fetchValue(state);
+  if (next === '*' || next === '&') return fetchAnchor(state, next === '*' ? 'alias' : 'anchor');
+  if (next === '!') return fetchTag(state);
+  if ((next === '|' || next === '>') && !flow) return fetchBlockScalar(state);
+  if (next === '"' || next === "'") return fetchScalar(state);
+  const startsPlain = (next === '-' && !isBlank(cursor.peek(1))) || (!flow && (next === '?' || next === ':'));
+  if ((isBlank(next) || NEVER_PLAIN.has(next)) && !startsPlain) throw new YamlError('a character cannot stand here', cursor.mark.line);
+  fetchScalar(state);
+}
+
+function fetchEnd(state: State): void {
+  unroll(state, -1);
+  dropKey(state, state.keys.length - 1);
+  state.keyAllowed = false;
+  state.ended = true;
+  push(state, 'end');
+}
+
+/** %YAML and %TAG: no airport needs them, and neither changes what a node is. */
+function fetchDirective(state: State): void {
+  unroll(state, -1);
+  dropKey(state, state.keys.length - 1);
+  state.keyAllowed = false;
+  push(state, 'directive');
+  state.cursor.skipLine();
+}
+
+function fetchMarker(state: State, type: 'document-start' | 'document-end'): void {
+  unroll(state, -1);
+  dropKey(state, state.keys.length - 1);
+  state.keyAllowed = false;
+  push(state, type);
+  state.cursor.skip(3);
+}
+
+function fetchOpening(state: State, type: '[' | '{'): void {
+  saveKey(state);
+  state.keys.push(undefined);
+  if (state.keys.length > MAX_DEPTH) throw new YamlError('it is nested too deep', state.cursor.mark.line);
+  state.keyAllowed = true;
+  push(state, type);
+  state.cursor.skip();
+}
+
+function fetchClosing(state: State, type: ']' | '}'): void {
+  dropKey(state, state.keys.length - 1);
+  if (state.keys.length > 1) state.keys.pop();
+  state.keyAllowed = false;
+  push(state, type);
+  state.cursor.skip();
+}
+
+function fetchIndicator(state: State, type: ',' | '-'): void {
+  dropKey(state, state.keys.length - 1);
+  state.keyAllowed = true;
+  push(state, type);
+  state.cursor.skip();
+}
+
+function fetchEntry(state: State): void {
+  if (state.keys.length === 1) {
+    if (!state.keyAllowed) throw new YamlError("'-' cannot stand here", state.cursor.mark.line);
+    roll(state, 'block-sequence', state.cursor.mark);
+  }
+  fetchIndicator(state, '-');
+}
+
+function fetchKey(state: State): void {
+  const block = state.keys.length === 1;
+  if (block) {
+    if (!state.keyAllowed) throw new YamlError("'?' cannot stand here", state.cursor.mark.line);
+    roll(state, 'block-mapping', state.cursor.mark);
+  }
+  dropKey(state, state.keys.length - 1);
+  state.keyAllowed = block;
+  push(state, '?');
+  state.cursor.skip();
+}
+
+function fetchValue(state: State): void {
+  const level = state.keys.length - 1;
+  const key = state.keys[level];
+  if (key !== undefined) {
+    const at = key.number - state.taken;
+    push(state, '?', { at, line: key.mark.line });
+    roll(state, 'block-mapping', { column: key.mark.column, at });
+    state.keys[level] = undefined;
+    state.keyAllowed = false;
+  } else {
+    if (level === 0) {
+      if (!state.keyAllowed) throw new YamlError("':' cannot stand here", state.cursor.mark.line);
+      roll(state, 'block-mapping', state.cursor.mark);
+    }
+    state.keyAllowed = level === 0;
+  }
+  push(state, ':');
+  state.cursor.skip();
+}
+
+function fetchAnchor(state: State, type: 'alias' | 'anchor'): void {
+  saveKey(state);
+  state.keyAllowed = false;
+  const { cursor } = state;
+  const { index, line } = cursor.mark;
+  cursor.skip();
+  while (isWord(cursor.peek())) cursor.skip();
+  const value = cursor.text.slice(index + 1, cursor.mark.index);
+  const next = cursor.peek();
+  if (value === '' || !(isBlankOrEnd(next) || '?:,]}%@`'.includes(next))) throw new YamlError('an anchor has no proper name', line);
+  push(state, type, { value });
+}
+
+function fetchTag(state: State): void {
+  saveKey(state);
+  state.keyAllowed = false;
+  const { cursor } = state;
+  const { index, line } = cursor.mark;
+  const [value = ''] = /^!<[^>\s]*>|^![\w;/?:@&=+$,.!~*'()[\]%-]*/.exec(cursor.text.slice(index, index + MAX_KEY)) ?? [];
+  cursor.skip(value.length);
+  if (value === '' || !isBlankOrEnd(cursor.peek())) throw new YamlError('a tag has no proper name', line);
+  push(state, 'tag', { value });
+}
+
+function fetchBlockScalar(state: State): void {
+  dropKey(state, state.keys.length - 1);
+  state.keyAllowed = true;
+  const { line } = state.cursor.mark;
+  push(state, 'scalar', { value: scanBlock(state.cursor, state.indent), line });
+}
+
+function fetchScalar(state: State): void {
+  saveKey(state);
+  state.keyAllowed = false;
+  const { cursor } = state;
+  const { line } = cursor.mark;
+  const quoted = cursor.peek() === '"' || cursor.peek() === "'";
+  if (quoted) return push(state, 'scalar', { value: scanQuoted(cursor), line });
+  const { value, endsLine } = scanPlain(cursor, { indent: state.indent, flow: state.keys.length > 1 });
+  if (endsLine) state.keyAllowed = true;
+  push(state, 'scalar', { value, plain: true, line });
+}
