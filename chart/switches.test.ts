@@ -526,6 +526,16 @@ describe("the former chart's values", () => {
     assert.equal(at(both, 'registry.storage.s3.bucket'), 'new');
   });
 
+  test('an endpoint of zot.s3 without a scheme means https, as zot took it', async () => {
+    for (const [regionEndpoint, endpoint] of [
+      ['minio.example:9000', 'https://minio.example:9000'],
+      ['http://minio.example:9000', 'http://minio.example:9000'],
+    ]) {
+      const values = { zot: { s3: { ...S3, config: { ...S3.config, regionEndpoint } } } };
+      assert.equal(at(configOf(await render({ values }), 'registry'), 'registry.storage.s3.endpoint'), endpoint);
+    }
+  });
+
   test('the notes name what to rename, and nothing otherwise', async () => {
     const said = await notes({
       values: { zot: { s3, replicaCount: 1, service: { type: 'NodePort' }, image: { repository: 'm.example/x' } } },

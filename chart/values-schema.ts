@@ -12,16 +12,19 @@ const SECRET: Json = { existingSecret: { type: 'string' }, key: { type: 'string'
 /** The JSON Schema of values.yaml: strict, so that a misspelt key stops the installation. What is passed through to the
  *  program has the program's own schema. */
 export function valuesSchema(root: Value): Json {
+  const schema = strict(root);
   return {
     $schema: 'http://json-schema.org/draft-07/schema#',
     title: 'Values of the kube-registry chart',
-    ...strict(root),
+    ...schema,
+    // Helm hands a dependency the key of its own `condition`, by custom this one.
+    properties: { enabled: { description: 'For charts that depend on this one.', type: 'boolean' }, ...(schema['properties'] as Json) },
   };
 }
 
 function strict(section: Value): Json {
   const properties = Object.fromEntries(section.children.map((child) => [nameOf(child), schemaOf(child)]));
-  // Helm hands a chart that others depend on its global values and its own switch too.
+  // A chart that depends on this one may have global values of its own.
   const open = section.path === 'global' ? {} : { additionalProperties: false };
   return { type: 'object', properties, ...open };
 }

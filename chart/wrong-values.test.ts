@@ -16,6 +16,8 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
     /half configured: write the bucket's name as registry\.s3\.config\.bucket/,
   ],
   ['S3 keys without a bucket', { registry: { s3: { secret: S3.secret } } }, /registry\.s3\.config\.bucket/],
+  ['a pull secret without a name', { global: { imagePullSecrets: [{ secret: 'x' }] } }, /imagePullSecrets/],
+  ['a number for a pull secret', { global: { imagePullSecrets: [1] } }, /imagePullSecrets/],
   ['S3 without keys', { registry: { s3: { config: S3.config } } }, /write registry\.s3\.secret\.accessKeyId and secretAccessKey, or/],
   [
     'S3 with half of its keys',

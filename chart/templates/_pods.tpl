@@ -16,6 +16,13 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* imagePullSecrets; charts that depend on this one may list bare names. */}}
+{{- define "kube-registry.pullSecrets" -}}
+{{- $secrets := list -}}
+{{- range .Values.global.imagePullSecrets }}{{ $secrets = append $secrets (kindIs "string" . | ternary (dict "name" .) .) }}{{ end -}}
+{{- with $secrets }}{{ toYaml . }}{{ end -}}
+{{- end }}
+
 {{/* placement: (dict "values" .Values.registry "root" $ "component" "registry" "spread" true) */}}
 {{- define "kube-registry.placement" -}}
 nodeSelector: {{- mergeOverwrite (dict "kubernetes.io/os" "linux") .values.nodeSelector | toYaml | nindent 2 }}

@@ -63,10 +63,12 @@
 {{- div (mul (include "kube-registry.bytes" . | int64) 9) 10 -}}
 {{- end }}
 
-{{/* registry.s3, and what only zot.s3 of the former chart says. */}}
+{{/* registry.s3, and what only zot.s3 of the former chart says. Zot takes an endpoint without a scheme, which then means https. */}}
 {{- define "kube-registry.s3" -}}
 {{- $own := (include "kube-registry.prune" (dict "v" .Values.registry.s3) | fromJson).v -}}
 {{- $former := (include "kube-registry.prune" (dict "v" (default dict .Values.zot.s3)) | fromJson).v -}}
+{{- $endpoint := default "" (default dict $former.config).regionEndpoint -}}
+{{- if and $endpoint (not (contains "://" $endpoint)) }}{{ $_ := set $former.config "regionEndpoint" (printf "https://%s" $endpoint) }}{{ end -}}
 {{- $config := mergeOverwrite dict (default dict $former.config) (default dict $own.config) -}}
 {{- $secret := mergeOverwrite dict (default dict $former.secret) (default dict $own.secret) -}}
 {{ toJson (dict "config" $config "secret" $secret "workloadIdentity" $own.workloadIdentity) }}
