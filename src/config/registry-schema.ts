@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { s3 } from './s3-schema.ts';
 import { address, duration, httpUrl, proxy, size, text } from './scalars.ts';
 
 const tls = z.strictObject({
@@ -77,53 +78,6 @@ export const DEFAULT_UPSTREAMS: Record<string, UpstreamInput & { url: string }> 
 const upstreamName = z
   .string()
   .regex(/^[a-z0-9]+(?:[._-][a-z0-9]+)*$/, 'an upstream name of lower-case letters and digits, joined by . _ or -');
-
-/** Signature Version 4 takes a week at most; with less than this a client may be late. */
-const signedFor = duration.refine((milliseconds) => milliseconds >= 10_000 && milliseconds <= 7 * 86_400_000, 'a duration from 10s to 7d');
-
-const s3 = z
-  .strictObject({
-    bucket: text.describe('It is there already, or see createBucket.'),
-    region: text.prefault('us-east-1').describe('What requests are signed for; most other stores take any.'),
-    endpoint: httpUrl.optional().describe('Of any S3-compatible store; without it Amazon S3.'),
-    forcePathStyle: z
-      .boolean()
-      .optional()
-      .describe(
-        'Bucket in the path instead of in the host name. Default: true with an endpoint, but false for aliyuncs.com, myqcloud.com, myhuaweicloud.com, volces.com and amazonaws.com.',
-      ),
-    createBucket: z.boolean().prefault(false).describe('Make the bucket at start when it is missing.'),
-    prefix: z.string().prefault('').describe('Put before every key.'),
-    accessKeyId: text.optional().describe('Without it, the default chain of the AWS SDK: environment, profile, web identity, instance.'),
-    accessKeyIdFile: text.optional().describe('A file that holds it; read again when it changes.'),
-    secretAccessKey: text.optional().describe('Goes with accessKeyId.'),
-    secretAccessKeyFile: text.optional().describe('A file that holds it; read again when it changes.'),
-    redirect: z
-      .strictObject({
-        endpoint: httpUrl.optional().describe('Of S3 as the nodes reach it; without it storage.s3.endpoint.'),
-        ttl: signedFor.prefault('15m').describe('How long a presigned URL stays good.'),
-      })
-      .optional()
-      .describe('Answer blobs by 307 to a presigned URL instead of sending them.'),
-  })
-  .refine((own) => own.accessKeyId === undefined || own.accessKeyIdFile === undefined, 'one of accessKeyId and accessKeyIdFile')
-  .refine(
-    (own) => own.secretAccessKey === undefined || own.secretAccessKeyFile === undefined,
-    'one of secretAccessKey and secretAccessKeyFile',
-  )
-  .refine(
-    (own) => ((own.accessKeyId ?? own.accessKeyIdFile) === undefined) === ((own.secretAccessKey ?? own.secretAccessKeyFile) === undefined),
-    'an access key ID and a secret access key together, or neither',
-  )
-  .transform((own) => ({ ...own, forcePathStyle: own.forcePathStyle ?? defaultPathStyle(own.endpoint) }));
-
-const VIRTUAL_HOSTED = ['aliyuncs.com', 'myqcloud.com', 'myhuaweicloud.com', 'volces.com', 'amazonaws.com'];
-
-function defaultPathStyle(endpoint: string | undefined): boolean {
-  if (endpoint === undefined) return false;
-  const { hostname } = new URL(endpoint);
-  return !VIRTUAL_HOSTED.some((domain) => hostname === domain || hostname.endsWith(`.${domain}`));
-}
 
 const storage = z
   .strictObject({
@@ -225,6 +179,6 @@ function checkHosts(upstreams: Record<string, Upstream>, report: (path: string[]
   }
 }
 
+export type { S3Config } from './s3-schema.ts';
 export type RegistryConfig = z.output<typeof registrySchema>;
-export type S3Config = z.output<typeof s3>;
 export { tls as tlsSchema };

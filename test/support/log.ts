@@ -4,7 +4,7 @@ import { createLog, type Log } from '../../src/telemetry/log.ts';
 export interface CapturedLog {
   log: Log;
   /** What was logged so far. */
-  entries(): Record<string, unknown>[];
+  entries(this: void): Record<string, unknown>[];
 }
 
 /** A log whose lines a test can read. */

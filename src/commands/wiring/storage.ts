@@ -1,7 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ConfigError } from '../../config/load.ts';
-import { createSecret } from '../../config/secret.ts';
 import type { RegistryConfig, S3Config } from '../../config/schema.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { isOciError, OciError } from '../../oci/error.ts';
@@ -11,6 +10,7 @@ import { filesystem, type FilesystemStore } from '../../store/filesystem/filesys
 import { blobKey } from '../../store/keys.ts';
 import { localTier } from '../../store/tiered/local-tier.ts';
 import { observedStore } from '../../store/observed.ts';
+import { createS3 } from './s3.ts';
 import type { S3Store } from '../../store/s3/options.ts';
 import type { Store, StoreSource } from '../../store/store.ts';
 import { createUploads } from '../../store/tiered/upload-queue.ts';
@@ -95,7 +95,7 @@ async function openFilesystem(directory: string, { log, metrics }: StorageContex
 }
 
 async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, metrics }: StorageContext): Promise<Storage> {
-  const remote = observedStore(await createS3(config), { log, failed: (operation) => metrics.storageError(operation) });
+  const remote = observedStore(await createS3(config, log), { log, failed: (operation) => metrics.storageError(operation) });
   const files = await openDirectory(tier.directory, 'registry.local.directory');
   const local = localTier(files, tier.maxSize, (bytes) => metrics.localTier(bytes));
   const uploads = await createUploads({ files, tier: local, remote, log, observe: metrics });
@@ -150,18 +150,4 @@ async function prepare(remote: S3Store, { log, bucket, signal }: { log: Log; buc
     const pause = backoff(attempt, { baseMs: 1000, capMs: 60_000 });
     await delay(pause, undefined, { signal }).catch(() => undefined); // stopped
   }
-}
-
-/** Loaded only where it is used: the SDK is large. */
-async function createS3(config: S3Config): Promise<S3Store> {
-  const { s3 } = await import('../../store/s3/s3.ts');
-  const { accessKeyId, accessKeyIdFile, secretAccessKey, secretAccessKeyFile } = config;
-  const id = createSecret({ value: accessKeyId, file: accessKeyIdFile });
-  const secret = createSecret({ value: secretAccessKey, file: secretAccessKeyFile });
-  const given = (accessKeyId ?? accessKeyIdFile) !== undefined;
-  return s3({
-    ...config,
-    credentials: given ? async () => ({ accessKeyId: await id(), secretAccessKey: await secret() }) : undefined,
-    redirectEndpoint: config.redirect?.endpoint,
-  });
 }

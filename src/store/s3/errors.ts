@@ -77,8 +77,12 @@ export function describe(error: unknown, doing: string, bucket: string): OciErro
     });
   }
   const words = wordsOf(error);
-  if (status === undefined)
-    return new OciError('UNAVAILABLE', `S3 cannot be reached for ${doing}: ${words}`, { ...options, retryAfter: 5 });
+  if (status === undefined) {
+    const advice = UNTRUSTED.includes((error as NodeJS.ErrnoException).code ?? '')
+      ? '; name its certificate authority in storage.s3.ca'
+      : '';
+    return new OciError('UNAVAILABLE', `S3 cannot be reached for ${doing}: ${words}${advice}`, { ...options, retryAfter: 5 });
+  }
   const said = `${doing} in ${bucket}: ${status} ${words}`;
   const advice = adviceFor(error, bucket);
   if (advice !== undefined) return new OciError('UNAVAILABLE', `S3 refuses ${said}${advice}`, options);
@@ -86,6 +90,14 @@ export function describe(error: unknown, doing: string, bucket: string): OciErro
   if (['refused', 'absent'].includes(failureOf(error))) return new OciError('UNAVAILABLE', `S3 refuses ${said}`, options);
   return new OciError('UNAVAILABLE', `S3 fails at ${said}`, { ...options, retryAfter: 5 });
 }
+
+/** Codes of certificates that no known authority has signed. */
+const UNTRUSTED = [
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+];
 
 /** What remedies the refusals that an operator meets. */
 function adviceFor(error: unknown, bucket: string): string | undefined {
@@ -113,7 +125,7 @@ function wordsOf(error: unknown): string {
   // The SDK's own explanations of an answer that it could not read help nobody.
   const useful =
     message !== '' && !/UnknownError|XML parse error|Deserialization error|^the answer is \d+$/.test(message) && message !== title;
-  return useful ? `${title}: ${message.slice(0, MAX_WORDS)}` : title;
+  return useful ? `${title}: ${message.replace(/; if the root CA is installed locally.*/s, '').slice(0, MAX_WORDS)}` : title;
 }
 
 /** What S3's 416 means. Where the server tells the object's size, it does so in the Content-Range header or in the error document.

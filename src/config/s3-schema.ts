@@ -1,0 +1,90 @@
+import { z } from 'zod';
+import { duration, exactUrl, httpUrl, size, text } from './scalars.ts';
+
+const PART_FORM = 'a size from 5MiB to 5GiB';
+const partSize = size.refine((bytes) => bytes >= 5 * 2 ** 20 && bytes <= 5 * 2 ** 30, PART_FORM);
+/** A user and password may stand in it: Node sends them to the proxy. */
+const proxyUrl = exactUrl.meta({ title: 'URL', description: 'A URL that starts with `http://` or `https://`.' });
+
+/** Signature Version 4 takes a week at most; with less than this a client may be late. */
+const signedFor = duration.refine((milliseconds) => milliseconds >= 10_000 && milliseconds <= 7 * 86_400_000, 'a duration from 10s to 7d');
+
+export const s3 = z
+  .strictObject({
+    bucket: text.describe('It is there already, or see createBucket.'),
+    region: text.prefault('us-east-1').describe('What requests are signed for; most other stores take any.'),
+    endpoint: httpUrl.optional().describe('Of any S3-compatible store; without it Amazon S3.'),
+    forcePathStyle: z
+      .boolean()
+      .optional()
+      .describe(
+        'Bucket in the path instead of in the host name. Default: true with an endpoint, but false for aliyuncs.com, myqcloud.com, myhuaweicloud.com, volces.com and amazonaws.com.',
+      ),
+    createBucket: z.boolean().prefault(false).describe('Make the bucket at start when it is missing.'),
+    prefix: z.string().prefault('').describe('A path that is put before every key: clusters/one gives clusters/one/v1/….'),
+    accessKeyId: text.optional().describe('Without it, the default chain of the AWS SDK: environment, profile, web identity, instance.'),
+    accessKeyIdFile: text.optional().describe('A file that holds it; read again when it changes.'),
+    secretAccessKey: text.optional().describe('Goes with accessKeyId.'),
+    secretAccessKeyFile: text.optional().describe('A file that holds it; read again when it changes.'),
+    sessionToken: text.optional().describe('Goes with temporary keys.'),
+    sessionTokenFile: text.optional().describe('A file that holds it; read again when it changes.'),
+    profile: text.optional().describe('Take the keys from this profile of the AWS configuration files.'),
+    roleArn: text.optional().describe('Assume this role with those keys.'),
+    roleExternalId: text.optional().describe('The external ID that the role demands.'),
+    stsEndpoint: httpUrl.optional().describe("Of the service that roles are assumed at; without it Amazon's for the region."),
+    ca: text.optional().describe('A PEM file of certificate authorities to trust beside the usual ones.'),
+    insecureSkipVerify: z
+      .boolean()
+      .prefault(false)
+      .describe('Accept any certificate of S3. Anyone on the way can then read the keys and change images.'),
+    proxy: proxyUrl.optional().describe('An HTTP proxy on the way to S3.'),
+    serverSideEncryption: z.enum(['AES256', 'aws:kms']).optional().describe('How S3 encrypts objects; bucket policies may demand it.'),
+    kmsKeyId: text.optional().describe("The key for aws:kms; without it the bucket's default key."),
+    storageClass: text.optional().describe('The storage class of objects, for example STANDARD_IA.'),
+    acl: text.optional().describe('The canned ACL of objects, for example bucket-owner-full-control.'),
+    partSize: partSize
+      .optional()
+      .describe('Upload what is larger in parts of this size, from 5MiB to 5GiB; without it only what exceeds 5 GiB.'),
+    dualStack: z.boolean().prefault(false).describe("Use Amazon's endpoints for IPv4 and IPv6."),
+    fips: z.boolean().prefault(false).describe("Use Amazon's FIPS 140 endpoints."),
+    accelerate: z.boolean().prefault(false).describe('Use S3 Transfer Acceleration, which the bucket must have enabled.'),
+    userAgent: text.optional().describe('Added to the User-Agent of requests to S3.'),
+    redirect: z
+      .strictObject({
+        endpoint: httpUrl.optional().describe('Of S3 as the nodes reach it; without it storage.s3.endpoint.'),
+        ttl: signedFor.prefault('15m').describe('How long a presigned URL stays good.'),
+      })
+      .optional()
+      .describe('Answer blobs by 307 to a presigned URL instead of sending them.'),
+  })
+  .refine((own) => own.accessKeyId === undefined || own.accessKeyIdFile === undefined, 'one of accessKeyId and accessKeyIdFile')
+  .refine(
+    (own) => own.secretAccessKey === undefined || own.secretAccessKeyFile === undefined,
+    'one of secretAccessKey and secretAccessKeyFile',
+  )
+  .refine(
+    (own) => ((own.accessKeyId ?? own.accessKeyIdFile) === undefined) === ((own.secretAccessKey ?? own.secretAccessKeyFile) === undefined),
+    'an access key ID and a secret access key together, or neither',
+  )
+  .refine((own) => own.sessionToken === undefined || own.sessionTokenFile === undefined, 'one of sessionToken and sessionTokenFile')
+  .refine(
+    (own) => (own.sessionToken ?? own.sessionTokenFile) === undefined || (own.accessKeyId ?? own.accessKeyIdFile) !== undefined,
+    'a session token together with an access key ID',
+  )
+  .refine((own) => own.profile === undefined || (own.accessKeyId ?? own.accessKeyIdFile) === undefined, 'one of accessKeyId and profile')
+  .refine((own) => own.kmsKeyId === undefined || own.serverSideEncryption === 'aws:kms', 'kmsKeyId with serverSideEncryption aws:kms')
+  .refine(
+    (own) => own.endpoint === undefined || !(own.dualStack || own.fips || own.accelerate),
+    'dualStack, fips and accelerate without an endpoint: they choose one of Amazon S3',
+  )
+  .transform((own) => ({ ...own, forcePathStyle: own.forcePathStyle ?? defaultPathStyle(own.endpoint) }));
+
+const VIRTUAL_HOSTED = ['aliyuncs.com', 'myqcloud.com', 'myhuaweicloud.com', 'volces.com', 'amazonaws.com'];
+
+function defaultPathStyle(endpoint: string | undefined): boolean {
+  if (endpoint === undefined) return false;
+  const { hostname } = new URL(endpoint);
+  return !VIRTUAL_HOSTED.some((domain) => hostname === domain || hostname.endsWith(`.${domain}`));
+}
+
+export type S3Config = z.output<typeof s3>;
