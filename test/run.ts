@@ -3,33 +3,42 @@ import { globSync } from 'node:fs';
 import { mkdtemp, rmdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
 import { promisify } from 'node:util';
-import { DEBIAN_PACKAGES, RECIPES, type DebianProgram, type ToolName } from './tools/recipes.ts';
-import { debianTool, toolPath } from './tools/tools.ts';
+import { runFiles, type RunOptions, type TestEvent, type TestFile } from './run-files.ts';
+import { installDebianPackages } from './tools/debian.ts';
+import { needsOf, type Needs } from './tools/needs.ts';
+import { RECIPES, type DebianProgram, type ToolName } from './tools/recipes.ts';
+import { toolPath } from './tools/tools.ts';
 
-// npm test [-- PATTERN …]: every test but the cluster's, or those whose file name holds one of the patterns.
-// npm run test:cluster [-- PATTERN …]: the cluster's, one after the other; ends with 3 where no cluster can be had.
+// npm test [-- PATTERN …]: every test but the cluster's, or the files with one of the patterns in their names.
+// npm run test:cluster [-- PATTERN …]: the cluster's; exits with 3 where no cluster can run.
+// .ci/run calls it with --all: the tests, and then the cluster's where one can run.
+// A file starts as soon as the tools that it needs are there: the others are built in the meantime.
 
-/** The exit code that tells "not on this machine" from "failed". */
+/** The exit code for "not on this machine", as opposed to "failed". */
 const CANNOT_RUN = 3;
-const CLUSTER = process.argv[2] === '--cluster';
-const FILE_LIMIT_MS = (CLUSTER ? 15 : 4) * 60_000;
-const BENCH_ONLY: readonly string[] = ['chromium', 'nginx', 'wrk'];
-const CLUSTER_ONLY: readonly string[] = ['coredns', 'buildah', 'conntrack', 'debootstrap', 'ip', 'iptables'];
-const UNUSED = CLUSTER ? BENCH_ONLY : [...BENCH_ONLY, ...CLUSTER_ONLY];
+const FLAGS = ['--cluster', '--all'] as const;
+/** Files of tests import benchmarks' helpers, but none of these. */
+const BENCH_ONLY: readonly DebianProgram[] = ['chromium', 'nginx', 'wrk'];
+/** What the cluster's containerd starts by itself. */
+const CLUSTER_PROGRAMS: readonly DebianProgram[] = ['runc', 'conntrack'];
+const CLUSTER_PACKAGES = ['containernetworking-plugins'];
+/** Tools that take longest to build, which therefore begin first. The others follow, the smallest first. */
+const LONG_BUILDS: readonly ToolName[] = ['kube-all'];
+const BUILDS_AT_ONCE = 2;
 
 const root = join(import.meta.dirname, '..');
-const patterns = process.argv.slice(CLUSTER ? 3 : 2);
+const flag = FLAGS.find((name) => name === process.argv[2]);
+const patterns = process.argv.slice(flag === undefined ? 2 : 3);
 
-async function missingPackages(): Promise<string[]> {
-  const missing = new Set<string>();
-  for (const program of Object.keys(DEBIAN_PACKAGES) as DebianProgram[]) {
-    if (UNUSED.includes(program)) continue;
-    await debianTool(program).catch(() => missing.add(DEBIAN_PACKAGES[program]));
-  }
-  return [...missing];
+const usual: RunOptions = { cwd: root, concurrency: availableParallelism() + 1, fileLimitMs: 4 * 60_000 };
+const cluster: RunOptions = { cwd: root, concurrency: 1, fileLimitMs: 15 * 60_000 };
+
+function findTests(inCluster: boolean): string[] {
+  const all = globSync(['src/**/*.test.ts', 'test/**/*.test.ts', 'chart/**/*.test.ts', 'bench/**/*.test.ts'], { cwd: root });
+  const mine = all.filter((file) => file.startsWith('test/cluster/') === inCluster);
+  return mine.filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern))).sort();
 }
 
 /** What this machine lacks for a cluster, whatever is installed. */
@@ -44,43 +53,66 @@ async function lacking(): Promise<string | undefined> {
   }
 }
 
-async function prepare(): Promise<boolean> {
-  const missing = await missingPackages();
-  if (missing.length > 0) {
-    process.stderr.write(`The tests need Debian packages that are missing: apt-get install ${missing.join(' ')}\n`);
-    return false;
+/** Builds the tools, two at a time. @returns for each a promise that settles with its build, and never rejects */
+function build(tools: readonly ToolName[]): Map<ToolName, Promise<unknown>> {
+  const order = Object.keys(RECIPES) as ToolName[];
+  const queue = tools.toSorted(
+    (a, b) => Number(LONG_BUILDS.includes(b)) - Number(LONG_BUILDS.includes(a)) || order.indexOf(a) - order.indexOf(b),
+  );
+  const built = new Map(queue.map((name) => [name, Promise.withResolvers<void>()]));
+  async function worker(): Promise<void> {
+    for (let name = queue.shift(); name !== undefined; name = queue.shift()) {
+      // A test that needs it tries again, and reports why it fails.
+      await toolPath(name).catch((error: unknown) => process.stderr.write(`${(error as Error).message}\n`));
+      built.get(name)?.resolve();
+    }
   }
-  for (const name of Object.keys(RECIPES) as ToolName[]) if (!UNUSED.includes(name)) await toolPath(name);
-  return true;
+  for (let count = 0; count < BUILDS_AT_ONCE; count++) void worker();
+  return new Map([...built].map(([name, { promise }]) => [name, promise]));
 }
 
-function findTests(): string[] {
-  const all = globSync(['src/**/*.test.ts', 'test/**/*.test.ts', 'chart/**/*.test.ts', 'bench/**/*.test.ts'], { cwd: root });
-  const mine = all.filter((file) => file.startsWith('test/cluster/') === CLUSTER);
-  return mine.filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern))).sort();
+async function prepare(files: readonly string[], { inCluster }: { inCluster: boolean }): Promise<TestFile[]> {
+  const needs = new Map<string, Needs>(files.map((file) => [file, needsOf(join(root, file))]));
+  const debian = new Set([...needs.values()].flatMap((need) => need.debian).filter((program) => !BENCH_ONLY.includes(program)));
+  if (inCluster) for (const program of CLUSTER_PROGRAMS) debian.add(program);
+  await installDebianPackages([...debian], inCluster ? CLUSTER_PACKAGES : []);
+  const built = build([...new Set([...needs.values()].flatMap((need) => need.tools))]);
+  const toolsOf = (file: string): readonly ToolName[] => needs.get(file)?.tools ?? [];
+  const ready = async (file: string): Promise<void> => {
+    for (const tool of toolsOf(file)) await built.get(tool);
+  };
+  return files
+    .toSorted((a, b) => Math.min(toolsOf(a).length, 1) - Math.min(toolsOf(b).length, 1))
+    .map((file) => ({ path: join(root, file), ready: ready(file) }));
 }
 
-const files = findTests();
-const lack = CLUSTER ? await lacking() : undefined;
-if (lack !== undefined) {
-  process.stderr.write(`The cluster cannot run here: it needs ${lack}\n`);
-  process.exitCode = CANNOT_RUN;
-} else if (files.length === 0) {
-  process.stderr.write(`No test file has ${patterns.join(' or ')} in its name\n`);
-  process.exitCode = 1;
-} else if (await prepare()) {
-  run({
-    files: files.map((file) => join(root, file)),
-    cwd: root,
-    concurrency: CLUSTER ? 1 : availableParallelism() + 1,
-    timeout: FILE_LIMIT_MS,
-    forceExit: true, // a server that a failed test has left behind would keep its file running for ever
-  })
-    .on('test:fail', ({ todo }) => {
-      if (todo === undefined || todo === false) process.exitCode = 1;
-    })
-    .compose(spec)
-    .pipe(process.stdout);
-} else {
+/** @returns whether all passed */
+async function report(files: readonly TestFile[], options: RunOptions): Promise<boolean> {
+  let passed = true;
+  const events = runFiles(files, options).on('data', ({ type, data }: TestEvent) => {
+    if (type === 'test:summary') passed = data['success'] === true;
+  });
+  for await (const text of events.compose(spec)) process.stdout.write(text as string);
+  return passed;
+}
+
+async function main(): Promise<number> {
+  const [files, clusterFiles] = [flag === '--cluster' ? [] : findTests(false), flag === undefined ? [] : findTests(true)];
+  if (files.length + clusterFiles.length === 0) {
+    process.stderr.write(`No test file has ${patterns.join(' or ')} in its name\n`);
+    return 1;
+  }
+  const lack = clusterFiles.length === 0 ? undefined : await lacking();
+  if (lack !== undefined) process.stderr.write(`The cluster's tests cannot run here: they need ${lack}\n`);
+  if (lack !== undefined && files.length === 0) return CANNOT_RUN;
+  if (files.length > 0 && !(await report(await prepare(files, { inCluster: false }), usual))) return 1;
+  if (lack !== undefined || clusterFiles.length === 0) return 0;
+  return (await report(await prepare(clusterFiles, { inCluster: true }), cluster)) ? 0 : 1;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.stderr.write(`${(error as Error).message}\n`);
   process.exitCode = 1;
 }

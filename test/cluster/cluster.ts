@@ -99,7 +99,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   await until(
     async () => (await kubectl(['get', 'node', NODE, '-o', 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'])) === 'True',
   );
-  const [helm, kube] = [await toolPath('helm'), await toolPath('kube-all')];
+  const [helm, cri] = [await toolPath('helm'), await toolPath('cri')];
   const owned = stack.move();
   return {
     network,
@@ -131,7 +131,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
       await Promise.all([plane.start(), containerd.service.start()]);
       for (const service of [kubelet, proxy]) await service.start();
     },
-    cri: async (...args) => (await run(kube, ['cri', '--endpoint', `unix://${containerd.socket}`, ...args])).stdout,
+    cri: async (...args) => (await run(cri, ['--endpoint', `unix://${containerd.socket}`, ...args])).stdout,
     async forget(...digests) {
       const lines = (await containerd.ctr('images', 'list')).split('\n').map((line) => line.split(/\s+/));
       const references = lines.flatMap(([reference, , digest]) => (digests.includes(digest ?? '') ? [reference ?? ''] : []));

@@ -31,7 +31,7 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
   const temporary = await temporaryDirectory();
   const program = options.release === 'debian' ? await debianTool('containerd') : await toolPath('containerd');
   const ctr = options.release === 'debian' ? await debianTool('ctr') : join(dirname(program), 'ctr');
-  const kube = await toolPath('kube-all');
+  const cri = await toolPath('cri');
   const socket = join(temporary.path, 'containerd.sock');
   const file = join(temporary.path, 'containerd.toml');
   await mkdir(join(temporary.path, 'cni'));
@@ -46,7 +46,7 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
     socket,
     process: child,
     ctr: (...args) => output(ctr, ['--address', socket, ...args]),
-    cri: (...args) => output(kube, ['cri', '--endpoint', `unix://${socket}`, ...args]),
+    cri: (...args) => output(cri, ['--endpoint', `unix://${socket}`, ...args]),
     async [Symbol.asyncDispose]() {
       await child[Symbol.asyncDispose]();
       await temporary[Symbol.asyncDispose]();

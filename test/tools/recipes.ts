@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 
-/** How one tool is had: with Go's or Python's own client, at one version. */
+/** How to install a tool with Go's or Python's own client, at one version. */
 export type Recipe = GoRecipe | GoSourceRecipe | GoModuleRecipe | WheelRecipe;
 
 interface Common {
@@ -13,7 +13,7 @@ interface GoRecipe extends Common {
   kind: 'go';
   packages: readonly string[];
 }
-/** `go build` of one main package in its module's own source, for what `go install` refuses (replace directives). */
+/** `go build` of one main package within its own module, for modules that `go install` refuses (replace directives). */
 interface GoSourceRecipe extends Common {
   kind: 'go-source';
   module: string;
@@ -62,7 +62,9 @@ export const RECIPES = {
   },
   actionlint: go('actionlint', 'v1.7.12', 'github.com/rhysd/actionlint/cmd/actionlint'),
   coredns: go('coredns', 'v1.15.0', 'github.com/coredns/coredns'),
-  // Every Kubernetes component in one program: `kube-all kube-apiserver …`, `kubectl`, and `cri`, the kubelet's image client.
+  // The kubelet's client of a runtime's image service.
+  cri: { kind: 'go-module', program: 'cri', version: KUBERNETES, directory: join(import.meta.dirname, '../support/cri'), linker: '' },
+  // Every Kubernetes component in one program: `kube-all kube-apiserver …`, `kube-all kubectl …`.
   'kube-all': {
     kind: 'go-module',
     program: 'kube-all',
@@ -109,7 +111,7 @@ export const RECIPES = {
 
 export type ToolName = keyof typeof RECIPES;
 
-/** The Debian package of each program that tests take from the system. */
+/** The Debian package of each program that tests take from the system. Missing ones are installed by `npm test` as root. */
 export const DEBIAN_PACKAGES = {
   buildah: 'buildah',
   chromium: 'chromium',

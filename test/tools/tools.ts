@@ -1,8 +1,8 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { access, chmod, constants, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { access, chmod, constants as modes, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
-import { homedir } from 'node:os';
+import { constants, homedir, setPriority } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -12,11 +12,11 @@ export type { DebianProgram, ToolName } from './recipes.ts';
 
 const run = promisify(execFile);
 
-/** Where tools are kept: outside the checkout, so that a fresh one finds them. */
+/** Tools are kept outside the checkout, so that a fresh checkout finds them. */
 export const toolsDirectory =
   process.env['KUBE_REGISTRY_TOOLS'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'kube-registry', 'tools');
 
-/** The path of a tool at its pinned version; installs it when it is not there yet, which is told on stderr.
+/** Returns the path of a tool at its pinned version. Installs it first if it is missing, and says so on stderr.
  *  @throws Error: Go or Python is missing, or the installation failed (its output is in the message) */
 export async function toolPath(name: ToolName): Promise<string> {
   const recipe: Recipe = RECIPES[name];
@@ -32,7 +32,7 @@ export async function toolPath(name: ToolName): Promise<string> {
   }
 }
 
-/** The path of a program that Debian packages.
+/** Returns the path of a program from a Debian package.
  *  @throws Error: it is not installed; the message names the package */
 export async function debianTool(name: DebianProgram): Promise<string> {
   const directories = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin'];
@@ -49,7 +49,7 @@ async function install(name: ToolName, recipe: Recipe, directory: string): Promi
   const temporary = await mkdtemp(join(toolsDirectory, `.${name}-`));
   try {
     await build(recipe, temporary);
-    if (!(await isThere(join(temporary, recipe.program)))) throw new Error(`${recipe.program} did not come out of it`);
+    if (!(await isThere(join(temporary, recipe.program)))) throw new Error(`${recipe.program} is not among what was installed`);
     await chmod(temporary, 0o755);
     await rename(temporary, directory);
   } catch (cause) {
@@ -59,7 +59,7 @@ async function install(name: ToolName, recipe: Recipe, directory: string): Promi
   }
 }
 
-/** What tells one state of a module of this checkout from another. */
+/** A digest of the sources of a module in this checkout: when they change, the tool is built again. */
 async function sourceVersion(recipe: Recipe): Promise<string> {
   if (recipe.kind !== 'go-module') return '';
   const hash = createHash('sha256');
@@ -99,15 +99,17 @@ async function unpackWheel(recipe: Extract<Recipe, { kind: 'wheel' }>, directory
 
 async function execute(file: string, args: string[], options: { env: NodeJS.ProcessEnv; cwd: string }): Promise<string> {
   try {
-    const { stdout } = await run(file, args, { ...options, maxBuffer: 64 * 1024 * 1024 });
-    return stdout;
+    const running = run(file, args, { ...options, maxBuffer: 64 * 1024 * 1024 });
+    const { pid } = running.child;
+    if (pid !== undefined) setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL); // tests that run meanwhile come first
+    return (await running).stdout;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     throw new Error(`${file} is missing; ${file === 'go' ? 'install Go 1.24 or later' : 'apt-get install python3-pip'}`, { cause: error });
   }
 }
 
-/** One process at a time per folder. The lock is an abstract socket: it goes when the process goes, however it goes. */
+/** One process at a time per folder. The lock is an abstract socket, which the kernel removes however the process ends. */
 async function takeLock(directory: string): Promise<Server> {
   for (;;) {
     const server = createServer();
@@ -122,7 +124,7 @@ async function takeLock(directory: string): Promise<Server> {
 
 async function isThere(path: string): Promise<boolean> {
   try {
-    await access(path, constants.X_OK);
+    await access(path, modes.X_OK);
     return true;
   } catch (error) {
     if (['ENOENT', 'EACCES', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
@@ -130,7 +132,7 @@ async function isThere(path: string): Promise<boolean> {
   }
 }
 
-/** The folder of a tool whose neighbours are wanted too: containerd's shim and ctr. */
+/** The folder of a tool that has other programs beside it: containerd's shim and ctr. */
 export async function toolDirectory(name: ToolName): Promise<string> {
   return dirname(await toolPath(name));
 }

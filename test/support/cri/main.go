@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,7 +12,7 @@ import (
 )
 
 // The kubelet's own client of a container runtime's image service: `cri --endpoint unix:///… pull IMAGE`.
-func newCriCommand() *cobra.Command {
+func main() {
 	var endpoint string
 	root := &cobra.Command{Use: "cri", SilenceUsage: true}
 	root.PersistentFlags().StringVar(&endpoint, "endpoint", "unix:///run/containerd/containerd.sock", "the runtime's socket")
@@ -49,7 +50,9 @@ func newCriCommand() *cobra.Command {
 		}
 		return err
 	})
-	return root
+	if root.Execute() != nil {
+		os.Exit(1)
+	}
 }
 
 type imageService interface {
