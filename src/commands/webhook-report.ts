@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { json } from 'node:stream/consumers';
 import { renderTable } from './table.ts';
+import { printableLines } from '../io/printable.ts';
 import { fieldsOf, itemsOf, type Fields } from '../io/untrusted.ts';
 import { connectKubernetes } from '../webhook/kubernetes.ts';
 import { createPolicy } from '../webhook/policy.ts';
@@ -23,7 +24,7 @@ export async function webhookReport({ config, stop, stdout, stdin, env }: Host, 
   const all = reportPods(pods, createPolicy(config.webhook, config.registry.upstreams));
   const lines = all.filter(({ reason }) => (reason === 'rewritten') === options.rewritten);
   if (options.json) {
-    stdout.write(`${JSON.stringify(lines, undefined, 2)}\n`);
+    stdout.write(`${printableLines(JSON.stringify(lines, undefined, 2))}\n`);
     return;
   }
   const rows = lines.map(({ namespace, pod, container, image, reason, original }) => [

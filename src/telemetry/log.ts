@@ -1,4 +1,5 @@
 import { pino, type DestinationStream, type Logger } from 'pino';
+import { printable, printableLines } from '../io/printable.ts';
 import { OciError } from '../oci/error.ts';
 
 export type Log = Logger;
@@ -18,11 +19,16 @@ export async function createLog(options: LogOptions, output: DestinationStream):
       level: options.level,
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: (level) => ({ level }) },
+      formatters: { level: (level) => ({ level }), ...(options.readable ? { log: escapeTexts } : {}) },
       serializers: { error: describeError, url: redactUrl },
     },
     destination,
   );
+}
+
+/** pino-pretty writes texts as they are, and some of them come from outside. */
+function escapeTexts(fields: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, typeof value === 'string' ? printable(value) : value]));
 }
 
 async function readable(output: DestinationStream): Promise<DestinationStream> {
@@ -44,10 +50,10 @@ function describeError(error: unknown): Record<string, unknown> | string {
   for (let cause = error.cause; cause instanceof Error && causes.length < 5; cause = cause.cause)
     causes.push(redactText(cause.message || cause.name));
   return {
-    message: redactText(error.message),
+    message: printable(redactText(error.message)),
     ...(error instanceof OciError
       ? { code: error.code, ...(error.origin === undefined ? {} : { origin: error.origin }) }
-      : { type: error.name, stack: error.stack }),
+      : { type: error.name, stack: printableLines(error.stack ?? '') }),
     ...(causes.length === 0 ? {} : { causes }),
   };
 }

@@ -313,3 +313,19 @@ test('whichever webhook is first, the image that Istio puts for its placeholder 
   assert.equal(review(one('docker.io/istio/proxyv2:1.27.0')).outcome, 'rewritten');
   assert.equal(review(one('user/auto')).outcome, 'rewritten', 'only the bare word is a placeholder');
 });
+
+test('promise W1: the annotation is left out where the API server would refuse the pod for it', () => {
+  const LIMIT = 256 * 1024;
+  const crowded = review({ metadata: { annotations: { config: 'x'.repeat(LIMIT - 1000) } }, ...one() });
+  assert.deepEqual(crowded.paths, ['/spec/containers/0/image']);
+  const containers = Array.from({ length: 3000 }, (_, n) => ({
+    name: `c${n}`,
+    image: `registry.k8s.io/some/component-${n}:v1@sha256:${'a'.repeat(64)}`,
+  }));
+  const many = review({ spec: { containers } });
+  assert.equal(many.patch.length, 3000);
+  assert.ok(many.paths.every((path) => path.endsWith('/image')));
+  const characters = review({ metadata: { annotations: { config: '界'.repeat(80_000) } }, ...one() });
+  assert.equal(characters.patch.length, 2, 'three bytes a character: 240,000 leave room');
+  assert.equal(review({ metadata: { annotations: { config: '界'.repeat(85_000) } }, ...one() }).patch.length, 1, 'and 255,000 do not');
+});

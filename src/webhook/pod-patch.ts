@@ -5,6 +5,11 @@ import type { Policy, Reason } from './policy.ts';
 /** Where the names that pods were written with are kept: JSON, container name → image. */
 export const ORIGINALS = 'kube-registry/original-images';
 
+/** What the API server allows a pod (TotalAnnotationSizeLimitB of k8s.io/apimachinery). */
+const MAX_ANNOTATIONS_BYTES = 256 * 1024;
+/** Left for annotations that webhooks after this one may add. */
+const RESERVED_BYTES = 16 * 1024;
+
 /** RFC 6902. */
 export interface PatchOperation {
   op: 'add' | 'replace';
@@ -50,13 +55,23 @@ function candidates(request: Fields, pod: Fields): ImagePlace[] {
   return places.filter(({ name, image }) => before.get(name) !== image);
 }
 
+/** Records the original names. @returns nothing if the API server would then refuse the pod for the size of its annotations */
 function annotate(metadata: Fields, rewritten: Readonly<Record<string, string>>): PatchOperation[] {
   const { annotations } = metadata;
   const known = parseOriginals(textOf(fieldsOf(annotations)[ORIGINALS]));
   const value = JSON.stringify({ ...known, ...rewritten });
+  if (sizeOf({ ...fieldsOf(annotations), [ORIGINALS]: value }) > MAX_ANNOTATIONS_BYTES - RESERVED_BYTES) return [];
   return typeof annotations === 'object' && annotations !== null && !Array.isArray(annotations)
     ? [{ op: 'add', path: `/metadata/annotations/${ORIGINALS.replaceAll('/', '~1')}`, value }]
     : [{ op: 'add', path: '/metadata/annotations', value: { [ORIGINALS]: value } }];
+}
+
+/** As the API server counts them: the bytes of all keys and values. */
+function sizeOf(annotations: Fields): number {
+  return Object.entries(annotations).reduce(
+    (sum, [key, value]) => sum + Buffer.byteLength(key) + Buffer.byteLength(textOf(value) ?? ''),
+    0,
+  );
 }
 
 /** Of an earlier call for the same pod (another webhook came between). What is no such thing is nothing. */

@@ -5,6 +5,7 @@ import { ConfigError } from '../../config/load.ts';
 import { urlOf } from '../../config/scalars.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
 import { isOciError } from '../../oci/error.ts';
+import { printable, printableLines } from '../../io/printable.ts';
 import { upstreamHosts } from '../../oci/image-name.ts';
 import { createTransport } from '../../http/undici-transport.ts';
 import { blobKey } from '../../store/keys.ts';
@@ -88,7 +89,7 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
     progress.stop();
     await store?.close();
   }
-  stdout.write(options.json ? `${JSON.stringify(outcomes, undefined, 2)}\n` : render(outcomes));
+  stdout.write(printableLines(options.json ? `${JSON.stringify(outcomes, undefined, 2)}\n` : render(outcomes)));
   return outcomes.some(({ outcome }) => outcome === 'failed') ? 1 : 0;
 }
 
@@ -101,11 +102,11 @@ async function warmOne(image: string, { progress, work }: Job): Promise<Outcome>
   const bar = progress.start(image, 'bytes');
   try {
     const warmed = await work(bar.set);
-    bar.end(`warm    ${image}  ${describe(warmed)}`);
+    bar.end(`warm    ${printable(image)}  ${describe(warmed)}`);
     return { image, outcome: 'warm', ...warmed };
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    bar.end(`failed  ${image}  ${message}`);
+    bar.end(printable(`failed  ${image}  ${message}`));
     return { image, outcome: 'failed', error: message };
   }
 }
@@ -116,8 +117,8 @@ function describe({ bytes, blobs, known }: Warmed): string {
 
 function render(outcomes: readonly Outcome[]): string {
   const of = (outcome: Outcome['outcome']) => outcomes.filter((own) => own.outcome === outcome);
-  const failures = of('failed').map(({ image, error }) => `failed: ${image}: ${error}\n`);
-  const skipped = of('skipped').map(({ image }) => `not of this registry: ${image}\n`);
+  const failures = of('failed').map(({ image, error }) => `${printable(`failed: ${image}: ${error}`)}\n`);
+  const skipped = of('skipped').map(({ image }) => `${printable(`not of this registry: ${image}`)}\n`);
   const bytes = outcomes.reduce((sum, own) => sum + (own.bytes ?? 0), 0);
   return `${[...skipped, ...failures].join('')}${of('warm').length} of ${outcomes.length - skipped.length} images are warm, ${formatBytes(bytes)} were read\n`;
 }
