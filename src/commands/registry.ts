@@ -92,12 +92,14 @@ function redirectOf(images: Registry, { redirect }: Storage): Pick<ServeOptions,
   return {
     async redirect(repository, digest, context) {
       if (context.hop === true) return undefined; // a replica looks into S3 itself
-      const location = await redirect(digest, context.signal);
-      if (location === undefined) return undefined;
-      const answered = Date.now();
-      await images.stat(repository, digest, context);
-      // Upstream may have taken its time for the proof: S3 may have gone meanwhile.
-      return Date.now() - answered < FRESH ? location : redirect(digest, context.signal);
+      const found = await redirect(digest, context.signal);
+      if (found === undefined) return undefined;
+      const answered = performance.now();
+      const { size } = await images.stat(repository, digest, context);
+      // An object of another size is damaged: read by the registry, that is noticed, and mended.
+      if (size > 0 && found.size !== size) return undefined;
+      // The upstream may have taken its time to answer, and S3 may be down by now.
+      return performance.now() - answered < FRESH ? found.url : (await redirect(digest, context.signal))?.url;
     },
   };
 }

@@ -23,7 +23,11 @@ export function headObject(
     const offset = clockOffset(headersOf(answer));
     if (offset !== undefined) clock(offset);
     try {
-      resolve(readHead(answer.statusCode ?? 0, headersOf(answer)));
+      const status = answer.statusCode ?? 0;
+      const head = readHead(status, headersOf(answer));
+      // A refusal concerns the signature: a request that is signed now would not meet it.
+      if (head === 'unclear' && status !== 200 && status !== 404) reject(refusal(status));
+      else resolve(head);
     } catch (error) {
       reject(error);
     }
@@ -44,8 +48,12 @@ export function readHead(status: number, headers: Readonly<Record<string, string
   }
   if (status === 404) return isSigned(headers) ? 'absent' : 'unclear';
   if (status < 500) return 'unclear'; // the same refusal of a GET has words
+  throw refusal(status);
+}
+
+function refusal(status: number): Error {
   const name = STATUS_CODES[status] ?? 'Error';
-  throw Object.assign(new Error(`the answer is ${status}`), { name, $metadata: { httpStatusCode: status } });
+  return Object.assign(new Error(`the answer is ${status}`), { name, $metadata: { httpStatusCode: status } });
 }
 
 function headersOf({ headers }: IncomingMessage): Readonly<Record<string, string | undefined>> {

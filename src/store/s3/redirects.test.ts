@@ -50,8 +50,9 @@ async function open(names: readonly string[], secret = () => server.secretAccess
 
 test('a blob is redirected to a URL that gives it; one that S3 has not is not', async () => {
   await using opened = await open(['there']);
-  const url = await opened.redirect(blob('there'), signal);
+  const url = (await opened.redirect(blob('there'), signal))?.url;
   assert.equal(await (await fetch(url ?? '')).text(), String(bytesOf('there')));
+  assert.equal((await opened.redirect(blob('there'), signal))?.size, bytesOf('there').length, 'whose size tells a damaged one');
   assert.equal(await opened.redirect(blob('not there'), signal), undefined);
   assert.deepEqual(opened.told(), []);
 });
@@ -67,7 +68,7 @@ test('S3 is asked for each client, but once for all who ask at the same moment f
   const urls = await ask([...names, ...names, 'unknown']);
   assert.equal(heads(), 6, 'one for those that are known, one for the unknown one');
   assert.equal(urls.at(-1), undefined);
-  for (const [index, name] of names.entries()) assert.equal(await (await fetch(urls[index] ?? '')).text(), String(bytesOf(name)));
+  for (const [index, name] of names.entries()) assert.equal(await (await fetch(urls[index]?.url ?? '')).text(), String(bytesOf(name)));
   await ask(['one']);
   await ask(['one']);
   assert.equal(heads(), 8, 'later clients wait for answers of their own');

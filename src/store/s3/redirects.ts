@@ -1,70 +1,80 @@
 import { LRUCache } from 'lru-cache';
+import { raceAbort } from '../../async/race-abort.ts';
+import { singleFlight } from '../../async/single-flight.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { isOciError } from '../../oci/error.ts';
-import { singleFlight } from '../../async/single-flight.ts';
-import { raceAbort } from '../../async/race-abort.ts';
 import { blobKey } from '../keys.ts';
 import type { S3Store, SignedUrls } from './options.ts';
 
-/** How long S3 has to say that it is there and has the blob, in ms; later the blob is served from here. */
-const PATIENCE = 1500;
-/** How long S3 is taken to have what it has just shown, in ms: what may be pruned has not been pulled for a day. */
-const SEEN = 5000;
+/** How long S3 has to confirm that it has a blob; after that the registry serves the blob itself. */
+const CONFIRM_TIMEOUT_MS = 1500;
+/** How long S3 is taken to have what it has just confirmed: what may be pruned has not been pulled for a day. */
+const CONFIRMED_MS = 5000;
 /** How many blobs are remembered. */
-const KEPT = 1000;
+const MAX_KNOWN = 1000;
 
-/** Gives a URL of S3 for a blob; undefined where S3 has none, or does not answer. */
-export type Redirect = (digest: Digest, signal: AbortSignal) => Promise<string | undefined>;
+export interface Redirection {
+  /** A presigned URL of S3 that gives the blob to whoever has it. */
+  url: string;
+  /** Bytes, of the object that S3 has. It is another than the blob's when the object is damaged: nobody may be sent there then. */
+  size: number;
+}
 
-/** Nobody may be sent to an S3 that is away: it is asked for each client, and the client waits for the answer. But one question does for all who wait
- *  at the same time, for the same blob as nodes do that pull one image, or for any that it has shown a moment ago: its answer says that it is there.
- *  The question may be older than who joins it; it is when the answer comes that counts.
+/** Where S3 gives a blob; undefined: S3 does not have it, or does not answer. */
+export type Redirect = (digest: Digest, signal: AbortSignal) => Promise<Redirection | undefined>;
+
+interface Known {
+  urls: SignedUrls;
+  /** On the clock of `performance.now()`, as is `confirmedUntil`. */
+  goodUntil: number;
+  confirmedUntil: number;
+  size: number;
+}
+
+/** Redirects to S3. Before each redirect a HEAD shows that S3 is reachable: a client that was sent to an S3 that is down would fail. Concurrent requests
+ *  share one HEAD: those for the same blob, as of nodes that pull one image, and those for any blob that S3 has confirmed within the last five seconds,
+ *  for which the HEAD only proves that S3 is up.
  *
- *  What was signed, which takes longer than asking, is used again for half of the time that it stays good, `ttl` ms or as long as the credentials do. */
+ *  Signing takes longer than asking: a signed URL is used again for half of the time that it stays good, `ttl` ms or as long as the credentials do. */
 export function createRedirects(remote: S3Store, ttl: number): Redirect {
-  const share = singleFlight<string | undefined>({ timeoutMs: 2 * PATIENCE }); // `ask` gives up before
-  const known = new LRUCache<string, Known>({ maxSize: KEPT, sizeCalculation: () => 1 });
+  const share = singleFlight<string | undefined>({ timeoutMs: 2 * CONFIRM_TIMEOUT_MS }); // `confirm` gives up before
+  const known = new LRUCache<string, Known>({ maxSize: MAX_KNOWN, sizeCalculation: () => 1 });
 
   /** @throws the signal's reason: credentials may be on their way from a service that is silent */
   async function sign(key: string, signal: AbortSignal): Promise<Known> {
     const before = known.get(key);
-    if (before !== undefined && Date.now() < before.goodUntil) return before;
-    const now = Date.now();
+    if (before !== undefined && performance.now() < before.goodUntil) return before;
+    const now = performance.now();
     const urls = await raceAbort(remote.presign(key, ttl), signal);
-    const signed = { urls, goodUntil: now + (urls.until - now) / 2, seenUntil: 0 };
+    const signed = { urls, goodUntil: now + (urls.until - Date.now()) / 2, confirmedUntil: 0, size: before?.size ?? -1 };
     known.set(key, signed);
     return signed;
   }
 
-  /** Gives the key if S3 has nothing there. @throws OciError UNAVAILABLE; TimeoutError, which tells the store too that S3 is silent */
-  async function ask(key: string): Promise<string | undefined> {
-    const signal = AbortSignal.timeout(PATIENCE);
+  /** Returns the key if S3 has no such object. @throws OciError UNAVAILABLE; TimeoutError, which tells the store too that S3 is silent */
+  async function confirm(key: string): Promise<string | undefined> {
+    const signal = AbortSignal.timeout(CONFIRM_TIMEOUT_MS);
     const signed = await sign(key, signal);
     const found = await remote.stat(key, { signal, by: signed.urls.head });
-    signed.seenUntil = found === undefined ? 0 : Date.now() + SEEN;
+    signed.confirmedUntil = found === undefined ? 0 : performance.now() + CONFIRMED_MS;
+    signed.size = found?.size ?? -1;
     return found === undefined ? key : undefined;
   }
 
   return async (digest, signal) => {
     const key = blobKey(digest);
-    const seen = Date.now() < (known.get(key)?.seenUntil ?? 0);
+    const isConfirmed = performance.now() < (known.get(key)?.confirmedUntil ?? 0);
     try {
-      const absent = await share(seen ? 'any that was seen' : key, signal, () => ask(key));
+      const absent = await share(isConfirmed ? 'any that is confirmed' : key, signal, () => confirm(key));
       if (absent === key) return undefined;
-      return (await sign(key, AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]))).urls.get;
+      const { urls, size } = await sign(key, AbortSignal.any([signal, AbortSignal.timeout(CONFIRM_TIMEOUT_MS)]));
+      return { url: urls.get, size };
     } catch (error) {
-      const refused = isOciError(error) && error.retryAfter === undefined;
-      if (refused) known.delete(key); // the credentials that it was signed by may have been replaced
-      const late = (error as Error).name === 'TimeoutError';
-      if (signal.aborted || !(late || isOciError(error))) throw error;
-      return undefined; // it is served from here, or fetched again; the store has told the log
+      const isRefused = isOciError(error) && error.retryAfter === undefined;
+      if (isRefused) known.delete(key); // the credentials that it was signed by may have been replaced
+      const isLate = (error as Error).name === 'TimeoutError';
+      if (signal.aborted || !(isLate || isOciError(error))) throw error;
+      return undefined; // the registry serves the blob itself; the store has told the log
     }
   };
-}
-
-interface Known {
-  urls: SignedUrls;
-  /** Milliseconds since the epoch, as is the next. */
-  goodUntil: number;
-  seenUntil: number;
 }
