@@ -163,7 +163,7 @@ for (const [mode, configuration] of MODES) {
     assert.doesNotMatch(registry.output(), /looked up hub/, 'a proxied one never is');
 
     const asked = subscriptions.requests.at(-1)?.headers['user-agent'];
-    if (mode !== 'custom') assert.equal(asked, 'clash.meta/1.19.32');
+    if (mode !== 'custom') assert.equal(asked, 'clash.meta/v1.19.32');
     await proven(clash);
     const { nodes, chosen } = await clash.status();
     assert.ok(nodes.some(({ name, alive }) => name === chosen && alive !== false));

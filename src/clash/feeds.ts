@@ -1,7 +1,8 @@
 import { createSecret } from '../config/secret.ts';
 import type { ClashConfig } from '../config/schema.ts';
 import type { Log } from '../telemetry/log.ts';
-import { parseContent } from './subscription/content.ts';
+import { fetchContent, rewriteProvider } from './fetch-content.ts';
+import type { EntryReader } from './mihomo/entry-reader.ts';
 import type { Copies, Copy } from './subscription/copies.ts';
 import { ClashError } from './subscription/document.ts';
 import { download, type Way } from './subscription/download.ts';
@@ -25,6 +26,7 @@ export interface FeedsContext {
   offer: Offer;
   /** mihomo's. */
   version: string;
+  reader: EntryReader;
   log: Log;
   signal: AbortSignal;
 }
@@ -49,7 +51,7 @@ export function followSubscription(
   const state: SubscriptionState = { name, fetchedAt: copy?.at, userInfo: copy?.userInfo ?? {}, problem: undefined };
   const secret = createSecret({ value: subscription.url, file: subscription.urlFile });
   for (const value of Object.values(subscription.headers)) redactor.add(value);
-  const headers = { 'user-agent': subscription.userAgent ?? `clash.meta/${context.version}`, ...subscription.headers };
+  const { headers } = subscription;
 
   async function url(): Promise<string> {
     const value = await secret();
@@ -60,12 +62,16 @@ export function followSubscription(
   }
 
   async function fetch(from: string, fetched: Fetched): Promise<void> {
-    const { bytes, headers: answered } = await download(
-      from,
-      { way: context.wayOf(subscription.proxy), headers, limit: MAX_SUBSCRIPTION },
-      signal,
-    );
-    const content = await parseContent(bytes);
+    const options = { way: context.wayOf(subscription.proxy), limit: MAX_SUBSCRIPTION };
+    const { content, headers: answered } = await fetchContent({
+      download: (agent) => download(from, { ...options, headers: { 'user-agent': agent, ...headers } }, signal),
+      userAgent: subscription.userAgent,
+      version: context.version,
+      reader: context.reader,
+      source: { subscription: name },
+      log,
+    });
+    for (const note of content.notes ?? []) log.warn({ event: 'clash-entries-left-out', subscription: name }, redactor.clean(note));
     if (content.kind === 'clash') redactor.addNodes(content.document['proxies']);
     const userInfo = parseUserInfo(String(answered['subscription-userinfo'] ?? ''));
     await offer({
@@ -77,7 +83,7 @@ export function followSubscription(
       }),
       async applied() {
         Object.assign(state, { fetchedAt: fetched.at, userInfo, problem: undefined });
-        await copies.writeCopy(name, { ...fetched, content, userInfo });
+        await copies.writeCopy(name, { ...fetched, content, userInfo, vettedBy: context.version });
       },
       refused: (problem) => void (state.problem = problem),
     });
@@ -112,10 +118,11 @@ export function createResourceFeeds({
   own,
   log,
   signal,
+  reader,
 }: FeedsContext): (wanted: readonly Resource[]) => void {
   const running = new Map<string, AbortController>();
 
-  function start({ key, url, headers, interval, own: trusted }: Resource): AbortController {
+  function start({ key, url, headers, interval, own: trusted, rules }: Resource): AbortController {
     const stop = new AbortController();
     redactor.addUrl(url);
     const limited = AbortSignal.any([signal, stop.signal]);
@@ -123,13 +130,18 @@ export function createResourceFeeds({
     async function fetch(from: string): Promise<void> {
       const { bytes } = await direct(from).catch(() => download(from, { ...options, way: wayOf(ownProxy(own)) }, limited));
       const path = `providers/${key}-${fingerprint(bytes)}`;
-      await copies.write(path, bytes);
+      await copies.write(path, rules ? bytes : await rewritten(bytes));
       await offer({
         source: `resource ${key}`,
         change: (inputs) => ({ ...inputs, resources: new Map(inputs.resources).set(key, path) }),
         applied: () => Promise.resolve(),
         refused: (problem) => log.warn(`a provider's content cannot be used: ${problem}`),
       });
+    }
+    async function rewritten(bytes: Uint8Array): Promise<string> {
+      const { file, notes } = await rewriteProvider(bytes, reader);
+      for (const note of notes) log.warn({ event: 'clash-entries-left-out', resource: key }, redactor.clean(note));
+      return file;
     }
     const direct = (from: string) => download(from, { ...options, way: wayOf('direct') }, limited);
     const failed = (error: unknown) => log.warn(`what a provider names cannot be fetched: ${problemOf(error, redactor)}`);

@@ -10,7 +10,9 @@ import type { Way } from './subscription/download.ts';
 import { createResourceFeeds, followSubscription, ownProxy, type SubscriptionState } from './feeds.ts';
 import { followFiles, openFiles } from './files.ts';
 import type { User } from './config/locked.ts';
+import { createEntryReader, type EntryReader } from './mihomo/entry-reader.ts';
 import { createMihomo } from './mihomo/mihomo.ts';
+import { vetContent } from './mihomo/vet.ts';
 import { createOffers, type Offer } from './mihomo/offers.ts';
 import { prove } from './mihomo/prove.ts';
 import { createRedactor, type Redactor } from './subscription/redact.ts';
@@ -75,7 +77,8 @@ export async function superviseClash({ own, wayOf, log, env, counted, signal }: 
   const applier = createApplier({ context: { own, secret }, copies, mihomo, controller, prove: proveNow, log });
 
   const files = openFiles(own, redactor);
-  const known = await readCopies(own, { copies, redactor });
+  const reader = createEntryReader({ binary: own.mihomo, directory, env });
+  const known = await readCopies(own, { copies, redactor, reader, version: mihomo.version });
   await applier.begin({
     subscriptions: new Map([...known].map(([name, { content }]) => [name, content])),
     users: await files.users(),
@@ -99,7 +102,7 @@ export async function superviseClash({ own, wayOf, log, env, counted, signal }: 
     changed: () => followResources(applier.rendered()?.resources ?? []),
   });
   const offer: Offer = async (change) => (await whenUp, offerNow(change));
-  const context = { own, wayOf, copies, redactor, offer, version: mihomo.version, log, signal };
+  const context = { own, wayOf, copies, redactor, offer, version: mihomo.version, reader, log, signal };
   const followResources = createResourceFeeds(context);
   followResources(applier.rendered()?.resources ?? []);
   const states = own.subscriptions.map((subscription) => followSubscription(subscription, known.get(subscription.name), context));
@@ -144,18 +147,25 @@ function describeSubscription({ name, fetchedAt, userInfo, problem }: Subscripti
 /** The subscriptions as they were fetched last. */
 async function readCopies(
   { subscriptions }: ClashConfig,
-  { copies, redactor }: { copies: Copies; redactor: Redactor },
+  { copies, redactor, reader, version }: { copies: Copies; redactor: Redactor; reader: EntryReader; version: string },
 ): Promise<Map<string, Copy>> {
   const names = subscriptions.map(({ name }) => name);
   await copies.keepCopies(names);
   const known = new Map<string, Copy>();
   for (const name of names) {
-    const copy = await copies.readCopy(name);
+    const copy = await vetCopy(await copies.readCopy(name), { reader, version });
     if (copy === undefined) continue;
     known.set(name, copy);
     if (copy.content.kind === 'clash') redactor.addNodes(copy.content.document['proxies']);
   }
   return known;
+}
+
+/** A copy that another version of mihomo has read is read again. Undefined: this one can use nothing of it. */
+async function vetCopy(copy: Copy | undefined, { reader, version }: { reader: EntryReader; version: string }): Promise<Copy | undefined> {
+  if (copy === undefined || copy.vettedBy === version) return copy;
+  const content = await vetContent(copy.content, reader).catch(() => undefined); // fetched again in any case
+  return content === undefined ? undefined : { ...copy, content };
 }
 
 async function untilUp(isUp: () => Promise<boolean>, signal: AbortSignal): Promise<void> {

@@ -145,7 +145,9 @@ const subscription = z
     url: exactUrl.optional().describe('Or urlFile.'),
     urlFile: text.optional().describe('A file that holds the URL, since the URL is a secret.'),
     interval: interval.prefault('12h').describe('How often it is fetched again.'),
-    userAgent: text.optional().describe('Default: clash.meta/VERSION, with the version of mihomo.'),
+    userAgent: text
+      .optional()
+      .describe('Default: clash.meta/vVERSION, with the version of mihomo; when the answer has no node, a few others are tried.'),
     headers: z.record(z.string(), z.string()).prefault({}).describe('Sent beside it.'),
     proxy: proxy.prefault('direct').describe('The way out for fetching it.'),
   })

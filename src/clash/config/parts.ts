@@ -42,6 +42,7 @@ export function nodesOnly({ subscriptions, pathOf, several, note }: PartsContext
   const proxyProviders: Record<string, Fields> = {};
   for (const [subscription, content] of subscriptions) {
     const prefix = several ? `${subscription}/` : '';
+    for (const text of content.notes ?? []) note(`subscription ${subscription}: ${text}`);
     if (content.kind === 'uris') {
       proxyProviders[providerOf(subscription)] = uriProvider(pathOf(subscription), prefix);
       continue;
@@ -77,7 +78,7 @@ export function fullSubscriptions({ subscriptions, pathOf, note }: PartsContext)
   const names = new Set<string>(BUILT_IN_TARGETS);
   for (const [subscription, content] of subscriptions) {
     const taken = content.kind === 'clash' ? sanitise(content.document) : nothingTaken();
-    for (const text of taken.notes) note(`subscription ${subscription}: ${text}`);
+    for (const text of [...(content.notes ?? []), ...taken.notes]) note(`subscription ${subscription}: ${text}`);
     const own = renamed(taken, { subscription, names, parts });
     if (content.kind === 'uris') own.proxyProviders[providerOf(subscription)] = uriProvider(pathOf(subscription), '');
     Object.assign(parts.proxyProviders, own.proxyProviders);

@@ -28,6 +28,8 @@ export interface Resource {
   /** Milliseconds. */
   interval: number;
   headers: Record<string, string>;
+  /** Rules, and not nodes. */
+  rules: boolean;
   /** Named by the user, who may go to internal addresses; a subscription may not. */
   own: boolean;
 }
@@ -199,7 +201,14 @@ function withoutHttp(providers: Fields, { inputs, resources, own }: HttpContext)
       const seconds = Number(provider['interval'] ?? 86_400);
       const interval = Math.max(3600, Number.isFinite(seconds) ? seconds : 86_400) * 1000;
       if (!resources.some((resource) => resource.key === key)) {
-        resources.push({ key, url, interval, headers, own: own === undefined || own.includes(name) });
+        resources.push({
+          key,
+          url,
+          interval,
+          headers,
+          own: own === undefined || own.includes(name),
+          rules: provider['behavior'] !== undefined,
+        });
       }
       const rest = omit(provider, ['url', 'interval', 'header', 'proxy', 'size-limit', 'path']);
       const path = inputs.resources.get(key);

@@ -10,6 +10,8 @@ import type { UserInfo } from './userinfo.ts';
 export interface Copy extends Fetched {
   content: Content;
   userInfo: UserInfo;
+  /** The version of mihomo that reads each of its entries. */
+  vettedBy?: string;
 }
 
 /** mihomo's directory: what it runs with, and what was good last. All of it is for this user only: it is full of passwords. */

@@ -1,0 +1,78 @@
+import { itemsOf } from '../io/untrusted.ts';
+import type { Log } from '../telemetry/log.ts';
+import { encodeConfig } from './config/encode.ts';
+import type { EntryReader } from './mihomo/entry-reader.ts';
+import { vetContent } from './mihomo/vet.ts';
+import { parseContent, type Content } from './subscription/content.ts';
+import { ClashError } from './subscription/document.ts';
+import type { Download } from './subscription/download.ts';
+
+export interface FetchContentOptions {
+  /** Fetches the body, as the program that this User-Agent names. @throws ClashError */
+  download(this: void, userAgent: string): Promise<Download>;
+  /** The configured one; undefined: mihomo's own. */
+  userAgent: string | undefined;
+  /** mihomo's version. */
+  version: string;
+  reader: EntryReader;
+  /** Where the content comes from: `{ subscription: 'air' }`. */
+  source: Record<string, string>;
+  log: Log;
+}
+
+/** Providers choose the form of a subscription by its reader. The first is mihomo's own. */
+function userAgents(version: string): string[] {
+  return [`clash.meta/v${version}`, 'clash-verge/v2.4.2', `mihomo/${version}`, 'ClashforWindows/0.20.39', 'v2rayN/7.14.4'];
+}
+
+/** Fetches a subscription and reads it. When the answer has no node, other User-Agents are tried.
+ *  @returns only nodes that mihomo can use
+ *  @throws ClashError: it cannot be fetched, or no answer has a node; the reason is that of the first answer */
+export async function fetchContent({
+  download,
+  userAgent,
+  version,
+  reader,
+  source,
+  log,
+}: FetchContentOptions): Promise<{ content: Content; headers: Download['headers'] }> {
+  const [preferred = '', ...others] = new Set([...(userAgent === undefined ? [] : [userAgent]), ...userAgents(version)]);
+  const first = await download(preferred);
+  try {
+    return { content: await readContent(first.bytes, reader), headers: first.headers };
+  } catch (problem) {
+    if (!(problem instanceof ClashError)) throw problem;
+    for (const other of others) {
+      const answer = await download(other).catch(() => undefined);
+      const content = answer === undefined ? undefined : await readContent(answer.bytes, reader).catch(() => undefined);
+      const nodes = content === undefined ? 0 : countNodes(content);
+      log.info(
+        { event: 'clash-user-agent-tried', ...source, userAgent: other, nodes },
+        'the answer had no node, so another User-Agent was tried',
+      );
+      if (answer !== undefined && content !== undefined) return { content, headers: answer.headers };
+    }
+    throw problem;
+  }
+}
+
+async function readContent(bytes: Uint8Array, reader: EntryReader): Promise<Content> {
+  return vetContent(await parseContent(bytes), reader);
+}
+
+function countNodes(content: Content): number {
+  return content.kind === 'uris' ? content.text.split('\n').length : itemsOf(content.document['proxies']).length;
+}
+
+/** Reads the file of a proxy-provider, which may be any form of a subscription, and writes it again without the nodes that mihomo
+ *  cannot use.
+ *  @returns the file, and what was left out
+ *  @throws ClashError: it has no node that mihomo can use */
+export async function rewriteProvider(bytes: Uint8Array, reader: EntryReader): Promise<{ file: string; notes: readonly string[] }> {
+  const content = await readContent(bytes, reader);
+  const { notes = [] } = content;
+  if (content.kind === 'uris') return { file: content.text, notes };
+  const proxies = itemsOf(content.document['proxies']);
+  if (proxies.length === 0) throw new ClashError('it has no node');
+  return { file: encodeConfig({ proxies }), notes };
+}

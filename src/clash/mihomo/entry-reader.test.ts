@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { toolPath } from '../../../test/tools/tools.ts';
+import { temporaryDirectory } from '../../../test/support/temporary.ts';
+import { createEntryReader, type EntryReader } from './entry-reader.ts';
+
+const resources = new AsyncDisposableStack();
+after(() => resources.disposeAsync());
+
+async function start(): Promise<EntryReader> {
+  const { path } = resources.use(await temporaryDirectory());
+  return createEntryReader({ binary: await toolPath('mihomo'), directory: path, env: {} });
+}
+
+const base64 = (text: string) => Buffer.from(text).toString('base64');
+const ss = (name: string, cipher = 'aes-128-gcm') => `ss://${base64(`${cipher}:pw`)}@h.example:1#${name}`;
+const node = (name: string, more = {}) => ({
+  name,
+  type: 'ss',
+  server: 'h.example',
+  port: 1,
+  cipher: 'aes-128-gcm',
+  password: 'pw',
+  ...more,
+});
+
+test('of nodes, mihomo itself says which it cannot use, and of what type', async () => {
+  const reader = await start();
+  const nodes = Array.from({ length: 600 }, (_, index) => node(`n${index}`, index % 97 === 3 ? { cipher: 'salsa20' } : {}));
+  const odd = Array.from({ length: 300 }, (_, index) => node(`q${index}`, { type: 'quantum' }));
+  const verdicts = await reader.readNodes([...nodes, ...odd, node('a'), node('a', { port: 'x' }), node('b', { password: '\x7F' })]);
+  const bad = verdicts.slice(0, 600).flatMap((verdict, index) => (verdict === undefined ? [] : [index]));
+  assert.deepEqual(bad, [3, 100, 197, 294, 391, 488, 585]);
+  assert.match(verdicts[3] ?? '', /unknown method: salsa20/);
+  assert.ok(verdicts.slice(600, 900).every((verdict) => verdict?.includes('quantum') === true));
+  assert.deepEqual([verdicts[900], verdicts[901] === undefined, verdicts[902]], [undefined, false, undefined]);
+});
+
+test('of links, mihomo itself says which it cannot use; those in base64 that it skips are repaired', async () => {
+  const reader = await start();
+  const links = Array.from({ length: 300 }, (_, index) => ss(`n${index}`, index === 150 ? 'salsa20' : undefined));
+  const old = `ss://${base64('aes-128-gcm:pwd@h.example:11')}#old`;
+  const others = ['juicity://u:p@h.example:1#j', 'snell://p@h.example:1#s', 'vless://u@h.example?type=tcp', `ss://${base64('x')}`, old];
+  assert.ok(old.includes('='));
+  const readings = await reader.readLinks([...links, ...others]);
+  const bad = readings.flatMap((reading, index) => ('problem' in reading ? [index] : []));
+  assert.deepEqual(bad, [150, 300, 301, 302, 303]);
+  assert.match(JSON.stringify(readings[150]), /unknown method: salsa20/);
+  assert.match(JSON.stringify(readings[300]), /does not read such links/);
+  assert.deepEqual(readings.at(-1), { link: `ss://${Buffer.from('aes-128-gcm:pwd').toString('base64url')}@h.example:11#old` });
+});

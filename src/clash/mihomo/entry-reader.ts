@@ -1,0 +1,220 @@
+import { isFields, type Fields } from '../../io/untrusted.ts';
+import { encodeConfig } from '../config/encode.ts';
+import { fingerprint } from '../subscription/fingerprint.ts';
+import { repairLink } from '../subscription/links.ts';
+import { removeThrowaways, startThrowaway, type Throwaway, type ThrowawayOptions } from './throwaway.ts';
+
+/** Lets mihomo read entries of subscriptions one by one, in a process of its own that lives as long as a call: what it cannot
+ *  use, or what ends it, harms no traffic. Verdicts are remembered. One call runs at a time. */
+export interface EntryReader {
+  /** @returns for each node undefined, or why mihomo cannot use it */
+  readNodes(nodes: readonly Fields[]): Promise<(string | undefined)[]>;
+  /** @returns for each link its form that mihomo reads, or why there is none */
+  readLinks(links: readonly string[]): Promise<LinkReading[]>;
+}
+
+export type ReaderOptions = Omit<ThrowawayOptions, 'started'>;
+export type LinkReading = { link: string } | { problem: string };
+
+/** Entries that are read at once. */
+const BATCH_SIZE = 250;
+const MAX_REMEMBERED = 20_000;
+const NO_NODE = 'mihomo does not read such links';
+const CRASH = 'mihomo ends when it reads this';
+/** Of links that may mean several nodes each, so that their number tells nothing. */
+const SEVERAL_NODES = /^mierus?:/i;
+/** No port, no name server, no download: only a provider whose file is rewritten. */
+const READER: Fields = {
+  'log-level': 'error',
+  dns: { enable: false },
+  profile: { 'store-selected': false, 'store-fake-ip': false },
+  'geo-auto-update': false,
+  'geox-url': Object.fromEntries(['geo-ip', 'geoip', 'geo-site', 'geosite', 'mmdb', 'asn'].map((key) => [key, 'http://127.0.0.1:9/'])),
+  'proxy-providers': { p: { type: 'file', path: 'entries' } },
+  rules: ['MATCH,REJECT'],
+};
+
+export function createEntryReader(options: ReaderOptions): EntryReader {
+  const remembered = new Map<string, string>();
+  let last: Promise<unknown> = removeThrowaways(options.directory);
+
+  async function inTurn<T>(work: (session: Session) => Promise<T>): Promise<T> {
+    const mine = last.then(async () => {
+      const session = createSession(options);
+      try {
+        return await work(session);
+      } finally {
+        await session.end();
+      }
+    });
+    last = mine.catch(() => undefined); // the caller hears of it
+    return mine;
+  }
+
+  /** Answers from memory where it can. Verdicts are text: '' is good. */
+  async function withMemory<T>(
+    entries: readonly T[],
+    keyOf: (entry: T) => string,
+    read: (session: Session, unknown: readonly T[]) => Promise<string[]>,
+  ): Promise<string[]> {
+    const keys = entries.map(keyOf);
+    const unknown = new Map(
+      entries.flatMap((entry, index) => (remembered.has(keys[index] ?? '') ? [] : [[keys[index] ?? '', entry] as const])),
+    );
+    const verdicts = new Map(keys.map((key) => [key, remembered.get(key) ?? '']));
+    if (unknown.size > 0) {
+      const found = await inTurn((session) => read(session, [...unknown.values()]));
+      for (const [index, key] of [...unknown.keys()].entries()) {
+        verdicts.set(key, found[index] ?? '');
+        remembered.set(key, found[index] ?? '');
+      }
+      for (const key of remembered.keys()) {
+        if (remembered.size <= MAX_REMEMBERED) break;
+        remembered.delete(key);
+      }
+    }
+    return keys.map((key) => verdicts.get(key) ?? '');
+  }
+
+  return {
+    async readNodes(nodes) {
+      const verdicts = await withMemory(nodes, (node) => fingerprint('node', JSON.stringify(node)), readNodes);
+      return verdicts.map((verdict) => (verdict === '' ? undefined : verdict));
+    },
+
+    async readLinks(links) {
+      const verdicts = await withMemory(links, (link) => fingerprint('link', link), readLinks);
+      return links.map((link, index) => {
+        const verdict = verdicts[index] ?? '';
+        if (verdict === REPAIRED) return { link: repairLink(link) ?? link };
+        return verdict === '' ? { link } : { problem: verdict };
+      });
+    },
+  };
+}
+
+/** The verdict on a link that mihomo reads once it is repaired. */
+const REPAIRED = '\0repaired';
+
+interface Session {
+  /** Reads a file of nodes. `count`: how many mihomo finds. */
+  read(content: string): Promise<{ problem?: string; count: number }>;
+  end(): Promise<void>;
+}
+
+/** Starts mihomo when something is to be read, and again when reading has ended it. */
+function createSession(options: ReaderOptions): Session {
+  let mihomo: Throwaway | undefined;
+  let reads = 0;
+
+  async function running(): Promise<Throwaway> {
+    if (mihomo?.running() === true) return mihomo;
+    await mihomo?.[Symbol.asyncDispose]();
+    return (mihomo = await startThrowaway(READER, { ...options, started: NOT_THERE_YET }));
+  }
+
+  return {
+    async read(content) {
+      const current = await running();
+      // mihomo does not read a file again whose content is the same.
+      await current.write('entries', `${content}\n# ${++reads}`);
+      try {
+        const { status, text } = await current.call('PUT', '/providers/proxies/p');
+        if (status >= 300) return { problem: messageOf(text), count: 0 };
+        const provider = await current.call('GET', '/providers/proxies/p');
+        return { count: ((JSON.parse(provider.text) as { proxies?: unknown[] }).proxies ?? []).length };
+      } catch {
+        await current[Symbol.asyncDispose]();
+        return { problem: CRASH, count: 0 };
+      }
+    },
+    end: async () => mihomo?.[Symbol.asyncDispose](),
+  };
+}
+
+/** There is no file for its provider yet: that it says so is the last thing of its start. */
+const NOT_THERE_YET = /initial \w+ provider p error/;
+
+function messageOf(text: string): string {
+  try {
+    const answer: unknown = JSON.parse(text);
+    return isFields(answer) ? String(answer['message']) : text;
+  } catch {
+    return text;
+  }
+}
+
+/** mihomo stops at the first bad node and says its index, so that the nodes before it are good. */
+async function readNodes(session: Session, nodes: readonly Fields[]): Promise<string[]> {
+  const verdicts = nodes.map(() => '');
+  const unknownTypes = new Map<unknown, string>();
+  let size = BATCH_SIZE;
+  for (let pending = [...nodes.keys()]; pending.length > 0;) {
+    const batch = pending.slice(0, size);
+    const { problem } = await session.read(encodeConfig({ proxies: batch.map((index) => ({ ...nodes[index], name: `n${index}` })) }));
+    const [, position, reason = ''] = /^proxy (\d+) error: (.*)$/s.exec(problem ?? '') ?? [];
+    const at = position === undefined ? undefined : batch[Number(position)];
+    if (problem === undefined) {
+      pending = pending.slice(batch.length);
+      size = BATCH_SIZE;
+    } else if (at !== undefined) {
+      verdicts[at] = reason;
+      if (/^unsupport\w* proxy type/.test(reason)) unknownTypes.set(nodes[at]?.['type'], reason);
+      pending = pending.slice(Number(position) + 1);
+    } else if (batch.length === 1) {
+      verdicts[batch[0] ?? 0] = problem;
+      pending = pending.slice(1);
+      size = BATCH_SIZE;
+    } else {
+      size = Math.ceil(batch.length / 2);
+    }
+    for (const index of pending) verdicts[index] = unknownTypes.get(nodes[index]?.['type']) ?? '';
+    pending = pending.filter((index) => verdicts[index] === '');
+  }
+  return verdicts;
+}
+
+/** mihomo skips links that it does not know without a word, so that links are counted: fewer nodes than links means that one of
+ *  the batch is not read. */
+async function readLinks(session: Session, links: readonly string[]): Promise<string[]> {
+  const verdicts = links.map(() => '');
+
+  async function read(batch: readonly number[]): Promise<void> {
+    if (batch.length === 0) return;
+    const { problem, count } = await session.read(batch.map((index) => links[index]).join('\n'));
+    const unread = problem?.includes('convert v2ray subscribe error') === true;
+    if (batch.length === 1) {
+      verdicts[batch[0] ?? 0] = await judge(
+        links[batch[0] ?? 0] ?? '',
+        problem === undefined && count > 0 ? undefined : unread ? NO_NODE : problem,
+      );
+    } else if (unread) {
+      for (const index of batch) verdicts[index] = await judge(links[index] ?? '', NO_NODE);
+    } else if (problem !== undefined || count < batch.length) {
+      const half = Math.ceil(batch.length / 2);
+      await read(batch.slice(0, half));
+      await read(batch.slice(half));
+    }
+  }
+
+  async function judge(link: string, problem: string | undefined): Promise<string> {
+    if (problem === undefined) return '';
+    const repaired = repairLink(link);
+    if (repaired !== undefined) {
+      const second = await session.read(repaired);
+      if (second.problem === undefined && second.count > 0) return REPAIRED;
+    }
+    return problem.replace(/^proxy \d+ error: /, '');
+  }
+
+  const byScheme = Map.groupBy(links.keys(), (index) => (links[index] ?? '').split(':', 1)[0]?.toLowerCase());
+  for (const indices of byScheme.values()) {
+    const several = SEVERAL_NODES.test(links[indices[0] ?? 0] ?? '');
+    for (let start = 0; start < indices.length;) {
+      const batch = indices.slice(start, start + (several ? 1 : BATCH_SIZE));
+      await read(batch);
+      start += batch.length;
+    }
+  }
+  return verdicts;
+}

@@ -1,0 +1,83 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Fields } from '../../io/untrusted.ts';
+import { encodeConfig } from '../config/encode.ts';
+
+export interface ThrowawayOptions {
+  /** The program. */
+  binary: string;
+  /** A folder of its own is made in it, and removed at the end. */
+  directory: string;
+  env: NodeJS.ProcessEnv;
+  /** What it logs when it has started. */
+  started: RegExp;
+}
+
+/** A mihomo that carries no traffic: it opens no port, and its controller is a socket in its own folder. */
+export interface Throwaway extends AsyncDisposable {
+  /** Writes a file into its folder. */
+  write(name: string, content: string | Uint8Array): Promise<void>;
+  /** Asks its controller. @throws Error: it has ended, or takes more than 30 s */
+  call(method: 'GET' | 'PUT', path: string): Promise<{ status: number; text: string }>;
+  /** Whether the process still runs. */
+  running(): boolean;
+}
+
+const START_LIMIT_MS = 10_000;
+const CALL_LIMIT_MS = 30_000;
+/** Bytes: the paths of sockets have at most 107 (unix(7)). */
+const MAX_SOCKET_PATH = 100;
+const SOCKET = 'c.sock';
+const PREFIX = 'reader-';
+
+/** Removes what processes of before left behind in `directory`. */
+export async function removeThrowaways(directory: string): Promise<void> {
+  const names = await readdir(directory).catch(() => []);
+  for (const name of names.filter((own) => own.startsWith(PREFIX))) await rm(join(directory, name), { recursive: true, force: true });
+}
+
+/** Starts mihomo with `config`, to which its controller is added. @throws Error: it does not start */
+export async function startThrowaway(config: Fields, { binary, directory, env, started }: ThrowawayOptions): Promise<Throwaway> {
+  const parent = join(directory, `${PREFIX}XXXXXX`, SOCKET).length > MAX_SOCKET_PATH ? tmpdir() : directory;
+  const home = await mkdtemp(join(parent, PREFIX));
+  const socketPath = join(home, SOCKET);
+  const write = (name: string, content: string | Uint8Array) => writeFile(join(home, name), content, { mode: 0o600 });
+  await write('config.json', encodeConfig({ ...config, 'external-controller-unix': SOCKET }));
+  const child = spawn(binary, ['-d', home, '-f', join(home, 'config.json')], {
+    env: { HOME: home, PATH: env['PATH'] },
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  const ended = once(child, 'exit').catch(() => undefined); // it cannot be run: `running` says so
+  const running = () => child.pid !== undefined && child.exitCode === null && child.signalCode === null;
+
+  async function call(method: 'GET' | 'PUT', path: string): Promise<{ status: number; text: string }> {
+    const sent = request({ socketPath, method, path, signal: AbortSignal.timeout(CALL_LIMIT_MS), agent: false });
+    sent.end();
+    const [response] = await once(sent, 'response');
+    const chunks: Buffer[] = [];
+    for await (const chunk of response as AsyncIterable<Buffer>) chunks.push(chunk);
+    return { status: (response as { statusCode: number }).statusCode, text: Buffer.concat(chunks).toString() };
+  }
+
+  async function dispose(): Promise<void> {
+    if (running()) child.kill('SIGKILL');
+    if (child.pid !== undefined) await ended;
+    await rm(home, { recursive: true, force: true });
+  }
+
+  const limit = setTimeout(() => child.kill('SIGKILL'), START_LIMIT_MS);
+  for await (const line of createInterface({ input: child.stdout })) {
+    if (!started.test(line)) continue;
+    clearTimeout(limit);
+    child.stdout.resume();
+    return { write, call, running, [Symbol.asyncDispose]: dispose };
+  }
+  clearTimeout(limit);
+  await dispose();
+  throw new Error('mihomo does not start to read entries');
+}
