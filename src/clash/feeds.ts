@@ -139,7 +139,7 @@ export function createResourceFeeds({
       });
     }
     async function rewritten(bytes: Uint8Array): Promise<string> {
-      const { file, notes } = await rewriteProvider(bytes, reader);
+      const { file, notes } = await rewriteProvider(bytes, { reader, own });
       for (const note of notes) log.warn({ event: 'clash-entries-left-out', resource: key }, redactor.clean(note));
       return file;
     }

@@ -1,6 +1,8 @@
 import { itemsOf } from '../io/untrusted.ts';
+import type { ClashConfig } from '../config/schema.ts';
 import type { Log } from '../telemetry/log.ts';
 import { encodeConfig } from './config/encode.ts';
+import { createOwnListener, withoutOwnListeners } from './config/own-listener.ts';
 import type { EntryReader } from './mihomo/entry-reader.ts';
 import { vetContent } from './mihomo/vet.ts';
 import { parseContent, type Content } from './subscription/content.ts';
@@ -68,9 +70,13 @@ function countNodes(content: Content): number {
  *  cannot use.
  *  @returns the file, and what was left out
  *  @throws ClashError: it has no node that mihomo can use */
-export async function rewriteProvider(bytes: Uint8Array, reader: EntryReader): Promise<{ file: string; notes: readonly string[] }> {
-  const content = await readContent(bytes, reader);
-  const { notes = [] } = content;
+export async function rewriteProvider(
+  bytes: Uint8Array,
+  { reader, own }: { reader: EntryReader; own: ClashConfig },
+): Promise<{ file: string; notes: readonly string[] }> {
+  const read = await readContent(bytes, reader);
+  const notes = [...(read.notes ?? [])];
+  const content = withoutOwnListeners(read, { isOwn: createOwnListener(own), note: (message) => notes.push(message) });
   if (content.kind === 'uris') return { file: content.text, notes };
   const proxies = itemsOf(content.document['proxies']);
   if (proxies.length === 0) throw new ClashError('it has no node');

@@ -168,6 +168,31 @@ test('promise C1: mode full takes nodes, groups, rules and providers, and nothin
   assert.ok(rendered.notes.some((note) => note.includes('rules[2]: "DOMAIN,x.example,Nowhere" names "Nowhere"')));
 });
 
+test('a node at a port of this sidecar itself is left out, and told', () => {
+  const at = (name: string, server: string, port: unknown) => node(name, { server, port });
+  const loops = [at('a', '127.0.0.1', 7890), at('b', 'LocalHost', '9090'), at('c', '::1', 5003), at('d', '0.0.0.0', 7891)];
+  const others = [at('e', '127.0.0.1', 7892), at('f', 'proxy.example', 7890)];
+  const base64 = Buffer.from(JSON.stringify({ ps: 'h', add: '127.0.0.1', port: 7890 })).toString('base64');
+  const list: Content = { kind: 'uris', text: `trojan://pw@127.0.0.1:7890#g\nvmess://${base64}\ntrojan://pw@s.example:1#i` };
+  const users = [{ username: 'u', password: 'p' }];
+  const own = { ports: { shared: 7891 }, users, override: { proxies: { append: [at('j', '127.0.0.1', 7890)] } } };
+  const provider = { type: 'inline', payload: [at('k', '127.0.0.1', 7890), at('l', 's.example', 1)] };
+  for (const mode of ['nodes', 'full']) {
+    const air = clash({ proxies: [...loops, ...others], 'proxy-providers': { p: provider } });
+    const rendered = make({ ...own, mode }, { air, list }, { users });
+    const text = JSON.stringify(rendered.config) + [...rendered.files.values()].join();
+    for (const name of ['a', 'b', 'c', 'd', 'g', 'h', 'j', 'k']) {
+      assert.ok(
+        rendered.notes.some((note) => note.includes(`node "${name}" is left out: its address is a port of this sidecar`)),
+        `${mode} ${name}`,
+      );
+    }
+    for (const name of ['e', 'f']) assert.match(text, new RegExp(`"(?:air/)?${name}"`));
+    assert.deepEqual([...rendered.files.values()], ['trojan://pw@s.example:1#i']);
+    assert.doesNotMatch(text, /"(?:air\/)?[abcdjk]"/);
+  }
+});
+
 test('mode full: several subscriptions keep apart what has one name, and the first that lives is used', () => {
   const one = { proxies: [node('a')], 'proxy-groups': [{ name: 'P', type: 'select', proxies: ['a'] }], rules: ['DOMAIN,x,P', 'MATCH,P'] };
   const two = {

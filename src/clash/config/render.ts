@@ -2,6 +2,7 @@ import type { ClashConfig } from '../../config/schema.ts';
 import type { Content } from '../subscription/content.ts';
 import { fieldsOf, type Fields } from '../../io/untrusted.ts';
 import { ClashError, nameOf, namesOf, omit } from '../subscription/document.ts';
+import { createOwnListener, withoutOwnListeners, withoutOwnNodes } from './own-listener.ts';
 import { lock, lockedKeys, SHARED_LISTENER, type User } from './locked.ts';
 import { editNamed, editRules, listNames, mergeDeep, type Note, type Sourced } from './override.ts';
 import { customDocument, fullSubscriptions, MAIN_GROUP, nodesOnly, providerOf, type Parts } from './parts.ts';
@@ -60,14 +61,25 @@ export interface RenderContext {
 
 /** Makes mihomo's config: the mode's parts, the user's edits, and last the locked keys.
  *  @throws ClashError: an override or the user's file names what there is not */
-export function render(inputs: Inputs, { own, secret }: RenderContext): Rendered {
+export function render(given: Inputs, { own, secret }: RenderContext): Rendered {
   const notes: string[] = [];
   const note: Note = (message) => void notes.push(message);
+  const isOwn = createOwnListener(own);
+  const subscriptions = [...given.subscriptions].map(([name, content]): [string, Content] => [
+    name,
+    withoutOwnListeners(content, { isOwn, note: (message) => note(`subscription ${name}: ${message}`) }),
+  ]);
+  const inputs = { ...given, subscriptions: new Map(subscriptions) };
   const files = new Map<string, string>();
   const pathOf = (name: string) => `providers/${name}-${fingerprint(urisOf(inputs.subscriptions.get(name)))}.txt`;
   for (const [name, content] of inputs.subscriptions) if (content.kind === 'uris') files.set(pathOf(name), content.text);
 
-  const parts = edit(partsOf(inputs, { own, pathOf, note }), { own, inputs, note });
+  const edited = edit(partsOf(inputs, { own, pathOf, note }), { own, inputs, note });
+  const parts = {
+    ...edited,
+    // The user's own nodes, too.
+    proxies: withoutOwnNodes(edited.proxies, ({ value }) => value, { isOwn, note }),
+  };
   const rest = omit(own.override, ['rules', 'proxies', 'proxy-groups']);
   for (const key of lockedKeys(rest)) note(`clash.override.${key} is locked, and what it says is not used`);
   const merged = mergeDeep({ ...parts.rest, 'proxy-providers': parts.proxyProviders, 'rule-providers': parts.ruleProviders }, rest);
