@@ -204,7 +204,11 @@ describe('upstreams', () => {
     const manifests = await render({ values });
     assert.deepEqual(at(configOf(manifests, 'agent'), 'registry.upstreams.dockerhub'), { mirrors: [{ url: 'https://mirror.example' }] });
     const { volumes } = podOf(find(manifests, 'DaemonSet'));
-    assert.ok(!JSON.stringify(volumes).includes('secret'));
+    const secrets = volumes.filter((volume) => JSON.stringify(volume).includes('secret'));
+    assert.deepEqual(
+      secrets.map(({ name }) => name),
+      ['handover'],
+    );
     assert.ok(volumes.some(({ name }) => name === 'certificates'));
   });
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { access, mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -339,6 +340,35 @@ test('promise A1: on SIGTERM the agent releases its ports at once and finishes i
     );
   assert.equal(sha256(Buffer.from(await response.arrayBuffer())), sha256(blob));
   assert.equal(await stopped, 0);
+});
+
+test('no other process can listen on the ports of an agent, not even one of the same user', async () => {
+  await using agent = await startAgent({ registry: 'http://127.0.0.1:1', extraPorts: [await freePort()] });
+  for (const url of [agent.url, agent.admin]) {
+    const { port } = new URL(url);
+    const stranger = createServer().listen({ host: '127.0.0.1', port: Number(port), reusePort: true });
+    const [error] = (await once(stranger, 'error')) as [NodeJS.ErrnoException];
+    assert.equal(error.code, 'EADDRINUSE');
+  }
+});
+
+test('an agent that does not hand its ports over is followed as soon as it stops; the next one says that it is ready before', async () => {
+  await using temporary = await temporaryDirectory();
+  const shared = { listen: `127.0.0.1:${await freePort()}`, admin: `127.0.0.1:${await freePort()}` };
+  const secretFile = async (name: string) => {
+    const path = join(temporary.path, name);
+    await writeFile(path, name.repeat(10));
+    return path;
+  };
+  await using older = await startAgent({ registry: 'http://127.0.0.1:1', ...shared, handoverSecretFile: await secretFile('one') });
+  const readyFile = join(temporary.path, 'ready');
+  const next = { ...shared, readyFile, handoverSecretFile: await secretFile('other') };
+  await using newer = await startAgent({ registry: 'http://127.0.0.1:1', ...next });
+  await until('the newer one is ready', () => isThere(readyFile));
+  assert.ok(older.log().some(({ event }) => event === 'handover-refused'));
+  assert.equal(await older.stop(), 0);
+  await until('the newer one has the ports', () => Promise.resolve(newer.log().some(({ event }) => event === 'agent-ready')));
+  assert.equal((await fetch(`http://${shared.listen}/v2/`)).status, 200);
 });
 
 test('promise A7: CRI-O trusts the agent through the drop-in that it writes', async () => {

@@ -94,6 +94,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- define "kube-registry.agentConfig" -}}
 {{- $agent := dict "listen" (printf "127.0.0.1:%d" (int .Values.agent.port)) "admin" (printf "127.0.0.1:%d" (int .Values.agent.adminPort)) -}}
 {{- $_ := set $agent "readyFile" "/tmp/ready" -}}
+{{- $_ := set $agent "handoverSecretFile" "/etc/kube-registry-handover/secret" -}}
 {{- $_ := set $agent "fallback" .Values.agent.fallback -}}
 {{- with .Values.agent.extraPorts }}{{ $_ := set $agent "extraPorts" . }}{{ end -}}
 {{- with .Values.agent.proxy }}{{ $_ := set $agent "proxy" . }}{{ end -}}

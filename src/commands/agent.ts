@@ -14,13 +14,13 @@ import { createRawTransport } from '../http/raw/raw-transport.ts';
 import type { Transport } from '../http/transport.ts';
 import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
-import { listen } from '../server/listen.ts';
 import { serveRegistry } from '../server/serve-registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Host } from './command.ts';
 import { remote } from '../upstream/remote.ts';
+import { openAgentPorts } from './wiring/agent-ports.ts';
 import { upstreamsByHost } from './wiring/upstreams-by-host.ts';
 
 /** How long running pulls get when the process is told to stop, in ms; the chart gives the pod 60 s. */
@@ -56,23 +56,26 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
     upstreamOf: upstreamsByHost(registry.upstreams),
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
   });
-  const listener = await listen({ address: own.listen, extraPorts: own.extraPorts, handler, log, reusePort: true });
-  // Always ready: another agent on the same port may be who is asked for.
+  // Always ready: during an upgrade either of two agents may answer on this port.
   const admin = serveAdmin({ ready: () => true, metrics: () => metrics.render() });
-  const adminListener = await listen({ address: own.admin, handler: admin, log, reusePort: true });
-  log.info({ listen: listener.url, admin: adminListener.url, registry: url }, 'the agent is ready');
+  const reportReady = async () => {
+    if (readyFile !== undefined) await writeFile(readyFile, '');
+  };
+  const ports = await openAgentPorts(own, { handler, admin, log, stop, onWaiting: reportReady });
+  log.info({ event: 'agent-ready', listen: ports.listener.url, admin: ports.admin.url, registry: url }, 'the agent is ready');
 
   const files = nodeFiles(config, log);
   await checkNode(own, log);
   await takeOver(files, log);
   const writing = files.count === 0 ? undefined : keepFiles(files, { log, stop, probe });
-  if (readyFile !== undefined) await writeFile(readyFile, '');
+  await reportReady();
   shrinkHeap();
   if (!stop.aborted) await once(stop, 'abort');
+  ports.stopOffering();
   if (readyFile !== undefined) await rm(readyFile, { force: true });
   await writing;
   if (own.mirror?.removeOnExit === true) await files.remove();
-  await Promise.all([listener.drain(GRACE), adminListener.drain(ADMIN_GRACE)]);
+  await Promise.all([ports.listener.drain(GRACE), ports.admin.drain(ADMIN_GRACE)]);
 }
 
 /** `kube-registry agent --remove`: takes back what agents wrote on this node. */

@@ -9,6 +9,11 @@ const agentSchema = z.strictObject({
   readyFile: text
     .optional()
     .describe('Made once this agent itself listens, removed when it ends: `admin` may be answered by another agent on the same port.'),
+  handoverSecretFile: text
+    .optional()
+    .describe(
+      'A file with a secret that all agents of a node share: an agent hands its listening sockets only to a successor that knows it. Default: a private file in the temporary folder.',
+    ),
   registry: httpUrl.optional().describe("The registry's URL: its Service's ClusterIP, since a node resolves no cluster names."),
   fallback: z.boolean().prefault(true).describe('Straight to the upstreams, mirrors first, when the registry cannot answer.'),
   proxy: proxy.prefault('direct').describe('The way out for that.'),

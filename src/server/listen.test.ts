@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { Agent, get, type IncomingMessage } from 'node:http';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
@@ -9,6 +10,7 @@ import { captureLog } from '../../test/support/log.ts';
 import { openSilently, statuses, talk } from '../../test/support/raw-http.ts';
 import { freePort } from '../../test/support/temporary.ts';
 import { isOciError } from '../oci/error.ts';
+import { offerSockets, requestSockets } from './handover.ts';
 import { listen, type Listener, type ListenLimits, type RequestHandler } from './listen.ts';
 
 const LOOPBACK = { host: '127.0.0.1', port: 0 };
@@ -245,11 +247,16 @@ test('draining ends by force after its grace', async () => {
   assert.equal((await answer).text, '');
 });
 
-test('promise A1: two listeners share one port, and one of them drains under load without a failed request', async () => {
+test('promise A1: a successor is handed the socket, and the predecessor drains under load without a failed request', async () => {
   const port = await freePort();
-  const options = { address: { host: '127.0.0.1', port }, handler: hello, log, reusePort: true };
-  const older = await listen(options);
-  await using _newer = await listen(options);
+  const handover = { name: `test-${port}`, secret: randomBytes(32) };
+  const address = { host: '127.0.0.1', port };
+  const older = await listen({ address, handler: hello, log });
+  const offer = offerSockets(handover, () => older.sockets(), log);
+  await assert.rejects(listen({ address, handler: hello, log }), /the port is in use/);
+  const sockets = await until(() => requestSockets(handover, [`127.0.0.1:${port}`, '127.0.0.1:1']));
+  assert.deepEqual([...sockets.keys()], [`127.0.0.1:${port}`]);
+  await using _newer = await listen({ address, handler: hello, log, sockets });
   let served = 0;
   const stop = new AbortController();
   const client = async () => {
@@ -264,9 +271,46 @@ test('promise A1: two listeners share one port, and one of them drains under loa
   };
   const clients = Array.from({ length: 4 }, client);
   await sleep(300);
+  offer.close();
   await older.drain(5_000);
   await sleep(300);
   stop.abort();
   await Promise.all(clients);
   assert.ok(served > 20, `${served} served`);
 });
+
+test('sockets are handed to nobody without the secret, and taken from nobody without it', async () => {
+  const port = await freePort();
+  const handover = { name: `test-${port}`, secret: randomBytes(32) };
+  await using listener = await listen({ address: { host: '127.0.0.1', port }, handler: hello, log });
+  assert.equal(await requestSockets(handover, []), undefined, 'nobody offers any');
+  const offer = offerSockets(handover, () => listener.sockets(), log);
+  await until(() => requestSockets(handover, []));
+  const wrong = { ...handover, secret: randomBytes(32) };
+  await assert.rejects(requestSockets(wrong, [`127.0.0.1:${port}`]));
+  const silent = connect(`\0${handover.name}`);
+  const garbage = connect(`\0${handover.name}`);
+  garbage.write(`${'x'.repeat(10_000)}\n`);
+  for (const socket of [silent, garbage]) {
+    socket.on('error', () => undefined);
+    socket.resume();
+    await once(socket, 'close');
+  }
+  assert.equal((await requestSockets(handover, [`127.0.0.1:${port}`]))?.size, 1, 'the right one still gets it');
+  offer.close();
+  // Somebody else under this name.
+  const stranger = createServer((socket) => void socket.end('{"nonce":"1"}\n{"proof":"2"}\n{}\n')).listen(`\0${handover.name}`);
+  await once(stranger, 'listening');
+  await assert.rejects(requestSockets(handover, []), /does not know the secret/);
+  stranger.close();
+});
+
+/** What `get` returns once it returns something. */
+async function until<T>(get: () => Promise<T | undefined>): Promise<T> {
+  for (let tries = 0; tries < 100; tries++) {
+    const value = await get();
+    if (value !== undefined) return value;
+    await sleep(50);
+  }
+  return assert.fail('nothing came');
+}

@@ -7,6 +7,8 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { OciError } from '../oci/error.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createConnections, type Connections } from './connections.ts';
+import type { Sockets } from './handover.ts';
+import { listeningSocket } from './ipc-pipe.ts';
 
 /** Answers one request. What it throws becomes a 500 and a line in the log; the process lives. */
 export type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
@@ -46,8 +48,8 @@ export interface ListenOptions {
   handler: RequestHandler;
   log: Log;
   tls?: TlsPair;
-  /** Share the port with another process (SO_REUSEPORT), so that a successor can listen before this one drains. */
-  reusePort?: boolean;
+  /** Sockets that a predecessor handed over, by `host:port`: they are used instead of opening these addresses. */
+  sockets?: Sockets;
   limits?: Partial<ListenLimits>;
 }
 
@@ -61,6 +63,8 @@ export interface Listener extends AsyncDisposable {
   drain(graceMs: number): Promise<void>;
   /** Cuts every connection. */
   close(): Promise<void>;
+  /** The sockets that it listens on, by the `host:port` that was asked for: for a successor. */
+  sockets(): Sockets;
   /** Connections from now on see this certificate. Only where `tls` was given. */
   setCertificate(tls: TlsPair): void;
 }
@@ -76,55 +80,71 @@ const LIMITS: ListenLimits = {
 
 /** Serves HTTP, or with `tls` HTTPS. @throws OciError UNAVAILABLE: the address cannot be listened on */
 export async function listen(options: ListenOptions): Promise<Listener> {
-  const { address, extraPorts = [], tls, log } = options;
+  const { address, extraPorts = [], tls, log, sockets = new Map() } = options;
   const limits = { ...LIMITS, ...options.limits };
-  const ports = [address.port, ...extraPorts];
-  const servers = ports.map(() => makeServer(limits, tls));
-  const connections = createConnections(servers, { secure: tls !== undefined });
-  for (const server of servers) {
-    server.on('request', guarded(options.handler, { connections, limits, log }));
-    server.on('clientError', (error: ClientError, socket) => refuse(error, socket, connections.isAnswering(socket)));
-    server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
-      log.debug({ event: 'tls-handshake-failed', error }, 'TLS handshake failed');
-      socket.destroy(); // nothing can be written to it
-    });
-  }
+  const servers = [address.port, ...extraPorts].map((port) => ({ port, server: makeServer(limits, tls) }));
+  const all = servers.map(({ server }) => server);
+  const connections = createConnections(all, { secure: tls !== undefined });
+  for (const server of all) attach(server, { handler: options.handler, connections, limits, log });
   const close = async () => {
-    const ended = Promise.all(servers.map((server) => ending(server)));
+    const ended = Promise.all(all.map((server) => ending(server)));
     connections.closeAll();
     await ended;
   };
-  const drain = async (graceMs: number) => {
-    // Nobody is sent away before the port is closed: who comes back at once would come here again, and be reset as it closes.
-    await untilQuiet();
-    const ended = Promise.all(servers.map((server) => ending(server)));
-    connections.startDraining();
-    connections.closeIdle();
-    const sweep = setInterval(() => connections.closeIdle(), 50);
-    const deadline = setTimeout(() => connections.closeAll(), graceMs);
-    await ended;
-    clearInterval(sweep);
-    clearTimeout(deadline);
-  };
   try {
-    for (const [index, server] of servers.entries()) {
-      await bind(server, { host: address.host, port: ports[index] ?? 0, reusePort: options.reusePort ?? false });
-    }
+    for (const { port, server } of servers) await bind(server, { host: address.host, port }, sockets);
   } catch (error) {
     await close();
     throw error;
   }
-  const taken = { host: address.host, port: (servers[0]?.address() as AddressInfo | undefined)?.port ?? address.port };
+  const taken = { host: address.host, port: (all[0]?.address() as AddressInfo | undefined)?.port ?? address.port };
   return {
     address: taken,
-    url: `${tls === undefined ? 'http' : 'https'}://${taken.host.includes(':') ? `[${taken.host}]` : taken.host}:${taken.port}`,
-    drain,
+    url: `${tls === undefined ? 'http' : 'https'}://${formatAddress(taken)}`,
+    drain: (graceMs) => drain(all, connections, graceMs),
     close,
+    sockets: () =>
+      new Map(
+        servers.flatMap(({ port, server }) => {
+          const socket = listeningSocket(server);
+          return socket === undefined ? [] : [[formatAddress({ host: address.host, port }), socket] as const];
+        }),
+      ),
     setCertificate(pair) {
-      for (const server of servers) if ('setSecureContext' in server) (server as TlsServer).setSecureContext(pair);
+      for (const server of all) if ('setSecureContext' in server) (server as TlsServer).setSecureContext(pair);
     },
     [Symbol.asyncDispose]: close,
   };
+}
+
+function attach(server: Server, { handler, connections, limits, log }: Guard & { handler: RequestHandler }): void {
+  server.on('request', guarded(handler, { connections, limits, log }));
+  server.on('clientError', (error: ClientError, socket) => refuse(error, socket, connections.isAnswering(socket)));
+  server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
+    log.debug({ event: 'tls-handshake-failed', error }, 'TLS handshake failed');
+    socket.destroy(); // nothing can be written to it
+  });
+}
+
+async function drain(servers: readonly Server[], connections: Connections, graceMs: number): Promise<void> {
+  // The port is closed first: a client whose connection ends before would come straight back to it, and be reset as it closes.
+  await untilQuiet();
+  const ended = Promise.all(servers.map((server) => ending(server)));
+  connections.startDraining();
+  connections.closeIdle();
+  const sweep = setInterval(() => connections.closeIdle(), SWEEP_INTERVAL_MS);
+  const deadline = setTimeout(() => connections.closeAll(), graceMs);
+  await ended;
+  clearInterval(sweep);
+  clearTimeout(deadline);
+}
+
+/** Between two closings of idle connections, while the server drains. */
+const SWEEP_INTERVAL_MS = 50;
+
+/** `host:port`, an IPv6 host in brackets. */
+export function formatAddress({ host, port }: ListenAddress): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 function makeServer(limits: ListenLimits, tls: TlsPair | undefined): Server {
@@ -145,16 +165,18 @@ function makeServer(limits: ListenLimits, tls: TlsPair | undefined): Server {
   return server;
 }
 
-async function bind(server: Server, address: ListenAddress & { reusePort: boolean }): Promise<void> {
+async function bind(server: Server, address: ListenAddress, sockets: Sockets): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', reject);
-  server.listen(address, resolve);
+  const socket = sockets.get(formatAddress(address));
+  if (socket === undefined) server.listen(address, resolve);
+  else server.listen(socket, resolve);
   try {
     await promise;
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     const why = LISTEN_ERRORS[code ?? ''] ?? message;
-    throw new OciError('UNAVAILABLE', `cannot listen on ${address.host}:${address.port}: ${why}`, { cause });
+    throw new OciError('UNAVAILABLE', `cannot listen on ${formatAddress(address)}: ${why}`, { cause });
   }
   server.off('error', reject);
 }

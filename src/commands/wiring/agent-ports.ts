@@ -1,0 +1,134 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { readHandoverSecret } from '../../agent/handover-secret.ts';
+import type { AgentConfig } from '../../config/schema.ts';
+import { isOciError } from '../../oci/error.ts';
+import { offerSockets, requestSockets, type Handover, type Offer, type Sockets } from '../../server/handover.ts';
+import { formatAddress, listen, type Listener, type ListenOptions, type RequestHandler } from '../../server/listen.ts';
+import type { Log } from '../../telemetry/log.ts';
+
+export interface AgentPortsOptions {
+  log: Log;
+  stop: AbortSignal;
+  /** Answers on `listen` and `extraPorts`. */
+  handler: RequestHandler;
+  /** Answers on `admin`. */
+  admin: RequestHandler;
+  /** Called when a predecessor holds the ports and does not hand them over: it must be removed first. */
+  onWaiting: () => Promise<void>;
+}
+
+export interface AgentPorts {
+  listener: Listener;
+  admin: Listener;
+  /** The sockets are no longer handed over. */
+  stopOffering(): void;
+}
+
+/** How long to wait for a predecessor that does not hand its ports over, in ms. Kubernetes removes it within seconds of the
+ *  successor's readiness. */
+const MAX_WAIT_MS = 120_000;
+const RETRY_MS = 10;
+const PROBE_TIMEOUT_MS = 2_000;
+
+/** Opens the agent's ports. A running agent on the same ports hands its sockets over, so that no connection is refused while
+ *  one agent replaces the other. The ports are never shared in any other way: with SO_REUSEPORT every process of the same user
+ *  on the node's network could take part of the pulls (docs/decisions/agents-share-ports.md).
+ *  @throws OciError UNAVAILABLE: a port is in use by something else */
+export async function openAgentPorts(own: AgentConfig, options: AgentPortsOptions): Promise<AgentPorts> {
+  const { log } = options;
+  const handover = await prepareHandover(own, log);
+  const sockets = await takeSockets(own, handover, log);
+  const { listener, admin } = await openWhenFree(own, sockets, options);
+  const all = (): Sockets => new Map([...listener.sockets(), ...admin.sockets()]);
+  const offer: Offer | undefined = handover === undefined ? undefined : offerSockets(handover, all, log);
+  return { listener, admin, stopOffering: () => offer?.close() };
+}
+
+async function prepareHandover(own: AgentConfig, log: Log): Promise<Handover | undefined> {
+  try {
+    return { name: `kube-registry-agent/${formatAddress(own.listen)}`, secret: await readHandoverSecret(own.handoverSecretFile) };
+  } catch (error) {
+    log.warn(
+      { event: 'handover-unavailable', error },
+      'there is no usable handover secret: when this agent is replaced, its ports are closed for a moment',
+    );
+    return undefined;
+  }
+}
+
+async function takeSockets(own: AgentConfig, handover: Handover | undefined, log: Log): Promise<Sockets> {
+  if (handover === undefined) return new Map();
+  const addresses = [own.listen.port, ...own.extraPorts].map((port) => formatAddress({ host: own.listen.host, port }));
+  try {
+    const sockets = (await requestSockets(handover, [...addresses, formatAddress(own.admin)])) ?? new Map();
+    if (sockets.size > 0)
+      log.info({ event: 'sockets-taken-over', addresses: [...sockets.keys()] }, 'took the listening sockets over from the former agent');
+    return sockets;
+  } catch (error) {
+    log.warn({ event: 'handover-failed', error }, 'the former agent did not hand its listening sockets over');
+    return new Map();
+  }
+}
+
+async function openWhenFree(
+  own: AgentConfig,
+  sockets: Sockets,
+  options: AgentPortsOptions,
+): Promise<Pick<AgentPorts, 'listener' | 'admin'>> {
+  const { log, stop, onWaiting } = options;
+  const open = () => openBoth(own, sockets, options);
+  try {
+    return await open();
+  } catch (error) {
+    if (!isInUse(error) || !(await isHeldByAgent(own))) throw error;
+    log.warn(
+      { event: 'waiting-for-ports', error },
+      'a former agent holds the ports and does not hand them over; they are opened as soon as it stops',
+    );
+  }
+  await onWaiting();
+  for (const deadline = performance.now() + MAX_WAIT_MS; ;) {
+    try {
+      return await open();
+    } catch (error) {
+      stop.throwIfAborted();
+      if (!isInUse(error) || performance.now() > deadline) throw error;
+    }
+    await delay(RETRY_MS);
+  }
+}
+
+async function openBoth(
+  own: AgentConfig,
+  sockets: Sockets,
+  { handler, admin, log }: AgentPortsOptions,
+): Promise<Pick<AgentPorts, 'listener' | 'admin'>> {
+  const common: Pick<ListenOptions, 'log' | 'sockets'> = { log, sockets };
+  const listener = await listen({ ...common, address: own.listen, extraPorts: own.extraPorts, handler });
+  try {
+    return { listener, admin: await listen({ ...common, address: own.admin, handler: admin }) };
+  } catch (error) {
+    await listener.close();
+    throw error;
+  }
+}
+
+function isInUse(error: unknown): boolean {
+  return isOciError(error, 'UNAVAILABLE') && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'EADDRINUSE';
+}
+
+/** Whether an agent answers on the ports, one of an earlier release perhaps. */
+async function isHeldByAgent(own: AgentConfig): Promise<boolean> {
+  const signal = AbortSignal.timeout(PROBE_TIMEOUT_MS);
+  const [registry, admin] = await Promise.all([
+    fetch(`http://${formatAddress(own.listen)}/v2/`, { signal }).then(
+      (response) => response.headers.has('docker-distribution-api-version'),
+      () => false,
+    ),
+    fetch(`http://${formatAddress(own.admin)}/livez`, { signal }).then(
+      async (response) => (await response.text()) === 'ok\n',
+      () => false,
+    ),
+  ]);
+  return registry || admin;
+}
