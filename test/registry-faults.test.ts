@@ -114,18 +114,19 @@ describe('an upstream that fails', { concurrency: 3 }, () => {
     upstream.add('a/b', '1', makeImage({ architectures: ['amd64'] }));
     await using own = await start(upstream, { cache: { tagTtl: '0ms' } });
     const rows: { how: Behaviour; code: string }[] = [
-      { how: { body: Buffer.from('<html>'), headers: { 'content-type': 'text/html' } }, code: 'MANIFEST_INVALID' },
-      { how: { headers: { 'content-encoding': 'gzip' } }, code: 'UNAVAILABLE' },
+      { how: { body: Buffer.from('<html>'), headers: { 'content-type': 'text/html' } }, code: 'UNAVAILABLE' },
       { how: { body: Buffer.alloc(5 * MiB, 32) }, code: 'MANIFEST_INVALID' },
       { how: { body: Buffer.from('{"schemaVersion":1}') }, code: 'MANIFEST_INVALID' },
       { how: { headers: { 'docker-content-digest': `sha256:${'0'.repeat(64)}` } }, code: 'MANIFEST_INVALID' },
       { how: { status: 500 }, code: 'UNAVAILABLE' },
       { how: { status: 401 }, code: 'UNAUTHORIZED' },
       { how: { status: 403 }, code: 'DENIED' },
-      { how: { status: 429 }, code: 'TOOMANYREQUESTS' },
       { how: { status: 404 }, code: 'MANIFEST_UNKNOWN' },
+      { how: { status: 404, body: Buffer.from('404 page not found'), headers: { 'content-type': 'text/plain' } }, code: 'UNAVAILABLE' },
+      { how: { status: 451 }, code: 'DENIED' },
       { how: { status: 302, headers: { location: 'http://127.0.0.1:1/' } }, code: 'UNAVAILABLE' },
       { how: { status: 302, headers: { location: '/v2/a/b/manifests/1' } }, code: 'UNAVAILABLE' },
+      { how: { status: 429, headers: { 'retry-after': '1' } }, code: 'TOOMANYREQUESTS' },
     ];
     for (const [index, { how, code }] of rows.entries()) {
       upstream.add('a/b', `t${index}`, makeImage({ architectures: ['amd64'] }));

@@ -143,7 +143,7 @@ export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Regi
       {
         ask(known) {
           asked = !known;
-          return ask(repository, reference, known || policy.allowance.counts() ? 'HEAD' : context.method);
+          return ask(repository, reference, known || policy.rateLimit.countsPulls() ? 'HEAD' : context.method);
         },
         bring: (digest) => bring(repository, digest),
       },

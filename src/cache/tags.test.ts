@@ -7,7 +7,7 @@ import { parseRepository, parseTag } from '../oci/reference.ts';
 import { memory } from '../testing/memory-store.ts';
 import type { Store } from '../store/store.ts';
 import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
-import { createAllowance, unlimited } from '../upstream/rate-limit.ts';
+import { createRateLimit, unlimited } from '../upstream/rate-limit.ts';
 import { createRecords } from './record-store.ts';
 import { createTags, type TagPolicy } from './tags.ts';
 
@@ -32,7 +32,7 @@ async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store } =
     staleFor: 30 * DAY,
     negativeTtl: 10_000,
     credentialed: () => false,
-    allowance: unlimited,
+    rateLimit: unlimited,
     ...options.policy,
   };
   const tags = createTags(records, policy, log);
@@ -189,36 +189,41 @@ test('promise 8: concurrent requests for a tag share one lookup', async () => {
 });
 
 test('when upstream allows few more pulls, what is known is not asked for; then one question tells anew', async () => {
-  const allowance = createAllowance('hub', noRegistryMetrics);
-  const tag = await openTag({ policy: { allowance } });
+  const rateLimit = createRateLimit('hub', noRegistryMetrics);
+  const signal = new AbortController().signal;
+  const refuse = async (retryAfter: number) => {
+    const settle = await rateLimit.enter('manifests', '', { signal, deadline: signal });
+    settle(new OciError('TOOMANYREQUESTS', 'upstream is asked too often', { retryAfter }));
+  };
+  const tag = await openTag({ policy: { rateLimit } });
   await tag.resolve();
   tag.says = TWO;
-  allowance.told({ 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': '5;w=21600' });
+  rateLimit.observe({ 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': '5;w=21600' });
   mock.timers.tick(4 * MINUTE);
   assert.deepEqual(await tag.resolve(), stale(ONE));
   assert.equal(tag.asked, 1);
   mock.timers.tick(2 * MINUTE);
   assert.deepEqual(await tag.resolve(), fresh(TWO));
 
-  allowance.refused(600);
+  await refuse(600);
   mock.timers.tick(9 * MINUTE);
   assert.deepEqual(await tag.resolve(), stale(TWO));
   assert.equal(tag.asked, 2);
   mock.timers.tick(MINUTE);
   assert.deepEqual(await tag.resolve(), fresh(TWO));
 
-  allowance.refused(40 * 24 * 3600);
+  await refuse(40 * 24 * 3600);
   mock.timers.tick(HOUR);
   assert.deepEqual(await tag.resolve(), fresh(TWO), 'limits are heeded for an hour at most');
-  allowance.told({ 'ratelimit-limit': '100', 'ratelimit-remaining': '0' });
+  rateLimit.observe({ 'ratelimit-limit': '100', 'ratelimit-remaining': '0' });
   mock.timers.tick(MINUTE);
-  allowance.told({ 'ratelimit-limit': '100', 'ratelimit-remaining': '60' });
+  rateLimit.observe({ 'ratelimit-limit': '100', 'ratelimit-remaining': '60' });
   assert.deepEqual(await tag.resolve(), fresh(TWO), 'there are enough again');
   assert.equal(tag.asked, 5);
 });
 
 test('what is older than staleFor is asked for, however few pulls are left', async () => {
-  const tag = await openTag({ policy: { allowance: { ...unlimited, savingUntil: () => Infinity } } });
+  const tag = await openTag({ policy: { rateLimit: { ...unlimited, blockedUntil: () => Infinity } } });
   await tag.resolve();
   mock.timers.tick(31 * DAY);
   assert.deepEqual(await tag.resolve(), fresh(ONE));

@@ -4,7 +4,7 @@ import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import { tagKey } from '../store/keys.ts';
 import type { Log } from '../telemetry/log.ts';
-import type { Allowance } from '../upstream/rate-limit.ts';
+import type { RateLimit } from '../upstream/rate-limit.ts';
 import { raceAbort } from '../async/race-abort.ts';
 import type { Records } from './record-store.ts';
 
@@ -16,7 +16,7 @@ export interface TagPolicy {
   /** Upstream is asked as somebody: its 401 and 403 may mean that the right to read has been taken away. */
   credentialed(repository: Repository): boolean;
   /** What upstream still allows. */
-  allowance: Pick<Allowance, 'savingUntil' | 'counts'>;
+  rateLimit: Pick<RateLimit, 'blockedUntil' | 'countsPulls'>;
 }
 
 /** How long a known tag waits for upstream's word, in ms. */
@@ -147,7 +147,7 @@ export function createTags(records: Records, policy: TagPolicy, log: Log): Tags 
       }
       if (now - before.checkedAt < policy.tagTtl) return { digest: before.digest, stale: false };
 
-      const saving = now < policy.allowance.savingUntil() && now - before.checkedAt <= lifeOf(before, repository);
+      const saving = now < policy.rateLimit.blockedUntil() && now - before.checkedAt <= lifeOf(before, repository);
       let reason: unknown = saving ? 'upstream allows few more pulls, or none' : 'asked a moment ago, without an answer';
       if (now >= before.quietUntil && !saving) {
         try {

@@ -30,7 +30,7 @@ const ADMIN_GRACE = 1000;
 /** Milliseconds: the registry is near, and a pull must not wait for one that is gone. */
 const CONNECT_TIMEOUT = 1000;
 /** Milliseconds. The registry itself resumes from upstreams that are silent, and needs time for that. */
-const REMOTE_LIMITS = { attempts: 1, headers: 25_000, idle: 30_000 };
+const REMOTE_LIMITS = { attempts: 1, headersMs: 25_000, idleMs: 30_000 };
 const FILES_INTERVAL = 10_000;
 
 /** `kube-registry agent`: the node's own end of the registry, until it is told to stop.
@@ -47,7 +47,7 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   const transport = createRawTransport({ connectTimeout: CONNECT_TIMEOUT });
   const probe = (signal: AbortSignal) => answers(transport, url, signal);
   // Asked once: who else may answer is failover's to know.
-  const first = remote({ name: 'registry', url, way: transport, metrics: counts, limits: REMOTE_LIMITS, trusted: true });
+  const first = remote({ name: 'registry', url, transport, metrics: counts, limits: REMOTE_LIMITS });
   const images = own.fallback ? failover(first, createDirect(config, counts), { log, probe, stop, fellBack: () => fellBack({}) }) : first;
 
   const handler = serveRegistry(images, {

@@ -4,7 +4,7 @@ import { setFlagsFromString } from 'node:v8';
 import { requireFiles } from '../config/load.ts';
 import type { RegistryConfig } from '../config/schema.ts';
 import type { Registry } from '../oci/registry.ts';
-import { createAllowance } from '../upstream/rate-limit.ts';
+import { createRateLimit } from '../upstream/rate-limit.ts';
 import { cached, createManifestMemory, type Cache } from '../cache/cached.ts';
 import { createFills } from '../download/downloads.ts';
 import { createMembership } from '../cache/access.ts';
@@ -143,10 +143,10 @@ export async function createImages(
   };
   const routes: Record<string, Route> = {};
   for (const [name, config] of Object.entries(own.upstreams)) {
-    const allowance = createAllowance(name, counts);
+    const rateLimit = createRateLimit(name, counts);
     const policy = {
       name,
-      allowance,
+      rateLimit,
       connections: config.connections,
       tagTtl: config.tagTtl,
       staleFor: own.cache.staleFor,
@@ -154,7 +154,7 @@ export async function createImages(
       credentialed: (repository: string) => config.credentials.some(({ repositories }) => repository.startsWith(`${name}/${repositories}`)),
     };
     routes[name] = {
-      registry: observed(cached(createUpstream(name, config, { metrics: counts, allowance }), cache, policy), (kind) =>
+      registry: observed(cached(createUpstream(name, config, { metrics: counts, rateLimit }), cache, policy), (kind) =>
         counts.read(name, kind, 'error'),
       ),
       defaultNamespace: config.defaultNamespace,

@@ -59,7 +59,7 @@ export async function followRedirects<Response extends Head>(
 }
 
 /** How `url` may be reached. @throws RedirectError: not at all */
-export async function routeTo(url: URL, mayBeInternal: FollowOptions<never>['mayBeInternal']): Promise<Route> {
+async function routeTo(url: URL, mayBeInternal: FollowOptions<never>['mayBeInternal']): Promise<Route> {
   if (await mayBeInternal(url)) return 'own';
   if (!isInternal(url.hostname)) return 'outside';
   throw new RedirectError('internal', `${url.host} is an internal address, where no request may be sent`, url);

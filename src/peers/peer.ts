@@ -26,17 +26,17 @@ export interface Peer {
 
 /** How long a living replica has for its headers, in ms. It gives them as soon as upstream does; one whose way out is worse than this one's
  *  must leave time to ask upstream from here before a client gives up (containerd: 30 s). */
-const HEADERS_LIMIT = 8000;
+const HEADERS_LIMIT_MS = 8000;
 /** How long a living replica may bring no byte of a body, in ms: whether upstream is silent is its business. */
-const IDLE_LIMIT = 60_000;
+const IDLE_LIMIT_MS = 60_000;
 
 export function createPeer({ url, transport, pingTransport, changed, metrics }: PeerOptions): Peer {
   const replica = remote({
     name: url,
     url,
-    way: transport,
+    transport,
     headers: { [HOP_HEADER]: '1' },
-    limits: { attempts: 1, headers: HEADERS_LIMIT, idle: IDLE_LIMIT },
+    limits: { attempts: 1, headersMs: HEADERS_LIMIT_MS, idleMs: IDLE_LIMIT_MS },
     metrics: { observeUpstream: () => undefined, received: (_, bytes) => metrics.receivedFromPeers(bytes) },
   });
   const pulse = createPulse({

@@ -67,7 +67,7 @@ async function serve(registry: Registry, use: Use, upstreams: string[] = []): Pr
   return listener.url;
 }
 
-const way = () => createTransport({ proxy: 'direct' });
+const transport = () => createTransport({ proxy: 'direct' });
 const dead = lazy(() => Promise.reject(new OciError('UNAVAILABLE', 'it is down')));
 
 /** `inner`, whose connection is cut in the middle of every long body. */
@@ -100,22 +100,23 @@ async function over(first: Registry, second: Registry, use: Use, firstIsUp = fir
 
 testMaker('upstream', repository, async (content, use) => {
   const url = await serve(filled(content), use);
-  const options = { name: 'hub', url, authHosts: [], mirrors: [], credentials: [], allowance: unlimited, metrics: noRegistryMetrics };
-  return upstream({ ...options, way: way(), outside: way() });
+  const options = { name: 'hub', url, authHosts: [], mirrors: [], credentials: [], rateLimit: unlimited, metrics: noRegistryMetrics };
+  return upstream({ ...options, routes: { own: transport(), outside: transport() } });
 });
 testMaker('createUpstream, its mirror down', repository, async (content, use) => {
   const url = await serve(filled(content), use);
   const { registry: config } = parseConfig({ registry: { upstreams: { hub: { url, mirrors: [{ url: 'http://127.0.0.1:1' }] } } } });
   const hub = config.upstreams['hub'] as Upstream;
-  return createUpstream('hub', hub, { allowance: unlimited, metrics: noRegistryMetrics });
+  return createUpstream('hub', hub, { rateLimit: unlimited, metrics: noRegistryMetrics });
 });
 testMaker('remote', repository, async (content, use) => {
   const url = await serve(filled(content), use);
-  return remote({ name: 'registry', url, way: way(), metrics: noRegistryMetrics, trusted: true });
+  return remote({ name: 'registry', url, transport: transport(), metrics: noRegistryMetrics });
 });
 testMaker('createPeer', prefixed, async (content, use) => {
   const url = await serve(filled(content, prefixed), use, ['dockerhub']);
-  return createPeer({ url, transport: way(), pingTransport: way(), changed: () => undefined, metrics: noRegistryMetrics }).registry;
+  return createPeer({ url, transport: transport(), pingTransport: transport(), changed: () => undefined, metrics: noRegistryMetrics })
+    .registry;
 });
 testMaker('routed', prefixed, (content) => Promise.resolve(routed({ dockerhub: { registry: filled(content) } })));
 testMaker('observed', repository, (content) => Promise.resolve(observed(filled(content), () => undefined)));
@@ -129,8 +130,14 @@ testMaker('the agent: failover of a remote and lazy createDirectUpstreams', pref
   const url = await serve(filled(content), use);
   const { registry: config } = parseConfig({ registry: { upstreams: { dockerhub: { url } } } });
   const direct = () => createDirectUpstreams(config.upstreams, { proxy: 'direct', connectTimeout: 1000, metrics: noRegistryMetrics });
-  const limits = { attempts: 1, headers: 25_000, idle: 30_000 };
-  const registry = remote({ name: 'registry', url: 'http://127.0.0.1:1', way: way(), metrics: noRegistryMetrics, limits, trusted: true });
+  const limits = { attempts: 1, headersMs: 25_000, idleMs: 30_000 };
+  const registry = remote({
+    name: 'registry',
+    url: 'http://127.0.0.1:1',
+    transport: transport(),
+    metrics: noRegistryMetrics,
+    limits,
+  });
   return over(
     registry,
     lazy(() => Promise.resolve(direct())),
@@ -166,7 +173,7 @@ testMaker('cached', repository, async (content, use) => {
   const used = createUsage(records).mark;
   const cache = { ...storage, fills, records, members, manifests: createManifestMemory(), peers: noPeers, used, metrics, log };
   const times = { tagTtl: 60_000, staleFor: 60_000, negativeTtl: 1000 };
-  return cached(filled(content), cache, { name: 'hub', allowance: unlimited, connections: 4, credentialed: () => false, ...times });
+  return cached(filled(content), cache, { name: 'hub', rateLimit: unlimited, connections: 4, credentialed: () => false, ...times });
 });
 for (const kind of ['filesystem', 's3'] as const) {
   testMaker(`the registry: createImages over ${kind}`, prefixed, async (content, use) => {

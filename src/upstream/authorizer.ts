@@ -1,21 +1,28 @@
 import { LRUCache } from 'lru-cache';
-import { OciError } from '../oci/error.ts';
 import { singleFlight } from '../async/single-flight.ts';
+import { OciError } from '../oci/error.ts';
+import { parseChallenges, type Challenge } from './challenge.ts';
 
-/** Who to be for repositories that start with `repositories`. The getters are asked each time: files may rotate. */
+/** A login for the repositories that start with `repositories`. The getters are called each time: files may rotate. */
 export interface Credentials {
   repositories: string;
   username(): Promise<string>;
   password(): Promise<string>;
 }
-export interface Challenge {
-  scheme: string;
-  parameters: Record<string, string>;
+
+/** What a request wants to do. A token for one may not do for the other. */
+export interface Access {
+  /** As the credentials name it. */
+  repository: string;
+  /** As the registry that is asked names it, with its project. */
+  scopeName: string;
+  /** `pull`: manifests and blobs. `list`: tags and referrers. */
+  action: 'pull' | 'list';
 }
 
-/** Asks a token endpoint. `authorization` goes with it when it is given.
+/** Asks a token service. `authorizationFor` returns what may be sent to a URL; the service may redirect.
  *  @throws OciError as a connection fails */
-export type AskToken = (url: URL, authorization: string | undefined, signal: AbortSignal) => Promise<TokenAnswer>;
+export type AskToken = (url: URL, authorizationFor: (url: URL) => string | undefined, signal: AbortSignal) => Promise<TokenAnswer>;
 export interface TokenAnswer {
   status: number;
   body: string;
@@ -23,126 +30,186 @@ export interface TokenAnswer {
   retryAfter: number | undefined;
 }
 
-export interface AuthOptions {
-  /** The upstream's own URL. */
-  url: string;
+export interface AuthorizerOptions {
+  /** The origin of the registry whose challenges are answered. */
+  origin: URL;
   credentials: readonly Credentials[];
-  /** Hosts of realms that may see the credentials, beside the upstream's own. */
+  /** Hosts of token services that may see the credentials, besides the origin's own. */
   authHosts: readonly string[];
   ask: AskToken;
 }
 
 export interface Authorizer {
-  /** The Authorization for a request that reads `repository`, as far as it is known already. */
-  current(repository: string): string | undefined;
-  /** Answers the 401 that a request with `used` has got: the Authorization to try again with; undefined: there is none to be had.
-   *  @throws OciError UNAVAILABLE (the realm does not answer), DENIED (the realm is where no secret may go) */
-  answer(
-    repository: string,
-    refused: { used: string | undefined; challenges: readonly string[] },
-    signal: AbortSignal,
-  ): Promise<string | undefined>;
+  /** The Authorization for a request, as far as one is known. */
+  current(access: Access): string | undefined;
+  /** The same, but logs in first where the origin is known to want it and there are credentials for the repository: some registries hide
+   *  private repositories instead of asking for a login. @throws the signal's reason; OciError TOOMANYREQUESTS */
+  prepare(access: Access, signal: AbortSignal): Promise<string | undefined>;
+  /** Answers a 401.
+   *  @returns the Authorization to try again with; undefined: there is none
+   *  @throws OciError UNAVAILABLE (the token service does not answer), DENIED (it is where no request may go), TOOMANYREQUESTS */
+  answer(access: Access, refused: Refused, signal: AbortSignal): Promise<string | undefined>;
+  /** Whether there is a login for a repository. */
+  covers(repository: string): boolean;
+  /** What to do about a refusal, in words for the person who reads a failed pull. */
+  explain(repository: string): string;
 }
 
-const CHALLENGE = /([A-Za-z][A-Za-z0-9-]*)\s+((?:[A-Za-z_-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s,"]+)\s*,?\s*)*)/g;
-const PARAMETER = /([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))/g;
-/** Docker's default for tokens that do not say how long they live (distribution, "Token Authentication"). */
+export interface Refused {
+  /** The Authorization that was sent. */
+  used: string | undefined;
+  /** WWW-Authenticate. */
+  challenges: readonly string[];
+  /** The challenge comes from /v2/: its scope, if any, is a placeholder. */
+  general?: boolean;
+}
+
+/** Docker's default for tokens without `expires_in`, in seconds (distribution, "Token Authentication"). */
 const DEFAULT_LIFE = 60;
-/** Tokens are renewed this long before they end, in ms. */
-const MARGIN = 10_000;
-/** How long a password goes with requests unasked, in ms; a file that has changed is read again then, or at the next 401. */
-const BASIC_LIFE = 60_000;
-/** Repositories whose tokens are kept: clients may name as many as they like, and some upstreams have a token for each. */
-const IN_MEMORY = 2000;
-const TOKEN_LIMIT = 20_000;
+/** Tokens are renewed this long before they end. */
+const MARGIN_MS = 10_000;
+/** How long a password is sent unasked; a file that has changed is read again then, or at the next 401. */
+const BASIC_LIFE_MS = 60_000;
+/** Characters of all tokens that are kept together, by access: clients may name as many repositories as they like, and some
+ *  registries have a token for each. */
+const MAX_TOKENS_SIZE = 8 * 1024 * 1024;
+const MAX_TOKEN_LENGTH = 256 * 1024;
+/** What an entry costs besides its token, in characters. */
+const ENTRY_COST = 512;
+const TOKEN_TIMEOUT_MS = 20_000;
 
-/** Reads WWW-Authenticate headers (RFC 9110 §11.6.1). */
-function parseChallenges(headers: readonly string[]): Challenge[] {
-  return headers.flatMap((header) =>
-    [...header.slice(0, 8192).matchAll(CHALLENGE)].map(([, scheme = '', rest = '']) => ({
-      scheme: scheme.toLowerCase(),
-      parameters: Object.fromEntries(
-        [...rest.matchAll(PARAMETER)].map(([, name = '', quoted, bare]) => [
-          name.toLowerCase(),
-          (quoted ?? bare ?? '').replace(/\\(.)/g, '$1'),
-        ]),
-      ),
-    })),
-  );
-}
+/** Gets and keeps tokens and passwords for one origin. Each goes only where it may (promise 12). */
+export function createAuthorizer({ origin, credentials, authHosts, ask }: AuthorizerOptions): Authorizer {
+  const tokens = new LRUCache<string, { authorization: string; until: number }>({
+    maxSize: MAX_TOKENS_SIZE,
+    sizeCalculation: ({ authorization }) => authorization.length + ENTRY_COST,
+  });
+  const share = singleFlight<string | undefined>({ timeoutMs: TOKEN_TIMEOUT_MS });
+  const longestFirst = [...credentials].sort((a, b) => b.repositories.length - a.repositories.length);
+  /** How this origin wants a login. */
+  let remembered: Challenge | undefined;
+  /** Hosts of token services to which credentials were not sent. */
+  const withheld = new LRUCache<string, string>({ max: 100 });
 
-/** Tokens and passwords for one upstream, each sent to whom it is meant for only (promise 12). */
-export function createAuthorizer(options: AuthOptions): Authorizer {
-  const own = new URL(options.url);
-  const known = new LRUCache<string, { authorization: string; until: number }>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
-  const share = singleFlight<string | undefined>({ timeoutMs: TOKEN_LIMIT });
-  const longestFirst = [...options.credentials].sort((a, b) => b.repositories.length - a.repositories.length);
+  const find = (repository: string) => longestFirst.find((candidate) => repository.startsWith(candidate.repositories));
 
   async function basic(repository: string): Promise<string | undefined> {
-    const credentials = longestFirst.find((candidate) => repository.startsWith(candidate.repositories));
-    if (credentials === undefined) return undefined;
-    const pair = `${await credentials.username()}:${await credentials.password()}`;
+    const login = find(repository);
+    if (login === undefined) return undefined;
+    const pair = `${await login.username()}:${await login.password()}`;
     return `Basic ${Buffer.from(pair).toString('base64')}`;
   }
 
-  function maySee(realm: URL): boolean {
-    if (realm.protocol !== 'https:' && own.protocol === 'https:') return false;
-    return realm.host === own.host || realm.hostname === own.hostname || options.authHosts.includes(realm.host);
+  function maySeeCredentials({ protocol, host, hostname }: URL): boolean {
+    if (protocol !== 'https:' && origin.protocol === 'https:') return false;
+    return host === origin.host || hostname === origin.hostname || authHosts.includes(host);
   }
 
-  async function bearer(repository: string, { parameters }: Challenge, signal: AbortSignal): Promise<string | undefined> {
-    const { realm = '', service } = parameters;
-    if (!URL.canParse(realm) || !/^https?:/.test(realm))
-      throw new OciError('UNAVAILABLE', `${own.host} names no realm to get a token from`, { origin: 'upstream' });
-    const url = new URL(realm);
-    if (service !== undefined) url.searchParams.set('service', service);
-    url.searchParams.set('scope', `repository:${repository}:pull`);
-    const { status, body, retryAfter } = await options.ask(url, maySee(url) ? await basic(repository) : undefined, signal);
-    if (status === 401 || status === 403) return undefined;
-    if (status === 429) {
-      const after = retryAfter === undefined ? {} : { retryAfter };
-      throw new OciError('TOOMANYREQUESTS', `${url.host} gives no more tokens for now`, { origin: 'upstream', ...after });
-    }
-    const { token, life } = parseToken(status === 200 ? body : '');
-    if (token === undefined) throw new OciError('UNAVAILABLE', `${url.host} answered ${status} instead of a token`, { origin: 'upstream' });
-    const authorization = `Bearer ${token}`;
-    known.set(repository, { authorization, until: Date.now() + life * 1000 - Math.min(MARGIN, (life * 1000) / 2) });
+  function keep(access: Access, authorization: string, lifeMs: number): string {
+    tokens.set(keyOf(access), { authorization, until: Date.now() + lifeMs });
     return authorization;
   }
 
-  function current(repository: string): string | undefined {
-    const found = known.get(repository);
-    if (found === undefined) return undefined;
-    if (found.until > Date.now()) return found.authorization;
-    known.delete(repository);
+  async function bearer(access: Access, { parameters }: Challenge, signal: AbortSignal): Promise<string | undefined> {
+    const { repository } = access;
+    const url = tokenUrl(origin, access, parameters);
+    const login = await basic(repository);
+    if (login !== undefined && !maySeeCredentials(url)) withheld.set(repository, url.host);
+    const answer = await ask(url, (target) => (maySeeCredentials(target) ? login : undefined), signal);
+    if (answer.status === 401 || answer.status === 403) return undefined;
+    if (answer.status === 429) {
+      const after = answer.retryAfter === undefined ? {} : { retryAfter: answer.retryAfter };
+      throw new OciError('TOOMANYREQUESTS', `${url.host} issues no more tokens for now`, { origin: 'upstream', ...after });
+    }
+    const { token, life } = parseToken(answer.status === 200 ? answer.body : '');
+    if (token === undefined)
+      throw new OciError('UNAVAILABLE', `${url.host} answered ${answer.status} instead of a token`, { origin: 'upstream' });
+    return keep(access, `Bearer ${token}`, life * 1000 - Math.min(MARGIN_MS, (life * 1000) / 2));
+  }
+
+  async function logIn(access: Access, challenges: readonly Challenge[], signal: AbortSignal): Promise<string | undefined> {
+    const token = challenges.find(({ scheme }) => scheme === 'bearer');
+    const key = `${keyOf(access)} ${token?.parameters['scope'] ?? ''}`;
+    const got = token === undefined ? undefined : await share(key, signal, (shared) => bearer(access, token, shared));
+    if (got !== undefined || !challenges.some(({ scheme }) => scheme === 'basic')) return got;
+    const authorization = await basic(access.repository);
+    return authorization === undefined ? undefined : keep(access, authorization, BASIC_LIFE_MS);
+  }
+
+  function current(access: Access): string | undefined {
+    const key = keyOf(access);
+    const found = tokens.get(key) ?? tokens.get(keyOf({ ...access, action: 'pull' }));
+    if (found === undefined || found.until > Date.now()) return found?.authorization;
+    tokens.delete(key);
     return undefined;
   }
 
   return {
     current,
+    covers: (repository) => find(repository) !== undefined,
 
-    async answer(repository, { used, challenges: headers }, signal) {
-      const meanwhile = current(repository);
-      if (meanwhile !== undefined && meanwhile !== used) return meanwhile; // another request has asked already
-      known.delete(repository);
+    async prepare(access, signal) {
+      const known = current(access);
+      if (known !== undefined || remembered === undefined || find(access.repository) === undefined) return known;
+      return logIn(access, [remembered], signal).catch((error: unknown) => {
+        signal.throwIfAborted();
+        if (error instanceof OciError && error.code !== 'TOOMANYREQUESTS') return undefined; // it may do without
+        throw error;
+      });
+    },
+
+    async answer(access, { used, challenges: headers, general = false }, signal) {
+      const known = current(access);
+      if (known !== undefined && known !== used) return known; // another request has logged in meanwhile
+      tokens.delete(keyOf(access));
       const challenges = parseChallenges(headers);
-      const challenge = challenges.find(({ scheme }) => scheme === 'bearer');
-      if (challenge !== undefined) return share(repository, signal, (signal) => bearer(repository, challenge, signal));
-      if (!challenges.some(({ scheme }) => scheme === 'basic')) return undefined;
-      const authorization = await basic(repository);
-      if (authorization !== undefined) known.set(repository, { authorization, until: Date.now() + BASIC_LIFE });
-      return authorization;
+      const [first] = challenges.filter(({ scheme }) => scheme === 'bearer' || scheme === 'basic');
+      if (first !== undefined) remembered = withoutScope(first);
+      return logIn(access, general ? challenges.map(withoutScope) : challenges, signal);
+    },
+
+    explain(repository) {
+      const host = withheld.get(repository);
+      if (host !== undefined)
+        return `its token service is on ${host}, to which the credentials were not sent: add ${host} to the upstream's authHosts if it may see them`;
+      if (find(repository) !== undefined) return 'check its credentials';
+      return 'check the name, or configure credentials for it';
     },
   };
 }
 
+function keyOf({ scopeName, action }: Access): string {
+  return action === 'pull' ? scopeName : `${scopeName} ${action}`;
+}
+
+function withoutScope({ scheme, parameters }: Challenge): Challenge {
+  const { scope: _, ...rest } = parameters;
+  return { scheme, parameters: rest };
+}
+
+/** @throws OciError UNAVAILABLE: the challenge names no token service */
+function tokenUrl(origin: URL, { scopeName }: Access, { realm = '', service, scope = '' }: Record<string, string>): URL {
+  const url = URL.parse(realm);
+  if (url === null || !['http:', 'https:'].includes(url.protocol))
+    throw new OciError('UNAVAILABLE', `${origin.host} names no token service`, { origin: 'upstream' });
+  if (service !== undefined) url.searchParams.set('service', service);
+  const scopes = scope.split(/\s+/).filter((part) => part !== '');
+  for (const part of scopes.length === 0 ? [`repository:${scopeName}:pull`] : scopes) url.searchParams.append('scope', part);
+  return url;
+}
+
+/** Reads a token service's answer: `token`, or `access_token` where that is missing or empty. `life` is in seconds. */
 function parseToken(body: string): { token?: string; life: number } {
   try {
-    const { token, access_token: accessToken, expires_in: expiresIn } = JSON.parse(body) as Record<string, unknown>;
-    const found = token ?? accessToken;
-    const life = typeof expiresIn === 'number' && expiresIn > 0 ? expiresIn : DEFAULT_LIFE;
-    return typeof found === 'string' && /^[\x21-\x7e]+$/.test(found) ? { token: found, life } : { life };
+    const document = JSON.parse(body) as Record<string, unknown> | null;
+    const life = Number(document?.['expires_in']);
+    const found = [document?.['token'], document?.['access_token']].find(isToken);
+    return { ...(found === undefined ? {} : { token: found }), life: life > 0 ? life : DEFAULT_LIFE };
   } catch {
-    return { life: DEFAULT_LIFE }; // no JSON: no token, which the caller tells
+    return { life: DEFAULT_LIFE }; // not JSON: no token, which the caller reports
   }
+}
+
+function isToken(value: unknown): value is string {
+  return typeof value === 'string' && value.length <= MAX_TOKEN_LENGTH && /^[\x21-\x7e]+$/.test(value);
 }

@@ -1,234 +1,330 @@
+import { LRUCache } from 'lru-cache';
+import { resolvesInside, isInternal } from '../http/addresses.ts';
+import { followRedirects, RedirectError, type Route } from '../http/redirects.ts';
+import { describeConnectionError, type Transport, type TransportResponse } from '../http/transport.ts';
+import { createBody, readAll } from '../io/body.ts';
 import { OciError } from '../oci/error.ts';
 import type { Body } from '../oci/registry.ts';
-import { createBody, readAll } from '../io/body.ts';
-import { isInternal, resolvesInside } from '../http/addresses.ts';
-import { followRedirects, RedirectError, routeTo, type Route } from '../http/redirects.ts';
-import { createAuthorizer, type Credentials, type TokenAnswer } from './authorizer.ts';
-import { describeConnectionError, type Transport, type TransportResponse } from '../http/transport.ts';
+import { createAuthorizer, type Access, type Authorizer, type Credentials, type TokenAnswer } from './authorizer.ts';
+import { parseRegistryUrl, type RegistryPath } from './links.ts';
+import { parseRetryAfter } from './retry-after.ts';
 
-/** The ways out to an endpoint and to where it redirects. */
-export interface Ways {
-  /** To the endpoint's own host, and to all others where the endpoint itself is inside. */
-  way: Transport;
-  /** To other hosts: finds no internal addresses. */
+/** How to reach an endpoint, and where it redirects to. */
+export interface Routes {
+  /** For the endpoint's own host, and for all others where the endpoint itself is inside. */
+  own: Transport;
+  /** For other hosts: connects to no internal address. */
   outside: Transport;
 }
 
-export interface EndpointOptions extends Ways {
+export interface EndpointOptions {
+  /** With a base path before /v2/, or a project behind it, where there is one. */
   url: string;
-  /** For when a proxy fails. */
-  fallback?: Ways | undefined;
+  routes: Routes;
+  /** Used when a proxy fails. */
+  fallback?: Routes | undefined;
   credentials: readonly Credentials[];
+  /** Hosts of token services that may see the credentials, besides the endpoint's own. */
   authHosts: readonly string[];
-  /** Sent with every request, but not to where it is redirected. */
+  /** Sent with every request to the endpoint itself, but not to where it redirects. */
   headers?: Readonly<Record<string, string>> | undefined;
-  /** Milliseconds without a byte of a body. */
-  idleTimeout: number;
+  /** The registry that is meant, for mirrors of several: sent as `?ns=`, as containerd does. */
+  ns?: string | undefined;
+  /** How long a body may bring no byte, in ms. */
+  idleTimeoutMs: number;
 }
 
 export interface Ask {
   method: 'GET' | 'HEAD';
-  /** After the endpoint's URL: /v2/… */
-  path: string;
-  /** Whose token goes with it. */
   repository: string;
+  /** Behind the repository's name: `manifests/1.27`, `tags/list?last=b`. */
+  resource: string;
+  /** The next page of a list, instead of `resource`. */
+  page?: URL | undefined;
+  action: Access['action'];
   headers: Record<string, string>;
+}
+
+/** `signal` ends a request, body included; `deadline` only until the headers. */
+export interface Limits {
+  signal: AbortSignal;
+  deadline: AbortSignal;
 }
 
 export interface Reply {
   status: number;
   headers: Record<string, string | string[] | undefined>;
-  /** Ends with an error when upstream is silent too long or cuts the line. Must be iterated, returned or discarded. */
+  /** Where it came from, after redirects. */
+  url: URL;
+  /** A login was asked for, and there is none to give. */
+  loginRefused: boolean;
+  /** Fails when upstream is silent for too long or cuts the connection. Must be iterated, returned or discarded. */
   body: Body;
-  /** Gives the connection up, or back when little is left. */
+  /** Frees the connection, for another request when little is left of the body. */
   discard(): void;
 }
 
 export interface Endpoint {
   readonly host: string;
-  /** One request, with its redirects and tokens. `signal` ends it, body included; `deadline` only until the headers.
-   *  @throws OciError UNAVAILABLE (origin upstream or proxy), DENIED (a redirect that leads where none may) */
-  ask(ask: Ask, limits: { signal: AbortSignal; deadline: AbortSignal }): Promise<Reply>;
+  readonly path: RegistryPath;
+  /** Whether there are credentials for a repository. */
+  covers(repository: string): boolean;
+  /** What to do about a refused login. */
+  explainRefusal(repository: string): string;
+  /** Sends one request, follows its redirects, and logs in where that is asked for.
+   *  @throws OciError UNAVAILABLE (origin upstream or proxy), DENIED (a redirect or a token service that is where no request may go),
+   *  TOOMANYREQUESTS (by a token service) */
+  ask(ask: Ask, limits: Limits): Promise<Reply>;
 }
 
+const USER_AGENT = 'kube-registry';
 const MAX_TOKEN_SIZE = 1024 * 1024;
 const MAX_DRAIN = 64 * 1024;
-/** How long it is believed whether an endpoint is inside, in ms. */
-const PLACE_LIFE = 60_000;
+/** How often a request may be answered by a challenge, redirects included. */
+const MAX_CHALLENGES = 3;
+/** How long it is believed whether an endpoint is on an internal network. */
+const PLACE_LIFE_MS = 60_000;
+/** How long it is believed that /v2/ asks for no login. */
+const NO_CHALLENGE_LIFE_MS = 600_000;
+/** Other registries to which this one redirects and which want tokens of their own. */
+const MAX_OTHER_ORIGINS = 64;
 
-/** A registry's URL, and the way there. */
+/** A registry at a URL. */
 export function createEndpoint(options: EndpointOptions): Endpoint {
-  const base = new URL(options.url);
-  const authorizer = createAuthorizer({ ...options, ask: askToken });
-  let place: { inside: Promise<boolean>; until: number } | undefined;
+  const path = parseRegistryUrl(options.url);
+  const base = new URL(path.origin);
+  const own = createAuthorizer({ ...options, origin: base, ask: askToken });
+  const others = new LRUCache<string, Authorizer>({ max: MAX_OTHER_ORIGINS });
+  const isInside = createPlace(base, options.routes.own);
+  let noChallengeUntil = 0;
 
-  /** Whether the endpoint is on an internal network: then so may be what it redirects to. Names that a proxy resolves say nothing. */
-  function isInside(): Promise<boolean> {
-    if (place === undefined || place.until < Date.now()) {
-      const inside = options.way.proxied ? Promise.resolve(isInternal(base.hostname)) : resolvesInside(base.hostname);
-      place = { inside, until: Date.now() + PLACE_LIFE };
-    }
-    return place.inside;
-  }
+  /** The endpoint itself; the same host by https is the same registry. */
+  const isOwn = (url: URL) =>
+    url.origin === base.origin || (url.hostname === base.hostname && base.protocol === 'http:' && url.protocol === 'https:');
+  const mayBeInternal = async (url: URL): Promise<boolean> => url.host === base.host || (await isInside());
 
   async function send(
     url: URL,
-    kind: Route,
-    { signal, ...request }: { method: 'GET' | 'HEAD'; headers: Record<string, string>; signal: AbortSignal },
+    route: Route,
+    request: Pick<Ask, 'method' | 'headers'> & { signal: AbortSignal },
   ): Promise<TransportResponse> {
-    const transport = options[KEYS[kind]];
-    const parts = { origin: url.origin, path: url.pathname + url.search, signal, ...request };
-    try {
-      return await transport.request(parts);
-    } catch (error) {
-      signal.throwIfAborted();
-      const described = describeConnectionError(error, transport, url);
-      const direct = options.fallback?.[KEYS[kind]];
-      if (described.origin !== 'proxy' || direct === undefined) throw described;
+    const { method, headers, signal } = request;
+    const parts = { origin: url.origin, path: url.pathname + url.search, method, signal, headers };
+    const attempt = async (transport: Transport) => {
       try {
-        return await direct.request(parts);
-      } catch (second) {
+        return await transport.request(parts);
+      } catch (error) {
         signal.throwIfAborted();
-        throw describeConnectionError(second, direct, url);
+        throw describeConnectionError(error, transport, url);
       }
-    }
+    };
+    const fallback = options.fallback?.[route];
+    return attempt(options.routes[route]).catch((error: OciError) => {
+      if (error.origin !== 'proxy' || fallback === undefined) throw error;
+      return attempt(fallback);
+    });
   }
 
-  const mayBeInternal = async (url: URL): Promise<boolean> => url.host === base.host || (await isInside());
-
-  async function routeOf(url: URL): Promise<Route> {
+  async function follow(first: URL, request: (url: URL, route: Route) => Promise<TransportResponse>) {
     try {
-      return await routeTo(url, mayBeInternal);
+      return await followRedirects<TransportResponse>(first, { mayBeInternal, discard, send: request });
     } catch (error) {
-      throw describeRedirect(error);
+      if (!(error instanceof RedirectError)) throw error;
+      const code = error.problem === 'scheme' || error.problem === 'internal' ? 'DENIED' : 'UNAVAILABLE';
+      throw new OciError(code, `${base.host}: ${error.message}`, { cause: error, origin: 'upstream' });
     }
   }
 
-  async function askToken(url: URL, authorization: string | undefined, signal: AbortSignal): Promise<TokenAnswer> {
-    const headers = { accept: 'application/json', 'user-agent': USER_AGENT, ...(authorization === undefined ? {} : { authorization }) };
-    const response = await send(url, await routeOf(url), { method: 'GET', headers, signal });
+  async function askToken(first: URL, authorizationFor: (url: URL) => string | undefined, signal: AbortSignal): Promise<TokenAnswer> {
+    const { response, url } = await follow(first, (url, route) => {
+      const authorization = authorizationFor(url);
+      const headers = { accept: 'application/json', 'user-agent': USER_AGENT, ...(authorization === undefined ? {} : { authorization }) };
+      return send(url, route, { method: 'GET', headers, signal });
+    });
     const body = await readAll(createBody(response.body, signal), MAX_TOKEN_SIZE);
     if (body === undefined) throw new OciError('UNAVAILABLE', `${url.host} sends a token without end`, { origin: 'upstream' });
-    return { status: response.statusCode, body: body.toString(), retryAfter: parseRetryAfter(response.headers) };
+    return { status: response.statusCode, body: body.toString(), retryAfter: parseRetryAfter(response.headers['retry-after']) };
   }
 
-  /** Follows redirects; the Authorization stays with the endpoint's own origin. */
-  async function follow(ask: Ask, authorization: string | undefined, signal: AbortSignal): Promise<TransportResponse> {
-    try {
-      const { response } = await followRedirects<TransportResponse>(new URL(base.href.replace(/\/$/, '') + ask.path), {
-        mayBeInternal,
-        discard,
-        send(url, route) {
-          const own = url.origin === base.origin;
-          const headers = {
-            'user-agent': USER_AGENT,
-            'accept-encoding': 'identity',
-            ...ask.headers,
-            ...(own ? options.headers : {}),
-            ...(own && authorization !== undefined ? { authorization } : {}),
-          };
-          return send(url, route, { method: ask.method, headers, signal });
-        },
-      });
-      return response;
-    } catch (error) {
-      throw describeRedirect(error);
+  /** The first URL of a request. */
+  function urlOf({ repository, resource, page }: Ask): URL {
+    const url = page ?? new URL(`${path.origin}${path.base}/v2/${path.project}${repository}/${resource}`);
+    if (options.ns !== undefined && isOwn(url)) url.searchParams.set('ns', options.ns);
+    return url;
+  }
+
+  /** Sends a request along its redirects; each origin gets the token that it has asked for. */
+  async function askOnce(
+    ask: Ask,
+    signal: AbortSignal,
+  ): Promise<{ response: TransportResponse; url: URL; loginRefused: boolean; anonymous: boolean }> {
+    let challenges = 0;
+    let loginRefused = false;
+    let anonymous = true;
+    const { response, url } = await follow(urlOf(ask), async (url, route) => {
+      const mine = isOwn(url);
+      const access = { ...ask, scopeName: repositoryIn(url) ?? path.project + ask.repository };
+      let authorization = mine ? await own.prepare(access, signal) : others.get(url.origin)?.current(access);
+      let asked: string | undefined;
+      for (;;) {
+        const headers = {
+          'user-agent': USER_AGENT,
+          'accept-encoding': 'identity',
+          ...ask.headers,
+          ...(mine ? options.headers : {}),
+          ...(authorization === undefined ? {} : { authorization }),
+        };
+        if (mine && authorization !== undefined) anonymous = false;
+        const response = await send(url, route, { method: ask.method, headers, signal });
+        const offered = [response.headers['www-authenticate'] ?? []].flat();
+        const challenge = offered.join().replace(/,?\s*error(?:_description)?="[^"]*"/g, '');
+        // The same challenge again: another token would be no better.
+        if (response.statusCode !== 401 || challenge === '' || challenge === asked || challenges >= MAX_CHALLENGES) return response;
+        challenges++;
+        asked = challenge;
+        const next = await authorizerOf(url, mine).answer(access, { used: authorization, challenges: offered }, signal);
+        loginRefused = next === undefined || next === authorization;
+        if (loginRefused) return response;
+        discard(response);
+        authorization = next;
+      }
+    });
+    return { response, url, loginRefused, anonymous };
+  }
+
+  function authorizerOf(url: URL, mine: boolean): Authorizer {
+    if (mine) return own;
+    const known = others.get(url.origin) ?? createAuthorizer({ origin: url, credentials: [], authHosts: [], ask: askToken });
+    others.set(url.origin, known);
+    return known;
+  }
+
+  /** Registries may hide what nobody in particular may see behind a 404 or 403, and ask for a login at /v2/ alone (GitHub's packages,
+   *  Artifactory). @returns whether there is a login now */
+  async function logInAtRoot(ask: Ask, signal: AbortSignal): Promise<boolean> {
+    if (noChallengeUntil > Date.now()) return false;
+    const { response } = await follow(new URL(`${path.origin}${path.base}/v2/`), (url, route) =>
+      send(url, route, { method: 'GET', headers: { 'user-agent': USER_AGENT, ...(isOwn(url) ? options.headers : {}) }, signal }),
+    );
+    discard(response);
+    const challenges = [response.headers['www-authenticate'] ?? []].flat();
+    if (response.statusCode !== 401 || challenges.length === 0) {
+      noChallengeUntil = Date.now() + NO_CHALLENGE_LIFE_MS;
+      return false;
     }
+    const access = { ...ask, scopeName: path.project + ask.repository };
+    return (await own.answer(access, { used: undefined, challenges, general: true }, signal)) !== undefined;
   }
 
-  function describeRedirect(error: unknown): unknown {
-    if (!(error instanceof RedirectError)) return error;
-    const code = error.problem === 'scheme' || error.problem === 'internal' ? 'DENIED' : 'UNAVAILABLE';
-    return new OciError(code, `${base.host}: ${error.message}`, { cause: error, origin: 'upstream' });
+  async function askWithLogin(ask: Ask, signal: AbortSignal) {
+    const first = await askOnce(ask, signal);
+    const hidden = [401, 403, 404].includes(first.response.statusCode) && first.anonymous && own.covers(ask.repository);
+    if (!hidden || first.loginRefused || !(await logInAtRoot(ask, signal))) return first;
+    discard(first.response);
+    return askOnce(ask, signal);
   }
 
   return {
     host: base.host,
+    path,
+    covers: (repository) => own.covers(repository),
+    explainRefusal: (repository) => own.explain(repository),
 
-    async ask(ask, { signal, deadline }) {
-      const own = new AbortController();
-      const end = () => own.abort(signal.reason);
-      const late = () => own.abort(new OciError('UNAVAILABLE', `${base.host} does not answer in time`, { origin: 'upstream' }));
-      signal.throwIfAborted();
-      if (deadline.aborted) late();
-      own.signal.throwIfAborted();
-      signal.addEventListener('abort', end, { once: true });
-      deadline.addEventListener('abort', late, { once: true });
-      const done = () => signal.removeEventListener('abort', end);
+    async ask(ask, limits) {
+      const call = startCall(limits, base.host);
       try {
-        const used = authorizer.current(ask.repository);
-        let response = await follow(ask, used, own.signal);
-        if (response.statusCode === 401) {
-          const challenges = [response.headers['www-authenticate'] ?? []].flat();
-          discard(response);
-          const authorization = await authorizer.answer(ask.repository, { used, challenges }, own.signal);
-          if (authorization === undefined)
-            throw new OciError(
-              'UNAUTHORIZED',
-              `${base.host} wants a login for ${ask.repository}, or has no such repository: check its name, or configure credentials for it`,
-              { origin: 'upstream' },
-            );
-          response = await follow(ask, authorization, own.signal);
-        }
-        const { statusCode: status, headers } = response;
+        const { response, url, loginRefused } = await askWithLogin(ask, call.signal);
         return {
-          status,
-          headers,
-          body: watch(response, { own, done, idle: options.idleTimeout, host: base.host }),
-          discard: () => (done(), discard(response)),
+          status: response.statusCode,
+          headers: response.headers,
+          url,
+          loginRefused,
+          body: withIdleTimeout(response, call, { idleTimeoutMs: options.idleTimeoutMs, host: base.host }),
+          discard() {
+            call.end();
+            discard(response);
+          },
         };
       } catch (error) {
-        done();
+        call.end();
         throw error;
       } finally {
-        deadline.removeEventListener('abort', late);
+        call.headersCame();
       }
     },
   };
 }
 
-const USER_AGENT = 'kube-registry';
-const KEYS = { own: 'way', outside: 'outside' } as const;
-
-interface Watched {
-  own: AbortController;
-  done: () => void;
-  /** Milliseconds. */
-  idle: number;
-  host: string;
+/** Whether a registry is on an internal network: then so may be what it redirects to. Names that a proxy resolves say nothing. */
+function createPlace(base: URL, { proxied }: Transport): () => Promise<boolean> {
+  let place: { inside: Promise<boolean>; until: number } | undefined;
+  return () => {
+    if (place === undefined || place.until < Date.now()) {
+      const inside = proxied ? Promise.resolve(isInternal(base.hostname)) : resolvesInside(base.hostname);
+      place = { inside, until: Date.now() + PLACE_LIFE_MS };
+    }
+    return place.inside;
+  };
 }
 
-/** The body, cut when it says nothing for too long: only while somebody waits for it, since a slow reader is no silent upstream. */
-function watch(response: TransportResponse, { own, done, idle, host }: Watched): Body {
-  const silent = () => own.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
+/** `acme/web` of /v2/acme/web/manifests/1. */
+function repositoryIn({ pathname }: URL): string | undefined {
+  return /\/v2\/(.+)\/(?:manifests|blobs|tags|referrers)\//.exec(pathname)?.[1];
+}
+
+/** The signal of one request, body included. */
+interface Call {
+  signal: AbortSignal;
+  abort(reason: OciError): void;
+  /** From here on the deadline does not count. */
+  headersCame(): void;
+  end(): void;
+}
+
+/** @throws the signal's reason; OciError UNAVAILABLE: the deadline is over */
+function startCall({ signal, deadline }: Limits, host: string): Call {
+  const own = new AbortController();
+  const left = () => own.abort(signal.reason);
+  const late = () => own.abort(new OciError('UNAVAILABLE', `${host} does not answer in time`, { origin: 'upstream' }));
+  signal.throwIfAborted();
+  if (deadline.aborted) late();
+  own.signal.throwIfAborted();
+  signal.addEventListener('abort', left, { once: true });
+  deadline.addEventListener('abort', late, { once: true });
+  return {
+    signal: own.signal,
+    abort: (reason) => own.abort(reason),
+    headersCame: () => deadline.removeEventListener('abort', late),
+    end: () => signal.removeEventListener('abort', left),
+  };
+}
+
+/** The body, cut when it brings no byte for too long. Only the time counts in which the reader waits: a slow reader does not make upstream
+ *  silent. */
+function withIdleTimeout(response: TransportResponse, call: Call, { idleTimeoutMs, host }: { idleTimeoutMs: number; host: string }): Body {
+  const silent = () => call.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
   return createBody(
     {
       async pull() {
-        const timer = setTimeout(silent, idle);
+        const timer = setTimeout(silent, idleTimeoutMs);
         try {
           return await response.body.pull();
         } catch (cause) {
-          throw new OciError('UNAVAILABLE', `${host} cut the line`, { cause, origin: 'upstream' });
+          throw new OciError('UNAVAILABLE', `${host} cut the connection`, { cause, origin: 'upstream' });
         } finally {
           clearTimeout(timer);
         }
       },
       async close(aborted) {
-        done();
+        call.end();
         await response.body.close(aborted);
       },
     },
-    own.signal,
+    call.signal,
   );
 }
 
-/** Of a Retry-After header, in seconds; a date is nobody's practice. */
-export function parseRetryAfter(headers: Reply['headers']): number | undefined {
-  const after = Number.parseInt(String(headers['retry-after'] ?? ''), 10);
-  return after >= 0 ? after : undefined;
-}
-
-/** Gives a connection back when what is left of the body is small, and cuts it otherwise. */
+/** Frees a connection for the next request when little is left of the body, and cuts it otherwise. */
 function discard({ headers, abandon }: TransportResponse): void {
   abandon(Number(headers['content-length'] ?? Infinity) <= MAX_DRAIN ? 'short' : 'long');
 }

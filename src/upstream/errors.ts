@@ -1,50 +1,127 @@
-import { OciError, type OciErrorCode } from '../oci/error.ts';
-import { parseRetryAfter, type Reply } from './endpoint.ts';
+import { isAbsent, isOciError, OciError, type OciErrorCode, type OciErrorOptions } from '../oci/error.ts';
+import type { Reply } from './endpoint.ts';
+import { parseRetryAfter } from './retry-after.ts';
 
-/** What was asked, and what the answer's body says. */
-export interface Refused {
-  repository: string;
-  absent: OciErrorCode;
-  told: string | undefined;
+/** What an answer that was not hoped for says about its source.
+ *  `object`: the source does not give this one object; asking it again is pointless, asking it for others is not.
+ *  `moment`: it failed this time, and may succeed when asked again.
+ *  `source`: this is not the registry that it should be, whatever it is asked for. */
+export type Failure = 'object' | 'moment' | 'source';
+
+/** An error that an upstream's answer stands for. */
+export class UpstreamError extends OciError {
+  readonly failure: Failure;
+  constructor(failure: Failure, code: OciErrorCode, message: string, options: Omit<OciErrorOptions, 'origin'> = {}) {
+    super(code, message, { ...options, origin: 'upstream' });
+    this.failure = failure;
+  }
 }
 
-/** The error of an answer that nobody asked for. */
-export function refusal(host: string, { status, headers }: Reply, { repository, absent, told }: Refused): OciError {
-  const origin = 'upstream';
-  const after = parseRetryAfter(headers);
-  const retryAfter = after === undefined ? {} : { retryAfter: after };
+export interface RefusalContext {
+  host: string;
+  repository: string;
+  /** What a 404 means. */
+  absent: OciErrorCode;
+  /** The message in the error's body. */
+  words: string | undefined;
+  /** The answer's body, or a header, is one that only a registry sends. */
+  ofRegistry: boolean;
+  /** Upstream is another part of this program: its message is passed on as it is. */
+  trusted: boolean;
+  /** What to do about a refused login. */
+  advice: string;
+}
+
+const NOUNS: Partial<Record<OciErrorCode, string>> = { MANIFEST_UNKNOWN: 'manifest', BLOB_UNKNOWN: 'blob' };
+/** Answers of servers that are overloaded or being restarted, or that wait for another in vain. */
+const MOMENTARY = [408, 425, 500, 502, 503, 504];
+/** "I will not give you this", for reasons that a retry does not change. */
+const FINAL = [400, 402, 405, 406, 409, 410, 411, 412, 413, 414, 415, 421, 422, 426, 428, 431, 451, 501, 505];
+
+/** Makes the error of an answer that is not one of those expected. */
+export function refusal({ status, headers, loginRefused }: Reply, context: RefusalContext): OciError {
+  const { host, repository, absent, trusted } = context;
+  const retryAfter = parseRetryAfter(headers['retry-after']);
+  const after = retryAfter === undefined ? {} : { retryAfter };
+  const say = (own: string) => (trusted ? (context.words ?? own) : context.words === undefined ? own : `${own}: ${context.words}`);
   switch (status) {
     case 401:
-      return new OciError('UNAUTHORIZED', told ?? `${host} refuses the login for ${repository}: check its credentials`, { origin });
+      return new UpstreamError('object', 'UNAUTHORIZED', say(login(context, loginRefused)));
     case 403:
-      return new OciError('DENIED', told ?? `${host} does not allow reading ${repository}`, { origin });
-    case 404:
-      return new OciError(absent, told ?? `${host} has no such thing in ${repository}`, { origin });
+      return new UpstreamError('object', 'DENIED', say(`${host} does not allow reading ${repository}`));
+    case 404: {
+      const noun = NOUNS[absent] === undefined ? `repository ${repository}` : `such ${NOUNS[absent]} in ${repository}`;
+      if (context.ofRegistry) return new UpstreamError('object', absent, say(`${host} has no ${noun}`));
+      return new UpstreamError(
+        'object',
+        'UNAVAILABLE',
+        `${host} answers 404 as a web server does, not as a registry: is it the right URL, and is it up?`,
+      );
+    }
     case 416: {
       const size = /\/(\d{1,15})$/.exec(String(headers['content-range'] ?? ''))?.[1];
-      return new OciError('RANGE_INVALID', `${host} has nothing in that range`, {
-        origin,
-        ...(size === undefined ? {} : { size: Number(size) }),
-      });
+      return new UpstreamError(
+        'object',
+        'RANGE_INVALID',
+        `${host} has nothing in that range`,
+        size === undefined ? {} : { size: Number(size) },
+      );
     }
     case 429:
-      return new OciError('TOOMANYREQUESTS', told ?? `${host} allows no more pulls for now: wait, log in, or use a mirror`, {
-        origin,
-        ...retryAfter,
-      });
+      return new UpstreamError(
+        'moment',
+        'TOOMANYREQUESTS',
+        say(`${host} allows no more requests for now: wait, log in, or use a mirror`),
+        after,
+      );
     default:
-      return new OciError('UNAVAILABLE', told ?? `${host} answers ${status}`, { origin, ...retryAfter });
+      if (FINAL.includes(status))
+        return new UpstreamError('object', 'DENIED', say(`${host} refuses this request for ${repository} (${status})`));
+      return new UpstreamError(MOMENTARY.includes(status) ? 'moment' : 'object', 'UNAVAILABLE', say(`${host} answers ${status}`), after);
   }
 }
 
-/** The message in an error's body (distribution specification, "Error Codes"). */
-export function parseTold(bytes: Uint8Array): string | undefined {
+function login({ host, repository, advice }: RefusalContext, loginRefused: boolean): string {
+  return loginRefused
+    ? `${host} wants a login for ${repository}, or has no such repository: ${advice}`
+    : `${host} refuses the login for ${repository}: ${advice}`;
+}
+
+const MAX_WORDS = 500;
+
+/** Reads the message in an error's body (distribution specification, "Error Codes").
+ *  @returns `ofRegistry`: it has the specification's form */
+export function parseErrorBody(bytes: Uint8Array): { words: string | undefined; ofRegistry: boolean } {
+  let document: unknown;
   try {
-    const { errors } = JSON.parse(Buffer.from(bytes).toString()) as { errors?: { message?: unknown }[] };
-    const message = errors?.[0]?.message;
-    return typeof message === 'string' && message !== '' ? message : undefined;
-  } catch (error) {
-    if (error instanceof SyntaxError || error instanceof TypeError) return undefined; // it is shaped otherwise
-    throw error;
+    document = JSON.parse(Buffer.from(bytes).toString());
+  } catch {
+    return { words: undefined, ofRegistry: false };
   }
+  const errors: unknown = typeof document === 'object' && document !== null && 'errors' in document ? document.errors : undefined;
+  if (!Array.isArray(errors)) return { words: undefined, ofRegistry: false };
+  const [first] = errors as ({ code?: unknown; message?: unknown; detail?: unknown } | null)[];
+  const words = [first?.message, first?.detail, first?.code].find((text): text is string => typeof text === 'string' && text.trim() !== '');
+  // Control characters would write to the terminal of whoever reads a log.
+  return {
+    words: words
+      ?.replace(/\p{Cc}+/gu, ' ')
+      .trim()
+      .slice(0, MAX_WORDS),
+    ofRegistry: true,
+  };
+}
+
+/** The other end closed the connection instead of answering, as it does with one that was idle for too long. */
+export function wasHungUp(error: unknown): boolean {
+  const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+  return isOciError(error, 'UNAVAILABLE') && ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'].includes(code ?? '');
+}
+
+/** For the metrics. */
+export function outcomeOf(error: unknown): 'absent' | 'refused' | 'limited' | 'failed' | 'proxy' {
+  if (isAbsent(error)) return 'absent';
+  if (isOciError(error, 'UNAUTHORIZED', 'DENIED')) return 'refused';
+  if (isOciError(error, 'TOOMANYREQUESTS')) return 'limited';
+  return isOciError(error) && error.origin === 'proxy' ? 'proxy' : 'failed';
 }

@@ -1,54 +1,132 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { raceAbort } from '../async/race-abort.ts';
+import { OciError } from '../oci/error.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import type { Limits } from './endpoint.ts';
 
-/** What an upstream still allows, as its answers about manifests say it. Docker Hub counts each GET of a manifest as a pull, and no HEAD; its
- *  answers to both carry `ratelimit-limit: 100;w=21600` and `ratelimit-remaining`, and a 429 may carry Retry-After. */
-export interface Allowance {
-  /** An answer's headers. */
-  told(headers: Record<string, string | string[] | undefined>): void;
-  /** It answered 429, and said for how many seconds, or did not. */
-  refused(retryAfter: number | undefined): void;
-  /** What is known is not asked for again before this; milliseconds since the epoch. What is not known is asked for all the same: a client waits for it. */
-  savingUntil(): number;
-  /** It counts pulls: what a HEAD can tell is not asked by GET. */
-  counts(): boolean;
+/** What an upstream limits apart from other things. */
+export type LimitedKind = 'manifests' | 'blobs' | 'lists';
+
+/** What an upstream still allows, as its answers say. Docker Hub counts each GET of a manifest as a pull, and no HEAD; its answers to both
+ *  carry `ratelimit-limit: 100;w=21600` and `ratelimit-remaining`, and a 429 may carry Retry-After. */
+export interface RateLimit {
+  /** Takes in the headers of an answer about a manifest. */
+  observe(headers: Record<string, string | string[] | undefined>): void;
+  /** Known tags are not asked for again before this, in ms since the epoch. Unknown tags are asked for nevertheless: a client waits. */
+  blockedUntil(): number;
+  /** The upstream counts pulls: what a HEAD can answer is not asked by GET. */
+  countsPulls(): boolean;
+  /** Call before each request. After a 429, one request alone goes through when its Retry-After is over; the others wait for what becomes
+   *  of it. A wait of a few seconds is waited for.
+   *  @param account whose limit it is
+   *  @returns what to call with the request's error, or with undefined when it succeeded
+   *  @throws OciError TOOMANYREQUESTS (with the seconds that are left); the signal's reason */
+  enter(kind: LimitedKind, account: string, limits: Limits): Promise<(error: unknown) => void>;
 }
 
-/** Pulls that are left for images that are not here yet: this part of the limit. */
+/** This part of the limit is left for images that are not here yet. */
 const RESERVE = 0.05;
-/** Of upstreams that tell no limit. */
+/** Of upstreams that announce no limit. */
 const USUAL_LIMIT = 100;
-/** How long what is known is not asked for when few pulls are left, in ms. Then one question tells anew. */
-const SAVING = 5 * 60_000;
-/** The longest Retry-After that is heeded, in ms: limits end, and accounts change. */
-const MAX_REFUSAL = 3_600_000;
+/** How long known tags are not asked for when few pulls are left. Then one question brings the count up to date. */
+const SAVING_MS = 5 * 60_000;
+/** The longest Retry-After that is honoured: limits end, and accounts change. */
+const MAX_BLOCK_MS = 3_600_000;
+/** How long a 429 without Retry-After counts. */
+const DEFAULT_BLOCK_MS = 1000;
+/** Waits of at most this long are waited for. */
+export const SHORT_WAIT_MS = 3000;
 
-export function createAllowance(upstream: string, metrics: Pick<RegistryMetrics, 'rateLimit'>): Allowance {
+/** What one account may do with one kind of thing. */
+interface Gate {
+  /** Milliseconds since the epoch. */
+  until: number;
+  /** The request that finds out whether the limit is over. */
+  probe: Promise<void> | undefined;
+}
+
+/** How long to wait for the request that finds out: it may hang. */
+const PROBE_PATIENCE_MS = 1000;
+
+/** @returns false: the probe takes too long @throws the signal's reason */
+async function isOver(probe: Promise<void>, signal: AbortSignal): Promise<boolean> {
+  const late = AbortSignal.timeout(PROBE_PATIENCE_MS);
+  try {
+    await raceAbort(probe, AbortSignal.any([signal, late]));
+    return true;
+  } catch {
+    signal.throwIfAborted();
+    return false;
+  }
+}
+
+export function createRateLimit(upstream: string, metrics: Pick<RegistryMetrics, 'rateLimit'>): RateLimit {
   let counts = false;
   let savingUntil = 0;
-  let refusedUntil = 0;
+  const gates = new Map<string, Gate>();
+
+  function close(key: string, retryAfter: number | undefined): void {
+    const blockMs = retryAfter === undefined ? DEFAULT_BLOCK_MS : Math.min(1000 * retryAfter, MAX_BLOCK_MS);
+    const until = Math.max(gates.get(key)?.until ?? 0, Date.now() + blockMs);
+    gates.set(key, { until, probe: undefined });
+  }
+
+  async function enter(kind: LimitedKind, account: string, { signal, deadline }: Limits): Promise<(error: unknown) => void> {
+    const key = `${kind} ${account}`;
+    const settle = (error: unknown): void => {
+      if (error instanceof OciError && error.code === 'TOOMANYREQUESTS') close(key, error.retryAfter);
+    };
+    let waited = 0;
+    for (;;) {
+      const gate = gates.get(key);
+      if (gate === undefined) return settle;
+      const rest = gate.until - Date.now();
+      if (rest > 0) {
+        waited += rest;
+        if (waited > SHORT_WAIT_MS)
+          throw new OciError('TOOMANYREQUESTS', `${upstream} allows no more requests for now; try again in ${Math.ceil(rest / 1000)} s`, {
+            origin: 'upstream',
+            retryAfter: Math.max(1, Math.ceil(rest / 1000)),
+          });
+        await delay(rest, undefined, { signal: AbortSignal.any([signal, deadline]) }).catch(() => signal.throwIfAborted());
+      } else if (gate.probe === undefined || !(await isOver(gate.probe, signal))) return probe(key, gate, settle);
+      if (deadline.aborted) throw new OciError('UNAVAILABLE', `${upstream} does not answer in time`, { origin: 'upstream' });
+    }
+  }
+
+  /** Lets one request through and makes the others wait for it. */
+  function probe(key: string, gate: Gate, settle: (error: unknown) => void): (error: unknown) => void {
+    const over = Promise.withResolvers<void>();
+    gate.probe = over.promise;
+    return (error) => {
+      gate.probe = undefined;
+      if (gates.get(key) === gate) gates.delete(key);
+      settle(error);
+      over.resolve();
+    };
+  }
+
   return {
-    told(headers) {
+    observe(headers) {
       const remaining = readCount(headers['ratelimit-remaining']);
       if (remaining === undefined) return;
       metrics.rateLimit(upstream, remaining);
       counts = true;
       const limit = readCount(headers['ratelimit-limit']) ?? USUAL_LIMIT;
-      savingUntil = remaining <= Math.max(1, limit * RESERVE) ? Date.now() + SAVING : 0;
+      savingUntil = remaining <= Math.max(1, limit * RESERVE) ? Date.now() + SAVING_MS : 0;
     },
-    refused(retryAfter = 0) {
-      refusedUntil = Math.max(refusedUntil, Date.now() + Math.min(1000 * retryAfter, MAX_REFUSAL));
-    },
-    savingUntil: () => Math.max(savingUntil, refusedUntil),
-    counts: () => counts,
+    blockedUntil: () => Math.max(savingUntil, ...[...gates].filter(([key]) => key.startsWith('manifests ')).map(([, { until }]) => until)),
+    countsPulls: () => counts,
+    enter,
   };
 }
 
-/** Of what has no limits: another part of this program. */
-export const unlimited: Allowance = {
-  told: () => undefined,
-  refused: () => undefined,
-  savingUntil: () => 0,
-  counts: () => false,
+/** For other parts of this program, which have no limits. */
+export const unlimited: RateLimit = {
+  observe: () => undefined,
+  blockedUntil: () => 0,
+  countsPulls: () => false,
+  enter: () => Promise.resolve(() => undefined),
 };
 
 /** The number before the parameters of `100;w=21600`. */

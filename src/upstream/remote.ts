@@ -1,10 +1,12 @@
+import type { Transport } from '../http/transport.ts';
 import type { Registry } from '../oci/registry.ts';
 import { unlimited } from './rate-limit.ts';
 import { upstream, type UpstreamOptions } from './upstream.ts';
 
-export type RemoteOptions = Pick<UpstreamOptions, 'name' | 'url' | 'way' | 'metrics' | 'limits' | 'headers' | 'trusted'>;
+export type RemoteOptions = Pick<UpstreamOptions, 'name' | 'url' | 'metrics' | 'limits' | 'headers'> & { transport: Transport };
 
-/** A registry of this kind elsewhere: no mirrors, no credentials, no limits of pulls, its redirects followed wherever they lead. */
-export function remote(options: RemoteOptions): Registry {
-  return upstream({ ...options, outside: options.way, mirrors: [], credentials: [], authHosts: [], allowance: unlimited });
+/** Another part of this program: no mirrors, no credentials, no limits of pulls, its redirects followed wherever they lead. */
+export function remote({ transport, ...options }: RemoteOptions): Registry {
+  const routes = { own: transport, outside: transport };
+  return upstream({ ...options, routes, mirrors: [], credentials: [], authHosts: [], rateLimit: unlimited, trusted: true });
 }

@@ -85,7 +85,10 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
     }
     if (how.latency !== undefined) await delay(how.latency);
     if (how.status !== undefined) {
-      response.writeHead(how.status, how.headers).end(how.body);
+      // As a registry says it; another web server's 404 would be no answer.
+      const body = how.body ?? (how.status === 404 ? Buffer.from('{"errors":[{"code":"UNKNOWN","message":"scripted"}]}') : undefined);
+      response.writeHead(how.status, { ...(how.status === 404 ? { 'content-type': 'application/json' } : {}), ...how.headers });
+      response.end(entry.method === 'HEAD' ? undefined : body);
       return;
     }
     const [, repository = '', kind, reference = ''] = /^\/v2\/(.+)\/(manifests|blobs)\/([^/?]+)(?:\?|$)/.exec(path) ?? [];

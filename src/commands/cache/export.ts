@@ -28,7 +28,7 @@ export interface ExportCommandOptions {
   json: boolean;
 }
 
-const LIMITS = { attempts: 2, headers: 60_000, idle: 120_000 };
+const LIMITS = { attempts: 2, headersMs: 60_000, idleMs: 120_000 };
 const PROBE_TIMEOUT_MS = 5000;
 
 /** `kube-registry cache export`: writes images into one tar file. 0: all of them are in it.
@@ -100,10 +100,9 @@ function remoteRegistry(url: string): Registry {
   return remote({
     name: 'registry',
     url,
-    way: createTransport({ proxy: 'direct' }),
+    transport: createTransport({ proxy: 'direct' }),
     metrics: noRegistryMetrics,
     limits: LIMITS,
-    trusted: true,
   });
 }
 

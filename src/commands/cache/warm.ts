@@ -48,7 +48,7 @@ interface Outcome extends Partial<Warmed> {
   error?: string;
 }
 
-const LIMITS = { attempts: 2, headers: 60_000, idle: 120_000 };
+const LIMITS = { attempts: 2, headersMs: 60_000, idleMs: 120_000 };
 const ARCHITECTURES: Record<string, string> = { x64: 'amd64', ia32: '386' };
 
 /** `kube-registry cache warm`: pulls images through a running registry, so that they are there when nodes want them. 1: not all of them.
@@ -63,7 +63,13 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
   const store = options.registry === undefined ? await openOwnStore(config.registry) : undefined;
   const platforms = options.platforms ?? [`linux/${ARCHITECTURES[arch()] ?? arch()}`];
   const warm = createWarmer(
-    remote({ name: 'registry', url, way: createTransport({ proxy: 'direct' }), metrics: noRegistryMetrics, limits: LIMITS, trusted: true }),
+    remote({
+      name: 'registry',
+      url,
+      transport: createTransport({ proxy: 'direct' }),
+      metrics: noRegistryMetrics,
+      limits: LIMITS,
+    }),
     {
       platforms: platforms.includes('all') ? 'all' : platforms,
       isStored: (digest, signal) => isIn(store, blobKey(digest), signal),

@@ -1,37 +1,38 @@
 import { createSecret } from '../../config/secret.ts';
 import type { Upstream } from '../../config/schema.ts';
 import { createTransport } from '../../http/undici-transport.ts';
-import { upstream, type UpstreamOptions } from '../../upstream/upstream.ts';
 import type { Registry } from '../../oci/registry.ts';
+import type { Routes } from '../../upstream/endpoint.ts';
+import { upstream, type UpstreamOptions } from '../../upstream/upstream.ts';
 
 export interface UpstreamContext {
   metrics: UpstreamOptions['metrics'];
-  allowance: UpstreamOptions['allowance'];
-  /** Milliseconds; absent: the usual. */
+  rateLimit: UpstreamOptions['rateLimit'];
+  /** Milliseconds; 5 s by default. */
   connectTimeout?: number;
 }
 
-/** The registry that `config` describes, with its ways out. */
-export function createUpstream(name: string, config: Upstream, { metrics, allowance, connectTimeout }: UpstreamContext): Registry {
+/** The registry that `config` describes, with its transports. */
+export function createUpstream(name: string, config: Upstream, { metrics, rateLimit, connectTimeout }: UpstreamContext): Registry {
   const { ca, proxy, mirrors, credentials } = config;
   const timeout = connectTimeout === undefined ? {} : { connectTimeout };
-  const ways = (proxy: string) => ({
-    way: createTransport({ proxy, ca, ...timeout }),
+  const routesBy = (proxy: string): Routes => ({
+    own: createTransport({ proxy, ca, ...timeout }),
     outside: createTransport({ proxy, ca, externalOnly: true, ...timeout }),
   });
   return upstream({
     name,
     url: config.url,
     authHosts: config.authHosts,
-    ...ways(proxy),
-    ...(proxy !== 'direct' && config.onProxyFailure === 'direct' ? { fallback: ways('direct') } : {}),
-    mirrors: mirrors.map((mirror) => ({ url: mirror.url, ...ways(mirror.proxy) })),
+    routes: routesBy(proxy),
+    ...(proxy !== 'direct' && config.onProxyFailure === 'direct' ? { fallback: routesBy('direct') } : {}),
+    mirrors: mirrors.map((mirror) => ({ url: mirror.url, routes: routesBy(mirror.proxy), credentials: [], authHosts: [] })),
     credentials: credentials.map((own) => ({
       repositories: own.repositories,
       username: createSecret({ value: own.username, file: own.usernameFile }),
       password: createSecret({ value: own.password, file: own.passwordFile }),
     })),
-    allowance,
+    rateLimit,
     metrics,
   });
 }

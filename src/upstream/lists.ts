@@ -1,0 +1,179 @@
+import { MAX_MANIFEST_SIZE, OCI_INDEX, parseManifest } from '../oci/descriptor.ts';
+import { splitDigest, type Digest } from '../oci/digest.ts';
+import { isAbsent } from '../oci/error.ts';
+import { isTag, type Repository, type Tag } from '../oci/reference.ts';
+import type { Referrers } from '../oci/registry.ts';
+import type { Limits, Reply } from './endpoint.ts';
+import { UpstreamError } from './errors.ts';
+import { parseNextLink, resolveNextPage } from './links.ts';
+import { getManifest } from './manifests.ts';
+import { mediaTypeOf, type Source } from './request.ts';
+
+const MAX_PAGES = 1000;
+/** Bytes of all pages of a tag list together. */
+const MAX_LIST_SIZE = 32 * 1024 * 1024;
+
+export interface TagPage {
+  tags: Tag[];
+  next: URL | undefined;
+}
+
+/** One page of the tags of a repository. `room` is how many bytes it may have. */
+async function getTagPage(
+  source: Source,
+  { repository, last, page, room }: { repository: Repository; last: Tag | undefined; page: URL | undefined; room: number },
+  limits: Limits,
+): Promise<TagPage & { size: number }> {
+  const resource = `tags/list${last === undefined ? '' : `?last=${encodeURIComponent(last)}`}`;
+  const reply = await source.request(
+    { method: 'GET', repository, resource, page, headers: { accept: 'application/json' }, kind: 'lists', absent: 'NAME_UNKNOWN' },
+    limits,
+  );
+  const bytes = await source.readDocument(reply, room);
+  return { tags: parseTags(bytes, source.endpoint.host), next: nextPageOf(reply, source), size: bytes.length };
+}
+
+/** @throws UpstreamError UNAVAILABLE: there is a link, and it leads nowhere */
+function nextPageOf(reply: Reply, { endpoint }: Source): URL | undefined {
+  const link = parseNextLink(reply.headers['link']);
+  if (link === undefined) return undefined;
+  const next = resolveNextPage(link, reply.url, endpoint.path);
+  if (next === undefined) throw new UpstreamError('object', 'UNAVAILABLE', `${endpoint.host} links to a next page that is no URL`);
+  return next;
+}
+
+function parseTags(bytes: Uint8Array, host: string): Tag[] {
+  let document: unknown;
+  try {
+    document = JSON.parse(Buffer.from(bytes).toString());
+  } catch (cause) {
+    throw new UpstreamError('source', 'UNAVAILABLE', `${host} sends a tag list that is not JSON`, { cause });
+  }
+  const tags = (document as { tags?: unknown } | null)?.tags ?? [];
+  return Array.isArray(tags) ? tags.filter((tag): tag is Tag => typeof tag === 'string' && isTag(tag)) : [];
+}
+
+export interface TagPages {
+  /** The first page, and the source that has it: all others come from the same. */
+  first(repository: Repository, last: Tag | undefined): Promise<{ source: Source; page: TagPage & { size: number } }>;
+  /** Asks that source again, as often as may be necessary. */
+  again<T>(source: Source, work: (source: Source, limits: Limits) => Promise<T>): Promise<T>;
+}
+
+/** Asks for the first page of a list. */
+export const firstTagPage = (repository: Repository, last: Tag | undefined) => async (source: Source, limits: Limits) => ({
+  source,
+  page: await getTagPage(source, { repository, last, page: undefined, room: MAX_LIST_SIZE }, limits),
+});
+
+/** All pages of a list, each tag once. @throws UpstreamError UNAVAILABLE: the list does not end, or is too large */
+async function* eachPage(pages: TagPages, repository: Repository, last: Tag | undefined): AsyncGenerator<Tag[]> {
+  const { source, page: first } = await pages.first(repository, last);
+  const { host } = source.endpoint;
+  const seen = new Set<string>();
+  const urls = new Set<string>();
+  let room = MAX_LIST_SIZE;
+  for (let page = first; ;) {
+    const fresh = page.tags.filter((tag) => !seen.has(tag));
+    for (const tag of fresh) seen.add(tag);
+    yield fresh;
+    const { next } = page;
+    if (next === undefined) return;
+    room -= page.size;
+    const repeats = urls.has(next.href) || (fresh.length === 0 && page.tags.length > 0);
+    if (repeats || urls.size === MAX_PAGES)
+      throw new UpstreamError('object', 'UNAVAILABLE', `${host} lists the tags of ${repository} without end`);
+    urls.add(next.href);
+    page = await pages.again(source, (source, limits) => getTagPage(source, { repository, last, page: next, room }, limits));
+  }
+}
+
+/** All tags after `last`, also where the registry ignores `last` (Distribution 2, GCR). */
+export async function* listTags(pages: TagPages, repository: Repository, last: Tag | undefined): AsyncGenerator<Tag> {
+  let held: Tag[] | undefined = last === undefined ? undefined : [];
+  for await (const tags of eachPage(pages, repository, last)) {
+    if (held === undefined || last === undefined) {
+      yield* tags;
+      continue;
+    }
+    held.push(...tags);
+    const at = held.indexOf(last);
+    // A list that holds `last`, or tags that sort before it, may be the whole one.
+    if (at < 0 && held.some((tag) => tag <= last)) continue;
+    yield* held.slice(at + 1);
+    held = undefined;
+  }
+  if (held === undefined || last === undefined) return;
+  const sorted = held.every((tag, index) => index === 0 || (held?.[index - 1] ?? '') < tag);
+  yield* sorted ? held.filter((tag) => tag > last) : held; // a registry with an order of its own, that began after `last`
+}
+
+/** What refers to a digest: by the API, all its pages, or by the tag that clients push where there is none.
+ *  @throws OciError MANIFEST_INVALID: not an index, or too large */
+export async function getReferrers(
+  source: Source,
+  { repository, digest, artifactType }: { repository: Repository; digest: Digest; artifactType: string | undefined },
+  limits: Limits,
+): Promise<Referrers> {
+  const query = artifactType === undefined ? '' : `?artifactType=${encodeURIComponent(artifactType)}`;
+  const documents: Buffer[] = [];
+  let room = MAX_MANIFEST_SIZE;
+  for (let page: URL | undefined, count = 0; ; count++) {
+    const reply = await source.request(
+      {
+        method: 'GET',
+        repository,
+        resource: `referrers/${digest}${query}`,
+        page,
+        headers: { accept: OCI_INDEX },
+        kind: 'lists',
+        absent: 'NAME_UNKNOWN',
+        // Registries without this API answer so to the first page.
+        expected: count === 0 ? [200, 400, 404, 405, 406, 501] : [200],
+      },
+      limits,
+    );
+    if (reply.status !== 200 || mediaTypeOf(reply) !== OCI_INDEX) {
+      reply.discard();
+      if (count > 0)
+        throw new UpstreamError('object', 'MANIFEST_INVALID', `${source.endpoint.host} sends a page of referrers that is no index`);
+      documents.push(await referrersByTag(source, repository, digest, limits));
+      break;
+    }
+    const bytes = await source.readDocument(reply, room);
+    documents.push(bytes);
+    room -= bytes.length;
+    page = nextPageOf(reply, source);
+    if (page === undefined) break;
+    if (count === MAX_PAGES) throw new UpstreamError('object', 'UNAVAILABLE', `${source.endpoint.host} lists referrers without end`);
+  }
+  return mergeReferrers(documents, artifactType);
+}
+
+const EMPTY_INDEX = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] }));
+
+/** What clients push as a tag where there is no referrers API (distribution specification, "Referrers Tag Schema"). */
+async function referrersByTag(source: Source, repository: Repository, digest: Digest, limits: Limits): Promise<Buffer> {
+  const { algorithm, hex } = splitDigest(digest);
+  const tag = `${algorithm.slice(0, 32)}-${hex.slice(0, 64)}` as Tag;
+  try {
+    return Buffer.from((await getManifest(source, repository, tag, limits)).bytes);
+  } catch (error) {
+    if (isAbsent(error) && source.isOrigin) return EMPTY_INDEX; // a mirror may just not have it
+    throw error;
+  }
+}
+
+/** One index of all pages, of what has `artifactType` when that is given. */
+function mergeReferrers(documents: readonly Buffer[], artifactType: string | undefined): Referrers {
+  for (const bytes of documents) parseManifest(bytes, OCI_INDEX);
+  const [only] = documents;
+  const filtersApplied = artifactType !== undefined;
+  if (documents.length === 1 && only !== undefined && !filtersApplied) return { index: only, filtersApplied };
+  const pages = documents.map((bytes) => JSON.parse(bytes.toString()) as { manifests?: { artifactType?: string; digest?: string }[] });
+  const entries = pages
+    .flatMap(({ manifests = [] }) => manifests)
+    .filter((entry) => !filtersApplied || entry.artifactType === artifactType);
+  const manifests = [...new Map(entries.map((entry) => [entry.digest, entry])).values()];
+  return { index: Buffer.from(JSON.stringify({ ...pages[0], manifests })), filtersApplied };
+}

@@ -1,0 +1,144 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { backoff } from '../async/backoff.ts';
+import { hedge } from '../async/hedge.ts';
+import { isAbsent, isOciError, OciError } from '../oci/error.ts';
+import type { Limits } from './endpoint.ts';
+import { UpstreamError, wasHungUp } from './errors.ts';
+import { SHORT_WAIT_MS } from './rate-limit.ts';
+import type { Source } from './request.ts';
+
+export interface SourcesOptions {
+  origin: Source;
+  mirrors: readonly Source[];
+  /** How often the origin is asked at most. */
+  attempts: number;
+  /** How long a mirror that failed is out of favour. */
+  deadMirrorMs: number;
+}
+
+/** How one thing is looked for. */
+export interface Search {
+  repository: string;
+  signal: AbortSignal;
+  /** Until headers, over all sources and retries. */
+  headersMs: number;
+  /** `mirrors`: mirrors, then the origin. `origin`: the origin, and mirrors where it does not answer. `alone`: the origin. */
+  order: 'mirrors' | 'origin' | 'alone';
+}
+
+export interface Sources {
+  /** Asks one source after the other until one answers. Mirrors that are out of favour are asked when nothing else answers. The origin's word
+   *  alone is final about what does not exist.
+   *  @throws what the origin throws; its signal's reason */
+  ask<T>(this: void, search: Search, work: Work<T>): Promise<T>;
+  /** Asks one source, and again when it fails for a moment. */
+  insist<T>(this: void, source: Source, search: Pick<Search, 'signal' | 'headersMs'>, work: Work<T>): Promise<T>;
+}
+export type Work<T> = (source: Source, limits: Limits) => Promise<T>;
+
+interface Favour {
+  /** Milliseconds since the epoch. */
+  lostUntil: number;
+  /** Failures since the last success; at MAX_STRIKES it is out of favour. */
+  strikes: number;
+}
+
+/** Failures of single requests in a row until a mirror is out of favour: one broken image is not a broken mirror. */
+const MAX_STRIKES = 3;
+
+export function createSources({ origin, mirrors, attempts, deadMirrorMs }: SourcesOptions): Sources {
+  const favours = new Map<Source, Favour>(mirrors.map((mirror) => [mirror, { lostUntil: 0, strikes: 0 }]));
+
+  function lose(mirror: Source, milliseconds = deadMirrorMs): void {
+    favours.set(mirror, { lostUntil: Date.now() + Math.max(milliseconds, deadMirrorMs), strikes: 0 });
+  }
+
+  function judge(mirror: Source, error: unknown): void {
+    const favour = favours.get(mirror);
+    if (favour === undefined) return;
+    if (isOciError(error, 'TOOMANYREQUESTS')) return lose(mirror, 1000 * (error.retryAfter ?? 0));
+    // An answer about one object says little about others; no answer says much.
+    const single = error instanceof UpstreamError ? error.failure !== 'source' : isOciError(error, 'MANIFEST_INVALID');
+    if (!single) return lose(mirror);
+    const counts = isOciError(error, 'MANIFEST_INVALID') || (error instanceof UpstreamError && error.failure === 'moment');
+    if (counts && ++favour.strikes >= MAX_STRIKES) lose(mirror);
+  }
+
+  /** In the order in which they are asked. What there is a login for is not shown to mirrors that have none. */
+  function candidatesFor({ repository, order }: Search): Source[] {
+    if (order === 'alone') return [origin];
+    const allowed = mirrors.filter(({ endpoint }) => !origin.endpoint.covers(repository) || endpoint.covers(repository));
+    const now = Date.now();
+    const [liked, others] = [allowed.filter((mirror) => isLiked(mirror, now)), allowed.filter((mirror) => !isLiked(mirror, now))];
+    return order === 'origin' ? [origin, ...liked, ...others] : [...liked, origin, ...others];
+  }
+
+  function isLiked(mirror: Source, now: number): boolean {
+    return (favours.get(mirror)?.lostUntil ?? 0) <= now;
+  }
+
+  async function attempt<T>(source: Source, limits: Limits, work: Work<T>): Promise<T> {
+    if (source.isOrigin) return retry(source, limits, work);
+    try {
+      const value = await work(source, limits).catch((error: unknown) => {
+        if (!wasHungUp(error)) throw error;
+        return work(source, limits);
+      });
+      const favour = favours.get(source);
+      if (favour !== undefined) favour.strikes = 0;
+      return value;
+    } catch (error) {
+      if (!limits.signal.aborted) judge(source, error);
+      throw error;
+    }
+  }
+
+  async function retry<T>(source: Source, limits: Limits, work: Work<T>): Promise<T> {
+    const { signal, deadline } = limits;
+    for (let count = 1; ; count++) {
+      try {
+        return await work(source, limits);
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!mayPass(error) || count >= attempts || deadline.aborted) throw error;
+        const pause = Math.max(1000 * (error.retryAfter ?? 0), backoff(count, { baseMs: 150, jitter: 'half' }));
+        await delay(pause, undefined, { signal: AbortSignal.any([signal, deadline]) }).catch(() => undefined); // thrown below
+        signal.throwIfAborted();
+        if (deadline.aborted) throw error;
+      }
+    }
+  }
+
+  return {
+    async ask(search, work) {
+      const { signal, headersMs } = search;
+      const candidates = candidatesFor(search);
+      const deadline = AbortSignal.timeout(headersMs);
+      const result = await hedge(candidates, {
+        signal,
+        patienceMs: Math.floor(headersMs / (mirrors.length + 2)),
+        isFinal: (source, error) => source.isOrigin && isAbsent(error),
+        attempt: (source, signal) => attempt(source, { signal, deadline }, work),
+      });
+      if (!result.won) throw worst(result.failures);
+      for (const slow of result.overtaken) if (!slow.isOrigin) lose(slow);
+      return result.value;
+    },
+    insist: (source, { signal, headersMs }, work) => retry(source, { signal, deadline: AbortSignal.timeout(headersMs) }, work),
+  };
+}
+
+/** Whether the same source may answer when it is asked again at once. */
+function mayPass(error: unknown): error is OciError {
+  if (error instanceof UpstreamError && error.failure !== 'moment') return false;
+  if (isOciError(error, 'TOOMANYREQUESTS')) return error.retryAfter !== undefined && 1000 * error.retryAfter <= SHORT_WAIT_MS;
+  return isOciError(error, 'UNAVAILABLE') && (error.retryAfter ?? 0) <= 2;
+}
+
+/** The error to show: the origin's, unless a mirror has said that the range is outside while the origin said nothing. */
+function worst(failures: readonly { candidate: Source; error: unknown }[]): unknown {
+  const own = failures.find(({ candidate }) => candidate.isOrigin)?.error;
+  const range = failures.find(({ error }) => isOciError(error, 'RANGE_INVALID') && error.size !== undefined)?.error;
+  if (isOciError(own, 'UNAVAILABLE') && range !== undefined) return range;
+  return own ?? failures.at(-1)?.error ?? new OciError('UNAVAILABLE', 'no source may be asked for this', { origin: 'upstream' });
+}

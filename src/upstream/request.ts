@@ -1,0 +1,150 @@
+import { promisify } from 'node:util';
+import { brotliDecompress, gunzip, inflate } from 'node:zlib';
+import type { FairQueue } from '../async/fair-queue.ts';
+import { readAll } from '../io/body.ts';
+import type { OciErrorCode } from '../oci/error.ts';
+import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import type { Ask, Endpoint, Limits, Reply } from './endpoint.ts';
+import { outcomeOf, parseErrorBody, refusal, UpstreamError } from './errors.ts';
+import type { LimitedKind, RateLimit } from './rate-limit.ts';
+
+/** The upstream itself, or one of its mirrors. */
+export interface Source {
+  readonly endpoint: Endpoint;
+  readonly isOrigin: boolean;
+  /** Sends one request, and lets no more than a few wait for the upstream at once.
+   *  @throws OciError: the answer is none of `expected`, or there is none */
+  request(this: void, request: SourceRequest, limits: Limits): Promise<Reply>;
+  /** The body of a small document. @throws OciError MANIFEST_INVALID: it has more than `maxBytes` */
+  readDocument(this: void, reply: Reply, maxBytes: number): Promise<Buffer>;
+}
+
+export interface SourceRequest extends Omit<Ask, 'action'> {
+  kind: LimitedKind;
+  /** What a 404 means. */
+  absent: OciErrorCode;
+  /** Statuses; 200 alone by default. */
+  expected?: readonly number[];
+}
+
+export interface SourceOptions {
+  /** The upstream's name. */
+  name: string;
+  endpoint: Endpoint;
+  isOrigin: boolean;
+  rateLimit: RateLimit;
+  /** For questions, which are small: blobs are limited elsewhere. */
+  queue: FairQueue | undefined;
+  metrics: Pick<RegistryMetrics, 'observeUpstream' | 'received'>;
+  trusted: boolean;
+}
+
+const MAX_ERROR_SIZE = 64 * 1024;
+
+export function createSource(options: SourceOptions): Source {
+  const { name, endpoint, isOrigin, rateLimit, queue, metrics } = options;
+
+  async function toRefusal(reply: Reply, { repository, absent, method }: SourceRequest): Promise<Error> {
+    const { words, ofRegistry } = await readError(reply, method);
+    const advice = endpoint.explainRefusal(repository);
+    return refusal(reply, { host: endpoint.host, repository, absent, words, ofRegistry, trusted: options.trusted, advice });
+  }
+
+  async function readError(reply: Reply, method: string): Promise<{ words: string | undefined; ofRegistry: boolean }> {
+    // Ingresses do not send this header; distribution and its kin do, also without a body.
+    const named = reply.headers['docker-distribution-api-version'] !== undefined;
+    const readable =
+      method === 'GET' && /json|text\/plain/.test(mediaTypeOf(reply)) && Number(reply.headers['content-length'] ?? 0) <= MAX_ERROR_SIZE;
+    if (!readable) {
+      reply.discard();
+      return { words: undefined, ofRegistry: named };
+    }
+    const body = await readAll(reply.body, MAX_ERROR_SIZE).catch(() => undefined); // the status says enough
+    const { words, ofRegistry } = parseErrorBody(body ?? Buffer.alloc(0));
+    return { words, ofRegistry: ofRegistry || named };
+  }
+
+  async function send(request: SourceRequest, limits: Limits): Promise<Reply> {
+    const { kind, expected = [200], ...ask } = request;
+    const started = performance.now();
+    const seconds = () => (performance.now() - started) / 1000;
+    try {
+      const reply = await endpoint.ask({ ...ask, action: kind === 'lists' ? 'list' : 'pull' }, limits);
+      if (kind === 'manifests' && isOrigin) rateLimit.observe(reply.headers);
+      if (!expected.includes(reply.status)) throw await toRefusal(reply, request);
+      metrics.observeUpstream(name, 'ok', seconds());
+      return reply;
+    } catch (error) {
+      if (!limits.signal.aborted) metrics.observeUpstream(name, outcomeOf(error), seconds());
+      throw error;
+    }
+  }
+
+  return {
+    endpoint,
+    isOrigin,
+
+    async request(request, limits) {
+      const { kind, repository } = request;
+      const leave = await queue?.acquire(repository, AbortSignal.any([limits.signal, limits.deadline]));
+      try {
+        const settle = await rateLimit.enter(kind, endpoint.covers(repository) ? (repository.split('/', 1)[0] ?? '') : '', limits);
+        try {
+          const reply = await send(request, limits);
+          settle(undefined);
+          return reply;
+        } catch (error) {
+          settle(error);
+          throw error;
+        }
+      } finally {
+        leave?.();
+      }
+    },
+
+    async readDocument(reply, maxBytes) {
+      const bytes = await readAll(reply.body, maxBytes);
+      if (bytes === undefined)
+        throw new UpstreamError(
+          'object',
+          'MANIFEST_INVALID',
+          `${endpoint.host} sends more than ${maxBytes} bytes, the most that such a document may have`,
+        );
+      metrics.received(name, bytes.length);
+      return decode(bytes, reply, maxBytes);
+    },
+  };
+}
+
+const DECODERS: Record<string, (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>> = {
+  gzip: promisify(gunzip),
+  'x-gzip': promisify(gunzip),
+  deflate: promisify(inflate),
+  br: promisify(brotliDecompress),
+};
+
+/** Undoes a Content-Encoding that was not asked for. A label on bytes that are JSON as they are is wrong, and ignored. */
+async function decode(bytes: Buffer, { headers }: Reply, maxBytes: number): Promise<Buffer> {
+  const decoder =
+    DECODERS[
+      String(headers['content-encoding'] ?? '')
+        .trim()
+        .toLowerCase()
+    ];
+  if (decoder === undefined || /^\s*[{[]/.test(bytes.subarray(0, 64).toString('latin1'))) return bytes;
+  return decoder(bytes, { maxOutputLength: maxBytes }).catch(() => bytes); // what follows finds out that it is no document
+}
+
+export function mediaTypeOf({ headers }: Pick<Reply, 'headers'>): string {
+  const [type = ''] = String(headers['content-type'] ?? '').split(';', 1);
+  return type.trim().toLowerCase();
+}
+
+/** A web page: what closed mirrors, parked domains and single-page applications answer to everything. */
+export function isWebPage(reply: Pick<Reply, 'headers'>): boolean {
+  return ['text/html', 'application/xhtml+xml'].includes(mediaTypeOf(reply));
+}
+
+export function webPageError(host: string): UpstreamError {
+  return new UpstreamError('source', 'UNAVAILABLE', `${host} answers with a web page: it is no registry, or not one any more`);
+}
