@@ -27,6 +27,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   registry: ['telemetry'],
   upkeep: ['store', 'telemetry'],
   layout: ['store'],
+  hosted: ['config', 'store'],
   server: ['telemetry'],
   webhook: ['config', 'server', 'telemetry'],
   agent: ['telemetry'],

@@ -16,7 +16,7 @@ import { createUsage } from '../cache/usage.ts';
 import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { createBasicAuth, withBasicAuth } from '../server/basic-auth.ts';
-import { listen, type Listener } from '../server/listen.ts';
+import { listen, type Listener, type RequestHandler } from '../server/listen.ts';
 import { serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import { followTls, loadTls } from '../server/tls.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
@@ -24,12 +24,15 @@ import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/regist
 import { pruneRegularly } from '../upkeep/schedule.ts';
 import type { Host } from './command.ts';
 import { pruneLimits, pruneTiming } from './wiring/prune-limits.ts';
+import { createHosted } from './wiring/hosted.ts';
 import { openStorage, type Storage } from './wiring/storage.ts';
 import { upstreamsByHost } from './wiring/upstreams-by-host.ts';
 import { createUpstream } from './wiring/upstreams.ts';
 
 /** How long running pulls get when the process is told to stop, in ms. */
 const GRACE = 30_000;
+/** How long one request may bring its body, where pushes are taken. */
+const PUSH_LIMIT_MS = 24 * 3_600_000;
 
 /** `kube-registry registry`: serves until it is told to stop.
  *  @throws ConfigError: a file that it names cannot be read; OciError UNAVAILABLE: an address or a directory cannot be used */
@@ -40,16 +43,20 @@ export async function registry({ config, log, stop }: Host): Promise<void> {
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);
   const storage = await openStorage(own, { log, metrics: counts });
-  const { images, close } = await createImages(own, { storage, log, counts });
-  const handler = serveRegistry(images, {
+  const { images, serveHosted, close } = await createImages(own, { storage, log, counts });
+  const read = serveRegistry(images, {
     log,
-    upstreams: Object.keys(own.upstreams),
-    upstreamOf: upstreamsByHost(own.upstreams),
+    upstreams: [...Object.keys(own.upstreams), ...Object.keys(own.hosted)],
+    upstreamOf: upstreamsByHost({ ...own.upstreams, ...own.hosted }),
     ...redirectOf(images, storage),
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
   });
 
-  const listeners: Listener[] = [await listen({ address: own.listen, handler, log })];
+  const handler = serveHosted(read);
+  // A push may take as long as it takes: its body is bounded by what it brings, not by a clock.
+  const limits = Object.keys(own.hosted).length === 0 ? {} : { request: PUSH_LIMIT_MS };
+
+  const listeners: Listener[] = [await listen({ address: own.listen, handler, log, limits })];
   if (own.exposed !== undefined) listeners.push(await listenExposed(own.exposed, { handler, log, stop }));
   const admin = serveAdmin({
     ready: () => !stop.aborted,
@@ -114,7 +121,11 @@ interface ImagesContext {
 export async function createImages(
   own: RegistryConfig,
   { storage, log, counts }: ImagesContext,
-): Promise<{ images: Registry; close: (signal: AbortSignal) => Promise<void> }> {
+): Promise<{
+  images: Registry;
+  serveHosted(this: void, next: RequestHandler): RequestHandler;
+  close: (signal: AbortSignal) => Promise<void>;
+}> {
   const records = createRecords(storage.records, log);
   const fills = await createFills({
     local: storage.local,
@@ -160,8 +171,13 @@ export async function createImages(
       defaultNamespace: config.defaultNamespace,
     };
   }
+  const { registries, serve } = await createHosted(own, { storage, used: usage.mark, log });
+  for (const [name, registry] of Object.entries(registries)) {
+    routes[name] = { registry: observed(registry, (kind) => counts.read(name, kind, 'error')) };
+  }
   return {
     images: routed(routes),
+    serveHosted: serve,
     async close(signal) {
       peers.close();
       await fills.close(signal);

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { s3 } from './s3-schema.ts';
+import { hostedSchema, usersSchema } from './hosted-schema.ts';
 import { address, duration, httpUrl, proxy, size, text } from './scalars.ts';
 
 const tls = z.strictObject({
@@ -127,6 +128,8 @@ export const registrySchema = z
       .record(upstreamName, upstream.nullable())
       .prefault({})
       .describe(`Merged over the defaults (${Object.keys(DEFAULT_UPSTREAMS).join(', ')}) by name; null removes one.`),
+    hosted: hostedSchema,
+    users: usersSchema,
     exposed: z
       .strictObject({
         listen: address.describe('HTTPS.'),
@@ -164,11 +167,15 @@ export const registrySchema = z
         mirrors: (merged.mirrors ?? []).map((mirror) => ({ url: mirror.url, proxy: mirror.proxy ?? way })),
       };
     }
-    checkHosts(upstreams, (path, message) => check.addIssue({ code: 'custom', path, message }));
+    for (const name of Object.keys(own.hosted)) {
+      if (upstreams[name] === undefined) continue;
+      check.addIssue({ code: 'custom', path: ['hosted', name], message: 'a name that no upstream has' });
+    }
+    checkHosts({ ...upstreams, ...own.hosted }, (path, message) => check.addIssue({ code: 'custom', path, message }));
     return { ...own, upstreams };
   });
 
-function checkHosts(upstreams: Record<string, Upstream>, report: (path: string[], message: string) => void): void {
+function checkHosts(upstreams: Record<string, { hosts: string[] }>, report: (path: string[], message: string) => void): void {
   const owners = new Map<string, string>();
   for (const [name, { hosts }] of Object.entries(upstreams)) {
     for (const host of hosts) {

@@ -51,7 +51,7 @@ export function parseRequest(method: string, target: string): ParsedRequest {
 }
 
 /** The verb is the last segment but one: a repository's name may hold any of the verbs itself. */
-function findEndpoint(path: string): Endpoint {
+export function findEndpoint(path: string): Endpoint {
   const end = path.lastIndexOf('/');
   const start = path.lastIndexOf('/', end - 1);
   const verb = path.slice(start + 1, end);
@@ -97,11 +97,11 @@ function parseEndpoint({ kind, name, argument }: Endpoint, query: URLSearchParam
   }
 }
 
-function decodeColon(text: string): string {
+export function decodeColon(text: string): string {
   return text.includes('%') ? text.replace(/%3a/i, ':') : text;
 }
 
-function parseNamespace(text: string | null | undefined): string | undefined {
+export function parseNamespace(text: string | null | undefined): string | undefined {
   if (text === null || text === undefined || text === '') return undefined;
   if (!HOST.test(text)) throw new OciError('NAME_INVALID', `ns is not a host: ${JSON.stringify(text.slice(0, 160))}`);
   return text.toLowerCase();

@@ -7,8 +7,11 @@ export const API_VERSION = ['Docker-Distribution-Api-Version', 'registry/2.0'] a
 /** Who is wrong: the client with what it asked (4xx), or an upstream with what it gave (502). */
 const STATUS: Record<OciErrorCode, number> = {
   BLOB_UNKNOWN: 404,
+  BLOB_UPLOAD_INVALID: 400,
+  BLOB_UPLOAD_UNKNOWN: 404,
   DENIED: 403,
   DIGEST_INVALID: 400,
+  MANIFEST_BLOB_UNKNOWN: 404,
   MANIFEST_INVALID: 502,
   MANIFEST_UNKNOWN: 404,
   NAME_INVALID: 400,
@@ -26,9 +29,13 @@ const STATUS: Record<OciErrorCode, number> = {
 
 /** The answer to a failed request: the specification's JSON while there is still a head to send, else a cut connection.
  *  @returns the status */
-export function sendError(response: ServerResponse, error: unknown, { head }: { head: boolean }): number {
+export function sendError(
+  response: ServerResponse,
+  error: unknown,
+  { head, statuses = {} }: { head: boolean; statuses?: Partial<Record<OciErrorCode, number>> },
+): number {
   const known = error instanceof OciError ? error : new OciError('UNKNOWN', 'the registry failed unexpectedly; its log says more');
-  const status = statusOf(known);
+  const status = statuses[known.code] ?? statusOf(known);
   if (response.headersSent) {
     // To HTTP/1.0, a body without a length ends with the connection, unless that is reset.
     if (response.req.httpVersion === '1.0') response.socket?.resetAndDestroy();

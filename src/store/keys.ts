@@ -30,6 +30,61 @@ export function usedKey(day: Date, repository: Repository, digest: Digest): stri
 
 /** What everything in a store starts with. */
 export const V1 = 'v1/';
+/** The descriptor of a manifest of `repository` whose subject is `subject`, with its artifactType and annotations. */
+export function referrerKey(repository: Repository, subject: Digest, digest: Digest): string {
+  return `${referrersPrefix(repository, subject)}${digest}`;
+}
+
+/** What prefixes a listing of the referrers of `subject`. */
+export function referrersPrefix(repository: Repository, subject: Digest): string {
+  const { algorithm, hex } = splitDigest(subject);
+  return `v1/repos/${repository}/_referrers/${algorithm}/${hex}/`;
+}
+
+/** Empty; says that a blob was pushed to, or mounted into, `repository`. */
+export function ownerKey(digest: Digest, repository: Repository): string {
+  return `${ownersPrefix(digest)}${repository}/_`;
+}
+
+/** What prefixes a listing of the repositories that a blob was pushed to. */
+export function ownersPrefix(digest: Digest): string {
+  const { algorithm, hex } = splitDigest(digest);
+  return `v1/owners/${algorithm}/${hex.slice(0, 2)}/${hex}/`;
+}
+
+/** The repository that a key below `ownersPrefix(digest)` names; undefined: none. */
+export function parseOwnerKey(key: string, digest: Digest): Repository | undefined {
+  const repository = key.slice(ownersPrefix(digest).length, -'/_'.length);
+  return key.endsWith('/_') && isRepository(repository) ? repository : undefined;
+}
+
+/** What prefixes the objects of one upload: its start, and its chunks. */
+export function uploadPrefix(repository: Repository, id: string): string {
+  return `${UPLOADS}${repository}/_${id}/`;
+}
+
+/** Empty; written when an upload starts. */
+export function uploadStartKey(repository: Repository, id: string): string {
+  return `${uploadPrefix(repository, id)}start`;
+}
+
+/** The bytes of an upload from `start` on. Keys sort as their starts do. */
+export function uploadChunkKey(repository: Repository, id: string, start: number): string {
+  return `${uploadPrefix(repository, id)}${String(start).padStart(16, '0')}`;
+}
+
+/** Where a chunk begins, by its key; undefined: it is none. */
+export function parseUploadChunkKey(key: string): number | undefined {
+  const [, start] = /\/(\d{16})$/.exec(key) ?? [];
+  return start === undefined ? undefined : Number(start);
+}
+
+/** What prefixes a listing of the claims of pushes, and of the blobs that a pruning is removing (store/claims.ts). */
+export const CLAIMS = 'v1/claims/';
+export const SWEEPS = 'v1/sweeps/';
+
+/** What prefixes a listing of all uploads. */
+const UPLOADS = 'v1/uploads/';
 
 /** What prefixes a listing of all blobs, all records of repositories, all notes of use. */
 export const BLOBS = 'v1/blobs/';

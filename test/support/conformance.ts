@@ -44,7 +44,44 @@ export async function runConformance(data: ConformanceData): Promise<Conformance
   });
   await program.exited;
   // Its exit code says nothing: of data that it did not push itself, it cannot write its results file and panics there.
-  const report = program.output();
+  return countResults(program.output());
+}
+
+export interface PushConformance {
+  /** host:port, plain HTTP. */
+  host: string;
+  /** Two repositories that `username` may push to, and everybody may pull from. */
+  repositories: readonly [string, string];
+  username: string;
+  password: string;
+  version: '1.1' | 'dev';
+}
+
+/** Runs every check of the conformance program, pushing its own content, with all options on. */
+export async function runPushConformance(options: PushConformance): Promise<ConformanceCounts> {
+  await using folder = await temporaryDirectory();
+  const program = await startProcess({
+    command: await toolPath('conformance'),
+    cwd: folder.path,
+    env: {
+      OCI_VERSION: options.version,
+      OCI_REGISTRY: options.host,
+      OCI_TLS: 'disabled',
+      OCI_REPO1: options.repositories[0],
+      OCI_REPO2: options.repositories[1],
+      OCI_USERNAME: options.username,
+      OCI_PASSWORD: options.password,
+      OCI_RESULTS_DIR: folder.path,
+      OCI_API_BLOBS_UPLOAD_CANCEL: 'true',
+      OCI_API_BLOBS_DIGEST_HEADER: 'true',
+      OCI_API_MANIFESTS_DIGEST_HEADER: 'true',
+    },
+  });
+  await program.exited;
+  return countResults(program.output());
+}
+
+function countResults(report: string): ConformanceCounts {
   const count = (result: string) => Number(new RegExp(`^  ${result}\\.+: +(\\d+)$`, 'm').exec(report)?.[1]);
   return { pass: count('Pass'), fail: count('FAIL'), error: count('Error'), skip: count('Skip'), report };
 }

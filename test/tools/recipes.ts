@@ -45,6 +45,7 @@ const KUBERNETES = 'v1.34.4';
 export const RECIPES = {
   crane: go('crane', 'v0.22.1', 'github.com/google/go-containerregistry/cmd/crane'),
   registry: go('registry', 'v3.1.2', 'github.com/distribution/distribution/v3/cmd/registry'),
+  oras: go('oras', 'v1.3.6', 'oras.land/oras/cmd/oras'),
   versitygw: go('versitygw', 'v1.8.0', 'github.com/versity/versitygw/cmd/versitygw'),
   conformance: go('conformance', 'v0.0.0-20260831232431-97274622c111', 'github.com/opencontainers/distribution-spec/conformance'),
   // ctr and containerd-shim-runc-v2 lie beside it.

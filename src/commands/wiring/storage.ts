@@ -17,6 +17,8 @@ import { createUploads } from '../../store/tiered/upload-queue.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { createRedirects, type Redirect } from '../../store/s3/redirects.ts';
+import { filesystemUploads } from '../../store/filesystem/filesystem-uploads.ts';
+import type { UploadStore } from '../../store/upload-store.ts';
 import { backoff } from '../../async/backoff.ts';
 
 /** Where a registry keeps what it has: one directory, or S3 and the tier in front of it. */
@@ -28,6 +30,8 @@ export interface Storage {
   remote: Store | undefined;
   /** Tags, members, usage. */
   records: Store;
+  /** What is pushed here, straight into the storage. */
+  uploads: UploadStore;
   /** Of the same file system as `local`. */
   spoolDirectory: string;
   reserve(this: void): Reservation;
@@ -84,6 +88,7 @@ async function openFilesystem(directory: string, { log, metrics }: StorageContex
     local: store,
     remote: undefined,
     records: store,
+    uploads: filesystemUploads(store),
     spoolDirectory: store.temporaryDirectory,
     reserve: () => ({ grow: () => true, release: () => undefined }),
     keep: (digest, source, { signal }) => store.write(blobKey(digest), source, { signal }),
@@ -111,6 +116,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
     local,
     remote,
     records: remote,
+    uploads: remote,
     spoolDirectory: files.temporaryDirectory,
     reserve: local.reserve,
     async keep(digest, source, { from, room, signal }) {

@@ -1,7 +1,5 @@
-import type { Upstream } from '../../config/schema.ts';
-
 /** Which upstream an image's host means: what containerd puts into `?ns=`. */
-export function upstreamsByHost(upstreams: Record<string, Upstream>): (host: string) => string | undefined {
+export function upstreamsByHost(upstreams: Readonly<Record<string, { hosts: readonly string[] }>>): (host: string) => string | undefined {
   const byHost = new Map(
     Object.entries(upstreams).flatMap(([name, { hosts }]) => hosts.map((host) => [host.toLowerCase(), name] as const)),
   );

@@ -1,5 +1,6 @@
 import type { Log } from '../../telemetry/log.ts';
-import type { StoreContext, Store, StoredObject } from '../store.ts';
+import type { StoreContext, StoredObject } from '../store.ts';
+import type { UploadStore } from '../upload-store.ts';
 import type { Credentials, Role } from './credentials.ts';
 
 export interface S3Options {
@@ -50,7 +51,7 @@ export interface SignedUrls {
   until: number;
 }
 
-export interface S3Store extends Store {
+export interface S3Store extends UploadStore {
   /** `by`: the key's `SignedUrls.head`. The same question, which costs little of the event loop's time then. */
   stat(key: string, context: StoreContext & { by?: string }): Promise<StoredObject | undefined>;
   /** Makes the bucket when it is missing and `createBucket` is set, gives up what was uploaded half more than a day ago, and tells the log what an

@@ -15,7 +15,7 @@ import type { S3Options } from './options.ts';
 import { upload } from './upload.ts';
 
 /** S3's own limit of a PutObject, in bytes. */
-const MAX_PUT = 5 * 2 ** 30;
+export const MAX_PUT = 5 * 2 ** 30;
 const MIN_PART = 64 * 2 ** 20;
 const MAX_PARTS = 10_000;
 
@@ -84,7 +84,7 @@ export function createPutter(client: S3Client, options: S3Options): Putter {
 }
 
 /** What every object gets, for policies that demand it. */
-function attributesOf({ serverSideEncryption, kmsKeyId, storageClass, acl }: S3Options) {
+export function attributesOf({ serverSideEncryption, kmsKeyId, storageClass, acl }: S3Options) {
   return {
     ...(serverSideEncryption === undefined ? {} : { ServerSideEncryption: serverSideEncryption }),
     ...(kmsKeyId === undefined ? {} : { SSEKMSKeyId: kmsKeyId }),
@@ -95,7 +95,7 @@ function attributesOf({ serverSideEncryption, kmsKeyId, storageClass, acl }: S3O
 
 /** The x-amz-checksum-sha256 of what will be sent, by which S3 refuses to keep half of it: of a blob its name, of a record its bytes, which are in
  *  memory. Undefined: it is not known without reading all of it. */
-function checksumOf(key: string, { bytes }: StoreSource): string | undefined {
+export function checksumOf(key: string, { bytes }: StoreSource): string | undefined {
   const digest = parseBlobKey(key);
   const { algorithm, hex } = digest === undefined ? { algorithm: '', hex: '' } : splitDigest(digest);
   if (algorithm === 'sha256') return Buffer.from(hex, 'hex').toString('base64');

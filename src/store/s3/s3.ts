@@ -26,6 +26,7 @@ import { listObjects } from './listing.ts';
 import type { S3Options, S3Store } from './options.ts';
 import { createPrefix } from './prefix.ts';
 import { createPutter, type Target } from './put.ts';
+import { createStreams, MIN_PART_SIZE } from './streams.ts';
 import { createRemover } from './versions.ts';
 
 /** Keeps each object under its key in a bucket of any S3-compatible store. Nothing rests on conditional writes. */
@@ -133,6 +134,8 @@ export function s3(options: S3Options): S3Store {
   return {
     stat,
     read,
+    minPartSize: MIN_PART_SIZE,
+    ...createStreams({ client, attempt, target, read, options }),
 
     async write(key, source, { signal }) {
       const at = await target(key, signal);

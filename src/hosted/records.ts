@@ -1,0 +1,61 @@
+import { readAll } from '../io/body.ts';
+import type { Descriptor } from '../oci/descriptor.ts';
+import { isDigest, type Digest } from '../oci/digest.ts';
+import type { Repository, Tag } from '../oci/reference.ts';
+import { memberKey, referrerKey, referrersPrefix, tagKey } from '../store/keys.ts';
+import { bytesSource, type Store } from '../store/store.ts';
+
+/** What an index of referrers says of one of them (image specification, "Image Index"). */
+export interface ReferrerDescriptor extends Descriptor {
+  artifactType?: string;
+  annotations?: Record<string, string>;
+}
+
+const MAX_RECORD_SIZE = 4 * 2 ** 20;
+
+/** The records of hosted repositories, always as the store has them: another replica may have written them a moment ago.
+ *  Every function throws OciError UNAVAILABLE when the store cannot be read or written. */
+export function createHostedRecords(store: Store) {
+  async function read(key: string, signal: AbortSignal): Promise<Record<string, unknown> | undefined> {
+    const found = await store.read(key, { signal });
+    const bytes = found === undefined ? undefined : await readAll(found.body, MAX_RECORD_SIZE);
+    const record: unknown = bytes === undefined ? undefined : JSON.parse(bytes.toString());
+    return typeof record === 'object' && record !== null ? (record as Record<string, unknown>) : undefined;
+  }
+
+  async function write(key: string, record: object, signal: AbortSignal): Promise<void> {
+    await store.write(key, bytesSource(Buffer.from(JSON.stringify(record))), { signal });
+  }
+
+  return {
+    /** What a tag means. */
+    async tag(repository: Repository, tag: Tag, signal: AbortSignal): Promise<Digest | undefined> {
+      const digest = (await read(tagKey(repository, tag), signal))?.['digest'];
+      return typeof digest === 'string' && isDigest(digest) ? digest : undefined;
+    },
+    setTag: (repository: Repository, tag: Tag, digest: Digest, signal: AbortSignal) =>
+      write(tagKey(repository, tag), { digest, checkedAt: new Date().toISOString() }, signal),
+    removeTag: (repository: Repository, tag: Tag, signal: AbortSignal) => store.remove(tagKey(repository, tag), { signal }),
+
+    /** What `repository` has under a digest, manifest or blob. */
+    async content(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined> {
+      const record = await read(memberKey(repository, digest), signal);
+      const { mediaType, size } = record ?? {};
+      return typeof mediaType === 'string' && typeof size === 'number' ? { digest, mediaType, size } : undefined;
+    },
+    addContent: (repository: Repository, { digest, mediaType, size }: Descriptor, signal: AbortSignal) =>
+      write(memberKey(repository, digest), { mediaType, size }, signal),
+    removeContent: (repository: Repository, digest: Digest, signal: AbortSignal) => store.remove(memberKey(repository, digest), { signal }),
+
+    async *referrers(repository: Repository, subject: Digest, signal: AbortSignal): AsyncGenerator<ReferrerDescriptor> {
+      for await (const { key } of store.list(referrersPrefix(repository, subject), { signal })) {
+        const record = await read(key, signal);
+        if (record !== undefined) yield record as unknown as ReferrerDescriptor;
+      }
+    },
+    addReferrer: (repository: Repository, subject: Digest, descriptor: ReferrerDescriptor, signal: AbortSignal) =>
+      write(referrerKey(repository, subject, descriptor.digest), descriptor, signal),
+    removeReferrer: (repository: Repository, subject: Digest, digest: Digest, signal: AbortSignal) =>
+      store.remove(referrerKey(repository, subject, digest), { signal }),
+  };
+}

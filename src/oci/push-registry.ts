@@ -1,0 +1,72 @@
+import type { Descriptor } from './descriptor.ts';
+import type { Digest } from './digest.ts';
+import type { Reference, Repository, Tag } from './reference.ts';
+import type { Registry } from './registry.ts';
+
+/** Names an upload of one repository; not to be guessed. */
+export type UploadId = string & { readonly __brand: 'UploadId' };
+
+const UPLOAD_ID = /^[0-9a-f]{32}$/;
+
+export function isUploadId(text: string): text is UploadId {
+  return UPLOAD_ID.test(text);
+}
+
+export interface PushContext {
+  signal: AbortSignal;
+}
+
+/** A piece of an upload. */
+export interface Chunk {
+  /** Where it begins in the blob, in bytes; undefined: where the upload stands. */
+  start: number | undefined;
+  /** Bytes, exactly; undefined: until `body` ends. */
+  length: number | undefined;
+  body: AsyncIterable<Uint8Array>;
+}
+
+export interface PushedManifest {
+  descriptor: Descriptor;
+  /** What it refers to (`subject`), which need not exist. */
+  subject: Digest | undefined;
+}
+
+/** A registry that can be written to (distribution specification 1.1, "Push" and "Content Management"). What a method has
+ *  resolved is durable, and visible on every replica. Beside what a Registry throws, methods throw DENIED (immutable tag,
+ *  quota), and:
+ *  BLOB_UPLOAD_UNKNOWN (no such upload of this repository), RANGE_INVALID (`size`: where the upload stands),
+ *  SIZE_INVALID (a chunk of another length than announced), DIGEST_INVALID (the bytes have another digest). */
+export interface PushRegistry extends Registry {
+  startUpload(repository: Repository, context: PushContext): Promise<UploadId>;
+  /** @returns how many bytes of the blob are there */
+  uploadedSize(repository: Repository, id: UploadId, context: PushContext): Promise<number>;
+  /** @returns how many bytes of the blob are there now */
+  appendChunk(repository: Repository, id: UploadId, context: PushContext & { chunk: Chunk }): Promise<number>;
+  /** Ends an upload: `chunk`, if any, is its last. On DIGEST_INVALID the upload is gone. */
+  finishUpload(repository: Repository, id: UploadId, context: PushContext & { digest: Digest; chunk?: Chunk }): Promise<Descriptor>;
+  cancelUpload(repository: Repository, id: UploadId, context: PushContext): Promise<void>;
+  /** The whole of a blob in one request. */
+  putBlob(repository: Repository, digest: Digest, context: PushContext & { chunk: Chunk }): Promise<Descriptor>;
+  /** Lets `repository` have a blob that one of `from` has, without a byte being sent.
+   *  @returns undefined: none of them has it */
+  mountBlob(
+    repository: Repository,
+    digest: Digest,
+    context: PushContext & { from: readonly Repository[] },
+  ): Promise<Descriptor | undefined>;
+  /** The repositories that have a blob: where a mount without `from` may take it from. */
+  repositoriesWith(digest: Digest, context: PushContext): AsyncIterable<Repository>;
+  /** @param context.tags what it is called beside `reference`
+   *  @throws OciError MANIFEST_INVALID; MANIFEST_BLOB_UNKNOWN: something that it names is not in this repository */
+  putManifest(
+    repository: Repository,
+    reference: Reference,
+    context: PushContext & { bytes: Uint8Array; mediaType: string; tags: readonly Tag[] },
+  ): Promise<PushedManifest>;
+  /** Removes a tag, or a manifest with all tags that name it. @throws OciError MANIFEST_UNKNOWN; DENIED: a manifest that stays names it */
+  deleteManifest(repository: Repository, reference: Reference, context: PushContext): Promise<void>;
+  /** @throws OciError BLOB_UNKNOWN; DENIED: a manifest that stays names it */
+  deleteBlob(repository: Repository, digest: Digest, context: PushContext): Promise<void>;
+  /** All repositories after `last`, in the order of their names. */
+  repositories(context: PushContext & { last?: Repository }): AsyncIterable<Repository>;
+}

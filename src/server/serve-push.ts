@@ -1,0 +1,342 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { readAll } from '../io/body.ts';
+import { MAX_MANIFEST_SIZE } from '../oci/descriptor.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Action, Caller } from '../oci/caller.ts';
+import { isOciError, OciError, type OciErrorCode } from '../oci/error.ts';
+import type { Chunk, PushRegistry, UploadId } from '../oci/push-registry.ts';
+import { isRepository, type Repository } from '../oci/reference.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { RequestHandler } from './listen.ts';
+import { parsePush, type PushRequest } from './parse-push.ts';
+import { parseNamespace } from './parse-request.ts';
+import { API_VERSION, sendError } from './send-error.ts';
+
+/** A registry of one's own, under the first component of its repositories. */
+export interface HostedRegistry {
+  registry: PushRegistry;
+  /** @param repository without the first component */
+  isAllowed(this: void, caller: Caller, action: Action, repository: Repository): boolean;
+}
+
+export interface ServePushOptions {
+  /** By the first component of their repositories. */
+  hosted: ReadonlyMap<string, HostedRegistry>;
+  /** The first component of the repositories that this host names (containerd's `?ns=`). */
+  nameOf(this: void, host: string): string | undefined;
+  /** @throws OciError UNAUTHORIZED (wrong credentials), TOOMANYREQUESTS, UNAVAILABLE */
+  authenticate(this: void, request: IncomingMessage): Promise<Caller>;
+  /** Shorter chunks cost more; bytes; undefined: they do not. */
+  minChunkSize: number | undefined;
+  log: Log;
+}
+
+/** Where a request goes. */
+interface Target {
+  hosted: HostedRegistry;
+  /** Without the first component. */
+  repository: Repository;
+  /** What a Location starts with: the path of the repository as the client wrote it. */
+  path: string;
+  /** What a Location ends with: `?ns=…`, or nothing. */
+  query: string;
+}
+
+interface Push {
+  request: IncomingMessage;
+  response: ServerResponse;
+  target: Target;
+  caller: Caller;
+  signal: AbortSignal;
+}
+
+/** A pushed manifest or blob that is wrong is the client's fault, not an upstream's. */
+const STATUSES: Partial<Record<OciErrorCode, number>> = { MANIFEST_INVALID: 400, SIZE_INVALID: 400 };
+const CHALLENGE = 'Basic realm="kube-registry", charset="UTF-8"';
+/** How much of a refused body is still read, so that the client gets to read the answer; bytes. */
+const MAX_DRAINED = 64 * 2 ** 20;
+const MAX_PAGE = 10_000;
+const ACTIONS: Record<string, Action> = { GET: 'pull', HEAD: 'pull', DELETE: 'delete' };
+
+/** Answers what concerns hosted repositories: checks rights, writes, and leaves reading to `next`, which serves every other
+ *  request too (distribution specification 1.1, "Push" and "Content Management"). */
+export function servePush(next: RequestHandler, options: ServePushOptions): RequestHandler {
+  return async (request, response) => {
+    const url = request.url ?? '';
+    const path = url.split('?', 1)[0] ?? '';
+    const isPing = path === '/v2/' || path === '/v2';
+    // Clients such as skopeo send credentials only where the first answer asks for them.
+    if (isPing) response.setHeader('WWW-Authenticate', CHALLENGE);
+    const name = findName(url, options);
+    if (name === undefined && path !== '/v2/_catalog') return next(request, response);
+    try {
+      const caller = await options.authenticate(request);
+      if (path === '/v2/_catalog') return await answerCatalog(request, response, { ...options, caller });
+      const hosted = name === undefined ? undefined : options.hosted.get(name);
+      if (hosted === undefined || name === undefined) return await next(request, response);
+      const signal = signalOf(response);
+      const isHandled = await answer({ request, response, caller, hosted, name, signal }, options);
+      if (!isHandled) return await next(request, response);
+    } catch (error) {
+      refuse(request, response, error, options.log);
+    }
+  };
+}
+
+interface Asked {
+  request: IncomingMessage;
+  response: ServerResponse;
+  caller: Caller;
+  hosted: HostedRegistry;
+  name: string;
+  signal: AbortSignal;
+}
+
+/** @returns false: the request reads, and may */
+async function answer({ request, response, caller, hosted, name, signal }: Asked, options: ServePushOptions): Promise<boolean> {
+  const method = request.method ?? '';
+  const push = parsePush(method, request.url ?? '');
+  const repository = repositoryOf(request.url ?? '', name, push);
+  const action = push?.kind === 'upload-status' || push?.kind === 'cancel-upload' ? 'push' : (ACTIONS[method] ?? 'push');
+  if (!hosted.isAllowed(caller, action, repository ?? ('' as Repository))) throw refusal(caller, action, request.url ?? '', response);
+  if (push === undefined || repository === undefined) {
+    if (action === 'pull') return false;
+    response.setHeader('Allow', 'GET, HEAD');
+    throw new OciError('UNSUPPORTED', `${method} is not supported here`);
+  }
+  const target = { hosted, repository, path: `/v2/${push.repository}`, query: push.namespace === undefined ? '' : `?ns=${push.namespace}` };
+  await carryOut(push, { request, response, target, caller, signal }, options);
+  return true;
+}
+
+async function carryOut(asked: PushRequest, push: Push, { minChunkSize, log }: ServePushOptions): Promise<void> {
+  const { target, signal } = push;
+  const { registry } = target.hosted;
+  switch (asked.kind) {
+    case 'start-upload':
+      return startUpload(asked, push, minChunkSize);
+    case 'upload-status':
+      return sendUpload(push, { status: 204, id: asked.id, size: await registry.uploadedSize(target.repository, asked.id, { signal }) });
+    case 'append':
+      return append(asked.id, push);
+    case 'finish-upload':
+      return finish(asked, push);
+    case 'cancel-upload':
+      await registry.cancelUpload(target.repository, asked.id, { signal });
+      return send(push, 204, []);
+    case 'put-manifest':
+      return putManifest(asked, push, log);
+    case 'delete-manifest':
+      await registry.deleteManifest(target.repository, asked.reference, { signal });
+      log.info({ event: 'manifest-deleted', ...whatOf(push), reference: asked.reference }, 'a manifest or tag was deleted');
+      return send(push, 202, []);
+    case 'delete-blob':
+      await registry.deleteBlob(target.repository, asked.digest, { signal });
+      log.info({ event: 'blob-deleted', ...whatOf(push), digest: asked.digest }, 'a blob was deleted');
+      return send(push, 202, []);
+  }
+}
+
+async function startUpload(
+  asked: Extract<PushRequest, { kind: 'start-upload' }>,
+  push: Push,
+  minChunkSize: number | undefined,
+): Promise<void> {
+  const { target, signal } = push;
+  const { registry } = target.hosted;
+  if (asked.mount !== undefined && (await mount(asked.mount, asked.from, push))) return sendBlob(push, asked.mount);
+  if (asked.mount === undefined && asked.digest !== undefined && hasBody(push.request)) {
+    await registry.putBlob(target.repository, asked.digest, { chunk: chunkOf(push.request), signal });
+    return sendBlob(push, asked.digest);
+  }
+  const id = await registry.startUpload(target.repository, { signal });
+  const hint = minChunkSize === undefined ? [] : ['OCI-Chunk-Min-Length', String(minChunkSize)];
+  sendUpload(push, { status: 202, id, size: 0, headers: hint });
+}
+
+/** Takes the blob from `from`, or from any repository that the caller may pull from. */
+async function mount(digest: Digest, from: Repository | undefined, { target, caller, signal }: Push): Promise<boolean> {
+  const { registry, isAllowed } = target.hosted;
+  const sources: Repository[] = [];
+  if (from !== undefined) {
+    const own = target.query === '' ? withoutFirst(from) : from;
+    if (own !== undefined) sources.push(own);
+  } else for await (const repository of registry.repositoriesWith(digest, { signal })) sources.push(repository);
+  const readable = sources.filter((repository) => isAllowed(caller, 'pull', repository));
+  return (await registry.mountBlob(target.repository, digest, { from: readable, signal })) !== undefined;
+}
+
+async function append(id: UploadId, push: Push): Promise<void> {
+  const { target, request, response, signal } = push;
+  const { registry } = target.hosted;
+  try {
+    const size = await registry.appendChunk(target.repository, id, { chunk: chunkOf(request), signal });
+    sendUpload(push, { status: 202, id, size });
+  } catch (error) {
+    if (isOciError(error, 'RANGE_INVALID')) response.setHeaders(new Map(Object.entries(uploadHeaders(push, id, error.size ?? 0))));
+    throw error;
+  }
+}
+
+async function finish({ id, digest }: { id: UploadId; digest: Digest }, push: Push): Promise<void> {
+  const { target, request, response, signal } = push;
+  const chunk = hasBody(request) ? { chunk: chunkOf(request) } : {};
+  try {
+    await target.hosted.registry.finishUpload(target.repository, id, { digest, ...chunk, signal });
+  } catch (error) {
+    if (isOciError(error, 'RANGE_INVALID')) response.setHeaders(new Map(Object.entries(uploadHeaders(push, id, error.size ?? 0))));
+    throw error;
+  }
+  sendBlob(push, digest);
+}
+
+async function putManifest(asked: Extract<PushRequest, { kind: 'put-manifest' }>, push: Push, log: Log): Promise<void> {
+  const { target, request, signal } = push;
+  const bytes = await readAll(request, MAX_MANIFEST_SIZE);
+  if (bytes === undefined) throw new OciError('MANIFEST_INVALID', `the manifest has more than the ${MAX_MANIFEST_SIZE} bytes allowed`);
+  const { reference, tags } = asked;
+  const mediaType = request.headers['content-type'] ?? '';
+  const { descriptor, subject } = await target.hosted.registry.putManifest(target.repository, reference, {
+    bytes,
+    mediaType,
+    tags,
+    signal,
+  });
+  const { digest } = descriptor;
+  log.info({ event: 'manifest-pushed', ...whatOf(push), reference, digest }, 'a manifest was pushed');
+  const headers = ['Location', `${target.path}/manifests/${digest}${target.query}`, 'Docker-Content-Digest', digest];
+  if (subject !== undefined) headers.push('OCI-Subject', subject);
+  if (tags.length > 0) headers.push('OCI-Tag', tags.join(', '));
+  send(push, 201, headers);
+}
+
+/** @throws OciError NAME_INVALID */
+async function answerCatalog(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { hosted, caller }: ServePushOptions & { caller: Caller },
+): Promise<void> {
+  const query = new URLSearchParams(request.url?.split('?', 2)[1]);
+  const n = Math.min(Number(query.get('n') ?? MAX_PAGE) || MAX_PAGE, MAX_PAGE);
+  const last = query.get('last') ?? '';
+  const signal = signalOf(response);
+  const names: string[] = [];
+  for (const [name, { registry, isAllowed }] of [...hosted].sort(([one], [other]) => (one < other ? -1 : 1))) {
+    if (last !== '' && name < (last.split('/', 1)[0] ?? '')) continue;
+    const rest = last.startsWith(`${name}/`) ? last.slice(name.length + 1) : '';
+    for await (const repository of registry.repositories({ signal, ...(isRepository(rest) ? { last: rest } : {}) })) {
+      if (names.length > n) break;
+      if (isAllowed(caller, 'pull', repository)) names.push(`${name}/${repository}`);
+    }
+  }
+  const page = names.slice(0, n);
+  const headers = ['Content-Type', 'application/json; charset=utf-8'];
+  if (names.length > n) headers.push('Link', `</v2/_catalog?n=${n}&last=${encodeURIComponent(page.at(-1) ?? '')}>; rel="next"`);
+  const body = Buffer.from(JSON.stringify({ repositories: page }));
+  response.writeHead(200, [...API_VERSION, ...headers, 'Content-Length', String(body.length)]).end(body);
+}
+
+/** The hosted registry that a request is for, by the first component of its path or by `?ns=`. */
+function findName(url: string, { hosted, nameOf }: ServePushOptions): string | undefined {
+  if (!url.startsWith('/v2/')) return undefined;
+  const [path = '', search] = url.split('?', 2);
+  const host = search === undefined ? undefined : new URLSearchParams(search).get('ns');
+  if (host !== undefined && host !== null && host !== '') {
+    const namespace = parseNamespace(host);
+    return namespace === undefined ? undefined : nameOf(namespace);
+  }
+  const first = path.split('/', 3)[2] ?? '';
+  return hosted.has(first) ? first : undefined;
+}
+
+function repositoryOf(url: string, name: string, push: PushRequest | undefined): Repository | undefined {
+  if (push !== undefined) return push.namespace === undefined ? withoutFirst(push.repository) : push.repository;
+  const [path = '', search = ''] = url.split('?', 2);
+  const text = /^\/v2\/(.+)\/(?:manifests|blobs|tags|referrers)\/[^/]+$/.exec(path)?.[1] ?? '';
+  const own = new URLSearchParams(search).has('ns') ? text : text.slice(name.length + 1);
+  return isRepository(own) ? own : undefined;
+}
+
+function withoutFirst(repository: Repository): Repository | undefined {
+  const rest = repository.slice(repository.indexOf('/') + 1);
+  return repository.includes('/') && isRepository(rest) ? rest : undefined;
+}
+
+function refusal({ name }: Caller, action: Action, url: string, response: ServerResponse): OciError {
+  const what = `${action} ${url.split('?', 1)[0]?.slice(4) ?? ''}`;
+  if (name !== undefined) return new OciError('DENIED', `${name} may not ${what}`);
+  response.setHeader('WWW-Authenticate', CHALLENGE);
+  return new OciError('UNAUTHORIZED', `a login is needed to ${what}`);
+}
+
+/** Answers with the error, and reads on for a while: a client that still sends its body would not read the answer of a
+ *  connection that is closed. */
+function refuse(request: IncomingMessage, response: ServerResponse, error: unknown, log: Log): void {
+  if (isOciError(error, 'UNAUTHORIZED')) response.setHeader('WWW-Authenticate', CHALLENGE);
+  const announced = Number(request.headers['content-length'] ?? Infinity);
+  if (!request.complete && announced > MAX_DRAINED) response.shouldKeepAlive = false;
+  request.resume();
+  if (response.closed) return;
+  const status = sendError(response, error, { head: request.method === 'HEAD', statuses: STATUSES });
+  const level = error instanceof OciError ? (status >= 500 ? 'warn' : 'debug') : 'error';
+  log[level]({ event: 'push-failed', error, method: request.method, path: request.url?.split('?', 1)[0], status }, 'a push request failed');
+}
+
+function signalOf(response: ServerResponse): AbortSignal {
+  const controller = new AbortController();
+  response.once('close', () => {
+    if (!response.writableFinished) controller.abort(new DOMException('the client has disconnected', 'AbortError'));
+  });
+  return controller.signal;
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
+}
+
+/** @throws OciError RANGE_INVALID: a malformed Content-Range, or one of another length than the body */
+function chunkOf(request: IncomingMessage): Chunk {
+  const header = request.headers['content-length'];
+  const length = header === undefined ? undefined : Number(header);
+  const range = request.headers['content-range'];
+  if (range === undefined) return { start: undefined, length, body: request };
+  const [, first, last] = /^(?:bytes[ =])?(\d{1,15})-(\d{1,15})(?:\/(?:\d+|\*))?$/.exec(range) ?? [];
+  const [start, end] = [Number(first), Number(last)];
+  if (first === undefined || end < start || (length !== undefined && length !== end - start + 1)) {
+    throw new OciError(
+      'RANGE_INVALID',
+      `the Content-Range ${JSON.stringify(range.slice(0, 80))} does not fit the chunk; write <first>-<last>`,
+    );
+  }
+  return { start, length: end - start + 1, body: request };
+}
+
+function uploadHeaders({ target }: Push, id: UploadId, size: number): Record<string, string> {
+  return {
+    Location: `${target.path}/blobs/uploads/${id}${target.query}`,
+    Range: `0-${Math.max(0, size - 1)}`,
+    'Docker-Upload-UUID': id,
+  };
+}
+
+function sendUpload(
+  push: Push,
+  { status, id, size, headers = [] }: { status: number; id: UploadId; size: number; headers?: readonly string[] },
+): void {
+  send(push, status, [...Object.entries(uploadHeaders(push, id, size)).flat(), ...headers]);
+}
+
+function sendBlob(push: Push, digest: Digest): void {
+  const { path, query } = push.target;
+  send(push, 201, ['Location', `${path}/blobs/${digest}${query}`, 'Docker-Content-Digest', digest]);
+}
+
+function send({ request, response }: Push, status: number, headers: readonly string[]): void {
+  request.resume(); // a body that nobody wanted
+  const length = status === 204 ? [] : ['Content-Length', '0'];
+  response.writeHead(status, [...API_VERSION, ...headers, ...length]).end();
+}
+
+function whatOf({ target, caller }: Push): { repository: string; by: string } {
+  return { repository: target.path.slice('/v2/'.length), by: caller.name ?? 'anonymous' };
+}

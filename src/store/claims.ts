@@ -1,0 +1,51 @@
+import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { readAll } from '../io/body.ts';
+import { isDigest, type Digest } from '../oci/digest.ts';
+import { OciError } from '../oci/error.ts';
+import { CLAIMS, SWEEPS } from './keys.ts';
+import { bytesSource, type Store } from './store.ts';
+
+// A push and a pruning on different replicas agree without a lock. The push writes a claim for all blobs that its manifest
+// names, then looks for sweeps that name one of them, and only then whether the blobs are there. The pruning writes a sweep
+// for the blobs that it is about to remove, then looks for claims, and spares what is claimed. Stores read their own writes,
+// so at least one of the two sees the other; see docs/decisions/pushes-beside-pruning.md.
+
+/** A sweep older than this is that of a process that ended: a running one removes nothing under its own sweep by then. */
+const SWEEP_LIFETIME_MS = 300_000;
+const SWEEP_POLL_MS = 200;
+/** How long a push waits for a pruning to be done with the blobs that it names. */
+const SWEEP_WAIT_MS = 30_000;
+const MAX_RECORD_SIZE = 16 * 2 ** 20;
+
+/** Claims blobs for a manifest that is being pushed: no pruning removes them from now on. Call it before looking whether they
+ *  are there.
+ *  @throws OciError UNAVAILABLE: the store cannot be written, or a pruning does not end */
+export async function claimBlobs(store: Store, digests: readonly Digest[], signal: AbortSignal): Promise<void> {
+  const key = `${CLAIMS}${Date.now()}-${randomBytes(8).toString('hex')}`;
+  await store.write(key, bytesSource(Buffer.from(JSON.stringify(digests))), { signal });
+  const deadline = performance.now() + SWEEP_WAIT_MS;
+  while (await isSwept(store, digests, signal)) {
+    if (performance.now() > deadline) {
+      throw new OciError('UNAVAILABLE', 'a pruning is removing blobs that the manifest names; push it again shortly', { retryAfter: 10 });
+    }
+    await delay(SWEEP_POLL_MS, undefined, { signal });
+  }
+}
+
+async function isSwept(store: Store, digests: readonly Digest[], signal: AbortSignal): Promise<boolean> {
+  const wanted = new Set(digests);
+  for await (const { key, modified } of store.list(SWEEPS, { signal })) {
+    if (Date.now() - modified.getTime() > SWEEP_LIFETIME_MS) continue;
+    for (const digest of await readDigests(store, key, signal)) if (wanted.has(digest)) return true;
+  }
+  return false;
+}
+
+async function readDigests(store: Store, key: string, signal: AbortSignal): Promise<Digest[]> {
+  const found = await store.read(key, { signal });
+  const bytes = found === undefined ? undefined : await readAll(found.body, MAX_RECORD_SIZE);
+  if (bytes === undefined) return [];
+  const list: unknown = JSON.parse(bytes.toString());
+  return Array.isArray(list) ? list.filter((digest): digest is Digest => typeof digest === 'string' && isDigest(digest)) : [];
+}
