@@ -74,6 +74,7 @@ export async function registry({ config, log, stop }: Host): Promise<void> {
   const pruning = pruneRegularly({
     store: storage.records,
     limits: pruneLimits(own),
+    maxShare: own.cache.maxPruneShare,
     timing: pruneTiming(own),
     log,
     metrics: counts,

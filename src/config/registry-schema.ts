@@ -90,6 +90,9 @@ const storage = z
   })
   .refine((own) => (own.filesystem === undefined) !== (own.s3 === undefined), 'exactly one of filesystem and s3');
 
+const SHARE_FORM = 'a number from 0 to 1';
+const share = z.number({ error: SHARE_FORM }).min(0, SHARE_FORM).max(1, SHARE_FORM);
+
 export const registrySchema = z
   .strictObject({
     listen: address.prefault('127.0.0.1:5000').describe('The OCI API, /v2/.'),
@@ -111,6 +114,11 @@ export const registrySchema = z
           .prefault(0)
           .describe('Of the store; 0: unlimited in S3, 80 % of the volume on a filesystem. Least recently used images go first.'),
         maxAge: duration.prefault(0).describe('Images that nobody pulled for this long go; 0: never.'),
+        maxPruneShare: share
+          .prefault(0.5)
+          .describe(
+            'A run of pruning that would remove more than this part of the stored bytes, as too old or named by no image, removes nothing; 1: no limit.',
+          ),
       })
       .prefault({})
       .describe('How long what is known is believed, and how much is kept.'),

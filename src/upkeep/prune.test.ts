@@ -327,3 +327,44 @@ test('replicas prune in turn, tell what they did, and go on after a failure', as
   assert.ok(log.entries().some(({ msg }) => msg === 'pruned'));
   assert.ok(log.entries().some(({ msg }) => String(msg).startsWith('pruning failed')));
 });
+
+test('promise 13: a run that would remove more than its share of the store removes nothing, unless told to', () =>
+  onDisk(async (store) => {
+    await pull(store, 'old', ['old config', 'old layer'], { ago: 40 });
+    await pull(store, 'fresh', ['fresh'], { ago: 3 });
+    await age(store, 40);
+    const all = await keysOf(store, '');
+    const limits = () => Promise.resolve({ now: Date.now(), grace: DAY, maxSize: 0, maxAge: 7 * DAY });
+    const { signal } = context;
+    await assert.rejects(prune(store, { signal, limits, maxShare: 0.1 }), { code: 'DENIED' });
+    assert.deepEqual(await keysOf(store, ''), all);
+    assert.equal((await prune(store, { signal, limits, maxShare: 0.1, dryRun: true })).images.length, 1, 'a dry run shows what would go');
+    assert.equal(
+      (await prune(store, { signal, limits: async (stored) => ({ ...(await limits()), maxAge: 0, maxSize: stored - 1 }), maxShare: 0 }))
+        .images.length,
+      1,
+      'a limit of the size is meant to be reached',
+    );
+  }));
+
+test('promise 13: an image that one listing leaves out and the next one has loses nothing', () =>
+  onDisk(async (store) => {
+    const { digest, repository } = await pull(store, 'hidden', ['config', 'layer'], { ago: 3 });
+    await pull(store, 'other', ['other'], { ago: 3 });
+    await age(store, 40);
+    const all = await keysOf(store, '');
+    for (const hidden of [blobKey(digest), memberKey(repository, digest), usedKey(new Date(Date.now() - 3 * DAY), repository, digest)]) {
+      let isHidden = true;
+      const leavingOut: Store = {
+        ...store,
+        async *list(prefix, options) {
+          for await (const object of store.list(prefix, options)) {
+            if (object.key !== hidden || !isHidden) yield object;
+            else isHidden = false;
+          }
+        },
+      };
+      await assert.rejects(run(leavingOut, { maxAge: 7 * DAY }), { code: 'UNAVAILABLE' }, hidden);
+      assert.deepEqual(await keysOf(store, ''), all);
+    }
+  }));

@@ -1,4 +1,5 @@
 import type { Digest } from '../oci/digest.ts';
+import { OciError } from '../oci/error.ts';
 import type { Repository } from '../oci/reference.ts';
 import {
   blobKey,
@@ -15,12 +16,16 @@ import {
 import type { Store, StoreContext } from '../store/store.ts';
 import { readManifest, takeInventory, type Image, type Inventory } from './inventory.ts';
 import { inParallel } from '../async/parallel.ts';
+import { confirmInventory } from './confirm.ts';
 import { countReferences, planPruning, type Departure, type Limits } from './plan.ts';
 import { namesOf, readTag, readTags, type TagsByImage } from './tags.ts';
 
 export interface PruneOptions {
   /** Asked when it is known how many bytes are stored. */
   limits(stored: number): Promise<Limits>;
+  /** The largest part of the stored bytes, from 0 to 1, that one run may remove as too old or named by no image; absent: all. A run that would remove
+   *  more removes nothing: it is likelier that something is wrong with the store or the clock. */
+  maxShare?: number;
   /** Says what would go, and removes nothing. */
   dryRun?: boolean;
   signal: AbortSignal;
@@ -57,9 +62,10 @@ const TAGS_KEPT = 30 * DAY;
 /** Removes images that are too old or too many, what no image names, and the records of both. What runs beside it, pulls and other prunings,
  *  loses nothing but time: what is removed is fetched again. It may be ended at any moment: an image goes before what it
  *  names, and what is left is found by the next.
- *  @throws OciError UNAVAILABLE: the store cannot be listed, read or written */
+ *  @throws OciError UNAVAILABLE: the store cannot be listed, read or written, or two listings differ; DENIED: more than `maxShare` would go */
 export async function prune(store: Store, options: PruneOptions): Promise<PruneResult> {
   const { signal, dryRun = false, progress } = options;
+  const started = Date.now();
   const inventory = await takeInventory(store, {
     signal,
     ...(options.parallel === undefined ? {} : { parallel: options.parallel }),
@@ -67,6 +73,10 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
   });
   const limits = await options.limits(inventory.blobs.bytes());
   const plan = planPruning(inventory, limits);
+  if (!dryRun && plan.after < plan.before) {
+    checkShare(inventory, limits, options.maxShare ?? 1);
+    await confirmInventory(store, inventory, { started, signal });
+  }
   const work: Work = { store, inventory, limits, dryRun, context: { signal }, parallel: options.parallel ?? 8, records: 0 };
   const repositories = new Set(plan.departures.flatMap(({ image }) => image.places.map(({ repository }) => repository)));
   const tags = await readTags(store, { repositories, parallel: work.parallel, signal });
@@ -91,6 +101,17 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
     limit: limits.maxSize,
     overLimit: limits.maxSize > 0 && plan.before - swept.bytes > limits.maxSize,
   };
+}
+
+/** What goes by `maxSize` is not counted: that limit is meant to be reached. @throws OciError DENIED: more would go than may in one run */
+function checkShare(inventory: Inventory, limits: Limits, maxShare: number): void {
+  const { before, after } = planPruning(inventory, { ...limits, maxSize: 0 });
+  if (before - after <= maxShare * before) return;
+  throw new OciError(
+    'DENIED',
+    `pruning would remove ${before - after} of ${before} bytes as too old or named by no image, more than the ${Math.round(100 * maxShare)} % that ` +
+      'registry.cache.maxPruneShare allows in one run; nothing was removed. "kube-registry cache prune --dry-run" shows what would go, --force removes it',
+  );
 }
 
 interface Work {

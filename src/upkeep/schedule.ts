@@ -8,6 +8,8 @@ import { prune, type PruneOptions, type PruneResult } from './prune.ts';
 export interface ScheduleOptions {
   store: Store;
   limits: PruneOptions['limits'];
+  /** Of `PruneOptions`. */
+  maxShare?: number;
   /** Milliseconds. */
   timing: {
     /** Before the first run: a start has other things to do. */
@@ -38,7 +40,7 @@ export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
   }
 }
 
-async function pruneInTurn({ store, limits, timing, log, metrics, stop }: ScheduleOptions): Promise<void> {
+async function pruneInTurn({ store, limits, maxShare = 1, timing, log, metrics, stop }: ScheduleOptions): Promise<void> {
   const state = await readLease(store, { signal: stop });
   // Another replica's run serves as well. Ours drift apart by the tenths above.
   if (Date.now() - Date.parse(state?.finishedAt ?? '') < timing.interval * 0.8) return;
@@ -50,7 +52,7 @@ async function pruneInTurn({ store, limits, timing, log, metrics, stop }: Schedu
   let finished = false;
   try {
     const started = performance.now();
-    const result = await prune(store, { limits, signal: AbortSignal.any([stop, turn.lease.signal]) });
+    const result = await prune(store, { limits, maxShare, signal: AbortSignal.any([stop, turn.lease.signal]) });
     finished = true;
     metrics.pruned(result.blobs + result.records, result.bytes);
     log.info({ ...summary(result), seconds: Math.round((performance.now() - started) / 100) / 10 }, 'pruned');

@@ -23,11 +23,13 @@ export function addCache(program: Command, run: Run): void {
     .option('--max-size <size>', 'of all that is stored, such as 100GiB; instead of registry.cache.maxSize')
     .option('--max-age <duration>', 'images not pulled for this long go, such as 30d; instead of registry.cache.maxAge')
     .option('--min-age <duration>', 'what was stored or pulled within this time stays (default: 24h)')
+    .option('--force', 'even when more would go than registry.cache.maxPruneShare allows in one run')
     .option('--json', 'for programs')
     .addHelpText('after', EXIT_CODES)
-    .action(async (given: { dryRun?: boolean; maxSize?: string; maxAge?: string; minAge?: string; json?: boolean }) => {
+    .action(async (given: { dryRun?: boolean; force?: boolean; maxSize?: string; maxAge?: string; minAge?: string; json?: boolean }) => {
       const options = {
         dryRun: given.dryRun === true,
+        force: given.force === true,
         json: given.json === true,
         ...optional('maxSize', parse(size, '--max-size', given.maxSize)),
         ...optional('maxAge', parse(duration, '--max-age', given.maxAge)),

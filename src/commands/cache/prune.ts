@@ -11,6 +11,8 @@ import { openStore } from '../wiring/storage.ts';
 export interface PruneCommandOptions {
   dryRun: boolean;
   json: boolean;
+  /** Removes however much there is to remove. */
+  force: boolean;
   /** Instead of the configuration's; bytes and milliseconds. */
   maxSize?: number;
   maxAge?: number;
@@ -20,7 +22,7 @@ export interface PruneCommandOptions {
 
 /** `kube-registry cache prune`: what the registry does in the background, now. @throws OciError UNAVAILABLE */
 export async function cachePrune({ config, stop, stdout, stderr }: Host, options: PruneCommandOptions): Promise<number> {
-  const { dryRun, json, maxSize, maxAge, minAge } = options;
+  const { dryRun, json, force, maxSize, maxAge, minAge } = options;
   const { storage, cache } = config.registry;
   const store = await openStore(config.registry);
   const configured = pruneLimits({ storage, cache: { ...cache, maxSize: maxSize ?? cache.maxSize, maxAge: maxAge ?? cache.maxAge } });
@@ -32,6 +34,7 @@ export async function cachePrune({ config, stop, stdout, stderr }: Host, options
     const bars = createBars((name) => progress.start(name));
     const result = await prune(store, {
       dryRun,
+      maxShare: force ? 1 : cache.maxPruneShare,
       signal: lease === undefined ? stop : AbortSignal.any([stop, lease.signal]),
       async limits(stored) {
         const limits = await configured(stored);
