@@ -1,9 +1,9 @@
 import type { Content } from '../subscription/content.ts';
-import { fieldsOf, itemsOf, textsOf, type Fields } from '../../io/untrusted.ts';
+import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../../io/untrusted.ts';
 import { nameOf, namesOf, omit } from '../subscription/document.ts';
 import type { Note, Sourced } from './override.ts';
 import { BUILT_IN_TARGETS, parseRule } from './rules.ts';
-import { sanitise, takeNodes, type Taken } from './sanitise.ts';
+import { sanitise, type Taken } from './sanitise.ts';
 
 /** What a config is made of, before the user's edits. */
 export interface Parts {
@@ -30,44 +30,33 @@ export interface PartsContext {
 
 /** The one group of mode nodes. */
 export const MAIN_GROUP = 'auto';
-/** Of a subscription's nodes, where they are a provider of their own. */
+
+/** The name of the provider that holds a subscription's nodes. */
 export function providerOf(subscription: string): string {
   return `subscription ${subscription}`;
 }
 
-/** Mode nodes: one url-test group over the nodes of all subscriptions. Where there are several, a node's name starts with
- *  that of its subscription. */
-export function nodesOnly({ subscriptions, pathOf, several, note }: PartsContext): Parts {
-  const proxies: Sourced<Fields>[] = [];
-  const proxyProviders: Record<string, Fields> = {};
-  for (const [subscription, content] of subscriptions) {
-    const prefix = several ? `${subscription}/` : '';
-    for (const text of content.notes ?? []) note(`subscription ${subscription}: ${text}`);
-    if (content.kind === 'uris') {
-      proxyProviders[providerOf(subscription)] = uriProvider(pathOf(subscription), prefix);
-      continue;
-    }
-    const notes: string[] = [];
-    for (const node of takeNodes(content.document, notes)) {
-      const value = { ...node, name: prefix + nameOf(node) };
-      proxies.push({ value, origin: `subscription ${subscription}`, own: false, subscription });
-    }
-    for (const text of notes) note(`subscription ${subscription}: ${text}`);
-  }
-  const group = { name: MAIN_GROUP, type: 'url-test', lazy: false, tolerance: 50 };
-  return {
-    proxies,
-    groups: [{ value: group, origin: 'mode nodes', own: false }],
-    rules: [],
-    proxyProviders,
-    ruleProviders: {},
-    rest: {},
-    main: MAIN_GROUP,
-  };
+/** The name of a provider that a subscription names itself, in mode nodes. */
+export function innerProviderOf(subscription: string, provider: string): string {
+  return `${providerOf(subscription)} ${provider}`;
 }
 
-function uriProvider(path: string, prefix: string): Fields {
+/** The subscription that a provider belongs to. Names of subscriptions have no spaces. */
+export function subscriptionOf(provider: string): string | undefined {
+  return /^subscription (\S+)(?: |$)/.exec(provider)?.[1];
+}
+
+/** A provider of the share links in a file, which mihomo reads. */
+export function linkProvider(path: string, prefix: string): Fields {
   return { type: 'file', path, ...(prefix === '' ? {} : { override: { 'additional-prefix': prefix } }) };
+}
+
+/** A provider whose names of other nodes and groups are replaced, in `dialer-proxy` and `override.dialer-proxy`. */
+export function renameDialers(provider: Fields, target: (name: string) => string): Fields {
+  const override = fieldsOf(provider['override']);
+  const rename = (fields: Fields) =>
+    textOf(fields['dialer-proxy']) === undefined ? fields : { ...fields, 'dialer-proxy': target(String(fields['dialer-proxy'])) };
+  return { ...rename(provider), ...(provider['override'] === undefined ? {} : { override: rename(override) }) };
 }
 
 /** Mode full: what the subscriptions bring, one after the other. A name that was there before gets that of its subscription
@@ -75,12 +64,12 @@ function uriProvider(path: string, prefix: string): Fields {
 export function fullSubscriptions({ subscriptions, pathOf, note }: PartsContext): Parts {
   const parts: Parts = { proxies: [], groups: [], rules: [], proxyProviders: {}, ruleProviders: {}, rest: {}, main: '' };
   const mains: string[] = [];
-  const names = new Set<string>(BUILT_IN_TARGETS);
+  const names = new Set<string>([...BUILT_IN_TARGETS, 'GLOBAL', 'COMPATIBLE']);
   for (const [subscription, content] of subscriptions) {
     const taken = content.kind === 'clash' ? sanitise(content.document) : nothingTaken();
     for (const text of [...(content.notes ?? []), ...taken.notes]) note(`subscription ${subscription}: ${text}`);
     const own = renamed(taken, { subscription, names, parts });
-    if (content.kind === 'uris') own.proxyProviders[providerOf(subscription)] = uriProvider(pathOf(subscription), '');
+    if (content.kind === 'uris') own.proxyProviders[providerOf(subscription)] = linkProvider(pathOf(subscription), '');
     Object.assign(parts.proxyProviders, own.proxyProviders);
     Object.assign(parts.ruleProviders, own.ruleProviders);
     const from = { origin: `subscription ${subscription}`, own: false };
@@ -138,7 +127,9 @@ function renamed(taken: Taken, { subscription, names, parts }: { subscription: s
       ...(group['use'] === undefined ? {} : { use: namesOf(group['use']).map(through(proxyProviders)) }),
     })),
     rules: taken.rules.map((line) => renameRule(line, target, through(ruleProviders))),
-    proxyProviders: Object.fromEntries(Object.entries(taken.proxyProviders).map(([name, value]) => [through(proxyProviders)(name), value])),
+    proxyProviders: Object.fromEntries(
+      Object.entries(taken.proxyProviders).map(([name, value]) => [through(proxyProviders)(name), renameDialers(value, target)]),
+    ),
     ruleProviders: Object.fromEntries(Object.entries(taken.ruleProviders).map(([name, value]) => [through(ruleProviders)(name), value])),
   };
 }

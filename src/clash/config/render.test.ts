@@ -168,6 +168,76 @@ test('promise C1: mode full takes nodes, groups, rules and providers, and nothin
   assert.ok(rendered.notes.some((note) => note.includes('rules[2]: "DOMAIN,x.example,Nowhere" names "Nowhere"')));
 });
 
+test('a node that is chained to another goes with it, in every mode; one that is chained to nothing is left out, and told', () => {
+  const document = {
+    proxies: [
+      node('hop'),
+      node('b', { 'dialer-proxy': 'hop' }),
+      node('c', { 'dialer-proxy': 'G' }),
+      node('d', { 'dialer-proxy': 'gone' }),
+      node('e', { 'dialer-proxy': 'd' }),
+      node('f', { 'dialer-proxy': 'g' }),
+      node('g', { 'dialer-proxy': 'f' }),
+      node('h', { 'dialer-proxy': 'DIRECT' }),
+    ],
+    'proxy-groups': [
+      { name: 'G', type: 'select', proxies: ['H'] },
+      { name: 'H', type: 'select', proxies: ['hop', 'G'] },
+    ],
+  };
+  const provider = {
+    type: 'http',
+    url: 'https://p.example/x',
+    header: { 'X-Key': ['k1', 'k2'] },
+    'dialer-proxy': 'hop',
+    override: { 'dialer-proxy': 'G', 'routing-mark': 1 },
+  };
+  const air = clash({ ...document, 'proxy-providers': { p: provider, q: { ...provider, 'dialer-proxy': 'gone', override: {} } } });
+  const rendered = make({ mode: 'nodes' }, { air, list: uris });
+  assert.deepEqual(names(providers(rendered)['subscription air']?.['payload']), ['air/hop', 'air/b', 'air/c', 'air/h']);
+  assert.deepEqual(names(rendered.config['proxies']), ['air/hop'], 'what others are chained to stands for itself too');
+  const dialers = itemsOf(providers(rendered)['subscription air']?.['payload']).map((item) => item['dialer-proxy']);
+  assert.deepEqual(dialers, [undefined, 'air/hop', 'subscription air, group G', 'DIRECT']);
+  assert.deepEqual(groups(rendered)['subscription air, group G']?.['proxies'], ['subscription air, group H']);
+  assert.deepEqual(groups(rendered)['subscription air, group H']?.['proxies'], ['air/hop']);
+  const inner = providers(rendered)['subscription air p'];
+  assert.equal(inner?.['dialer-proxy'], 'air/hop');
+  assert.deepEqual(inner?.['override'], { 'dialer-proxy': 'subscription air, group G', 'additional-prefix': 'air/' });
+  assert.deepEqual(rendered.resources[0]?.headers, { 'X-Key': 'k1, k2' });
+  assert.deepEqual(groups(rendered)['auto']?.['use'], ['subscription air p', 'subscription list', 'subscription air']);
+  const full = make({ mode: 'full' }, { list: uris, air });
+  assert.deepEqual(names(full.config['proxies']), ['hop', 'b', 'c', 'h']);
+  assert.equal(providers(full)['p']?.['dialer-proxy'], 'hop');
+  for (const { notes } of [rendered, full]) {
+    const left = notes.filter((note) => note.includes('left out: its'));
+    assert.deepEqual(
+      left.map((note) => /(?:node|provider) "([^"]*)"/.exec(note)?.[1]?.replace('air/', '').replace('subscription air ', '')),
+      ['d', 'f', 'g', 'e', 'q'],
+    );
+  }
+  assert.throws(
+    () => make({ override: { proxies: { append: [node('x', { 'dialer-proxy': 'gone' })] } } }, { air }),
+    /clash\.override\.proxies\.append\[0\]: node "x": its dialer-proxy "gone" is not there/,
+  );
+});
+
+test('names that are numbers, and a group with the name of a node', () => {
+  const document = {
+    proxies: [node('a'), { ...node(''), name: 7 }, { ...node(''), name: 1.5 }],
+    'proxy-groups': [
+      { name: 'a', type: 'select', proxies: ['a', 7, 1.5] },
+      { name: 'b', type: 'select', proxies: ['c', 'a'] },
+      { name: 'c', type: 'select', proxies: ['b'] },
+    ],
+    rules: ['DOMAIN,x,7', 'MATCH,a'],
+  };
+  const rendered = make({ mode: 'full' }, { air: clash(document) });
+  assert.deepEqual(names(rendered.config['proxies']), ['a 2', '7', '1.5E+00']);
+  assert.deepEqual(groups(rendered)['a']?.['proxies'], ['a 2', '7', '1.5E+00']);
+  assert.deepEqual([groups(rendered)['b']?.['proxies'], groups(rendered)['c']?.['proxies']], [['c', 'a'], ['REJECT']]);
+  assert.deepEqual(rules(rendered), ['DOMAIN,x,7', 'MATCH,a']);
+});
+
 test('a node at a port of this sidecar itself is left out, and told', () => {
   const at = (name: string, server: string, port: unknown) => node(name, { server, port });
   const loops = [at('a', '127.0.0.1', 7890), at('b', 'LocalHost', '9090'), at('c', '::1', 5003), at('d', '0.0.0.0', 7891)];

@@ -1,11 +1,13 @@
 import type { ClashConfig } from '../../config/schema.ts';
 import type { Content } from '../subscription/content.ts';
-import { fieldsOf, type Fields } from '../../io/untrusted.ts';
+import { fieldsOf, textOf, type Fields } from '../../io/untrusted.ts';
 import { ClashError, nameOf, namesOf, omit } from '../subscription/document.ts';
 import { createOwnListener, withoutOwnListeners, withoutOwnNodes } from './own-listener.ts';
 import { lock, lockedKeys, SHARED_LISTENER, type User } from './locked.ts';
 import { editNamed, editRules, listNames, mergeDeep, type Note, type Sourced } from './override.ts';
-import { customDocument, fullSubscriptions, MAIN_GROUP, nodesOnly, providerOf, type Parts } from './parts.ts';
+import { checkDialers } from './dialers.ts';
+import { nodesOnly } from './mode-nodes.ts';
+import { customDocument, fullSubscriptions, MAIN_GROUP, providerOf, type Parts } from './parts.ts';
 import { BUILT_IN_TARGETS, parseRule, refuseInternal } from './rules.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
 
@@ -75,17 +77,15 @@ export function render(given: Inputs, { own, secret }: RenderContext): Rendered 
   for (const [name, content] of inputs.subscriptions) if (content.kind === 'uris') files.set(pathOf(name), content.text);
 
   const edited = edit(partsOf(inputs, { own, pathOf, note }), { own, inputs, note });
-  const parts = {
-    ...edited,
-    // The user's own nodes, too.
-    proxies: withoutOwnNodes(edited.proxies, ({ value }) => value, { isOwn, note }),
-  };
+  // The user's own nodes, too.
+  const proxiesElsewhere = withoutOwnNodes(edited.proxies, ({ value }) => value, { isOwn, note });
+  const parts = checkDialers({ ...edited, proxies: proxiesElsewhere }, note);
   const rest = omit(own.override, ['rules', 'proxies', 'proxy-groups']);
   for (const key of lockedKeys(rest)) note(`clash.override.${key} is locked, and what it says is not used`);
   const merged = mergeDeep({ ...parts.rest, 'proxy-providers': parts.proxyProviders, 'rule-providers': parts.ruleProviders }, rest);
   const resources: Resource[] = [];
   const ownProviders = (key: string) => (own.mode === 'custom' ? undefined : Object.keys(fieldsOf(rest[key])));
-  const fetched = (key: string) => withoutHttp(fieldsOf(merged[key]), { inputs, resources, own: ownProviders(key) });
+  const fetched = (key: string) => withoutHttp(fieldsOf(merged[key]), { inputs, resources, own: ownProviders(key), note });
   const proxyProviders = withHealthChecks({ ...fetched('proxy-providers'), ...nodeProviders(parts.proxies, own) }, own);
   const ruleProviders = fetched('rule-providers');
 
@@ -166,8 +166,10 @@ function edit(parts: Parts, { own, inputs, note }: { own: ClashConfig; inputs: I
 }
 
 /** What groups and rules go to by name: nodes of a provider are reached so only if they stand for themselves as well. */
-function namedNodes({ groups, rules }: Parts): Set<string> {
+function namedNodes({ groups, rules, proxies, proxyProviders }: Parts): Set<string> {
+  const providers = Object.values(proxyProviders).flatMap((provider) => [provider, fieldsOf(provider['override'])]);
   return new Set([
+    ...[...proxies.map(({ value }) => value), ...providers].map((fields) => textOf(fields['dialer-proxy']) ?? ''),
     ...groups.flatMap(({ value }) => namesOf(value['proxies'])),
     ...rules.map(({ value }) => parseRule(value)?.target ?? ''),
   ]);
@@ -199,10 +201,11 @@ interface HttpContext {
   resources: Resource[];
   /** Names of the providers that the user wrote; undefined: all. */
   own: string[] | undefined;
+  note: Note;
 }
 
 /** Providers with a URL become files that this program fetches. */
-function withoutHttp(providers: Fields, { inputs, resources, own }: HttpContext): Record<string, Fields> {
+function withoutHttp(providers: Fields, { inputs, resources, own, note }: HttpContext): Record<string, Fields> {
   return Object.fromEntries(
     Object.entries(providers).map(([name, value]) => {
       const provider = fieldsOf(value);
@@ -224,6 +227,8 @@ function withoutHttp(providers: Fields, { inputs, resources, own }: HttpContext)
       }
       const rest = omit(provider, ['url', 'interval', 'header', 'proxy', 'size-limit', 'path']);
       const path = inputs.resources.get(key);
+      if (path === undefined)
+        note(`${provider['behavior'] === undefined ? 'proxy' : 'rule'}-provider ${JSON.stringify(name)} has not been fetched yet`);
       // Rules that are not there yet are none; nodes that are not there make mihomo say so.
       if (path === undefined && provider['behavior'] !== undefined)
         return [name, { ...omit(rest, ['format']), type: 'inline', payload: [] }];

@@ -1,5 +1,5 @@
 import { fieldsOf, itemsOf, textsOf, type Fields } from '../../io/untrusted.ts';
-import { nameOf, omit } from '../subscription/document.ts';
+import { nameOf, namesOf, omit } from '../subscription/document.ts';
 
 /** What is taken of a subscription: nodes, groups and rules. Everything else in it is somebody else's wish for this machine. */
 export interface Taken {
@@ -34,8 +34,19 @@ const GROUP_KEYS = [
   'max-failed-times',
   'disable-udp',
 ];
-const PROXY_PROVIDER_KEYS = ['type', 'url', 'interval', 'filter', 'exclude-filter', 'exclude-type', 'override', 'payload'];
-const RULE_PROVIDER_KEYS = ['type', 'url', 'interval', 'behavior', 'format', 'payload'];
+const PROXY_PROVIDER_KEYS = [
+  'type',
+  'url',
+  'interval',
+  'header',
+  'filter',
+  'exclude-filter',
+  'exclude-type',
+  'dialer-proxy',
+  'override',
+  'payload',
+];
+const RULE_PROVIDER_KEYS = ['type', 'url', 'interval', 'header', 'behavior', 'format', 'payload'];
 /** Of a node: what would choose this machine's interfaces. */
 const NODE_KEYS_LEFT_OUT = ['interface-name', 'routing-mark'];
 
@@ -51,21 +62,69 @@ export function sanitise(document: Fields): Taken {
         .sort()
         .join(', ')}`,
     );
+  const groups = takeGroups(document, notes);
   return {
     proxies: takeNodes(document, notes),
-    groups: itemsOf(document['proxy-groups'])
-      .filter((group) => nameOf(group) !== '' && GROUP_TYPES.has(String(group['type'])))
-      .map((group) => pick(group, GROUP_KEYS)),
+    groups,
     rules: textsOf(document['rules']),
-    proxyProviders: takeProviders(document['proxy-providers'], { keys: PROXY_PROVIDER_KEYS, what: 'proxy-provider', notes }),
+    proxyProviders: takeProxyProviders(document, notes),
     ruleProviders: takeProviders(document['rule-providers'], { keys: RULE_PROVIDER_KEYS, what: 'rule-provider', notes }),
     notes,
   };
 }
 
+/** The groups of a document. One that would contain itself loses the member by which it does. */
+export function takeGroups(document: Fields, notes: string[]): Fields[] {
+  const groups = new Map<string, Fields>();
+  const nodes = new Set(itemsOf(document['proxies']).map(nameOf));
+  for (const group of itemsOf(document['proxy-groups'])) {
+    const name = nameOf(group);
+    const type = String(group['type']);
+    const taken = { ...pick(group, GROUP_KEYS), name };
+    // Within the group, its own name means the node of that name, which takeNodes calls otherwise.
+    const proxies = namesOf(group['proxies']).map((member) => (member === name && nodes.has(name) ? `${name} 2` : member));
+    if (name !== '' && GROUP_TYPES.has(type)) groups.set(name, group['proxies'] === undefined ? taken : { ...taken, proxies });
+    else notes.push(`proxy-group ${JSON.stringify(name.slice(0, 60))} of type ${type.slice(0, 20)} is left out: mihomo has no such groups`);
+  }
+  breakLoops(groups, notes);
+  return [...groups.values()];
+}
+
+function breakLoops(groups: Map<string, Fields>, notes: string[]): void {
+  const done = new Set<string>();
+  function visit(name: string, path: readonly string[]): void {
+    const group = groups.get(name);
+    if (group === undefined || done.has(name)) return;
+    const within = [...path, name];
+    const members = namesOf(group['proxies']);
+    const kept = members.filter((member) => !within.includes(member));
+    if (kept.length < members.length) {
+      groups.set(name, { ...group, proxies: kept });
+      notes.push(`proxy-group ${JSON.stringify(name)} contains itself; that member is left out`);
+    }
+    for (const member of kept) visit(member, within);
+    done.add(name);
+  }
+  for (const name of groups.keys()) visit(name, []);
+}
+
+export function takeProxyProviders(document: Fields, notes: string[]): Record<string, Fields> {
+  const providers = takeProviders(document['proxy-providers'], { keys: PROXY_PROVIDER_KEYS, what: 'proxy-provider', notes });
+  return Object.fromEntries(
+    Object.entries(providers).map(([name, provider]) => {
+      const override = fieldsOf(provider['override']);
+      return [
+        name,
+        Object.keys(override).length === 0 ? omit(provider, ['override']) : { ...provider, override: omit(override, NODE_KEYS_LEFT_OUT) },
+      ];
+    }),
+  );
+}
+
 /** The nodes of a document, each with a name of its own. */
 export function takeNodes(document: Fields, notes: string[]): Fields[] {
   const taken = new Map<string, Fields>();
+  const groups = new Set(itemsOf(document['proxy-groups']).map(nameOf));
   for (const node of itemsOf(document['proxies'])) {
     const name = nameOf(node);
     const type = node['type'];
@@ -75,7 +134,7 @@ export function takeNodes(document: Fields, notes: string[]): Fields[] {
       notes.push(`node ${JSON.stringify(name)} of type ${type} is left out`);
     } else {
       let free = name;
-      for (let count = 2; taken.has(free); count++) free = `${name} ${count}`;
+      for (let count = 2; taken.has(free) || groups.has(free); count++) free = `${name} ${count}`;
       taken.set(free, { ...omit(node, NODE_KEYS_LEFT_OUT), name: free });
     }
   }

@@ -1,7 +1,7 @@
 import type { Controller } from './controller.ts';
 import { nameOf } from '../subscription/document.ts';
 import { textOf, textsOf, type Fields } from '../../io/untrusted.ts';
-import { providerOf } from '../config/parts.ts';
+import { subscriptionOf } from '../config/parts.ts';
 import type { Rendered } from '../config/render.ts';
 
 export interface NodeStatus {
@@ -38,7 +38,6 @@ const MAX_DEPTH = 10;
 export async function readStatus(controller: Controller, { main, rendered, subscriptions }: StatusContext): Promise<MihomoStatus> {
   const [proxies, traffic] = await Promise.all([controller.proxies(), controller.traffic()]);
   const bySubscription = new Map(rendered?.nodes.map(({ value, subscription }) => [nameOf(value), subscription]));
-  const byProvider = new Map(subscriptions.map((name) => [providerOf(name), name]));
   const leaves = new Map<string, Fields>();
   const visit = (name: string, depth: number): void => {
     const proxy = proxies[name];
@@ -56,7 +55,7 @@ export async function readStatus(controller: Controller, { main, rendered, subsc
     return {
       name,
       type: textOf(proxy['type']) ?? '',
-      subscription: byProvider.get(textOf(proxy['provider-name']) ?? '') ?? bySubscription.get(name),
+      subscription: subscriptions.find((own) => own === subscriptionOf(textOf(proxy['provider-name']) ?? '')) ?? bySubscription.get(name),
       alive,
       delay: alive === true ? delay : undefined,
     };
