@@ -1,33 +1,43 @@
 import { LRUCache } from 'lru-cache';
-import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
+import { singleFlight } from '../async/single-flight.ts';
+import { BLOB_MEDIA_TYPE, parseManifest, type Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import { memberKey } from '../store/keys.ts';
-import { singleFlight } from '../async/single-flight.ts';
-import type { Records } from './record-store.ts';
+import type { RecordStore } from './record-store.ts';
 
-/** Which repository may serve which digest: it may when upstream has once given it under that name (promise 12). */
-export interface Membership {
+/** Which repository may serve which digest (promise 12). Repositories start with their upstream's name. */
+export interface AccessRecords {
+  /** The record that says that the upstream has once served the digest under this name. */
   find(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined>;
-  /** Upstream has just given it. */
-  add(repository: Repository, descriptor: Descriptor): void;
+  /** The upstream has just served the digest under this name. */
+  grant(repository: Repository, descriptor: Descriptor): void;
+  /** The upstream has served this manifest under this name: it may serve what the manifest names. */
+  noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): void;
+  /** What a manifest of this name says of a blob, as far as this process has seen it. */
+  findNamed(repository: Repository, digest: Digest): Descriptor | undefined;
 }
 
+/** Entries, each a few hundred bytes. */
 const IN_MEMORY = 50_000;
 /** Milliseconds; records have a shorter limit of their own. */
-const READ_LIMIT = 10_000;
-/** A record is written again when upstream gives the digest after this long, in ms: it may have been pruned meanwhile, with its blob. */
-const REWRITE_AFTER = 3_600_000;
+const READ_TIMEOUT_MS = 10_000;
+/** A record is written again when the upstream serves the digest after this long: it may have been pruned with its blob. */
+const REWRITE_AFTER_MS = 3_600_000;
 
 interface Known {
   descriptor: Descriptor;
-  /** Milliseconds since the epoch; 0: another process did it. */
+  /** On the monotonic clock; -Infinity: by another process. */
   writtenAt: number;
 }
 
-export function createMembership(records: Records): Membership {
+/** `now`: a clock that is never set back, in ms. */
+export function createAccessRecords(records: RecordStore, now: () => number = () => performance.now()): AccessRecords {
+  // `max` would allocate its arrays for the full number of entries at once.
   const known = new LRUCache<string, Known>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
-  const share = singleFlight<Descriptor | undefined>({ timeoutMs: READ_LIMIT });
+  const named = new LRUCache<string, Descriptor>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
+  const noted = new LRUCache<string, true>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
+  const share = singleFlight<Descriptor | undefined>({ timeoutMs: READ_TIMEOUT_MS });
   return {
     async find(repository, digest, signal) {
       const key = memberKey(repository, digest);
@@ -36,23 +46,40 @@ export function createMembership(records: Records): Membership {
       return share(key, signal, async (signal) => {
         const record = (await records.read(key, signal)) as { mediaType?: unknown; size?: unknown } | undefined;
         const meanwhile = known.get(key);
-        if (meanwhile !== undefined) return meanwhile.descriptor; // upstream has given it while the record was read
+        if (meanwhile !== undefined) return meanwhile.descriptor; // granted while the record was being read
         if (typeof record?.mediaType !== 'string' || typeof record.size !== 'number') return undefined;
         const descriptor = { digest, mediaType: record.mediaType, size: record.size };
-        known.set(key, { descriptor, writtenAt: 0 });
+        known.set(key, { descriptor, writtenAt: -Infinity });
         return descriptor;
       });
     },
-    add(repository, { digest, mediaType: given, size }) {
+    grant(repository, { digest, mediaType: given, size }) {
       const key = memberKey(repository, digest);
       const before = known.get(key);
-      // Some upstreams give a manifest by its digest as a blob too; it is a manifest all the same.
+      // Some upstreams serve a manifest as a blob too; it is a manifest all the same.
       const mediaType = given === BLOB_MEDIA_TYPE ? (before?.descriptor.mediaType ?? given) : given;
-      const now = Date.now();
       const same = before?.descriptor.mediaType === mediaType && before.descriptor.size === size;
-      if (same && now - before.writtenAt < REWRITE_AFTER) return;
-      known.set(key, { descriptor: { digest, mediaType, size }, writtenAt: now });
-      records.write(key, { mediaType, size });
+      if (same && now() - before.writtenAt < REWRITE_AFTER_MS) return;
+      known.set(key, { descriptor: { digest, mediaType, size }, writtenAt: now() });
+      records.put(key, { mediaType, size });
     },
+    noteManifest(repository, { digest, mediaType }, bytes) {
+      const key = `${repository}@${digest}`;
+      if (noted.has(key)) return;
+      noted.set(key, true);
+      for (const blob of blobsOf(bytes, mediaType)) {
+        named.set(`${repository}@${blob.digest}`, { digest: blob.digest, mediaType: BLOB_MEDIA_TYPE, size: blob.size });
+      }
+    },
+    findNamed: (repository, digest) => named.get(`${repository}@${digest}`),
   };
+}
+
+/** The blobs that a manifest names; none where it cannot be parsed. */
+function blobsOf(bytes: Uint8Array, mediaType: string): Descriptor[] {
+  try {
+    return parseManifest(bytes, mediaType).blobs;
+  } catch {
+    return []; // clients may read what this program cannot
+  }
 }

@@ -1,278 +1,149 @@
-import { LRUCache } from 'lru-cache';
-import { BLOB_MEDIA_TYPE, MAX_MANIFEST_SIZE, type Descriptor } from '../oci/descriptor.ts';
-import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
-import { isAbsent, OciError } from '../oci/error.ts';
-import { isTag, joinRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
-import type { ByteRange } from '../oci/range.ts';
-import type { Context, Manifest, Registry } from '../oci/registry.ts';
-import { blobKey, tagKey } from '../store/keys.ts';
-import { bytesSource, type Store, type StoreSource } from '../store/store.ts';
-import { readAll } from '../io/body.ts';
-import type { Log } from '../telemetry/log.ts';
-import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import { singleFlight } from '../async/single-flight.ts';
-import type { Fills, Keeping } from '../download/downloads.ts';
-import type { Membership } from './access.ts';
-import type { Peers } from '../peers/peers.ts';
-import type { Records } from './record-store.ts';
-import { createRestore } from './republish.ts';
-import { createTags, type TagPolicy } from './tags.ts';
-
-/** What all upstreams of a registry share. */
-export interface Cache {
-  fills: Fills;
-  members: Membership;
-  records: Records;
-  /** Manifests in memory, by digest. */
-  manifests: LRUCache<Digest, Uint8Array>;
-  local: Store;
-  /** The storage behind the local tier, when there is one. */
-  remote: Store | undefined;
-  keep(digest: Digest, source: StoreSource, how: Keeping): Promise<void>;
-  arrived(digest: Digest, size: number, from: 'upstream' | 'replica'): void;
-  /** Who fetches what, among replicas. */
-  peers: Pick<Peers, 'ownerOf'>;
-  /** This image was pulled now. True: for the first time today. */
-  used(repository: Repository, digest: Digest): boolean;
-  metrics: Pick<RegistryMetrics, 'read'>;
-  log: Log;
-}
+import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
+import { isDigest, type Digest } from '../oci/digest.ts';
+import { joinRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
+import type { Manifest, Registry } from '../oci/registry.ts';
+import { createBlobs } from './blobs.ts';
+import { hasMirrors, type Cache, type Target, type Upstream } from './cache.ts';
+import { createManifests } from './manifests.ts';
+import { createProofs } from './proofs.ts';
+import { createRepublish } from './republish.ts';
+import { listTags } from './tag-lists.ts';
+import { createTags, type Question, type TagAnswer, type TagPolicy } from './tags.ts';
 
 export interface CachePolicy extends TagPolicy {
-  /** The upstream's name, which its repositories have in front in the store. */
+  /** The upstream's name, which is put before its repositories in the store. */
   name: string;
+  /** Parallel connections for one blob. */
   connections: number;
 }
 
-/** Bytes of manifests that stay in memory. */
-const MANIFESTS_IN_MEMORY = 32 * 2 ** 20;
-const FLIGHT_LIMIT = 25_000;
-const DISTRUSTED = 1000;
-/** Of questions that go on when those who asked have left; FLIGHT_LIMIT ends them. */
-const UNHURRIED = new AbortController().signal;
-
-export function createManifestMemory(): LRUCache<Digest, Uint8Array> {
-  return new LRUCache({ maxSize: MANIFESTS_IN_MEMORY, sizeCalculation: (bytes) => Math.max(1, bytes.length) });
+/** What a reference means. */
+interface Located extends TagAnswer {
+  stale: boolean;
+  /** For the metrics. */
+  outcome: 'hit' | 'miss' | 'stale';
 }
 
-/** Serves `inner`'s reads from what is kept; what is missing is fetched once for all who ask (promises 1 to 8, 12).
- *  @throws OciError as `inner` does, when nothing is known that may be served */
-export function cached(inner: Registry, cache: Cache, policy: CachePolicy): Registry {
-  const { fills, members, records, manifests, log } = cache;
-  const tags = createTags(records, policy, log);
-  const share = singleFlight<Descriptor>({ timeoutMs: FLIGHT_LIMIT });
-  /** Blobs that came with wrong bytes: the next attempt asks no mirror and no other replica. */
-  const distrusted = new LRUCache<Digest, true>({ maxSize: DISTRUSTED, sizeCalculation: () => 1 });
-  const restore = createRestore(cache);
-  const full = (repository: Repository): Repository => joinRepository(policy.name, repository);
+/** Work that goes on when the clients that asked for it have left; it has time limits of its own. */
+const UNHURRIED = new AbortController().signal;
+const HEAD_TIMEOUT_MS = 25_000;
 
-  /** Bytes of a manifest from wherever they are nearest, by their digest. */
-  async function kept(digest: Digest, signal: AbortSignal): Promise<Uint8Array | undefined> {
-    const remembered = manifests.get(digest);
-    if (remembered !== undefined) return remembered;
-    for (const store of cache.remote === undefined ? [cache.local] : [cache.local, cache.remote]) {
-      const bytes = await readVerified(store, digest, signal);
-      if (bytes === undefined) continue;
-      manifests.set(digest, bytes);
-      return bytes;
-    }
-    return undefined;
+/** Serves reads of `upstream` from `cache`; what is missing is fetched once for all that ask (promises 1 to 8, 12).
+ *  @throws OciError as `upstream` does, when nothing is cached that may be served */
+export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): Registry {
+  const { access, announced, metrics, storage, usage, log } = cache;
+  const tags = createTags(cache.records, policy, { log, memory: cache.tags });
+  const manifests = createManifests(upstream, cache);
+  const proofs = createProofs(upstream, cache);
+  const blobs = createBlobs({ ...policy, upstream, cache, proofs });
+  const republish = createRepublish({ ...storage, access, log });
+  const targetOf = (repository: Repository): Target => ({ repository, name: joinRepository(policy.name, repository) });
+
+  /** Remembers what the upstream has said by HEAD. A mirror's word proves nothing. */
+  function announce({ name }: Target, descriptor: Descriptor): Descriptor {
+    if (!hasMirrors(upstream)) access.grant(name, descriptor);
+    announced.set(`${name}@${descriptor.digest}`, descriptor);
+    return descriptor;
   }
 
-  async function readVerified(store: Store, digest: Digest, signal: AbortSignal): Promise<Uint8Array | undefined> {
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(5000)]);
-    try {
-      const found = await store.read(blobKey(digest), { signal: limit });
-      if (found === undefined || found.size > MAX_MANIFEST_SIZE) return undefined;
-      const bytes = await readAll(found.body, MAX_MANIFEST_SIZE);
-      if (bytes !== undefined && digestOf(bytes, splitDigest(digest).algorithm) === digest) return bytes;
-      log.error({ digest }, 'a stored manifest has wrong bytes; it is fetched again');
-      await store.remove(blobKey(digest), { signal: limit });
-    } catch (error) {
-      signal.throwIfAborted();
-      log.warn({ error, digest }, 'a stored manifest cannot be read; upstream is asked');
-    }
-    return undefined;
+  async function headTag(target: Target, tag: Tag): Promise<TagAnswer> {
+    const descriptor = await upstream.registry.resolve(target.repository, tag, { signal: AbortSignal.timeout(HEAD_TIMEOUT_MS) });
+    return { digest: announce(target, descriptor).digest };
   }
 
-  async function keep(repository: Repository, { descriptor, bytes }: Manifest, from: 'upstream' | 'replica'): Promise<void> {
-    const { digest } = descriptor;
-    members.add(full(repository), descriptor);
-    manifests.set(digest, bytes);
-    try {
-      await cache.keep(digest, bytesSource(bytes), { from, signal: AbortSignal.timeout(30_000) });
-    } catch (error) {
-      log.warn({ error, digest }, 'a manifest could not be kept');
-    }
+  async function getTag(target: Target, tag: Tag): Promise<TagAnswer> {
+    const manifest = await manifests.fetch(target, tag, UNHURRIED);
+    return { digest: manifest.descriptor.digest, manifest };
   }
 
-  /** Fetches a manifest once for all who wait, and keeps it: by its digest from the replica that fetches it for all. Who waits for another
-   *  replica waits apart from who asks upstream: that replica may be among the latter. */
-  function fetch(repository: Repository, reference: Reference, { signal, hop = false }: Context): Promise<Descriptor> {
-    const owner = hop || !isDigest(reference) ? undefined : cache.peers.ownerOf(reference);
-    return share(`${repository}@${reference}${owner === undefined ? '' : ' of its owner'}`, signal, async (signal) => {
-      const given = await owner?.manifest(full(repository), reference, { signal }).catch((error: unknown) => {
-        log.debug({ error, digest: reference }, 'another replica cannot give a manifest; it comes from upstream');
-      });
-      const manifest = given ?? (await inner.manifest(repository, reference, { signal }));
-      await keep(repository, manifest, given === undefined ? 'upstream' : 'replica');
-      return manifest.descriptor;
-    });
-  }
-
-  /** Fetches a manifest that is nowhere here. */
-  async function bring(repository: Repository, digest: Digest): Promise<void> {
-    if ((await kept(digest, UNHURRIED)) === undefined) await fetch(repository, digest, { signal: UNHURRIED });
-  }
-
-  /** Asks upstream what a tag means: by GET when the manifest is wanted and nothing is known, else by HEAD; by HEAD alone where a GET counts as a pull,
-   *  since the manifest may be here under another tag, or may be another replica's to get. */
-  async function ask(repository: Repository, tag: Tag, method: 'GET' | 'HEAD'): Promise<Digest> {
-    if (method === 'GET') return (await fetch(repository, tag, { signal: UNHURRIED })).digest;
-    const descriptor = await inner.resolve(repository, tag, { signal: AbortSignal.timeout(FLIGHT_LIMIT) });
-    members.add(full(repository), descriptor);
-    return descriptor.digest;
-  }
-
-  async function locate(repository: Repository, reference: Reference, context: Context & { method: 'GET' | 'HEAD' }) {
-    if (isDigest(reference)) return { digest: reference, stale: false, outcome: 'hit' as const };
-    let asked = false;
-    const { digest, stale } = await tags.resolve(
-      full(repository),
-      reference,
-      {
-        ask(known) {
-          asked = !known;
-          return ask(repository, reference, known || policy.rateLimit.countsPulls() ? 'HEAD' : context.method);
-        },
-        bring: (digest) => bring(repository, digest),
+  /** By GET when the manifest is wanted and nothing is cached, else by HEAD; by HEAD alone where a GET counts as a pull, since the
+   *  manifest may be here under another tag, or may be another replica's to fetch. */
+  function questionOf(target: Target, tag: Tag, method: 'GET' | 'HEAD'): Question {
+    return {
+      ask: (known) => (known || policy.rateLimit.countsPulls() || method === 'HEAD' ? headTag(target, tag) : getTag(target, tag)),
+      async bring(digest) {
+        if ((await manifests.stored(digest, UNHURRIED)) === undefined) await manifests.fetch(target, digest, UNHURRIED);
       },
-      context.signal,
-    );
-    return { digest, stale, outcome: stale ? ('stale' as const) : asked ? ('miss' as const) : ('hit' as const) };
+    };
   }
 
-  async function blobProof(repository: Repository, digest: Digest, context: Context): Promise<void> {
-    const name = full(repository);
-    if ((await members.find(name, digest, context.signal)) !== undefined) return;
-    const { signal } = context;
-    await share(`${repository}@${digest}?`, signal, async (signal) => {
-      const descriptor = await inner.stat(repository, digest, { ...context, signal });
-      members.add(name, descriptor);
-      return descriptor;
-    });
+  async function locate(target: Target, reference: Reference, { method, signal }: LocateOptions): Promise<Located> {
+    if (isDigest(reference)) return { digest: reference, stale: false, outcome: 'hit' };
+    const question = questionOf(target, reference, method);
+    let isMiss = false;
+    const ask = (known: boolean): Promise<TagAnswer> => {
+      isMiss = !known;
+      return question.ask(known);
+    };
+    const answer = await tags.resolve(target.name, reference, { ...question, ask }, signal);
+    return { ...answer, outcome: answer.stale ? 'stale' : isMiss ? 'miss' : 'hit' };
+  }
+
+  /** The manifest as it is cached, for a repository that may serve it. Its record and its bytes are read at the same time. */
+  async function findManifest({ name }: Target, digest: Digest, signal: AbortSignal): Promise<Omit<Manifest, 'stale'> | undefined> {
+    const [record, bytes] = await Promise.all([access.find(name, digest, signal), manifests.stored(digest, signal)]);
+    const known = asManifest(record);
+    return known === undefined || bytes === undefined ? undefined : { descriptor: { ...known, size: bytes.length }, bytes };
   }
 
   return {
-    async resolve(repository, reference, context) {
-      const { digest, outcome } = await locate(repository, reference, { ...context, method: 'HEAD' });
-      const known = asManifest(await members.find(full(repository), digest, context.signal));
-      if (known !== undefined) {
-        cache.metrics.read(policy.name, 'manifest', outcome);
-        return known;
-      }
-      const descriptor = await share(`${repository}@${digest}!`, context.signal, (signal) =>
-        inner.resolve(repository, digest, { ...context, signal }),
-      );
-      cache.metrics.read(policy.name, 'manifest', 'miss');
-      members.add(full(repository), descriptor);
+    async resolve(repository, reference, { signal }) {
+      const target = targetOf(repository);
+      const { digest, outcome } = await locate(target, reference, { method: 'HEAD', signal });
+      const image = `${target.name}@${digest}`;
+      const known = asManifest(await access.find(target.name, digest, signal)) ?? announced.get(image);
+      metrics.read(policy.name, 'manifest', known === undefined ? 'miss' : outcome);
+      const ask = (signal: AbortSignal) => upstream.registry.resolve(repository, digest, { signal });
+      const descriptor = known ?? announce(target, await cache.describing(image, signal, ask));
+      usage.mark(target.name, digest); // a node that has the image pulls it by HEAD alone
       return descriptor;
     },
 
-    async manifest(repository, reference, context) {
-      const { digest, stale, outcome } = await locate(repository, reference, { ...context, method: 'GET' });
-      const known = asManifest(await members.find(full(repository), digest, context.signal));
-      const bytes = known === undefined ? undefined : await kept(digest, context.signal);
-      if (known !== undefined && bytes !== undefined) {
-        cache.metrics.read(policy.name, 'manifest', outcome);
-        const descriptor = { ...known, size: bytes.length };
-        const first = cache.used(full(repository), digest);
-        if (first && outcome !== 'miss') void restore(full(repository), descriptor, bytes);
-        return { descriptor, bytes, stale };
-      }
-      const descriptor = await fetch(repository, digest, context);
-      const fetched = await kept(digest, context.signal);
-      if (fetched === undefined) throw new OciError('UNAVAILABLE', `${digest} was fetched but is gone already`, { origin: 'storage' });
-      cache.metrics.read(policy.name, 'manifest', 'miss');
-      cache.used(full(repository), digest);
-      return { descriptor, bytes: fetched, stale };
+    async manifest(repository, reference, { signal }) {
+      const target = targetOf(repository);
+      const { digest, stale, outcome, manifest } = await locate(target, reference, { method: 'GET', signal });
+      const found = manifest ?? (await findManifest(target, digest, signal));
+      const { descriptor, bytes } = found ?? (await manifests.fetch(target, digest, signal));
+      const isFirst = usage.mark(target.name, digest);
+      metrics.read(policy.name, 'manifest', found === undefined ? 'miss' : outcome);
+      access.noteManifest(target.name, descriptor, bytes);
+      if (isFirst && found !== undefined && outcome !== 'miss') void republish(target.name, descriptor, bytes);
+      return { descriptor, bytes, stale };
     },
 
-    async stat(repository, digest, context) {
-      const known = await members.find(full(repository), digest, context.signal);
+    async stat(repository, digest, { signal }) {
+      const { name } = targetOf(repository);
+      const known = await access.find(name, digest, signal);
       if (known !== undefined) return { ...known, mediaType: BLOB_MEDIA_TYPE };
-      const descriptor = await share(`${repository}@${digest}?`, context.signal, (signal) =>
-        inner.stat(repository, digest, { ...context, signal }),
-      );
-      members.add(full(repository), descriptor);
+      const ask = (signal: AbortSignal) => upstream.registry.stat(repository, digest, { signal });
+      const descriptor = await cache.describing(`${name}@${digest}${hasMirrors(upstream) ? '?' : ' at its origin'}`, signal, ask);
+      if (!hasMirrors(upstream)) access.grant(name, descriptor);
       return descriptor;
     },
 
-    async blob(repository, digest, { range, signal, ...rest }) {
-      const name = full(repository);
-      const member = (size: number) => members.add(name, { digest, mediaType: BLOB_MEDIA_TYPE, size });
-      /** Whoever gives a blob under a name says that the name may have it. */
-      const from = (registry: Registry, name: Repository) => async (range: ByteRange | undefined, signal: AbortSignal) => {
-        const own = distrusted.get(digest) === true ? { mirrors: false } : {};
-        const source = await registry.blob(name, digest, { ...rest, ...own, signal, ...(range === undefined ? {} : { range }) });
-        if (source.size !== undefined) member(source.size);
-        return source;
-      };
-      const { blob, outcome } = await fills.open(digest, {
-        signal,
-        hop: rest.hop === true,
-        ...(range === undefined ? {} : { range }),
-        connections: policy.connections,
-        upstream: policy.name,
-        repository: name,
-        foresee: () => void members.find(name, digest, signal).catch(() => undefined), // the proof asks again, and tells
-        proof: () => blobProof(repository, digest, { ...rest, signal }),
-        source: from(inner, repository),
-        replica() {
-          const owner = rest.hop === true || distrusted.get(digest) === true ? undefined : cache.peers.ownerOf(digest);
-          return owner === undefined ? undefined : from(owner, name);
-        },
-        fetched: member,
-        corrupt: () => distrusted.set(digest, true),
-      });
-      cache.metrics.read(policy.name, 'blob', outcome === 'miss' ? 'miss' : 'hit');
+    async blob(repository, digest, { range, signal }) {
+      const { blob, outcome } = await blobs.read(digest, targetOf(repository), { range, signal });
+      metrics.read(policy.name, 'blob', outcome);
       return blob;
     },
 
-    async *tags(repository, context) {
-      const { last, signal } = context;
-      let begun = false;
-      try {
-        for await (const tag of inner.tags(repository, context)) {
-          begun = true;
-          yield tag;
-        }
-        cache.metrics.read(policy.name, 'tags', 'miss');
-      } catch (error) {
-        if (begun || isAbsent(error) || signal.aborted) throw error; // a list that ends in the middle looks like a whole one
-        const store = cache.remote ?? cache.local;
-        const prefix = tagKey(full(repository), '' as Tag);
-        let found = false;
-        for await (const { key } of store.list(prefix, { signal, ...(last === undefined ? {} : { after: prefix + last }) })) {
-          const tag = key.slice(prefix.length);
-          found = true;
-          if (isTag(tag)) yield tag;
-        }
-        if (!found) throw error;
-        cache.metrics.read(policy.name, 'tags', 'stale');
-        log.warn({ error, repository: full(repository) }, 'upstream cannot list tags: the ones that were pulled are listed');
-      }
-    },
+    tags: (repository, context) => listTags({ upstream, cache, upstreamName: policy.name }, targetOf(repository), context),
 
     async referrers(repository, digest, context) {
-      const answer = await inner.referrers(repository, digest, context);
-      cache.metrics.read(policy.name, 'referrers', 'miss');
+      const answer = await upstream.registry.referrers(repository, digest, context);
+      metrics.read(policy.name, 'referrers', 'miss');
       return answer;
     },
   };
 }
 
-/** What came as a blob is no manifest, or one of an unknown type: upstream says which. */
+interface LocateOptions {
+  /** What the client asked by. */
+  method: 'GET' | 'HEAD';
+  signal: AbortSignal;
+}
+
+/** What was served as a blob is no manifest, or one of an unknown type: the upstream says which. */
 function asManifest(known: Descriptor | undefined): Descriptor | undefined {
   return known?.mediaType === BLOB_MEDIA_TYPE ? undefined : known;
 }

@@ -5,31 +5,41 @@ import { bytesSource, type Store } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 import { backoff } from '../async/backoff.ts';
 
-/** How long a pull waits for a record, in ms: a store that is slow to say costs one question to upstream instead. */
-const READ_LIMIT = 1500;
+/** How long a pull waits for a record, in ms: when the store is slow, the upstream is asked instead. */
+const READ_TIMEOUT_MS = 1500;
+const WRITE_TIMEOUT_MS = 10_000;
 /** Bytes; a longer object is no record. */
 const MAX_RECORD_SIZE = 65_536;
-/** Records that may wait to be written while the store is away; the oldest are given up, which costs a question to upstream. */
+/** Records that may wait to be written while the store is unavailable. Beyond that the oldest are dropped: the upstream is asked
+ *  again for what they say. */
 const MAX_PENDING = 100_000;
+const WRITES_AT_ONCE = 8;
 
 /** The small JSON documents beside the blobs. Reading never fails a pull and writing never delays one: what the store cannot
- *  take now is kept here and written later. */
-export interface Records {
+ *  take now is kept in memory and written later. */
+export interface RecordStore {
+  /** Undefined: there is no such record, or it cannot be read now. */
   read(key: string, signal: AbortSignal): Promise<unknown>;
-  /** `undefined` removes it. */
-  write(key: string, value: unknown): void;
+  put(key: string, value: object): void;
+  /** Writes an empty object: its key says it all. */
+  mark(key: string): void;
+  remove(key: string): void;
+  /** How many records wait to be written. */
   pending(): number;
-  /** Writes what is pending, while `signal` allows. */
+  /** Writes what is pending, until `signal` is aborted. */
   flush(signal: AbortSignal): Promise<void>;
 }
 
-export function createRecords(store: Store, log: Log): Records {
-  const pending = new Map<string, { value: unknown }>();
+/** A record that waits to be written: its value, to be parsed as JSON; empty for a mark; undefined to be removed. */
+type Pending = { value: object | '' | undefined };
+
+export function createRecordStore(store: Store, log: Log): RecordStore {
+  const pending = new Map<string, Pending>();
   const stop = new AbortController();
   let writing: Promise<void> | undefined;
 
-  async function writeOne(key: string, entry: { value: unknown }): Promise<void> {
-    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(10_000)]);
+  async function writeOne(key: string, entry: Pending): Promise<void> {
+    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(WRITE_TIMEOUT_MS)]);
     if (entry.value === undefined) await store.remove(key, { signal });
     else {
       const bytes = entry.value === '' ? Buffer.alloc(0) : Buffer.from(JSON.stringify(entry.value));
@@ -38,8 +48,8 @@ export function createRecords(store: Store, log: Log): Records {
     if (pending.get(key) === entry) pending.delete(key);
   }
 
-  /** Behind the others: one that cannot be written must not keep them waiting. What no store can take is given up. */
-  function postpone(key: string, entry: { value: unknown }, error: unknown): never {
+  /** Moves a record behind the others, which it must not keep waiting. One that no store can take is dropped. */
+  function postpone(key: string, entry: Pending, error: unknown): never {
     if (pending.get(key) === entry) {
       pending.delete(key);
       if (!isOciError(error, 'NAME_INVALID')) pending.set(key, entry);
@@ -49,7 +59,7 @@ export function createRecords(store: Store, log: Log): Records {
 
   async function drain(): Promise<void> {
     for (let failures = 0; pending.size > 0 && !stop.signal.aborted;) {
-      const batch = [...pending].slice(0, 8);
+      const batch = [...pending].slice(0, WRITES_AT_ONCE);
       const results = await Promise.allSettled(
         batch.map(([key, entry]) => writeOne(key, entry).catch((error: unknown) => postpone(key, entry, error))),
       );
@@ -59,7 +69,8 @@ export function createRecords(store: Store, log: Log): Records {
         continue;
       }
       failures++;
-      log.warn({ error: failed.reason, pending: pending.size }, 'records cannot be written; they wait');
+      const entry = { event: 'records-not-written', error: failed.reason, pending: pending.size };
+      log.warn(entry, 'cannot write metadata records; will retry');
       while (pending.size > MAX_PENDING) for (const key of [...pending.keys()].slice(0, 1000)) pending.delete(key);
       await delay(backoff(failures, { baseMs: 250, capMs: 5000 }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
     }
@@ -69,25 +80,29 @@ export function createRecords(store: Store, log: Log): Records {
     writing ??= drain().finally(() => (writing = undefined));
   }
 
+  function write(key: string, value: Pending['value']): void {
+    pending.delete(key); // the newest come last
+    pending.set(key, { value });
+    start();
+  }
+
   return {
     async read(key, signal) {
       const waiting = pending.get(key);
-      if (waiting !== undefined) return waiting.value;
+      if (waiting !== undefined) return waiting.value === '' ? undefined : waiting.value;
       try {
-        const found = await store.read(key, { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_LIMIT)]) });
+        const found = await store.read(key, { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_TIMEOUT_MS)]) });
         if (found === undefined) return undefined;
         return JSON.parse(String(await readAll(found.body, MAX_RECORD_SIZE))) as unknown;
       } catch (error) {
         signal.throwIfAborted();
-        log.warn({ error, key }, 'a record cannot be read; upstream is asked instead');
+        log.warn({ event: 'record-not-read', key, error }, 'cannot read a metadata record; asking upstream instead');
         return undefined;
       }
     },
-    write(key, value) {
-      pending.delete(key);
-      pending.set(key, { value });
-      start();
-    },
+    put: (key, value) => write(key, value),
+    mark: (key) => write(key, ''),
+    remove: (key) => write(key, undefined),
     pending: () => pending.size,
     async flush(signal) {
       signal.addEventListener('abort', () => stop.abort(), { once: true });

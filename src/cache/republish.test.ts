@@ -7,9 +7,9 @@ import { parseRepository } from '../oci/reference.ts';
 import { blobKey, memberKey } from '../store/keys.ts';
 import { memory } from '../testing/memory-store.ts';
 import { bytesSource } from '../store/store.ts';
-import { createMembership } from './access.ts';
-import { createRecords } from './record-store.ts';
-import { createRestore } from './republish.ts';
+import { createAccessRecords } from './access.ts';
+import { createRecordStore } from './record-store.ts';
+import { createRepublish } from './republish.ts';
 
 const context = { signal: new AbortController().signal };
 const repository = parseRepository('hub/app');
@@ -24,9 +24,15 @@ const manifest = { digest: digestOf(bytes), mediaType: OCI_MANIFEST, size: bytes
 async function setUp() {
   const [local, remote] = [memory(), memory()];
   const { log, ...captured } = await captureLog();
-  const records = createRecords(remote, log);
+  const records = createRecordStore(remote, log);
   const arrived: string[] = [];
-  const restore = createRestore({ local, remote, members: createMembership(records), log, arrived: (digest) => void arrived.push(digest) });
+  const restore = createRepublish({
+    local,
+    remote,
+    access: createAccessRecords(records),
+    log,
+    arrived: (digest) => void arrived.push(digest),
+  });
   await local.write(blobKey(layer.digest), bytesSource(layer.bytes), context);
   return { local, remote, records, arrived, restore, captured };
 }

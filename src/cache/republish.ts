@@ -4,36 +4,42 @@ import type { Repository } from '../oci/reference.ts';
 import { blobKey } from '../store/keys.ts';
 import { bytesSource, type Store } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
-import type { Membership } from './access.ts';
+import type { AccessRecords } from './access.ts';
 
-interface RestoreOptions {
+interface RepublishOptions {
   local: Store;
   remote: Store | undefined;
-  members: Membership;
-  arrived(digest: Digest, size: number, from: 'upstream' | 'replica'): void;
+  access: Pick<AccessRecords, 'grant'>;
+  /** A blob in `local` is to be stored in `remote` too. */
+  arrived(this: void, digest: Digest, size: number, from: 'upstream' | 'replica'): void;
   log: Log;
 }
 
-/** Puts back into the store what has been pruned there and is served from memory or from the local tier here: else it would be missing from
- *  the store for as long as nobody else asks for it, and what it names would be nobody's. Never fails: a pull does not depend on it. */
-export function createRestore(options: RestoreOptions): (repository: Repository, manifest: Descriptor, bytes: Uint8Array) => Promise<void> {
-  const { local, remote, members, log } = options;
+const TIMEOUT_MS = 60_000;
+
+/** Stores a manifest, and the blobs of it that are here, once more, where pruning has removed them and they are still served from
+ *  memory or from the local tier. Otherwise the store would lack them until somebody else asks for them, and pruning would take the
+ *  blobs that the manifest names for unused. Never fails: no pull depends on it. */
+export function createRepublish(
+  options: RepublishOptions,
+): (repository: Repository, manifest: Descriptor, bytes: Uint8Array) => Promise<void> {
+  const { local, remote, access, log } = options;
   return async (repository, manifest, bytes) => {
     const { digest, size } = manifest;
-    const signal = AbortSignal.timeout(60_000);
+    const signal = AbortSignal.timeout(TIMEOUT_MS);
     try {
       if ((await (remote ?? local).stat(blobKey(digest), { signal })) !== undefined) return;
       await local.write(blobKey(digest), bytesSource(bytes), { signal });
       options.arrived(digest, size, 'upstream');
-      members.add(repository, manifest);
+      access.grant(repository, manifest);
       if (remote === undefined) return;
       for (const named of parseManifest(bytes, manifest.mediaType).blobs) {
         const found = await local.stat(blobKey(named.digest), { signal });
         if (found === undefined || (await remote.stat(blobKey(named.digest), { signal })) !== undefined) continue;
-        options.arrived(named.digest, found.size, 'upstream'); // and no member record: that a manifest names it proves nothing
+        options.arrived(named.digest, found.size, 'upstream');
       }
     } catch (error) {
-      log.warn({ error, repository, digest }, 'it is unknown whether the store still has an image');
+      log.warn({ event: 'republish-failed', repository, digest, error }, 'could not check whether the store still has the image');
     }
   };
 }

@@ -8,8 +8,8 @@ import { memory } from '../testing/memory-store.ts';
 import type { Store } from '../store/store.ts';
 import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createRateLimit, unlimited } from '../upstream/rate-limit.ts';
-import { createRecords } from './record-store.ts';
-import { createTags, type TagPolicy } from './tags.ts';
+import { createRecordStore } from './record-store.ts';
+import { createTagMemory, createTags, type TagPolicy } from './tags.ts';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -23,10 +23,10 @@ beforeEach(() => mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 0, 1) 
 afterEach(() => mock.timers.reset());
 
 /** A tag whose upstream answers what `says` is, and counts how often it is asked. */
-async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store } = {}) {
+async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store; now?: () => number } = {}) {
   const captured = await captureLog('warn');
   const { log } = captured;
-  const records = createRecords(options.store ?? memory(), log);
+  const records = createRecordStore(options.store ?? memory(), log);
   const policy = {
     tagTtl: MINUTE,
     staleFor: 30 * DAY,
@@ -35,7 +35,7 @@ async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store } =
     rateLimit: unlimited,
     ...options.policy,
   };
-  const tags = createTags(records, policy, log);
+  const tags = createTags(records, policy, { log, memory: createTagMemory(options.now ?? (() => Date.now())) });
   const state = {
     says: ONE as Digest | OciError,
     brings: undefined as OciError | undefined,
@@ -47,7 +47,7 @@ async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store } =
       const question = {
         ask() {
           state.asked++;
-          return state.says instanceof OciError ? Promise.reject(state.says) : Promise.resolve(state.says);
+          return state.says instanceof OciError ? Promise.reject(state.says) : Promise.resolve({ digest: state.says });
         },
         bring(digest: Digest) {
           state.brought.push(digest);
@@ -108,9 +108,59 @@ test('promise 8: on 401 and 403 of an upstream with credentials the cached tag i
   assert.deepEqual(await tag.resolve(), stale(ONE));
   mock.timers.tick(2 * MINUTE);
   assert.equal(await tag.resolve(), 'DENIED');
-  tag.says = failure('UNAVAILABLE');
+});
+
+test('promise 8: a right to read that was taken away stays away until the upstream confirms the tag again', async () => {
+  const store = memory();
+  const policy = { credentialed: () => true };
+  const tag = await openTag({ policy, store });
+  await tag.resolve();
+  tag.says = failure('UNAUTHORIZED');
+  mock.timers.tick(61 * MINUTE);
+  assert.equal(await tag.resolve(), 'UNAUTHORIZED');
+  for (const says of [failure('UNAVAILABLE'), failure('TOOMANYREQUESTS', { retryAfter: 1 })]) {
+    tag.says = says;
+    mock.timers.tick(2 * MINUTE);
+    assert.equal(await tag.resolve(), says.code, 'not brought back by an outage or a rate limit');
+  }
+  await tag.records.flush(signal);
+  const restarted = await openTag({ policy, store });
+  restarted.says = failure('UNAVAILABLE');
+  assert.equal(await restarted.resolve(), 'UNAVAILABLE', 'nor by a restart');
+  restarted.says = ONE;
   mock.timers.tick(2 * MINUTE);
-  assert.deepEqual(await tag.resolve(), stale(ONE), 'an outage is no refusal');
+  assert.deepEqual(await restarted.resolve(), fresh(ONE));
+  restarted.says = failure('UNAVAILABLE');
+  mock.timers.tick(3 * HOUR);
+  assert.deepEqual(await restarted.resolve(), stale(ONE), 'confirmed again, it outlives outages again');
+});
+
+test('promise 8: a record that was written under a clock of the future says nothing of its age: the upstream is asked', async () => {
+  const store = memory();
+  const ahead = await openTag({ store });
+  mock.timers.tick(300 * DAY);
+  await ahead.resolve();
+  await ahead.records.flush(signal);
+  mock.timers.setTime(Date.UTC(2026, 0, 1));
+  const tag = await openTag({ store });
+  tag.says = failure('UNAVAILABLE');
+  assert.deepEqual(await tag.resolve(), stale(ONE));
+  tag.says = TWO;
+  mock.timers.tick(MINUTE);
+  assert.deepEqual(await tag.resolve(), fresh(TWO));
+});
+
+test('promise 8: a wall clock that is set back keeps no tag as it was, nor absent', async () => {
+  let now = 0;
+  const tag = await openTag({ now: () => now });
+  assert.deepEqual(await tag.resolve(), fresh(ONE));
+  mock.timers.setTime(Date.UTC(2025, 11, 31));
+  tag.says = failure('MANIFEST_UNKNOWN');
+  now += MINUTE;
+  assert.equal(await tag.resolve(), 'MANIFEST_UNKNOWN');
+  tag.says = TWO;
+  now += 10_000;
+  assert.deepEqual(await tag.resolve(), fresh(TWO));
 });
 
 test('promise 8: a tag deleted upstream is absent at once, and looked up again after negativeTtl', async () => {

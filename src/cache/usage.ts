@@ -1,24 +1,24 @@
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import { usedKey } from '../store/keys.ts';
-import type { Records } from './record-store.ts';
+import type { RecordStore } from './record-store.ts';
 
 export interface Usage {
-  /** This image was pulled now. True: for the first time today, as far as this process knows. */
+  /** Records that this image was pulled today. True: for the first time today, as far as this process knows. */
   mark(this: void, repository: Repository, digest: Digest): boolean;
 }
 
 /** Milliseconds; days are those of UTC. */
-const DAY = 86_400_000;
+const DAY_MS = 86_400_000;
 
-/** Notes which images are pulled, once a day each: pruning goes by that (promise 13). */
-export function createUsage(records: Records): Usage {
+/** Records which images are pulled, once a day each: pruning goes by that (promise 13). */
+export function createUsage(records: RecordStore): Usage {
   let day = 0;
   const marked = new Set<string>();
   return {
     mark(repository, digest) {
       const now = Date.now();
-      const today = Math.floor(now / DAY);
+      const today = Math.floor(now / DAY_MS);
       if (today !== day) {
         day = today;
         marked.clear();
@@ -26,7 +26,7 @@ export function createUsage(records: Records): Usage {
       const image = `${repository}@${digest}`;
       if (marked.has(image)) return false;
       marked.add(image);
-      records.write(usedKey(new Date(now), repository, digest), '');
+      records.mark(usedKey(new Date(now), repository, digest));
       return true;
     },
   };

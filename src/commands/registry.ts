@@ -1,18 +1,16 @@
 import { once } from 'node:events';
-import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { requireFiles } from '../config/load.ts';
 import type { RegistryConfig } from '../config/schema.ts';
+import { isOciError } from '../oci/error.ts';
 import type { Registry } from '../oci/registry.ts';
 import { createRateLimit } from '../upstream/rate-limit.ts';
-import { cached, createManifestMemory, type Cache } from '../cache/cached.ts';
-import { createFills } from '../download/downloads.ts';
-import { createMembership } from '../cache/access.ts';
+import { createCache, type Upstream } from '../cache/cache.ts';
+import { cached, type CachePolicy } from '../cache/cached.ts';
 import { observed } from '../registry/observed.ts';
+import { isFromPeer } from '../peers/peer.ts';
 import { createPeers, noPeers } from '../peers/peers.ts';
-import { createRecords } from '../cache/record-store.ts';
-import { routed, type Route } from '../registry/routed.ts';
-import { createUsage } from '../cache/usage.ts';
+import { routed } from '../registry/routed.ts';
 import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { createBasicAuth, withBasicAuth } from '../server/basic-auth.ts';
@@ -43,16 +41,17 @@ export async function registry({ config, log, stop }: Host): Promise<void> {
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);
   const storage = await openStorage(own, { log, metrics: counts });
-  const { images, serveHosted, close } = await createImages(own, { storage, log, counts });
-  const read = serveRegistry(images, {
+  const { images, local, proofs, serveHosted, close } = await createImages(own, { storage, log, counts });
+  const serving: ServeOptions = {
     log,
     upstreams: [...Object.keys(own.upstreams), ...Object.keys(own.hosted)],
     upstreamOf: upstreamsByHost({ ...own.upstreams, ...own.hosted }),
-    ...redirectOf(images, storage),
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
-  });
+  };
+  const toClients = serveRegistry(images, { ...serving, ...redirectOf(proofs, storage) });
+  const toReplicas = serveRegistry(local, serving);
+  const handler = serveHosted((request, response) => (isFromPeer(request.headers) ? toReplicas : toClients)(request, response));
 
-  const handler = serveHosted(read);
   // A push may take as long as it takes: its body is bounded by what it brings, not by a clock.
   const limits = Object.keys(own.hosted).length === 0 ? {} : { request: PUSH_LIMIT_MS };
 
@@ -91,23 +90,27 @@ export async function registry({ config, log, stop }: Host): Promise<void> {
   await adminListener.close();
 }
 
-/** How long ago S3 may have shown a blob to which a client is sent, in ms. */
-const FRESH = 1000;
+/** How long ago S3 may have confirmed a blob to which a client is redirected, in ms. */
+const CONFIRMED_MS = 1000;
 
-/** Blobs by redirect, to those who may have them. */
-function redirectOf(images: Registry, { redirect }: Storage): Pick<ServeOptions, 'redirect'> {
+/** Blobs by redirect to S3, for clients that may have them. `proofs`: its `stat` asks no mirror, whose word proves nothing. */
+function redirectOf(proofs: Registry, { redirect }: Storage): Pick<ServeOptions, 'redirect'> {
   if (redirect === undefined) return {};
   return {
     async redirect(repository, digest, context) {
-      if (context.hop === true) return undefined; // a replica looks into S3 itself
       const found = await redirect(digest, context.signal);
       if (found === undefined) return undefined;
-      const answered = performance.now();
-      const { size } = await images.stat(repository, digest, context);
-      // An object of another size is damaged: read by the registry, that is noticed, and mended.
-      if (size > 0 && found.size !== size) return undefined;
+      const confirmed = performance.now();
+      try {
+        const { size } = await proofs.stat(repository, digest, context);
+        // An object of another size is damaged: when the registry reads it, that is noticed, and mended.
+        if (size > 0 && found.size !== size) return undefined;
+      } catch (error) {
+        if (isOciError(error, 'UNAVAILABLE')) return undefined; // a mirror may have the blob
+        throw error;
+      }
       // The upstream may have taken its time to answer, and S3 may be down by now.
-      return performance.now() - answered < FRESH ? found.url : (await redirect(digest, context.signal))?.url;
+      return performance.now() - confirmed < CONFIRMED_MS ? found.url : (await redirect(digest, context.signal))?.url;
     },
   };
 }
@@ -118,72 +121,62 @@ interface ImagesContext {
   counts: RegistryMetrics;
 }
 
-/** registry = routed({ name: observed(cached(upstream(name), storage and peers)), … }) */
-export async function createImages(
-  own: RegistryConfig,
-  { storage, log, counts }: ImagesContext,
-): Promise<{
+interface Images {
+  /** For clients. */
   images: Registry;
+  /** For other replicas: what this one has, or fetches itself. */
+  local: Registry;
+  /** As `images`, but it asks no mirror. */
+  proofs: Registry;
+  /** Answers what concerns hosted repositories itself. */
   serveHosted(this: void, next: RequestHandler): RequestHandler;
-  close: (signal: AbortSignal) => Promise<void>;
-}> {
-  const records = createRecords(storage.records, log);
-  const fills = await createFills({
-    local: storage.local,
-    remote: storage.remote,
-    spoolDirectory: join(storage.spoolDirectory, 'spool'),
-    reserve: storage.reserve,
-    keep: storage.keep,
-    log,
-    metrics: counts,
-  });
-  const usage = createUsage(records);
+  close(this: void, signal: AbortSignal): Promise<void>;
+}
+
+/** images = routed({ name: observed(cached(upstream(name), storage and peers)), … }) */
+export async function createImages(own: RegistryConfig, { storage, log, counts }: ImagesContext): Promise<Images> {
+  const { spoolDirectory } = storage;
   const peers = own.peers === undefined ? noPeers : createPeers({ ...own.peers, own: own.listen, log, metrics: counts });
-  const cache: Cache = {
-    fills,
-    records,
-    members: createMembership(records),
-    manifests: createManifestMemory(),
-    local: storage.local,
-    remote: storage.remote,
-    keep: storage.keep,
-    arrived: storage.arrived,
-    peers,
-    used: usage.mark,
-    metrics: counts,
-    log,
+  const cache = await createCache({ storage, spoolDirectory, peers, metrics: counts, log });
+  const routes = Object.entries(own.upstreams).map(([name, config]) => {
+    const policy = createPolicy(name, own, counts);
+    const upstream = createUpstream(name, config, { metrics: counts, rateLimit: policy.rateLimit });
+    return { name, upstream, policy, defaultNamespace: config.defaultNamespace };
+  });
+  const { registries, serve } = await createHosted(own, { storage, used: cache.usage.mark, log });
+  const routedBy = (make: (upstream: Upstream, policy: CachePolicy) => Registry): Registry => {
+    const registryOf = ({ upstream, policy, name }: (typeof routes)[number]): Registry =>
+      observed(make(upstream, policy), (kind) => counts.read(name, kind, 'error'));
+    const hosted = Object.entries(registries).map(([name, registry]) => {
+      return [name, { registry: observed(registry, (kind) => counts.read(name, kind, 'error')) }] as const;
+    });
+    return routed(
+      Object.fromEntries([...routes.map((route) => [route.name, { ...route, registry: registryOf(route) }] as const), ...hosted]),
+    );
   };
-  const routes: Record<string, Route> = {};
-  for (const [name, config] of Object.entries(own.upstreams)) {
-    const rateLimit = createRateLimit(name, counts);
-    const policy = {
-      name,
-      rateLimit,
-      connections: config.connections,
-      tagTtl: config.tagTtl,
-      staleFor: own.cache.staleFor,
-      negativeTtl: own.cache.negativeTtl,
-      credentialed: (repository: string) => config.credentials.some(({ repositories }) => repository.startsWith(`${name}/${repositories}`)),
-    };
-    routes[name] = {
-      registry: observed(cached(createUpstream(name, config, { metrics: counts, rateLimit }), cache, policy), (kind) =>
-        counts.read(name, kind, 'error'),
-      ),
-      defaultNamespace: config.defaultNamespace,
-    };
-  }
-  const { registries, serve } = await createHosted(own, { storage, used: usage.mark, log });
-  for (const [name, registry] of Object.entries(registries)) {
-    routes[name] = { registry: observed(registry, (kind) => counts.read(name, kind, 'error')) };
-  }
   return {
-    images: routed(routes),
+    images: routedBy((upstream, policy) => cached(upstream, cache, policy)),
+    local: routedBy((upstream, policy) => cached(upstream, { ...cache, peers: noPeers, servesPeers: true }, policy)),
+    proofs: routedBy(({ origin }, policy) => cached({ registry: origin, origin }, cache, policy)),
     serveHosted: serve,
     async close(signal) {
       peers.close();
-      await fills.close(signal);
-      await records.flush(signal);
+      await cache.downloads.close(signal);
+      await cache.records.flush(signal);
     },
+  };
+}
+
+function createPolicy(name: string, { cache, upstreams }: RegistryConfig, counts: RegistryMetrics) {
+  const { connections, tagTtl, credentials } = upstreams[name]!;
+  return {
+    name,
+    connections,
+    tagTtl,
+    rateLimit: createRateLimit(name, counts),
+    staleFor: cache.staleFor,
+    negativeTtl: cache.negativeTtl,
+    credentialed: (repository: string) => credentials.some(({ repositories }) => repository.startsWith(`${name}/${repositories}`)),
   };
 }
 

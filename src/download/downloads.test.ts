@@ -5,10 +5,9 @@ import { test } from 'node:test';
 import { captureLog } from '../../test/support/log.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { digestOf } from '../oci/digest.ts';
-import type { Blob } from '../oci/registry.ts';
+import { readAll } from '../io/body.ts';
 import { parseRepository } from '../oci/reference.ts';
-import { memory } from '../testing/memory-store.ts';
-import { createFills } from './downloads.ts';
+import { createDownloads } from './downloads.ts';
 
 const BYTES = Buffer.alloc(300_000, 1);
 const DIGEST = digestOf(BYTES);
@@ -18,45 +17,43 @@ test('a spool file that cannot be removed is told to the log, and the next fill 
   await using directory = await temporaryDirectory();
   const captured = await captureLog();
   let ended = 0;
-  const fills = await createFills({
-    local: memory(),
-    remote: undefined,
+  const downloads = await createDownloads({
     spoolDirectory: directory.path,
-    reserve: () => ({ grow: () => true, release: () => undefined }),
-    async keep() {
-      for (const name of await readdir(directory.path)) {
-        await rm(join(directory.path, name), { recursive: true });
-        await mkdir(join(directory.path, name)); // `rm` without `recursive` fails there
-      }
-      throw new Error('not kept');
+    keeper: {
+      reserve: () => ({ grow: () => true, release: () => undefined }),
+      async keep() {
+        for (const name of await readdir(directory.path)) {
+          await rm(join(directory.path, name), { recursive: true });
+          await mkdir(join(directory.path, name)); // `rm` without `recursive` fails there
+        }
+        throw new Error('not kept');
+      },
     },
     log: captured.log,
     metrics: { fillStarted: () => undefined, fillEnded: () => void ended++ },
-    maxFills: 1,
+    maxDownloads: 1,
   });
   async function* body() {
     yield await Promise.resolve(BYTES);
   }
   for (let count = 1; count <= 2; count++) {
-    const { blob } = await fills.open(DIGEST, {
-      signal,
-      source: () => Promise.resolve({ digest: DIGEST, size: BYTES.length, range: undefined, body: body() } satisfies Blob),
-      replica: () => undefined,
-      hop: false,
-      connections: 1,
-      upstream: 'hub',
+    const blob = { digest: DIGEST, size: BYTES.length, range: undefined };
+    const download = downloads.start(DIGEST, {
+      sources: [{ name: 'upstream', open: () => Promise.resolve({ ...blob, body: body() }) }],
       repository: parseRepository('hub/library/demo'),
-      proof: () => Promise.resolve(),
-      foresee: () => undefined,
-      fetched: () => undefined,
-      corrupt: () => undefined,
+      upstream: 'hub',
+      connections: 1,
+      expectedSize: undefined,
+      start: 0,
+      isLastResort: false,
     });
-    assert.ok(Buffer.concat(await Array.fromAsync(blob.body, (chunk) => Uint8Array.from(chunk))).equals(BYTES));
-    await fills.close(signal);
+    const read = (await download.read(undefined, signal)) ?? assert.fail();
+    assert.deepEqual(await readAll(read.body, BYTES.length), BYTES);
+    await downloads.close(signal);
     await new Promise(setImmediate);
     assert.equal(ended, count);
   }
-  const told = () => captured.entries().filter(({ msg }) => String(msg).startsWith('what is left of a fill cannot be removed')).length;
+  const told = () => captured.entries().filter(({ msg }) => String(msg).startsWith('cannot remove a spool file')).length;
   for (let tries = 0; told() < 2 && tries < 100; tries++) await new Promise((resolve) => setTimeout(resolve, 20));
   assert.equal(told(), 2);
 });

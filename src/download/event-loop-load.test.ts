@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createOwnLoad } from './event-loop-load.ts';
+import { createEventLoopLoad } from './event-loop-load.ts';
 
 /** For `milliseconds`; the event loop turns now and then. */
 async function compute(milliseconds: number): Promise<void> {
@@ -14,7 +14,7 @@ async function compute(milliseconds: number): Promise<void> {
 }
 
 test('a process that computes has its hands full; one that waits, or has computed and waits now, has not', async () => {
-  const full = createOwnLoad();
+  const full = createEventLoopLoad();
   await delay(200);
   assert.equal(full(), false);
   await compute(200);

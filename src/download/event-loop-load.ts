@@ -4,7 +4,7 @@ const FULL = 0.75;
 const WATCHED = 40;
 
 /** Tells whether this process itself is what its work waits for, by the time that its event loop had nothing to do since it was asked before. */
-export function createOwnLoad(): () => boolean {
+export function createEventLoopLoad(): () => boolean {
   let seen = performance.eventLoopUtilization();
   let full = false;
   return () => {

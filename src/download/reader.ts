@@ -1,48 +1,57 @@
-import type { FileHandle } from 'node:fs/promises';
 import { createBody } from '../io/body.ts';
 import { withFileSlices } from '../io/file-slice.ts';
 import type { Body } from '../oci/registry.ts';
+import type { Connections } from './connections.ts';
 import { createSpoolReader } from './spool/spool-reader.ts';
-import type { Windows } from './spool/recent-chunks.ts';
+import type { DownloadState } from './state.ts';
 
 export interface ReaderOptions {
-  spool: FileHandle;
-  windows: Windows;
-  /** Where the reader begins. */
+  state: DownloadState;
+  connections: Connections;
+  /** Where the reader begins, and where it ends: [from, to); `to` is undefined while the size is unknown. */
   from: number;
-  /** Where it ends; undefined while the size is unknown. */
-  end(this: void): number | undefined;
-  /** Waits until the byte at `position` may be read from the spool, and returns how far; undefined: the spool gets no more. */
-  reach(this: void, position: number): Promise<number | undefined>;
-  /** The bytes from `position` on, which the spool will never have. */
-  beyond(this: void, position: number): AsyncGenerator<Uint8Array>;
-  /** The reader's body has been closed. */
-  closed(this: void): void;
+  to: number | undefined;
+  /** The bytes that the spool will never have. */
+  rest(this: void, from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array>;
 }
 
 /** One reader's body of a spool file that is still being written. */
-export function createReader(options: ReaderOptions, signal: AbortSignal): Body {
-  const { spool, from, end, reach, beyond, closed } = options;
-  const reader = createSpoolReader(spool, options.windows);
+export function createReader({ state, connections, from, to, rest: withoutSpool }: ReaderOptions, signal: AbortSignal): Body {
+  const { spool } = state;
+  const reader = createSpoolReader(spool, state.chunks);
+  const self = {};
   let position = from;
   let rest: AsyncGenerator<Uint8Array> | undefined;
   let open = true;
   let whole = false;
+  const end = (): number | undefined => to ?? (state.verified ? state.size : undefined);
 
-  /** How far the spool can be read now; undefined: no further. */
-  async function ahead(): Promise<number | undefined> {
-    const limit = open && rest === undefined ? await reach(position) : undefined;
-    return open ? limit : undefined;
+  /** Waits until the next byte may be read from the spool, and returns how far it may be read. Undefined: the body ends here, or the
+   *  spool will not have the byte. */
+  async function reach(): Promise<number | undefined> {
+    while (open && rest === undefined) {
+      signal.throwIfAborted();
+      const last = end() ?? Infinity;
+      if (position >= last) return undefined;
+      const limit = Math.min(state.readableEnd(position), last);
+      if (limit > position) return limit;
+      if (state.failure !== undefined) throw state.failure.error;
+      if (state.spoolFull && !connections.running()) return undefined;
+      const changed = state.changed();
+      connections.demand(self, Math.max(position, state.have.endFrom(position)));
+      await changed;
+    }
+    return undefined;
   }
 
   async function pull(): Promise<Uint8Array | undefined> {
-    const limit = await ahead();
+    const limit = await reach();
     if (limit !== undefined) {
       const chunk = await reader.read(position, limit, end() ?? Infinity);
       position += chunk.length;
       return chunk;
     }
-    if (open && position < (end() ?? Infinity)) rest ??= beyond(position);
+    if (open && position < (end() ?? Infinity)) rest ??= withoutSpool(position, end(), signal);
     const step = await rest?.next();
     if (step?.done === false) return step.value;
     whole = rest === undefined;
@@ -52,13 +61,14 @@ export function createReader(options: ReaderOptions, signal: AbortSignal): Body 
   async function close(): Promise<void> {
     open = false;
     reader.close(whole);
-    closed();
+    connections.release(self);
+    state.notify();
     await rest?.return(undefined);
   }
 
   return withFileSlices(createBody({ pull, close }, signal), async (taken) => {
     position += taken;
-    const limit = await ahead();
+    const limit = await reach();
     return limit === undefined ? undefined : { file: spool, position, length: limit - position };
   });
 }

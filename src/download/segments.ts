@@ -1,51 +1,102 @@
-import { createIntervals, type Intervals } from './spool/byte-ranges.ts';
+import { createByteRanges, type ByteRanges } from './spool/byte-ranges.ts';
 
 /** How close behind a reader's position a connection must be for the reader to wait for it, in bytes. */
-export const NEAR = 2 * 1024 * 1024;
+const NEAR_BYTES = 2 * 1024 * 1024;
 
-/** A connection and what it is to bring: [position, end). */
-export interface Worker {
+/** What one connection is to bring: [position, end). */
+export interface Segment {
   position: number;
   end: number;
-  /** The end of what is being written: nobody else may bring bytes before it, since what is hashed must be what is kept. */
+  /** The end of what is being written now: no other connection may bring bytes before it, since what is hashed must be what is
+   *  kept. */
   reach: number;
 }
 
-/** What of a blob a connection that is free should bring. */
-export interface Parts {
-  /** The part that starts at `position`, taken from the connection that would come to it too late; undefined: it is coming, or here. */
-  at(position: number, size: number): Worker | undefined;
-  /** The largest that nobody has brought or is bringing. */
-  largest(size: number): Worker | undefined;
+/** Which connection brings which bytes of a blob. No byte is assigned to two connections, and every byte that has not arrived is
+ *  assigned to one or is returned by `largest`. */
+export interface Segments {
+  /** Those that a connection is working on. */
+  readonly active: ReadonlySet<Segment>;
+  start(segment: Segment): void;
+  /** A connection has stopped: what is left of its segment belongs to no one, or to the connection that ends right before it. */
+  stop(segment: Segment): void;
+  /** Cuts the segments at the size of the blob, once it is known. */
+  limit(size: number | undefined): void;
+  /** Takes the part that starts at `position` away from the connection that would come to it too late. Undefined: the byte is on
+   *  its way, or here. */
+  at(position: number, size: number): Segment | undefined;
+  /** The largest part that has not arrived and that no connection brings. */
+  largest(size: number): Segment | undefined;
+  /** Splits the segment that has the most left. Undefined: its second half would have less than `worth` bytes. */
+  half(worth: number): Segment | undefined;
+  /** Whether a connection will bring the byte at `position` soon. */
+  isNear(this: void, position: number): boolean;
 }
 
-/** Over what is here already, and those who bring more. */
-export function createParts(have: Intervals, workers: ReadonlySet<Worker>): Parts {
+export function createSegment(position: number, end: number): Segment {
+  return { position, reach: position, end };
+}
+
+/** `have`: what has arrived. */
+export function createSegments(have: ByteRanges): Segments {
+  const active = new Set<Segment>();
+
+  function isNear({ position: at }: Segment, position: number): boolean {
+    return at <= position && position - at < NEAR_BYTES;
+  }
+
   return {
+    active,
+    start: (segment) => void active.add(segment),
+
+    stop(segment) {
+      active.delete(segment);
+      if (segment.position >= segment.end) return;
+      for (const other of active) if (other.end === segment.position) other.end = segment.end;
+    },
+
+    limit(size) {
+      for (const segment of active) segment.end = Math.min(segment.end, size ?? Infinity);
+    },
+
     at(position, size) {
       const [gap] = have.gaps(position, size);
       if (gap === undefined) return undefined;
       const [start] = gap;
       let end = gap[1];
-      for (const worker of workers) {
-        if (worker.position >= worker.end) continue;
-        if (worker.position <= start && worker.end > start) {
-          if (start - worker.position < NEAR) return undefined;
-          end = Math.min(end, worker.end);
-          worker.end = start;
-        } else if (worker.position > start) {
-          end = Math.min(end, worker.position);
+      for (const segment of active) {
+        if (segment.position >= segment.end) continue;
+        if (segment.position <= start && segment.end > start) {
+          if (isNear(segment, start) || segment.reach > start) return undefined;
+          end = Math.min(end, segment.end);
+          segment.end = start;
+        } else if (segment.position > start) {
+          end = Math.min(end, segment.position);
         }
       }
-      return { position: start, reach: start, end };
+      return createSegment(start, end);
     },
 
     largest(size) {
-      const claimed = createIntervals();
-      for (const worker of workers) claimed.add(worker.position, worker.end);
+      const claimed = createByteRanges();
+      for (const segment of active) claimed.add(segment.position, segment.end);
       const gaps = have.gaps(0, size).flatMap(([start, end]) => claimed.gaps(start, end));
       const [gap] = gaps.sort(([a, b], [c, d]) => d - c - (b - a));
-      return gap === undefined ? undefined : { position: gap[0], reach: gap[0], end: gap[1] };
+      return gap === undefined ? undefined : createSegment(...gap);
     },
+
+    half(worth) {
+      const [first, ...others] = active;
+      if (first === undefined) return undefined;
+      const left = ({ position, end }: Segment): number => end - position;
+      const largest = others.reduce((most, segment) => (left(segment) > left(most) ? segment : most), first);
+      const middle = Math.max(largest.reach, Math.floor((largest.position + largest.end) / 2));
+      if (largest.end === Infinity || largest.end - middle < worth) return undefined;
+      const half = createSegment(middle, largest.end);
+      largest.end = middle;
+      return half;
+    },
+
+    isNear: (position) => [...active].some((segment) => isNear(segment, position)),
   };
 }

@@ -1,8 +1,97 @@
+import type { Digest } from '../oci/digest.ts';
+import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import type { ByteRange } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
+import { discardBody, mapBody } from '../io/body.ts';
+import type { Log } from '../telemetry/log.ts';
 
-/** What no response gets before the digest has agreed, in bytes from the blob's end (promise 3). */
-export const WITHHELD = 64 * 1024;
+export type SourceName = 'storage' | 'replica' | 'upstream';
 
-/** Opens the blob, or a part of it; a source that cannot do ranges answers with the whole (`range` undefined). */
-export type FillSource = (range: ByteRange | undefined, signal: AbortSignal) => Promise<Blob>;
+/** One place that a blob may come from. */
+export interface BlobSource {
+  readonly name: SourceName;
+  /** Opens the blob, or a part of it. A source that cannot do ranges answers with the whole (`range` undefined).
+   *  @throws OciError BLOB_UNKNOWN: the source does not have the blob; others as `Registry.blob` does */
+  open(range: ByteRange | undefined, signal: AbortSignal): Promise<Blob>;
+}
+
+/** What one download reads from: the first of its sources that works. */
+export interface SourceList {
+  /** Opens the blob at the current source. A source that fails, then or in the middle of a body, is left for good; the last one
+   *  is asked again.
+   *  @throws as the last source does; OciError UNAVAILABLE: it has a blob of another size */
+  open(range: ByteRange | undefined, signal: AbortSignal): Promise<Blob>;
+  current(this: void): SourceName;
+  /** Resolves, once storage has answered or has been left, to the source that the blob comes from then; never rejects. */
+  located: Promise<SourceName>;
+  /** Those that have answered with bytes. */
+  used: ReadonlySet<SourceName>;
+  /** The last source has a blob of another size than expected. */
+  hasWrongSize(this: void): boolean;
+  /** Resolves `located` where the download fails before storage has answered. */
+  giveUp(this: void): void;
+}
+
+export interface SourceListOptions {
+  digest: Digest;
+  /** In order of preference, at least one. */
+  sources: readonly BlobSource[];
+  /** Of the blob in bytes, where a manifest says so: a source that has another size has something else. */
+  expectedSize: number | undefined;
+  log: Log;
+}
+
+export function createSourceList({ digest, sources, expectedSize, log }: SourceListOptions): SourceList {
+  const used = new Set<SourceName>();
+  const located = Promise.withResolvers<SourceName>();
+  let index = 0;
+  let wrongSize = false;
+  const at = (position: number): BlobSource => sources[Math.min(position, sources.length - 1)]!;
+  const isLast = (position: number): boolean => position >= sources.length - 1;
+  if (at(0).name !== 'storage') located.resolve(at(0).name);
+
+  function leave(position: number): void {
+    if (index !== position || isLast(position)) return;
+    index++;
+    located.resolve(at(index).name);
+  }
+
+  async function ask(source: BlobSource, range: ByteRange | undefined, signal: AbortSignal): Promise<Blob> {
+    const blob = await source.open(range, signal);
+    if (expectedSize === undefined || blob.size === undefined || blob.size === expectedSize) return blob;
+    await discardBody(blob.body);
+    wrongSize = true;
+    throw new OciError('UNAVAILABLE', `${source.name} has ${blob.size} bytes for ${digest}, which has ${expectedSize}`, {
+      origin: source.name === 'storage' ? 'storage' : 'upstream',
+    });
+  }
+
+  return {
+    current: () => at(index).name,
+    located: located.promise,
+    used,
+    hasWrongSize: () => wrongSize && isLast(index),
+    giveUp: () => located.resolve(at(index).name),
+    async open(range, signal) {
+      for (;;) {
+        const position = index;
+        const source = at(position);
+        try {
+          const blob = await ask(source, range, signal);
+          used.add(source.name);
+          located.resolve(source.name);
+          return { ...blob, body: mapBody(blob.body, { onError: (error) => (leave(position), error) }) };
+        } catch (error) {
+          signal.throwIfAborted();
+          const outside = source.name === 'storage' && isOciError(error, 'RANGE_INVALID'); // storage knows the size
+          if (isLast(position) || outside) throw error;
+          log[isAbsent(error) ? 'debug' : 'warn'](
+            { event: 'blob-source-failed', digest, source: source.name, error },
+            'a source of a blob failed; trying the next one',
+          );
+          leave(position);
+        }
+      }
+    },
+  };
+}

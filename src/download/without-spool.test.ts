@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { createDigestHash, digestOf } from '../oci/digest.ts';
 import type { ByteRange } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
-import { unspooled } from './without-spool.ts';
+import { readWithoutSpool } from './without-spool.ts';
 
 const BYTES = Buffer.from(Array.from({ length: 400_000 }, (_, index) => (index * 2_654_435_761) >>> 24));
 const DIGEST = digestOf(BYTES);
@@ -23,8 +23,16 @@ test('a blob of unknown length that is cut, and whose length is told as it goes 
     return Promise.resolve({ digest: DIGEST, size: first ? undefined : BYTES.length, range: part, body: body() });
   }
   const hash = { hash: createDigestHash(DIGEST), hashed: 0 };
-  const options = { digest: DIGEST, source, maxSize: 2 * BYTES.length, size: undefined, from: 0, to: undefined, ...hash };
-  const chunks = await Array.fromAsync(unspooled(options, new AbortController().signal));
+  const options = {
+    digest: DIGEST,
+    sources: { open: source },
+    maxSize: 2 * BYTES.length,
+    size: undefined,
+    from: 0,
+    to: undefined,
+    ...hash,
+  };
+  const chunks = await Array.fromAsync(readWithoutSpool(options, new AbortController().signal));
   assert.equal(requests, 2);
   assert.ok(Buffer.concat(chunks).equals(BYTES));
 });

@@ -3,16 +3,9 @@ import type { Digest } from './digest.ts';
 import type { ByteRange, RangeRequest } from './range.ts';
 import type { Reference, Repository, Tag } from './reference.ts';
 
-/** The request header by which one replica asks another: answer here, ask no further one. Its value is 1. */
-export const HOP_HEADER = 'x-kube-registry-hop';
-
 /** What every call carries. Its end is the caller's to decide: an aborted signal ends the call with the signal's reason. */
 export interface Context {
   signal: AbortSignal;
-  /** The request came from another replica: answer it here, ask no further replica (promise 10). */
-  hop?: boolean;
-  /** False: ask the upstream itself alone, since one of its mirrors sent wrong bytes. */
-  mirrors?: boolean;
 }
 
 export interface Manifest {

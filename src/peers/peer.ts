@@ -1,10 +1,18 @@
 import { OciError } from '../oci/error.ts';
-import { HOP_HEADER, type Context, type Registry } from '../oci/registry.ts';
+import type { Context, Registry } from '../oci/registry.ts';
 import { mapBody } from '../io/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createPulse, type Pulse } from './liveness.ts';
 import { remote } from '../upstream/remote.ts';
 import type { Transport } from '../http/transport.ts';
+
+/** The header by which one replica asks another one. Its value is 1. */
+const PEER_HEADER = 'x-kube-registry-hop';
+
+/** Whether a request comes from another replica: it is to be answered here, without asking a further one (promise 10). */
+export function isFromPeer(headers: Readonly<Record<string, string | string[] | undefined>>): boolean {
+  return headers[PEER_HEADER] === '1';
+}
 
 export interface PeerOptions {
   /** http://ADDRESS:PORT */
@@ -35,7 +43,7 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
     name: url,
     url,
     transport,
-    headers: { [HOP_HEADER]: '1' },
+    headers: { [PEER_HEADER]: '1' },
     limits: { attempts: 1, headersMs: HEADERS_LIMIT_MS, idleMs: IDLE_LIMIT_MS },
     metrics: { observeUpstream: () => undefined, received: (_, bytes) => metrics.receivedFromPeers(bytes) },
   });

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { HOP_HEADER, type Context } from '../oci/registry.ts';
+import type { Context } from '../oci/registry.ts';
 import type { ParsedRequest } from './parse-request.ts';
 
 /** One request and its answer. */
@@ -22,7 +22,7 @@ export function openExchange(request: IncomingMessage, response: ServerResponse)
     request,
     response,
     head: request.method === 'HEAD',
-    context: createContext(response, request.headers[HOP_HEADER] === '1'),
+    context: createContext(response),
     bytes: 0,
     upstream: 'none',
     kind: 'none',
@@ -32,12 +32,12 @@ export function openExchange(request: IncomingMessage, response: ServerResponse)
 
 /** Its signal aborts when the client is gone. It is made at once: a getter would make every context a hidden class of its own (V8), which
  *  lasts until the next full collection with all that it refers to, and took half of the time of a small request. */
-function createContext(response: ServerResponse, hop: boolean): Context {
+function createContext(response: ServerResponse): Context {
   const controller = new AbortController();
   const gone = () => {
     if (!response.writableFinished) controller.abort(new DOMException('the client is gone', 'AbortError'));
   };
   if (response.closed) gone();
   else response.once('close', gone);
-  return { hop, signal: controller.signal };
+  return { signal: controller.signal };
 }

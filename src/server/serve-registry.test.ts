@@ -377,22 +377,6 @@ test('GET of a blob may be redirected; HEAD, and what the redirect refuses, is n
   assert.equal((await server.ask(`${REPOSITORY}/blobs/${ABSENT}`)).status, 404);
 });
 
-test('the hop header reaches the registry', async () => {
-  const hops: unknown[] = [];
-  const registry: Registry = {
-    ...memory.registry,
-    blob: (repository, digest, context) => {
-      hops.push(context.hop);
-      return memory.registry.blob(repository, digest, context);
-    },
-  };
-  await using server = await start(registry);
-  await server.ask(LAYER);
-  await server.ask(LAYER, { headers: { 'x-kube-registry-hop': '1' } });
-  await server.ask(LAYER, { headers: { 'x-kube-registry-hop': '1', range: 'bytes=0-1' } });
-  assert.deepEqual(hops, [false, true, true]);
-});
-
 test('a client that leaves ends what was done for it, before and within the answer', async () => {
   for (const when of ['before', 'within'] as const) {
     const { promise: asked, resolve: wasAsked } = Promise.withResolvers<void>();

@@ -129,16 +129,15 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
     }
     const onlyIf = request.headers['if-range'];
     const range = onlyIf === undefined || onlyIf === `"${digest}"` ? parseRange(request.headers.range) : undefined;
-    const { signal, hop = false } = context;
-    const blob = await registry.blob(target.repository, digest, range === undefined ? context : { signal, hop, range });
+    const blob = await registry.blob(target.repository, digest, range === undefined ? context : { ...context, range });
     await sendBlob(exchange, target, blob);
   }
 
   async function answerTags(exchange: Exchange, target: Target, asked: { repository: Repository; page: TagsPage }): Promise<void> {
     const { n, last } = asked.page;
-    const { signal, hop = false } = exchange.context;
+    const { context } = exchange;
     const tags: Tag[] = [];
-    for await (const tag of registry.tags(target.repository, last === undefined ? { signal, hop } : { signal, hop, last })) {
+    for await (const tag of registry.tags(target.repository, last === undefined ? context : { ...context, last })) {
       tags.push(tag);
       if (n !== undefined && tags.length > n) break;
     }
@@ -155,8 +154,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
     asked: { digest: Digest; artifactType: string | undefined },
   ): Promise<void> {
     const { digest, artifactType } = asked;
-    const { signal, hop = false } = exchange.context;
-    const context = artifactType === undefined ? { signal, hop } : { signal, hop, artifactType };
+    const context = artifactType === undefined ? exchange.context : { ...exchange.context, artifactType };
     const { index, filtersApplied } = await registry.referrers(target.repository, digest, context);
     const headers = [...target.headers, 'Content-Type', OCI_INDEX];
     if (filtersApplied) headers.push('OCI-Filters-Applied', 'artifactType');

@@ -2,17 +2,14 @@ import { join } from 'node:path';
 import { captureLog } from '../../test/support/log.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { startVersitygw } from '../../test/support/versitygw.ts';
-import { createMembership } from '../cache/access.ts';
-import { cached, createManifestMemory } from '../cache/cached.ts';
-import { createRecords } from '../cache/record-store.ts';
-import { createUsage } from '../cache/usage.ts';
+import { createCache } from '../cache/cache.ts';
+import { cached } from '../cache/cached.ts';
 import { createImages } from '../commands/registry.ts';
 import { openStorage } from '../commands/wiring/storage.ts';
 import { createDirectUpstreams } from '../commands/wiring/direct-upstreams.ts';
 import { createUpstream } from '../commands/wiring/upstreams.ts';
 import { parseConfig } from '../config/load.ts';
 import type { Upstream } from '../config/schema.ts';
-import { createFills } from '../download/downloads.ts';
 import { createTransport } from '../http/undici-transport.ts';
 import { OciError } from '../oci/error.ts';
 import { parseRepository } from '../oci/reference.ts';
@@ -107,7 +104,7 @@ testMaker('createUpstream, its mirror down', repository, async (content, use) =>
   const url = await serve(filled(content), use);
   const { registry: config } = parseConfig({ registry: { upstreams: { hub: { url, mirrors: [{ url: 'http://127.0.0.1:1' }] } } } });
   const hub = config.upstreams['hub'] as Upstream;
-  return createUpstream('hub', hub, { rateLimit: unlimited, metrics: noRegistryMetrics });
+  return createUpstream('hub', hub, { rateLimit: unlimited, metrics: noRegistryMetrics }).registry;
 });
 testMaker('remote', repository, async (content, use) => {
   const url = await serve(filled(content), use);
@@ -160,20 +157,22 @@ async function open(storage: Record<string, unknown>, upstreams: Record<string, 
 
 testMaker('cached', repository, async (content, use) => {
   const { storage, log } = await open({}, {}, use);
-  const records = createRecords(storage.records, log);
-  const metrics = noRegistryMetrics;
-  const fills = await createFills({ ...storage, spoolDirectory: join(storage.spoolDirectory, 'spool'), log, metrics });
+  const cache = await createCache({ storage, spoolDirectory: storage.spoolDirectory, peers: noPeers, metrics: noRegistryMetrics, log });
   use({
     async [Symbol.asyncDispose]() {
-      await fills.close(AbortSignal.timeout(10_000));
-      await records.flush(AbortSignal.timeout(10_000));
+      await cache.downloads.close(AbortSignal.timeout(10_000));
+      await cache.records.flush(AbortSignal.timeout(10_000));
     },
   });
-  const members = createMembership(records);
-  const used = createUsage(records).mark;
-  const cache = { ...storage, fills, records, members, manifests: createManifestMemory(), peers: noPeers, used, metrics, log };
+  const registry = filled(content);
   const times = { tagTtl: 60_000, staleFor: 60_000, negativeTtl: 1000 };
-  return cached(filled(content), cache, { name: 'hub', rateLimit: unlimited, connections: 4, credentialed: () => false, ...times });
+  return cached({ registry, origin: registry }, cache, {
+    name: 'hub',
+    rateLimit: unlimited,
+    connections: 4,
+    credentialed: () => false,
+    ...times,
+  });
 });
 for (const kind of ['filesystem', 's3'] as const) {
   testMaker(`the registry: createImages over ${kind}`, prefixed, async (content, use) => {

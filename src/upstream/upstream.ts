@@ -85,7 +85,7 @@ export function upstream(options: UpstreamOptions): Registry {
 
   function ask<T>(repository: string, context: Context, how: Partial<Pick<Search, 'order' | 'headersMs'>>, work: Work<T>): Promise<T> {
     const { order = 'mirrors', headersMs = limits.headersMs } = how;
-    return sources.ask({ repository, signal: context.signal, headersMs, order: context.mirrors === false ? 'alone' : order }, work);
+    return sources.ask({ repository, signal: context.signal, headersMs, order }, work);
   }
 
   return {

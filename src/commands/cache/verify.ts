@@ -49,7 +49,7 @@ function createRefetch(config: RegistryConfig, store: Store, signal: AbortSignal
   function registryOf(name: string): Registry | undefined {
     const upstream = config.upstreams[name];
     if (upstream !== undefined && !registries.has(name))
-      registries.set(name, createUpstream(name, upstream, { metrics: noRegistryMetrics, rateLimit: unlimited }));
+      registries.set(name, createUpstream(name, upstream, { metrics: noRegistryMetrics, rateLimit: unlimited }).registry);
     return registries.get(name);
   }
 

@@ -21,7 +21,7 @@ export function createDirectUpstreams(
   const routes = Object.entries(upstreams).map(([name, upstream]) => {
     const mirrors = upstream.mirrors.map((mirror) => ({ ...mirror, proxy }));
     const direct = { ...upstream, proxy, mirrors, credentials: [] };
-    const registry = createUpstream(name, direct, { connectTimeout, metrics, rateLimit: createRateLimit(name, metrics) });
+    const { registry } = createUpstream(name, direct, { connectTimeout, metrics, rateLimit: createRateLimit(name, metrics) });
     return [name, { registry, defaultNamespace: upstream.defaultNamespace }] as const;
   });
   return routed(Object.fromEntries(routes));

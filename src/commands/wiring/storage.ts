@@ -1,10 +1,10 @@
 import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ConfigError } from '../../config/load.ts';
 import type { RegistryConfig, S3Config } from '../../config/schema.ts';
-import type { Digest } from '../../oci/digest.ts';
 import { isOciError, OciError } from '../../oci/error.ts';
-import type { Keeping, Reservation } from '../../download/downloads.ts';
+import type { CacheStorage } from '../../cache/cache.ts';
 import type { Status } from '../../server/status-page.ts';
 import { filesystem, type FilesystemStore } from '../../store/filesystem/filesystem.ts';
 import { blobKey } from '../../store/keys.ts';
@@ -12,7 +12,7 @@ import { localTier } from '../../store/tiered/local-tier.ts';
 import { observedStore } from '../../store/observed.ts';
 import { createS3 } from './s3.ts';
 import type { S3Store } from '../../store/s3/options.ts';
-import type { Store, StoreSource } from '../../store/store.ts';
+import type { Store } from '../../store/store.ts';
 import { createUploads } from '../../store/tiered/upload-queue.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
@@ -22,24 +22,12 @@ import type { UploadStore } from '../../store/upload-store.ts';
 import { backoff } from '../../async/backoff.ts';
 
 /** Where a registry keeps what it has: one directory, or S3 and the tier in front of it. */
-export interface Storage {
+export interface Storage extends CacheStorage {
   kind: 'filesystem' | 's3';
-  /** Where fills end up. */
-  local: Store;
-  /** What lies behind `local`. */
-  remote: Store | undefined;
-  /** Tags, members, usage. */
-  records: Store;
   /** What is pushed here, straight into the storage. */
   uploads: UploadStore;
-  /** Of the same file system as `local`. */
+  /** For spool files: of the same file system as `local`. */
   spoolDirectory: string;
-  reserve(this: void): Reservation;
-  /** Puts a verified blob into `local`, on its way to what lies behind; one from a replica is that one's to store. It takes the
-   *  place of `room`. @throws OciError UNAVAILABLE */
-  keep(this: void, digest: Digest, source: StoreSource, how: Keeping): Promise<void>;
-  /** A verified blob is in `local`; one from a replica is that one's to store. */
-  arrived(this: void, digest: Digest, size: number, from: 'upstream' | 'replica'): void;
   /** A URL of S3 that gives a blob; undefined where it has none. Absent: blobs are served from here. */
   redirect: Redirect | undefined;
   status(): Status;
@@ -89,7 +77,7 @@ async function openFilesystem(directory: string, { log, metrics }: StorageContex
     remote: undefined,
     records: store,
     uploads: filesystemUploads(store),
-    spoolDirectory: store.temporaryDirectory,
+    spoolDirectory: join(store.temporaryDirectory, 'spool'),
     reserve: () => ({ grow: () => true, release: () => undefined }),
     keep: (digest, source, { signal }) => store.write(blobKey(digest), source, { signal }),
     arrived: () => undefined,
@@ -117,7 +105,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
     remote,
     records: remote,
     uploads: remote,
-    spoolDirectory: files.temporaryDirectory,
+    spoolDirectory: join(files.temporaryDirectory, 'spool'),
     reserve: local.reserve,
     async keep(digest, source, { from, room, signal }) {
       const key = blobKey(digest);

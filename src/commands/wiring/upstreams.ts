@@ -1,7 +1,7 @@
 import { createSecret } from '../../config/secret.ts';
 import type { Upstream } from '../../config/schema.ts';
 import { createTransport } from '../../http/undici-transport.ts';
-import type { Registry } from '../../oci/registry.ts';
+import type { Upstream as UpstreamPair } from '../../cache/cache.ts';
 import type { Routes } from '../../upstream/endpoint.ts';
 import { upstream, type UpstreamOptions } from '../../upstream/upstream.ts';
 
@@ -12,21 +12,20 @@ export interface UpstreamContext {
   connectTimeout?: number;
 }
 
-/** The registry that `config` describes, with its transports. */
-export function createUpstream(name: string, config: Upstream, { metrics, rateLimit, connectTimeout }: UpstreamContext): Registry {
+/** The registry that `config` describes, with its mirrors and without them. */
+export function createUpstream(name: string, config: Upstream, { metrics, rateLimit, connectTimeout }: UpstreamContext): UpstreamPair {
   const { ca, proxy, mirrors, credentials } = config;
   const timeout = connectTimeout === undefined ? {} : { connectTimeout };
   const routesBy = (proxy: string): Routes => ({
     own: createTransport({ proxy, ca, ...timeout }),
     outside: createTransport({ proxy, ca, externalOnly: true, ...timeout }),
   });
-  return upstream({
+  const options = {
     name,
     url: config.url,
     authHosts: config.authHosts,
     routes: routesBy(proxy),
     ...(proxy !== 'direct' && config.onProxyFailure === 'direct' ? { fallback: routesBy('direct') } : {}),
-    mirrors: mirrors.map((mirror) => ({ url: mirror.url, routes: routesBy(mirror.proxy), credentials: [], authHosts: [] })),
     credentials: credentials.map((own) => ({
       repositories: own.repositories,
       username: createSecret({ value: own.username, file: own.usernameFile }),
@@ -34,5 +33,9 @@ export function createUpstream(name: string, config: Upstream, { metrics, rateLi
     })),
     rateLimit,
     metrics,
-  });
+  };
+  const origin = upstream({ ...options, mirrors: [] });
+  if (mirrors.length === 0) return { registry: origin, origin };
+  const addresses = mirrors.map((mirror) => ({ url: mirror.url, routes: routesBy(mirror.proxy), credentials: [], authHosts: [] }));
+  return { origin, registry: upstream({ ...options, mirrors: addresses }) };
 }

@@ -1,22 +1,22 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createIntervals } from './byte-ranges.ts';
+import { createByteRanges } from './byte-ranges.ts';
 
-test('intervals say what a set of positions would say', () => {
+test('ranges say what a set of positions would say', () => {
   const part = fc.tuple(fc.nat(60), fc.nat(20));
   fc.assert(
     fc.property(fc.array(part), fc.nat(60), fc.nat(60), (parts, position, length) => {
-      const intervals = createIntervals();
+      const ranges = createByteRanges();
       const set = new Set<number>();
       for (const [start, size] of parts) {
-        intervals.add(start, start + size);
+        ranges.add(start, start + size);
         for (let at = start; at < start + size; at++) set.add(at);
       }
       let end = position;
       while (set.has(end)) end++;
-      assert.equal(intervals.endFrom(position), end);
-      const missing = intervals
+      assert.equal(ranges.endFrom(position), end);
+      const missing = ranges
         .gaps(position, position + length)
         .flatMap(([from, to]) => Array.from({ length: to - from }, (_, at) => from + at));
       const expected = Array.from({ length }, (_, at) => position + at).filter((at) => !set.has(at));

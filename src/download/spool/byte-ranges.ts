@@ -1,16 +1,16 @@
-/** A set of byte positions, kept as disjoint, ascending, never adjacent intervals [start, end). */
-export interface Intervals {
+/** A set of byte positions, kept as disjoint, ascending, never adjacent ranges [start, end). */
+export interface ByteRanges {
   add(start: number, end: number): void;
-  /** The end of the interval that holds `position`; `position` itself when none does. */
+  /** The end of the range that holds `position`; `position` itself when none does. */
   endFrom(position: number): number;
   /** What of [start, end) is not in the set, ascending. */
   gaps(start: number, end: number): [number, number][];
 }
 
-export function createIntervals(): Intervals {
+export function createByteRanges(): ByteRanges {
   const all: [number, number][] = [];
 
-  /** The index of the first interval that ends at or after `position`. */
+  /** The index of the first range that ends at or after `position`. */
   function search(position: number): number {
     let low = 0;
     let high = all.length;
@@ -35,8 +35,8 @@ export function createIntervals(): Intervals {
     },
 
     endFrom(position) {
-      const interval = all[search(position + 1)];
-      return interval !== undefined && interval[0] <= position ? interval[1] : position;
+      const range = all[search(position + 1)];
+      return range !== undefined && range[0] <= position ? range[1] : position;
     },
 
     gaps(start, end) {

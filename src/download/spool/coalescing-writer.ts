@@ -1,32 +1,33 @@
 import type { SharedBuffer } from '../../io/buffers.ts';
-import type { Window, Windows } from './recent-chunks.ts';
+import type { RecentChunk, RecentChunks } from './recent-chunks.ts';
 
-/** Bytes that go to the disk without waiting for more. */
-const ENOUGH = 256 * 1024;
-/** How long fewer wait for more, in ms. */
-const GATHER = 1;
+/** Bytes that are written without waiting for more. */
+const ENOUGH_BYTES = 256 * 1024;
+/** How long fewer bytes wait for more, in ms. */
+const GATHER_MS = 1;
 
-/** What one connection brings, on its way into the spool: pieces as the network gives them go out in larger ones while the
- *  disk is busy, and at once while it is not. */
-export interface Inlet {
+/** What one connection brings, on its way into the spool: pieces as the network delivers them are written in larger ones while
+ *  the disk is busy, and at once while it is not. */
+export interface CoalescingWriter {
   /** The position of the next byte to be taken. */
   position(): number;
-  /** Copies a chunk; waits while as much as two windows is not written. */
+  /** Copies a chunk; waits while two buffers are full and not written. */
   take(chunk: Uint8Array): Promise<void>;
   /** Waits until all that was taken is written, or no more is wanted. */
   end(): Promise<void>;
 }
 
-export interface InletWork {
-  /** Gives how many of the bytes, a part of `buffer`, it has written: fewer when no more are wanted. */
-  write: (bytes: Uint8Array, buffer: SharedBuffer) => Promise<number>;
-  /** The window knows of what was written: who waits for it finds it there. */
-  written: () => void;
+/** Where the bytes of one connection go. */
+export interface Sink {
+  /** Writes bytes, a part of `buffer`. @returns how many were written: fewer when no more are wanted */
+  write(bytes: Uint8Array, buffer: SharedBuffer): Promise<number>;
+  /** The bytes written last can be found among the recent chunks. */
+  written(): void;
 }
 
-export function createInlet(start: number, windows: Windows, { write, written: notify }: InletWork): Inlet {
+export function createCoalescingWriter(start: number, chunks: RecentChunks, sink: Sink): CoalescingWriter {
   /** Oldest first; the last one is being filled. */
-  const open: Window[] = [];
+  const open: RecentChunk[] = [];
   let position = start;
   let unwanted = false;
   let writing: Promise<void> | undefined;
@@ -35,16 +36,17 @@ export function createInlet(start: number, windows: Windows, { write, written: n
   let ended = false;
 
   async function drain(): Promise<void> {
-    for (let window = open[0], first = true; window !== undefined && !unwanted; window = open[0], first = false) {
-      const { buffer, written } = window;
-      if (written < window.end) {
-        if (!first && !isEnough(window)) await gather(window);
-        const { end } = window;
-        const count = await write(buffer.bytes.subarray(written - window.start, end - window.start), buffer);
-        window.written += count;
-        unwanted = window.written < end;
-        notify();
-      } else if (isFull(window)) {
+    let first = true;
+    for (let chunk = open[0]; chunk !== undefined && !unwanted; chunk = open[0]) {
+      const { buffer, written } = chunk;
+      if (written < chunk.end) {
+        if (!first && !isEnough(chunk)) await gather(chunk);
+        const { end } = chunk;
+        const count = await sink.write(buffer.bytes.subarray(written - chunk.start, end - chunk.start), buffer);
+        chunk.written += count;
+        unwanted = chunk.written < end;
+        sink.written();
+      } else if (isFull(chunk)) {
         open.shift();
         buffer.release();
         wake.resolve();
@@ -52,37 +54,38 @@ export function createInlet(start: number, windows: Windows, { write, written: n
       } else {
         return;
       }
+      first = false;
     }
   }
 
-  /** Until there is enough, or nothing more has come for a while. */
-  async function gather(window: Window): Promise<void> {
+  /** Waits until there is enough to write, or nothing more has arrived for a while. */
+  async function gather(chunk: RecentChunk): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, GATHER);
-    taken = () => (ended || isEnough(window)) && resolve();
+    const timer = setTimeout(resolve, GATHER_MS);
+    taken = () => (ended || isEnough(chunk)) && resolve();
     await promise;
     clearTimeout(timer);
     taken = undefined;
   }
 
-  async function room(): Promise<Window> {
-    let window = open.at(-1);
-    if (window !== undefined && !isFull(window)) return window;
+  async function room(): Promise<RecentChunk> {
+    let chunk = open.at(-1);
+    if (chunk !== undefined && !isFull(chunk)) return chunk;
     while (open.length > 1 && writing !== undefined) await Promise.race([wake.promise, writing]);
-    window = windows.open(position);
-    open.push(window);
-    return window;
+    chunk = chunks.open(position);
+    open.push(chunk);
+    return chunk;
   }
 
   return {
     position: () => position,
-    async take(chunk) {
-      for (let done = 0; done < chunk.length && !unwanted;) {
-        const window = await room();
-        const { bytes } = window.buffer;
-        const count = Math.min(bytes.length - (window.end - window.start), chunk.length - done);
-        Buffer.from(chunk.buffer, chunk.byteOffset + done, count).copy(bytes, window.end - window.start); // `set` is slow on shared memory
-        window.end += count;
+    async take(piece) {
+      for (let done = 0; done < piece.length && !unwanted;) {
+        const chunk = await room();
+        const { bytes } = chunk.buffer;
+        const count = Math.min(bytes.length - (chunk.end - chunk.start), piece.length - done);
+        Buffer.from(piece.buffer, piece.byteOffset + done, count).copy(bytes, chunk.end - chunk.start); // `set` is slow on shared memory
+        chunk.end += count;
         position += count;
         done += count;
         taken?.();
@@ -98,10 +101,10 @@ export function createInlet(start: number, windows: Windows, { write, written: n
   };
 }
 
-function isEnough(window: Window): boolean {
-  return window.end - window.written >= ENOUGH || isFull(window);
+function isEnough(chunk: RecentChunk): boolean {
+  return chunk.end - chunk.written >= ENOUGH_BYTES || isFull(chunk);
 }
 
-function isFull({ start, end, buffer }: Window): boolean {
+function isFull({ start, end, buffer }: RecentChunk): boolean {
   return end - start === buffer.bytes.length;
 }

@@ -1,35 +1,35 @@
 import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
 
-/** Windows that are kept for readers beside the one that is being filled. */
-const KEPT = 2;
+/** Chunks that are kept for readers beside the one that is being filled. */
+const KEPT_CHUNKS = 2;
 
-/** A stretch of a blob in memory: [start, end) has come, [start, written) is in the spool too. */
-export interface Window {
+/** A part of a blob in memory: [start, end) has arrived, [start, written) is in the spool too. */
+export interface RecentChunk {
   start: number;
   end: number;
   written: number;
   buffer: SharedBuffer;
 }
 
-/** The stretches that came last: readers at the front take them from here, all of them the same bytes, instead of reading back
- *  what was just written. */
-export interface Windows {
-  /** A new one; who asked holds it until it releases its buffer. */
-  open(start: number): Window;
-  /** The one that has the byte at `position`, already in the spool. */
-  find(position: number): Window | undefined;
+/** The chunks that arrived last. Readers that keep up take their bytes from here, all of them the same ones, instead of reading
+ *  back what was just written. */
+export interface RecentChunks {
+  /** A new chunk; the caller holds its buffer until it releases it. */
+  open(start: number): RecentChunk;
+  /** The chunk that has the byte at `position`, already in the spool. */
+  find(position: number): RecentChunk | undefined;
   clear(): void;
 }
 
-export function createWindows(): Windows {
-  const kept: Window[] = [];
+export function createRecentChunks(): RecentChunks {
+  const kept: RecentChunk[] = [];
   return {
     open(start) {
-      const window: Window = { start, end: start, written: start, buffer: acquireShared(spoolBuffers) };
-      window.buffer.hold();
-      kept.push(window);
-      if (kept.length > KEPT + 1) kept.shift()?.buffer.release();
-      return window;
+      const chunk: RecentChunk = { start, end: start, written: start, buffer: acquireShared(spoolBuffers) };
+      chunk.buffer.hold();
+      kept.push(chunk);
+      if (kept.length > KEPT_CHUNKS + 1) kept.shift()?.buffer.release();
+      return chunk;
     },
     find: (position) => kept.find(({ start, written }) => start <= position && position < written),
     clear() {

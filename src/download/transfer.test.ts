@@ -10,7 +10,9 @@ import type { ByteRange } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
 import { createBody } from '../io/body.ts';
 import { fileSliceOf } from '../io/file-slice.ts';
-import { startFill, type Fill, type FillOptions } from './download.ts';
+import { captureLog } from '../../test/support/log.ts';
+import { createSourceList, type BlobSource } from './source.ts';
+import { startTransfer, type Transfer, type TransferOptions } from './transfer.ts';
 
 const KiB = 1024;
 const BYTES = Buffer.from(Array.from({ length: 1000 * KiB }, (_, index) => (index * 2_654_435_761) >>> 24));
@@ -33,67 +35,59 @@ function sourceOf(content: (request: number) => Buffer) {
   };
 }
 
-/** Over one connection, with all the room and no keeper, where `own` says nothing else. */
-function start(own: Pick<FillOptions, 'digest' | 'source' | 'spool'> & Partial<FillOptions>): Fill {
-  return startFill({
-    connections: 1,
+type Own = { digest: Digest; open: BlobSource['open'] } & Pick<TransferOptions, 'spool'> & Partial<TransferOptions>;
+
+const { log } = await captureLog();
+
+/** Over one connection, with all the room, where `own` says nothing else. */
+function start({ open, ...own }: Own): Transfer {
+  const transfer = startTransfer({
+    max: 1,
     maxSize: 10 * BYTES.length,
-    takeConnection: () => undefined,
-    alone: () => false,
-    reserve: () => true,
-    keep: () => Promise.resolve(),
-    corrupt: () => undefined,
-    spoolFailed: () => undefined,
+    helpers: { take: () => undefined, discourage: () => undefined, isBusy: () => false },
+    room: { grow: () => true, release: () => undefined },
     start: 0,
+    sources: createSourceList({ digest: own.digest, sources: [{ name: 'upstream', open }], expectedSize: undefined, log }),
     ...own,
   });
+  void transfer.outcome.then(() => transfer.close());
+  return transfer;
 }
 
-/** A fill whose disk is full from the first byte on. */
-async function fillWithoutRoom(content: (request: number) => Buffer): Promise<{ fill: Fill; failures: unknown[]; kept: number[] }> {
-  const failures: unknown[] = [];
-  const kept: number[] = [];
-  const fill = start({
-    digest: DIGEST,
-    source: sourceOf(content),
-    spool: await openSpool('/dev/full', 'r+'),
-    keep: (size) => Promise.resolve(void kept.push(size)),
-    spoolFailed: (error) => void failures.push(error),
-  });
-  return { fill, failures, kept };
+/** A transfer whose disk is full from the first byte on. */
+async function withoutRoom(content: (request: number) => Buffer): Promise<Transfer> {
+  return start({ digest: DIGEST, open: sourceOf(content), spool: await openSpool('/dev/full', 'r+') });
 }
 
-async function readAll(fill: Fill, range?: ByteRange): Promise<Buffer> {
-  const blob = await fill.open(range, signal);
+async function readAll(fill: Transfer, range?: ByteRange): Promise<Buffer> {
+  const blob = await fill.read(range, signal);
   const chunks: Uint8Array[] = [];
   for await (const chunk of blob?.body ?? []) chunks.push(Uint8Array.from(chunk));
   return Buffer.concat(chunks);
 }
 
 test('promise 14: on a full disk every reader gets the whole blob and its ranges from upstream, also after the download has ended', async () => {
-  const { fill, failures, kept } = await fillWithoutRoom(() => BYTES);
+  const fill = await withoutRoom(() => BYTES);
   const first = await readAll(fill);
   assert.ok(first.equals(BYTES));
-  await fill.ended;
-  assert.equal(fill.overflowed(), true);
+  assert.equal(await fill.outcome, 'streamed');
+  assert.equal(fill.isSpoolFull(), true);
   assert.ok((await readAll(fill)).equals(BYTES));
   for (const range of [{ start: 10, end: 20 }, { start: 900 * KiB }, { start: BYTES.length - 1 }]) {
     assert.ok((await readAll(fill, range)).equals(BYTES.subarray(range.start, (range.end ?? BYTES.length) + 1)), JSON.stringify(range));
   }
-  assert.equal((failures[0] as NodeJS.ErrnoException).code, 'ENOSPC');
-  assert.equal(failures.length, 1);
-  assert.deepEqual(kept, []);
+  assert.equal((fill.spoolError() as NodeJS.ErrnoException).code, 'ENOSPC');
 });
 
 test('promise 3: bytes downloaded again after the disk was full are verified again', async () => {
   for (const at of [0, 500 * KiB, BYTES.length - 1]) {
     const wrong = Buffer.from(BYTES);
     wrong[at] = (wrong[at] ?? 0) ^ 1;
-    const { fill } = await fillWithoutRoom((request) => (request === 1 ? BYTES : wrong));
+    const fill = await withoutRoom((request) => (request === 1 ? BYTES : wrong));
     for (const range of [undefined, { start: 100 * KiB }]) {
       await assert.rejects(readAll(fill, range), (error) => isOciError(error, 'UNAVAILABLE'), `wrong at ${at}, ${JSON.stringify(range)}`);
     }
-    await fill.ended;
+    await fill.outcome;
     await assert.rejects(readAll(fill), (error) => isOciError(error, 'UNAVAILABLE'));
   }
 });
@@ -102,18 +96,17 @@ test('who follows a fill at its front is given the bytes from memory: nothing is
   const bytes = BYTES.subarray(0, 700 * KiB); // as much as is kept in memory
   const fill = start({
     digest: digestOf(bytes),
-    source: sourceOf(() => bytes),
+    open: sourceOf(() => bytes),
     spool: await openSpool(join(directory.path, 'spool'), 'w'), // not to be read
     maxSize: bytes.length,
-    alone: () => true,
   });
   assert.ok((await readAll(fill)).equals(bytes));
 });
 
 test('who can send a file follows a fill by what is in the spool, but never to the end of wrong bytes', async () => {
   for (const range of [undefined, { start: 100 * KiB, end: 900 * KiB }]) {
-    const right = start({ digest: DIGEST, source: sourceOf(() => BYTES), spool: await openSpool(join(directory.path, 'right'), 'w+') });
-    const blob = await right.open(range, signal);
+    const right = start({ digest: DIGEST, open: sourceOf(() => BYTES), spool: await openSpool(join(directory.path, 'right'), 'w+') });
+    const blob = await right.read(range, signal);
     const { bytes, filed } = await readByStretches(blob?.body ?? assert.fail());
     assert.ok(bytes.equals(range === undefined ? BYTES : BYTES.subarray(range.start, range.end + 1)));
     assert.ok(filed > 0);
@@ -121,10 +114,10 @@ test('who can send a file follows a fill by what is in the spool, but never to t
 
   const wrong = start({
     digest: digestOf(Buffer.from('something else')),
-    source: sourceOf(() => BYTES),
+    open: sourceOf(() => BYTES),
     spool: await openSpool(join(directory.path, 'wrong'), 'w+'),
   });
-  const wrongBody = (await wrong.open(undefined, signal))?.body ?? assert.fail();
+  const wrongBody = (await wrong.read(undefined, signal))?.body ?? assert.fail();
   let position = 0;
   await assert.rejects(async () => {
     for (let taken = 0; ;) {
@@ -136,24 +129,24 @@ test('who can send a file follows a fill by what is in the spool, but never to t
   }, /another digest/);
   assert.equal(position, BYTES.length - 64 * KiB);
 
-  const { fill: full } = await fillWithoutRoom(() => BYTES);
-  const blob = await full.open(undefined, signal);
+  const full = await withoutRoom(() => BYTES);
+  const blob = await full.read(undefined, signal);
   assert.deepEqual(await readByStretches(blob?.body ?? assert.fail()), { bytes: BYTES, filed: 0 });
 });
 
 test('an answer that tells another size than the ones before is left, and asked for again', async () => {
-  let open = 0;
+  let opened = 0;
   const source = sourceOf(() => BYTES);
   let requests = 0;
   const fill = start({
     digest: DIGEST,
     spool: await openSpool(join(directory.path, 'sizes'), 'w+'),
-    async source(range) {
+    async open(range) {
       const request = ++requests;
       const blob = await source(range);
       const iterator = blob.body[Symbol.asyncIterator]();
       let given = 0;
-      open++;
+      opened++;
       const body = createBody(
         {
           async pull() {
@@ -162,7 +155,7 @@ test('an answer that tells another size than the ones before is left, and asked 
             given += value?.length ?? 0;
             return done === true ? undefined : value;
           },
-          close: () => Promise.resolve(void open--),
+          close: () => Promise.resolve(void opened--),
         },
         signal,
       );
@@ -170,19 +163,19 @@ test('an answer that tells another size than the ones before is left, and asked 
     },
   });
   assert.ok((await readAll(fill)).equals(BYTES));
-  await fill.ended;
+  await fill.outcome;
   assert.equal(requests, 3);
-  assert.equal(open, 0);
+  assert.equal(opened, 0);
 });
 
 test('a fill that fails before its first byte tells every reader why', async () => {
   const fill = start({
     digest: 'sha256:none' as Digest,
-    source: () => Promise.reject(new OciError('DENIED', 'not for you')),
+    open: () => Promise.reject(new OciError('DENIED', 'not for you')),
     spool: await openSpool('/dev/full', 'r+'),
     maxSize: 1,
   });
-  for (let reader = 0; reader < 2; reader++) await assert.rejects(fill.open(undefined, signal), (error) => isOciError(error, 'DENIED'));
-  await fill.ended;
-  await assert.rejects(fill.open(undefined, signal), (error) => isOciError(error, 'DENIED'));
+  for (let reader = 0; reader < 2; reader++) await assert.rejects(fill.read(undefined, signal), (error) => isOciError(error, 'DENIED'));
+  await fill.outcome;
+  await assert.rejects(fill.read(undefined, signal), (error) => isOciError(error, 'DENIED'));
 });

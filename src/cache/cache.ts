@@ -1,0 +1,108 @@
+import { LRUCache } from 'lru-cache';
+import { singleFlight, type SingleFlight } from '../async/single-flight.ts';
+import { createDownloads, type BlobKeeper, type Downloads } from '../download/downloads.ts';
+import type { Descriptor } from '../oci/descriptor.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Repository } from '../oci/reference.ts';
+import type { Manifest, Registry } from '../oci/registry.ts';
+import type { Peers } from '../peers/peers.ts';
+import type { Store } from '../store/store.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { createAccessRecords, type AccessRecords } from './access.ts';
+import { createLocalBlobs, type LocalBlobs } from './local-blobs.ts';
+import { createRecordStore, type RecordStore } from './record-store.ts';
+import { createTagMemory, type TagMemory } from './tags.ts';
+import { createUsage, type Usage } from './usage.ts';
+
+/** Where a registry keeps what it has. */
+export interface CacheStorage extends BlobKeeper {
+  /** On this machine: the storage itself, or the tier in front of it. */
+  local: Store;
+  /** The storage behind the local tier, when there is one. */
+  remote: Store | undefined;
+  /** Tags, access records, usage. */
+  records: Store;
+  /** A verified blob is in `local`; one from a replica is that one's to store. */
+  arrived(this: void, digest: Digest, size: number, from: 'upstream' | 'replica'): void;
+}
+
+/** An upstream as the cache reads it. */
+export interface Upstream {
+  /** The upstream behind its mirrors. */
+  registry: Registry;
+  /** The upstream alone, whose word proves what belongs to a repository; the same as `registry` where there are no mirrors. */
+  origin: Registry;
+}
+
+export function hasMirrors({ registry, origin }: Upstream): boolean {
+  return registry !== origin;
+}
+
+/** A repository as the upstream names it, and with the upstream's name in front, as it is called everywhere else. */
+export interface Target {
+  repository: Repository;
+  name: Repository;
+}
+
+/** What the upstreams of a registry share. */
+export interface Cache {
+  storage: CacheStorage;
+  downloads: Downloads;
+  localBlobs: LocalBlobs;
+  access: AccessRecords;
+  records: RecordStore;
+  tags: TagMemory;
+  usage: Usage;
+  /** Manifests in memory, by digest. */
+  manifests: LRUCache<Digest, Uint8Array>;
+  /** What upstreams have said of manifests that were not fetched, by `name@digest`: enough for HEAD, no proof of anything. */
+  announced: LRUCache<string, Descriptor>;
+  /** Blobs of which a mirror or a replica sent wrong bytes, by `name@digest`. */
+  distrusted: LRUCache<string, true>;
+  /** Manifests that are being fetched, and questions that are being asked, once for all that wait. */
+  fetching: SingleFlight<Manifest>;
+  describing: SingleFlight<Descriptor>;
+  peers: Pick<Peers, 'ownerOf'>;
+  /** The requests come from other replicas: they get what this one has or fetches itself. */
+  servesPeers: boolean;
+  metrics: Pick<RegistryMetrics, 'read'>;
+  log: Log;
+}
+
+export interface CacheOptions {
+  storage: CacheStorage;
+  /** For the spool files: of the same file system as `storage.local`. */
+  spoolDirectory: string;
+  peers: Pick<Peers, 'ownerOf'>;
+  metrics: Pick<RegistryMetrics, 'read' | 'fillStarted' | 'fillEnded'>;
+  log: Log;
+}
+
+/** Bytes of manifests that stay in memory. */
+const MANIFEST_BYTES_IN_MEMORY = 32 * 2 ** 20;
+const QUESTION_TIMEOUT_MS = 25_000;
+const ANNOUNCED_MANIFESTS = 10_000;
+const DISTRUSTED_BLOBS = 1000;
+
+export async function createCache({ storage, spoolDirectory, peers, metrics, log }: CacheOptions): Promise<Cache> {
+  const records = createRecordStore(storage.records, log);
+  return {
+    storage,
+    downloads: await createDownloads({ keeper: storage, spoolDirectory, log, metrics }),
+    localBlobs: createLocalBlobs(storage.local, log),
+    access: createAccessRecords(records),
+    records,
+    tags: createTagMemory(),
+    usage: createUsage(records),
+    manifests: new LRUCache({ maxSize: MANIFEST_BYTES_IN_MEMORY, sizeCalculation: (bytes) => Math.max(1, bytes.length) }),
+    announced: new LRUCache({ maxSize: ANNOUNCED_MANIFESTS, sizeCalculation: () => 1 }),
+    distrusted: new LRUCache({ maxSize: DISTRUSTED_BLOBS, sizeCalculation: () => 1 }),
+    fetching: singleFlight({ timeoutMs: QUESTION_TIMEOUT_MS }),
+    describing: singleFlight({ timeoutMs: QUESTION_TIMEOUT_MS }),
+    peers,
+    servesPeers: false,
+    metrics,
+    log,
+  };
+}

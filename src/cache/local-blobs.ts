@@ -1,0 +1,108 @@
+import type { Hash } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
+import { singleFlight } from '../async/single-flight.ts';
+import { discardBody } from '../io/body.ts';
+import { withheldBody } from '../download/withheld.ts';
+import { agrees, createDigestHash, type Digest } from '../oci/digest.ts';
+import { isOciError, OciError } from '../oci/error.ts';
+import type { RangeRequest } from '../oci/range.ts';
+import type { Blob } from '../oci/registry.ts';
+import { blobKey } from '../store/keys.ts';
+import type { Store, StoredContent } from '../store/store.ts';
+import type { Log } from '../telemetry/log.ts';
+
+/** The blobs that are kept on this machine. */
+export interface LocalBlobs {
+  /** Opens a blob, with one call to the store. Undefined: it is not here, or cannot be read, or is damaged.
+   *  @throws OciError RANGE_INVALID */
+  open(digest: Digest, options: { range: RangeRequest | undefined; signal: AbortSignal }): Promise<Blob | undefined>;
+  /** A verified blob has just been stored. */
+  trust(digest: Digest, size: number): void;
+}
+
+/** How long verifying a file may take, in ms. */
+const VERIFY_TIMEOUT_MS = 300_000;
+const TRUSTED_BLOBS = 50_000;
+/** Bytes up to which a file is verified before its headers are sent: a damaged one is then fetched again instead of being cut. */
+const SMALL_BYTES = 2 ** 20;
+
+/** What a file was when its bytes were last known to be right. */
+interface Trusted {
+  size: number;
+  /** When the file was last modified, in ms since the epoch; undefined until it is first read: at some time before `before`. */
+  modified: number | undefined;
+  before: number;
+}
+
+/** A file that was stored or verified by this process, and has not been modified since, is sent as it is. Any other one is hashed on
+ *  its way out, and its end is withheld until the digest agrees (promise 3); one of which a range is read is verified first. A damaged
+ *  file is removed. */
+export function createLocalBlobs(local: Store, log: Log): LocalBlobs {
+  const trusted = new LRUCache<Digest, Trusted>({ maxSize: TRUSTED_BLOBS, sizeCalculation: () => 1 });
+  const verifying = singleFlight<boolean>({ timeoutMs: VERIFY_TIMEOUT_MS });
+
+  function isTrusted(digest: Digest, { size, modified }: StoredContent): boolean {
+    const seen = trusted.get(digest);
+    if (seen === undefined || seen.size !== size) return false;
+    if (seen.modified === undefined && modified.getTime() <= seen.before) seen.modified = modified.getTime();
+    return seen.modified === modified.getTime();
+  }
+
+  /** Notes the verdict on a file. */
+  async function judge(digest: Digest, content: StoredContent, hash: Hash): Promise<boolean> {
+    if (agrees(hash, digest)) {
+      trusted.set(digest, { size: content.size, modified: content.modified.getTime(), before: 0 });
+      return true;
+    }
+    log.error({ event: 'stored-blob-damaged', digest, size: content.size }, 'a stored blob is damaged; removing it, to fetch it again');
+    trusted.delete(digest);
+    await local.remove(blobKey(digest), { signal: AbortSignal.timeout(10_000) });
+    return false;
+  }
+
+  /** Reads a file only to compare it with its digest. */
+  function verify(digest: Digest, signal: AbortSignal): Promise<boolean> {
+    return verifying(digest, signal, async (signal) => {
+      const content = await local.read(blobKey(digest), { signal });
+      if (content === undefined) return false;
+      const hash = createDigestHash(digest);
+      for await (const chunk of content.body) hash.update(chunk);
+      return judge(digest, content, hash);
+    });
+  }
+
+  function whileHashing(digest: Digest, content: StoredContent, signal: AbortSignal): Blob['body'] {
+    const hash = createDigestHash(digest);
+    async function check(): Promise<void> {
+      if (await judge(digest, content, hash)) return;
+      throw new OciError('UNAVAILABLE', `the stored copy of ${digest} is damaged; pull it again`, { origin: 'storage' });
+    }
+    return withheldBody(content.body, { size: content.size, signal }, { hash, check });
+  }
+
+  async function open(digest: Digest, range: RangeRequest | undefined, signal: AbortSignal): Promise<Blob | undefined> {
+    const options = range === undefined ? { signal } : { signal, range };
+    const content = await local.read(blobKey(digest), options);
+    if (content === undefined) return undefined;
+    const { size, body } = content;
+    if (isTrusted(digest, content)) return { digest, size, range: content.range, body };
+    if (range === undefined && size > SMALL_BYTES) {
+      return { digest, size, range: undefined, body: whileHashing(digest, content, signal) };
+    }
+    await discardBody(body);
+    return (await verify(digest, signal)) ? open(digest, range, signal) : undefined;
+  }
+
+  return {
+    async open(digest, { range, signal }) {
+      try {
+        return await open(digest, range, signal);
+      } catch (error) {
+        if (signal.aborted || isOciError(error, 'RANGE_INVALID')) throw error;
+        log.warn({ event: 'stored-blob-unreadable', digest, error }, 'cannot read the stored copy of a blob; fetching it again');
+        return undefined;
+      }
+    },
+    trust: (digest, size) => void trusted.set(digest, { size, modified: undefined, before: Date.now() }),
+  };
+}

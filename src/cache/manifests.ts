@@ -1,0 +1,82 @@
+import { readAll } from '../io/body.ts';
+import { MAX_MANIFEST_SIZE } from '../oci/descriptor.ts';
+import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
+import type { Reference } from '../oci/reference.ts';
+import type { Manifest } from '../oci/registry.ts';
+import { blobKey } from '../store/keys.ts';
+import { bytesSource, type Store } from '../store/store.ts';
+import type { Cache, Target, Upstream } from './cache.ts';
+
+export interface Manifests {
+  /** The bytes of a cached manifest: from memory, the local tier or the storage. */
+  stored(digest: Digest, signal: AbortSignal): Promise<Uint8Array | undefined>;
+  /** Fetches a manifest, once for all that wait for it, and keeps it. @throws OciError as the upstream does */
+  fetch(target: Target, reference: Reference, signal: AbortSignal): Promise<Manifest>;
+}
+
+const READ_TIMEOUT_MS = 5000;
+const KEEP_TIMEOUT_MS = 30_000;
+
+export function createManifests(upstream: Upstream, cache: Cache): Manifests {
+  const { access, storage, log } = cache;
+  const stores = storage.remote === undefined ? [storage.local] : [storage.local, storage.remote];
+
+  async function readVerified(store: Store, digest: Digest, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(READ_TIMEOUT_MS)]);
+    try {
+      const found = await store.read(blobKey(digest), { signal: limit });
+      if (found === undefined) return undefined;
+      const bytes = await readAll(found.body, MAX_MANIFEST_SIZE);
+      if (bytes === undefined) return undefined; // a blob, which was requested as a manifest
+      if (digestOf(bytes, splitDigest(digest).algorithm) === digest) return bytes;
+      log.error({ event: 'stored-manifest-damaged', digest }, 'a stored manifest is damaged; fetching it again');
+      await store.remove(blobKey(digest), { signal: limit });
+    } catch (error) {
+      signal.throwIfAborted();
+      log.warn({ event: 'stored-manifest-unreadable', digest, error }, 'cannot read a stored manifest; asking upstream');
+    }
+    return undefined;
+  }
+
+  async function keep({ name }: Target, { descriptor, bytes }: Manifest, from: 'upstream' | 'replica'): Promise<void> {
+    const { digest } = descriptor;
+    access.grant(name, descriptor);
+    access.noteManifest(name, descriptor, bytes);
+    cache.manifests.set(digest, bytes);
+    try {
+      await storage.keep(digest, bytesSource(bytes), { from, signal: AbortSignal.timeout(KEEP_TIMEOUT_MS) });
+    } catch (error) {
+      log.warn({ event: 'manifest-not-kept', digest, error }, 'could not store a manifest');
+    }
+  }
+
+  return {
+    async stored(digest, signal) {
+      const remembered = cache.manifests.get(digest);
+      if (remembered !== undefined) return remembered;
+      for (const store of stores) {
+        const bytes = await readVerified(store, digest, signal);
+        if (bytes === undefined) continue;
+        cache.manifests.set(digest, bytes);
+        return bytes;
+      }
+      return undefined;
+    },
+
+    /** By its digest, it comes from the replica that fetches it for all. A caller that waits for another replica waits apart from those
+     *  that ask upstream: that replica may be among the latter. */
+    fetch(target, reference, signal) {
+      const owner = isDigest(reference) ? cache.peers.ownerOf(reference) : undefined;
+      const key = `${target.name}@${reference}${owner === undefined ? '' : ' of its owner'}`;
+      return cache.fetching(key, signal, async (signal) => {
+        const fromOwner = await owner?.manifest(target.name, reference, { signal }).catch((error: unknown) => {
+          const entry = { event: 'replica-manifest-failed', digest: reference, error };
+          log.debug(entry, 'another replica cannot serve a manifest; asking upstream');
+        });
+        const manifest = fromOwner ?? (await upstream.registry.manifest(target.repository, reference, { signal }));
+        await keep(target, manifest, fromOwner === undefined ? 'upstream' : 'replica');
+        return manifest;
+      });
+    },
+  };
+}

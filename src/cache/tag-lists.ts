@@ -1,0 +1,41 @@
+import { isAbsent } from '../oci/error.ts';
+import { isTag, type Tag } from '../oci/reference.ts';
+import type { Context } from '../oci/registry.ts';
+import { tagKey } from '../store/keys.ts';
+import type { Cache, Target, Upstream } from './cache.ts';
+
+/** The tags of a repository, as the upstream lists them; where it cannot, those that have been pulled. A list that was cut is an error:
+ *  its beginning would look like a whole one. */
+export async function* listTags(
+  { upstream, cache, upstreamName }: { upstream: Upstream; cache: Cache; upstreamName: string },
+  { repository, name }: Target,
+  context: Context & { last?: Tag },
+): AsyncGenerator<Tag> {
+  let begun = false;
+  try {
+    for await (const tag of upstream.registry.tags(repository, context)) {
+      begun = true;
+      yield tag;
+    }
+    cache.metrics.read(upstreamName, 'tags', 'miss');
+  } catch (error) {
+    if (begun || isAbsent(error) || context.signal.aborted) throw error;
+    let found = false;
+    for await (const tag of pulledTags(cache, { repository, name }, context)) {
+      found = true;
+      yield tag;
+    }
+    if (!found) throw error;
+    cache.metrics.read(upstreamName, 'tags', 'stale');
+    cache.log.warn({ event: 'tag-list-stale', repository: name, error }, 'upstream cannot list tags: listing those that have been pulled');
+  }
+}
+
+async function* pulledTags({ storage }: Cache, { name }: Target, { last, signal }: Context & { last?: Tag }): AsyncGenerator<Tag> {
+  const prefix = tagKey(name, '' as Tag);
+  const options = last === undefined ? { signal } : { signal, after: prefix + last };
+  for await (const { key } of storage.records.list(prefix, options)) {
+    const tag = key.slice(prefix.length);
+    if (isTag(tag)) yield tag;
+  }
+}

@@ -1,0 +1,76 @@
+import { OciError } from '../oci/error.ts';
+import type { ByteRange } from '../oci/range.ts';
+import type { Blob } from '../oci/registry.ts';
+import { discardBody } from '../io/body.ts';
+import type { Segment } from './segments.ts';
+import { createCoalescingWriter } from './spool/coalescing-writer.ts';
+import type { SharedBuffer } from '../io/buffers.ts';
+import type { DownloadState } from './state.ts';
+
+/** What to ask the source for, so that it brings a segment; undefined: the whole blob. */
+export function rangeOf({ position, end }: Segment, { size = Infinity }: { size?: number | undefined }): ByteRange | undefined {
+  if (position === 0 && end === size) return undefined;
+  return end === Infinity ? { start: position } : { start: position, end: end - 1 };
+}
+
+/** Brings what `blob` has of a segment to the spool, until the segment ends. `written` is called after each write.
+ *  @throws OciError UNAVAILABLE (the answer ended early), SIZE_INVALID (the blob is too large); what the body throws */
+export async function receive(state: DownloadState, { segment, blob, written }: Received): Promise<void> {
+  const writer = createCoalescingWriter(segment.position, state.chunks, {
+    write: (bytes, buffer) => writeSegment(state, segment, { bytes, buffer }),
+    written,
+  });
+  let at = blob.range?.start ?? 0;
+  try {
+    for await (const chunk of blob.body) {
+      const offset = at;
+      at += chunk.length;
+      const from = writer.position();
+      if (from >= segment.end || state.spoolFull) break;
+      if (at <= from) continue;
+      const useful = chunk.subarray(from - offset, Math.min(chunk.length, segment.end - offset));
+      state.growTo(from + useful.length);
+      if (!state.spoolFull) await writer.take(useful);
+      if (state.spoolFull || from + useful.length >= segment.end) break;
+    }
+  } finally {
+    await writer.end();
+  }
+  if (state.spoolFull) return;
+  if (state.size === undefined) return state.learnSize(segment.position);
+  const promised = (blob.range?.end ?? Infinity) + 1;
+  if (segment.position < Math.min(segment.end, promised)) {
+    throw new OciError('UNAVAILABLE', `upstream ended ${state.digest} early`, { origin: 'upstream' });
+  }
+}
+
+export interface Received {
+  segment: Segment;
+  blob: Blob;
+  written(this: void): void;
+}
+
+/** @returns how many of the bytes are in the spool: those that the segment still needs */
+async function writeSegment(
+  state: DownloadState,
+  segment: Segment,
+  { bytes, buffer }: { bytes: Uint8Array; buffer: SharedBuffer },
+): Promise<number> {
+  const from = segment.position;
+  const chunk = bytes.subarray(0, Math.max(0, segment.end - from));
+  if (state.spoolFull || chunk.length === 0) return 0;
+  segment.reach = from + chunk.length;
+  if (!(await state.write(chunk, buffer, from))) return 0;
+  segment.position = from + chunk.length;
+  return chunk.length;
+}
+
+/** Learns the size that an answer tells; closes its body when it contradicts what is known. @throws OciError */
+export async function learnSize(state: DownloadState, blob: Blob): Promise<void> {
+  try {
+    if (blob.size !== undefined) state.learnSize(blob.size);
+  } catch (error) {
+    await discardBody(blob.body);
+    throw error;
+  }
+}

@@ -1,0 +1,140 @@
+import type { FileHandle } from 'node:fs/promises';
+import type { Digest } from '../oci/digest.ts';
+import { OciError } from '../oci/error.ts';
+import type { SharedBuffer } from '../io/buffers.ts';
+import { createByteRanges, type ByteRanges } from './spool/byte-ranges.ts';
+import { createPrefixHash, type PrefixHash } from './spool/prefix-hash.ts';
+import { createRecentChunks, type RecentChunks } from './spool/recent-chunks.ts';
+import { freeEnd } from './withheld.ts';
+
+/** Room on disk for one download. */
+export interface Reservation {
+  /** Asks for `total` bytes; false: there is not that much room. */
+  grow(this: void, total: number): boolean;
+  release(this: void): void;
+}
+
+export interface DownloadStateOptions {
+  digest: Digest;
+  /** An empty file, open for reading and writing. */
+  spool: FileHandle;
+  /** Bytes; a larger blob is refused. */
+  maxSize: number;
+  /** Room for the spool file; without it, readers go on without the spool. */
+  room: Reservation;
+}
+
+/** What the connections and the readers of one download share. */
+export interface DownloadState {
+  readonly digest: Digest;
+  readonly spool: FileHandle;
+  readonly maxSize: number;
+  /** What the spool holds. */
+  readonly have: ByteRanges;
+  readonly chunks: RecentChunks;
+  readonly prefix: PrefixHash;
+  /** Aborted with the failure of the download. */
+  readonly signal: AbortSignal;
+  /** Of the whole blob in bytes; undefined while it is unknown. */
+  readonly size: number | undefined;
+  /** Bytes written to the spool. */
+  readonly received: number;
+  /** The whole blob is in the spool, and its digest is right. */
+  verified: boolean;
+  /** The spool takes no more bytes: there is no room, or it failed. */
+  readonly spoolFull: boolean;
+  readonly failure: { error: unknown } | undefined;
+  /** @throws OciError UNAVAILABLE (another size than before); SIZE_INVALID (more than maxSize) */
+  learnSize(this: void, total: number): void;
+  /** Asks for room for the first `total` bytes of a blob of unknown size. */
+  growTo(this: void, total: number): void;
+  /** Writes a part of `buffer` to the spool. @returns false: the spool is full */
+  write(bytes: Uint8Array, buffer: SharedBuffer, position: number): Promise<boolean>;
+  fail(this: void, error: unknown): void;
+  /** How far the spool may be read from `position` now. */
+  readableEnd(this: void, position: number): number;
+  /** Wakes all that wait for `changed`. */
+  notify(this: void): void;
+  /** Resolves at the next `notify`. */
+  changed(this: void): Promise<void>;
+  /** The first error of the spool file. */
+  readonly spoolError: unknown;
+}
+
+export function createDownloadState({ digest, spool, maxSize, room }: DownloadStateOptions): DownloadState {
+  const have = createByteRanges();
+  const stop = new AbortController();
+  const prefix = createPrefixHash({ digest, spool, have });
+  let wake = Promise.withResolvers<void>();
+
+  /** Readers go on without the spool. */
+  function leaveSpool(): void {
+    state.spoolFull = true;
+    prefix.stop();
+    state.notify();
+  }
+
+  const state = {
+    digest,
+    spool,
+    maxSize,
+    have,
+    chunks: createRecentChunks(),
+    prefix,
+    signal: stop.signal,
+    size: undefined as number | undefined,
+    received: 0,
+    verified: false,
+    spoolFull: false,
+    failure: undefined as { error: unknown } | undefined,
+    spoolError: undefined as unknown,
+    learnSize(total: number): void {
+      if (state.size === total) return;
+      if (state.size !== undefined) {
+        throw new OciError('UNAVAILABLE', `upstream reported two different sizes for ${digest}`, { origin: 'upstream' });
+      }
+      if (total > maxSize) throw tooLarge(digest, total, maxSize);
+      state.size = total;
+      if (!room.grow(total)) leaveSpool();
+    },
+    growTo(total: number): void {
+      if (total > maxSize) throw tooLarge(digest, total, maxSize);
+      if (state.size === undefined && !room.grow(total)) leaveSpool();
+    },
+    async write(bytes: Uint8Array, buffer: SharedBuffer, position: number): Promise<boolean> {
+      try {
+        await prefix.write(bytes, buffer, { position, size: state.size });
+      } catch (error) {
+        // The disk is full, or broken: upstream is not, so no reader has to fail.
+        state.spoolError ??= error;
+        leaveSpool();
+        return false;
+      }
+      state.received += bytes.length;
+      have.add(position, position + bytes.length);
+      prefix.grown();
+      return true;
+    },
+    fail(error: unknown): void {
+      state.failure ??= { error };
+      stop.abort(error);
+      state.notify();
+    },
+    readableEnd(position: number): number {
+      const end = have.endFrom(position);
+      return state.verified ? end : freeEnd(end, state.size);
+    },
+    notify(): void {
+      wake.resolve();
+      wake = Promise.withResolvers<void>();
+    },
+    changed: () => wake.promise,
+  };
+  return state;
+}
+
+function tooLarge(digest: Digest, size: number, maxSize: number): OciError {
+  return new OciError('SIZE_INVALID', `${digest} has at least ${size} bytes, more than the ${maxSize} that are allowed`, {
+    origin: 'upstream',
+  });
+}

@@ -1,0 +1,147 @@
+import { raceAbort } from '../async/race-abort.ts';
+import { OciError } from '../oci/error.ts';
+import { resolveRange, type RangeRequest } from '../oci/range.ts';
+import type { Blob, Body } from '../oci/registry.ts';
+import { createDigestHash } from '../oci/digest.ts';
+import { mapBody } from '../io/body.ts';
+import { startConnections, type ConnectionsOptions } from './connections.ts';
+import { createReader } from './reader.ts';
+import type { SourceList } from './source.ts';
+import { createDownloadState, type DownloadStateOptions } from './state.ts';
+import { WITHHELD_BYTES } from './withheld.ts';
+import { readWithoutSpool } from './without-spool.ts';
+
+export interface TransferOptions extends DownloadStateOptions, Omit<ConnectionsOptions, 'state'> {
+  sources: SourceList;
+}
+
+/** How a download ended. `whole`: the spool has the blob, verified. `streamed`: its spool took no more, readers went on without it.
+ *  `corrupt`: its bytes are not what the digest names. */
+export type TransferOutcome = 'whole' | 'streamed' | 'corrupt' | 'failed';
+
+/** One blob on its way into a spool file, over one connection or several, hashed as its contiguous prefix grows, and followed by any
+ *  number of readers (promises 1 to 6). It outlives them: only `abort` and failures end it early, and, while the size of the blob is
+ *  unknown, that its last reader leaves: such a body may never end. */
+export interface Transfer {
+  /** Resolves when the source has answered; rejects as it does. */
+  readonly opened: Promise<void>;
+  /** Resolves when nothing is written any more; never rejects. The spool stays open for readers until `close`. */
+  readonly outcome: Promise<TransferOutcome>;
+  /** Reads at the reader's own pace. Undefined: the transfer has ended and been closed; what it kept is to be read instead.
+   *  @throws what the transfer failed with; OciError RANGE_INVALID */
+  read(range: RangeRequest | undefined, signal: AbortSignal): Promise<Blob | undefined>;
+  /** What is known so far; undefined: it still runs, or has not failed. */
+  failure(): 'corrupt' | 'failed' | undefined;
+  /** No more bytes go to the spool: later readers are better off with a download of their own. */
+  isSpoolFull(): boolean;
+  /** Bytes, of the whole blob; undefined while it is unknown. */
+  size(): number | undefined;
+  /** Why the spool takes no more bytes; undefined: it has not failed. */
+  spoolError(): unknown;
+  /** Fails it, and all readers, with `reason`. */
+  abort(reason: unknown): void;
+  /** The owner needs the spool no longer: it is closed with the last reader. Call it once, after `outcome`. */
+  close(): void;
+}
+
+export function startTransfer(options: TransferOptions): Transfer {
+  const { digest, spool, sources } = options;
+  const state = createDownloadState(options);
+  const connections = startConnections({ ...options, state });
+  let corrupt = false;
+  let readers = 0;
+  let ownerDone = false;
+  let closed = false;
+
+  async function conclude(): Promise<TransferOutcome> {
+    await connections.ended;
+    try {
+      if (state.failure === undefined && !state.spoolFull) await verify();
+    } catch (error) {
+      state.fail(error);
+    }
+    await state.prefix.close();
+    state.chunks.clear();
+    state.notify();
+    if (state.verified) return 'whole';
+    return state.failure === undefined ? 'streamed' : corrupt ? 'corrupt' : 'failed';
+  }
+
+  async function verify(): Promise<void> {
+    const right = await state.prefix.finish();
+    state.signal.throwIfAborted();
+    if (state.size === undefined || state.prefix.hashed() !== state.size) {
+      throw new OciError('UNAVAILABLE', `${digest} arrived incomplete`, { origin: 'upstream' });
+    }
+    if (!right) {
+      corrupt = true;
+      throw new OciError('UNAVAILABLE', `what upstream sent for ${digest} has another digest; nothing of it was kept`, {
+        origin: 'upstream',
+      });
+    }
+    state.verified = true;
+    state.notify();
+  }
+
+  function closeWhenIdle(): void {
+    if (readers > 0 || closed || !ownerDone) return;
+    closed = true;
+    spool.close().catch(() => undefined); // nothing is written any more, so nothing can be lost
+  }
+
+  /** Counts as a reader until the body is closed: the spool stays open that long. */
+  function follow(from: number, to: number | undefined, signal: AbortSignal): Body {
+    readers++;
+    const body = createReader({ state, connections, from, to, rest }, signal);
+    return mapBody(body, { onClose: left });
+  }
+
+  function left(): void {
+    readers--;
+    if (readers === 0 && state.size === undefined) {
+      state.fail(new OciError('UNAVAILABLE', `no client waits for ${digest}, and upstream does not say where it ends`));
+    }
+    closeWhenIdle();
+  }
+
+  /** Goes on without the spool, straight from the source. The bytes that were hashed are skipped only where this reader has them
+   *  from the spool: what it gets now may be something else. */
+  async function* rest(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const seen = from < state.prefix.hashed() || closed ? { hash: createDigestHash(digest), hashed: 0 } : await state.prefix.again();
+    const { size, maxSize } = state;
+    yield* readWithoutSpool({ digest, sources, maxSize, size, from, to, hashed: seen.hashed, hash: seen.hash.copy() }, signal);
+  }
+
+  /** Waits for the verification of a blob that is too small to withhold a part of: a wrong one is an error instead of a cut. */
+  async function settle(signal: AbortSignal): Promise<void> {
+    while ((state.size ?? 0) <= WITHHELD_BYTES && !state.verified && !state.spoolFull && state.failure === undefined) {
+      if (state.size === undefined && state.have.endFrom(0) > WITHHELD_BYTES) break;
+      await raceAbort(state.changed(), signal);
+    }
+  }
+
+  return {
+    opened: connections.opened,
+    outcome: conclude(),
+    size: () => state.size,
+    isSpoolFull: () => state.spoolFull,
+    spoolError: () => state.spoolError,
+    failure: () => (state.failure === undefined ? undefined : corrupt || sources.hasWrongSize() ? 'corrupt' : 'failed'),
+    abort: state.fail,
+    close() {
+      ownerDone = true;
+      closeWhenIdle();
+    },
+    async read(range, signal) {
+      await raceAbort(connections.opened, signal);
+      await settle(signal);
+      if (state.failure !== undefined) throw state.failure.error;
+      if (closed && !state.spoolFull) return undefined;
+      const { size } = state;
+      const resolved = range === undefined || size === undefined ? undefined : resolveRange(range, size);
+      const from = resolved?.start ?? 0;
+      const to = resolved === undefined ? size : resolved.end + 1;
+      return { digest, size, range: resolved, body: closed ? rest(from, to, signal) : follow(from, to, signal) };
+    },
+  };
+}
