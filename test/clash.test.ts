@@ -90,8 +90,9 @@ async function wordsOf(clash: ClashProgram): Promise<string> {
   return words.join('\n');
 }
 
+/** The mihomo process in use: the one that was started last. */
 async function mihomoOf({ pid }: ClashProgram): Promise<number> {
-  return Number((await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim().split(' ')[0]);
+  return Number((await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim().split(' ').at(-1));
 }
 
 function assertNoSecrets(words: string): void {
@@ -173,7 +174,7 @@ for (const [mode, configuration] of MODES) {
     t.diagnostic(
       `start to first proxied request ${first.toFixed(2)} s; RSS ${(resident / MiB).toFixed(0)} MiB, of mihomo ${mihomo.toFixed(0)} MiB`,
     );
-    assert.ok(first < 10, 'on a machine that does much else');
+    assert.ok(first < 20, 'also on a busy machine');
   });
 }
 

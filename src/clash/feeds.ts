@@ -8,7 +8,9 @@ import { ClashError } from './subscription/document.ts';
 import { download, type Way } from './subscription/download.ts';
 import { follow, type Fetched } from './subscription/feed.ts';
 import { fingerprint } from './subscription/fingerprint.ts';
+import type { Mihomo } from './mihomo/mihomo.ts';
 import type { Offer } from './mihomo/offers.ts';
+import { prepareRuleSet } from './mihomo/rule-sets.ts';
 import type { Redactor } from './subscription/redact.ts';
 import type { Resource } from './config/render.ts';
 import { parseUserInfo, type UserInfo } from './subscription/userinfo.ts';
@@ -24,9 +26,8 @@ export interface FeedsContext {
   copies: Copies;
   redactor: Redactor;
   offer: Offer;
-  /** mihomo's. */
-  version: string;
   reader: EntryReader;
+  mihomo: Pick<Mihomo, 'version' | 'compileRules'>;
   log: Log;
   signal: AbortSignal;
 }
@@ -66,7 +67,7 @@ export function followSubscription(
     const { content, headers: answered } = await fetchContent({
       download: (agent) => download(from, { ...options, headers: { 'user-agent': agent, ...headers } }, signal),
       userAgent: subscription.userAgent,
-      version: context.version,
+      version: context.mihomo.version,
       reader: context.reader,
       source: { subscription: name },
       log,
@@ -83,7 +84,7 @@ export function followSubscription(
       }),
       async applied() {
         Object.assign(state, { fetchedAt: fetched.at, userInfo, problem: undefined });
-        await copies.writeCopy(name, { ...fetched, content, userInfo, vettedBy: context.version });
+        await copies.writeCopy(name, { ...fetched, content, userInfo, vettedBy: context.mihomo.version });
       },
       refused: (problem) => void (state.problem = problem),
     });
@@ -91,7 +92,7 @@ export function followSubscription(
 
   function failed(error: unknown): void {
     state.problem = problemOf(error, redactor);
-    log.warn({ subscription: name }, `the subscription cannot be fetched: ${state.problem}`);
+    log.warn({ event: 'clash-subscription-failed', subscription: name }, `the subscription cannot be fetched: ${state.problem}`);
   }
 
   void follow({ url, interval: subscription.interval, known: copy, fetch, failed, signal });
@@ -108,58 +109,73 @@ function inOrder<T>({ subscriptions }: ClashConfig, map: ReadonlyMap<string, T>)
   return new Map(subscriptions.flatMap(({ name }) => (map.has(name) ? [[name, map.get(name) as T]] : [])));
 }
 
-/** Fetches what the config in use names beside the subscriptions. Called again and again, it follows what is new and leaves
- *  what is gone. */
-export function createResourceFeeds({
-  wayOf,
-  copies,
-  redactor,
-  offer,
-  own,
-  log,
-  signal,
-  reader,
-}: FeedsContext): (wanted: readonly Resource[]) => void {
-  const running = new Map<string, AbortController>();
+export interface ResourceFeeds {
+  /** Fetches these, and no others from now on. */
+  follow(wanted: readonly Resource[]): void;
+  /** Why the last content of one cannot be used. */
+  problem(): string | undefined;
+}
 
-  function start({ key, url, headers, interval, own: trusted, rules }: Resource): AbortController {
+/** Fetches what providers of the config in use name by URL. Content that cannot be used never replaces content that can. */
+export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
+  const { wayOf, copies, redactor, offer, own, mihomo, reader, log, signal } = context;
+  const running = new Map<string, AbortController>();
+  const problems = new Map<string, string>();
+
+  function start(resource: Resource): AbortController {
+    const { key, url, headers, interval, own: trusted } = resource;
     const stop = new AbortController();
     redactor.addUrl(url);
     const limited = AbortSignal.any([signal, stop.signal]);
     const options = { headers: { 'user-agent': 'clash.meta', ...headers }, limit: MAX_RESOURCE, foreign: !trusted };
+    const direct = (from: string) => download(from, { ...options, way: wayOf('direct') }, limited);
     async function fetch(from: string): Promise<void> {
       const { bytes } = await direct(from).catch(() => download(from, { ...options, way: wayOf(ownProxy(own)) }, limited));
-      const path = `providers/${key}-${fingerprint(bytes)}`;
-      await copies.write(path, rules ? bytes : await rewritten(bytes));
+      const path = await store(resource, bytes);
       await offer({
         source: `resource ${key}`,
         change: (inputs) => ({ ...inputs, resources: new Map(inputs.resources).set(key, path) }),
-        applied: () => Promise.resolve(),
-        refused: (problem) => log.warn(`a provider's content cannot be used: ${problem}`),
+        applied: () => Promise.resolve(void problems.delete(key)),
+        refused: (problem) => refused(resource, problem),
       });
     }
-    async function rewritten(bytes: Uint8Array): Promise<string> {
-      const { file, notes } = await rewriteProvider(bytes, { reader, own });
-      for (const note of notes) log.warn({ event: 'clash-entries-left-out', resource: key }, redactor.clean(note));
-      return file;
-    }
-    const direct = (from: string) => download(from, { ...options, way: wayOf('direct') }, limited);
-    const failed = (error: unknown) => log.warn(`what a provider names cannot be fetched: ${problemOf(error, redactor)}`);
+    const failed = (error: unknown) => refused(resource, problemOf(error, redactor));
     void follow({ url: () => Promise.resolve(url), interval, fetch, failed, signal: limited });
     return stop;
   }
 
-  return (wanted) => {
-    for (const [key, stop] of running) {
-      if (wanted.some((resource) => resource.key === key)) continue;
-      stop.abort();
-      running.delete(key);
-    }
-    for (const resource of wanted) if (!running.has(resource.key)) running.set(resource.key, start(resource));
+  function refused({ key, name }: Resource, problem: string): void {
+    const text = `${name}: what its URL brings cannot be used: ${problem}`;
+    if (problems.get(key) !== text) log.warn({ event: 'clash-provider-unusable', provider: name, problem }, 'a provider is not updated');
+    problems.set(key, text);
+  }
+
+  /** Writes the content under a name of its own, so that a former config still finds its own. @throws ClashError: there is no rule or no
+   *  node in it */
+  async function store({ key, name, ruleSet }: Resource, bytes: Uint8Array): Promise<string> {
+    const path = `providers/${key}-${fingerprint(bytes)}`;
+    if (ruleSet !== undefined) return prepareRuleSet(bytes, { ...ruleSet, path, copies, mihomo });
+    const { file, notes } = await rewriteProvider(bytes, { reader, own });
+    for (const note of notes) log.warn({ event: 'clash-entries-left-out', provider: name }, redactor.clean(note));
+    await copies.write(path, file);
+    return path;
+  }
+
+  return {
+    follow(wanted) {
+      for (const [key, stop] of running) {
+        if (wanted.some((resource) => resource.key === key)) continue;
+        stop.abort();
+        running.delete(key);
+        problems.delete(key);
+      }
+      for (const resource of wanted) if (!running.has(resource.key)) running.set(resource.key, start(resource));
+    },
+    problem: () => [...problems.values()][0],
   };
 }
 
 /** This sidecar's own way out. */
-export function ownProxy({ ports }: ClashConfig): string {
+function ownProxy({ ports }: ClashConfig): string {
   return ports.proxy === 0 ? 'direct' : `http://127.0.0.1:${ports.proxy}`;
 }

@@ -1,22 +1,26 @@
 import { randomBytes } from 'node:crypto';
 import { resolve as resolvePath } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { backoff } from '../async/backoff.ts';
 import type { ClashConfig } from '../config/schema.ts';
 import type { Log } from '../telemetry/log.ts';
-import { CONFIG, createApplier, type Applier, type Outcome } from './mihomo/apply.ts';
-import { createController } from './mihomo/controller.ts';
+import { createResourceFeeds, followSubscription, type SubscriptionState } from './feeds.ts';
+import { followFiles, openFiles } from './files.ts';
+import { openFront, type Front } from './front/front.ts';
+import { createReportServer } from './front/reports.ts';
+import { createWatch } from './front/watch.ts';
+import { createApplier, type Applier, type Outcome } from './mihomo/apply.ts';
+import { createFleet, type Fleet } from './mihomo/fleet.ts';
+import { startInstance, type Instance, type InstanceContext, type Spec } from './mihomo/instance.ts';
+import { createMihomo } from './mihomo/mihomo.ts';
+import { createOffers } from './mihomo/offers.ts';
+import { prove } from './mihomo/prove.ts';
+import { readStatus, type MihomoStatus, type NodeStatus } from './mihomo/status.ts';
 import { openCopies, type Copies, type Copy } from './subscription/copies.ts';
 import type { Way } from './subscription/download.ts';
-import { createResourceFeeds, followSubscription, ownProxy, type SubscriptionState } from './feeds.ts';
-import { followFiles, openFiles } from './files.ts';
-import type { User } from './config/locked.ts';
 import { createEntryReader, type EntryReader } from './mihomo/entry-reader.ts';
-import { createMihomo } from './mihomo/mihomo.ts';
 import { vetContent } from './mihomo/vet.ts';
-import { createOffers, type Offer } from './mihomo/offers.ts';
-import { prove } from './mihomo/prove.ts';
 import { createRedactor, type Redactor } from './subscription/redact.ts';
-import { readStatus, type MihomoStatus, type NodeStatus } from './mihomo/status.ts';
 import type { UserInfo } from './subscription/userinfo.ts';
 
 export interface ClashOptions {
@@ -56,83 +60,100 @@ export interface Clash {
   ended: Promise<void>;
 }
 
-/** Milliseconds. */
-const FIRST_PAUSE = 25;
-const LAST_PAUSE = 1000;
-const CONFIRM_INTERVAL = 15_000;
+/** How often a config that no request has been through is tried, in ms; doubled by each failure. */
+const FIRST_CONFIRM_MS = 2000;
+const CONFIRM = { baseMs: 15_000, capMs: 300_000 };
 
-/** Runs mihomo with what the configuration and the subscriptions make of it. Returns without waiting for either: the proxy is
+/** Runs mihomo with a config made of the configuration and the subscriptions. Returns without waiting for either: the proxy is
  *  there within a second, and refuses until it has a node.
- *  @throws ClashError: mihomo or a password's file cannot be used; Error (EACCES …): the directory cannot be written */
+ *  @throws ClashError: mihomo or a password's file cannot be used; Error (EACCES …): the directory cannot be written;
+ *  Error (EADDRINUSE …): a port cannot be listened on */
 export async function superviseClash({ own, wayOf, log, env, counted, signal }: ClashOptions): Promise<Clash> {
   const redactor = createRedactor();
   const secret = randomBytes(24).toString('base64url');
   redactor.add(secret);
   const copies = await openCopies(resolvePath(own.directory), own.geodata);
-  const { directory } = copies;
-  const mihomo = await createMihomo({ binary: own.mihomo, directory, configFile: copies.path(CONFIG), log, redactor, env });
-  const controller = createController({ ...own.controller, secret });
-  const proveNow = (group: string) =>
-    prove(group, { controller, proxy: proofProxy(own, applier.inputs().users), url: own.healthCheck.url, signal });
-  const applier = createApplier({ context: { own, secret }, copies, mihomo, controller, prove: proveNow, log });
+  const mihomo = await createMihomo({ binary: own.mihomo, directory: copies.directory, log, redactor, env });
+  const entrances = await openEntrances(own, { mihomo, copies, secret, log, signal });
+  const { fleet, front } = entrances;
+  const proveNow = (instance: Instance) => prove(instance, { url: own.healthCheck.url, signal });
+  const applier = createApplier({ context: { own, secret }, copies, mihomo, fleet, prove: proveNow, log });
 
   const files = openFiles(own, redactor);
-  const reader = createEntryReader({ binary: own.mihomo, directory, env });
+  const reader = createEntryReader({ binary: own.mihomo, directory: copies.directory, env });
   const known = await readCopies(own, { copies, redactor, reader, version: mihomo.version });
   await applier.begin({
     subscriptions: new Map([...known].map(([name, { content }]) => [name, content])),
     users: await files.users(),
     custom: await files.custom().catch((error: Error) => {
-      log.error(error.message);
+      log.error({ event: 'clash-file-unusable' }, error.message);
       return undefined;
     }),
     resources: await copies.resources(),
     banned: new Set(),
   });
 
-  const ended = mihomo.run(signal);
-  let up = false;
-  const whenUp = untilUp(() => controller.isUp(own.ports.proxy), signal).then(() => (up = true));
-  const offerNow = createOffers({
-    applier,
-    redactor,
-    log,
-    signal,
-    counted,
-    changed: () => followResources(applier.rendered()?.resources ?? []),
-  });
-  const offer: Offer = async (change) => (await whenUp, offerNow(change));
-  const context = { own, wayOf, copies, redactor, offer, version: mihomo.version, reader, log, signal };
-  const followResources = createResourceFeeds(context);
-  followResources(applier.rendered()?.resources ?? []);
+  const changed = () => resources.follow(applier.rendered()?.resources ?? []);
+  const offer = createOffers({ applier, redactor, log, signal, counted, changed });
+  const context = { own, wayOf, copies, redactor, offer, mihomo, reader, log, signal };
+  const resources = createResourceFeeds(context);
+  changed();
   const states = own.subscriptions.map((subscription) => followSubscription(subscription, known.get(subscription.name), context));
   const fileProblem = followFiles({ files, inputs: applier.inputs(), offer, log, signal });
-  void whenUp.then(() => confirmForEver(applier, { log, signal }));
+  void confirmForever(applier, { log, signal });
 
   return {
-    ready: () => up && !signal.aborted,
-    ended,
+    ready: () => fleet.live() !== undefined && !signal.aborted,
+    ended: Promise.all([fleet.ended, front.closed]).then(() => undefined),
     async status() {
-      const asked = { main: applier.main(), rendered: applier.rendered(), subscriptions: own.subscriptions.map(({ name }) => name) };
-      const told = await readStatus(controller, asked).catch(() => NOTHING_TOLD);
+      const question = { main: applier.main(), rendered: applier.rendered(), subscriptions: own.subscriptions.map(({ name }) => name) };
+      const live = fleet.live();
+      const found = live === undefined ? NOTHING_FOUND : await readStatus(live.controller, question).catch(() => NOTHING_FOUND);
       return {
         mode: own.mode,
-        mihomo: { version: mihomo.version, running: mihomo.pid() !== undefined, restarts: mihomo.restarts() },
+        mihomo: { version: mihomo.version, running: live !== undefined, restarts: fleet.restarts() },
         config: {
           proven: applier.proven(),
-          problem: applier.problem() ?? fileProblem(),
-          notes: (asked.rendered?.notes ?? []).slice(0, MOST_NOTES).map((note) => redactor.clean(note)),
+          problem: applier.problem() ?? fileProblem() ?? resources.problem(),
+          notes: (question.rendered?.notes ?? []).slice(0, MAX_NOTES).map((note) => redactor.clean(note)),
         },
-        group: asked.main,
-        ...told,
-        subscriptions: states.map((state) => describeSubscription(state, told.nodes)),
+        group: question.main,
+        ...found,
+        subscriptions: states.map((state) => describeSubscription(state, found.nodes)),
       };
     },
   };
 }
 
-const NOTHING_TOLD: MihomoStatus = { chosen: undefined, nodes: [], traffic: { uploaded: 0, downloaded: 0, connections: 0 } };
-const MOST_NOTES = 50;
+type EntrancesContext = Pick<InstanceContext, 'mihomo' | 'copies' | 'secret'> & { log: Log; signal: AbortSignal };
+
+/** The ports that clients know, and the mihomo processes behind them. */
+async function openEntrances(own: ClashConfig, { log, signal, ...context }: EntrancesContext): Promise<{ front: Front; fleet: Fleet }> {
+  const preferProviders = own.mode === 'nodes';
+  const start = (spec: Spec, first?: string) =>
+    startInstance(spec, { ...context, preferProviders, first, left: (node) => watch.left(node) });
+  const fleet = createFleet({ entrances: { use: (ports) => front.use(ports), links: () => front.links() }, start, log, signal });
+  const watch = createWatch({ links: () => front.links(), fleet, log, signal });
+  const { proxy, shared } = own.ports;
+  const ports = [
+    { entrance: 'proxy', host: '127.0.0.1', port: proxy },
+    { entrance: 'shared', host: '0.0.0.0', port: shared },
+    { entrance: 'controller', ...own.controller },
+  ] as const;
+  const front = await openFront({
+    listen: ports.filter(({ port }) => port !== 0),
+    events: {
+      opened: () => watch.opened(),
+      unanswered: () => watch.unanswered(),
+      request: createReportServer((report) => watch.report(report)),
+    },
+    signal,
+  });
+  return { front, fleet };
+}
+
+const NOTHING_FOUND: MihomoStatus = { chosen: undefined, nodes: [], traffic: { uploaded: 0, downloaded: 0, connections: 0 } };
+const MAX_NOTES = 50;
 
 function describeSubscription({ name, fetchedAt, userInfo, problem }: SubscriptionState, nodes: readonly NodeStatus[]): SubscriptionStatus {
   return {
@@ -168,23 +189,10 @@ async function vetCopy(copy: Copy | undefined, { reader, version }: { reader: En
   return content === undefined ? undefined : { ...copy, content };
 }
 
-async function untilUp(isUp: () => Promise<boolean>, signal: AbortSignal): Promise<void> {
-  for (let pause = FIRST_PAUSE; !signal.aborted && !(await isUp()); pause = Math.min(LAST_PAUSE, pause * 1.2)) {
-    await delay(pause, undefined, { signal }).catch(() => undefined); // stopped
+/** A config that could not be proven when it came may be good all the same: the network was down. */
+async function confirmForever(applier: Applier, { log, signal }: { log: Log; signal: AbortSignal }): Promise<void> {
+  for (let failures = 0; !signal.aborted; failures = applier.proven() ? 0 : failures + 1) {
+    await applier.confirm().catch((error: unknown) => log.warn({ event: 'clash-confirm-failed', error }, 'the good config cannot be kept'));
+    await delay(failures < 3 ? FIRST_CONFIRM_MS : backoff(failures - 3, CONFIRM), undefined, { signal, ref: false }).catch(() => undefined); // stopped
   }
-}
-
-/** A config that could not be proven when it came may be good all the same: the network was away. */
-async function confirmForEver(applier: Applier, { log, signal }: { log: Log; signal: AbortSignal }): Promise<void> {
-  while (!signal.aborted) {
-    await applier.confirm().catch((error: unknown) => log.warn({ error }, 'what was good last cannot be kept'));
-    await delay(CONFIRM_INTERVAL, undefined, { signal, ref: false }).catch(() => undefined); // stopped
-  }
-}
-
-/** The proxy's port; where it is off, the shared one. */
-function proofProxy(own: ClashConfig, users: readonly User[]): string {
-  const [user] = users;
-  if (own.ports.proxy !== 0 || user === undefined) return ownProxy(own);
-  return `http://${encodeURIComponent(user.username)}:${encodeURIComponent(user.password)}@127.0.0.1:${own.ports.shared}`;
 }

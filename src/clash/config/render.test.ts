@@ -49,6 +49,7 @@ test('promise C1: mode nodes has one tested group over every subscription, which
       type: 'url-test',
       url: 'https://registry-1.docker.io/v2/',
       interval: 300,
+      'expected-status': '200-299/401/405',
       lazy: false,
       tolerance: 50,
       'empty-fallback': 'REJECT',
@@ -155,6 +156,7 @@ test('promise C1: mode full takes nodes, groups, rules and providers, and nothin
     type: 'url-test',
     url: 'https://registry-1.docker.io/v2/',
     interval: 300,
+    'expected-status': '200-299/401/405',
     proxies: ['REJECT'],
     'empty-fallback': 'REJECT',
   });

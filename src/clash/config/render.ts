@@ -27,12 +27,14 @@ export interface Inputs {
 /** What a provider's URL brings. This program fetches it: mihomo would print the URL, and would wait for it at its start. */
 export interface Resource {
   key: string;
+  /** The provider, for messages: `rule-provider "ads"`. */
+  name: string;
+  /** Of a rule-provider: what the content has to be. */
+  ruleSet?: { behavior: string; format: string };
   url: string;
   /** Milliseconds. */
   interval: number;
   headers: Record<string, string>;
-  /** Rules, and not nodes. */
-  rules: boolean;
   /** Named by the user, who may go to internal addresses; a subscription may not. */
   own: boolean;
 }
@@ -86,7 +88,7 @@ export function render(given: Inputs, { own, secret }: RenderContext): Rendered 
   const resources: Resource[] = [];
   const ownProviders = (key: string) => (own.mode === 'custom' ? undefined : Object.keys(fieldsOf(rest[key])));
   const fetched = (key: string) => withoutHttp(fieldsOf(merged[key]), { inputs, resources, own: ownProviders(key), note });
-  const proxyProviders = withHealthChecks({ ...fetched('proxy-providers'), ...nodeProviders(parts.proxies, own) }, own);
+  const providers = { ...fetched('proxy-providers'), ...nodeProviders(parts.proxies, own) };
   const ruleProviders = fetched('rule-providers');
 
   const named = namedNodes(parts);
@@ -94,7 +96,9 @@ export function render(given: Inputs, { own, secret }: RenderContext): Rendered 
     ({ value, subscription }) => own.mode !== 'nodes' || subscription === undefined || named.has(nameOf(value)),
   );
   const targets = new Set([...[...proxies, ...parts.groups].map(({ value }) => nameOf(value)), ...BUILT_IN_TARGETS]);
-  const groups = parts.groups.map((group) => completeGroup(group, { targets, providers: Object.keys(proxyProviders), own, note }));
+  const groups = parts.groups.map((group) => completeGroup(group, { targets, providers: Object.keys(providers), own, note }));
+  const generated = own.mode === 'nodes' ? groups.find((group) => nameOf(group) === MAIN_GROUP) : undefined;
+  const proxyProviders = withHealthChecks(providers, own, generated);
   const known = {
     targets,
     ruleProviders: new Set(Object.keys(ruleProviders)),
@@ -187,12 +191,24 @@ function nodeProviders(proxies: readonly Sourced<Fields>[], own: ClashConfig): R
   return providers;
 }
 
-function healthCheck({ healthCheck }: ClashConfig): { url: string; interval: number } {
-  return { url: healthCheck.url, interval: Math.max(1, Math.round(healthCheck.interval / 1000)) };
+/** What a registry answers at /v2/ to a client that it serves: 200, 401 without a token, or 405 where HEAD is not known. 403, 429, 5xx
+ *  and redirects say that the node's address is not welcome, or that something else than the registry answers. */
+const EXPECTED_STATUS = '200-299/401/405';
+
+function healthCheck({ healthCheck }: ClashConfig): { url: string; interval: number; 'expected-status': string } {
+  const interval = Math.max(1, Math.round(healthCheck.interval / 1000));
+  return { url: healthCheck.url, interval, 'expected-status': EXPECTED_STATUS };
 }
 
-function withHealthChecks(providers: Record<string, Fields>, own: ClashConfig): Record<string, Fields> {
-  const check = { enable: true, ...healthCheck(own), lazy: own.mode !== 'nodes' };
+/** mihomo judges a node of a provider by the provider's check, where the group tests the same URL: what stands in the
+ *  generated group, with the user's override of it, has to stand there too. */
+function withHealthChecks(providers: Record<string, Fields>, own: ClashConfig, group: Fields | undefined): Record<string, Fields> {
+  const {
+    url,
+    interval = healthCheck(own).interval,
+    'expected-status': expected = '*',
+  }: Fields = group?.['url'] === undefined ? healthCheck(own) : group;
+  const check = { enable: true, url, interval, 'expected-status': expected, lazy: own.mode !== 'nodes' };
   return Object.fromEntries(Object.entries(providers).map(([name, provider]) => [name, { 'health-check': check, ...provider }]));
 }
 
@@ -216,13 +232,20 @@ function withoutHttp(providers: Fields, { inputs, resources, own, note }: HttpCo
       const seconds = Number(provider['interval'] ?? 86_400);
       const interval = Math.max(3600, Number.isFinite(seconds) ? seconds : 86_400) * 1000;
       if (!resources.some((resource) => resource.key === key)) {
+        const rules = provider['behavior'] !== undefined;
+        const ruleSet = {
+          behavior: (textOf(provider['behavior']) ?? '').toLowerCase(),
+          format: (textOf(provider['format']) ?? 'yaml').toLowerCase(),
+        };
+        const kind = rules ? 'rule-provider' : 'proxy-provider';
         resources.push({
           key,
+          name: `${kind} ${JSON.stringify(name)}`,
           url,
           interval,
           headers,
           own: own === undefined || own.includes(name),
-          rules: provider['behavior'] !== undefined,
+          ...(rules ? { ruleSet } : {}),
         });
       }
       const rest = omit(provider, ['url', 'interval', 'header', 'proxy', 'size-limit', 'path']);
@@ -232,7 +255,8 @@ function withoutHttp(providers: Fields, { inputs, resources, own, note }: HttpCo
       // Rules that are not there yet are none; nodes that are not there make mihomo say so.
       if (path === undefined && provider['behavior'] !== undefined)
         return [name, { ...omit(rest, ['format']), type: 'inline', payload: [] }];
-      return [name, { ...rest, type: 'file', path: path ?? `providers/${key}-none` }];
+      const compiled = path?.endsWith('.mrs') === true ? { format: 'mrs' } : {};
+      return [name, { ...rest, ...compiled, type: 'file', path: path ?? `providers/${key}-none` }];
     }),
   );
 }
@@ -273,7 +297,7 @@ function completeGroup(group: Sourced<Fields>, { targets, providers, own, note }
   const members = empty ? ['REJECT'] : proxies;
   return {
     'empty-fallback': 'REJECT',
-    ...(tested ? healthCheck(own) : {}),
+    ...(tested ? (value['url'] === undefined ? healthCheck(own) : omit(healthCheck(own), ['expected-status'])) : {}),
     ...value,
     ...(members.length > 0 ? { proxies: members } : { proxies: undefined }),
     ...(use.length > 0 ? { use } : { use: undefined }),

@@ -1,33 +1,71 @@
 import { request } from 'undici';
+import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../../io/untrusted.ts';
 import { nameOf } from '../subscription/document.ts';
-import { fieldsOf, itemsOf, type Fields } from '../../io/untrusted.ts';
 
-/** mihomo's own API. Every call @throws Error: mihomo is not there, or refuses. */
-export interface Controller {
-  /** Whether the proxy takes connections on this port. */
-  isUp(proxyPort: number): Promise<boolean>;
-  /** Replaces the config by that file, without a connection cut and without a port moved. */
-  apply(file: string): Promise<void>;
-  /** Everything that traffic can go through, by name. */
-  proxies(): Promise<Record<string, Fields>>;
-  /** How many nodes a provider has; undefined: there is no such provider. */
-  providerSize(name: string): Promise<number | undefined>;
-  /** Asks all members of a group now; whether one of them answers. */
-  test(group: string, url: string): Promise<boolean>;
-  traffic(): Promise<{ uploaded: number; downloaded: number; connections: number }>;
+/** A group of nodes, or a node. */
+export interface Member {
+  name: string;
+  /** The provider that has it; undefined: it is one of the config's own `proxies`, or a group. */
+  provider: string | undefined;
 }
 
-/** Milliseconds. */
-const TIME_LIMIT = 15_000;
-const NODE_LIMIT = 5000;
+export interface Group {
+  name: string;
+  /** mihomo's name: URLTest, Fallback, Selector, LoadBalance. */
+  type: string;
+  now: string;
+  members: string[];
+  /** '' where the group tests nothing. */
+  testUrl: string;
+  /** Such as `200-299/401`; `*` for any. */
+  expectedStatus: string;
+}
 
-export function createController({ host, port, secret }: { host: string; port: number; secret: string }): Controller {
-  const base = `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+/** What a test of a node shows. `unexpected`: something answered, with a status that the group does not accept. */
+export type TestResult = { outcome: 'alive'; delayMs: number } | { outcome: 'unexpected' } | { outcome: 'dead' };
+
+export interface NodeTest {
+  url: string;
+  expectedStatus: string;
+  timeoutMs: number;
+}
+
+/** mihomo's own API. Every call @throws Error: mihomo does not answer, or refuses. */
+export interface Controller {
+  /** Whether the proxy listens on this port. */
+  isUp(proxyPort: number): Promise<boolean>;
+  /** Everything that traffic can go through, by name. */
+  proxies(): Promise<Record<string, Fields>>;
+  /** Undefined: there is no group of that name. */
+  group(name: string): Promise<Group | undefined>;
+  /** The nodes of all providers: the provider's name by the node's. */
+  providers(): Promise<Map<string, string>>;
+  /** How many nodes a provider has; undefined: there is no such provider. */
+  providerSize(name: string): Promise<number | undefined>;
+  /** How many rules each rule-provider has, by name. */
+  ruleCounts(): Promise<Map<string, number>>;
+  /** Sends one request through a node. mihomo remembers the result, and its groups go by it. */
+  testNode(member: Member, test: NodeTest): Promise<TestResult>;
+  /** Makes a group use one of its members for as long as that one is alive. */
+  choose(group: string, member: string): Promise<void>;
+  traffic(): Promise<{ uploaded: number; downloaded: number; connections: number }>;
+  /** The connections: by the port that each came from, the names of its node and of the groups that led there. */
+  chains(): Promise<Map<number, string[]>>;
+}
+
+const TIME_LIMIT_MS = 15_000;
+
+export function createController({ port, secret }: { port: number; secret: string }): Controller {
+  const base = `http://127.0.0.1:${port}`;
   const headers = { authorization: `Bearer ${secret}`, 'content-type': 'application/json' };
 
-  async function call(path: string, options: { method?: 'PUT'; body?: string } = {}): Promise<{ status: number; text: string }> {
-    const { statusCode, body } = await request(base + path, { ...options, headers, signal: AbortSignal.timeout(TIME_LIMIT) });
-    return { status: statusCode, text: await body.text() };
+  async function call(
+    path: string,
+    { method = 'GET', body, limitMs = TIME_LIMIT_MS }: { method?: 'GET' | 'PUT'; body?: string; limitMs?: number } = {},
+  ) {
+    const options = { method, headers, signal: AbortSignal.timeout(limitMs), ...(body === undefined ? {} : { body }) };
+    const response = await request(base + path, options);
+    return { status: response.statusCode, text: await response.body.text() };
   }
 
   async function get(path: string): Promise<Fields> {
@@ -36,45 +74,90 @@ export function createController({ host, port, secret }: { host: string; port: n
     return fieldsOf(JSON.parse(text));
   }
 
+  /** A group counts as a provider of its own here, of the vehicle type Compatible. */
+  async function realProviders(): Promise<[string, Fields[]][]> {
+    const { providers } = await get('/providers/proxies');
+    return Object.entries(fieldsOf(providers))
+      .map(([name, provider]) => [name, fieldsOf(provider)] as const)
+      .filter(([, provider]) => provider['vehicleType'] !== 'Compatible')
+      .map(([name, provider]) => [name, itemsOf(provider['proxies'])]);
+  }
+
+  const pathOf = ({ name, provider }: Member) =>
+    provider === undefined
+      ? `/proxies/${encodeURIComponent(name)}`
+      : `/providers/proxies/${encodeURIComponent(provider)}/${encodeURIComponent(name)}`;
+
   return {
     async isUp(proxyPort) {
       try {
         return (await get('/configs'))['mixed-port'] === proxyPort;
       } catch {
-        return false; // not yet, or not any more
+        return false; // not yet, or no longer
       }
     },
 
-    async apply(file) {
-      const { status, text } = await call('/configs?force=false', { method: 'PUT', body: JSON.stringify({ path: file }) });
-      if (status >= 300) throw new Error(`mihomo refuses the config: ${text.slice(0, 500)}`);
+    async proxies() {
+      const [{ proxies }, provided] = await Promise.all([get('/proxies'), realProviders()]);
+      const named = Object.entries(fieldsOf(proxies)).map(([name, proxy]) => [name, fieldsOf(proxy)] as const);
+      // The first list lacks the nodes that only a provider has.
+      return Object.fromEntries([...provided.flatMap(([, nodes]) => nodes.map((node) => [nameOf(node), node] as const)), ...named]);
     },
 
-    async proxies() {
-      const [{ proxies }, { providers }] = await Promise.all([get('/proxies'), get('/providers/proxies')]);
-      const named = Object.entries(fieldsOf(proxies)).map(([name, proxy]) => [name, fieldsOf(proxy)] as const);
-      // The first list lacks what only a provider has; a group counts as a provider of its own here.
-      const provided = Object.values(fieldsOf(providers)).filter((provider) => fieldsOf(provider)['vehicleType'] !== 'Compatible');
-      const nodes = provided.flatMap((provider) => itemsOf(fieldsOf(provider)['proxies'])).map((node) => [nameOf(node), node] as const);
-      return Object.fromEntries([...nodes, ...named]);
+    async group(name) {
+      const { status, text } = await call(`/proxies/${encodeURIComponent(name)}`);
+      const fields = status === 200 ? fieldsOf(JSON.parse(text)) : {};
+      if (!Array.isArray(fields['all'])) return undefined;
+      return {
+        name,
+        type: textOf(fields['type']) ?? '',
+        now: textOf(fields['now']) ?? '',
+        members: textsOf(fields['all']),
+        testUrl: textOf(fields['testUrl']) ?? '',
+        expectedStatus: textOf(fields['expectedStatus']) ?? '*',
+      };
     },
+
+    providers: async () =>
+      new Map((await realProviders()).flatMap(([provider, nodes]) => nodes.map((node) => [nameOf(node), provider] as const))),
 
     async providerSize(name) {
-      const { providers } = await get('/providers/proxies');
-      const provider = fieldsOf(providers)[name];
-      return provider === undefined ? undefined : itemsOf(fieldsOf(provider)['proxies']).length;
+      return (await realProviders()).find(([own]) => own === name)?.[1].length;
     },
 
-    async test(group, url) {
-      const query = new URLSearchParams({ url, timeout: String(NODE_LIMIT) });
-      const { status, text } = await call(`/group/${encodeURIComponent(group)}/delay?${query.toString()}`);
-      // What is no group (a node, DIRECT) cannot be asked so: the request that follows will tell.
-      return status === 404 || (status === 200 && Object.values(fieldsOf(JSON.parse(text))).some((delay) => Number(delay) > 0));
+    async ruleCounts() {
+      const { providers } = await get('/providers/rules');
+      return new Map(Object.entries(fieldsOf(providers)).map(([name, provider]) => [name, Number(fieldsOf(provider)['ruleCount'])]));
+    },
+
+    async testNode(member, { url, expectedStatus, timeoutMs }) {
+      const query = new URLSearchParams({ url, timeout: String(timeoutMs), expected: expectedStatus }).toString();
+      const verb = member.provider === undefined ? 'delay' : 'healthcheck';
+      const { status, text } = await call(`${pathOf(member)}/${verb}?${query}`, { limitMs: timeoutMs + TIME_LIMIT_MS });
+      const delayMs = status === 200 ? Number(fieldsOf(JSON.parse(text))['delay']) : 0;
+      if (!(delayMs > 0)) return { outcome: 'dead' };
+      if (expectedStatus === '*') return { outcome: 'alive', delayMs };
+      // The delay comes whatever the status was; whether it was an expected one is in the node's state alone.
+      const state = fieldsOf(fieldsOf((await get(pathOf(member)))['extra'])[url]);
+      return state['alive'] === true ? { outcome: 'alive', delayMs } : { outcome: 'unexpected' };
+    },
+
+    async choose(group, member) {
+      const { status, text } = await call(`/proxies/${encodeURIComponent(group)}`, {
+        method: 'PUT',
+        body: JSON.stringify({ name: member }),
+      });
+      if (status >= 300) throw new Error(`mihomo answers ${status}: ${text.slice(0, 200)}`);
     },
 
     async traffic() {
       const { uploadTotal, downloadTotal, connections } = await get('/connections');
       return { uploaded: Number(uploadTotal), downloaded: Number(downloadTotal), connections: itemsOf(connections).length };
+    },
+
+    async chains() {
+      const { connections } = await get('/connections');
+      return new Map(itemsOf(connections).map((own) => [Number(fieldsOf(own['metadata'])['sourcePort']), textsOf(own['chains'])]));
     },
   };
 }

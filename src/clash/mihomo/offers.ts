@@ -1,88 +1,123 @@
-import { setTimeout as delay } from 'node:timers/promises';
-import type { Log } from '../../telemetry/log.ts';
-import type { Applier, Outcome } from './apply.ts';
-import type { Redactor } from '../subscription/redact.ts';
-import type { Inputs } from '../config/render.ts';
 import { backoff } from '../../async/backoff.ts';
-import { createSemaphore } from '../../async/semaphore.ts';
+import { raceAbort } from '../../async/race-abort.ts';
+import type { Log } from '../../telemetry/log.ts';
+import type { Inputs } from '../config/render.ts';
+import type { Redactor } from '../subscription/redact.ts';
+import type { Applier, Outcome } from './apply.ts';
 
-interface Change {
-  /** Whose: a later change of the same source takes the place of one that waits. */
+export interface Change {
+  /** A later change of the same source takes the place of one that waits. */
   source: string;
   change: (inputs: Inputs) => Inputs;
   applied(): Promise<void>;
   refused(problem: string): void;
 }
-/** Resolves when the change was tried. */
+
+/** Asks for a change. Resolves when it has been tried. */
 export type Offer = (change: Change) => Promise<void>;
 
 export interface OffersOptions {
-  applier: Applier;
+  applier: Pick<Applier, 'change' | 'problem' | 'proven'>;
   redactor: Redactor;
   log: Log;
   signal: AbortSignal;
-  /** Told of every outcome but that nothing changed. */
+  /** Called with every outcome but `unchanged`. */
   counted: (outcome: Outcome | 'failed') => void;
   /** Called after something was applied. */
   changed: () => void;
 }
 
-/** Milliseconds, doubled by each failure: while mihomo is away, and while nothing is reached. */
-const FIRST_RETRY = { failed: 1000, unproven: 10_000 };
-const LAST_RETRY = 600_000;
+interface Waiting {
+  change: Change;
+  /** Resolves when it has been tried, or replaced by a later change of its source. */
+  tried: PromiseWithResolvers<void>;
+  /** How often it was tried in vain. */
+  failures: number;
+  /** Not before this time, in ms since 1970. */
+  notBefore: number;
+}
 
-/** One change at a time. One that mihomo understands and that yet leads nowhere waits, and is tried again: it may have been the
- *  network. */
+/** While mihomo does not answer, and while no request gets through: that may have been the network. */
+const RETRY = { failed: { baseMs: 1000, capMs: 600_000 }, unproven: { baseMs: 10_000, capMs: 600_000 } };
+/** Changes that arrive together, as at the start, become one config. */
+const GATHER_MS = 50;
+
+/** Tries changes: all that wait together, in one config. If that is refused, one by one, so that a bad one stops no other. What
+ *  mihomo understands and yet leads nowhere is tried again later. */
 export function createOffers({ applier, redactor, log, signal, counted, changed }: OffersOptions): Offer {
-  const waiting = new Map<string, Change>();
-  const oneAtATime = createSemaphore(1);
+  const waiting = new Map<string, Waiting>();
+  let working = false;
+  let timer: NodeJS.Timeout | undefined;
 
-  async function attempt(change: Change): Promise<Outcome | 'failed'> {
-    const { source } = change;
+  async function attempt(batch: readonly Waiting[]): Promise<Outcome | 'failed'> {
     try {
-      const outcome = await applier.change(change.change);
-      if (outcome === 'applied' || outcome === 'unchanged') {
-        waiting.delete(source);
-        await change.applied();
-        changed();
-        if (outcome === 'applied') log.info({ source, proven: applier.proven() }, 'a changed config is in use');
-      } else {
-        const problem = applier.problem() ?? '';
-        if (outcome === 'invalid') waiting.delete(source);
-        change.refused(problem);
-        log.error({ source }, `the change is not used: ${problem}`);
-      }
-      return outcome;
+      return await applier.change((inputs) => batch.reduce((before, { change }) => change.change(before), inputs));
     } catch (error) {
-      change.refused('mihomo does not answer');
-      log.warn({ source, problem: redactor.clean((error as Error).message) }, 'a change cannot be applied now, and is tried again');
+      const problem = redactor.clean((error as Error).message);
+      log.warn({ event: 'clash-change-failed', sources: sourcesOf(batch), problem }, 'a change cannot be applied now, and is tried again');
       return 'failed';
     }
   }
 
-  async function insist(change: Change, why: keyof typeof FIRST_RETRY): Promise<void> {
-    for (let attempt = 0; ; attempt++) {
-      const pause = backoff(attempt, { baseMs: FIRST_RETRY[why], capMs: LAST_RETRY });
-      await delay(pause, undefined, { signal, ref: false }).catch(() => undefined); // stopped
-      if (signal.aborted || waiting.get(change.source) !== change) return;
-      const outcome = await inTurn(change);
-      if (outcome !== 'unproven' && outcome !== 'failed') return;
-    }
+  function keepForRetry(own: Waiting, why: keyof typeof RETRY): void {
+    own.notBefore = Date.now() + backoff(own.failures++, RETRY[why]);
+    if (!waiting.has(own.change.source)) waiting.set(own.change.source, own);
   }
 
-  async function inTurn(change: Change): Promise<Outcome | 'failed'> {
-    return oneAtATime.run(async () => {
-      if (waiting.get(change.source) !== change) return 'invalid'; // a later change has taken its place
-      const outcome = await attempt(change);
-      if (outcome !== 'unchanged') counted(outcome);
-      return outcome;
-    });
+  async function conclude(batch: readonly Waiting[], outcome: Outcome | 'failed'): Promise<void> {
+    if (outcome !== 'unchanged') counted(outcome);
+    if (outcome === 'applied' || outcome === 'unchanged') {
+      for (const { change } of batch) await change.applied();
+      changed();
+      const proven = applier.proven();
+      if (outcome === 'applied')
+        log.info({ event: 'clash-config-applied', sources: sourcesOf(batch), proven }, 'a changed config is in use');
+    } else {
+      const problem = outcome === 'failed' ? 'mihomo does not answer' : (applier.problem() ?? '');
+      for (const own of batch) {
+        own.change.refused(problem);
+        if (outcome !== 'invalid') keepForRetry(own, outcome);
+      }
+      if (outcome !== 'failed')
+        log.error({ event: 'clash-change-refused', sources: sourcesOf(batch), outcome }, `the change is not used: ${problem}`);
+    }
+    for (const { tried } of batch) tried.resolve();
+  }
+
+  async function work(): Promise<void> {
+    working = true;
+    for (let batch = takeDue(); batch.length > 0 && !signal.aborted; batch = takeDue()) {
+      const outcome = await attempt(batch);
+      if (batch.length === 1 || (outcome !== 'invalid' && outcome !== 'unproven')) await conclude(batch, outcome);
+      else for (const own of batch) await conclude([own], await attempt([own]));
+    }
+    working = false;
+    plan();
+  }
+
+  function takeDue(): Waiting[] {
+    const due = [...waiting.values()].filter(({ notBefore }) => notBefore <= Date.now());
+    for (const { change } of due) waiting.delete(change.source);
+    return due;
+  }
+
+  function plan(): void {
+    clearTimeout(timer);
+    if (working || signal.aborted || waiting.size === 0) return;
+    const next = Math.min(...[...waiting.values()].map(({ notBefore }) => notBefore));
+    timer = setTimeout(() => void work(), Math.max(0, next - Date.now())).unref();
   }
 
   return async (change) => {
     if (signal.aborted) return;
-    waiting.set(change.source, change);
-    const outcome = await inTurn(change);
-    if (outcome === 'unproven' || outcome === 'failed') void insist(change, outcome);
+    waiting.get(change.source)?.tried.resolve();
+    const tried = Promise.withResolvers<void>();
+    waiting.set(change.source, { change, tried, failures: 0, notBefore: Date.now() + GATHER_MS });
+    plan();
+    await raceAbort(tried.promise, signal).catch(() => undefined); // stopped
   };
+}
+
+function sourcesOf(batch: readonly Waiting[]): string[] {
+  return batch.map(({ change }) => change.source);
 }

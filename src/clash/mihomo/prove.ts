@@ -1,41 +1,41 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ProxyAgent } from 'undici';
-import type { Controller } from './controller.ts';
+import { fieldsOf } from '../../io/untrusted.ts';
+import type { Instance } from './instance.ts';
 
 export interface ProveOptions {
-  controller: Controller;
-  /** The proxy's URL. */
-  proxy: string;
+  /** What nodes are tested with. */
   url: string;
   signal: AbortSignal;
 }
 
-const ATTEMPTS = 2;
-/** Milliseconds. */
-const TIME_LIMIT = 8000;
-const PAUSE = 500;
+const MAX_ATTEMPTS = 2;
+const REQUEST_LIMIT_MS = 8000;
+const PAUSE_MS = 500;
+/** mihomo refuses connections until it has read the rule sets of its config. */
+const LOADING_LIMIT_MS = 60_000;
 
-/** Whether the health check's URL can be fetched through the proxy. All nodes of `group` are asked first, so that the fastest is
- *  chosen and none that is dead. Any answer will do: /v2/ says 401. */
-export async function prove(group: string, { controller, proxy, url, signal }: ProveOptions): Promise<boolean> {
-  if (group === '' || group === 'REJECT') return false;
-  for (let attempt = 1; ; attempt++) {
-    try {
-      if ((await controller.test(group, url)) && (await answers(url, proxy, signal))) return true;
-    } catch {
-      // no way out: that is the answer
-    }
-    if (attempt >= ATTEMPTS || signal.aborted) return false;
-    await delay(PAUSE, undefined, { signal }).catch(() => undefined); // stopped
+/** Whether a request gets through this mihomo: a node has passed its test, and the health check's URL can be fetched. Any answer
+ *  counts there, since rules may send that URL past the group. */
+export async function prove({ spec, ports, steering }: Instance, { url, signal }: ProveOptions): Promise<boolean> {
+  if (spec.main === '' || spec.main === 'REJECT') return false;
+  const loads = Object.keys(fieldsOf(spec.config['rule-providers'])).length > 0;
+  const until = Date.now() + (loads ? LOADING_LIMIT_MS : 0);
+  for (let attempt = 1; !signal.aborted; attempt++) {
+    const settled = await steering.settle();
+    if (settled !== 'dead' && (await answers(url, `http://127.0.0.1:${ports.proxy}`, signal).catch(() => false))) return true;
+    if (attempt >= MAX_ATTEMPTS && (settled === 'dead' || Date.now() > until)) return false;
+    await delay(PAUSE_MS, undefined, { signal }).catch(() => undefined); // stopped
   }
+  return false;
 }
 
-/** By a connection of its own: one that was there before the config changed would go on by the former node. */
+/** By a connection of its own: a kept one would go on through the former node. */
 async function answers(url: string, proxy: string, signal: AbortSignal): Promise<boolean> {
   const { origin, pathname, search } = new URL(url);
-  const dispatcher = new ProxyAgent({ uri: proxy, proxyTunnel: true, connectTimeout: TIME_LIMIT });
+  const dispatcher = new ProxyAgent({ uri: proxy, proxyTunnel: true, connectTimeout: REQUEST_LIMIT_MS });
   try {
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(TIME_LIMIT)]);
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(REQUEST_LIMIT_MS)]);
     const { body } = await dispatcher.request({ origin, path: pathname + search, method: 'GET', signal: limit });
     body.on('error', () => undefined).destroy();
     return true;

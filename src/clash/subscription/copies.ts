@@ -23,6 +23,7 @@ export interface Copies {
   read(name: string): Promise<Fields | undefined>;
   write(name: string, content: string | Uint8Array): Promise<void>;
   move(from: string, to: string): Promise<void>;
+  remove(name: string): Promise<void>;
   readCopy(subscription: string): Promise<Copy | undefined>;
   writeCopy(subscription: string, copy: Copy): Promise<void>;
   /** Removes the copies of all other subscriptions. */
@@ -33,7 +34,8 @@ export interface Copies {
   keepProviders(paths: ReadonlySet<string>): Promise<void>;
 }
 
-const RESOURCE = /^[0-9a-f]{16}-[0-9a-f]{16}$/;
+const RESOURCE = /^[0-9a-f]{16}-[0-9a-f]{16}(?:\.mrs)?$/;
+const RUN = /^run-\d+\.json$/;
 /** Milliseconds. */
 const YOUNG = 600_000;
 const GEO_FILES = ['geoip.dat', 'geosite.dat', 'country.mmdb', 'ASN.mmdb'];
@@ -51,6 +53,7 @@ export async function openCopies(directory: string, geodata: string): Promise<Co
     await symlink(join(geodata, file), join(directory, file));
   }
   const path = (name: string) => join(directory, name);
+  for (const file of await readdir(directory)) if (RUN.test(file)) await rm(path(file), { force: true }); // of a killed program
   let count = 0;
 
   async function write(name: string, content: string | Uint8Array): Promise<void> {
@@ -75,6 +78,7 @@ export async function openCopies(directory: string, geodata: string): Promise<Co
     read,
     write,
     move: (from, to) => rename(path(from), path(to)),
+    remove: (name) => rm(path(name), { force: true }),
     readCopy: async (subscription) => (await read(`subscriptions/${subscription}.json`)) as Copy | undefined,
     writeCopy: (subscription, copy) => write(`subscriptions/${subscription}.json`, JSON.stringify(copy)),
     async keepCopies(subscriptions) {
@@ -83,8 +87,10 @@ export async function openCopies(directory: string, geodata: string): Promise<Co
       }
     },
     async resources() {
-      const files = await readdir(path('providers'));
-      return new Map(files.filter((file) => RESOURCE.test(file)).map((file) => [file.slice(0, 16), `providers/${file}`]));
+      const files = (await readdir(path('providers'))).filter((file) => RESOURCE.test(file));
+      const dated = await Promise.all(files.map(async (file) => ({ file, at: (await stat(path(`providers/${file}`))).mtimeMs })));
+      dated.sort((one, other) => one.at - other.at); // the newest of a key is the last, and stays
+      return new Map(dated.map(({ file }) => [file.slice(0, 16), `providers/${file}`]));
     },
     async keepProviders(paths) {
       for (const file of await readdir(path('providers'))) {

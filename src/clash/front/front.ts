@@ -1,0 +1,158 @@
+import { once } from 'node:events';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { pipeline } from 'node:stream/promises';
+import { raceAbort } from '../../async/race-abort.ts';
+
+/** The listeners that clients know. Their ports stay the same while mihomo processes come and go behind them. */
+export type Entrance = 'proxy' | 'shared' | 'controller';
+
+/** Where a mihomo process listens on 127.0.0.1, by entrance. */
+export type Ports = Readonly<Record<Entrance, number>>;
+
+/** One client connection and its counterpart to mihomo. */
+export interface Link {
+  entrance: Entrance;
+  /** The mihomo process. */
+  ports: Ports;
+  /** The port on our side of the connection to mihomo: its list of connections calls it `sourcePort`. */
+  localPort: number;
+  /** When the client last sent a byte, and mihomo last did, in ms since 1970, to the second. */
+  sentAt: number;
+  receivedAt: number;
+  /** Bytes from mihomo so far. */
+  received: number;
+  /** Ends both connections. */
+  cut(): void;
+}
+
+export interface FrontEvents {
+  /** A client has connected to the proxy. */
+  opened(): void;
+  /** mihomo closed a connection of the proxy before an answer: its node refuses connections, or has none. */
+  unanswered(): void;
+  /** Called for a connection to the proxy port whose first bytes are a request to this program itself, `POST /…`. */
+  request(socket: Socket): void;
+}
+
+export interface FrontOptions {
+  listen: readonly { entrance: Entrance; host: string; port: number }[];
+  events: FrontEvents;
+  signal: AbortSignal;
+}
+
+export interface Front {
+  /** Sends new connections to this mihomo; the open ones keep theirs. Undefined: new ones wait, for at most `HOLD_LIMIT_MS`. */
+  use(ports: Ports | undefined): void;
+  /** The open connections. */
+  links(): Link[];
+  closed: Promise<void>;
+}
+
+/** How long a new connection waits for a mihomo. */
+const HOLD_LIMIT_MS = 15_000;
+/** How long a client may take to send its first byte. */
+const FIRST_BYTE_LIMIT_MS = 60_000;
+const LINGER_MS = 2000;
+const SAMPLE_INTERVAL_MS = 1000;
+/** mihomo says that a tunnel is open before it tries a node; a connection that ends with fewer bytes had no answer. */
+const GREETING_BYTES = 256;
+const REQUEST = Buffer.from('POST /');
+
+/** Listens on the ports that clients know, and passes each connection on, byte by byte, to the mihomo process in use. A new
+ *  config can therefore run in a new process, and no connection notices.
+ *  @throws Error EADDRINUSE, EACCES … (a port cannot be listened on) */
+export async function openFront({ listen, events, signal }: FrontOptions): Promise<Front> {
+  const links = new Set<Link>();
+  const clients = new Set<Socket>();
+  let current = Promise.withResolvers<Ports>();
+  let inUse: Ports | undefined;
+
+  async function admit(client: Socket, entrance: Entrance): Promise<void> {
+    if (entrance === 'proxy' && (await isRequest(client))) return events.request(client);
+    const wait = AbortSignal.any([signal, AbortSignal.timeout(HOLD_LIMIT_MS)]);
+    const ports = await raceAbort(current.promise, wait);
+    if (client.destroyed) return;
+    const server = connect({ host: '127.0.0.1', port: ports[entrance], allowHalfOpen: true, noDelay: true });
+    await once(server, 'connect', { signal: wait });
+    await relay({ client, server, entrance, ports });
+  }
+
+  async function relay({ client, server, ...place }: Pick<Link, 'entrance' | 'ports'> & { client: Socket; server: Socket }): Promise<void> {
+    const now = Date.now();
+    const localPort = server.localPort ?? 0;
+    const cut = () => void (client.resetAndDestroy(), server.destroy());
+    const link = { ...place, localPort, sentAt: now, receivedAt: 0, received: 0, cut };
+    const sample = () => {
+      if (server.bytesRead > link.received) link.receivedAt = Date.now();
+      link.received = server.bytesRead;
+      if (client.bytesRead > sent) link.sentAt = Date.now();
+      sent = client.bytesRead;
+    };
+    let sent = client.bytesRead;
+    const timer = setInterval(sample, SAMPLE_INTERVAL_MS).unref();
+    links.add(link);
+    const proxy = link.entrance === 'proxy';
+    if (proxy) events.opened();
+    let leftByClient = false;
+    client.once('close', () => (leftByClient = !server.readableEnded && !server.destroyed));
+    try {
+      await Promise.all([pipeline(client, server), pipeline(server, client)]);
+    } catch {
+      // A reset in the middle of an answer is passed on: the client must not take it for a proper end. Without an answer it is
+      // mihomo's way to refuse, and the client is to see an end, whatever it was sending.
+      if (server.readableEnded || server.bytesRead <= GREETING_BYTES) endGently(client);
+      else cut();
+      server.destroy();
+    } finally {
+      clearInterval(timer);
+      links.delete(link);
+      if (proxy && !leftByClient && server.bytesRead <= GREETING_BYTES && inUse === link.ports) events.unanswered();
+    }
+  }
+
+  const accept = (entrance: Entrance) => (client: Socket) => {
+    clients.add(client);
+    client.once('close', () => clients.delete(client));
+    client.on('error', () => undefined); // told by the relay, which ends then
+    admit(client, entrance).catch(() => client.destroy());
+  };
+  const servers = await Promise.all(listen.map(({ entrance, host, port }) => openServer({ host, port }, accept(entrance))));
+  const close = () => {
+    for (const server of servers) server.close();
+    for (const client of clients) client.destroy();
+  };
+  signal.addEventListener('abort', close, { once: true });
+
+  return {
+    use(ports) {
+      if (inUse !== undefined) current = Promise.withResolvers();
+      if (ports !== undefined) current.resolve(ports);
+      inUse = ports;
+    },
+    links: () => [...links],
+    closed: Promise.all(servers.map((server) => once(server, 'close'))).then(() => undefined),
+  };
+}
+
+async function openServer(address: { host: string; port: number }, accept: (client: Socket) => void): Promise<Server> {
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, accept);
+  server.listen(address);
+  await once(server, 'listening');
+  return server;
+}
+
+/** Ends a connection to a client that may still be sending: closed with unread bytes, it would be reset instead. */
+function endGently(client: Socket): void {
+  client.end();
+  client.resume();
+  setTimeout(() => client.destroy(), LINGER_MS).unref();
+}
+
+/** Whether the first bytes are a request to this program. They stay unread. */
+async function isRequest(client: Socket): Promise<boolean> {
+  await once(client, 'readable', { signal: AbortSignal.timeout(FIRST_BYTE_LIMIT_MS) });
+  const first = client.read() as Buffer | null;
+  if (first === null) return false;
+  client.unshift(first);
+  return first.subarray(0, REQUEST.length).equals(REQUEST);
+}

@@ -1,0 +1,147 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { backoff } from '../../async/backoff.ts';
+import type { Log } from '../../telemetry/log.ts';
+import type { Instance, Spec } from './instance.ts';
+
+/** Where clients connect. */
+export interface Entrances {
+  /** Sends new connections to these ports; undefined: they wait. */
+  use(ports: Instance['ports'] | undefined): void;
+  links(): { ports: Instance['ports'] }[];
+}
+
+export interface FleetOptions {
+  entrances: Entrances;
+  /** @throws Error: it does not start */
+  start: (spec: Spec, first?: string) => Promise<Instance>;
+  log: Log;
+  signal: AbortSignal;
+}
+
+/** The mihomo processes: the one in use, at most one on trial, and former ones whose last connections go on. */
+export interface Fleet {
+  /** Starts the first one, and starts it again whenever it ends. Returns at once. */
+  begin(spec: Spec): void;
+  /** The one in use; undefined: it is being started. */
+  live(): Instance | undefined;
+  /** Starts another one, which no client reaches. @throws Error: it does not start */
+  trial(spec: Spec): Promise<Instance>;
+  /** Sends new connections to the one that was on trial; the former one ends with its last connection. */
+  promote(instance: Instance): void;
+  /** How often the one in use had to be started again. */
+  restarts(): number;
+  /** Resolves when all have ended, after `signal`. */
+  ended: Promise<void>;
+}
+
+/** Former processes that may still have connections: each takes as much memory as the one in use. */
+const MAX_FORMER = 2;
+/** A download may take this long at most when further changes wait for its process. */
+const FORMER_LIMIT_MS = 600_000;
+const FORMER_POLL_MS = 250;
+/** How long new connections wait at the start until a node has been found. */
+const FIRST_NODE_LIMIT_MS = 3000;
+const RESTART = { baseMs: 250, capMs: 15_000 };
+/** One that lived this long did not end because of its config. */
+const STEADY_MS = 60_000;
+
+export function createFleet({ entrances, start, log, signal }: FleetOptions): Fleet {
+  let live: Instance | undefined;
+  let restarts = 0;
+  const former = new Set<Instance>();
+  const all = new Set<Instance>();
+  const launching = new Set<Promise<Instance>>();
+  const ended = Promise.withResolvers<void>();
+
+  async function launch(spec: Spec, first?: string): Promise<Instance> {
+    const starting = start(spec, first);
+    launching.add(starting);
+    try {
+      const instance = await starting;
+      all.add(instance);
+      void instance.exited.then(() => all.delete(instance));
+      return instance;
+    } finally {
+      launching.delete(starting);
+    }
+  }
+
+  /** Takes new connections to this one once `admitted` resolves. */
+  function enter(instance: Instance, admitted: Promise<unknown> = Promise.resolve()): void {
+    live = instance;
+    void admitted.then(() => {
+      if (live === instance) entrances.use(instance.ports);
+    });
+    const since = performance.now();
+    void instance.exited.then(async (code) => {
+      if (live !== instance || signal.aborted) return;
+      live = undefined;
+      entrances.use(undefined);
+      restarts++;
+      log.error({ event: 'mihomo-ended', code }, 'mihomo has ended and is started again');
+      await keepStarting(instance.spec, performance.now() - since > STEADY_MS ? 0 : 1);
+    });
+  }
+
+  async function keepStarting(spec: Spec, failures = 0): Promise<void> {
+    for (let attempt = failures; !signal.aborted && live === undefined; attempt++) {
+      if (attempt > 0) await delay(backoff(attempt - 1, RESTART), undefined, { signal }).catch(() => undefined); // stopped
+      try {
+        const instance = await launch(spec);
+        if (signal.aborted) return;
+        if (live !== undefined) return await instance.stop(); // a changed config has taken its place meanwhile
+        enter(instance, Promise.race([instance.steering.settle(), delay(FIRST_NODE_LIMIT_MS, undefined, { ref: false })]));
+        return;
+      } catch (error) {
+        log.error({ event: 'mihomo-not-started', error }, 'mihomo cannot be started; it is tried again');
+      }
+    }
+  }
+
+  /** Waits until few former processes are left, so that memory stays bounded. */
+  async function room(): Promise<void> {
+    const until = Date.now() + FORMER_LIMIT_MS;
+    while (former.size >= MAX_FORMER && !signal.aborted) {
+      if (Date.now() > until) {
+        const [oldest] = former;
+        log.warn({ event: 'mihomo-connections-cut' }, 'connections of a former config were cut after ten minutes: further changes wait');
+        await oldest?.stop();
+        break;
+      }
+      await delay(FORMER_POLL_MS, undefined, { signal }).catch(() => undefined); // stopped
+    }
+  }
+
+  async function retire(instance: Instance): Promise<void> {
+    former.add(instance);
+    do
+      await delay(FORMER_POLL_MS, undefined, { signal }).catch(() => undefined); // stopped
+    while (!signal.aborted && entrances.links().some(({ ports }) => ports === instance.ports));
+    await instance.stop();
+    former.delete(instance);
+  }
+
+  const stopAll = async () => {
+    await Promise.allSettled(launching);
+    await Promise.all([...all].map((instance) => instance.stop()));
+    ended.resolve();
+  };
+  if (signal.aborted) void stopAll();
+  else signal.addEventListener('abort', () => void stopAll(), { once: true });
+
+  return {
+    begin: (spec) => void keepStarting(spec),
+    live: () => live,
+    async trial(spec) {
+      await room();
+      return launch(spec, live?.steering.chosen());
+    },
+    promote(instance) {
+      const before = live;
+      enter(instance);
+      if (before !== undefined) void retire(before);
+    },
+    restarts: () => restarts,
+    ended: ended.promise,
+  };
+}

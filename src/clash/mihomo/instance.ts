@@ -1,0 +1,98 @@
+import { createServer, type AddressInfo } from 'node:net';
+import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
+import { itemsOf, type Fields } from '../../io/untrusted.ts';
+import { encodeConfig } from '../config/encode.ts';
+import type { Copies } from '../subscription/copies.ts';
+import { createController, type Controller } from './controller.ts';
+import type { Mihomo } from './mihomo.ts';
+import { createSteering, type Steering, type SteeringOptions } from './steering.ts';
+
+/** What a mihomo process is to run. */
+export interface Spec {
+  /** The config, with the ports of the configuration: each process gets ports of its own instead. */
+  config: Fields;
+  /** Where everything goes that no rule matches: a group or a node. */
+  main: string;
+}
+
+/** A mihomo process that listens on ports of its own. */
+export interface Instance {
+  spec: Spec;
+  /** On 127.0.0.1. */
+  ports: { proxy: number; shared: number; controller: number };
+  controller: Controller;
+  steering: Steering;
+  pid: number | undefined;
+  exited: Promise<number | NodeJS.Signals | null>;
+  stop(): Promise<void>;
+}
+
+export interface InstanceContext {
+  mihomo: Mihomo;
+  copies: Copies;
+  /** The controller's. */
+  secret: string;
+  preferProviders: boolean;
+  left: SteeringOptions['left'];
+}
+
+/** How long mihomo may take until it listens: it reads all nodes before. */
+const START_LIMIT_MS = 60_000;
+const POLL_MS = 25;
+let started = 0;
+
+/** Starts a mihomo, and resolves when it listens.
+ *  @throws Error: it has ended, or does not listen in time */
+export async function startInstance(
+  spec: Spec,
+  { first, ...context }: InstanceContext & { first?: string | undefined },
+): Promise<Instance> {
+  const { mihomo, copies, secret, preferProviders, left } = context;
+  const [proxy, shared, controllerPort] = await freePorts(3);
+  const ports = { proxy: proxy ?? 0, shared: shared ?? 0, controller: controllerPort ?? 0 };
+  const file = `run-${++started}.json`;
+  await copies.write(file, encodeConfig(withPorts(spec.config, ports)));
+  const process = mihomo.start(copies.path(file));
+  const controller = createController({ port: ports.controller, secret });
+  const ended = new AbortController();
+  const exited = process.exited.then((code) => (ended.abort(), code));
+  const stop = async () => {
+    ended.abort();
+    await process.stop();
+    await copies.remove(file);
+  };
+  try {
+    await untilUp(() => controller.isUp(ports.proxy), ended.signal);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  const steering = createSteering({ controller, main: spec.main, preferProviders, first, left, signal: ended.signal });
+  return { spec, ports, controller, steering, pid: process.pid, exited, stop };
+}
+
+async function untilUp(isUp: () => Promise<boolean>, ended: AbortSignal): Promise<void> {
+  for (const until = Date.now() + START_LIMIT_MS; !(await isUp());) {
+    if (ended.aborted) throw new Error('mihomo has ended at its start');
+    if (Date.now() > until) throw new Error(`mihomo does not listen after ${START_LIMIT_MS / 1000} s`);
+    await delay(POLL_MS);
+  }
+}
+
+function withPorts(config: Fields, { proxy, shared, controller }: Instance['ports']): Fields {
+  return {
+    ...config,
+    'mixed-port': proxy,
+    'external-controller': `127.0.0.1:${controller}`,
+    listeners: itemsOf(config['listeners']).map((listener) => ({ ...listener, listen: '127.0.0.1', port: shared })),
+  };
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
+  await Promise.all(servers.map((server) => once(server, 'listening')));
+  const ports = servers.map((server) => (server.address() as AddressInfo).port);
+  await Promise.all(servers.map((server) => once(server.close(), 'close')));
+  return ports;
+}
