@@ -64,7 +64,7 @@ program
   .description('the pull-through registry')
   .action(async () => run((await import('./commands/registry.ts')).registry));
 
-program
+const agent = program
   .command('agent')
   .description("the node's own end of the registry: 127.0.0.1:25000")
   .option('--remove', 'remove what an agent wrote for the container runtime, and end')
@@ -72,6 +72,16 @@ program
     const { agent, removeAgentFiles } = await import('./commands/agent.ts');
     if (!remove) await becomeLean();
     await run(remove ? removeAgentFiles : agent);
+  });
+
+agent
+  .command('report')
+  .description("whether this node's container runtime uses the agent, and what to write where if it does not")
+  .option('--json', 'print JSON')
+  .option('--hosts-directory <folder>', "a folder of hosts.toml files to examine too, such as containerd's certs.d")
+  .action(async ({ json = false, hostsDirectory }: { json?: boolean; hostsDirectory?: string }) => {
+    const { agentReport } = await import('./commands/agent-report.ts');
+    await run((host) => agentReport(host, { json, ...(hostsDirectory === undefined ? {} : { hostsDirectory }) }));
   });
 
 const webhook = program

@@ -403,23 +403,50 @@ test('promise A7: CRI-O trusts the agent through the drop-in that it writes', as
 test('a setup that cannot work is reported at start, with what to do about it', async () => {
   await using temporary = await temporaryDirectory();
   const certs = join(temporary.path, 'certs.d');
-  const rows: [string, RegExp][] = [
-    ['', /containerd before 2\.2 reads no hosts\.toml .*config_path = ".*certs\.d"/],
-    ['[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = ""\n', /containerd reads no hosts\.toml/],
-    ["  config_path = '/etc/elsewhere'\n", /in \/etc\/elsewhere, not in .*certs\.d/],
+  const images = 'version = 3\n[plugins."io.containerd.cri.v1.images".registry]\n';
+  const former = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry]\n';
+  const rows: [string, string, RegExp][] = [
+    ['containerd 2.2 to 2.4 by default', '', /reads no hosts\.toml .*config_path is unset.*set config_path = ".*certs\.d"/],
+    ['containerd 1.6 to 2.1 by default', `${former}  config_path = ""\n`, /config_path is unset/],
+    ['another folder', `${former}  config_path = '/etc/elsewhere'\n`, /in \/etc\/elsewhere, not in .*certs\.d/],
+    ['two folders', `${images}  config_path = "${certs}:/etc/docker/certs.d"\n`, /take config_path = .* for one folder/],
+    [
+      'the transfer plugin alone',
+      `[plugins."io.containerd.transfer.v1.local"]\n  config_path = "${certs}"\n`,
+      /transfer plugin does not count/,
+    ],
+    ['no TOML', 'config_path = \n', /config\.toml is not TOML/],
+    ['a comment', `# config_path = "${certs}"\n`, /config_path is unset/],
+    ['another table', `[plugins."io.containerd.nri.v1.nri"]\n  config_path = "${certs}"\n`, /config_path is unset/],
   ];
-  for (const [toml, warning] of rows) {
+  for (const [what, toml, warning] of rows) {
     await writeFile(join(temporary.path, 'config.toml'), toml);
     await using agent = await startAgent({ registry: 'http://127.0.0.1:1', mirror: { directory: certs } });
-    await until(`${warning}`, () => Promise.resolve(agent.log().some(({ level, msg }) => level === 'warn' && warning.test(msg))));
+    await until(`${what}: ${warning}`, () => Promise.resolve(agent.log().some(({ level, msg }) => level === 'warn' && warning.test(msg))));
+    const metrics = await (await fetch(`${agent.admin}/metrics`)).text();
+    assert.match(metrics, /kube_registry_agent_node_problems\{problem="config-[a-z-]+"\} 1/, what);
   }
-  await writeFile(join(temporary.path, 'config.toml'), `config_path = "/etc/x:${certs}/"\n`);
-  await using fine = await startAgent({ registry: 'http://127.0.0.1:1', mirror: { directory: certs } });
-  await delay(500);
-  assert.deepEqual(
-    fine.log().filter(({ level, msg }) => level === 'warn' && msg.includes('hosts.toml')),
-    [],
-  );
+  await mkdir(join(temporary.path, 'conf.d'));
+  await writeFile(join(temporary.path, 'conf.d', 'mirror.toml'), `${images}  config_path = "${certs}/"\n`);
+  const fine: [string, string][] = [
+    ['one folder', `${images}  config_path = "${certs}"\n`],
+    ['an imported file', `imports = ["conf.d/*.toml"]\n${images}  config_path = ""\n`],
+    [
+      'two folders, and the older client',
+      `${images}  config_path = "/etc/x:${certs}/"\n[plugins."io.containerd.cri.v1.images"]\n  use_local_image_pull = true\n`,
+    ],
+  ];
+  for (const [what, toml] of fine) {
+    await writeFile(join(temporary.path, 'config.toml'), toml);
+    const { stdout } = await promisify(execFile)(process.execPath, [
+      join(import.meta.dirname, '../src/main.ts'),
+      'agent',
+      'report',
+      '--set',
+      `agent.mirror.directory=${certs}`,
+    ]);
+    assert.equal(stdout, 'No problem found on this node.\n', what);
+  }
 
   await using blocked = await startAgent({ registry: 'http://127.0.0.1:1', crio: { directory: join(temporary.path, 'config.toml', 'x') } });
   await until('a directory that cannot be written', () =>

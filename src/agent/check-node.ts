@@ -1,56 +1,92 @@
-import { access, constants, glob, readFile } from 'node:fs/promises';
-import { dirname, isAbsolute, join } from 'node:path';
+import { access, constants } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { makeDirectory } from '../io/make-directory.ts';
+import { readContainerdConfig, type ContainerdConfig } from './containerd-config.ts';
+import { hostFolder } from './node-files.ts';
 
-/** What keeps the agent from writing into a directory of the node, and what to do about it; undefined: nothing. */
-export async function checkWritable(directory: string): Promise<string | undefined> {
+/** Why this node does not use the agent as it should. Values of a metric's label: the set is fixed. */
+export type ProblemKind =
+  | 'folder-not-writable'
+  | 'config-not-readable'
+  | 'config-path-unset'
+  | 'config-path-elsewhere'
+  | 'config-path-two-folders'
+  | 'default-hosts';
+
+export interface Problem {
+  kind: ProblemKind;
+  /** What is wrong, and what to write where. */
+  message: string;
+}
+
+/** Checks that the agent can write into a directory of the node. */
+export async function checkWritable(directory: string): Promise<Problem[]> {
   try {
     await makeDirectory(directory);
     await access(directory, constants.W_OK);
-    return undefined;
+    return [];
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    return `${directory} cannot be written (${code}): mount the node's directory there, writable, and run the agent as a user who may write it`;
+    const message = `${directory} cannot be written (${code}): mount the node's directory there, writable, and run the agent as a user who may write it`;
+    return [{ kind: 'folder-not-writable', message }];
   }
 }
 
-/** Why containerd does not read `directory`, as far as its configuration, the config.toml beside it, is to be seen from here; and what to
- *  do about it. undefined: it does, or its configuration is not to be seen. */
-export async function checkContainerd(directory: string): Promise<string | undefined> {
+/** Checks that containerd reads hosts.toml files in `directory`, by the config.toml beside it.
+ *
+ *  What is read was found in containerd's source and by pulling with it. Releases 1.6 to 2.0 split `config_path` at colons and
+ *  look into each folder. From 2.1 on the transfer service pulls, which takes the whole value for one folder: with two folders
+ *  it reads neither. 2.2 to 2.4 have two folders by default. `config_path` of the transfer plugin itself does not count for
+ *  pulls by the kubelet. */
+export async function checkContainerd(directory: string): Promise<Problem[]> {
   const folder = dirname(directory);
-  const main = await readOrNothing(join(folder, 'config.toml'));
-  if (main === undefined) return undefined;
-  const texts = [main, ...(await readImports(folder, main))];
-  const paths = texts.flatMap((text) => [...text.matchAll(CONFIG_PATH)].map(([, , path = '']) => path));
-  const read = paths.flatMap((path) => path.split(':')).filter((path) => path !== '');
-  if (read.map(withoutSlash).includes(withoutSlash(directory))) return undefined;
-  const fix = `set config_path = "${directory}" under [plugins."io.containerd.grpc.v1.cri".registry] (containerd 2: [plugins."io.containerd.cri.v1.images".registry]) in ${join(folder, 'config.toml')}, and restart containerd`;
-  if (read.length > 0)
-    return `containerd reads hosts.toml files in ${read.join(' and ')}, not in ${directory}: ${fix}, or set agent.mirror.directory`;
-  const since = paths.length > 0 ? 'containerd reads no hosts.toml files' : 'containerd before 2.2 reads no hosts.toml files by itself';
-  return `${since}, so nothing comes through the agent: ${fix}`;
-}
-
-const CONFIG_PATH = /^[ \t]*config_path[ \t]*=[ \t]*(["'])(.*?)\1/gm;
-const IMPORTS = /^[ \t]*imports[ \t]*=[ \t]*\[([^\]]*)\]/m;
-
-/** The files that `main` imports, of those that lie beside it. */
-async function readImports(folder: string, main: string): Promise<string[]> {
-  const patterns = [...(IMPORTS.exec(main)?.[1] ?? '').matchAll(/["']([^"']+)["']/g)].map(([, pattern = '']) => pattern);
-  const texts: string[] = [];
-  for (const pattern of patterns) {
-    for await (const path of glob(isAbsolute(pattern) ? pattern : join(folder, pattern))) texts.push((await readOrNothing(path)) ?? '');
-  }
-  return texts;
-}
-
-async function readOrNothing(path: string): Promise<string | undefined> {
+  const file = join(folder, 'config.toml');
+  const fix = `set config_path = "${directory}" under [plugins."io.containerd.cri.v1.images".registry] (in a file of version 2: [plugins."io.containerd.grpc.v1.cri".registry]) in ${file}, and restart containerd`;
+  let config: ContainerdConfig | undefined;
   try {
-    return await readFile(path, 'utf8');
+    config = await readContainerdConfig(folder);
   } catch (error) {
-    if (['ENOENT', 'EACCES', 'EISDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
-    throw error;
+    return [{ kind: 'config-not-readable', message: `${(error as Error).message}: it is unknown whether containerd reads ${directory}` }];
   }
+  const problem = config === undefined ? withoutConfig(file, fix) : judge(config, directory, fix);
+  return problem === undefined ? [] : [problem];
+}
+
+function withoutConfig(file: string, fix: string): Problem {
+  const message = `${file} is not there or cannot be read; if containerd has no configuration, it reads no hosts.toml files, and nothing comes through the agent: ${fix}`;
+  return { kind: 'config-path-unset', message };
+}
+
+function judge({ configPath, transferConfigPath, pullsLocally }: ContainerdConfig, directory: string, fix: string): Problem | undefined {
+  const folders = configPath.split(':').filter((path) => path !== '');
+  const isRead = folders.map(withoutSlash).includes(withoutSlash(directory));
+  if (isRead && (folders.length === 1 || pullsLocally)) return undefined;
+  if (isRead) {
+    const message = `containerd 2.1 and later take config_path = "${configPath}" for one folder and read no hosts.toml files, so nothing comes through the agent: ${fix}`;
+    return { kind: 'config-path-two-folders', message };
+  }
+  if (folders.length > 0) {
+    const message = `containerd reads hosts.toml files in ${folders.join(' and ')}, not in ${directory}: ${fix}, or set agent.mirror.directory`;
+    return { kind: 'config-path-elsewhere', message };
+  }
+  const transfer = transferConfigPath === '' ? '' : ' (config_path of the transfer plugin does not count for pulls by the kubelet)';
+  const message = `containerd reads no hosts.toml files while config_path is unset: releases before 2.2 have no default, and the default of later ones names two folders, which they take for one${transfer}. Nothing comes through the agent: ${fix}`;
+  return { kind: 'config-path-unset', message };
+}
+
+/** Checks that a `_default/hosts.toml` in `directory` does not redirect pulls of `agent`, the agent's own `host:port`, which
+ *  rewritten images name: containerd applies it to every host that has no folder of its own. */
+export async function checkDefaultHosts(directory: string, agent: string): Promise<Problem[]> {
+  const exists = (path: string) =>
+    access(path).then(
+      () => true,
+      () => false,
+    );
+  const own = join(directory, hostFolder(agent), 'hosts.toml');
+  if (!(await exists(join(directory, '_default', 'hosts.toml'))) || (await exists(own)) || (await exists(join(directory, agent))))
+    return [];
+  const message = `${directory}/_default/hosts.toml redirects pulls of ${agent} too, so rewritten images do not come from the agent: set agent.ownHosts.directory = "${directory}", or write ${own} with the lines: server = "http://${agent}" and [host."http://${agent}"]`;
+  return [{ kind: 'default-hosts', message }];
 }
 
 function withoutSlash(path: string): string {

@@ -1,16 +1,20 @@
 import { randomUUID } from 'node:crypto';
-import { readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
+import { access, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { makeDirectory } from '../io/make-directory.ts';
 import type { Log } from '../telemetry/log.ts';
+import { certificateLines } from './certificates.ts';
 
-/** A file of the node's container runtime that the agent writes. */
+/** A file for the node's container runtime that the agent writes. */
 export interface NodeFile {
   path: string;
-  /** What follows the agent's mark. */
-  content: string;
-  /** Its folder goes with it, when nothing else is in there. */
+  /** Returns what follows the agent's mark; undefined: the file is not needed now. @throws Error: a folder cannot be read */
+  content: () => Promise<string | undefined>;
+  /** The folder was created for this file, and is removed with it when it is empty. */
   inOwnFolder: boolean;
+  /** Another place where the runtime would look for it. A file of somebody else there takes precedence, and one of an earlier
+   *  agent is removed. */
+  otherPath?: string;
 }
 
 export interface MirroredUpstream {
@@ -18,87 +22,135 @@ export interface MirroredUpstream {
   hosts: readonly string[];
 }
 
-/** The files of one agent on its node. While it is replaced two agents share them: the newer one takes them over, and what the older one
- *  does not own any more it leaves. A file of somebody else is never touched; the log says so. */
+/** The files of one agent on its node. During an upgrade two agents share them: the newer one takes them over, and the older one
+ *  leaves alone what it no longer owns. Files of anybody else are never touched, and a warning names them. */
 export interface NodeFiles {
   readonly count: number;
-  /** Writes what is missing or says something else. @throws Error: the directory cannot be written */
+  /** Writes the files that are missing or differ. @throws Error: the directory cannot be written */
   write(): Promise<void>;
-  /** Makes those that a former agent wrote this agent's own. @throws Error: the directory cannot be written */
+  /** Takes ownership of the files that a former agent wrote. @throws Error: the directory cannot be written */
   takeOver(): Promise<void>;
-  /** Removes those of this agent, and the folders that are empty then. */
+  /** Removes the files of this agent, and folders that are empty afterwards. */
   remove(): Promise<void>;
-  /** Removes those of any agent. */
+  /** Removes the files of all agents. */
   removeAll(): Promise<void>;
 }
 
-/** The first line of what an agent wrote: nothing else is ever touched. */
+/** The first line of every file that an agent wrote. Files without it are never touched. */
 const MARK = '# Written by the kube-registry agent, which removes it when it goes.';
 
-/** containerd's hosts.toml for each host of the upstreams: the agent first, the upstream itself when that fails. containerd puts
- *  the host into `?ns=`, so the paths carry no prefix (containerd, docs/hosts.md). */
+/** The folder of a host in containerd's `config_path`: `HOST`, or `HOST_PORT_` (containerd, core/remotes/docker/config/hosts.go). */
+export function hostFolder(host: string): string {
+  return host.replaceAll('/', '_').replace(/:(\d+)$/, '_$1_');
+}
+
+/** containerd's hosts.toml for each host of the upstreams: the agent first, the upstream itself when the agent fails. containerd
+ *  passes the host in `?ns=`, so the paths carry no prefix (containerd, docs/hosts.md). */
 export function hostsFiles(directory: string, upstreams: readonly MirroredUpstream[], agent: string): NodeFile[] {
-  return upstreams.flatMap(({ url, hosts }) =>
-    hosts.map((host) => ({
-      path: join(directory, host.replaceAll('/', '_'), 'hosts.toml'),
-      content: `server = "${url}"\n\n[host."${agent}"]\n  capabilities = ["pull", "resolve"]\n`,
-      inOwnFolder: true,
-    })),
-  );
+  return upstreams.flatMap(({ url, hosts }) => hosts.map((host) => hostsFile(directory, host, { url, agent })));
+}
+
+function hostsFile(directory: string, host: string, { url, agent }: { url: string; agent: string }): NodeFile {
+  const [folder, plain] = [hostFolder(host), host.replaceAll('/', '_')];
+  return {
+    path: join(directory, folder, 'hosts.toml'),
+    async content() {
+      const own = await certificateLines(join(directory, folder));
+      // A folder named HOST:PORT, Docker's layout, is no longer read beside HOST_PORT_.
+      const certificates = own === '' && plain !== folder ? await certificateLines(join(directory, plain), `../${plain}/`) : own;
+      return `server = "${url}"\n${certificates}\n[host."${agent}"]\n  capabilities = ["pull", "resolve"]\n`;
+    },
+    inOwnFolder: true,
+    ...(plain === folder ? {} : { otherPath: join(directory, plain, 'hosts.toml') }),
+  };
+}
+
+/** hosts.toml for the agent's own address, which rewritten images name. It is needed only beside a `_default/hosts.toml`, which
+ *  containerd would otherwise apply to that address too. */
+export function ownHostsFile(directory: string, agent: string): NodeFile {
+  return {
+    path: join(directory, hostFolder(new URL(agent).host), 'hosts.toml'),
+    async content() {
+      const isThere = await access(join(directory, '_default', 'hosts.toml')).then(
+        () => true,
+        () => false,
+      );
+      return isThere ? `server = "${agent}"\n\n[host."${agent}"]\n  capabilities = ["pull", "resolve"]\n` : undefined;
+    },
+    inOwnFolder: true,
+  };
 }
 
 /** CRI-O's drop-in: since 1.35 it trusts no plain HTTP on loopback by itself (containers-registries.conf.d(5)). */
 export function crioFile(directory: string, agent: string): NodeFile {
-  return {
-    path: join(directory, '50-kube-registry.conf'),
-    content: `[[registry]]\nlocation = "${new URL(agent).host}"\ninsecure = true\n`,
-    inOwnFolder: false,
-  };
+  const content = `[[registry]]\nlocation = "${new URL(agent).host}"\ninsecure = true\n`;
+  return { path: join(directory, '50-kube-registry.conf'), content: () => Promise.resolve(content), inOwnFolder: false };
 }
 
 export function createNodeFiles(files: readonly NodeFile[], log: Log): NodeFiles {
   const owner = `# ${randomUUID()}`;
-  const told = new Set<string>();
+  const reported = new Set<string>();
 
-  async function put({ path, content }: NodeFile): Promise<void> {
+  async function put(path: string, content: string): Promise<void> {
     await makeDirectory(dirname(path));
     const temporary = `${path}.${randomUUID()}`;
     await writeFile(temporary, [MARK, owner, content].join('\n'));
     await rename(temporary, path);
-    log.info({ path }, 'written');
+    log.info({ event: 'node-file-written', path }, 'written');
   }
 
-  async function removeWhere(isToGo: (there: Marked) => boolean): Promise<void> {
-    for (const { path, inOwnFolder } of files) {
-      const there = await read(path);
-      if (there === undefined || !there.ours || !isToGo(there)) continue;
-      await rm(path, { force: true });
-      if (inOwnFolder) await rmdir(dirname(path)).catch(() => undefined); // other files are in it
-      log.info({ path }, 'removed');
+  async function remove(path: string, inOwnFolder: boolean): Promise<void> {
+    await rm(path, { force: true });
+    if (inOwnFolder) await rmdir(dirname(path)).catch(() => undefined); // other files are in it
+    log.info({ event: 'node-file-removed', path }, 'removed');
+  }
+
+  async function removeWhere(isRemoved: (found: Marked) => boolean): Promise<void> {
+    for (const { path, otherPath, inOwnFolder } of files) {
+      for (const place of otherPath === undefined ? [path] : [path, otherPath]) {
+        const found = await read(place);
+        if (found?.ours === true && isRemoved(found)) await remove(place, inOwnFolder);
+      }
     }
+  }
+
+  /** @returns the path of somebody else's file for the same purpose */
+  async function writeFileOf({ path, otherPath, content, inOwnFolder }: NodeFile): Promise<string | undefined> {
+    const other = otherPath === undefined ? undefined : await read(otherPath);
+    if (other?.ours === false) return otherPath;
+    const found = await read(path);
+    if (found?.ours === false) return path;
+    const wanted = await content();
+    if (wanted === undefined) {
+      if (found !== undefined) await remove(path, inOwnFolder);
+      return undefined;
+    }
+    if (found?.content !== wanted) await put(path, wanted);
+    if (other !== undefined && otherPath !== undefined) await remove(otherPath, inOwnFolder);
+    return undefined;
   }
 
   return {
     count: files.length,
     async write() {
       for (const file of files) {
-        const there = await read(file.path);
-        if (there === undefined || (there.ours && there.content !== file.content)) await put(file);
-        if (there?.ours !== false || told.has(file.path)) continue;
-        told.add(file.path);
+        const foreign = await writeFileOf(file);
+        if (foreign === undefined || reported.has(foreign)) continue;
+        reported.add(foreign);
         log.warn(
-          { path: file.path },
+          { event: 'node-file-foreign', path: foreign },
           'this file is not ours and stays as it is: its host is not mirrored; remove the file to have it mirrored',
         );
       }
     },
     async takeOver() {
-      for (const file of files) {
-        const there = await read(file.path);
-        if (there?.ours === true && there.owner !== owner) await put(file);
+      for (const { path, content } of files) {
+        const found = await read(path);
+        const wanted = found?.ours === true && found.owner !== owner ? await content() : undefined;
+        if (wanted !== undefined) await put(path, wanted);
       }
     },
-    remove: () => removeWhere((there) => there.owner === owner),
+    remove: () => removeWhere((found) => found.owner === owner),
     removeAll: () => removeWhere(() => true),
   };
 }

@@ -3,8 +3,7 @@ import { rm, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { checkContainerd, checkWritable } from '../agent/check-node.ts';
-import { createNodeFiles, crioFile, hostsFiles, type NodeFiles } from '../agent/node-files.ts';
+import { createNodeFiles, crioFile, hostsFiles, ownHostsFile, type NodeFiles } from '../agent/node-files.ts';
 import { ConfigError } from '../config/load.ts';
 import type { AgentConfig, Config } from '../config/schema.ts';
 import type { Registry } from '../oci/registry.ts';
@@ -21,6 +20,7 @@ import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/regist
 import type { Host } from './command.ts';
 import { remote } from '../upstream/remote.ts';
 import { openAgentPorts } from './wiring/agent-ports.ts';
+import { watchNodeProblems } from './wiring/node-problems.ts';
 import { upstreamsByHost } from './wiring/upstreams-by-host.ts';
 
 /** How long running pulls get when the process is told to stop, in ms; the chart gives the pod 60 s. */
@@ -65,16 +65,17 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   log.info({ event: 'agent-ready', listen: ports.listener.url, admin: ports.admin.url, registry: url }, 'the agent is ready');
 
   const files = nodeFiles(config, log);
-  await checkNode(own, log);
+  const checkNode = watchNodeProblems(own, log, metrics);
+  await checkNode();
   await takeOver(files, log);
-  const writing = files.count === 0 ? undefined : keepFiles(files, { log, stop, probe });
+  const writing = files.count === 0 ? undefined : keepFiles(files, { log, stop, probe, checkNode });
   await reportReady();
   shrinkHeap();
   if (!stop.aborted) await once(stop, 'abort');
   ports.stopOffering();
   if (readyFile !== undefined) await rm(readyFile, { force: true });
   await writing;
-  if (own.mirror?.removeOnExit === true) await files.remove();
+  if (own.mirror?.removeOnExit === true || own.ownHosts?.removeOnExit === true) await files.remove();
   await Promise.all([ports.listener.drain(GRACE), ports.admin.drain(ADMIN_GRACE)]);
 }
 
@@ -102,20 +103,13 @@ function registryOf({ registry }: AgentConfig): string {
 
 function nodeFiles({ agent: own, registry }: Config, log: Log): NodeFiles {
   const url = `http://127.0.0.1:${own.listen.port}`;
+  const ownHosts = own.ownHosts ?? own.mirror;
   const files = [
     ...(own.mirror === undefined ? [] : hostsFiles(own.mirror.directory, Object.values(registry.upstreams), url)),
+    ...(ownHosts === undefined ? [] : [ownHostsFile(ownHosts.directory, url)]),
     ...(own.crio === undefined ? [] : [crioFile(own.crio.directory, url)]),
   ];
   return createNodeFiles(files, log);
-}
-
-/** Tells what will not work on this node. */
-async function checkNode({ mirror, crio }: AgentConfig, log: Log): Promise<void> {
-  const findings = [
-    mirror === undefined ? undefined : ((await checkWritable(mirror.directory)) ?? (await checkContainerd(mirror.directory))),
-    crio === undefined ? undefined : await checkWritable(crio.directory),
-  ];
-  for (const finding of findings) if (finding !== undefined) log.warn(finding);
 }
 
 /** Takes over the files of the agent that this one replaces, which are there because the registry had answered. */
@@ -126,18 +120,24 @@ async function takeOver(files: NodeFiles, log: Log): Promise<void> {
 /** Writes the files once the registry has answered, and again when somebody changed them. */
 async function keepFiles(
   files: NodeFiles,
-  { log, stop, probe }: Pick<Host, 'log' | 'stop'> & { probe: (signal: AbortSignal) => Promise<boolean> },
+  {
+    log,
+    stop,
+    probe,
+    checkNode,
+  }: Pick<Host, 'log' | 'stop'> & { probe: (signal: AbortSignal) => Promise<boolean>; checkNode: () => Promise<void> },
 ): Promise<void> {
   const pause = (milliseconds: number) => delay(milliseconds, undefined, { signal: stop }).catch(() => undefined); // stopped
   while (!stop.aborted && !(await probe(AbortSignal.any([stop, AbortSignal.timeout(2000)])).catch(() => false))) await pause(1000);
   while (!stop.aborted) {
     await files.write().catch((error: unknown) => complain(error, log));
     await pause(FILES_INTERVAL);
+    await checkNode().catch((error: unknown) => complain(error, log));
   }
 }
 
 function complain(error: unknown, log: Log): void {
-  log.warn({ error }, 'the files for the container runtime cannot be written');
+  log.warn({ event: 'node-files-failed', error }, 'the files for the container runtime cannot be written');
 }
 
 async function answers(transport: Transport, url: string, signal: AbortSignal): Promise<boolean> {

@@ -24,6 +24,15 @@ const agentSchema = z.strictObject({
     })
     .optional()
     .describe("Write containerd's hosts.toml; then pods need no rewriting."),
+  ownHosts: z
+    .strictObject({
+      directory: text.prefault('/etc/containerd/certs.d').describe("containerd's config_path, as the agent sees it."),
+      removeOnExit: z.boolean().prefault(true).describe('Remove the file when the agent ends.'),
+    })
+    .optional()
+    .describe(
+      "Write hosts.toml for the agent's own address while `_default/hosts.toml` is there: containerd would apply that to rewritten images too. `mirror` includes it.",
+    ),
   crio: z
     .strictObject({ directory: text.prefault('/etc/containers/registries.conf.d').describe('As the agent sees it.') })
     .optional()

@@ -23,6 +23,9 @@ test('a directory is made with all above it; one that is there stays; a file in 
 test('where nothing can be made that is told at once, whoever wants a directory there', { timeout: 30_000 }, async () => {
   await assert.rejects(makeDirectory('/proc/nowhere/a/b'), { code: 'ENOENT' });
   await assert.rejects(filesystem({ directory: '/proc/nowhere' }), { code: 'UNAVAILABLE' });
-  assert.match((await checkWritable('/proc/nowhere/certs.d')) ?? '', /^\/proc\/nowhere\/certs\.d cannot be written \(ENOENT\): mount/);
+  assert.match(
+    (await checkWritable('/proc/nowhere/certs.d'))[0]?.message ?? '',
+    /^\/proc\/nowhere\/certs\.d cannot be written \(ENOENT\): mount/,
+  );
   await assert.rejects(openCopies('/proc/nowhere/clash', '/proc/nowhere'), { code: 'ENOENT' });
 });
