@@ -21,6 +21,7 @@ import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { pruneRegularly } from '../upkeep/schedule.ts';
 import type { Host } from './command.ts';
+import { createKeepOf } from './wiring/keep.ts';
 import { pruneLimits, pruneTiming } from './wiring/prune-limits.ts';
 import { createHosted } from './wiring/hosted.ts';
 import { openStorage, type Storage } from './wiring/storage.ts';
@@ -34,7 +35,7 @@ const PUSH_LIMIT_MS = 24 * 3_600_000;
 
 /** `kube-registry registry`: serves until it is told to stop.
  *  @throws ConfigError: a file that it names cannot be read; OciError UNAVAILABLE: an address or a directory cannot be used */
-export async function registry({ config, log, stop }: Host): Promise<void> {
+export async function registry({ config, log, stop, env }: Host): Promise<void> {
   const own = config.registry;
   await requireFiles(own, 'registry');
   void reportRawSockets(log);
@@ -74,6 +75,7 @@ export async function registry({ config, log, stop }: Host): Promise<void> {
     store: storage.records,
     limits: pruneLimits(own),
     maxShare: own.cache.maxPruneShare,
+    keep: createKeepOf(config, env),
     timing: pruneTiming(own),
     log,
     metrics: counts,

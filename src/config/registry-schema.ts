@@ -113,6 +113,16 @@ export const registrySchema = z
         maxSize: size
           .prefault(0)
           .describe('Of the store; 0: unlimited in S3, 80 % of the volume on a filesystem. Least recently used images go first.'),
+        keep: z
+          .array(text)
+          .prefault([])
+          .describe(
+            'Globs of images that are never pruned: dockerhub/library/nginx:*, docker.io/library/*. A star stands for slashes too.',
+          ),
+        keepInUse: z
+          .boolean()
+          .prefault(false)
+          .describe('Do not prune what pods of the cluster use now. It lists all pods, and prunes nothing when it may not.'),
         maxAge: duration.prefault(0).describe('Images that nobody pulled for this long go; 0: never.'),
         maxPruneShare: share
           .prefault(0.5)

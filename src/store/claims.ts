@@ -13,6 +13,8 @@ import { bytesSource, type Store } from './store.ts';
 
 /** A sweep older than this is that of a process that ended: a running one removes nothing under its own sweep by then. */
 const SWEEP_LIFETIME_MS = 300_000;
+/** Claims outlive the push: a pruning that took its inventory before the manifest was there must still see them. */
+const CLAIM_LIFETIME_MS = 24 * 3_600_000;
 const SWEEP_POLL_MS = 200;
 /** How long a push waits for a pruning to be done with the blobs that it names. */
 const SWEEP_WAIT_MS = 30_000;
@@ -40,6 +42,42 @@ async function isSwept(store: Store, digests: readonly Digest[], signal: AbortSi
     for (const digest of await readDigests(store, key, signal)) if (wanted.has(digest)) return true;
   }
   return false;
+}
+
+export interface Sweep {
+  /** The blobs that may be removed: no push has claimed them. */
+  free: Set<Digest>;
+  /** False once so much time has passed that a push may take this sweep for an abandoned one: then nothing more may be removed. */
+  isValid(this: void): boolean;
+  end(this: void): Promise<void>;
+}
+
+/** Announces that blobs are about to be removed, and leaves out those that a push has claimed. */
+export async function beginSweep(store: Store, digests: Iterable<Digest>, signal: AbortSignal): Promise<Sweep> {
+  const started = performance.now();
+  const free = new Set(digests);
+  const key = `${SWEEPS}${Date.now()}-${randomBytes(8).toString('hex')}`;
+  await store.write(key, bytesSource(Buffer.from(JSON.stringify([...free]))), { signal });
+  for await (const claim of store.list(CLAIMS, { signal })) {
+    for (const digest of await readDigests(store, claim.key, signal)) free.delete(digest);
+  }
+  return {
+    free,
+    isValid: () => performance.now() - started < SWEEP_LIFETIME_MS / 2,
+    end: () => store.remove(key, { signal }),
+  };
+}
+
+/** Removes claims and sweeps whose time is over. */
+export async function removeOldClaims(store: Store, signal: AbortSignal): Promise<void> {
+  for (const [prefix, lifetime] of [
+    [CLAIMS, CLAIM_LIFETIME_MS],
+    [SWEEPS, CLAIM_LIFETIME_MS],
+  ] as const) {
+    for await (const { key, modified } of store.list(prefix, { signal })) {
+      if (Date.now() - modified.getTime() > lifetime) await store.remove(key, { signal });
+    }
+  }
 }
 
 async function readDigests(store: Store, key: string, signal: AbortSignal): Promise<Digest[]> {

@@ -84,7 +84,7 @@ export const CLAIMS = 'v1/claims/';
 export const SWEEPS = 'v1/sweeps/';
 
 /** What prefixes a listing of all uploads. */
-const UPLOADS = 'v1/uploads/';
+export const UPLOADS = 'v1/uploads/';
 
 /** What prefixes a listing of all blobs, all records of repositories, all notes of use. */
 export const BLOBS = 'v1/blobs/';

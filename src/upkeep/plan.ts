@@ -27,13 +27,16 @@ export interface Plan {
   after: number;
 }
 
+/** What there is, and the images that must stay, whatever the limits say: with all that they name, and with what is about them. */
+type PlanInput = Pick<Inventory, 'blobs' | 'images' | 'byDigest'> & { kept?: { has(image: Image): boolean } };
+
 const DAY = 86_400_000;
 
 /** Which images go: those that are too old, and then, while the rest is too large, the least recently used (promise 13). What an
  *  index names stays with it; an artifact counts as used whenever its subject is. */
-export function planPruning({ blobs, images, byDigest }: Pick<Inventory, 'blobs' | 'images' | 'byDigest'>, limits: Limits): Plan {
+export function planPruning({ blobs, images, byDigest, kept = new Set() }: PlanInput, limits: Limits): Plan {
   const { now, grace, maxSize, maxAge } = limits;
-  const uses = usesOf(images, { blobs, byDigest, now });
+  const uses = usesOf(images, { blobs, byDigest, now, kept });
   const references = countReferences(blobs, images);
   let after = blobs.bytes();
   const leave = (blob: number): void => {
@@ -71,12 +74,16 @@ interface Use {
   at: number;
 }
 
+/** Of an image that must stay. */
+const ALWAYS: Use = { lastUse: Infinity, at: Infinity };
+
 /** When each image was last used: by itself, by an index that names it, or by what it is about. */
 function usesOf(
   images: readonly Image[],
-  { blobs, byDigest, now }: Pick<Inventory, 'blobs' | 'byDigest'> & { now: number },
+  { blobs, byDigest, now, kept }: Pick<Required<PlanInput>, 'blobs' | 'byDigest' | 'kept'> & { now: number },
 ): Map<Image, Use> {
-  const uses = new Map(images.map((image) => [image, ownUse(image, blobs.modified(image.blob), now)]));
+  const useOf = (image: Image): Use => (kept.has(image) ? { ...ALWAYS } : ownUse(image, blobs.modified(image.blob), now));
+  const uses = new Map(images.map((image) => [image, useOf(image)]));
   const byBlob = new Map(images.map((image) => [image.blob, image]));
   const spread = (from: Image | undefined, to: Image | undefined): boolean => {
     const [source, target] = [from && uses.get(from), to && uses.get(to)];

@@ -13,10 +13,13 @@ import {
   usedKey,
   USES,
 } from '../store/keys.ts';
+import { beginSweep, removeOldClaims } from '../store/claims.ts';
 import type { Store, StoreContext } from '../store/store.ts';
 import { readManifest, takeInventory, type Image, type Inventory } from './inventory.ts';
+import { keptImages, type Keep, type KeepReason } from './keep.ts';
 import { inParallel } from '../async/parallel.ts';
 import { confirmInventory } from './confirm.ts';
+import { removeOldUploads } from './uploads.ts';
 import { countReferences, planPruning, type Departure, type Limits } from './plan.ts';
 import { namesOf, readTag, readTags, type TagsByImage } from './tags.ts';
 
@@ -26,6 +29,8 @@ export interface PruneOptions {
   /** The largest part of the stored bytes, from 0 to 1, that one run may remove as too old or named by no image; absent: all. A run that would remove
    *  more removes nothing: it is likelier that something is wrong with the store or the clock. */
   maxShare?: number;
+  /** Asked before anything is planned: what must stay. When it rejects, nothing is removed. */
+  keep?(this: void, signal: AbortSignal): Promise<Keep>;
   /** Says what would go, and removes nothing. */
   dryRun?: boolean;
   signal: AbortSignal;
@@ -45,6 +50,8 @@ export interface PruneResult {
   bytes: number;
   /** Tags, members and notes of use that went. */
   records: number;
+  /** Images that must stay. */
+  kept: number;
   /** Bytes of all blobs before. */
   before: number;
   /** Bytes that may stay; 0: no limit. */
@@ -54,6 +61,8 @@ export interface PruneResult {
 }
 
 const DAY = 86_400_000;
+/** Blobs that are announced to pushes at once. */
+const SWEPT_AT_ONCE = 500;
 /** How long it stays known on which days an image was pulled, beside the last one. */
 const USES_KEPT = 30 * DAY;
 /** How long a tag stays known that means nothing here, after upstream has last confirmed it. */
@@ -72,9 +81,10 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
     progress: (done, total) => progress?.('reading manifests', done, total),
   });
   const limits = await options.limits(inventory.blobs.bytes());
-  const plan = planPruning(inventory, limits);
+  const kept = await findKept(store, inventory, options);
+  const plan = planPruning({ ...inventory, kept }, limits);
   if (!dryRun && plan.after < plan.before) {
-    checkShare(inventory, limits, options.maxShare ?? 1);
+    checkShare({ ...inventory, kept }, limits, options.maxShare ?? 1);
     await confirmInventory(store, inventory, { started, signal });
   }
   const work: Work = { store, inventory, limits, dryRun, context: { signal }, parallel: options.parallel ?? 8, records: 0 };
@@ -88,6 +98,10 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
   progress?.('removing records', 0, 1);
   await sweepRecords(work, gone, references);
   await sweepUses(work, gone);
+  if (!dryRun) {
+    await removeOldClaims(store, signal);
+    await removeOldUploads(store, { now: limits.now, grace: limits.grace, signal });
+  }
   progress?.('removing records', 1, 1);
   const images = plan.departures
     .filter(({ image }) => gone.has(image))
@@ -99,12 +113,13 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
     records: work.records,
     before: plan.before,
     limit: limits.maxSize,
+    kept: kept.size,
     overLimit: limits.maxSize > 0 && plan.before - swept.bytes > limits.maxSize,
   };
 }
 
 /** What goes by `maxSize` is not counted: that limit is meant to be reached. @throws OciError DENIED: more would go than may in one run */
-function checkShare(inventory: Inventory, limits: Limits, maxShare: number): void {
+function checkShare(inventory: Parameters<typeof planPruning>[0], limits: Limits, maxShare: number): void {
   const { before, after } = planPruning(inventory, { ...limits, maxSize: 0 });
   if (before - after <= maxShare * before) return;
   throw new OciError(
@@ -112,6 +127,16 @@ function checkShare(inventory: Inventory, limits: Limits, maxShare: number): voi
     `pruning would remove ${before - after} of ${before} bytes as too old or named by no image, more than the ${Math.round(100 * maxShare)} % that ` +
       'registry.cache.maxPruneShare allows in one run; nothing was removed. "kube-registry cache prune --dry-run" shows what would go, --force removes it',
   );
+}
+
+async function findKept(
+  store: Store,
+  { images }: Inventory,
+  { keep, signal, parallel = 8 }: PruneOptions,
+): Promise<Map<Image, KeepReason>> {
+  if (keep === undefined) return new Map();
+  const [reasonOf, tags] = await Promise.all([keep(signal), readTags(store, { parallel, signal })]);
+  return keptImages(images, { keep: reasonOf, tags });
 }
 
 interface Work {
@@ -157,10 +182,17 @@ async function removeImages(
     if (!work.dryRun) await work.store.remove(blobKey(image.digest), work.context);
     gone.add(image);
   }
+  /** Pushes beside this may name the same manifest. */
+  async function removeAll(departing: readonly Departure[]): Promise<void> {
+    for (let at = 0; at < departing.length; at += SWEPT_AT_ONCE) {
+      const batch = departing.slice(at, at + SWEPT_AT_ONCE);
+      await sweep(work, batch, ({ image }) => image.digest, removeImage);
+    }
+  }
   // An index is asked before what it names, which stays with it.
   const [indexes, others] = [departures.filter(({ image }) => image.isIndex), departures.filter(({ image }) => !image.isIndex)];
-  await inParallel(indexes, work.parallel, removeImage);
-  await inParallel(others, work.parallel, removeImage);
+  await removeAll(indexes);
+  await removeAll(others);
   return gone;
 }
 
@@ -213,6 +245,29 @@ async function stillNeeded(work: Work, gone: ReadonlySet<Image>): Promise<Uint32
   return references;
 }
 
+/** A blob that nothing names. */
+interface Unneeded {
+  key: string;
+  digest: Digest;
+  size: number;
+}
+
+/** Removes what no push has claimed meanwhile (store/claims.ts). What is left over is found by the next run. */
+async function sweep<Item>(
+  { store, context, dryRun, parallel }: Work,
+  items: readonly Item[],
+  digestOf: (item: Item) => Digest,
+  remove: (item: Item) => Promise<void>,
+): Promise<void> {
+  if (items.length === 0) return;
+  if (dryRun) return inParallel(items, parallel, remove);
+  const { free, isValid, end } = await beginSweep(store, items.map(digestOf), context.signal);
+  await inParallel(items, parallel, async (item) => {
+    if (free.has(digestOf(item)) && isValid()) await remove(item);
+  });
+  await end();
+}
+
 interface Left {
   gone: ReadonlySet<Image>;
   references: Uint32Array;
@@ -230,7 +285,7 @@ async function sweepBlobs(
     swept.blobs++;
     swept.bytes += inventory.blobs.size(blob);
   }
-  async function* unneeded(): AsyncGenerator<{ key: string; size: number }> {
+  async function* unneeded(): AsyncGenerator<Unneeded> {
     let done = 0;
     for await (const { key, size, modified } of store.list(BLOBS, context)) {
       progress(++done);
@@ -238,14 +293,22 @@ async function sweepBlobs(
       const blob = digest === undefined ? -1 : inventory.blobs.find(digest);
       if (digest === undefined || blob === -1 || (references[blob] ?? 0) > 0 || !isOld(work, modified.getTime())) continue;
       const image = inventory.byDigest.get(digest);
-      if (image === undefined || !gone.has(image)) yield { key, size };
+      if (image === undefined || !gone.has(image)) yield { key, digest, size };
     }
   }
-  await inParallel(unneeded(), work.parallel, async ({ key, size }) => {
+  async function remove({ key, size }: Unneeded): Promise<void> {
     if (!dryRun) await store.remove(key, context);
     swept.blobs++;
     swept.bytes += size;
-  });
+  }
+  let batch: Unneeded[] = [];
+  for await (const blob of unneeded()) {
+    batch.push(blob);
+    if (batch.length < SWEPT_AT_ONCE) continue;
+    await sweep(work, batch, ({ digest }) => digest, remove);
+    batch = [];
+  }
+  await sweep(work, batch, ({ digest }) => digest, remove);
   return swept;
 }
 

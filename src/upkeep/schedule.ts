@@ -10,6 +10,7 @@ export interface ScheduleOptions {
   limits: PruneOptions['limits'];
   /** Of `PruneOptions`. */
   maxShare?: number;
+  keep?: PruneOptions['keep'];
   /** Milliseconds. */
   timing: {
     /** Before the first run: a start has other things to do. */
@@ -40,7 +41,7 @@ export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
   }
 }
 
-async function pruneInTurn({ store, limits, maxShare = 1, timing, log, metrics, stop }: ScheduleOptions): Promise<void> {
+async function pruneInTurn({ store, limits, keep, maxShare = 1, timing, log, metrics, stop }: ScheduleOptions): Promise<void> {
   const state = await readLease(store, { signal: stop });
   // Another replica's run serves as well. Ours drift apart by the tenths above.
   if (Date.now() - Date.parse(state?.finishedAt ?? '') < timing.interval * 0.8) return;
@@ -52,7 +53,12 @@ async function pruneInTurn({ store, limits, maxShare = 1, timing, log, metrics, 
   let finished = false;
   try {
     const started = performance.now();
-    const result = await prune(store, { limits, maxShare, signal: AbortSignal.any([stop, turn.lease.signal]) });
+    const result = await prune(store, {
+      limits,
+      maxShare,
+      ...(keep === undefined ? {} : { keep }),
+      signal: AbortSignal.any([stop, turn.lease.signal]),
+    });
     finished = true;
     metrics.pruned(result.blobs + result.records, result.bytes);
     log.info({ ...summary(result), seconds: Math.round((performance.now() - started) / 100) / 10 }, 'pruned');

@@ -5,6 +5,7 @@ import { prune, type PruneResult } from '../../upkeep/prune.ts';
 import type { Store } from '../../store/store.ts';
 import type { Host } from '../command.ts';
 import { createProgress, type Bar } from './progress.ts';
+import { createKeepOf } from '../wiring/keep.ts';
 import { pruneLimits } from '../wiring/prune-limits.ts';
 import { openStore } from '../wiring/storage.ts';
 
@@ -21,7 +22,7 @@ export interface PruneCommandOptions {
 }
 
 /** `kube-registry cache prune`: what the registry does in the background, now. @throws OciError UNAVAILABLE */
-export async function cachePrune({ config, stop, stdout, stderr }: Host, options: PruneCommandOptions): Promise<number> {
+export async function cachePrune({ config, stop, stdout, stderr, env }: Host, options: PruneCommandOptions): Promise<number> {
   const { dryRun, json, force, maxSize, maxAge, minAge } = options;
   const { storage, cache } = config.registry;
   const store = await openStore(config.registry);
@@ -40,6 +41,7 @@ export async function cachePrune({ config, stop, stdout, stderr }: Host, options
         const limits = await configured(stored);
         return minAge === undefined ? limits : { ...limits, grace: minAge };
       },
+      keep: createKeepOf(config, env),
       progress: bars.show,
     });
     finished = true;
@@ -91,7 +93,7 @@ function plain({ images, ...counts }: PruneResult) {
 }
 
 function render(result: PruneResult, dryRun: boolean): string {
-  const { images, blobs, bytes, records, before, limit, overLimit, spared } = result;
+  const { images, blobs, bytes, records, before, limit, overLimit, spared, kept } = result;
   const cells = images.flatMap(({ names, lastUse, because }) =>
     names.map((name) => [
       name.replace(/@(.{19}).*$/, '@$1'),
@@ -102,6 +104,7 @@ function render(result: PruneResult, dryRun: boolean): string {
   const lines = [
     `${dryRun ? 'would remove' : 'removed'} ${images.length} images, ${blobs} blobs of ${formatBytes(bytes)}, ${records} records; ` +
       `${formatBytes(before - bytes)} of ${formatBytes(before)} ${dryRun ? 'would stay' : 'stay'}`,
+    ...(kept === 0 ? [] : [`${kept} images must stay: they are pinned, in use, or were pushed here`]),
     ...(spared === 0 ? [] : [`${spared} images were pulled meanwhile, and stay`]),
     ...(overLimit
       ? [`that is more than the ${formatBytes(limit)} that may be stored: the rest is too young or was used too recently`]

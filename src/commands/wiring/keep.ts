@@ -1,0 +1,54 @@
+import type { Config } from '../../config/schema.ts';
+import { fieldsOf, itemsOf, textOf, type Fields } from '../../io/untrusted.ts';
+import { OciError } from '../../oci/error.ts';
+import { upstreamHosts } from '../../oci/image-name.ts';
+import type { Repository } from '../../oci/reference.ts';
+import { createKeep, type Keep, type KeepOptions } from '../../upkeep/keep.ts';
+import { imagesOf } from '../../webhook/pod-images.ts';
+import { parseWarmName, type WarmRules } from '../cache/warm-name.ts';
+import { askCluster } from '../webhook-report.ts';
+
+/** What pruning must leave, by registry.cache.keep, registry.cache.keepInUse and registry.hosted.
+ *  @returns a function that throws OciError UNAVAILABLE: what pods use cannot be found out, so that nothing may be removed */
+export function createKeepOf({ registry, webhook }: Config, env: NodeJS.ProcessEnv): (signal: AbortSignal) => Promise<Keep> {
+  const { cache, hosted, upstreams } = registry;
+  const rules: WarmRules = { registryHost: webhook.registryHost, upstreams: upstreamHosts({ ...upstreams, ...hosted }) };
+  const hosts = new Map(Object.entries(upstreams).map(([name, own]) => [name, own.hosts]));
+
+  function namesOf(repository: Repository): string[] {
+    const slash = repository.indexOf('/');
+    return (hosts.get(repository.slice(0, slash)) ?? []).map((host) => `${host}${repository.slice(slash)}`);
+  }
+
+  return async (signal) => {
+    const inUse = cache.keepInUse ? imagesInUse(await podsOfCluster(env, signal), rules) : [];
+    return createKeep({ hosted: Object.keys(hosted), pinned: cache.keep, inUse, namesOf });
+  };
+}
+
+async function podsOfCluster(env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<Fields[]> {
+  try {
+    return await askCluster(env, signal);
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new OciError('UNAVAILABLE', 'the pods of the cluster cannot be listed (registry.cache.keepInUse), so that nothing is removed', {
+      cause,
+    });
+  }
+}
+
+/** What pods name, and what their containers run: a tag may mean something else by now. */
+function imagesInUse(pods: readonly Fields[], rules: WarmRules): KeepOptions['inUse'] {
+  const names = new Set<string>();
+  for (const pod of pods) {
+    for (const { image } of imagesOf(pod)) names.add(image);
+    const status = fieldsOf(pod['status']);
+    for (const list of ['initContainerStatuses', 'containerStatuses', 'ephemeralContainerStatuses']) {
+      for (const { imageID } of itemsOf(status[list])) names.add((textOf(imageID) ?? '').replace(/^docker-pullable:\/\//, ''));
+    }
+  }
+  return [...names].flatMap((name) => {
+    const located = parseWarmName(name, rules);
+    return located === undefined ? [] : [located];
+  });
+}

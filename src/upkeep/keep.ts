@@ -1,0 +1,59 @@
+import picomatch from 'picomatch';
+import type { Digest } from '../oci/digest.ts';
+import type { Reference, Repository, Tag } from '../oci/reference.ts';
+import { isDigest } from '../oci/digest.ts';
+import type { Image } from './inventory.ts';
+import type { TagsByImage } from './tags.ts';
+
+/** hosted: it was pushed here, and no upstream has it. pinned: registry.cache.keep names it. in-use: a pod of the cluster runs it. */
+export type KeepReason = 'hosted' | 'pinned' | 'in-use';
+
+/** An image as the store has it, under one of its names. */
+export interface KeepCandidate {
+  repository: Repository;
+  digest: Digest;
+  tags: readonly Tag[];
+}
+
+/** Why an image must stay, whatever the limits say; undefined: it need not. */
+export type Keep = (candidate: KeepCandidate) => KeepReason | undefined;
+
+export interface KeepOptions {
+  /** The first components of hosted repositories. */
+  hosted: readonly string[];
+  /** Globs over `dockerhub/library/nginx:1.27`, and over the names that `namesOf` returns; a star stands for slashes too. */
+  pinned: readonly string[];
+  /** What pods run now, by the registry's own names. */
+  inUse: readonly { repository: Repository; reference: Reference }[];
+  /** Other names of a repository: `docker.io/library/nginx`. */
+  namesOf(this: void, repository: Repository): readonly string[];
+}
+
+export function createKeep({ hosted, pinned, inUse, namesOf }: KeepOptions): Keep {
+  const matches = pinned.length === 0 ? () => false : picomatch([...pinned], { bash: true, dot: true, nonegate: true });
+  const tags = new Set<string>();
+  const digests = new Set<Digest>();
+  for (const { repository, reference } of inUse) {
+    // A runtime may have pulled a digest under another name.
+    if (isDigest(reference)) digests.add(reference);
+    else tags.add(`${repository}:${reference}`);
+  }
+  return ({ repository, digest, tags: own }) => {
+    if (hosted.includes(repository.slice(0, repository.indexOf('/')))) return 'hosted';
+    const references = ['', `@${digest}`, ...own.map((tag) => `:${tag}`)];
+    if ([repository, ...namesOf(repository)].some((name) => references.some((reference) => matches(name + reference)))) return 'pinned';
+    return digests.has(digest) || own.some((tag) => tags.has(`${repository}:${tag}`)) ? 'in-use' : undefined;
+  };
+}
+
+/** The images that must stay. */
+export function keptImages(images: readonly Image[], { keep, tags }: { keep: Keep; tags: TagsByImage }): Map<Image, KeepReason> {
+  const kept = new Map<Image, KeepReason>();
+  for (const image of images) {
+    for (const { repository } of image.places) {
+      const reason = keep({ repository, digest: image.digest, tags: tags.get(`${repository}@${image.digest}`) ?? [] });
+      if (reason !== undefined) kept.set(image, reason);
+    }
+  }
+  return kept;
+}
