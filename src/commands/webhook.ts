@@ -7,9 +7,11 @@ import { followTls, loadTls } from '../server/tls.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { mergeBundles } from '../webhook/certificates.ts';
+import { createConnectionLimits } from '../webhook/connection-limits.ts';
 import type { Gate } from '../webhook/gate.ts';
 import type { Kubernetes } from '../webhook/kubernetes.ts';
 import { createPolicy } from '../webhook/policy.ts';
+import { createReviewThread } from '../webhook/review-thread.ts';
 import { serveWebhook } from '../webhook/serve-webhook.ts';
 import type { Host } from './command.ts';
 
@@ -18,6 +20,9 @@ const GRACE_MS = 5_000;
 /** API servers close idle connections after 90 s (Go's default transport). The webhook must not be first: a review that is sent in that
  *  moment is lost, and its pod is created unchanged. */
 const KEEP_ALIVE_MS = 120_000;
+/** API servers give up after 2 s; whoever is slower is none. */
+const HEADERS_MS = 5_000;
+const REQUEST_MS = 10_000;
 
 /** `kube-registry webhook`: rewrites the images of pods until it is told to stop.
  *  @throws ConfigError: no certificate; OciError UNAVAILABLE: an address cannot be used, no Kubernetes API is there */
@@ -40,9 +45,14 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
   const admin = serveAdmin({ ready: () => listener !== undefined && !stop.aborted, metrics: () => metrics.render() });
   const adminListener = await listen({ address: own.admin, handler: admin, log });
 
+  const connections = createConnectionLimits();
+  const thread = createReviewThread({ webhook: own, upstreams: config.registry.upstreams });
   const handler = serveWebhook({
     policy: createPolicy(own, config.registry.upstreams),
     gateOpen: () => gate.isOpen(),
+    maxReviewSize: own.maxReviewSize,
+    thread,
+    violation: (address) => connections.violation(address),
     log,
     observe(outcome, seconds) {
       count({ outcome });
@@ -51,11 +61,21 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
   });
   const tls = await certify(own, { kubernetes, log, signal: stop, renewed: (pair) => listener?.setCertificate(pair) });
   if (tls !== undefined) {
-    listener = await listen({ address: own.listen, handler, log, tls, limits: { keepAlive: KEEP_ALIVE_MS } });
-    log.info({ listen: listener.url, admin: adminListener.url }, 'the webhook is ready');
+    listener = await listen({
+      address: own.listen,
+      handler,
+      log,
+      tls,
+      ...(own.clientCaBundle === undefined ? {} : { clientCa: own.clientCaBundle }),
+      accept: (address) => connections.accept(address),
+      closed: (address) => connections.closed(address),
+      limits: { keepAlive: KEEP_ALIVE_MS, headers: HEADERS_MS, request: REQUEST_MS },
+    });
+    log.info({ event: 'ready', listen: listener.url, admin: adminListener.url }, 'the webhook is ready');
     if (!stop.aborted) await once(stop, 'abort');
     await listener.drain(GRACE_MS);
   }
+  await thread.close();
   await adminListener.close();
   await kubernetes?.close();
 }

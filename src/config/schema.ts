@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { registrySchema, tlsSchema } from './registry-schema.ts';
-import { address, duration, exactUrl, httpUrl, port, proxy, text } from './scalars.ts';
+import { address, duration, exactUrl, httpUrl, port, proxy, text, size } from './scalars.ts';
 
 const agentSchema = z.strictObject({
   listen: address.prefault('127.0.0.1:25000').describe('What containerd pulls from.'),
@@ -129,6 +129,14 @@ const webhookSchema = z.strictObject({
     })
     .optional()
     .describe('With `tls`: the configuration that calls this webhook, to be completed by it; the chart sets it.'),
+  maxReviewSize: size
+    .prefault('2MiB')
+    .describe('Longer reviews are not read, and their pods are created unchanged. A pod has 1.5 MiB at most.'),
+  clientCaBundle: text
+    .optional()
+    .describe(
+      'PEM: authorities of which one must have issued the certificate of every client, for API servers that are configured to show one.',
+    ),
   exclude: z
     .strictObject({
       namespaces: z.array(text).prefault(INFRASTRUCTURE_NAMESPACES).describe('Globs of namespaces whose pods stay as they are.'),

@@ -1,6 +1,6 @@
 import { createServer, STATUS_CODES, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -48,6 +48,12 @@ export interface ListenOptions {
   handler: RequestHandler;
   log: Log;
   tls?: TlsPair;
+  /** With `tls`: PEM certificate authorities. A client whose certificate none of them issued is disconnected. */
+  clientCa?: string;
+  /** Called with the address of every new connection, before anything is read from it; false closes it at once. */
+  accept?: (address: string) => boolean;
+  /** Called with the address of every connection that `accept` let in, when it has closed. */
+  closed?: (address: string) => void;
   /** Sockets that a predecessor handed over, by `host:port`: they are used instead of opening these addresses. */
   sockets?: Sockets;
   limits?: Partial<ListenLimits>;
@@ -82,8 +88,9 @@ const LIMITS: ListenLimits = {
 export async function listen(options: ListenOptions): Promise<Listener> {
   const { address, extraPorts = [], tls, log, sockets = new Map() } = options;
   const limits = { ...LIMITS, ...options.limits };
-  const servers = [address.port, ...extraPorts].map((port) => ({ port, server: makeServer(limits, tls) }));
+  const servers = [address.port, ...extraPorts].map((port) => ({ port, server: makeServer(limits, tls, options.clientCa) }));
   const all = servers.map(({ server }) => server);
+  for (const server of all) admitConnections(server, options);
   const connections = createConnections(all, { secure: tls !== undefined });
   for (const server of all) attach(server, { handler: options.handler, connections, limits, log });
   const close = async () => {
@@ -111,7 +118,8 @@ export async function listen(options: ListenOptions): Promise<Listener> {
         }),
       ),
     setCertificate(pair) {
-      for (const server of all) if ('setSecureContext' in server) (server as TlsServer).setSecureContext(pair);
+      for (const server of all)
+        if ('setSecureContext' in server) (server as TlsServer).setSecureContext({ ...pair, ...verification(options.clientCa) });
     },
     [Symbol.asyncDispose]: close,
   };
@@ -147,7 +155,7 @@ export function formatAddress({ host, port }: ListenAddress): string {
   return `${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
-function makeServer(limits: ListenLimits, tls: TlsPair | undefined): Server {
+function makeServer(limits: ListenLimits, tls: TlsPair | undefined, clientCa: string | undefined): Server {
   const options: ServerOptions = {
     headersTimeout: limits.headers,
     requestTimeout: Math.max(limits.headers, limits.request),
@@ -158,11 +166,34 @@ function makeServer(limits: ListenLimits, tls: TlsPair | undefined): Server {
     keepAlive: true,
     optimizeEmptyRequests: true,
   };
-  const server = tls === undefined ? createServer(options) : createTlsServer({ ...options, ...tls, handshakeTimeout: limits.headers });
+  const server =
+    tls === undefined
+      ? createServer(options)
+      : createTlsServer({ ...options, ...tls, ...verification(clientCa), handshakeTimeout: limits.headers });
   server.maxRequestsPerSocket = 0;
   // Node counts a socket that the client takes bytes from as alive, however slow it is.
   server.timeout = limits.idle;
   return server;
+}
+
+function verification(clientCa: string | undefined) {
+  return clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
+}
+
+/** Puts `accept` before what Node itself does with a connection: with TLS that is a handshake. */
+function admitConnections(server: Server, { accept, closed }: ListenOptions): void {
+  if (accept === undefined) return;
+  const own = server.listeners('connection') as ((socket: Socket) => void)[];
+  server.removeAllListeners('connection');
+  server.on('connection', (socket: Socket) => {
+    const address = socket.remoteAddress ?? '';
+    if (!accept(address)) {
+      socket.destroy();
+      return;
+    }
+    if (closed !== undefined) socket.once('close', () => closed(address));
+    for (const listener of own) listener.call(server, socket);
+  });
 }
 
 async function bind(server: Server, address: ListenAddress, sockets: Sockets): Promise<void> {

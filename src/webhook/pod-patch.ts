@@ -40,7 +40,7 @@ export function patchPod(request: Fields, policy: Policy): PodPatch {
     operations.push({ op: 'replace', path: place.path, value: decided.image });
     rewritten[place.name] = place.image;
   }
-  // Of a pod that runs, the API server lets only ephemeral containers be added by this subresource.
+  // The API server silently drops every other change that is made through this subresource.
   if (operations.length > 0 && request['subResource'] !== 'ephemeralcontainers') operations.push(...annotate(metadata, rewritten));
   return { operations, rewritten };
 }

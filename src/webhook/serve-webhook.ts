@@ -1,60 +1,152 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { RequestHandler } from '../server/listen.ts';
 import type { Log } from '../telemetry/log.ts';
-import { reviewPod, type Outcome, type Review } from './admission-review.ts';
+import { reviewPod, type Outcome, type Review, type Reviewed } from './admission-review.ts';
+import { createFairSlots } from './fair-slots.ts';
+import type { ReviewThread } from './review-thread.ts';
 
 export interface ServeWebhookOptions extends Review {
+  /** Longer reviews are not read, in bytes. */
+  maxReviewSize: number;
+  /** Reviews large pods. */
+  thread: ReviewThread;
+  /** Called with the address of a client that sent what no API server sends. */
+  violation: (address: string) => void;
   log: Log;
   observe: (outcome: Outcome, seconds: number) => void;
 }
 
-/** Bytes. An API server takes objects of 3 MiB, and a review holds two of them. */
-const MAX_BODY = 8 * 2 ** 20;
-/** Bytes of what is refused that are read all the same: many clients send all that they have before they look for an answer, and would
- *  see a reset instead of it. */
-const MAX_REFUSED = 32 * 2 ** 20;
+/** Reviews of up to this many bytes are parsed at once: it takes less than a millisecond. Most pods are far smaller. */
+const SMALL_BYTES = 64 * 1024;
+/** Large reviews that are read and parsed at the same time. */
+const LARGE = { total: 8, perClient: 2, maxWaiting: 32 };
+/** API servers wait 2 s for a review: later an answer is of no use. */
+const PATIENCE_MS = 2_000;
+/** How long the connection of a refused request stays after its answer. What the client goes on sending is not read, and it is not cut off
+ *  before it has seen the answer. */
+const LINGER_MS = 1_000;
+const LOG_INTERVAL_MS = 10_000;
 
 /** POST /mutate. Every answer, also to what is no review, allows: a pod is never denied. A review that has a uid is answered 200
- *  whatever is wrong with its pod, since to an API server another status is a failed call, which a failurePolicy may turn into a denial. */
+ *  whatever is wrong with its pod, since to an API server another status is a failed call, which a failurePolicy may turn into a denial.
+ *  Any pod can send requests too, so what they may cost is bounded, and API servers need not wait for it. */
 export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
-  const { log, observe } = options;
+  const { maxReviewSize, thread, violation, observe } = options;
+  const large = createFairSlots(LARGE);
+  const report = createReport(options.log);
 
-  function answer(response: ServerResponse, status: number, json: string): void {
-    if (status !== 200) response.shouldKeepAlive = false; // of a body that is far too long the rest is not read
-    response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(json) }).end(json);
+  async function review(request: IncomingMessage, length: number, signal: AbortSignal): Promise<Reviewed | Refusal> {
+    if (length <= SMALL_BYTES) {
+      const body = await readBody(request, SMALL_BYTES, signal);
+      return 'status' in body ? body : reviewPod(body.bytes.toString(), options);
+    }
+    const giveBack = await large.take(addressOf(request), signal);
+    if (giveBack === undefined) return { status: 503 };
+    try {
+      const body = await readBody(request, maxReviewSize, signal);
+      if ('status' in body) return body;
+      // A copy: the buffer may be a part of a larger one, and is handed over to the thread.
+      return await thread.review(new Uint8Array(body.bytes).buffer, options.gateOpen());
+    } catch (error) {
+      return { status: 500, error };
+    } finally {
+      giveBack();
+    }
   }
 
   return async (request, response) => {
     const started = performance.now();
-    const refusal = refuse(request);
-    const body = await readBody(request, refusal === undefined ? MAX_BODY : 0);
-    const status = refusal ?? (body === undefined ? 413 : 200);
-    const { uid, json, outcome, error } = reviewPod(status === 200 ? (body ?? '') : '', options);
-    if (outcome === 'error')
-      log.warn({ error, status, path: request.url?.split('?', 1)[0] }, 'a request was no review of a pod; it is allowed as it is');
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
+    const signal = AbortSignal.any([gone.signal, AbortSignal.timeout(PATIENCE_MS)]);
+    const length = lengthOf(request);
+    const result = refuse(request, length, maxReviewSize) ?? (await review(request, length, signal));
+    const isRefused = 'status' in result;
+    const status = isRefused ? result.status : result.uid === '' ? 400 : 200;
+    const { json, outcome } = isRefused ? reviewPod('', options) : result;
+    if (outcome === 'error') report({ error: result.error, status, path: request.url?.split('?', 1)[0] });
     observe(outcome, (performance.now() - started) / 1000);
-    answer(response, status === 200 && uid === '' ? 400 : status, json);
+    if (status === 200) {
+      response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(json) }).end(json);
+      return;
+    }
+    if (status < 500) violation(addressOf(request));
+    await refuseAndClose(response, { status, json, signal: gone.signal });
   };
 }
 
-/** The status for what is not even read. */
-function refuse(request: IncomingMessage): number | undefined {
-  if (request.url?.split('?', 1)[0] !== '/mutate') return 404;
-  if (request.method !== 'POST') return 405;
-  const type = request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
-  if (type !== 'application/json') return 415;
-  return Number(request.headers['content-length'] ?? 0) > MAX_BODY ? 413 : undefined;
+function addressOf(request: IncomingMessage): string {
+  return request.socket.remoteAddress ?? '';
 }
 
-/** undefined: it is longer than `limit`. */
-async function readBody(request: IncomingMessage, limit: number): Promise<string | undefined> {
-  let chunks: Buffer[] = [];
+/** Without a length a body counts as large. */
+function lengthOf(request: IncomingMessage): number {
+  return Number(request.headers['content-length'] ?? Infinity);
+}
+
+interface Body {
+  bytes: Buffer;
+}
+
+/** A request that is answered with another status than 200. */
+interface Refusal {
+  status: number;
+  error?: unknown;
+}
+
+/** @returns why a body is not even read */
+function refuse(request: IncomingMessage, length: number, maxReviewSize: number): Refusal | undefined {
+  if (request.url?.split('?', 1)[0] !== '/mutate') return { status: 404 };
+  if (request.method !== 'POST') return { status: 405 };
+  const type = request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
+  if (type !== 'application/json') return { status: 415 };
+  return length !== Infinity && length > maxReviewSize ? { status: 413 } : undefined;
+}
+
+/** @returns the body, or a refusal if it is longer than `limit`, or if the client has gone or is too slow */
+async function readBody(request: IncomingMessage, limit: number, signal: AbortSignal): Promise<Body | Refusal> {
+  const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
+  const { promise, resolve } = Promise.withResolvers<Body | Refusal>();
+  const take = (chunk: Buffer): void => {
     size += chunk.length;
-    if (size <= limit) chunks.push(chunk);
-    else chunks = [];
-    if (size > MAX_REFUSED) break;
-  }
-  return size > limit ? undefined : Buffer.concat(chunks).toString();
+    if (size > limit) resolve({ status: 413 });
+    else chunks.push(chunk);
+  };
+  const end = (): void => resolve({ bytes: Buffer.concat(chunks, size) });
+  const stop = (): void => resolve({ status: 408 });
+  request.on('data', take).once('end', end).once('error', stop);
+  signal.addEventListener('abort', stop, { once: true });
+  if (signal.aborted) stop();
+  const result = await promise;
+  signal.removeEventListener('abort', stop);
+  request.off('data', take).off('end', end).pause();
+  return result;
+}
+
+/** The answer is complete by its content-length; its end, which closes the connection, comes later. */
+async function refuseAndClose(response: ServerResponse, answer: { status: number; json: string; signal: AbortSignal }): Promise<void> {
+  const { status, json, signal } = answer;
+  response.shouldKeepAlive = false;
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(json) }).write(json);
+  await delay(LINGER_MS, undefined, { signal, ref: false }).catch(() => undefined); // the client has gone
+  response.end();
+}
+
+/** Logs a request that was no review, and then for a while only how many there were. */
+function createReport(log: Log): (fields: { error: unknown; status: number; path: string | undefined }) => void {
+  let next = 0;
+  let suppressed = 0;
+  return ({ error, status, path }) => {
+    const time = performance.now();
+    if (time < next) {
+      suppressed++;
+      return;
+    }
+    next = time + LOG_INTERVAL_MS;
+    const more = { ...(error === undefined ? {} : { error }), ...(suppressed === 0 ? {} : { suppressed }) };
+    log.warn({ event: 'review-refused', status, path, ...more }, 'a request was not a review of a pod; allowed it unchanged');
+    suppressed = 0;
+  };
 }

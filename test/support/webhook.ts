@@ -42,6 +42,8 @@ export interface ReviewResponse {
 export interface Reviewer extends AsyncDisposable {
   /** What `webhook.tls` is to be. */
   tls: { certFile: string; keyFile: string };
+  /** PEM: what API servers must trust. */
+  authority: string;
   /** Posts as the API server does. */
   post(
     webhook: RunningWebhook,
@@ -59,6 +61,7 @@ export async function createReviewer(directory: string): Promise<Reviewer> {
   const dispatcher = new Agent({ connect: { ca: authority.cert, servername: 'localhost' } });
   return {
     tls,
+    authority: authority.cert,
     async post({ url }, body, { type = 'application/json', path = '/mutate' } = {}) {
       const headers = { 'content-type': type };
       const answer = await request(url + path, { method: 'POST', body, headers, dispatcher });

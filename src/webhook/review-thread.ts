@@ -1,0 +1,77 @@
+import { Worker } from 'node:worker_threads';
+import type { Upstream, WebhookConfig } from '../config/schema.ts';
+import type { Reviewed } from './admission-review.ts';
+
+export interface WorkerConfig {
+  webhook: WebhookConfig;
+  upstreams: Readonly<Record<string, Upstream>>;
+}
+export interface ReviewRequest {
+  id: number;
+  body: ArrayBuffer;
+  gateOpen: boolean;
+}
+interface ReviewReply {
+  id: number;
+  reviewed: Reviewed;
+}
+
+/** A thread of its own for reviews of large pods. It is started by the first and ends when none has come for a while. */
+export interface ReviewThread {
+  /** @throws Error: the thread has failed, or took too long */
+  review(body: ArrayBuffer, gateOpen: boolean): Promise<Reviewed>;
+  close(): Promise<void>;
+}
+
+/** API servers wait 2 s. */
+const TIMEOUT_MS = 1_800;
+const IDLE_MS = 60_000;
+const RESOURCES = { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4 };
+
+export function createReviewThread(config: WorkerConfig): ReviewThread {
+  const pending = new Map<number, { resolve: (reviewed: Reviewed) => void; reject: (error: Error) => void }>();
+  let worker: Worker | undefined;
+  let idle: NodeJS.Timeout | undefined;
+  let last = 0;
+
+  function start(): Worker {
+    const started = new Worker(new URL('review-worker.ts', import.meta.url), { workerData: config, resourceLimits: RESOURCES, env: {} });
+    started.on('message', ({ id, reviewed }: ReviewReply) => pending.get(id)?.resolve(reviewed));
+    started.on('error', (error) => {
+      if (worker === started) worker = undefined; // the next review starts another one
+      for (const { reject } of pending.values()) reject(error as Error);
+    });
+    started.unref();
+    return started;
+  }
+
+  async function stop(): Promise<void> {
+    const stopping = worker;
+    worker = undefined;
+    for (const { reject } of pending.values()) reject(new Error('the thread for large reviews was stopped'));
+    await stopping?.terminate();
+  }
+
+  return {
+    async review(body, gateOpen) {
+      clearTimeout(idle);
+      worker ??= start();
+      const id = ++last;
+      const { promise, resolve, reject } = Promise.withResolvers<Reviewed>();
+      pending.set(id, { resolve, reject });
+      const timeout = setTimeout(() => void stop(), TIMEOUT_MS);
+      try {
+        worker.postMessage({ id, body, gateOpen } satisfies ReviewRequest, [body]);
+        return await promise;
+      } finally {
+        clearTimeout(timeout);
+        pending.delete(id);
+        idle = setTimeout(() => void stop(), IDLE_MS).unref();
+      }
+    },
+    async close() {
+      clearTimeout(idle);
+      await stop();
+    },
+  };
+}
