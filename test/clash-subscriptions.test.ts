@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
-import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -17,8 +15,9 @@ import {
 } from './support/clash.ts';
 import { startAirport, type Airport } from './support/mihomo.ts';
 import { accepts } from './support/process.ts';
-import { eventually } from './support/reading.ts';
+import { until } from './support/until.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
+import { listenOnLoopback } from './support/http.ts';
 
 const resources = new AsyncDisposableStack();
 let subscriptions: SubscriptionServer;
@@ -40,13 +39,7 @@ before(async () => {
     const timer = setInterval(() => response.write('x'.repeat(1000)), 100);
     setTimeout(() => (clearInterval(timer), response.end()), 3000);
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  resources.defer(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  site = `http://site.test:${(server.address() as AddressInfo).port}`;
+  site = `http://site.test:${resources.use(await listenOnLoopback(server)).port}`;
 });
 after(() => resources.disposeAsync());
 
@@ -89,8 +82,8 @@ test('promise C4: bad subscriptions are reported one by one, and harm nothing el
   subscriptions.answers.set('/good', twice);
   const listed = ['good', ...Object.keys(BAD)].map((name) => ({ name, url: subscriptions.url(`/${name}`) }));
   await using clash = await startClash({ subscriptions: listed, healthCheck: healthCheck() });
-  await eventually(() => works(clash), 'the good one is not used');
-  await eventually(
+  await until(() => works(clash), 'the good one is not used');
+  await until(
     async () => (await clash.status()).subscriptions.filter(({ problem }) => problem !== undefined).length >= listed.length - 1,
     'not all is told',
   );
@@ -118,9 +111,9 @@ test('promise C3: a changed subscription is applied without cutting connections,
   subscriptions.answers.set('/dead', await dead());
   const { subscriptions: listed, to } = await switched('/near');
   await using clash = await startClash({ subscriptions: listed, healthCheck: healthCheck() });
-  await eventually(async () => (await clash.status()).config.proven, 'the first is not used');
+  await until(async () => (await clash.status()).config.proven, 'the first is not used');
   const chosen = async (name: string) =>
-    eventually(async () => (await clash.status()).chosen === name && (await clash.status()).config.proven, `${name} is not used`);
+    until(async () => (await clash.status()).chosen === name && (await clash.status()).config.proven, `${name} is not used`);
 
   await chosen('near');
   const slow = through(clash.proxy, `${site}/slow`);
@@ -133,14 +126,14 @@ test('promise C3: a changed subscription is applied without cutting connections,
   assert.ok((await slow).body.length > 20_000, 'the connection by way of the former node has come to its end');
 
   await to('/dead');
-  await eventually(
+  await until(
     async () => /nothing can be reached/.test((await clash.status()).subscriptions[0]?.problem ?? ''),
     'the dead one is not refused',
   );
   await chosen('far');
   assert.ok(await works(clash));
   await to('/html');
-  await eventually(async () => /web page/.test((await clash.status()).subscriptions[0]?.problem ?? ''), 'the web page is not refused');
+  await until(async () => /web page/.test((await clash.status()).subscriptions[0]?.problem ?? ''), 'the web page is not refused');
   assert.ok(await works(clash));
   const metrics = await clash.metrics();
   assert.match(metrics, /clash_configs_total\{outcome="applied"\} 2/);
@@ -156,15 +149,15 @@ test('promise C4: a first start with a dead subscription succeeds and recovers, 
   const own = { directory, healthCheck: healthCheck(), subscriptions: [{ name: 'airport', url: subscriptions.url('/late') }] };
   {
     await using clash = await startClash(own);
-    await eventually(async () => (await clash.status()).subscriptions[0]?.problem === 'it is answered with 404', 'it is not told');
+    await until(async () => (await clash.status()).subscriptions[0]?.problem === 'it is answered with 404', 'it is not told');
     await assert.rejects(through(clash.proxy, `${site}/`), /other side closed/, 'refused: nothing goes out directly');
     subscriptions.answers.set('/late', nodes(near));
-    await eventually(() => works(clash), 'it does not recover');
+    await until(() => works(clash), 'it does not recover');
   }
   subscriptions.answers.delete('/late');
   await using clash = await startClash({ ...own, subscriptions: [{ ...own.subscriptions[0], url: subscriptions.url('/gone') }] });
-  await eventually(() => works(clash), 'the last good copy is not used');
-  await eventually(async () => (await clash.status()).subscriptions[0]?.problem === 'it is answered with 404', 'it is not told');
+  await until(() => works(clash), 'the last good copy is not used');
+  await until(async () => (await clash.status()).subscriptions[0]?.problem === 'it is answered with 404', 'it is not told');
 });
 
 test('promise C3: an override that names a missing entry is reported with its place, and the last good config stays', async () => {
@@ -173,7 +166,7 @@ test('promise C3: an override that names a missing entry is reported with its pl
   const own = { directory, healthCheck: healthCheck(), subscriptions: [{ name: 'airport', url: subscriptions.url('/near') }] };
   {
     await using clash = await startClash(own);
-    await eventually(async () => (await clash.status()).config.proven, 'nothing goes through');
+    await until(async () => (await clash.status()).config.proven, 'nothing goes through');
   }
   const cases: [Record<string, unknown>, RegExp][] = [
     [
@@ -185,7 +178,7 @@ test('promise C3: an override that names a missing entry is reported with its pl
   for (const [override, expected] of cases) {
     const shared = { ports: { shared: await freePort() }, users: [{ username: 'me', password: 'word' }] };
     await using clash = await startClash({ ...own, ...shared, override });
-    await eventually(() => works(clash), 'what was good before is not used');
+    await until(() => works(clash), 'what was good before is not used');
     const withPassword = clash.shared.replace('//', '//me:word@');
     assert.equal((await through(withPassword, `${site}/`)).body, 'here', 'with the ports of today');
     await assert.rejects(through(withPassword, site.replace('site.test', '127.0.0.1')), /other side closed/, 'and its rules');
@@ -233,7 +226,7 @@ test('promise C1: nothing that a full subscription says about this machine reach
     subscriptions: [{ name: 'airport', url: subscriptions.url('/hostile') }],
     healthCheck: healthCheck(),
   });
-  await eventually(() => works(clash), 'its node is not used');
+  await until(() => works(clash), 'its node is not used');
   const { secret } = JSON.parse(await readFile(join(clash.directory, 'config.json'), 'utf8')) as { secret: string };
   const headers = { authorization: `Bearer ${secret}` };
   assert.equal((await fetch(`http://${clash.controller}/configs`)).status, 401, 'the controller has a secret');
@@ -262,7 +255,7 @@ test('promise C1: nothing that a full subscription says about this machine reach
     'nothing inside is fetched for it',
   );
   const noted = async () => (await clash.status()).config.notes.some((note) => note.includes('"passwd" is left out'));
-  await eventually(noted, 'what was left out is not told');
+  await until(noted, 'what was left out is not told');
 });
 
 test('geo rules without geo files are left out, and nothing is downloaded', async () => {
@@ -277,7 +270,7 @@ test('geo rules without geo files are left out, and nothing is downloaded', asyn
     subscriptions: [{ name: 'airport', url: subscriptions.url('/geo') }],
     healthCheck: healthCheck(),
   });
-  await eventually(() => works(clash), 'the rest is not used');
+  await until(() => works(clash), 'the rest is not used');
   assert.ok(clash.log().some(({ msg }) => /left out, since mihomo does not understand it: rules\[0\] \[GEOIP/.test(msg)));
 });
 
@@ -297,22 +290,19 @@ test("a provider's URL in the user's own config is downloaded and refreshed by t
   const own = { mode: 'custom', configFile: file, directory, healthCheck: healthCheck() };
   const clash = await startClash(own);
   resources.use(clash);
-  await eventually(async () => (await clash.status()).nodes.length === 2, "the provider's node is not there");
+  await until(async () => (await clash.status()).nodes.length === 2, "the provider's node is not there");
   const blocked = async () => (await through(clash.proxy, site.replace('site', 'blocked')).catch(() => ({ body: 'refused' }))).body;
   // What is refused alone may be so for want of a live node.
-  await eventually(async () => (await works(clash)) && (await blocked()) === 'refused', 'the rules are not used');
+  await until(async () => (await works(clash)) && (await blocked()) === 'refused', 'the rules are not used');
   assert.ok(!(await readFile(join(clash.directory, 'config.json'), 'utf8')).includes(SUBSCRIPTION_KEY), 'mihomo knows no URL');
   await writeFile(file, JSON.stringify({ ...custom, rules: ['MATCH,P'] }));
-  await eventually(async () => (await blocked()) === 'here', 'the changed file is not used');
+  await until(async () => (await blocked()) === 'here', 'the changed file is not used');
   await writeFile(file, 'rules: [');
-  await eventually(
-    () => clash.log().some(({ msg }) => msg.startsWith('clash.configFile: it is not valid YAML')),
-    'the broken file is not told',
-  );
+  await until(() => clash.log().some(({ msg }) => msg.startsWith('clash.configFile: it is not valid YAML')), 'the broken file is not told');
   assert.match((await clash.status()).config.problem ?? '', /clash\.configFile: it is not valid YAML/);
   assert.ok(await works(clash));
-  await eventually(async () => (await clash.status()).config.proven, 'it is not remembered as good');
+  await until(async () => (await clash.status()).config.proven, 'it is not remembered as good');
   await clash.stop();
   await using later = await startClash(own);
-  await eventually(() => works(later), 'the broken file is not replaced by what was good last');
+  await until(() => works(later), 'the broken file is not replaced by what was good last');
 });

@@ -17,7 +17,8 @@ import { makeImage, pushImage } from './support/image.ts';
 import { startAirport, type Airport } from './support/mihomo.ts';
 import { accepts } from './support/process.ts';
 import { startProgram, startRegistry, type ServingProgram } from './support/program.ts';
-import { errorCode, eventually, read } from './support/reading.ts';
+import { errorCode, read } from './support/reading.ts';
+import { until } from './support/until.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
 import { startVersitygw } from './support/versitygw.ts';
 
@@ -81,7 +82,7 @@ const registryThrough = async ({ proxy }: ClashProgram, env: Record<string, stri
 
 const get = async (proxy: string, url: string): Promise<number> => (await through(proxy, url)).status;
 const downloaded = async () => (await near.traffic()).downloadTotal + (await far.traffic()).downloadTotal;
-const proven = (clash: ClashProgram) => eventually(async () => (await clash.status()).config.proven, 'nothing goes through');
+const proven = (clash: ClashProgram) => until(async () => (await clash.status()).config.proven, 'nothing goes through');
 
 /** Every word that a program lets out: its log, its metrics, its status, its arguments and those of mihomo. */
 async function wordsOf(clash: ClashProgram): Promise<string> {
@@ -145,7 +146,7 @@ for (const [mode, configuration] of MODES) {
     const dns = { enable: true, nameserver: [resolver.address], 'default-nameserver': [resolver.address] };
     const started = performance.now();
     await using clash = await startClash({ ...(await configuration()), override: { dns } });
-    await eventually(async () => (await get(clash.proxy, `${hubUrl}/v2/`).catch(() => 0)) === 200, 'no way out');
+    await until(async () => (await get(clash.proxy, `${hubUrl}/v2/`).catch(() => 0)) === 200, 'no way out');
     const first = (performance.now() - started) / 1000;
     await using registry = await registryThrough(clash, { NODE_OPTIONS: TELL_LOOKUPS });
     const before = await downloaded();
@@ -188,7 +189,7 @@ test('promise C4: a dead node is replaced by a live one; with none, cached image
   await dying.stop();
   const died = performance.now();
   const before = (await other.traffic()).downloadTotal;
-  await eventually(async () => (await get(clash.proxy, `${hubUrl}/v2/`).catch(() => 0)) === 200, 'the live node is not used');
+  await until(async () => (await get(clash.proxy, `${hubUrl}/v2/`).catch(() => 0)) === 200, 'the live node is not used');
   const seconds = (performance.now() - died) / 1000;
   t.diagnostic(`the live node is used ${seconds.toFixed(1)} s after the other died, with a health check each second`);
   assert.ok((await other.traffic()).downloadTotal > before);
@@ -206,14 +207,14 @@ test('promise C4: a dead node is replaced by a live one; with none, cached image
     'the log blames the proxy',
   );
   assert.equal((await fetch(`${registry.admin}/readyz`)).status, 200);
-  await eventually(
+  await until(
     async () => /clash_nodes\{subscription="airport",state="down"\} 2/.test(await clash.metrics()),
     'the metrics show no dead nodes',
   );
   assertNoSecrets(`${await wordsOf(clash)}${registry.output()}${text}`);
   await near.start();
   await far.start();
-  await eventually(async () => (await get(clash.proxy, `${hubUrl}/v2/`).catch(() => 0)) === 200, 'the nodes are back, and are not used');
+  await until(async () => (await get(clash.proxy, `${hubUrl}/v2/`).catch(() => 0)) === 200, 'the nodes are back, and are not used');
 });
 
 test('promise C4: S3 is never reached through the proxy, so stored images are served without clash', async () => {
@@ -231,7 +232,7 @@ test('promise C4: S3 is never reached through the proxy, so stored images are se
     assert.equal((await blob(registry)).digest, layer?.digest);
     const queued = async () =>
       (await (await fetch(`${registry.admin}/metrics`)).text()).match(/^kube_registry_(?:downloads_running|upload_queue_blobs) 0$/gm);
-    await eventually(async () => (await queued())?.length === 2, 'it is not stored');
+    await until(async () => (await queued())?.length === 2, 'it is not stored');
   }
   await clash.stop();
   await using other = await start();
@@ -277,7 +278,7 @@ test('promise C5: the shared listener lets users reach public addresses only', a
   );
 
   await writeFile(passwordFile, 'another-password-2\n');
-  await eventually(
+  await until(
     async () => (await get(withPassword('another-password-2'), `${hubUrl}/v2/`).catch(() => 0)) === 200,
     'the new password is not used',
   );
@@ -290,7 +291,7 @@ test('mihomo is restarted when it dies, and stops with the program', async () =>
   await proven(clash);
   const first = await mihomoOf(clash);
   process.kill(first, 'SIGKILL');
-  await eventually(async () => (await get(clash.proxy, `${hubUrl}/v2/`).catch(() => 0)) === 200, 'the proxy is not back');
+  await until(async () => (await get(clash.proxy, `${hubUrl}/v2/`).catch(() => 0)) === 200, 'the proxy is not back');
   const second = await mihomoOf(clash);
   assert.notEqual(second, first);
   assert.equal((await clash.status()).mihomo.restarts, 1);

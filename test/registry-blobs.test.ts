@@ -7,7 +7,8 @@ import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { makeImage, randomBytes, sha256 } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
-import { errorCode, eventually, read } from './support/reading.ts';
+import { errorCode, read } from './support/reading.ts';
+import { until } from './support/until.ts';
 import { startScriptedUpstream, type Behaviour, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 
@@ -79,7 +80,7 @@ for (const range of ['bytes=-100', 'bytes=0-0', 'bytes=0-99', 'bytes=100-199', '
     assert.equal(response.status, 206);
     assert.equal(response.headers.get('content-range'), `bytes ${start}-${end}/${bytes.length}`);
     assert.ok(Buffer.from(await response.arrayBuffer()).equals(bytes.subarray(start, end + 1)));
-    await eventually(() => copies() >= 1, 'the rest of it comes as well');
+    await until(() => copies() >= 1, 'the rest of it comes as well');
     assert.ok(copies() <= 1.1, `${copies()} copies`);
     for (const { range: sent } of asked()) assert.ok(sent === undefined || /^bytes=\d+-/.test(sent), `upstream was asked for ${sent}`);
   });
@@ -128,7 +129,7 @@ test('promise 2: a body without end is read no longer than a client wants it', a
   behave(() => ({ endless: true, chunked: true, ignoreRange: true, rate: 32 * MiB }));
   await read(url(), { stopAfter: 4 * MiB }).catch(() => 'left');
   let before = -1;
-  await eventually(async () => {
+  await until(async () => {
     const now = asked().reduce((sum, { bytes }) => sum + bytes, 0);
     if (now === before) return true;
     before = now;
@@ -209,7 +210,7 @@ test('a manifest does not wait behind eighty slow blobs', async () => {
     assert.equal((await read(url())).digest, digest);
     ended++;
   });
-  await eventually(() => blobs.every(({ asked }) => asked().length === 1), 'all of them are being fetched at once');
+  await until(() => blobs.every(({ asked }) => asked().length === 1), 'all of them are being fetched at once');
   assert.equal((await fetch(`${registry.url}/v2/hub/a/quick/manifests/1`)).status, 200);
   assert.equal(ended, 0);
   await Promise.all(all);

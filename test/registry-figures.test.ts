@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { startDistribution } from './support/distribution.ts';
 import { pushBlob, randomBytes, sha256 } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
-import { eventually } from './support/reading.ts';
+import { until } from './support/until.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { startVersitygw } from './support/versitygw.ts';
@@ -18,16 +18,17 @@ for (const kind of ['filesystem', 's3'] as const) {
     await using own = await open(kind, { hub: { url: upstream.url, connections: 1 } });
     const bytes = randomBytes(`shared ${kind}`, 48 * MiB);
     const digest = upstream.addBlob(bytes);
-    upstream.behave = ({ path }) => (path.includes('/blobs/') ? { latency: 30, rate: 16 * MiB } : {});
+    upstream.behave = ({ path }) => (path.includes('/blobs/') ? { latency: 30, rate: 10 * MiB } : {});
     const url = `${own.url}/v2/hub/a/b/blobs/${digest}`;
 
-    const early = Array.from({ length: 20 }, () => follow(url, bytes));
+    const sent = () => upstream.blobBytes() / bytes.length;
+    const early = Array.from({ length: 20 }, () => follow(url, bytes, { sent }));
     const slow = follow(url, bytes, { rate: 8_000_000 });
     const enough = new AbortController();
     const crawling = follow(url, bytes, { rate: 2_000_000, until: enough.signal });
     const leaving = follow(url, bytes, { stopAfter: MiB });
-    await delay(1500);
-    const late = await follow(url, bytes);
+    await until(() => sent() > 0.4, 'the download is half way');
+    const late = await follow(url, bytes, { sent });
     const all = [...(await Promise.all(early)), late];
     const fast = all.map(({ seconds }) => seconds);
     enough.abort();
@@ -43,14 +44,15 @@ for (const kind of ['filesystem', 's3'] as const) {
     show(t, 'whole blob, the last of the fast, s', Math.max(...fast));
     show(t, 'whole blob, the one that reads 8 MB/s, s', slowest.seconds);
     assert.ok(copies <= 1.01);
-    assert.ok(Math.max(...firsts) < 3, 'first bytes come at once');
-    assert.ok(late.firstByte < 2, 'a late one waits for nothing');
+    const sentBefore = Math.max(...all.slice(0, -1).map((client) => client.sentBefore));
+    assert.ok(sentBefore < 0.5, `first bytes come at once: upstream had sent ${sentBefore} of the blob`);
+    assert.ok(late.sentBefore < 0.9, `a late one waits for nothing: upstream had sent ${late.sentBefore} of the blob`);
     assert.ok(crawled < bytes.length / 2, `${crawled} bytes: the slowest holds nobody back`);
 
     const left = randomBytes(`left ${kind}`, 8 * MiB);
     const leftUrl = url.replace(digest, upstream.addBlob(left));
     await follow(leftUrl, left, { stopAfter: MiB });
-    await eventually(
+    await until(
       async () => /downloads_running 0$/m.test(await (await fetch(`${own.admin}/metrics`)).text()),
       'the download goes on and ends',
     );
@@ -107,23 +109,35 @@ async function open(
   return { url, admin, [Symbol.asyncDispose]: () => resources.disposeAsync() };
 }
 
+interface FollowOptions {
+  /** Bytes a second. */
+  rate?: number;
+  /** Bytes after which it leaves. */
+  stopAfter?: number;
+  until?: AbortSignal;
+  /** What upstream has sent of the blob. */
+  sent?: () => number;
+}
+
 /** Reads a blob and compares each byte; in seconds. @throws AssertionError: a byte is wrong, or missing */
-async function follow(url: string, bytes: Buffer, options: { rate?: number; stopAfter?: number; until?: AbortSignal } = {}) {
+async function follow(url: string, bytes: Buffer, options: FollowOptions = {}) {
   const started = performance.now();
   const since = () => (performance.now() - started) / 1000;
   const { body } = await fetch(url);
   let size = 0;
   let firstByte = 0;
+  let sentBefore = 0;
   for await (const chunk of body ?? []) {
-    firstByte ||= since();
+    if (size === 0) [firstByte, sentBefore] = [since(), options.sent?.() ?? 0];
     const { length } = chunk as Uint8Array;
     assert.ok(bytes.subarray(size, size + length).equals(chunk as Uint8Array), `wrong bytes after ${size}`);
     size += length;
-    if (size >= (options.stopAfter ?? Infinity) || options.until?.aborted === true) return { size, firstByte, seconds: since() };
+    if (size >= (options.stopAfter ?? Infinity) || options.until?.aborted === true)
+      return { size, firstByte, sentBefore, seconds: since() };
     if (options.rate !== undefined) await delay(Math.max(0, (size / options.rate - since()) * 1000));
   }
   assert.equal(size, bytes.length);
-  return { size, firstByte, seconds: since() };
+  return { size, firstByte, sentBefore, seconds: since() };
 }
 
 function show(t: TestContext, what: string, figure: number): void {

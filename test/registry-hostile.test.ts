@@ -8,7 +8,8 @@ import { hostileRequests } from './support/hostile-requests.ts';
 import { makeImage, pushImage, sha256 } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
 import { statuses, talk } from './support/raw-http.ts';
-import { eventually, read } from './support/reading.ts';
+import { read } from './support/reading.ts';
+import { until } from './support/until.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 
 const REQUESTS = 2_000;
@@ -95,7 +96,7 @@ test(`${REQUESTS} hostile requests cause no crash, no 5xx of our own and no file
   assert.deepEqual([...named.difference(new Set(['ghcr', 'quay', 'k8s', 'gcr']))].sort(), ['dockerhub', 'none', 'unknown']);
 
   assert.deepEqual(await outside(), before);
-  await eventually(async () => (await filesIn(data)).every((file) => !file.startsWith('.tmp/')), 'nothing half written is left');
+  await until(async () => (await filesIn(data)).every((file) => !file.startsWith('.tmp/')), 'nothing half written is left');
   const files = await filesIn(data);
   context.diagnostic(`files in the store: ${files.length}`);
   assert.ok(files.length > 0);

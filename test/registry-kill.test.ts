@@ -8,6 +8,8 @@ import { startRegistry } from './support/program.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { startVersitygw, type Versitygw } from './support/versitygw.ts';
+import { metric } from './support/replicas.ts';
+import { until } from './support/until.ts';
 
 const KILLS = 10;
 const SIZE = 6 * 2 ** 20;
@@ -76,7 +78,7 @@ describe('a registry that is killed', { concurrency: 2 }, () => {
 
       await using registry = await startRegistry(configuration);
       for (const digest of blobs) assert.ok(await pull(`${registry.url}/v2/hub/a/b/blobs/${digest}`, digest));
-      if (s3 !== undefined) await drained(registry.admin);
+      if (s3 !== undefined) await until(async () => (await metric(registry.admin, 'upload_queue_blobs')) === 0, 'everything is stored');
       await registry.stop();
       const files = await filesBelow(path);
       assert.deepEqual(
@@ -91,11 +93,3 @@ describe('a registry that is killed', { concurrency: 2 }, () => {
     });
   }
 });
-
-async function drained(admin: string): Promise<void> {
-  for (let tries = 0; tries < 600; tries++) {
-    if ((await (await fetch(`${admin}/metrics`)).text()).includes('kube_registry_upload_queue_blobs 0')) return;
-    await delay(100);
-  }
-  assert.fail('everything is stored in the end');
-}

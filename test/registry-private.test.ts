@@ -1,19 +1,18 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { startDistribution } from './support/distribution.ts';
 import { makeImage, pushImage, randomBytes, sha256 } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
-import { until } from './support/replicas.ts';
+import { until } from './support/until.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { startTap, type Tap } from './support/tap.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { startTokenServer } from './support/token-server.ts';
 import { startVersitygw, type Versitygw } from './support/versitygw.ts';
+import { listenOnLoopback } from './support/http.ts';
 
 // Who may have what, when images lie in one bucket and some of them are private.
 
@@ -78,13 +77,8 @@ async function startRealm(host: string): Promise<typeof realm> {
     seen.push(headers.authorization);
     response.end(JSON.stringify({ token: 'anything' }));
   });
-  server.listen(0, host);
-  await once(server, 'listening');
-  resources.defer(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  return { url: `http://${host}:${(server.address() as AddressInfo).port}/token`, seen };
+  const { url } = resources.use(await listenOnLoopback(server, host));
+  return { url: `${url}/token`, seen };
 }
 
 async function pull(at: ServingProgram, name = 'corp/team/app'): Promise<void> {

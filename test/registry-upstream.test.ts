@@ -1,21 +1,21 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { startDistribution, type Distribution } from './support/distribution.ts';
 import { makeImage, pushImage, randomBytes, sha256, type TestImage } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
-import { errorCode, eventually, read } from './support/reading.ts';
+import { errorCode, read } from './support/reading.ts';
+import { until } from './support/until.ts';
 import { startScriptedUpstream, type Behaviour, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { startTokenServer, type TokenServer } from './support/token-server.ts';
 import { debianTool } from './tools/tools.ts';
+import { listenOnLoopback } from './support/http.ts';
 
 const run = promisify(execFile);
 const MiB = 2 ** 20;
@@ -53,12 +53,7 @@ before(async () => {
   const downgrading = createTlsServer({ cert, key }, ({ url }, response) =>
     response.writeHead(307, { location: `${hub.url}${url}` }).end(),
   );
-  downgrading.listen(0, '127.0.0.1');
-  await once(downgrading, 'listening');
-  resources.defer(() => {
-    downgrading.close();
-    downgrading.closeAllConnections();
-  });
+  const insecure = resources.use(await listenOnLoopback(downgrading));
   const passwordFile = join(directory, 'password');
   await writeFile(passwordFile, 'r0b0t\n');
   registry = resources.use(
@@ -78,7 +73,7 @@ before(async () => {
         basic: { url: basic.url, credentials: [{ username: 'robot', passwordFile }] },
         secure: { url: secure.url, ca: certificate.certificate },
         untrusted: { url: secure.url, hosts: ['untrusted.example'] },
-        downgrading: { url: `https://127.0.0.1:${(downgrading.address() as AddressInfo).port}`, ca: certificate.certificate },
+        downgrading: { url: insecure.url, ca: certificate.certificate },
         hub: { url: hub.url, connections: 1 },
         signed: { url: hub.url, hosts: ['signed.example'], credentials: [{ username: 'robot', passwordFile }] },
         mirrored: { url: hub.url, hosts: ['mirrored.example'], mirrors: mirrors.map(({ url }) => ({ url })) },
@@ -151,10 +146,10 @@ test('promise 4: a token that expires in the middle of a blob is renewed, and th
   const bytes = randomBytes('token', 12 * MiB);
   const digest = hub.addBlob(bytes);
   let issued = 0;
-  const realm = createServer((_, response) => response.end(JSON.stringify({ token: `t${++issued}`, expires_in: 3600 })));
-  realm.listen(0, '127.0.0.1');
-  await once(realm, 'listening');
-  const challenge = { 'www-authenticate': `Bearer realm="http://127.0.0.1:${(realm.address() as AddressInfo).port}/token",service="hub"` };
+  await using realm = await listenOnLoopback(
+    createServer((_, response) => response.end(JSON.stringify({ token: `t${++issued}`, expires_in: 3600 }))),
+  );
+  const challenge = { 'www-authenticate': `Bearer realm="${realm.url}/token",service="hub"` };
   let valid = 1;
   hub.behave = ({ authorization }) => {
     if (authorization !== `Bearer t${valid}`) return { status: 401, headers: challenge };
@@ -162,15 +157,10 @@ test('promise 4: a token that expires in the middle of a blob is renewed, and th
     valid++;
     return { cutAfter: 4 * MiB };
   };
-  try {
-    const before = hub.blobBytes();
-    assert.equal((await read(`${registry.url}/v2/hub/a/token/blobs/${digest}`)).digest, digest);
-    assert.equal(issued, 3);
-    assert.ok(hub.blobBytes() - before <= 1.1 * bytes.length);
-  } finally {
-    realm.close();
-    realm.closeAllConnections();
-  }
+  const before = hub.blobBytes();
+  assert.equal((await read(`${registry.url}/v2/hub/a/token/blobs/${digest}`)).digest, digest);
+  assert.equal(issued, 3);
+  assert.ok(hub.blobBytes() - before <= 1.1 * bytes.length);
 });
 
 test('promise 12: a redirect gets no credentials, and a blob that is cut resumes through a new redirect', async () => {
@@ -346,7 +336,7 @@ test('while upstream cannot list tags, the tags pulled so far are listed', async
   assert.equal((await manifest('hub/a/listed')).status, 200);
   hub.behave = () => ({ status: 403 });
   const list = () => fetch(`${registry.url}/v2/hub/a/listed/tags/list`);
-  await eventually(async () => (await list()).status === 200, 'records are written in the background');
+  await until(async () => (await list()).status === 200, 'records are written in the background');
   assert.deepEqual(await (await list()).json(), { name: 'hub/a/listed', tags: ['1'] });
   assert.equal((await fetch(`${registry.url}/v2/hub/a/never-pulled/tags/list`)).status, 403);
 });

@@ -1,6 +1,4 @@
-import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { dirname } from 'node:path';
 import { ProxyAgent } from 'undici';
 import type { ClashStatus } from '../../src/clash/supervise.ts';
@@ -9,6 +7,7 @@ import { geoDirectory } from './mihomo.ts';
 import { accepts, answersOk } from './process.ts';
 import { startProgram, type Program } from './program.ts';
 import { freePort, temporaryDirectory } from './temporary.ts';
+import { listenOnLoopback } from './http.ts';
 
 export type Answer = string | Buffer | ((request: IncomingMessage, response: ServerResponse) => void);
 
@@ -35,18 +34,12 @@ export async function startSubscriptionServer(): Promise<SubscriptionServer> {
     else if (answer === undefined) response.writeHead(404).end();
     else response.setHeader('subscription-userinfo', 'upload=1024; download=2048; total=1048576; expire=1900000000').end(answer);
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
+  const listening = await listenOnLoopback(server);
   return {
-    url: (path) => `http://127.0.0.1:${port}${path}?key=${SUBSCRIPTION_KEY}`,
+    url: (path) => `${listening.url}${path}?key=${SUBSCRIPTION_KEY}`,
     answers,
     requests,
-    async [Symbol.asyncDispose]() {
-      server.close();
-      server.closeAllConnections();
-      await once(server, 'close');
-    },
+    [Symbol.asyncDispose]: () => listening[Symbol.asyncDispose](),
   };
 }
 

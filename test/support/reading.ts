@@ -49,15 +49,6 @@ export async function errorCode(response: Response): Promise<string> {
   return errors[0]?.code ?? '';
 }
 
-/** Asks again and again until `what` holds, for half a minute at most. */
-export async function eventually(what: () => Promise<boolean> | boolean, message: string): Promise<void> {
-  for (let tries = 0; tries < 300; tries++) {
-    if (await what()) return;
-    await delay(100);
-  }
-  throw new Error(message);
-}
-
 /** Takes of a body what it says lies in files from there, in parts of any length, and each fourth time a chunk all the same.
  *  @returns the whole, and how much of it came from files */
 export async function readByStretches(body: Body): Promise<{ bytes: Buffer; filed: number }> {

@@ -1,9 +1,9 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { startRegistry, type ServingProgram } from './program.ts';
 import { freePort, temporaryDirectory } from './temporary.ts';
 import type { Versitygw } from './versitygw.ts';
+import { until } from './until.ts';
 
 export interface Replica extends ServingProgram {
   /** 127.0.0.2, as its peers know it. */
@@ -71,13 +71,4 @@ export async function metric(admin: string, name: string, labels = ''): Promise<
   const text = await (await fetch(`${admin}/metrics`)).text();
   const lines = text.split('\n').filter((line) => new RegExp(`^kube_registry_${name}[ {]`).test(line) && line.includes(labels));
   return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
-}
-
-/** Waits for what must come true. @throws Error: it does not within half a minute */
-export async function until(condition: () => Promise<boolean> | boolean, what: string): Promise<void> {
-  for (let tries = 0; tries < 300; tries++) {
-    if (await condition()) return;
-    await delay(100);
-  }
-  throw new Error(`never came true: ${what}`);
 }

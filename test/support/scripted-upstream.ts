@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { sha256, type TestImage } from './image.ts';
+import { listenOnLoopback } from './http.ts';
 
 /** What the next answers are like. Everything may be left out: then it is a good registry. */
 export interface Behaviour {
@@ -67,8 +66,7 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
   const requests: ScriptedRequest[] = [];
   const server = createServer((request, response) => void answer(request, response).catch(() => response.destroy()));
   server.keepAliveTimeout = 1000;
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
+  const listening = await listenOnLoopback(server);
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { authorization, accept, range } = request.headers;
@@ -154,7 +152,7 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
   }
 
   const upstream: ScriptedUpstream = {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: listening.url,
     requests,
     behave: () => ({}),
     addBlob(bytes, algorithm = 'sha256') {
@@ -178,11 +176,7 @@ export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
     remove: (repository, tag) => void manifests.delete(`${repository}@${tag}`),
     blobBytes: () =>
       requests.filter(({ path, method }) => method === 'GET' && path.includes('/blobs/')).reduce((sum, { bytes }) => sum + bytes, 0),
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      server.close();
-      await once(server, 'close');
-    },
+    [Symbol.asyncDispose]: () => listening[Symbol.asyncDispose](),
   };
   return upstream;
 }

@@ -1,7 +1,6 @@
 import { generateKeyPairSync, randomUUID, sign } from 'node:crypto';
 import { createServer } from 'node:http';
-import { once } from 'node:events';
-import type { AddressInfo } from 'node:net';
+import { listenOnLoopback } from './http.ts';
 
 export interface TokenServerOptions {
   /** Passwords by user name. */
@@ -64,20 +63,14 @@ export async function startTokenServer(options: TokenServerOptions = {}): Promis
     response.setHeader('content-type', 'application/json');
     response.end(JSON.stringify({ token: issue(account, scopes), expires_in: lifetime, issued_at: new Date().toISOString() }));
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
+  const listening = await listenOnLoopback(server);
   return {
-    realm: `http://127.0.0.1:${port}/token`,
+    realm: `${listening.url}/token`,
     service: SERVICE,
     issuer: ISSUER,
     keys: JSON.stringify({ keys: [{ ...publicKey.export({ format: 'jwk' }), kid: KEY_ID, use: 'sig', alg: 'ES256' }] }),
     requests,
-    async [Symbol.asyncDispose]() {
-      server.close();
-      server.closeAllConnections();
-      await once(server, 'close');
-    },
+    [Symbol.asyncDispose]: () => listening[Symbol.asyncDispose](),
   };
 }
 

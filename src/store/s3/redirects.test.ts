@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, beforeEach, test } from 'node:test';
 import { captureLog } from '../../../test/support/log.ts';
-import { until } from '../../../test/support/replicas.ts';
+import { until } from '../../../test/support/until.ts';
 import { startTap } from '../../../test/support/tap.ts';
 import { startVersitygw } from '../../../test/support/versitygw.ts';
 import { digestOf, type Digest } from '../../oci/digest.ts';

@@ -1,0 +1,12 @@
+import { setTimeout as delay } from 'node:timers/promises';
+
+/** Waits until `condition` holds, looking every 100 ms.
+ *  @param what - what is waited for, as a sentence
+ *  @throws Error: it does not hold within `limitMs`, by default a minute: loose, for machines that do much else */
+export async function until(condition: () => Promise<boolean> | boolean, what: string, limitMs = 60_000): Promise<void> {
+  const end = performance.now() + limitMs;
+  while (!(await condition())) {
+    if (performance.now() > end) throw new Error(`not within ${limitMs / 1000} s: ${what}`);
+    await delay(100);
+  }
+}
