@@ -1,5 +1,6 @@
 import { createSecret } from '../../config/secret.ts';
 import type { Upstream } from '../../config/schema.ts';
+import { withProxyReports } from '../../http/proxy-reports.ts';
 import { createTransport } from '../../http/undici-transport.ts';
 import type { Upstream as UpstreamPair } from '../../cache/cache.ts';
 import type { Routes } from '../../upstream/endpoint.ts';
@@ -17,8 +18,8 @@ export function createUpstream(name: string, config: Upstream, { metrics, rateLi
   const { ca, proxy, mirrors, credentials } = config;
   const timeout = connectTimeout === undefined ? {} : { connectTimeout };
   const routesBy = (proxy: string): Routes => ({
-    own: createTransport({ proxy, ca, ...timeout }),
-    outside: createTransport({ proxy, ca, externalOnly: true, ...timeout }),
+    own: withProxyReports(createTransport({ proxy, ca, ...timeout }), proxy),
+    outside: withProxyReports(createTransport({ proxy, ca, externalOnly: true, ...timeout }), proxy),
   });
   const options = {
     name,
