@@ -8,6 +8,7 @@ const CLOCK_TOLERANCE_MS = 60_000;
 
 /** Lists a second time what an inventory rests on. Whatever hides between this process and the store (a gateway that leaves out keys, a page that
  *  was cut in a way that nothing shows) would have to do so twice, and in the same place, for an image in use to look unused.
+ *  @param options.started when the first listing began, in ms since the epoch
  *  @throws OciError UNAVAILABLE: the second listing has an image or a use that the first one should have had, or the store cannot be listed */
 export async function confirmInventory(
   store: Store,

@@ -74,7 +74,7 @@ const TAGS_KEPT = 30 * DAY;
  *  @throws OciError UNAVAILABLE: the store cannot be listed, read or written, or two listings differ; DENIED: more than `maxShare` would go */
 export async function prune(store: Store, options: PruneOptions): Promise<PruneResult> {
   const { signal, dryRun = false, progress } = options;
-  const started = Date.now();
+  const started = performance.now();
   const inventory = await takeInventory(store, {
     signal,
     ...(options.parallel === undefined ? {} : { parallel: options.parallel }),
@@ -85,7 +85,7 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
   const plan = planPruning({ ...inventory, kept }, limits);
   if (!dryRun && plan.after < plan.before) {
     checkShare({ ...inventory, kept }, limits, options.maxShare ?? 1);
-    await confirmInventory(store, inventory, { started, signal });
+    await confirmInventory(store, inventory, { started: limits.now - (performance.now() - started), signal });
   }
   const work: Work = { store, inventory, limits, dryRun, context: { signal }, parallel: options.parallel ?? 8, records: 0 };
   const repositories = new Set(plan.departures.flatMap(({ image }) => image.places.map(({ repository }) => repository)));
