@@ -173,7 +173,7 @@ test('promise C3: an override that names a missing entry is reported with its pl
       { rules: { prepend: ['DOMAIN,x.example,Nope'] } },
       /clash\.override\.rules\.prepend\[0\]: "DOMAIN,x\.example,Nope" names "Nope", and there is no group or node/,
     ],
-    [{ rules: { append: ['QUANTUM,x.example,auto'] } }, /clash\.override\.rules\.append\[0\]: rules\[1\].*unsupported rule type/],
+    [{ rules: { append: ['QUANTUM,x.example,auto'] } }, /clash\.override\.rules\.append\[0\]: .*unsupported rule type/],
   ];
   for (const [override, expected] of cases) {
     const shared = { ports: { shared: await freePort() }, users: [{ username: 'me', password: 'word' }] };
@@ -258,6 +258,66 @@ test('promise C1: nothing that a full subscription says about this machine reach
   await until(noted, 'what was left out is not told');
 });
 
+test('many bad entries of every kind cost themselves alone', async () => {
+  const many = <T>(count: number, make: (index: number) => T): T[] => Array.from({ length: count }, (_, index) => make(index));
+  const document = {
+    proxies: [
+      ...many(70, (index) => ({ ...near.node, name: `cipher ${index}`, cipher: `odd-${index}` })),
+      ...many(70, (index) => ({ name: `type ${index}`, type: `quantum${index % 3}` })),
+      { ...near.node, name: 'chained', 'dialer-proxy': 'cipher 1' },
+      { ...near.node, name: 'DEL \x7F' },
+      near.node,
+    ],
+    'proxy-providers': {
+      inline: {
+        type: 'inline',
+        payload: [
+          { ...near.node, name: 'bad', port: 'x' },
+          { ...near.node, name: 'inner' },
+        ],
+      },
+      filter: { type: 'inline', filter: '(', payload: [near.node] },
+    },
+    'proxy-groups': [
+      { name: 'Filter', type: 'select', proxies: ['near'], filter: '(' },
+      { name: 'Strategy', type: 'load-balance', strategy: 'odd', proxies: ['near'] },
+      { name: 'P', type: 'select', proxies: ['near', 'chained', 'cipher 3'], use: ['inline', 'filter'] },
+    ],
+    'rule-providers': { odd: { type: 'inline', behavior: 'odd', payload: ['x'] } },
+    rules: [
+      ...many(60, (index) => `IP-CIDR,odd-${index},P`),
+      ...many(60, (index) => `QUANTUM${index % 2},x${index},P`),
+      'RULE-SET,odd,P',
+      'DOMAIN,blocked.test,REJECT',
+      'DOMAIN,x.test,Filter',
+      'MATCH,P',
+    ],
+  };
+  subscriptions.answers.set('/many', JSON.stringify(document));
+  await using clash = await startClash({
+    mode: 'full',
+    subscriptions: [{ name: 'airport', url: subscriptions.url('/many') }],
+    healthCheck: healthCheck(),
+  });
+  await until(() => works(clash), 'the good entries are not used');
+  const names = async () => (await clash.status()).nodes.map(({ name }) => name).sort();
+  await until(async () => (await names()).join() === 'inner,near', 'other nodes are used');
+  const { config } = await clash.status();
+  await assert.rejects(through(clash.proxy, site.replace('site', 'blocked')), 'a good rule between bad ones is used');
+  for (const expected of [
+    /nodes "cipher \d+".* more: each for a reason of its own/,
+    /24 nodes "type 0"/,
+    /chained.*left out/,
+    /120 rules are left out/,
+    /2 groups/,
+  ]) {
+    assert.ok(
+      config.notes.some((note) => expected.test(note)),
+      `${String(expected)}: ${config.notes.join(' | ')}`,
+    );
+  }
+});
+
 test('geo rules without geo files are left out, and nothing is downloaded', async () => {
   const rules = ['GEOIP,CN,REJECT', 'GEOSITE,google,REJECT', 'MATCH,P'];
   subscriptions.answers.set(
@@ -271,7 +331,9 @@ test('geo rules without geo files are left out, and nothing is downloaded', asyn
     healthCheck: healthCheck(),
   });
   await until(() => works(clash), 'the rest is not used');
-  assert.ok(clash.log().some(({ msg }) => /left out, since mihomo does not understand it: rules\[0\] \[GEOIP/.test(msg)));
+  assert.ok(
+    clash.log().some(({ msg }) => /left out, since mihomo does not understand it: subscription airport, rules\[0\]: \[GEOIP/.test(msg)),
+  );
 });
 
 test("a provider's URL in the user's own config is downloaded and refreshed by the program", async () => {

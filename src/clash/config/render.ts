@@ -20,8 +20,13 @@ export interface Inputs {
   users: readonly User[];
   /** Files that are there already, by the resource's key: paths within mihomo's directory. */
   resources: ReadonlyMap<string, string>;
-  /** Names of nodes, and whole rules, that mihomo does not understand. */
+  /** What mihomo does not understand: names of nodes, whole rules, and for other entries a `bannedKey`. */
   banned: ReadonlySet<string>;
+}
+
+/** What bans an entry that shares its name with entries of other kinds. */
+export function bannedKey(kind: 'group' | 'proxy-provider' | 'rule-provider', name: string): string {
+  return `${kind}\0${name}`;
 }
 
 /** What a provider's URL brings. This program fetches it: mihomo would print the URL, and would wait for it at its start. */
@@ -49,6 +54,8 @@ export interface Rendered {
   notes: string[];
   /** The group that most goes through. */
   main: string;
+  /** The config's groups, one by one. */
+  groups: Sourced<Fields>[];
   /** Where each of the config's rules comes from, and whether the user wrote it. */
   rules: Sourced<string>[];
   /** The config's `proxies`, one by one. */
@@ -104,7 +111,7 @@ export function render(given: Inputs, { own, secret }: RenderContext): Rendered 
     ruleProviders: new Set(Object.keys(ruleProviders)),
     subRules: new Set(Object.keys(fieldsOf(merged['sub-rules']))),
   };
-  const main = targets.has(parts.main) ? parts.main : 'REJECT';
+  const main = [parts.main, nameOf(parts.groups[0]?.value ?? {})].find((name) => targets.has(name)) ?? 'REJECT';
   const fixed = (value: string): Sourced<string> => ({ value, origin: 'kube-registry', own: true });
   const rules = [
     ...(own.ports.shared === 0 ? [] : [fixed(refuseInternal(SHARED_LISTENER))]),
@@ -122,7 +129,8 @@ export function render(given: Inputs, { own, secret }: RenderContext): Rendered 
     rules: rules.map(({ value }) => value),
   };
   const locked = lock(config, { own, users: inputs.users, secret });
-  return { config: locked, files, resources, notes, main, rules, proxies, nodes: parts.proxies };
+  const ownGroups = parts.groups.map((group, index) => ({ ...group, value: groups[index] ?? group.value }));
+  return { config: locked, files, resources, notes, main, groups: ownGroups, rules, proxies, nodes: parts.proxies };
 }
 
 /** What mihomo runs with while there is nothing else: it refuses all. */
@@ -158,13 +166,22 @@ function edit(parts: Parts, { own, inputs, note }: { own: ClashConfig; inputs: I
       'exclude-filter': `^(?:${bare.map((node) => RegExp.escape(node)).join('|')})$`,
     };
   }
-  const proxies = parts.proxies.filter(({ value, own }) => own || !inputs.banned.has(nameOf(value)));
-  const rules = parts.rules.filter(({ value, own }) => own || !inputs.banned.has(value));
+  const { banned } = inputs;
+  const allowed = <T>(kind: 'proxy-provider' | 'rule-provider', providers: Record<string, T>): Record<string, T> =>
+    Object.fromEntries(Object.entries(providers).filter(([name]) => !banned.has(bannedKey(kind, name))));
+  const proxies = parts.proxies.filter(({ value, own }) => own || !banned.has(nameOf(value)));
+  const rules = parts.rules.filter(({ value, own }) => own || !banned.has(value));
+  const groups = parts.groups.filter(({ value, own }) => own || !banned.has(bannedKey('group', nameOf(value))));
+  const left = [parts.proxies.length - proxies.length, parts.rules.length - rules.length, parts.groups.length - groups.length];
+  for (const [index, what] of ['nodes', 'rules', 'groups'].entries()) {
+    if ((left[index] ?? 0) > 0) note(`${left[index]} ${what} are left out, since mihomo does not understand them; the log names them`);
+  }
   return {
     ...parts,
-    proxyProviders,
+    proxyProviders: allowed('proxy-provider', proxyProviders),
+    ruleProviders: allowed('rule-provider', parts.ruleProviders),
     proxies: editNamed(proxies, override.proxies, { path: 'clash.override.proxies', what: 'node', note: noteNodes }),
-    groups: editNamed(parts.groups, override['proxy-groups'], { path: 'clash.override.proxy-groups', what: 'group', note }),
+    groups: editNamed(groups, override['proxy-groups'], { path: 'clash.override.proxy-groups', what: 'group', note }),
     rules: editRules(rules, override.rules, { path: 'clash.override.rules', note }),
   };
 }

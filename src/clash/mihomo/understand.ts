@@ -1,15 +1,13 @@
 import type { Log } from '../../telemetry/log.ts';
-import { itemsOf, type Fields } from '../../io/untrusted.ts';
 import { encodeConfig } from '../config/encode.ts';
 import { render, type Inputs, type RenderContext, type Rendered } from '../config/render.ts';
 import type { Copies } from '../subscription/copies.ts';
-import { ClashError, nameOf } from '../subscription/document.ts';
+import { ClashError } from '../subscription/document.ts';
 import type { Mihomo } from './mihomo.ts';
+import { findRefused, type Refused } from './refused.ts';
 
 /** The file that a config is tested in. */
 export const CANDIDATE = 'candidate.json';
-/** After this many entries that mihomo refuses, the whole config is refused. */
-const MAX_BANS = 50;
 
 export interface UnderstandContext {
   context: RenderContext;
@@ -38,37 +36,23 @@ export async function understand(wanted: Inputs, { context, copies, mihomo, log 
     await copies.write(CANDIDATE, text);
     const complaint = await mihomo.test(copies.path(CANDIDATE));
     if (complaint === undefined) return { inputs: { ...wanted, banned }, rendered, text };
-    const { own, subject, place } = blame(complaint, rendered);
-    if (own || subject === undefined || banned.size >= MAX_BANS) throw new ClashError(`${place}: ${complaint}`);
-    log.warn({ event: 'clash-entry-left-out', place }, `left out, since mihomo does not understand it: ${complaint}`);
-    banned.add(subject);
+    const refused = await findRefused(complaint, rendered, { context, copies, mihomo });
+    const fresh = refused.filter(({ subject }) => !banned.has(subject));
+    const own = refused.find((entry) => entry.own);
+    if (own !== undefined) throw new ClashError(`${own.place}: ${own.complaint}`);
+    if (fresh.length === 0) throw new ClashError(`the config: ${complaint}`);
+    for (const { subject } of fresh) banned.add(subject);
+    report(fresh, log);
   }
 }
 
-interface Blame {
-  /** What the user wrote is told, what others wrote is left out. */
-  own: boolean;
-  /** A node's name, or a rule. */
-  subject?: string | undefined;
-  place: string;
-}
+/** Lines of the log for one round. */
+const MAX_REPORTED = 20;
 
-/** Whose the thing is that mihomo complains about: `proxy 3: …`, `rules[7] […] error: …`,
- *  `parse proxy provider subscription x error: proxy 3 error: …`, `proxy group[2]: …`. */
-function blame(complaint: string, { config, proxies, rules }: Rendered): Blame {
-  const provider = /^parse proxy provider (.+?) error: proxy (\d+) error/.exec(complaint);
-  if (provider !== null) {
-    const [, name = '', index] = provider;
-    const definition = ((config['proxy-providers'] ?? {}) as Record<string, Fields>)[name];
-    const subject = nameOf(itemsOf(definition?.['payload'])[Number(index)] ?? {});
-    return { own: false, subject: subject === '' ? undefined : subject, place: `${name}, node ${JSON.stringify(subject)}` };
+function report(refused: readonly Refused[], log: Log): void {
+  for (const { place, complaint } of refused.slice(0, MAX_REPORTED)) {
+    log.warn({ event: 'clash-entry-left-out', place }, `left out, since mihomo does not understand it: ${place}: ${complaint}`);
   }
-  const proxy = proxies[Number(/^proxy (\d+)\b/.exec(complaint)?.[1] ?? Number.NaN)];
-  if (proxy !== undefined) {
-    const subject = nameOf(proxy.value);
-    return { own: proxy.own, subject, place: `${proxy.origin}, node ${JSON.stringify(subject)}` };
-  }
-  const rule = rules[Number(/^rules\[(\d+)\]/.exec(complaint)?.[1] ?? Number.NaN)];
-  if (rule !== undefined) return { own: rule.own, subject: rule.value, place: rule.origin };
-  return { own: false, place: 'the config' };
+  const more = refused.length - MAX_REPORTED;
+  if (more > 0) log.warn({ event: 'clash-entry-left-out', more }, `left out, since mihomo does not understand them: ${more} more entries`);
 }

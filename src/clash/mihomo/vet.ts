@@ -71,16 +71,21 @@ async function vetProvider(value: unknown, vet: (nodes: Fields[]) => Promise<Fie
 }
 
 const MAX_NAMES = 5;
+const MAX_NOTES = 8;
 
-/** One note a reason. */
+/** One note a reason; where there are too many, one for the rest. */
 function describe(leftOut: readonly LeftOut[]): string[] {
-  const byReason = Map.groupBy(leftOut, ({ reason }) => shorten(reason));
-  return [...byReason].map(([reason, entries]) => {
-    const names = entries.slice(0, MAX_NAMES).map(({ name }) => name);
-    if (entries.length > MAX_NAMES) names.push(`${entries.length - MAX_NAMES} more`);
-    const what = entries.length === 1 ? 'node' : `${entries.length} nodes`;
-    return `left out, since mihomo does not understand it: ${what} ${names.join(', ')}: ${reason}`;
-  });
+  const groups = [...Map.groupBy(leftOut, ({ reason }) => shorten(reason))].sort(([, one], [, other]) => other.length - one.length);
+  const rest = groups.slice(MAX_NOTES).flatMap(([, entries]) => entries);
+  const notes = groups.slice(0, MAX_NOTES).map(([reason, entries]) => `${listNodes(entries)}: ${reason}`);
+  if (rest.length > 0) notes.push(`${listNodes(rest)}: each for a reason of its own, such as ${shorten(rest[0]?.reason ?? '')}`);
+  return notes.map((text) => `left out, since mihomo does not understand it: ${text}`);
+}
+
+function listNodes(entries: readonly LeftOut[]): string {
+  const names = entries.slice(0, MAX_NAMES).map(({ name }) => name);
+  if (entries.length > MAX_NAMES) names.push(`${entries.length - MAX_NAMES} more`);
+  return `${entries.length === 1 ? 'node' : `${entries.length} nodes`} ${names.join(', ')}`;
 }
 
 /** mihomo's reasons start with the node's kind and address, and name what is wrong at their end. */
