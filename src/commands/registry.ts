@@ -15,6 +15,7 @@ import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { createBasicAuth, withBasicAuth } from '../server/basic-auth.ts';
 import { listen, type Listener, type RequestHandler } from '../server/listen.ts';
+import { lazyFileSender } from '../server/send-file.ts';
 import { serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import { followTls, loadTls } from '../server/tls.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
@@ -47,6 +48,7 @@ export async function registry({ config, log, stop, env }: Host): Promise<void> 
     log,
     upstreams: [...Object.keys(own.upstreams), ...Object.keys(own.hosted)],
     upstreamOf: upstreamsByHost({ ...own.upstreams, ...own.hosted }),
+    fileSender: lazyFileSender(),
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
   };
   const toClients = serveRegistry(images, { ...serving, ...redirectOf(proofs, storage) });

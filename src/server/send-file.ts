@@ -37,11 +37,17 @@ const RWF_NOWAIT = 8;
 const PROT_READ = 1;
 const MAP_SHARED = 1;
 
-let made: Promise<FileSender | undefined> | undefined;
+/** Loads what it takes to send files, where this system can. Undefined: it cannot, since koffi, an optional dependency, is not
+ *  installed or has no build for this processor, or the system is not Linux. */
+async function loadFileSender(): Promise<FileSender | undefined> {
+  const libc = await bindLibc();
+  return libc === undefined ? undefined : createFileSender(libc);
+}
 
-/** Made when the first blob is sent: other commands never need it. Undefined: this system cannot. */
-export function fileSender(): Promise<FileSender | undefined> {
-  return (made ??= bindLibc().then((libc) => (libc === undefined ? undefined : createFileSender(libc))));
+/** `loadFileSender`, when the first blob is sent, and once. */
+export function lazyFileSender(): () => Promise<FileSender | undefined> {
+  let loaded: Promise<FileSender | undefined> | undefined;
+  return () => (loaded ??= loadFileSender());
 }
 
 /** Whether a connection takes bytes as they are. */

@@ -30,7 +30,7 @@ async function serve(
       const { body, length } = make();
       response.writeHead(200, length === undefined ? {} : { 'content-length': length });
       try {
-        resolve(await sendBody(response, body, length));
+        resolve(await sendBody(response, body, { length }));
       } catch (error) {
         response.destroy();
         reject(error);

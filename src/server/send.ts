@@ -3,13 +3,20 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { OciError } from '../oci/error.ts';
 import { fileSliceOf } from '../io/file-slice.ts';
 import type { Body } from '../oci/registry.ts';
-import { fileSender, takesFiles } from './send-file.ts';
+import { takesFiles, type FileSender } from './send-file.ts';
 
 export interface SentBody {
   /** Bytes that the kernel took. */
   bytes: number;
   /** False: the client was gone first. */
   complete: boolean;
+}
+
+export interface SendOptions {
+  /** Of the body, in bytes; undefined: it is sent chunked. */
+  length: number | undefined;
+  /** Sends what lies in a file without reading it; absent: everything is read. */
+  fileSender?: (() => Promise<FileSender | undefined>) | undefined;
 }
 
 /** Sends `body` as the rest of a response whose head is written, `length` bytes or, when undefined, chunked.
@@ -20,7 +27,7 @@ export interface SentBody {
  *  read, as fast as twice that (docs/decisions/sendfile.md).
  *  @throws what `body` throws, and OciError SIZE_INVALID when it is not `length` long: cut the connection then, so that the
  *          client never takes what it has for the whole */
-export async function sendBody(response: ServerResponse, body: Body, length: number | undefined): Promise<SentBody> {
+export async function sendBody(response: ServerResponse, body: Body, { length, fileSender }: SendOptions): Promise<SentBody> {
   const iterator = body[Symbol.asyncIterator]();
   const nextSlice = fileSliceOf(body);
   const writer = createWriter(response);
@@ -33,7 +40,7 @@ export async function sendBody(response: ServerResponse, body: Body, length: num
   /** Sends what comes next from files, until there is no more of that at hand or the connection takes no more. */
   async function sendFiles(): Promise<void> {
     if (nextSlice === undefined || length === undefined || !takesFiles(response.socket)) return;
-    const sender = await fileSender();
+    const sender = await fileSender?.();
     let present = 0; // where what is known to be in memory ends
     for (let taken = 0; sender !== undefined && !response.closed;) {
       const slice = await nextSlice(taken);

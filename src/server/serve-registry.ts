@@ -9,7 +9,7 @@ import { API_VERSION, sendError } from './send-error.ts';
 import { openExchange, type Exchange } from './exchange.ts';
 import type { RequestHandler } from './listen.ts';
 import { parseRequest, type ParsedRequest, type TagsPage } from './parse-request.ts';
-import { sendBody } from './send.ts';
+import { sendBody, type SendOptions } from './send.ts';
 
 /** What was answered. */
 export interface Served {
@@ -34,6 +34,8 @@ export interface ServeOptions {
   /** Asked before a blob is: a URL that the client is sent to by 307. It answers for access itself. */
   redirect?: (repository: Repository, digest: Digest, context: Context) => Promise<string | undefined>;
   observe?: (served: Served) => void;
+  /** Sends blobs that lie in files without reading them. */
+  fileSender?: SendOptions['fileSender'];
 }
 
 const PING = Buffer.from('{}');
@@ -130,7 +132,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
     const onlyIf = request.headers['if-range'];
     const range = onlyIf === undefined || onlyIf === `"${digest}"` ? parseRange(request.headers.range) : undefined;
     const blob = await registry.blob(target.repository, digest, range === undefined ? context : { ...context, range });
-    await sendBlob(exchange, target, blob);
+    await sendBlob(exchange, target, { blob, fileSender: options.fileSender });
   }
 
   async function answerTags(exchange: Exchange, target: Target, asked: { repository: Repository; page: TagsPage }): Promise<void> {
@@ -208,7 +210,11 @@ function describe({ digest, mediaType, size }: Descriptor, target: Target): stri
   ];
 }
 
-async function sendBlob(exchange: Exchange, target: Target, blob: Blob): Promise<void> {
+interface SentBlob extends Pick<ServeOptions, 'fileSender'> {
+  blob: Blob;
+}
+
+async function sendBlob(exchange: Exchange, target: Target, { blob, fileSender }: SentBlob): Promise<void> {
   const { digest, size, range } = blob;
   const length = range === undefined ? size : range.end - range.start + 1;
   const headers = [...target.headers, 'Content-Type', BLOB_MEDIA_TYPE, 'Docker-Content-Digest', digest, 'ETag', `"${digest}"`];
@@ -216,7 +222,7 @@ async function sendBlob(exchange: Exchange, target: Target, blob: Blob): Promise
   if (length !== undefined) headers.push('Content-Length', String(length));
   if (range !== undefined) headers.push('Content-Range', `bytes ${range.start}-${range.end}/${size ?? '*'}`);
   exchange.response.writeHead(range === undefined ? 200 : 206, headers);
-  const { bytes } = await sendBody(exchange.response, blob.body, length);
+  const { bytes } = await sendBody(exchange.response, blob.body, { length, fileSender });
   exchange.bytes = bytes;
 }
 
