@@ -171,35 +171,47 @@ test('the Registry suite runs over every function that makes a Registry', () => 
   );
 });
 
-/** Rooms some of whose log calls have no event yet. Take a room out once all of its calls have one. */
-const WITHOUT_EVENTS: readonly string[] = [
-  'agent',
-  'cache',
-  'clash',
-  'clash/mihomo',
-  'commands',
-  'download',
-  'peers',
-  'registry',
-  'server',
-  'store',
-  'store/s3',
-  'store/tiered',
-  'upkeep',
-  'webhook',
-];
-const LOG_CALL = /\blog\??\.(debug|info|warn|error|fatal)\(\s*(?:\{\s*event: ('[a-z0-9]+(?:-[a-z0-9]+)+'),?)?/g;
+/** A log call whose first argument begins with its event, or is a variable that does. */
+const LOG_CALL = /\blog\??\.(debug|info|warn|error|fatal)\(\s*(\{\s*event: |(?:entry|fields),)?/g;
+const EVENT = /\b(?:event: |unlessRefused\()([^,}]+)/g;
+const EVENT_NAME = /'([^']*)'/g;
+
+/** The events that a file logs. */
+function eventsOf(file: string): string[] {
+  return [...textOf(file).matchAll(EVENT)].flatMap(([, value = '']) => [...value.matchAll(EVENT_NAME)].map(([, name = '']) => name));
+}
 
 test('every log call has an event in kebab-case as its first field', () => {
-  const without = new Map<string, string[]>();
-  for (const file of production) {
-    for (const [call, , event] of textOf(file).matchAll(LOG_CALL)) {
-      if (event === undefined) without.set(roomOf(file), [...(without.get(roomOf(file)) ?? []), `${file}: ${call}`]);
-    }
-  }
-  const closed = [...without].filter(([room]) => !WITHOUT_EVENTS.includes(room));
+  const without = production.flatMap((file) =>
+    [...textOf(file).matchAll(LOG_CALL)].flatMap(([call, , event]) => (event === undefined ? [`${file}: ${call}`] : [])),
+  );
+  assert.deepEqual(without, []);
+  const events = production.flatMap(eventsOf);
   assert.deepEqual(
-    closed.flatMap(([, calls]) => calls),
+    events.filter((event) => !/^[a-z0-9]+(?:-[a-z0-9]+)+$/.test(event)),
     [],
   );
+});
+
+test('docs/log-events.md explains every event, and no other', () => {
+  const events = [...new Set(production.flatMap(eventsOf))].sort();
+  assert.ok(events.length > 80, 'the events were found');
+  for (const page of ['docs/log-events.md', 'docs/log-events.zh-CN.md']) {
+    const explained = [...textOf(page).matchAll(/^\| `([^`]+)` \|/gm)].map(([, name = '']) => name);
+    assert.deepEqual(explained.toSorted(), events, `add the row to ${page}, or remove it`);
+  }
+});
+
+test('every file that CONTRIBUTING.md names is there, and has the functions that it names', () => {
+  const unknown: string[] = [];
+  for (const line of textOf('CONTRIBUTING.md').split('\n')) {
+    const files = [...line.matchAll(/`((?:src|test|docs)\/[\w./*-]+)`|\]\(((?:src|test|docs)\/[\w./-]+)\)/g)].map(
+      ([, quoted, linked = '']) => quoted ?? linked,
+    );
+    unknown.push(...files.filter((file) => globSync(file.replace(/\/$/, ''), { cwd: root }).length === 0));
+    const texts = files.filter((file) => file.endsWith('.ts') && !file.includes('*')).map(textOf);
+    for (const [, name = ''] of line.matchAll(/`(\w+)\(\)`/g))
+      if (texts.length > 0 && !texts.some((text) => text.includes(name))) unknown.push(name);
+  }
+  assert.deepEqual(unknown, []);
 });

@@ -99,7 +99,7 @@ export function followFiles({ files, inputs, offer, log, signal }: FollowFilesOp
         problem = undefined;
       } catch (error) {
         const { message } = error as Error;
-        if (message !== problem) log.error(message);
+        if (message !== problem) log.error({ event: 'clash-file-unusable' }, message);
         problem = message;
       }
     }

@@ -34,7 +34,7 @@ export async function clash({ config, log, stop, env }: Host): Promise<void> {
     status: async () => ({ title: 'clash', ...(await status()) }) as unknown as Status,
   });
   const listener = await listen({ address: own.admin, handler: admin, log });
-  log.info({ admin: listener.url, mode: own.mode, proxy: own.ports.proxy }, 'the way out is being opened');
+  log.info({ event: 'clash-starting', admin: listener.url, mode: own.mode, proxy: own.ports.proxy }, 'starting the proxy');
   if (!stop.aborted) await once(stop, 'abort');
   await running.ended;
   await listener.close();

@@ -72,7 +72,10 @@ export async function registry({ config, log, stop, env }: Host): Promise<void> 
   const adminListener = await listen({ address: own.admin, handler: admin, log });
   // From here on nothing is compiled that was not before. What downloads leave behind is collected at half the size then.
   setFlagsFromString('--memory-saver-mode');
-  log.info({ listen: listeners[0]?.url, admin: adminListener.url, storage: storage.kind }, 'the registry is ready');
+  log.info(
+    { event: 'registry-ready', listen: listeners[0]?.url, admin: adminListener.url, storage: storage.kind },
+    'the registry is ready',
+  );
   const pruning = pruneRegularly({
     store: storage.records,
     limits: pruneLimits(own),
@@ -85,7 +88,7 @@ export async function registry({ config, log, stop, env }: Host): Promise<void> 
   });
 
   if (!stop.aborted) await once(stop, 'abort');
-  log.info('stopping: running pulls may end');
+  log.info({ event: 'registry-stopping' }, 'stopping: running pulls may finish');
   const deadline = AbortSignal.timeout(GRACE);
   await Promise.all(listeners.map((listener) => listener.drain(GRACE)));
   await close(deadline);

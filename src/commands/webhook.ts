@@ -71,7 +71,7 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
       closed: (address) => connections.closed(address),
       limits: { keepAlive: KEEP_ALIVE_MS, headers: HEADERS_MS, request: REQUEST_MS },
     });
-    log.info({ event: 'ready', listen: listener.url, admin: adminListener.url }, 'the webhook is ready');
+    log.info({ event: 'webhook-ready', listen: listener.url, admin: adminListener.url }, 'the webhook is ready');
     if (!stop.aborted) await once(stop, 'abort');
     await listener.drain(GRACE_MS);
   }

@@ -52,8 +52,8 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
       pingTransport,
       metrics,
       changed(alive) {
-        if (alive) log.info({ address }, 'a replica answers again');
-        else log.warn({ address }, 'a replica does not answer; what it owned is fetched by the others');
+        if (alive) log.info({ event: 'replica-back', address }, 'a replica answers again');
+        else log.warn({ event: 'replica-down', address }, 'a replica does not answer; the others download what it owned');
         count();
       },
     });
@@ -70,7 +70,7 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
       failing = false;
     } catch (error) {
       // Who was there is still presumed to be.
-      if (!failing) log.warn({ error, service: service.host }, 'the replicas cannot be looked up');
+      if (!failing) log.warn({ event: 'replicas-not-resolved', error, service: service.host }, 'cannot look up the replicas');
       failing = true;
     }
     for (const address of peers.keys()) if (!addresses.includes(address)) peers.delete(address);

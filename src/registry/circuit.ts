@@ -41,14 +41,14 @@ export function createCircuit({ probe, stop, log }: CircuitOptions): Circuit {
   async function follow(cause: unknown): Promise<void> {
     if ((await answers(VERDICT)) || stop.aborted) return;
     away = true;
-    log.warn({ error: cause }, 'the registry does not answer; images come straight from upstream');
+    log.warn({ event: 'registry-down', error: cause }, 'the registry does not answer; images come straight from upstream');
     for (const listener of listeners) listener();
     while (!stop.aborted) {
       await delay(INTERVAL, undefined, { signal: stop }).catch(() => undefined); // the loop's condition tells
       if (await answers(PATIENCE)) break;
     }
     away = false;
-    if (!stop.aborted) log.info('the registry answers again');
+    if (!stop.aborted) log.info({ event: 'registry-back' }, 'the registry answers again');
   }
 
   return {

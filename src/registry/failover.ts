@@ -128,7 +128,7 @@ export function failover(first: Registry, second: Registry, options: FailoverOpt
       } catch (error) {
         if (signal.aborted || resumes === MAX_RESUMES || (end !== undefined && position > end)) throw error;
         if (side === 'first') circuit.suspect(error);
-        log.warn({ error, digest, position }, 'a blob was cut; it goes on from the other side');
+        log.warn({ event: 'blob-resumed', error, digest, position }, 'a blob was cut; it goes on from the other side');
         try {
           const rest = await open(other(side), position, end);
           const begins = rest.value.range?.start ?? 0;

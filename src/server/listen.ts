@@ -229,7 +229,10 @@ function guarded(
   { connections, limits, log }: Guard,
 ): (request: IncomingMessage, response: ServerResponse) => void {
   const fail = (error: unknown, request: IncomingMessage, response: ServerResponse) => {
-    log.error({ error, method: request.method, path: request.url?.split('?', 1)[0] }, 'request failed unexpectedly');
+    log.error(
+      { event: 'request-failed', error, method: request.method, path: request.url?.split('?', 1)[0] },
+      'request failed unexpectedly',
+    );
     if (response.headersSent) response.destroy();
     else response.writeHead(500, { 'content-type': 'text/plain; charset=utf-8' }).end('internal error\n');
   };

@@ -47,10 +47,11 @@ export function followTls(files: TlsFiles, current: TlsPair, options: FollowOpti
       if (isSame(pair, known)) return;
       known = pair;
       use(pair);
-      log.info({ certificate: files.certFile }, 'certificate reloaded');
+      log.info({ event: 'certificate-reloaded', certificate: files.certFile }, 'certificate reloaded');
     } catch (error) {
       const { message } = error as Error;
-      if (message !== complained) log.warn({ error }, 'certificate not reloaded; the last good one stays');
+      if (message !== complained)
+        log.warn({ event: 'certificate-not-reloaded', error }, 'certificate not reloaded; the last good one stays');
       complained = message;
     }
   };

@@ -22,12 +22,12 @@ export function observedStore<S extends Store>(inner: S, { log, failed }: StoreO
     failed(operation);
     if (failingSince !== undefined) return;
     failingSince = Date.now();
-    log.error({ error, operation }, 'the storage fails; pulls go on from upstream and from what is here');
+    log.error({ event: 'storage-failing', error, operation }, 'the storage fails; pulls go on from upstream and from what is here');
   }
 
   function works(): void {
     if (failingSince === undefined) return;
-    log.info({ seconds: Math.round((Date.now() - failingSince) / 1000) }, 'the storage works again');
+    log.info({ event: 'storage-working', seconds: Math.round((Date.now() - failingSince) / 1000) }, 'the storage works again');
     failingSince = undefined;
   }
 

@@ -36,7 +36,7 @@ export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
     try {
       await pruneInTurn(options);
     } catch (error) {
-      if (!stop.aborted) log.warn({ error }, 'pruning failed; it goes on at the next run');
+      if (!stop.aborted) log.warn({ event: 'pruning-failed', error }, 'pruning failed; it continues at the next run');
     }
   }
 }
@@ -47,7 +47,7 @@ async function pruneInTurn({ store, limits, keep, maxShare = 1, timing, log, met
   if (Date.now() - Date.parse(state?.finishedAt ?? '') < timing.interval * 0.8) return;
   const turn = await takeLease(store, { signal: stop }, timing.lease);
   if ('holder' in turn) {
-    log.debug({ holder: turn.holder }, 'another replica prunes');
+    log.debug({ event: 'pruning-elsewhere', holder: turn.holder }, 'another replica is pruning');
     return;
   }
   let finished = false;
@@ -61,8 +61,12 @@ async function pruneInTurn({ store, limits, keep, maxShare = 1, timing, log, met
     });
     finished = true;
     metrics.pruned(result.blobs + result.records, result.bytes);
-    log.info({ ...summary(result), seconds: Math.round((performance.now() - started) / 100) / 10 }, 'pruned');
-    if (result.overLimit) log.warn('the store is larger than registry.cache.maxSize, and all of it was used within the last day or two');
+    log.info({ event: 'store-pruned', ...summary(result), seconds: Math.round((performance.now() - started) / 100) / 10 }, 'pruned');
+    if (result.overLimit)
+      log.warn(
+        { event: 'store-over-limit' },
+        'the store is larger than registry.cache.maxSize, and all of it was used within the last day or two',
+      );
   } finally {
     await turn.lease.release(finished);
   }

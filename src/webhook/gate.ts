@@ -39,7 +39,10 @@ export function watchAgents(
     if (ready >= SHARE * desired) enoughAt = time;
     const now = wasReady && desired > 0 && (ready >= SHARE * desired || (open && time - enoughAt < PATIENCE));
     if (now !== open)
-      log.info({ ready, desired }, now ? 'the nodes have their agents: images are rewritten' : 'agents are missing: nothing is rewritten');
+      log.info(
+        { event: now ? 'rewriting-begun' : 'rewriting-paused', ready, desired },
+        now ? 'the nodes have their agents: images are rewritten' : 'agents are missing: nothing is rewritten',
+      );
     open = now;
   }
 
@@ -52,7 +55,8 @@ export function watchAgents(
       } catch (error) {
         if (signal.aborted) return;
         const { message } = error as Error;
-        if (message !== complained) log.warn({ error }, 'the state of the agents cannot be seen; it is taken as it was');
+        if (message !== complained)
+          log.warn({ event: 'agents-not-seen', error }, 'the state of the agents cannot be seen; it is taken as it was');
         complained = message;
       }
       await delay(INTERVAL, undefined, { signal, ref: false }).catch(() => undefined); // the loop's condition tells

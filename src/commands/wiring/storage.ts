@@ -96,7 +96,10 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
   // After what is not stored yet has been pinned. However much there is, the start does not wait for it.
   local.takeStock(stop.signal).catch((error: unknown) => {
     if (!stop.signal.aborted)
-      log.error({ error, directory: tier.directory }, 'the local tier cannot be listed: it may grow beyond its size');
+      log.error(
+        { event: 'local-tier-not-listed', error, directory: tier.directory },
+        'cannot list the local tier: it may grow beyond its size',
+      );
   });
   void prepare(remote, { log, bucket: config.bucket, signal: stop.signal });
   return {
@@ -139,7 +142,7 @@ async function prepare(remote: S3Store, { log, bucket, signal }: { log: Log; buc
       return;
     } catch (error) {
       if (signal.aborted) return;
-      log.error({ error, bucket }, 'S3 cannot be used now; images come from upstream and the local tier meanwhile');
+      log.error({ event: 's3-unusable', error, bucket }, 'cannot use S3 now; serving from upstream and the local tier');
     }
     const pause = backoff(attempt, { baseMs: 1000, capMs: 60_000 });
     await delay(pause, undefined, { signal }).catch(() => undefined); // stopped

@@ -59,7 +59,10 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     } catch (error) {
       if (stop.signal.aborted) return;
       failures++;
-      log.warn({ error, key, waiting: waiting.size + running.size }, 'a blob cannot be stored yet; it stays in the local tier');
+      log.warn(
+        { event: 'upload-postponed', error, key, waiting: waiting.size + running.size },
+        'a blob cannot be stored yet; it stays in the local tier',
+      );
       if (waiting.has(key)) bytes -= size;
       else waiting.set(key, size);
       await delay(backoff(failures, { baseMs: 250, capMs: MAX_PAUSE }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
@@ -112,7 +115,7 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     try {
       await files.write(markerKey(key), bytesSource(new Uint8Array()), { signal: AbortSignal.timeout(30_000) });
     } catch (error) {
-      log.warn({ error, key }, 'a blob that is not stored yet would be forgotten by a restart');
+      log.warn({ event: 'upload-not-announced', error, key }, 'a blob that is not stored yet would be forgotten by a restart');
     }
   }
 
