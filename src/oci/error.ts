@@ -48,6 +48,9 @@ export class OciError extends Error {
   }
 }
 
+/** The response header that carries the error's code between parts of this program: an answer to HEAD has no body. */
+export const ERROR_CODE_HEADER = 'x-kube-registry-error';
+
 /** True for an OciError of one of `codes`, or of any code when none is given. */
 export function isOciError(error: unknown, ...codes: OciErrorCode[]): error is OciError {
   return error instanceof OciError && (codes.length === 0 || codes.includes(error.code));

@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http';
-import { OciError, type OciErrorCode } from '../oci/error.ts';
+import { ERROR_CODE_HEADER, OciError, type OciErrorCode } from '../oci/error.ts';
 
 /** On every answer below /v2/: clients take a server without it for no registry. */
 export const API_VERSION = ['Docker-Distribution-Api-Version', 'registry/2.0'] as const;
@@ -43,7 +43,15 @@ export function sendError(
     return status;
   }
   const body = Buffer.from(JSON.stringify({ errors: [{ code: known.code, message: known.message }] }));
-  const headers = [...API_VERSION, 'Content-Type', 'application/json; charset=utf-8', 'Content-Length', String(body.length)];
+  const headers = [
+    ...API_VERSION,
+    'Content-Type',
+    'application/json; charset=utf-8',
+    'Content-Length',
+    String(body.length),
+    ERROR_CODE_HEADER,
+    known.code,
+  ];
   if (known.code === 'RANGE_INVALID' && known.size !== undefined) headers.push('Content-Range', `bytes */${known.size}`);
   if (known.retryAfter !== undefined) headers.push('Retry-After', String(Math.max(1, Math.ceil(known.retryAfter))));
   response.writeHead(status, headers);

@@ -1,4 +1,4 @@
-import { isAbsent, isOciError, OciError, type OciErrorCode, type OciErrorOptions } from '../oci/error.ts';
+import { ERROR_CODE_HEADER, isAbsent, isOciError, OciError, type OciErrorCode, type OciErrorOptions } from '../oci/error.ts';
 import type { Reply } from './endpoint.ts';
 import { parseRetryAfter } from './retry-after.ts';
 
@@ -51,7 +51,8 @@ export function refusal({ status, headers, loginRefused }: Reply, context: Refus
       return new UpstreamError('object', 'DENIED', say(`${host} does not allow reading ${repository}`));
     case 404: {
       const noun = NOUNS[absent] === undefined ? `repository ${repository}` : `such ${NOUNS[absent]} in ${repository}`;
-      if (context.ofRegistry) return new UpstreamError('object', absent, say(`${host} has no ${noun}`));
+      const code = trusted && headers[ERROR_CODE_HEADER] === 'NAME_UNKNOWN' ? 'NAME_UNKNOWN' : absent;
+      if (context.ofRegistry) return new UpstreamError('object', code, say(`${host} has no ${noun}`));
       return new UpstreamError(
         'object',
         'UNAVAILABLE',
