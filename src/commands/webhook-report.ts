@@ -9,16 +9,16 @@ import { explain, listPods, reportPods } from '../webhook/report.ts';
 import type { Host } from './command.ts';
 
 export interface ReportOptions {
-  /** For programs. */
+  /** JSON instead of a table. */
   json: boolean;
-  /** Those whose images are rewritten, instead of those whose images are not. */
+  /** Lists rewritten images instead of the others. */
   rewritten: boolean;
-  /** What `kubectl get pods -A -o json` printed; `-`: stdin. */
+  /** A file with the output of `kubectl get pods -A -o json`; `-` is stdin. */
   pods?: string;
 }
 
-/** `kube-registry webhook report`: whose images are not rewritten, and why.
- *  @throws OciError UNAVAILABLE, DENIED: the cluster cannot be asked */
+/** `kube-registry webhook report`: lists the images that are not rewritten, and why.
+ *  @throws OciError UNAVAILABLE, DENIED: cannot list the pods of the cluster */
 export async function webhookReport({ config, stop, stdout, stdin, env }: Host, options: ReportOptions): Promise<void> {
   const pods = options.pods === undefined ? await askCluster(env, stop) : await readPods(options.pods, stdin);
   const all = reportPods(pods, createPolicy(config.webhook, config.registry.upstreams));
@@ -37,6 +37,7 @@ export async function webhookReport({ config, stop, stdout, stdin, env }: Host, 
   stdout.write(renderTable(['NAMESPACE', 'POD', 'CONTAINER', 'IMAGE', options.rewritten ? 'ORIGINAL' : 'WHY'], rows));
 }
 
+/** Lists every pod of the cluster. @throws OciError UNAVAILABLE, DENIED */
 export async function askCluster(env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<Fields[]> {
   const kubernetes = await connectKubernetes(env);
   try {
@@ -46,6 +47,7 @@ export async function askCluster(env: NodeJS.ProcessEnv, signal: AbortSignal): P
   }
 }
 
+/** Reads the output of `kubectl get pods -A -o json` from a file, or from stdin for `-`. */
 export async function readPods(file: string, stdin: NodeJS.ReadStream): Promise<Fields[]> {
   const content: unknown = file === '-' ? await json(stdin) : JSON.parse(await readFile(file, 'utf8'));
   return itemsOf(fieldsOf(content)['items']);

@@ -15,27 +15,29 @@ import { createReviewThread } from '../webhook/review-thread.ts';
 import { serveWebhook } from '../webhook/serve-webhook.ts';
 import type { Host } from './command.ts';
 
-/** How long reviews that are being answered may take when the process stops; API servers wait 2 s. */
+/** How long reviews that are being answered may take when the process stops; API servers wait 2
+ *  s. */
 const GRACE_MS = 5_000;
-/** API servers close idle connections after 90 s (Go's default transport). The webhook must not be first: a review that is sent in that
- *  moment is lost, and its pod is created unchanged. */
+/** API servers close idle connections after 90 s (Go's default transport). The webhook must not be
+ *  first: a review that is sent in that moment is lost, and its pod is created unchanged. */
 const KEEP_ALIVE_MS = 120_000;
 /** API servers give up after 2 s; whoever is slower is none. */
 const HEADERS_MS = 5_000;
 const REQUEST_MS = 10_000;
 
-/** `kube-registry webhook`: rewrites the images of pods until it is told to stop.
- *  @throws ConfigError: no certificate; OciError UNAVAILABLE: an address cannot be used, no Kubernetes API is there */
+/** `kube-registry webhook`: rewrites the images of pods until `stop` aborts.
+ *  @throws ConfigError: no certificate is configured; OciError UNAVAILABLE: cannot listen on an
+ *  address, or no Kubernetes API is configured */
 export async function webhook({ config, log, stop, env }: Host): Promise<void> {
   const own = config.webhook;
   if (own.tls === undefined && own.certificates === undefined) {
     throw new ConfigError(
-      'webhook.tls: found nothing; accepted: { certFile, keyFile }, or webhook.certificates for a certificate that is made in the cluster',
+      'webhook.tls: found nothing; accepted: { certFile, keyFile }, or webhook.certificates for a certificate that the webhook creates in the cluster',
     );
   }
   const metrics = await createMetrics();
   const count = metrics.counter('reviews_total', 'Admission reviews answered.', ['outcome']);
-  const observe = metrics.histogram('review_seconds', 'How long a review took.', {
+  const observe = metrics.histogram('review_seconds', 'Seconds from a request to its answer.', {
     labels: [],
     buckets: [0.001, 0.005, 0.01, 0.05, 0.25, 1],
   });
@@ -71,7 +73,7 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
       closed: (address) => connections.closed(address),
       limits: { keepAlive: KEEP_ALIVE_MS, headers: HEADERS_MS, request: REQUEST_MS },
     });
-    log.info({ event: 'webhook-ready', listen: listener.url, admin: adminListener.url }, 'the webhook is ready');
+    log.info({ event: 'webhook-ready', listen: listener.url, admin: adminListener.url }, 'webhook ready');
     if (!stop.aborted) await once(stop, 'abort');
     await listener.drain(GRACE_MS);
   }
@@ -80,7 +82,7 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
   await kubernetes?.close();
 }
 
-/** Only who asks the API for something needs to reach it. */
+/** Connects to the Kubernetes API, unless the configuration needs nothing from it. */
 async function connect({ tls, agents, configuration }: WebhookConfig, env: NodeJS.ProcessEnv): Promise<Kubernetes | undefined> {
   if (tls !== undefined && agents === undefined && configuration === undefined) return undefined;
   const { connectKubernetes } = await import('../webhook/kubernetes.ts');
@@ -101,11 +103,11 @@ interface CertifyContext {
   kubernetes: Kubernetes | undefined;
   log: Log;
   signal: AbortSignal;
-  /** Gets every later pair. */
+  /** Called with every later certificate. */
   renewed: (pair: TlsPair) => void;
 }
 
-/** The first certificate; undefined: the process is told to stop before there is one. */
+/** Waits for the first certificate. @returns undefined if `signal` aborts before there is one */
 async function certify({ tls, certificates, configuration }: WebhookConfig, context: CertifyContext): Promise<TlsPair | undefined> {
   const { kubernetes, log, signal, renewed } = context;
   if (tls !== undefined) {

@@ -12,8 +12,8 @@ export function fieldsOf(value: unknown): Fields {
   return isFields(value) ? value : {};
 }
 
-/** The objects of a list, in order. Other elements are dropped, so an index into the result is not an
- *  index into the list. */
+/** The objects of a list, in order. Other elements are dropped, so an index into the result is not
+ *  an index into the list. */
 export function itemsOf(value: unknown): Fields[] {
   return Array.isArray(value) ? value.filter((item) => isFields(item)) : [];
 }

@@ -5,9 +5,9 @@ import type { Policy } from './policy.ts';
 export type Outcome = 'rewritten' | 'unchanged' | 'excluded' | 'gated' | 'error';
 
 export interface Reviewed {
-  /** Of the request; empty where there is none. */
+  /** The request's uid, or empty if there is none. */
   uid: string;
-  /** An AdmissionReview (admission.k8s.io/v1) with its response, as JSON. It always allows. */
+  /** The answer, an AdmissionReview (admission.k8s.io/v1) as JSON. It always allows the pod. */
   json: string;
   outcome: Outcome;
   error?: unknown;
@@ -15,11 +15,12 @@ export interface Reviewed {
 
 export interface Review {
   policy: Policy;
-  /** Whether the nodes have their agents. */
+  /** False if nothing may be rewritten now, because nodes lack their agents. */
   gateOpen: () => boolean;
 }
 
-/** Answers an AdmissionReview. Whatever happens, the pod is allowed: at worst unchanged. */
+/** Answers an AdmissionReview. The pod is always allowed; after any error it is allowed
+ *  unchanged. */
 export function reviewPod(body: string, { policy, gateOpen }: Review): Reviewed {
   let uid = '';
   const reviewed = (outcome: Outcome, audit: Record<string, string>, more: { patch?: string; error?: unknown } = {}): Reviewed => ({
@@ -42,15 +43,15 @@ export function reviewPod(body: string, { policy, gateOpen }: Review): Reviewed 
   }
 }
 
-/** @throws TypeError: it is no request about a pod */
+/** @throws TypeError if the review is not about a pod */
 function checkRequest(request: Fields, uid: string): void {
-  if (uid === '') throw new TypeError('the review holds no request with a uid');
+  if (uid === '') throw new TypeError('the review has no request with a uid');
   const pod = request['object'];
-  if (typeof pod !== 'object' || pod === null || Array.isArray(pod)) throw new TypeError('the request holds no object');
+  if (typeof pod !== 'object' || pod === null || Array.isArray(pod)) throw new TypeError('the request has no object');
   const { spec } = pod as Fields;
   if (typeof spec !== 'object' || spec === null || Array.isArray(spec)) throw new TypeError('the pod has no spec');
   const { containers } = spec as Fields;
-  if (containers !== undefined && !Array.isArray(containers)) throw new TypeError("the pod's containers are no list");
+  if (containers !== undefined && !Array.isArray(containers)) throw new TypeError("the pod's containers are not a list");
 }
 
 function allow(uid: string, auditAnnotations: Record<string, string>, patch?: string): string {

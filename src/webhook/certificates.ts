@@ -1,32 +1,33 @@
 import { createPrivateKey, KeyObject, randomBytes, webcrypto, X509Certificate } from 'node:crypto';
 
-/** PEM. */
+/** A certificate and its private key, PEM. */
 export interface KeyPair {
   cert: string;
   key: string;
 }
 
-const DAY = 24 * 3_600_000;
-const AUTHORITY_LIFE = 3650 * DAY;
-const LEAF_LIFE = 365 * DAY;
-/** Clocks of nodes differ. */
-const BEFORE = 3_600_000;
+const DAY_MS = 24 * 3_600_000;
+const AUTHORITY_LIFE_MS = 3650 * DAY_MS;
+const LEAF_LIFE_MS = 365 * DAY_MS;
+/** Certificates are valid from this long ago: the clocks of nodes differ. */
+const BACKDATE_MS = 3_600_000;
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
 
-/** The library decorates its classes, so it wants the polyfill first; both are loaded by who makes certificates only. */
+/** Loads the library only when a certificate is created. It uses decorators and needs the polyfill
+ *  first. */
 async function load() {
   await import('reflect-metadata');
   return import('@peculiar/x509');
 }
 
-/** A certificate authority for 10 years. */
+/** Creates a certificate authority that is valid for 10 years. */
 export async function createAuthority(): Promise<KeyPair> {
   const x509 = await load();
   const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: randomBytes(16).toString('hex'),
-    name: `CN=kube-registry webhook ${randomBytes(4).toString('hex')}`, // each its own name: verifiers look issuers up by it
-    ...validity(AUTHORITY_LIFE),
+    name: `CN=kube-registry webhook ${randomBytes(4).toString('hex')}`, // unique: verifiers look issuers up by name
+    ...validity(AUTHORITY_LIFE_MS),
     signingAlgorithm: ALGORITHM,
     keys,
     extensions: [
@@ -38,7 +39,7 @@ export async function createAuthority(): Promise<KeyPair> {
   return { cert: certificate.toString('pem'), key: exportKey(keys.privateKey) };
 }
 
-/** A server's certificate for a year, for these DNS names. */
+/** Issues a server certificate for these DNS names that is valid for a year. */
 export async function issueLeaf(authority: KeyPair, names: readonly string[]): Promise<KeyPair> {
   const x509 = await load();
   const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
@@ -48,7 +49,7 @@ export async function issueLeaf(authority: KeyPair, names: readonly string[]): P
     serialNumber: randomBytes(16).toString('hex'),
     subject: 'CN=kube-registry webhook',
     issuer: issuer.subject,
-    ...validity(LEAF_LIFE),
+    ...validity(LEAF_LIFE_MS),
     signingAlgorithm: ALGORITHM,
     publicKey: keys.publicKey,
     signingKey,
@@ -63,7 +64,7 @@ export async function issueLeaf(authority: KeyPair, names: readonly string[]): P
   return { cert: certificate.toString('pem'), key: exportKey(keys.privateKey) };
 }
 
-/** Whether two thirds of its life are over, or it cannot be read. */
+/** True if two thirds of the certificate's life are over, or if it is not a certificate. */
 export function isDue(pem: string, now = Date.now()): boolean {
   const certificate = parse(pem);
   if (certificate === undefined) return true;
@@ -71,7 +72,7 @@ export function isDue(pem: string, now = Date.now()): boolean {
   return now < from || now >= from + ((to - from) * 2) / 3;
 }
 
-/** Whether `leaf` is a pair, of this authority, for all of the names. */
+/** True if `leaf` is a certificate with its key, issued by this authority for all of the names. */
 export function isLeafOf(leaf: KeyPair, authority: KeyPair, names: readonly string[]): boolean {
   const [certificate, issuer] = [parse(leaf.cert), parse(authority.cert)];
   return (
@@ -84,17 +85,18 @@ export function isLeafOf(leaf: KeyPair, authority: KeyPair, names: readonly stri
   );
 }
 
-/** Whether the key is the certificate's. */
+/** True if the key belongs to the certificate. */
 export function isPair({ cert, key }: KeyPair): boolean {
   try {
     return parse(cert)?.checkPrivateKey(createPrivateKey(key)) === true;
   } catch (error) {
-    if (error instanceof Error) return false; // OpenSSL's, of a key that is none
+    if (error instanceof Error) return false; // OpenSSL: not a key
     throw error;
   }
 }
 
-/** The certificates of bundles, once each, without those that have expired; the first `limit`. */
+/** Joins PEM bundles: every certificate once, in order, without expired ones, and at most
+ *  `limit`. */
 export function mergeBundles(bundles: readonly string[], limit: number): string {
   const found = new Map<string, string>();
   for (const pem of bundles.flatMap((bundle) => bundle.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [])) {
@@ -109,7 +111,7 @@ export function mergeBundles(bundles: readonly string[], limit: number): string 
 
 function validity(life: number): { notBefore: Date; notAfter: Date } {
   const now = Date.now();
-  return { notBefore: new Date(now - BEFORE), notAfter: new Date(now + life) };
+  return { notBefore: new Date(now - BACKDATE_MS), notAfter: new Date(now + life) };
 }
 
 function exportKey(key: webcrypto.CryptoKey): string {
@@ -120,7 +122,7 @@ function parse(pem: string): X509Certificate | undefined {
   try {
     return new X509Certificate(pem);
   } catch (error) {
-    if (error instanceof Error) return undefined; // OpenSSL's, of what is no certificate
+    if (error instanceof Error) return undefined; // OpenSSL: not a certificate
     throw error;
   }
 }

@@ -1,4 +1,5 @@
-/** Limits on what one address may ask of the webhook, whose port every pod of the cluster reaches. */
+/** Limits on what one address may ask of the webhook, whose port every pod of the cluster
+ *  reaches. */
 export interface ConnectionLimits {
   /** Counts a new connection. @returns false if it must be closed at once */
   accept(address: string): boolean;
@@ -7,7 +8,8 @@ export interface ConnectionLimits {
   violation(address: string): void;
 }
 
-/** API servers open up to some hundred connections at once when many pods are made, and keep 25 of them. */
+/** API servers open up to some hundred connections at once when many pods are made, and keep 25 of
+ *  them. */
 const MAX_PER_ADDRESS = 400;
 const MAX_CONNECTIONS = 1_000;
 /** New connections: a burst, and a rate. A TLS handshake costs about a millisecond. */

@@ -1,7 +1,8 @@
 /** Slots for work that costs memory and time, shared fairly by clients. */
 export interface FairSlots {
   /** Waits for a slot. Clients that wait take turns, however many requests each has sent.
-   *  @returns a function that gives the slot back, or undefined if the client has too many requests waiting, or `signal` aborted */
+   *  @returns a function that gives the slot back, or undefined if the client has too many requests
+   *  waiting, or `signal` aborted */
   take(client: string, signal: AbortSignal): Promise<(() => void) | undefined>;
 }
 

@@ -1,65 +1,70 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Log } from '../telemetry/log.ts';
 import { fieldsOf, textOf } from '../io/untrusted.ts';
+import type { Log } from '../telemetry/log.ts';
 import type { Kubernetes } from './kubernetes.ts';
 
+/** Decides whether images may be rewritten: only nodes with an agent can pull rewritten names. */
 export interface Gate {
   isOpen(): boolean;
 }
 
-/** Milliseconds between two looks. */
-const INTERVAL = 3000;
-const SHARE = 0.9;
-/** How long too few may be ready before rewriting stops, in ms. An agent that is restarted is back before the kubelet pulls again; a pod that
- *  was not rewritten meanwhile would go to upstream by itself for good, and where that hangs hold up every pull of its node. */
-const PATIENCE = 10_000;
-/** A DaemonSet of this age has been fully ready before, as far as anybody who starts now can know: one broken node of many must not
- *  stop a webhook that was restarted. */
-const OLD = 3_600_000;
+const POLL_INTERVAL_MS = 3_000;
+/** Share of the nodes that must have a ready agent. */
+const MIN_READY_SHARE = 0.9;
+/** How long fewer agents may be ready before rewriting stops. A restarted agent is usually back
+ *  before the kubelet tries again, whereas a pod that was not rewritten in the meantime keeps
+ *  pulling from upstream for its whole life. See docs/decisions/gate-patience.md. */
+const PATIENCE_MS = 10_000;
+/** A DaemonSet older than this is assumed to have been fully ready before. Otherwise one broken
+ *  node would keep a restarted webhook from rewriting. */
+const ASSUMED_READY_AGE_MS = 3_600_000;
 
-/** Open once the DaemonSet has been fully ready, and until fewer than nine of ten of its nodes have been for a while, or it is gone. It is
- *  looked at in the background: no review waits for it, and an API server that is away changes nothing. */
+/** Watches the agents' DaemonSet in the background, so that no review waits for the API server.
+ *
+ *  The gate opens once every node has had a ready agent. It closes when fewer than 90 % of the
+ *  nodes have had one for 10 s, or when the DaemonSet is deleted. While the API server does not
+ *  answer, the gate stays as it is. */
 export function watchAgents(
   kubernetes: Kubernetes,
   { namespace, daemonSet }: { namespace: string; daemonSet: string },
   { log, signal }: { log: Log; signal: AbortSignal },
 ): Gate {
   const path = `/apis/apps/v1/namespaces/${namespace}/daemonsets/${daemonSet}`;
-  let wasReady = false;
+  let wasFullyReady = false;
   let open = false;
-  let enoughAt = 0;
+  let lastEnoughAt = 0;
 
-  async function look(): Promise<void> {
+  async function poll(): Promise<void> {
     const found = fieldsOf(await kubernetes.get(path, signal));
     const status = fieldsOf(found['status']);
     const [ready, desired] = [Number(status['numberReady'] ?? 0), Number(status['desiredNumberScheduled'] ?? 0)];
-    const born = Date.parse(textOf(fieldsOf(found['metadata'])['creationTimestamp']) ?? '');
-    if (desired > 0 && (ready >= desired || Date.now() - born > OLD)) wasReady = true;
+    const created = Date.parse(textOf(fieldsOf(found['metadata'])['creationTimestamp']) ?? '');
+    if (desired > 0 && (ready >= desired || Date.now() - created > ASSUMED_READY_AGE_MS)) wasFullyReady = true;
     const time = performance.now();
-    if (ready >= SHARE * desired) enoughAt = time;
-    const now = wasReady && desired > 0 && (ready >= SHARE * desired || (open && time - enoughAt < PATIENCE));
-    if (now !== open)
-      log.info(
-        { event: now ? 'rewriting-begun' : 'rewriting-paused', ready, desired },
-        now ? 'the nodes have their agents: images are rewritten' : 'agents are missing: nothing is rewritten',
-      );
-    open = now;
+    const isEnough = ready >= MIN_READY_SHARE * desired;
+    if (isEnough) lastEnoughAt = time;
+    const isPatient = open && time - lastEnoughAt < PATIENCE_MS;
+    const shouldBeOpen = wasFullyReady && desired > 0 && (isEnough || isPatient);
+    if (shouldBeOpen && !open) log.info({ event: 'rewriting-begun', ready, desired }, 'the nodes have their agents: rewriting images');
+    if (!shouldBeOpen && open) log.warn({ event: 'rewriting-paused', ready, desired }, 'too few agents are ready: not rewriting images');
+    open = shouldBeOpen;
   }
 
   async function watch(): Promise<void> {
-    let complained = '';
+    let reported = '';
     while (!signal.aborted) {
       try {
-        await look();
-        complained = '';
+        await poll();
+        reported = '';
       } catch (error) {
         if (signal.aborted) return;
         const { message } = error as Error;
-        if (message !== complained)
-          log.warn({ event: 'agents-not-seen', error }, 'the state of the agents cannot be seen; it is taken as it was');
-        complained = message;
+        if (message !== reported) {
+          log.warn({ event: 'agents-not-seen', open, error }, 'cannot read the state of the agents; assuming no change');
+        }
+        reported = message;
       }
-      await delay(INTERVAL, undefined, { signal, ref: false }).catch(() => undefined); // the loop's condition tells
+      await delay(POLL_INTERVAL_MS, undefined, { signal, ref: false }).catch(() => undefined); // aborted: the loop ends
     }
   }
   void watch();

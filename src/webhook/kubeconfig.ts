@@ -22,9 +22,11 @@ const RENEW_BEFORE_MS = 60_000;
 const PLUGIN_TIMEOUT_MS = 60_000;
 const INSTEAD = 'use `kubectl get pods -A -o json` and --pods instead';
 
-/** Reads the current context of the kubeconfig that `$KUBECONFIG` names, or of `~/.kube/config`: client certificates, tokens,
- *  token files, impersonation and exec plugins (`client.authentication.k8s.io`).
- *  @throws OciError UNAVAILABLE: no such file, no such context, or a way to log in that is not listed above */
+/** Reads the current context of the kubeconfig that `$KUBECONFIG` names, or of `~/.kube/config`:
+ *  client certificates, tokens, token files, impersonation and exec plugins
+ *  (`client.authentication.k8s.io`).
+ *  @throws OciError UNAVAILABLE: no such file, no such context, or a way to log in that is not
+ *  listed above */
 export async function readKubeconfig(env: NodeJS.ProcessEnv): Promise<ClusterAccess> {
   const { context, cluster, user } = await currentContext(env);
   const server = textOf(cluster['server']);

@@ -13,8 +13,10 @@ export interface Kubernetes {
    *  @returns false if its resourceVersion is outdated: read it again
    *  @throws OciError DENIED, UNAVAILABLE */
   replace(path: string, object: unknown, signal: AbortSignal): Promise<boolean>;
-  /** Server-side apply: sets the given fields and owns them, and leaves every other field to its manager.
-   *  @param object with apiVersion, kind, metadata.name, and metadata.resourceVersion as it was read
+  /** Server-side apply: sets the given fields and owns them, and leaves every other field to its
+   *  manager.
+   *  @param object with apiVersion, kind, metadata.name, and metadata.resourceVersion as it was
+   *  read
    *  @returns false if its resourceVersion is outdated: read it again
    *  @throws OciError DENIED, UNAVAILABLE */
   apply(path: string, object: unknown, signal: AbortSignal): Promise<boolean>;
@@ -35,8 +37,8 @@ interface Call {
   signal: AbortSignal;
 }
 
-/** Connects with the pod's service account, or outside a cluster with the kubeconfig. Five paths need no client library: the official
- *  one costs each webhook 80 MB of memory.
+/** Connects with the pod's service account, or outside a cluster with the kubeconfig. Five paths
+ *  need no client library: the official one costs each webhook 80 MB of memory.
  *  @throws OciError UNAVAILABLE: neither is usable */
 export async function connectKubernetes(env: NodeJS.ProcessEnv): Promise<Kubernetes> {
   const isInCluster = env['KUBERNETES_SERVICE_HOST'] !== undefined && env['KUBECONFIG'] === undefined;

@@ -1,29 +1,29 @@
 import { fieldsOf, textOf, type Fields } from '../io/untrusted.ts';
 
-/** Where a pod names an image. */
+/** A field of a pod that names an image. */
 export interface ImagePlace {
-  /** The container's name; `volume/<name>` of an image volume. */
+  /** The container's name, or `volume/<name>` for an image volume. */
   name: string;
-  /** JSON Pointer of the image (RFC 6901). */
+  /** JSON Pointer to the image (RFC 6901). */
   path: string;
   image: string;
   pullPolicy: string | undefined;
 }
 
-const CONTAINERS = ['initContainers', 'containers', 'ephemeralContainers'] as const;
+const CONTAINER_LISTS = ['initContainers', 'containers', 'ephemeralContainers'] as const;
 
-/** Every place of a pod that names an image; what is shaped otherwise is none. */
+/** Lists every field of a pod that names an image. Malformed entries are skipped. */
 export function imagesOf(pod: Fields): ImagePlace[] {
   const spec = fieldsOf(pod['spec']);
-  const places = CONTAINERS.flatMap((list) =>
-    entries(spec[list]).map(([index, container]) => ({
+  const containers = CONTAINER_LISTS.flatMap((list) =>
+    indexed(spec[list]).map(([index, container]) => ({
       name: textOf(container['name']) ?? '',
       path: `/spec/${list}/${index}/image`,
       image: textOf(container['image']) ?? '',
       pullPolicy: textOf(container['imagePullPolicy']),
     })),
   );
-  const volumes = entries(spec['volumes']).map(([index, volume]) => {
+  const volumes = indexed(spec['volumes']).map(([index, volume]) => {
     const image = fieldsOf(volume['image']);
     return {
       name: `volume/${textOf(volume['name']) ?? ''}`,
@@ -32,9 +32,10 @@ export function imagesOf(pod: Fields): ImagePlace[] {
       pullPolicy: textOf(image['pullPolicy']),
     };
   });
-  return [...places, ...volumes].filter(({ image }) => image !== '');
+  return [...containers, ...volumes].filter(({ image }) => image !== '');
 }
 
-function entries(value: unknown): [number, Fields][] {
+/** The elements of a list with their indexes, which JSON Pointers need. */
+function indexed(value: unknown): [number, Fields][] {
   return Array.isArray(value) ? value.map((item, index) => [index, fieldsOf(item)]) : [];
 }

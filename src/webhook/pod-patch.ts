@@ -2,7 +2,7 @@ import { fieldsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
 import { imagesOf, type ImagePlace } from './pod-images.ts';
 import type { Policy, Reason } from './policy.ts';
 
-/** Where the names that pods were written with are kept: JSON, container name → image. */
+/** The annotation that keeps the original image names: JSON, container name → image. */
 export const ORIGINALS = 'kube-registry/original-images';
 
 /** What the API server allows a pod (TotalAnnotationSizeLimitB of k8s.io/apimachinery). */
@@ -10,7 +10,7 @@ const MAX_ANNOTATIONS_BYTES = 256 * 1024;
 /** Left for annotations that webhooks after this one may add. */
 const RESERVED_BYTES = 16 * 1024;
 
-/** RFC 6902. */
+/** An operation of a JSON Patch (RFC 6902). */
 export interface PatchOperation {
   op: 'add' | 'replace';
   path: string;
@@ -19,13 +19,14 @@ export interface PatchOperation {
 
 export interface PodPatch {
   operations: PatchOperation[];
-  /** Container name → what it was. */
+  /** Container name → original image. */
   rewritten: Record<string, string>;
-  /** Why the pod is left alone as a whole. */
+  /** Why no image of the pod is rewritten, if the pod as a whole is excluded. */
   reason?: Reason;
 }
 
-/** What is to be changed in the pod of an admission request (admission.k8s.io/v1): one `replace` an image, and the annotation. */
+/** The changes to the pod of an admission request (admission.k8s.io/v1): one `replace` per image,
+ *  and the annotation with the original names. */
 export function patchPod(request: Fields, policy: Policy): PodPatch {
   const pod = fieldsOf(request['object']);
   const metadata = fieldsOf(pod['metadata']);
@@ -45,7 +46,8 @@ export function patchPod(request: Fields, policy: Policy): PodPatch {
   return { operations, rewritten };
 }
 
-/** What this request brings: of an update only images that it changes, since the rest runs already. */
+/** The images that this request introduces. An update introduces only those that it changes: the
+ *  others are running already. */
 function candidates(request: Fields, pod: Fields): ImagePlace[] {
   const places = imagesOf(pod);
   if (request['operation'] !== 'UPDATE') return places;
@@ -55,7 +57,8 @@ function candidates(request: Fields, pod: Fields): ImagePlace[] {
   return places.filter(({ name, image }) => before.get(name) !== image);
 }
 
-/** Records the original names. @returns nothing if the API server would then refuse the pod for the size of its annotations */
+/** Records the original names. @returns nothing if the API server would then refuse the pod for the
+ *  size of its annotations */
 function annotate(metadata: Fields, rewritten: Readonly<Record<string, string>>): PatchOperation[] {
   const { annotations } = metadata;
   const known = parseOriginals(textOf(fieldsOf(annotations)[ORIGINALS]));
@@ -74,7 +77,8 @@ function sizeOf(annotations: Fields): number {
   );
 }
 
-/** Of an earlier call for the same pod (another webhook came between). What is no such thing is nothing. */
+/** The annotation of an earlier call for the same pod: API servers call again after other webhooks
+ *  have changed it. Anything else that somebody put there is ignored. */
 function parseOriginals(text: string | undefined): Record<string, string> {
   if (text === undefined) return {};
   try {

@@ -1,9 +1,11 @@
 import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
 
-// Where a pod may run, as far as its own fields say. On nodes that are no Linux machines no agent listens on 127.0.0.1, so images of
-// their pods must keep their names. Where a pod may run on either kind, it counts as one of the other kind: left alone it starts on both.
+// Where a pod may run, according to its own fields. No agent listens on 127.0.0.1 of a virtual or a
+// Windows node, so the images of pods that run there must keep their names. A pod that may run on
+// either kind of node counts as one of those: with its original images it starts on both.
 
-/** Labels and annotations by which a pod asks for a virtual node, unless their value is a refusal. */
+/** Labels and annotations by which a pod asks for a virtual node, unless their value is a
+ *  refusal. */
 const POD_MARKS = [
   'eks.amazonaws.com/fargate-profile',
   'alibabacloud.com/eci',
@@ -23,14 +25,16 @@ const TAINTS = [
   'vci.vke.volcengine.com/node-type',
   'virtual-node.liqo.io/not-allowed',
 ];
-/** Labels of virtual nodes, by their value (`type=virtual-kubelet`, `node.kubernetes.io/instance-type=eklet`) or by their key. */
+/** Labels of virtual nodes, by their value (`type=virtual-kubelet`,
+ *  `node.kubernetes.io/instance-type=eklet`) or by their key. */
 const LABEL_VALUE = /^(?:virtual-kubelet|virtual-node|eklet|fargate|vci|eci|cci|bci)$/;
 const LABEL_KEY = /virtual-kubelet|virtual-node|\beklet\b|\bfargate\b/;
 const NODE_NAME = /^(?:virtual-kubelet|virtual-node|fargate-|eklet-|vci-|bursting-node)/;
 const OS_LABELS = ['kubernetes.io/os', 'beta.kubernetes.io/os'];
 const SCHEDULERS = ['fargate-scheduler', 'eci-scheduler'];
 
-/** True if a pod may run on a virtual node (virtual kubelets, Fargate, TKE super nodes, CCI, VCI, ECI, ACS). */
+/** True if a pod may run on a virtual node (virtual kubelets, Fargate, TKE super nodes, CCI, VCI,
+ *  ECI, ACS). */
 export function mayRunOnVirtualNode(pod: Fields): boolean {
   const { labels, annotations } = fieldsOf(pod['metadata']);
   const marks = [fieldsOf(labels), fieldsOf(annotations)];
@@ -54,7 +58,7 @@ export function mayRunOnWindows(pod: Fields): boolean {
   );
 }
 
-/** What a pod wants of a node's label, by nodeSelector or node affinity. */
+/** A requirement on a node label, from nodeSelector or node affinity. */
 interface Requirement {
   key: string;
   operator: string;
@@ -67,7 +71,7 @@ function asksForVirtualNode({ key, operator, values }: Requirement): boolean {
   return values.some((value) => LABEL_VALUE.test(value) || (LABEL_KEY.test(key) && !REFUSALS.includes(value)));
 }
 
-/** Of required and of preferred affinity alike: a pod goes where it prefers to. */
+/** Collects required and preferred terms alike: a pod usually runs where it prefers to. */
 function requirements(spec: Fields): Requirement[] {
   const selected = Object.entries(fieldsOf(spec['nodeSelector'])).map(([key, value]) => ({
     key,
@@ -83,7 +87,7 @@ function requirements(spec: Fields): Requirement[] {
   return [...selected, ...wanted];
 }
 
-/** Of a pod that is bound already. Pods of DaemonSets name their node in the affinity. */
+/** The nodes that a pod is bound to. Pods of DaemonSets name their node in the affinity. */
 function nodeNames(spec: Fields): string[] {
   const fields = terms(spec).flatMap(({ matchFields }) => itemsOf(matchFields));
   const named = fields.filter(({ key, operator }) => key === 'metadata.name' && operator === 'In').flatMap(({ values }) => textsOf(values));

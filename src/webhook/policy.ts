@@ -33,17 +33,19 @@ export interface Policy {
 
 const REWRITE_LABEL = 'kube-registry/rewrite';
 const CRITICAL = ['system-node-critical', 'system-cluster-critical'];
-/** Pods whose operators compare the image with the one that they asked for, and replace the pod or report it as outdated for as long as
- *  the two differ. By label; undefined: any value. */
+/** Pods of operators that compare the image with the one they asked for. While the two differ, the
+ *  operator keeps replacing the pod or reports it as outdated. Matched by label; undefined: any
+ *  value. */
 const OPERATORS: readonly [label: string, value: string | undefined][] = [
   ['cnpg.io/cluster', undefined], // CloudNativePG
   ['application', 'spilo'], // Zalando's Postgres operator
   ['olm.catalogSource', undefined], // Operator Lifecycle Manager
   ['kubevirt.io', 'virt-launcher'], // KubeVirt's workload updater
 ];
-/** Istio's gateways name this image, which Istio's own webhook replaces if it still finds it. */
+/** The image of Istio's gateways. Istio's own webhook replaces it, if it still finds it. */
 const PLACEHOLDERS = ['auto'];
-/** Images that anybody may pull, so that no pull secret is about them: Docker Official Images, Kubernetes' own, and distroless. */
+/** Images that everybody may pull without a secret: Docker Official Images, those of Kubernetes,
+ *  and distroless. */
 const PUBLIC_REPOSITORIES = [
   'docker.io/library/*',
   'registry.k8s.io/**',

@@ -7,12 +7,13 @@ import type { Policy, Reason } from './policy.ts';
 export interface ReportLine {
   namespace: string;
   pod: string;
-  /** `volume/<name>` of an image volume. */
+  /** The container's name, or `volume/<name>` for an image volume. */
   container: string;
   image: string;
-  /** What it was written as, of one that was rewritten. */
+  /** The original name of a rewritten image. */
   original?: string;
-  /** Why it is as it is; `before`: made when the webhook was not there or could not answer, and would be rewritten now. */
+  /** Why the image has this name. `before`: it would be rewritten now, but the webhook was not
+   *  running or did not answer when the pod was created. */
   reason: Reason | 'before';
 }
 
@@ -20,26 +21,27 @@ const WHY: Record<ReportLine['reason'], string> = {
   namespace: 'its namespace is excluded',
   label: 'labelled kube-registry/rewrite: "false"',
   selector: 'excluded by a pod selector',
-  operator: 'of an operator that compares images',
-  critical: 'of a system-critical priority',
-  mirror: 'a static pod of the kubelet',
-  windows: 'a Windows pod',
-  'virtual-node': 'on a virtual node',
+  operator: 'managed by an operator that compares images',
+  critical: 'has a system-critical priority',
+  mirror: 'a static pod of a kubelet',
+  windows: 'may run on Windows',
+  'virtual-node': 'may run on a virtual node',
   'never-pulled': 'imagePullPolicy: Never',
   placeholder: 'a placeholder that Istio replaces',
   'excluded-image': 'its image is excluded',
   'pull-secret': 'has imagePullSecrets',
-  'other-registry': 'no upstream has this host',
-  'no-reference': "no image's name",
+  'other-registry': 'no upstream serves this host',
+  'no-reference': 'not an image name',
   rewritten: 'rewritten',
-  before: 'made before the webhook: restart it to rewrite',
+  before: 'created before the webhook: restart the pod to rewrite it',
 };
 
+/** The reason in words, for people. */
 export function explain(reason: ReportLine['reason']): string {
   return WHY[reason];
 }
 
-/** Every pod of the cluster. @throws OciError */
+/** Lists every pod of the cluster. @throws OciError DENIED, UNAVAILABLE */
 export async function listPods(kubernetes: Kubernetes, signal: AbortSignal): Promise<Fields[]> {
   const pods: Fields[] = [];
   let next = '';
@@ -53,7 +55,7 @@ export async function listPods(kubernetes: Kubernetes, signal: AbortSignal): Pro
   return pods;
 }
 
-/** What the images of pods that are not over are, and why. */
+/** Reports every image of the pods that have not finished, and why it has its name. */
 export function reportPods(pods: readonly Fields[], policy: Policy): ReportLine[] {
   const alive = pods.filter((pod) => !['Succeeded', 'Failed'].includes(textOf(fieldsOf(pod['status'])['phase']) ?? ''));
   return alive.flatMap((pod) => {

@@ -16,7 +16,8 @@ interface ReviewReply {
   reviewed: Reviewed;
 }
 
-/** A thread of its own for reviews of large pods. It is started by the first and ends when none has come for a while. */
+/** A thread of its own for reviews of large pods. It is started by the first and ends when none has
+ *  come for a while. */
 export interface ReviewThread {
   /** @throws Error: the thread has failed, or took too long */
   review(body: ArrayBuffer, gateOpen: boolean): Promise<Reviewed>;

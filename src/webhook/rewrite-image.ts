@@ -6,8 +6,8 @@ export interface RewriteRules {
   upstreams: UpstreamHosts;
 }
 
-/** The name by which a node pulls `image` from this registry. Tag and digest stay as written; none is
- *  added.
+/** The name by which a node pulls `image` from this registry. Tag and digest stay as written; none
+ *  is added.
  *  @returns undefined if `image` is not an image name, or no upstream has its host */
 export function rewriteImage(image: string, { registryHost, upstreams }: RewriteRules): string | undefined {
   const parsed = parseImage(image);

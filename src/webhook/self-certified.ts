@@ -7,7 +7,8 @@ import type { Kubernetes } from './kubernetes.ts';
 import { completeConfiguration, logMissing } from './webhook-configuration.ts';
 
 export interface SelfCertifiedOptions {
-  /** The Secret that keeps the certificate, and the configuration whose API servers must trust it. */
+  /** The Secret that keeps the certificate, and the configuration whose API servers must trust
+   *  it. */
   place: NonNullable<WebhookConfig['certificates']>;
   /** Called with each new certificate. */
   use: (pair: KeyPair) => void;
@@ -18,12 +19,14 @@ export interface SelfCertifiedOptions {
 /** Between two checks of the Secret and the configuration. */
 const INTERVAL_MS = 5_000;
 const RETRY_MS = 1_000;
-/** API servers notice a new caBundle within this time; until then no certificate is served that only the new one makes valid. */
+/** API servers notice a new caBundle within this time; until then no certificate is served that
+ *  only the new one makes valid. */
 const PROPAGATION_MS = 5_000;
 
-/** Keeps a certificate in a Secret that all replicas share, made and renewed by whichever replica is first, and its authority in the
- *  MutatingWebhookConfiguration. During a change of authority both are trusted before a certificate of the new one is served, so that no
- *  call of an API server fails.
+/** Keeps a certificate in a Secret that all replicas share, made and renewed by whichever replica
+ *  is first, and its authority in the MutatingWebhookConfiguration. During a change of authority
+ *  both are trusted before a certificate of the new one is served, so that no call of an API server
+ *  fails.
  *  @returns when the first certificate is in use */
 export async function selfCertify(kubernetes: Kubernetes, options: SelfCertifiedOptions): Promise<void> {
   const { place, log, signal } = options;
@@ -38,7 +41,8 @@ export async function selfCertify(kubernetes: Kubernetes, options: SelfCertified
     return kubernetes.replace(secretPath, { ...secret, data: { ...fieldsOf(secret['data']), ...encoded } }, signal);
   }
 
-  /** Makes API servers trust `authority` beside what they trusted. @returns false if it must be tried again */
+  /** Makes API servers trust `authority` beside what they trusted. @returns false if it must be
+   *  tried again */
   async function trust(authority: string): Promise<boolean> {
     const outcome = await completeConfiguration(kubernetes, { name: place.configuration, authorities: authority, signal });
     if (outcome === 'outdated') return false;

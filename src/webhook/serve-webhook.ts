@@ -17,20 +17,25 @@ export interface ServeWebhookOptions extends Review {
   observe: (outcome: Outcome, seconds: number) => void;
 }
 
-/** Reviews of up to this many bytes are parsed at once: it takes less than a millisecond. Most pods are far smaller. */
+/** Reviews of up to this many bytes are parsed at once: it takes less than a millisecond. Most pods
+ *  are far smaller. */
 const SMALL_BYTES = 64 * 1024;
 /** Large reviews that are read and parsed at the same time. */
 const LARGE = { total: 8, perClient: 2, maxWaiting: 32 };
-/** API servers wait 2 s for a review: later an answer is of no use. */
+/** API servers wait 2 s for an answer. */
 const PATIENCE_MS = 2_000;
-/** How long the connection of a refused request stays after its answer. What the client goes on sending is not read, and it is not cut off
- *  before it has seen the answer. */
+/** How long the connection of a refused request stays after its answer. What the client goes on
+ *  sending is not read, and it is not cut off before it has seen the answer. */
 const LINGER_MS = 1_000;
 const LOG_INTERVAL_MS = 10_000;
 
-/** POST /mutate. Every answer, also to what is no review, allows: a pod is never denied. A review that has a uid is answered 200
- *  whatever is wrong with its pod, since to an API server another status is a failed call, which a failurePolicy may turn into a denial.
- *  Any pod can send requests too, so what they may cost is bounded, and API servers need not wait for it. */
+/** Serves POST /mutate. Every answer allows the pod, even an answer to something that is not a
+ *  review.
+ *
+ *  A review with a uid is always answered with 200: an API server takes any other status for a
+ *  failed call, which a failurePolicy of Fail turns into a denial. Any pod of the cluster can reach
+ *  this port, so the cost of a request is bounded, and large reviews of one address never delay
+ *  those of another. */
 export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
   const { maxReviewSize, thread, violation, observe } = options;
   const large = createFairSlots(LARGE);
@@ -104,7 +109,8 @@ function refuse(request: IncomingMessage, length: number, maxReviewSize: number)
   return length !== Infinity && length > maxReviewSize ? { status: 413 } : undefined;
 }
 
-/** @returns the body, or a refusal if it is longer than `limit`, or if the client has gone or is too slow */
+/** @returns the body, or a refusal if it is longer than `limit`, or if the client has gone or is
+ *  too slow */
 async function readBody(request: IncomingMessage, limit: number, signal: AbortSignal): Promise<Body | Refusal> {
   const chunks: Buffer[] = [];
   let size = 0;
@@ -125,7 +131,8 @@ async function readBody(request: IncomingMessage, limit: number, signal: AbortSi
   return result;
 }
 
-/** The answer is complete by its content-length; its end, which closes the connection, comes later. */
+/** The answer is complete by its content-length; its end, which closes the connection, comes
+ *  later. */
 async function refuseAndClose(response: ServerResponse, answer: { status: number; json: string; signal: AbortSignal }): Promise<void> {
   const { status, json, signal } = answer;
   response.shouldKeepAlive = false;

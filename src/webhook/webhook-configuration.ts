@@ -4,32 +4,40 @@ import type { Log } from '../telemetry/log.ts';
 import { mergeBundles } from './certificates.ts';
 import { FIELD_MANAGER, type Kubernetes } from './kubernetes.ts';
 
-/** Namespaces about whose pods the API server does not ask, by their labels. The chart's template has the same list. */
+/** Namespaces about whose pods the API server does not ask, by their labels. The chart's template
+ *  has the same list. */
 export const NAMESPACE_EXPRESSIONS: readonly { key: string; operator: string; values: string[] }[] = [
   { key: 'kube-registry/rewrite', operator: 'NotIn', values: ['false'] },
-  // Pods of these namespaces run on virtual nodes of Alibaba Cloud: ECI and ACS, and what came before them.
+  // Pods of these namespaces run on virtual nodes of Alibaba Cloud: ECI and ACS, and what came
+  // before them.
   { key: 'alibabacloud.com/eci', operator: 'NotIn', values: ['true'] },
   { key: 'alibabacloud.com/acs', operator: 'NotIn', values: ['true'] },
   { key: 'virtual-node-affinity-injection', operator: 'NotIn', values: ['enabled'] },
-  // AKS adds these to every webhook; where they are there already, it leaves the configuration alone.
+  // AKS adds these to every webhook; where they are there already, it leaves the configuration
+  // alone.
   { key: 'control-plane', operator: 'NotIn', values: ['true'] },
   { key: 'kubernetes.azure.com/managedby', operator: 'NotIn', values: ['aks'] },
 ];
-/** Older authorities that stay trusted beside the given ones: certificates that they issued may still be served. */
+/** How many older authorities stay trusted: replicas may still serve certificates that they
+ *  issued. */
 const MAX_FORMER_AUTHORITIES = 2;
 
 export interface ConfigurationOptions {
   /** Of the MutatingWebhookConfiguration. */
   name: string;
-  /** PEM, one or several certificates, that API servers must trust. Undefined: something else writes caBundle. */
+  /** PEM, one or several certificates, that API servers must trust. Undefined: something else
+   *  writes caBundle. */
   authorities?: string | undefined;
   signal: AbortSignal;
 }
 
-/** Completes the MutatingWebhookConfiguration that calls this webhook: the authorities in every caBundle, and the labels of namespaces
- *  that are left out. Cloud providers (AKS) and people write to the same two fields, and an upgrade by Helm 4 that applied its own value
- *  to a field of another manager would fail; so the chart leaves both to this function, and what others wrote there stays.
- *  @returns `outdated` if somebody else wrote it in between: try again
+/** Completes the MutatingWebhookConfiguration that calls this webhook: adds the authorities to
+ *  every caBundle, and the expressions that exclude namespaces by label to every namespaceSelector.
+ *
+ *  Cloud providers (AKS) and people write to the same two fields. If the chart's template set them
+ *  too, Helm 4 would refuse to upgrade because of the conflict, so the webhook applies them itself,
+ *  under its own field manager, and keeps what others wrote.
+ *  @returns `outdated` if somebody changed the configuration in between: try again
  *  @throws OciError DENIED, UNAVAILABLE */
 export async function completeConfiguration(
   kubernetes: Kubernetes,
@@ -63,7 +71,8 @@ export async function completeConfiguration(
   return (await kubernetes.apply(path, object, signal)) ? 'changed' : 'outdated';
 }
 
-/** The webhooks whose namespaceSelector this program has applied. A field without an owner goes when the chart stops applying it. */
+/** The webhooks whose namespaceSelector this program has applied. A field without an owner goes
+ *  when the chart stops applying it. */
 function ownedSelectors(configuration: Fields): ReadonlySet<string> {
   const managed = itemsOf(fieldsOf(configuration['metadata'])['managedFields']).filter(
     ({ manager, operation }) => manager === FIELD_MANAGER && operation === 'Apply',
@@ -102,7 +111,8 @@ function missingFrom(webhook: Fields): readonly Fields[] {
   );
 }
 
-/** The selector as it is, with what is missing at its end. A list of expressions has one owner, so all of it is applied. */
+/** The selector as it is, with what is missing at its end. A list of expressions has one owner, so
+ *  all of it is applied. */
 function withExpressions(webhook: Fields): Fields {
   return { ...fieldsOf(webhook['namespaceSelector']), matchExpressions: [...expressionsOf(webhook), ...missingFrom(webhook)] };
 }
@@ -110,7 +120,8 @@ function withExpressions(webhook: Fields): Fields {
 const INTERVAL_MS = 5_000;
 const RETRY_MS = 100;
 
-/** Keeps the configuration complete until `signal` aborts, for a webhook that is given its certificate. */
+/** Keeps the configuration complete until `signal` aborts, for a webhook that is given its
+ *  certificate. */
 export async function keepConfiguration(kubernetes: Kubernetes, { log, ...options }: ConfigurationOptions & { log: Log }): Promise<void> {
   const { name, signal } = options;
   let reported = '';
@@ -140,7 +151,7 @@ export async function keepConfiguration(kubernetes: Kubernetes, { log, ...option
   }
 }
 
-/** Says that no API server calls this webhook. */
+/** Warns that no API server calls this webhook. */
 export function logMissing(log: Log, name: string): void {
   log.warn(
     { event: 'webhook-configuration-missing', configuration: name },
