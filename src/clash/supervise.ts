@@ -132,7 +132,12 @@ async function openEntrances(own: ClashConfig, { log, signal, ...context }: Entr
   const preferProviders = own.mode === 'nodes';
   const start = (spec: Spec, first?: string) =>
     startInstance(spec, { ...context, preferProviders, first, left: (node) => watch.left(node) });
-  const fleet = createFleet({ entrances: { use: (ports) => front.use(ports), links: () => front.links() }, start, log, signal });
+  const fleet = createFleet({
+    entrances: { use: (ports) => front.use(ports), links: () => front.links(), shed: (ports) => front.shed(ports) },
+    start,
+    log,
+    signal,
+  });
   const watch = createWatch({ links: () => front.links(), fleet, log, signal });
   const { proxy, shared } = own.ports;
   const ports = [

@@ -1,6 +1,5 @@
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { pipeline } from 'node:stream/promises';
 import { raceAbort } from '../../async/race-abort.ts';
 
 /** The listeners that clients know. Their ports stay the same while mihomo processes come and go behind them. */
@@ -19,7 +18,7 @@ export interface Link {
   /** When the client last sent a byte, and mihomo last did, in ms since 1970, to the second. */
   sentAt: number;
   receivedAt: number;
-  /** Bytes from mihomo so far. */
+  /** Bytes from mihomo so far, to the second. */
   received: number;
   /** Ends both connections. */
   cut(): void;
@@ -45,6 +44,8 @@ export interface Front {
   use(ports: Ports | undefined): void;
   /** The open connections. */
   links(): Link[];
+  /** Ends the idle connections to a mihomo that is not in use any more. Call it several times a second. */
+  shed(ports: Ports): void;
   closed: Promise<void>;
 }
 
@@ -56,13 +57,18 @@ const LINGER_MS = 2000;
 const SAMPLE_INTERVAL_MS = 1000;
 /** mihomo says that a tunnel is open before it tries a node; a connection that ends with fewer bytes had no answer. */
 const GREETING_BYTES = 256;
+/** A connection on which the client has spoken and was answered so often is kept alive between requests, and the registry, which
+ *  keeps it, sends a request again when it is closed. */
+const KEPT_TURNS = 6;
+/** A former connection without a byte for so long is idle. */
+const IDLE_LIMIT_MS = 60_000;
 const REQUEST = Buffer.from('POST /');
 
 /** Listens on the ports that clients know, and passes each connection on, byte by byte, to the mihomo process in use. A new
  *  config can therefore run in a new process, and no connection notices.
  *  @throws Error EADDRINUSE, EACCES … (a port cannot be listened on) */
 export async function openFront({ listen, events, signal }: FrontOptions): Promise<Front> {
-  const links = new Set<Link>();
+  const links = new Set<ReturnType<typeof createLink>>();
   const clients = new Set<Socket>();
   let current = Promise.withResolvers<Ports>();
   let inUse: Ports | undefined;
@@ -78,36 +84,17 @@ export async function openFront({ listen, events, signal }: FrontOptions): Promi
   }
 
   async function relay({ client, server, ...place }: Pick<Link, 'entrance' | 'ports'> & { client: Socket; server: Socket }): Promise<void> {
-    const now = Date.now();
-    const localPort = server.localPort ?? 0;
-    const cut = () => void (client.resetAndDestroy(), server.destroy());
-    const link = { ...place, localPort, sentAt: now, receivedAt: 0, received: 0, cut };
-    const sample = () => {
-      if (server.bytesRead > link.received) link.receivedAt = Date.now();
-      link.received = server.bytesRead;
-      if (client.bytesRead > sent) link.sentAt = Date.now();
-      sent = client.bytesRead;
-    };
-    let sent = client.bytesRead;
-    const timer = setInterval(sample, SAMPLE_INTERVAL_MS).unref();
+    const link = createLink({ client, server, ...place });
     links.add(link);
-    const proxy = link.entrance === 'proxy';
-    if (proxy) events.opened();
-    let leftByClient = false;
-    client.once('close', () => (leftByClient = !server.readableEnded && !server.destroyed));
-    try {
-      await Promise.all([pipeline(client, server), pipeline(server, client)]);
-    } catch {
-      // A reset in the middle of an answer is passed on: the client must not take it for a proper end. Without an answer it is
-      // mihomo's way to refuse, and the client is to see an end, whatever it was sending.
-      if (server.readableEnded || server.bytesRead <= GREETING_BYTES) endGently(client);
-      else cut();
-      server.destroy();
-    } finally {
-      clearInterval(timer);
-      links.delete(link);
-      if (proxy && !leftByClient && server.bytesRead <= GREETING_BYTES && inUse === link.ports) events.unanswered();
+    if (link.entrance === 'proxy') {
+      events.opened();
+      server.once('close', () => {
+        if (!client.destroyed && server.bytesRead <= GREETING_BYTES && inUse === link.ports) events.unanswered();
+      });
     }
+    await join(client, server);
+    link.close();
+    links.delete(link);
   }
 
   const accept = (entrance: Entrance) => (client: Socket) => {
@@ -130,8 +117,69 @@ export async function openFront({ listen, events, signal }: FrontOptions): Promi
       inUse = ports;
     },
     links: () => [...links],
+    shed(ports) {
+      for (const link of links) {
+        if (link.ports !== ports) continue;
+        const isQuiet = link.isQuiet();
+        link.markShed();
+        const kept = link.entrance === 'proxy' && link.turns >= KEPT_TURNS && link.isAnswered();
+        if ((isQuiet && kept) || Date.now() - Math.max(link.sentAt, link.receivedAt) > IDLE_LIMIT_MS) link.cut();
+      }
+    },
     closed: Promise.all(servers.map((server) => once(server, 'close'))).then(() => undefined),
   };
+}
+
+/** Watches the bytes of a connection. */
+function createLink({ client, server, ...place }: Pick<Link, 'entrance' | 'ports'> & { client: Socket; server: Socket }) {
+  const sample = () => {
+    if (server.bytesRead > link.received) link.receivedAt = Date.now();
+    link.received = server.bytesRead;
+  };
+  const link = {
+    ...place,
+    localPort: server.localPort ?? 0,
+    sentAt: Date.now(),
+    receivedAt: 0,
+    received: 0,
+    turns: 0,
+    cut: () => {
+      client.resetAndDestroy();
+      server.destroy();
+    },
+    /** No byte has come since the last `markShed`. */
+    isQuiet: () => client.writableLength === 0 && server.bytesRead === marked,
+    markShed: () => void (marked = server.bytesRead),
+    /** The last bytes came from mihomo. */
+    isAnswered: () => server.bytesRead > receivedBefore,
+    close: () => clearInterval(timer),
+  };
+  let marked = -1;
+  let receivedBefore = 0;
+  client.on('data', () => {
+    link.sentAt = Date.now();
+    if (server.bytesRead > receivedBefore) link.turns++;
+    receivedBefore = server.bytesRead;
+  });
+  const timer = setInterval(sample, SAMPLE_INTERVAL_MS).unref();
+  return link;
+}
+
+/** Passes bytes both ways until both connections are closed. `pipeline` would not do: it destroys both sides after a failure of
+ *  one, and the client could not tell a reset from an end. */
+async function join(client: Socket, server: Socket): Promise<void> {
+  const closed = Promise.all([client, server].map((socket) => new Promise((resolve) => void socket.once('close', resolve))));
+  client.once('error', () => server.destroy());
+  client.once('close', () => server.destroy());
+  server.once('error', () => {
+    // A reset in the middle of an answer is passed on: the client must not take it for a proper end. Without an answer it is
+    // mihomo's way to refuse, and the client is to see an end, whatever it was sending.
+    if (!server.readableEnded && server.bytesRead > GREETING_BYTES) client.resetAndDestroy();
+  });
+  server.once('close', () => endGently(client));
+  client.pipe(server);
+  server.pipe(client);
+  await closed;
 }
 
 async function openServer(address: { host: string; port: number }, accept: (client: Socket) => void): Promise<Server> {

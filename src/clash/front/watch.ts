@@ -30,21 +30,19 @@ const WAITING_MS = 2000;
 /** A connection in the middle of an answer has been silent for so long; after `IDLE_MS` it is taken for an idle one. */
 const STALLED_MS = 4000;
 const IDLE_MS = 60_000;
-/** A download is starved if for this long all connections together get less than `STARVED_BYTES_PER_S`, bytes in each second. */
+/** A download is starved if for so many seconds it gets some bytes, and fewer than `STARVED_BYTES`, while its client only listens;
+ *  unless all connections together get `ENOUGH_BYTES`: then many share what there is. */
 const STARVED_TICKS = 5;
-const STARVED_BYTES_PER_S = 32 * 1024;
-/** Connections of a dead node that had bytes more recently than this are not cut: the test may be what failed. */
+const STARVED_BYTES = STARVED_TICKS * 16 * 1024;
+const ENOUGH_BYTES = STARVED_TICKS * 512 * 1024;
+/** A connection of a node that was left goes on if it is in the middle of a download: it had bytes more recently than this, and its
+ *  client has sent nothing for so long. All others are cut: they wait in vain, or are kept for further requests. */
 const PROGRESS_MS = 2500;
 
-interface Progress {
-  received: number;
-  /** Seconds in a row in which bytes came. */
-  flowing: number;
-}
-
 export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch {
-  const progress = new WeakMap<Link, Progress>();
-  let slowTicks = 0;
+  /** The bytes that a link had at each of the last ticks. */
+  const received = new WeakMap<Link, number[]>();
+  let starvedTicks = 0;
 
   const steering = () => fleet.live()?.steering;
   const ownLinks = () => links().filter(({ entrance, ports }) => entrance !== 'controller' && ports === fleet.live()?.ports);
@@ -54,34 +52,35 @@ export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch 
     if (current !== undefined && Date.now() - current.verifiedAt() >= ms) void current.check();
   }
 
-  /** Bytes that came in the last second, and the downloads that are in the middle of an answer. */
-  function measure(own: readonly Link[]): { bytes: number; flowing: Link[] } {
-    let bytes = 0;
-    const flowing = own.filter((link) => {
-      const { received, flowing } = progress.get(link) ?? { received: link.received, flowing: 0 };
-      const gained = link.received - received;
-      bytes += gained;
-      progress.set(link, { received: link.received, flowing: gained > 0 ? flowing + 1 : 0 });
-      return gained > 0 && flowing + 1 >= STARVED_TICKS;
-    });
-    return { bytes, flowing };
+  /** How many bytes a link has had in the last `STARVED_TICKS` seconds; Infinity: it is younger. */
+  function gainOf(link: Link): number {
+    const ticks = [...(received.get(link) ?? []), link.received].slice(-STARVED_TICKS - 1);
+    received.set(link, ticks);
+    return ticks.length <= STARVED_TICKS ? Infinity : link.received - (ticks[0] ?? 0);
+  }
+
+  /** The downloads that are starved now. */
+  function findStarved(own: readonly Link[], now: number): Link[] {
+    const gains = own.map((link) => ({ link, gain: gainOf(link) }));
+    const total = gains.reduce((sum, { gain }) => sum + (gain === Infinity ? 0 : gain), 0);
+    if (total >= ENOUGH_BYTES) return [];
+    const listening = ({ sentAt }: Link) => now - sentAt > (STARVED_TICKS + 1) * TICK_MS;
+    return gains.filter(({ link, gain }) => gain > 0 && gain < STARVED_BYTES && listening(link)).map(({ link }) => link);
   }
 
   function tick(): void {
     const now = Date.now();
     const own = ownLinks();
-    const { bytes, flowing } = measure(own);
-    slowTicks = flowing.length > 0 && bytes < STARVED_BYTES_PER_S ? slowTicks + 1 : 0;
-    if (slowTicks >= STARVED_TICKS) {
-      slowTicks = 0;
-      void complain(flowing, 'starved');
-    }
+    const starved = findStarved(own, now);
+    starvedTicks = starved.length > 0 ? starvedTicks + 1 : 0;
+    if (starvedTicks % STARVED_TICKS === 1) void complain(starved, 'starved').catch(() => undefined); // mihomo has ended
+    const active = own.some(({ sentAt }) => now - sentAt <= 2 * TICK_MS);
     const waiting = own.some(({ sentAt, receivedAt }) => sentAt > receivedAt && now - sentAt >= WAITING_MS);
     const stalled = own.some(({ sentAt, receivedAt }) => {
       const silence = now - Math.max(sentAt, receivedAt);
       return receivedAt > 0 && silence >= STALLED_MS && silence < IDLE_MS;
     });
-    if (waiting || stalled) checkUnlessVerified(waiting ? WAITING_MS : VERIFIED_MS);
+    if (active || waiting || stalled) checkUnlessVerified(waiting ? WAITING_MS : VERIFIED_MS);
   }
 
   /** The links that go through `node`. */
@@ -125,10 +124,11 @@ export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch 
 
     left(node) {
       log.warn({ event: 'clash-node-left', node, outcome: 'dead' }, 'the node in use does not answer');
-      const silentSince = Date.now() - PROGRESS_MS;
+      const now = Date.now();
+      const downloads = ({ sentAt, receivedAt }: Link) => now - receivedAt < PROGRESS_MS && now - sentAt >= PROGRESS_MS;
       void through(node)
         .then((affected) => {
-          for (const link of affected) if (link.receivedAt < silentSince) link.cut();
+          for (const link of affected) if (!downloads(link)) link.cut();
         })
         .catch(() => undefined); // mihomo has ended, and its connections with it
     },

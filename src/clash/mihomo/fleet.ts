@@ -8,6 +8,8 @@ export interface Entrances {
   /** Sends new connections to these ports; undefined: they wait. */
   use(ports: Instance['ports'] | undefined): void;
   links(): { ports: Instance['ports'] }[];
+  /** Ends idle connections to these ports. */
+  shed(ports: Instance['ports']): void;
 }
 
 export interface FleetOptions {
@@ -112,11 +114,13 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
     }
   }
 
+  /** Ends it with its last connection. */
   async function retire(instance: Instance): Promise<void> {
     former.add(instance);
-    do
+    do {
       await delay(FORMER_POLL_MS, undefined, { signal }).catch(() => undefined); // stopped
-    while (!signal.aborted && entrances.links().some(({ ports }) => ports === instance.ports));
+      entrances.shed(instance.ports);
+    } while (!signal.aborted && entrances.links().some(({ ports }) => ports === instance.ports));
     await instance.stop();
     former.delete(instance);
   }

@@ -35,6 +35,8 @@ export interface Steering {
 
 /** A node that has not answered by then is silent. */
 const TEST_LIMIT_MS = 5000;
+/** Of the node in use, for which clients wait. */
+const CURRENT_LIMIT_MS = 3000;
 /** While the node in use is silent for so long, and another one has answered, that one is used. */
 const HEDGE_MS = 1000;
 /** Nodes tested at a time when all are; more cost memory: 6,000 at once take 170 MiB, 200 take 25. */
@@ -172,7 +174,7 @@ export function createSteering({ controller, main, preferProviders, first, left,
       await search();
       return;
     }
-    const testing = test(current, TEST_LIMIT_MS);
+    const testing = test(current, CURRENT_LIMIT_MS);
     const quick = await Promise.race([testing, delay(HEDGE_MS, undefined, { ref: false })]);
     if (quick?.outcome === 'alive') return;
     const alternative = findAlternative(current);
