@@ -56,16 +56,17 @@ for (const connections of [1, 4]) {
   });
 }
 
-test('promise 6: several connections share a blob whose upstream throttles each of them', async () => {
+test('promise 6: several connections share a blob whose upstream throttles each of them', async (t) => {
   await using upstream = await startScriptedUpstream();
-  const bytes = randomBytes('parallel', 24 * MiB);
+  const bytes = randomBytes('parallel', 16 * MiB);
   const digest = upstream.addBlob(bytes);
-  upstream.behave = () => ({ rate: 2 * MiB });
+  upstream.behave = () => ({ rate: MiB });
   await using own = await start(upstream);
-  const direct = 24 / 2;
   const got = await read(`${own.url}/v2/hub/a/b/blobs/${digest}`);
   assert.equal(got.digest, digest);
-  assert.ok(got.seconds < 0.75 * direct, `${got.seconds} s instead of ${direct}`);
+  const largest = Math.max(...upstream.requests.map((request) => request.bytes)) / bytes.length;
+  t.diagnostic(`${got.seconds.toFixed(1)} s instead of 16; one connection brought at most ${largest.toFixed(2)} of the blob`);
+  assert.ok(largest < 0.8);
   assert.ok(upstream.blobBytes() <= 1.1 * bytes.length, `${upstream.blobBytes() / bytes.length} copies`);
 });
 

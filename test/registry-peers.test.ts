@@ -257,7 +257,7 @@ test('promise 10: two replicas that each take the other for the owner do not wai
   const all = replicas.all.flatMap((replica) => [...digests.map((digest) => get(replica, digest)), manifest(replica)]);
   const { value, seconds } = await timed(Promise.all(all));
   assert.deepEqual(new Set(value), new Set([...digests, image.root.digest]));
-  assert.ok(seconds < 7, `${seconds} s: none waited for the other until its time was up`);
+  assert.ok(seconds < 20, `${seconds} s: none waited for the other until its time was up`);
   for (const digest of digests) assert.ok(sent(digest) <= 2.1 * size);
 });
 
