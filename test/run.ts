@@ -5,20 +5,24 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { spec } from 'node:test/reporters';
 import { promisify } from 'node:util';
+import { prepareImages } from './cluster/images.ts';
+import { leftBehind, runIsolated, takeSnapshot } from './cluster/isolation.ts';
 import { runFiles, type RunOptions, type TestEvent, type TestFile } from './run-files.ts';
+import { until } from './support/until.ts';
 import { installDebianPackages } from './tools/debian.ts';
 import { needsOf, type Needs } from './tools/needs.ts';
 import { RECIPES, type DebianProgram, type ToolName } from './tools/recipes.ts';
 import { toolPath } from './tools/tools.ts';
 
 // npm test [-- PATTERN …]: every test but the cluster's, or the files with one of the patterns in their names.
-// npm run test:cluster [-- PATTERN …]: the cluster's; exits with 3 where no cluster can run.
+// npm run test:cluster [-- PATTERN …]: the cluster's, in namespaces of their own; exits with 3 where no cluster can run.
 // .ci/run calls it with --all: the tests, and then the cluster's where one can run.
 // A file starts as soon as the tools that it needs are there: the others are built in the meantime.
 
 /** The exit code for "not on this machine", as opposed to "failed". */
 const CANNOT_RUN = 3;
-const FLAGS = ['--cluster', '--all'] as const;
+/** --isolated: the cluster's tests, by a process that is in its namespaces already. */
+const FLAGS = ['--cluster', '--all', '--isolated'] as const;
 /** Files of tests import benchmarks' helpers, but none of these. */
 const BENCH_ONLY: readonly DebianProgram[] = ['chromium', 'nginx', 'wrk'];
 /** What the cluster's containerd starts by itself. */
@@ -33,7 +37,7 @@ const flag = FLAGS.find((name) => name === process.argv[2]);
 const patterns = process.argv.slice(flag === undefined ? 2 : 3);
 
 const usual: RunOptions = { cwd: root, concurrency: availableParallelism() + 1, fileLimitMs: 4 * 60_000 };
-const cluster: RunOptions = { cwd: root, concurrency: 1, fileLimitMs: 15 * 60_000 };
+const cluster: RunOptions = { cwd: root, concurrency: 1, fileLimitMs: 45 * 60_000 };
 
 function findTests(inCluster: boolean): string[] {
   const all = globSync(['src/**/*.test.ts', 'test/**/*.test.ts', 'chart/**/*.test.ts', 'bench/**/*.test.ts'], { cwd: root });
@@ -45,11 +49,11 @@ function findTests(inCluster: boolean): string[] {
 async function lacking(): Promise<string | undefined> {
   if (process.getuid?.() !== 0) return 'root';
   try {
-    await promisify(execFile)('unshare', ['--net', '--mount', 'true']);
+    await promisify(execFile)('unshare', ['--net', '--mount', '--pid', '--fork', '--mount-proc', 'true']);
     await rmdir(await mkdtemp('/sys/fs/cgroup/kube-registry-').catch(() => mkdtemp('/sys/fs/cgroup/memory/kube-registry-')));
     return undefined;
   } catch (error) {
-    return `network and mount namespaces of its own, and cgroups that it may write (${(error as Error).message.trim()})`;
+    return `network, mount and process namespaces of its own, and cgroups that it may write (${(error as Error).message.trim()})`;
   }
 }
 
@@ -96,7 +100,29 @@ async function report(files: readonly TestFile[], options: RunOptions): Promise<
   return passed;
 }
 
+/** The cluster's tests, and whether they leave anything behind; within namespaces that end with this process. */
+async function runInNamespaces(files: readonly string[]): Promise<number> {
+  const before = await takeSnapshot();
+  const passed = await report(
+    files.map((file) => ({ path: join(root, file), ready: Promise.resolve() })),
+    cluster,
+  );
+  let left: string[] = [];
+  const look = async () => (left = leftBehind(before, await takeSnapshot())).length === 0;
+  await until(look, 'nothing is left behind', 10_000).catch(() =>
+    process.stderr.write(`left behind by the cluster's tests:\n${left.join('\n')}\n`),
+  );
+  return passed && left.length === 0 ? 0 : 1;
+}
+
+async function runCluster(files: readonly string[]): Promise<number> {
+  for (const { ready } of await prepare(files, { inCluster: true })) await ready;
+  await prepareImages(); // a build takes packages from outside, which the namespaces do not reach
+  return runIsolated([process.execPath, import.meta.filename, '--isolated', ...patterns]);
+}
+
 async function main(): Promise<number> {
+  if (flag === '--isolated') return runInNamespaces(findTests(true));
   const [files, clusterFiles] = [flag === '--cluster' ? [] : findTests(false), flag === undefined ? [] : findTests(true)];
   if (files.length + clusterFiles.length === 0) {
     process.stderr.write(`No test file has ${patterns.join(' or ')} in its name\n`);
@@ -106,8 +132,7 @@ async function main(): Promise<number> {
   if (lack !== undefined) process.stderr.write(`The cluster's tests cannot run here: they need ${lack}\n`);
   if (lack !== undefined && files.length === 0) return CANNOT_RUN;
   if (files.length > 0 && !(await report(await prepare(files, { inCluster: false }), usual))) return 1;
-  if (lack !== undefined || clusterFiles.length === 0) return 0;
-  return (await report(await prepare(clusterFiles, { inCluster: true }), cluster)) ? 0 : 1;
+  return lack !== undefined || clusterFiles.length === 0 ? 0 : runCluster(clusterFiles);
 }
 
 try {

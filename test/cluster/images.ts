@@ -63,12 +63,7 @@ export async function createImageBuilder(directory: string): Promise<ImageBuilde
       return program(PAUSE, file);
     },
     async kubeRegistry(authority) {
-      await dropLayers(buildah);
-      await makeBases(buildah);
-      const reference = imageName(KUBE_REGISTRY);
-      const bases = ['NODE_IMAGE=localhost/base', 'PYTHON_IMAGE=localhost/base', 'BASE_IMAGE=localhost/libraries'];
-      const options = ['--layers', '--quiet', '--isolation', 'chroot'];
-      await buildah('bud', ...options, ...bases.flatMap((base) => ['--build-arg', base]), '--tag', reference, root);
+      const reference = await buildKubeRegistry(buildah);
       const file = join(directory, 'ca.crt');
       await writeFile(file, authority);
       const container = await buildah('from', reference);
@@ -77,6 +72,24 @@ export async function createImageBuilder(directory: string): Promise<ImageBuilde
       return commit(container, reference);
     },
   };
+}
+
+/** Builds what needs packages from outside. Without a network, `kubeRegistry` then finds all layers.
+ *  @throws Error: a Debian package is missing, or the build failed */
+export async function prepareImages(): Promise<void> {
+  const buildah = await createBuildah();
+  await dropLayers(buildah);
+  await makeBases(buildah);
+  await buildKubeRegistry(buildah);
+}
+
+/** @returns the image's reference */
+async function buildKubeRegistry(buildah: Buildah): Promise<string> {
+  const reference = imageName(KUBE_REGISTRY);
+  const bases = ['NODE_IMAGE=localhost/base', 'PYTHON_IMAGE=localhost/base', 'BASE_IMAGE=localhost/libraries'];
+  const options = ['--layers', '--quiet', '--isolation', 'chroot'];
+  await buildah('bud', ...options, ...bases.flatMap((base) => ['--build-arg', base]), '--tag', reference, root);
+  return reference;
 }
 
 type Buildah = (...args: string[]) => Promise<string>;

@@ -68,7 +68,7 @@ step('in mirror mode pods stay as they are written, and containerd asks the agen
 
 step('without the registry, and without the agent, images come from upstream', async () => {
   await world.kubectl(['-n', NAMESPACE, 'scale', `deployment/${RELEASE}-registry`, '--replicas=0']);
-  await world.kubectl(['-n', NAMESPACE, 'wait', '--for=delete', 'pod', '-l', 'app.kubernetes.io/component=registry', '--timeout=120s']);
+  await world.kubectl(['-n', NAMESPACE, 'wait', '--for=delete', 'pod', '-l', 'app.kubernetes.io/component=registry', '--timeout=15m']);
   await runAll();
 });
 

@@ -8,11 +8,11 @@ import { debianTool } from '../tools/tools.ts';
 
 const run = promisify(execFile);
 
-/** A network of its own, with no way out but to this machine: pods on a bridge. And folders of its own, where a node's programs
- *  keep what they tell nobody about. */
+/** The node's network, with no way out but to the test's own, which is a namespace too: pods on a bridge. And folders of its own, where
+ *  a node's programs keep what they have no option for. */
 export interface Network extends AsyncDisposable {
-  /** This machine's addresses, as the node and its pods see them: what listens there is the world outside. They are none of a
-   *  private network's (but documentation's: TEST-NET-3), which clash would refuse. */
+  /** The test's own addresses, as the node and its pods see them: what listens there is the world outside. clash refuses private
+   *  addresses, so they are documentation's (TEST-NET-3); no machine has a route to them, but this namespace. */
   outside: readonly string[];
   /** The node's address, as this machine sees it. */
   inside: string;

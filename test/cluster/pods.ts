@@ -30,7 +30,7 @@ interface ContainerStatus {
 
 const PODS = '/api/v1/namespaces/default/pods';
 
-/** Makes a pod of one container and tells what became of it. */
+/** Creates a pod of one container. @returns it, as admission has changed it */
 export async function createPod({ api }: World, name: string, image: string, spec: Record<string, unknown> = {}): Promise<Pod> {
   const container = { name: 'main', image };
   return api<Pod>('POST', PODS, {
@@ -39,22 +39,43 @@ export async function createPod({ api }: World, name: string, image: string, spe
   });
 }
 
-/** @throws Error: it is not ready within so many seconds; its state is in the message */
-export async function ready(world: World, name: string, seconds = 60): Promise<Pod> {
-  const limit = performance.now() + seconds * 1000;
+/** Waits as long as it takes while the pod makes progress.
+ *  @throws Error: it stands still; its state is in the message */
+export async function ready(world: World, name: string): Promise<Pod> {
+  const progress = createProgress(name);
   for (;;) {
     const pod = await podOf(world, name);
     if (isReady(pod)) return pod;
-    if (performance.now() > limit) throw new Error(`${name} is not ready within ${seconds} s: ${JSON.stringify(pod.status)}`);
+    progress(pod.status);
     await sleep(200);
   }
+}
+
+/** The kubelet tries a pull that failed again after 10, 20, 40 and 80 seconds. */
+const STANDSTILL_MS = 120_000;
+/** A pod that fails over and over changes, too. */
+const LONGEST_MS = 10 * 60_000;
+
+/** @returns to be called with what is known again and again; throws when that has not changed for two minutes, or after ten in all */
+export function createProgress(what: string): (state: unknown) => void {
+  const started = performance.now();
+  let last = '';
+  let changed = started;
+  return (state) => {
+    const now = performance.now();
+    const text = JSON.stringify(state) ?? '';
+    if (text !== last) [last, changed] = [text, now];
+    if (now - changed > STANDSTILL_MS || now - started > LONGEST_MS) {
+      throw new Error(`${what} makes no progress after ${((now - started) / 1000).toFixed()} s: ${text}`);
+    }
+  };
 }
 
 export function isReady(pod: Pod): boolean {
   return pod.status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false;
 }
 
-/** What the pod has written. */
+/** The pod's log. */
 export function logOf({ api }: World, name: string, container?: string): Promise<string> {
   return api<string>('GET', `${PODS}/${name}/log${container === undefined ? '' : `?container=${container}`}`);
 }
@@ -63,7 +84,7 @@ export function podOf({ api }: World, name: string): Promise<Pod> {
   return api<Pod>('GET', `${PODS}/${name}`);
 }
 
-/** The webhook begins once it has seen every agent. @throws Error: not within two minutes */
+/** The webhook begins once it has seen every agent. @throws Error: it does not */
 export async function rewriting(world: World): Promise<void> {
   const probe = { metadata: { name: 'probe' }, spec: { containers: [{ name: 'main', image: 'probe:1' }] } };
   await until(async () => {

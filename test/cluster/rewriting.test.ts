@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { makeImage, type TestImage } from '../support/image.ts';
-import { FAULTS, table, underFault, type Outcome } from './chaos.ts';
+import { FAULTS, table, assertWithinLimit, underFault, type Outcome } from './chaos.ts';
 import { until } from './cluster.ts';
 import { imageName, KUBE_REGISTRY } from './images.ts';
 import type { UpstreamName } from './outside.ts';
@@ -101,7 +101,7 @@ step('a node without the image gets it from S3 when upstream is away, and the re
   await world.forget(...names.map((name) => images[name].root.digest));
   await world.outside.airport.stop();
   await world.kubectl(['-n', NAMESPACE, 'rollout', 'restart', `deployment/${RELEASE}-registry`]);
-  await world.kubectl(['-n', NAMESPACE, 'rollout', 'status', `deployment/${RELEASE}-registry`, '--timeout=120s']);
+  await world.kubectl(['-n', NAMESPACE, 'rollout', 'status', `deployment/${RELEASE}-registry`, '--timeout=15m']);
   for (const name of names) {
     await createPod(world, name, IMAGES[name].image);
     await ready(world, name);
@@ -206,7 +206,8 @@ test('docs/operations.md states the limits that are tested', async () => {
 const outcomes: Record<string, Outcome> = {};
 for (const fault of FAULTS) {
   step(`${fault.name}: no pod is denied, stuck for longer than stated, or gets wrong bytes`, async () => {
-    outcomes[fault.name] = await underFault(world, fault);
+    const outcome = (outcomes[fault.name] = await underFault(world, fault));
+    assertWithinLimit(fault.name, outcome);
     await rewriting(world);
   });
 }
@@ -221,6 +222,7 @@ step('an upgrade from the version before fails no pull', async (t) => {
   };
   const port = watchPort(world, AGENT);
   const [pulls, outcome] = await Promise.all([pullAgainAndAgain(() => over), underFault(world, upgrade)]);
+  assertWithinLimit('an upgrade', outcome);
   const { asked, refused } = await port.stop();
   t.diagnostic(`${pulls} pulls of 50 MiB meanwhile; the slowest pod was ready after ${outcome.slowest.toFixed(1)} s`);
   t.diagnostic(`${refused} of ${asked} connections to the agent's port refused`);
@@ -271,7 +273,7 @@ step('it is uninstalled webhook first: nothing is left but the claim, and pods t
   await world.helm(['uninstall', RELEASE, '--namespace', NAMESPACE, '--wait']);
   const kinds = 'deployments,daemonsets,replicasets,pods,services,configmaps,secrets,serviceaccounts,roles,rolebindings,networkpolicies';
   const budgets = 'poddisruptionbudgets,resourcequotas,persistentvolumeclaims,leases';
-  await world.kubectl(['-n', NAMESPACE, 'wait', '--for=delete', 'pods', '--all', '--timeout=90s']);
+  await world.kubectl(['-n', NAMESPACE, 'wait', '--for=delete', 'pods', '--all', '--timeout=15m']);
   const left = await world.kubectl(['-n', NAMESPACE, 'get', `${kinds},${budgets}`, '-o', 'name']);
   assert.deepEqual(left.trim().split('\n'), [
     'configmap/kube-root-ca.crt',

@@ -36,7 +36,7 @@ export async function startWorld(options: ClusterOptions = {}): Promise<World> {
   await createVolumes(cluster, join(path, 'volumes'));
   await cluster.kubectl(['create', 'namespace', NAMESPACE]);
   await cluster.kubectl(['label', 'namespace', NAMESPACE, 'pod-security.kubernetes.io/enforce=privileged']);
-  await cluster.kubectl(['-n', 'kube-system', 'rollout', 'status', 'deployment/coredns', '--timeout=120s']);
+  await cluster.kubectl(['-n', 'kube-system', 'rollout', 'status', 'deployment/coredns', '--timeout=15m']);
   const program = await buildProgram(path);
   const { size: imageSize } = await stat(own.path);
   const owned = stack.move();
@@ -54,7 +54,7 @@ export function values(more: Record<string, unknown> = {}): Record<string, unkno
 
 /** `helm upgrade --install` of a chart's folder; returns when everything is ready. */
 export async function install(world: World, chart: string, settings: Record<string, unknown>): Promise<void> {
-  const flags = ['--namespace', NAMESPACE, '--reset-values', '--wait', '--timeout', '3m', '--values', '-'];
+  const flags = ['--namespace', NAMESPACE, '--reset-values', '--wait', '--timeout', '15m', '--values', '-'];
   await world.helm(['upgrade', '--install', RELEASE, chart, ...flags], settings);
 }
 
