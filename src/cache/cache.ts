@@ -82,6 +82,8 @@ export interface CacheOptions {
 /** Bytes of manifests that stay in memory. */
 const MANIFEST_BYTES_IN_MEMORY = 32 * 2 ** 20;
 const QUESTION_TIMEOUT_MS = 25_000;
+/** Registries that store before they serve take their time for a blob's first byte; a proof is waited for longer than its reader. */
+const PROOF_TIMEOUT_MS = 60_000;
 const ANNOUNCED_MANIFESTS = 10_000;
 const DISTRUSTED_BLOBS = 1000;
 
@@ -99,7 +101,7 @@ export async function createCache({ storage, spoolDirectory, peers, metrics, log
     announced: new LRUCache({ maxSize: ANNOUNCED_MANIFESTS, sizeCalculation: () => 1 }),
     distrusted: new LRUCache({ maxSize: DISTRUSTED_BLOBS, sizeCalculation: () => 1 }),
     fetching: singleFlight({ timeoutMs: QUESTION_TIMEOUT_MS }),
-    describing: singleFlight({ timeoutMs: QUESTION_TIMEOUT_MS }),
+    describing: singleFlight({ timeoutMs: PROOF_TIMEOUT_MS }),
     peers,
     servesPeers: false,
     metrics,

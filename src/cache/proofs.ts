@@ -1,7 +1,6 @@
-import { discardBody } from '../io/body.ts';
-import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
+import type { Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
-import { isOciError } from '../oci/error.ts';
+import { isOciError, OciError } from '../oci/error.ts';
 import { hasMirrors, type Cache, type Target, type Upstream } from './cache.ts';
 
 /** A blob that may belong to a repository. */
@@ -19,24 +18,14 @@ export interface Proofs {
   require(target: Target, claim: Claim, signal: AbortSignal): Promise<boolean>;
 }
 
-/** After this long, in ms, a failed question is an outage: there is no time for another one. */
-const QUICK_FAILURE_MS = 2000;
-
 export function createProofs(upstream: Upstream, cache: Cache): Proofs {
   const { access } = cache;
 
-  /** By HEAD, or, where that does not tell the size, by GET of one byte. */
-  async function askOrigin(target: Target, { digest, size: known }: Claim, signal: AbortSignal): Promise<Descriptor> {
-    const started = performance.now();
-    try {
-      return await upstream.origin.stat(target.repository, digest, { signal });
-    } catch (error) {
-      const isQuick = performance.now() - started < QUICK_FAILURE_MS;
-      if (signal.aborted || known === undefined || !isQuick || !isOciError(error, 'UNAVAILABLE')) throw error;
-      const { body, size = known } = await upstream.origin.blob(target.repository, digest, { signal, range: { start: 0, end: 0 } });
-      await discardBody(body);
-      return { digest, mediaType: BLOB_MEDIA_TYPE, size };
-    }
+  /** @throws OciError as `stat` does; UNAVAILABLE: the upstream has something else under this digest */
+  async function askOrigin(target: Target, { digest, size }: Claim, signal: AbortSignal): Promise<Descriptor> {
+    const descriptor = await upstream.origin.stat(target.repository, digest, { signal });
+    if (size === undefined || size === descriptor.size) return descriptor;
+    throw new OciError('UNAVAILABLE', `upstream reports ${descriptor.size} bytes for ${digest}, which has ${size}`, { origin: 'upstream' });
   }
 
   return {

@@ -27,7 +27,7 @@ import { pruneLimits, pruneTiming } from './wiring/prune-limits.ts';
 import { createHosted } from './wiring/hosted.ts';
 import { openStorage, type Storage } from './wiring/storage.ts';
 import { upstreamsByHost } from './wiring/upstreams-by-host.ts';
-import { createUpstream } from './wiring/upstreams.ts';
+import { createUpstream, reportUpstreams } from './wiring/upstreams.ts';
 
 /** How long running pulls get when the process is told to stop, in ms. */
 const GRACE = 30_000;
@@ -39,6 +39,7 @@ const PUSH_LIMIT_MS = 24 * 3_600_000;
 export async function registry({ config, log, stop, env }: Host): Promise<void> {
   const own = config.registry;
   await requireFiles(own, 'registry');
+  reportUpstreams(own.upstreams, log);
   void reportRawSockets(log);
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);

@@ -1,79 +1,13 @@
 import { z } from 'zod';
 import { s3 } from './s3-schema.ts';
+import { DEFAULT_UPSTREAMS, upstreamSchema as upstream, type Upstream } from './upstream-schema.ts';
 import { hostedSchema, usersSchema } from './hosted-schema.ts';
-import { address, duration, httpUrl, proxy, size, text } from './scalars.ts';
+import { address, duration, proxy, size, text } from './scalars.ts';
 
 const tls = z.strictObject({
   certFile: text.describe('The certificate chain, PEM; read again when it changes.'),
   keyFile: text.describe('Its private key, PEM.'),
 });
-
-const credentials = z
-  .strictObject({
-    repositories: z.string().default('').describe('The prefix of the repositories that they are for; the longest that matches wins.'),
-    username: text.optional().describe('Or usernameFile.'),
-    usernameFile: text.optional().describe('A file that holds the user name; read again when it changes.'),
-    password: text.optional().describe('Or passwordFile. A password or a token.'),
-    passwordFile: text.optional().describe('A file that holds it; read again when it changes.'),
-  })
-  .refine((own) => (own.username === undefined) !== (own.usernameFile === undefined), 'one of username and usernameFile')
-  .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile');
-
-const CONNECTIONS_FORM = 'a whole number from 1 to 16';
-const upstreamFields = {
-  url: httpUrl.describe('Where the upstream answers /v2/.'),
-  hosts: z.array(text).describe('What image names say for it; by default the host of url.'),
-  defaultNamespace: text.describe('Put before names of one component: nginx → library/nginx.'),
-  proxy: proxy.describe('The way out to it, instead of registry.proxy.'),
-  onProxyFailure: z.enum(['fail', 'direct']).describe('What to do when the proxy does not answer, instead of registry.onProxyFailure.'),
-  mirrors: z
-    .array(
-      z.strictObject({
-        url: httpUrl.describe('Where the mirror answers /v2/.'),
-        proxy: proxy.optional().describe('The way out to this mirror.'),
-      }),
-    )
-    .describe('Asked in this order before url. A mirror is asked without credentials.'),
-  connections: z
-    .int(CONNECTIONS_FORM)
-    .min(1, CONNECTIONS_FORM)
-    .max(16, CONNECTIONS_FORM)
-    .describe('Parallel ranges of one large blob; by default 4.'),
-  authHosts: z.array(text).describe('Hosts of token realms that may see the credentials, beside the host of url.'),
-  ca: text.describe('A PEM file of certificate authorities to trust beside the usual ones.'),
-  credentials: z.array(credentials).describe('Who to be at this upstream. Their images are then readable by all who reach the registry.'),
-  tagTtl: duration.describe('Instead of cache.tagTtl.'),
-};
-const upstream = z.strictObject(upstreamFields).partial();
-export type UpstreamInput = z.output<typeof upstream>;
-
-export interface Upstream {
-  url: string;
-  hosts: string[];
-  defaultNamespace?: string | undefined;
-  proxy: string;
-  onProxyFailure: 'fail' | 'direct';
-  mirrors: { url: string; proxy: string }[];
-  connections: number;
-  authHosts: string[];
-  ca?: string | undefined;
-  credentials: z.output<typeof credentials>[];
-  /** Milliseconds. */
-  tagTtl: number;
-}
-
-export const DEFAULT_UPSTREAMS: Record<string, UpstreamInput & { url: string }> = {
-  dockerhub: {
-    url: 'https://registry-1.docker.io',
-    hosts: ['docker.io', 'index.docker.io', 'registry-1.docker.io'],
-    defaultNamespace: 'library',
-    authHosts: ['auth.docker.io'],
-  },
-  ghcr: { url: 'https://ghcr.io', hosts: ['ghcr.io'] },
-  quay: { url: 'https://quay.io', hosts: ['quay.io'] },
-  k8s: { url: 'https://registry.k8s.io', hosts: ['registry.k8s.io', 'k8s.gcr.io'] },
-  gcr: { url: 'https://gcr.io', hosts: ['gcr.io'] },
-};
 
 /** An upstream's name is a path component of repositories and of the store's keys. */
 const upstreamName = z
@@ -182,7 +116,13 @@ export const registrySchema = z
         ...merged,
         url,
         proxy: way,
-        mirrors: (merged.mirrors ?? []).map((mirror) => ({ url: mirror.url, proxy: mirror.proxy ?? way })),
+        mirrors: (merged.mirrors ?? []).map((mirror) => ({
+          authHosts: [],
+          credentials: [],
+          ...mirror,
+          proxy: mirror.proxy ?? way,
+          ca: mirror.ca ?? merged.ca,
+        })),
       };
     }
     for (const name of Object.keys(own.hosted)) {
@@ -207,3 +147,4 @@ function checkHosts(upstreams: Record<string, { hosts: string[] }>, report: (pat
 export type { S3Config } from './s3-schema.ts';
 export type RegistryConfig = z.output<typeof registrySchema>;
 export { tls as tlsSchema };
+export { DEFAULT_UPSTREAMS, type Upstream } from './upstream-schema.ts';

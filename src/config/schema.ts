@@ -260,3 +260,4 @@ export type WebhookConfig = Config['webhook'];
 export type ClashConfig = Config['clash'];
 export { DEFAULT_UPSTREAMS } from './registry-schema.ts';
 export type { RegistryConfig, S3Config, Upstream } from './registry-schema.ts';
+export type { Mirror } from './upstream-schema.ts';

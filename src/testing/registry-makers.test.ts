@@ -98,7 +98,7 @@ async function over(first: Registry, second: Registry, use: Use, firstIsUp = fir
 testMaker('upstream', repository, async (content, use) => {
   const url = await serve(filled(content), use);
   const options = { name: 'hub', url, authHosts: [], mirrors: [], credentials: [], rateLimit: unlimited, metrics: noRegistryMetrics };
-  return upstream({ ...options, routes: { own: transport(), outside: transport() } });
+  return upstream({ ...options, routes: { own: transport(), outside: transport() } }).registry;
 });
 testMaker('createUpstream, its mirror down', repository, async (content, use) => {
   const url = await serve(filled(content), use);

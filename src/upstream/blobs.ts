@@ -1,5 +1,4 @@
-import { LRUCache } from 'lru-cache';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { mapBody } from '../io/body.ts';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import { splitDigest, type Digest } from '../oci/digest.ts';
@@ -19,8 +18,6 @@ const DOUBTFUL = [400, 401, 403, 404, 405, 406, 501];
 const RANGE_REFUSED = [400, 403, 405, 416, 501];
 /** The largest blob that is read to find out its size and to check its digest, in bytes. */
 const MAX_READ = 64 * 1024 * 1024;
-/** How long it is believed that a repository does not say yes to everything. */
-const HONEST_LIFE_MS = 600_000;
 
 function requestOf(method: 'GET' | 'HEAD', repository: Repository, digest: Digest, range?: RangeRequest): SourceRequest {
   const headers: Record<string, string> = range === undefined ? {} : { range: formatRange(range) };
@@ -28,55 +25,22 @@ function requestOf(method: 'GET' | 'HEAD', repository: Repository, digest: Diges
 }
 
 export interface Blobs {
-  /** HEAD of a blob, whose answer is a proof that the repository has it.
-   *  @throws OciError BLOB_UNKNOWN; UNAVAILABLE (what answers says yes to everything) */
+  /** HEAD of a blob, or GET where HEAD gives no clear answer. Compare the size with what is known: something that is no registry may
+   *  answer 200 to everything.
+   *  @throws OciError BLOB_UNKNOWN; UNAVAILABLE (something else is there) */
   stat(source: Source, repository: Repository, digest: Digest, limits: Limits): Promise<Descriptor>;
   /** GET of a blob or a range of it; of the whole where ranges are refused. @throws OciError BLOB_UNKNOWN, RANGE_INVALID */
   open(source: Source, wanted: { repository: Repository; digest: Digest; range: RangeRequest | undefined }, limits: Limits): Promise<Blob>;
 }
 
-export interface BlobsOptions {
-  /** The upstream's. */
-  name: string;
-  metrics: Pick<RegistryMetrics, 'received'>;
-  /** Its word needs no check. */
-  trusted: boolean;
-}
-
-export function createBlobs({ name, metrics, trusted }: BlobsOptions): Blobs {
-  /** Until when a repository of a source is believed to answer honestly. */
-  const honest = new LRUCache<string, number>({ max: 2000 });
-
-  /** A web server that answers 200 to anything proves nothing: it would say yes to a digest that nobody can have. */
-  async function requireHonesty(source: Source, repository: Repository, limits: Limits): Promise<void> {
-    const key = `${source.endpoint.host} ${repository}`;
-    if (trusted || (honest.get(key) ?? 0) > Date.now()) return;
-    const nonsense = `sha256:${randomBytes(32).toString('hex')}` as Digest;
-    try {
-      const reply = await source.request(requestOf('HEAD', repository, nonsense), limits);
-      reply.discard();
-    } catch (error) {
-      if (!(error instanceof UpstreamError) || error.failure !== 'object') throw error;
-      honest.set(key, Date.now() + HONEST_LIFE_MS);
-      return;
-    }
-    throw new UpstreamError(
-      'source',
-      'UNAVAILABLE',
-      `${source.endpoint.host} claims to have every blob in ${repository}: it is no registry`,
-    );
-  }
-
+export function createBlobs({ name, metrics }: { name: string; metrics: Pick<RegistryMetrics, 'received'> }): Blobs {
   async function stat(source: Source, repository: Repository, digest: Digest, limits: Limits): Promise<Descriptor> {
     const reply = await source.request({ ...requestOf('HEAD', repository, digest), expected: [200, ...DOUBTFUL] }, limits);
     reply.discard();
     const length = lengthOf(reply);
-    if (reply.status === 200 && headerDigest(reply) === digest && length !== undefined) return descriptor(digest, length);
-    if (reply.status === 200 && length !== undefined && !isWebPage(reply)) {
-      await requireHonesty(source, repository, limits);
-      return descriptor(digest, length);
-    }
-    return statByGet(source, repository, digest, limits);
+    if (reply.status !== 200 || length === undefined || isWebPage(reply)) return statByGet(source, repository, digest, limits);
+    requireDigest(reply, digest, source.endpoint.host);
+    return descriptor(digest, length);
   }
 
   async function statByGet(source: Source, repository: Repository, digest: Digest, limits: Limits): Promise<Descriptor> {
@@ -87,21 +51,18 @@ export function createBlobs({ name, metrics, trusted }: BlobsOptions): Blobs {
     const empty = reply.status === 416 && /^bytes \*\/0$/.test(String(reply.headers['content-range'] ?? ''));
     if (empty || (reply.status === 206 && total !== undefined)) {
       reply.discard();
-      await requireHonesty(source, repository, limits);
+      requireDigest(reply, digest, source.endpoint.host);
       return descriptor(digest, empty ? 0 : (total ?? 0));
     }
     if (reply.status !== 200) {
       reply.discard();
       reply = await source.request(requestOf('GET', repository, digest), limits);
     }
-    if (isWebPage(reply) && headerDigest(reply) !== digest) {
-      reply.discard();
-      throw webPageError(source.endpoint.host);
-    }
     const length = lengthOf(reply);
-    if (length === undefined) return descriptor(digest, await readSize(reply, digest, source.endpoint.host));
+    // A web page is believed when its bytes are those of the digest.
+    if (length === undefined || isWebPage(reply)) return descriptor(digest, await readSize(reply, digest, source.endpoint.host));
     reply.discard();
-    if (headerDigest(reply) !== digest) await requireHonesty(source, repository, limits);
+    requireDigest(reply, digest, source.endpoint.host);
     return descriptor(digest, length);
   }
 
@@ -183,6 +144,12 @@ export function createBlobs({ name, metrics, trusted }: BlobsOptions): Blobs {
 
 function descriptor(digest: Digest, size: number): Descriptor {
   return { digest, mediaType: BLOB_MEDIA_TYPE, size };
+}
+
+/** @throws UpstreamError UNAVAILABLE: the answer names another digest */
+function requireDigest(reply: Reply, digest: Digest, host: string): void {
+  const named = headerDigest(reply);
+  if (named !== undefined && named !== digest) throw new UpstreamError('object', 'UNAVAILABLE', `${host} has ${named} under ${digest}`);
 }
 
 function lengthOf({ headers }: Reply): number | undefined {

@@ -10,6 +10,8 @@ import type { Source } from './request.ts';
 export interface SourcesOptions {
   origin: Source;
   mirrors: readonly Source[];
+  /** Repositories that start so are asked only of mirrors that have credentials for them. */
+  privatePrefixes: readonly string[];
   /** How often the origin is asked at most. */
   attempts: number;
   /** How long a mirror that failed is out of favour. */
@@ -46,7 +48,7 @@ interface Favour {
 /** Failures of single requests in a row until a mirror is out of favour: one broken image is not a broken mirror. */
 const MAX_STRIKES = 3;
 
-export function createSources({ origin, mirrors, attempts, deadMirrorMs }: SourcesOptions): Sources {
+export function createSources({ origin, mirrors, privatePrefixes, attempts, deadMirrorMs }: SourcesOptions): Sources {
   const favours = new Map<Source, Favour>(mirrors.map((mirror) => [mirror, { lostUntil: 0, strikes: 0 }]));
 
   function lose(mirror: Source, milliseconds = deadMirrorMs): void {
@@ -67,7 +69,8 @@ export function createSources({ origin, mirrors, attempts, deadMirrorMs }: Sourc
   /** In the order in which they are asked. What there is a login for is not shown to mirrors that have none. */
   function candidatesFor({ repository, order }: Search): Source[] {
     if (order === 'alone') return [origin];
-    const allowed = mirrors.filter(({ endpoint }) => !origin.endpoint.covers(repository) || endpoint.covers(repository));
+    const isPrivate = privatePrefixes.some((prefix) => repository.startsWith(prefix));
+    const allowed = mirrors.filter(({ endpoint }) => !isPrivate || endpoint.covers(repository));
     const now = Date.now();
     const [liked, others] = [allowed.filter((mirror) => isLiked(mirror, now)), allowed.filter((mirror) => !isLiked(mirror, now))];
     return order === 'origin' ? [origin, ...liked, ...others] : [...liked, origin, ...others];

@@ -8,5 +8,6 @@ export type RemoteOptions = Pick<UpstreamOptions, 'name' | 'url' | 'metrics' | '
 /** Another part of this program: no mirrors, no credentials, no limits of pulls, its redirects followed wherever they lead. */
 export function remote({ transport, ...options }: RemoteOptions): Registry {
   const routes = { own: transport, outside: transport };
-  return upstream({ ...options, routes, mirrors: [], credentials: [], authHosts: [], rateLimit: unlimited, trusted: true });
+  const { registry } = upstream({ ...options, routes, mirrors: [], credentials: [], authHosts: [], rateLimit: unlimited, trusted: true });
+  return registry;
 }

@@ -3,7 +3,7 @@ import type { Registry } from '../../oci/registry.ts';
 import { routed } from '../../registry/routed.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { createRateLimit } from '../../upstream/rate-limit.ts';
-import { createUpstream } from './upstreams.ts';
+import { createUpstream, prefixesOf } from './upstreams.ts';
 
 export interface DirectOptions {
   proxy: string;
@@ -19,8 +19,9 @@ export function createDirectUpstreams(
   { proxy, connectTimeout, metrics }: DirectOptions,
 ): Registry {
   const routes = Object.entries(upstreams).map(([name, upstream]) => {
-    const mirrors = upstream.mirrors.map((mirror) => ({ ...mirror, proxy }));
-    const direct = { ...upstream, proxy, mirrors, credentials: [] };
+    const anonymous = { proxy, credentials: [], clientCertificate: undefined };
+    const mirrors = upstream.mirrors.map((mirror) => ({ ...mirror, ...anonymous }));
+    const direct = { ...upstream, ...anonymous, mirrors, privatePrefixes: prefixesOf(upstream) };
     const { registry } = createUpstream(name, direct, { connectTimeout, metrics, rateLimit: createRateLimit(name, metrics) });
     return [name, { registry, defaultNamespace: upstream.defaultNamespace }] as const;
   });

@@ -1,10 +1,11 @@
 import { createSecret } from '../../config/secret.ts';
-import type { Upstream } from '../../config/schema.ts';
+import type { Mirror, Upstream } from '../../config/schema.ts';
 import { withProxyReports } from '../../http/proxy-reports.ts';
 import { createTransport } from '../../http/undici-transport.ts';
-import type { Upstream as UpstreamPair } from '../../cache/cache.ts';
+import type { Log } from '../../telemetry/log.ts';
 import type { Routes } from '../../upstream/endpoint.ts';
-import { upstream, type UpstreamOptions } from '../../upstream/upstream.ts';
+import { parseRegistryUrl } from '../../upstream/links.ts';
+import { upstream, type RegistryAddress, type UpstreamOptions, type UpstreamReaders } from '../../upstream/upstream.ts';
 
 export interface UpstreamContext {
   metrics: UpstreamOptions['metrics'];
@@ -14,29 +15,62 @@ export interface UpstreamContext {
 }
 
 /** The registry that `config` describes, with its mirrors and without them. */
-export function createUpstream(name: string, config: Upstream, { metrics, rateLimit, connectTimeout }: UpstreamContext): UpstreamPair {
-  const { ca, proxy, mirrors, credentials } = config;
-  const timeout = connectTimeout === undefined ? {} : { connectTimeout };
-  const routesBy = (proxy: string): Routes => ({
-    own: withProxyReports(createTransport({ proxy, ca, ...timeout }), proxy),
-    outside: withProxyReports(createTransport({ proxy, ca, externalOnly: true, ...timeout }), proxy),
-  });
-  const options = {
-    name,
-    url: config.url,
-    authHosts: config.authHosts,
-    routes: routesBy(proxy),
-    ...(proxy !== 'direct' && config.onProxyFailure === 'direct' ? { fallback: routesBy('direct') } : {}),
-    credentials: credentials.map((own) => ({
-      repositories: own.repositories,
-      username: createSecret({ value: own.username, file: own.usernameFile }),
-      password: createSecret({ value: own.password, file: own.passwordFile }),
+export function createUpstream(
+  name: string,
+  config: Upstream & { privatePrefixes?: readonly string[] },
+  { metrics, rateLimit, connectTimeout }: UpstreamContext,
+): UpstreamReaders {
+  const routesTo = ({ ca, clientCertificate }: Mirror, proxy: string): Routes => {
+    const options = { proxy, ca, ...(connectTimeout === undefined ? {} : { connectTimeout }) };
+    // The certificate is for the registry itself, as credentials are.
+    return {
+      own: withProxyReports(createTransport({ ...options, clientCertificate }), proxy),
+      outside: withProxyReports(createTransport({ ...options, externalOnly: true }), proxy),
+    };
+  };
+  const addressOf = (own: Mirror): RegistryAddress => ({
+    url: own.url,
+    routes: routesTo(own, own.proxy),
+    authHosts: own.authHosts,
+    headers: own.headers,
+    ns: own.ns,
+    credentials: own.credentials.map(({ repositories, ...login }) => ({
+      repositories,
+      username: createSecret({ value: login.username, file: login.usernameFile }),
+      password: createSecret({ value: login.password, file: login.passwordFile }),
     })),
+  });
+  return upstream({
+    name,
+    ...addressOf(config),
+    ...(config.proxy !== 'direct' && config.onProxyFailure === 'direct' ? { fallback: routesTo(config, 'direct') } : {}),
+    mirrors: config.mirrors.map(addressOf),
+    privatePrefixes: config.privatePrefixes ?? prefixesOf(config),
     rateLimit,
     metrics,
-  };
-  const origin = upstream({ ...options, mirrors: [] });
-  if (mirrors.length === 0) return { registry: origin, origin };
-  const addresses = mirrors.map((mirror) => ({ url: mirror.url, routes: routesBy(mirror.proxy), credentials: [], authHosts: [] }));
-  return { origin, registry: upstream({ ...options, mirrors: addresses }) };
+  });
+}
+
+/** The repositories that credentials are for. */
+export function prefixesOf({ credentials }: Pick<Upstream, 'credentials'>): string[] {
+  return credentials.map(({ repositories }) => repositories);
+}
+
+/** Reports what was probably meant otherwise. */
+export function reportUpstreams(upstreams: Readonly<Record<string, Upstream>>, log: Log): void {
+  for (const [name, config] of Object.entries(upstreams)) {
+    for (const { url } of [config, ...config.mirrors]) {
+      if (!parseRegistryUrl(url).endsInV2) continue;
+      log.warn(
+        { event: 'upstream-url-ends-in-v2', upstream: name, url },
+        'the URL of a registry ends in /v2: this is left out, since requests add it',
+      );
+    }
+    const unused = config.mirrors.filter(({ credentials }) => credentials.length === 0);
+    if (unused.length === 0 || !prefixesOf(config).includes('')) continue;
+    log.warn(
+      { event: 'upstream-mirrors-unused', upstream: name, mirrors: unused.map(({ url }) => url) },
+      'mirrors without credentials are never asked, since the upstream has credentials for all repositories: limit those to the prefix of your own',
+    );
+  }
 }

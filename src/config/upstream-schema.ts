@@ -1,0 +1,100 @@
+import { z } from 'zod';
+import { duration, httpUrl, proxy, text } from './scalars.ts';
+
+const credentials = z
+  .strictObject({
+    repositories: z.string().default('').describe('The prefix of the repositories that they are for; the longest that matches wins.'),
+    username: text.optional().describe('Or usernameFile.'),
+    usernameFile: text.optional().describe('A file that holds the user name; read again when it changes.'),
+    password: text.optional().describe('Or passwordFile. A password or a token.'),
+    passwordFile: text.optional().describe('A file that holds it; read again when it changes.'),
+  })
+  .refine((own) => (own.username === undefined) !== (own.usernameFile === undefined), 'one of username and usernameFile')
+  .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile');
+
+const clientCertificate = z.strictObject({
+  certFile: text.describe('The certificate chain, PEM.'),
+  keyFile: text.describe('Its private key, PEM.'),
+});
+
+const HEADER_FORM = 'the name of a header, such as X-Registry-Token';
+const headers = z.record(z.string().regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/, HEADER_FORM), text);
+
+const mirror = z.strictObject({
+  url: httpUrl.describe(
+    'Where the mirror answers /v2/. With a project behind /v2/ where it holds several registries: https://harbor.example/v2/hub-proxy.',
+  ),
+  proxy: proxy.optional().describe("The proxy for this mirror, instead of the upstream's; direct, or a URL."),
+  ns: text.optional().describe('Sent as ?ns= with every request, to mirrors that hold several registries under one path: docker.io.'),
+  credentials: z
+    .array(credentials)
+    .optional()
+    .describe('Logins for the mirror. Without one, it is asked only for what the upstream needs no login for.'),
+  authHosts: z.array(text).optional().describe('Hosts of token services that may see these credentials, besides the host of url.'),
+  headers: headers.optional().describe('Sent with every request to the mirror itself.'),
+  ca: text.optional().describe("A PEM file of authorities to trust beside the usual ones; by default the upstream's ca."),
+  clientCertificate: clientCertificate.optional().describe('Presented to the mirror.'),
+});
+
+const CONNECTIONS_FORM = 'a whole number from 1 to 16';
+export const upstreamSchema = z
+  .strictObject({
+    url: httpUrl.describe('Where the upstream answers /v2/.'),
+    hosts: z.array(text).describe('What image names say for it; by default the host of url.'),
+    defaultNamespace: text.describe('Put before names of one component: nginx → library/nginx.'),
+    proxy: proxy.describe('The proxy for it, instead of registry.proxy; direct, or a URL.'),
+    onProxyFailure: z.enum(['fail', 'direct']).describe('What to do when the proxy does not answer, instead of registry.onProxyFailure.'),
+    mirrors: z
+      .array(mirror)
+      .describe('Asked in this order before url. Images that credentials are for come only from mirrors that have credentials too.'),
+    connections: z
+      .int(CONNECTIONS_FORM)
+      .min(1, CONNECTIONS_FORM)
+      .max(16, CONNECTIONS_FORM)
+      .describe('Parallel ranges of one large blob; by default 4.'),
+    authHosts: z.array(text).describe('Hosts of token services that may see the credentials, besides the host of url.'),
+    headers: headers.describe('Sent with every request to url itself.'),
+    ca: text.describe('A PEM file of certificate authorities to trust beside the usual ones.'),
+    clientCertificate: clientCertificate.describe('Presented to the upstream.'),
+    credentials: z.array(credentials).describe('Logins for this upstream. Their images are then readable by all who reach the registry.'),
+    tagTtl: duration.describe('Instead of cache.tagTtl.'),
+  })
+  .partial();
+type UpstreamInput = z.output<typeof upstreamSchema>;
+
+type Credentials = z.output<typeof credentials>;
+/** What an upstream and a mirror have in common. */
+interface Address {
+  url: string;
+  proxy: string;
+  credentials: Credentials[];
+  authHosts: string[];
+  headers?: Record<string, string> | undefined;
+  ca?: string | undefined;
+  clientCertificate?: z.output<typeof clientCertificate> | undefined;
+}
+export interface Mirror extends Address {
+  ns?: string | undefined;
+}
+export interface Upstream extends Address {
+  hosts: string[];
+  defaultNamespace?: string | undefined;
+  onProxyFailure: 'fail' | 'direct';
+  mirrors: Mirror[];
+  connections: number;
+  /** Milliseconds. */
+  tagTtl: number;
+}
+
+export const DEFAULT_UPSTREAMS: Record<string, UpstreamInput & { url: string }> = {
+  dockerhub: {
+    url: 'https://registry-1.docker.io',
+    hosts: ['docker.io', 'index.docker.io', 'registry-1.docker.io'],
+    defaultNamespace: 'library',
+    authHosts: ['auth.docker.io'],
+  },
+  ghcr: { url: 'https://ghcr.io', hosts: ['ghcr.io'] },
+  quay: { url: 'https://quay.io', hosts: ['quay.io'] },
+  k8s: { url: 'https://registry.k8s.io', hosts: ['registry.k8s.io', 'k8s.gcr.io'] },
+  gcr: { url: 'https://gcr.io', hosts: ['gcr.io'] },
+};
