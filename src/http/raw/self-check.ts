@@ -29,7 +29,10 @@ async function check(): Promise<boolean> {
     await once(server, 'listening');
     const { port } = server.address() as AddressInfo;
     const signal = AbortSignal.timeout(TIMEOUT_MS);
-    const [response] = (await once(get({ host: '127.0.0.1', port, agent: sockets.agent }), 'response', { signal })) as [IncomingMessage];
+    const request = get({ host: '127.0.0.1', port, agent: sockets.agent });
+    // Given up after the timeout, it fails once its connection is closed below; `once` listens no more by then.
+    request.on('error', () => undefined);
+    const [response] = (await once(request, 'response', { signal })) as [IncomingMessage];
     const body = sockets.takeOver(response, bytes.length);
     if (body === undefined) return false;
     const hash = createHash('sha256');
