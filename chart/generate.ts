@@ -15,7 +15,7 @@ function table(values: readonly Value[]): string {
   const rows = values
     .filter((value) => value.description !== '')
     .map((value) => `| \`${value.path}\` | ${preset(value)} | ${value.description} |`);
-  return ['| key | default | what it is |', '|---|---|---|', ...rows].join('\n');
+  return ['| key | default | description |', '|---|---|---|', ...rows].join('\n');
 }
 
 function preset(value: Value): string {

@@ -53,7 +53,7 @@ function typeOf(value: Value): Json {
 }
 
 const FORMER_IMAGE: Json = {
-  description: 'Of the former chart; only the mirror host of repository counts.',
+  description: 'A key of the former chart; only the mirror host in repository is used.',
   type: 'object',
   properties: { repository: { type: 'string' }, tag: { type: 'string' }, pullPolicy: { type: 'string' } },
   additionalProperties: false,
