@@ -15,13 +15,13 @@ import type { Redactor } from './subscription/redact.ts';
 import type { Resource } from './config/render.ts';
 import { parseUserInfo, type UserInfo } from './subscription/userinfo.ts';
 
-/** Bytes. Thousands of nodes have one MiB. */
-const MAX_SUBSCRIPTION = 4 * 2 ** 20;
-const MAX_RESOURCE = 16 * 2 ** 20;
+/** Thousands of nodes take one MiB. */
+const MAX_SUBSCRIPTION_BYTES = 4 * 2 ** 20;
+const MAX_RESOURCE_BYTES = 16 * 2 ** 20;
 
 export interface FeedsContext {
   own: ClashConfig;
-  /** By the configuration's way of saying it: direct, or the URL of a proxy. */
+  /** How to reach hosts, for a value of the configuration's `proxy` keys: direct, or a proxy's URL. */
   wayOf: (proxy: string) => Way;
   copies: Copies;
   redactor: Redactor;
@@ -34,14 +34,14 @@ export interface FeedsContext {
 
 export interface SubscriptionState {
   name: string;
-  /** Of what is used, in ms since 1970; undefined: there is none. */
+  /** When the subscription in use was fetched, in ms since 1970; undefined: none is in use. */
   fetchedAt: number | undefined;
   userInfo: UserInfo;
-  /** Why the last attempt brought nothing. */
+  /** Why the last attempt to fetch or use it failed. */
   problem: string | undefined;
 }
 
-/** Fetches a subscription for ever. */
+/** Fetches a subscription at its interval, until the signal. */
 export function followSubscription(
   subscription: ClashConfig['subscriptions'][number],
   copy: Copy | undefined,
@@ -58,12 +58,12 @@ export function followSubscription(
     const value = await secret();
     redactor.addUrl(value.trim());
     if (!/^https?:\/\/\S+$/.test(value.trim()) || !URL.canParse(value.trim()))
-      throw new ClashError('what stands there is no URL that starts with https:// or http://');
+      throw new ClashError('its url or urlFile holds no URL that starts with https:// or http://');
     return value;
   }
 
   async function fetch(from: string, fetched: Fetched): Promise<void> {
-    const options = { way: context.wayOf(subscription.proxy), limit: MAX_SUBSCRIPTION };
+    const options = { way: context.wayOf(subscription.proxy), limit: MAX_SUBSCRIPTION_BYTES };
     const { content, headers: answered } = await fetchContent({
       download: (agent) => download(from, { ...options, headers: { 'user-agent': agent, ...headers } }, signal),
       userAgent: subscription.userAgent,
@@ -127,7 +127,7 @@ export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
     const stop = new AbortController();
     redactor.addUrl(url);
     const limited = AbortSignal.any([signal, stop.signal]);
-    const options = { headers: { 'user-agent': 'clash.meta', ...headers }, limit: MAX_RESOURCE, foreign: !trusted };
+    const options = { headers: { 'user-agent': 'clash.meta', ...headers }, limit: MAX_RESOURCE_BYTES, foreign: !trusted };
     const direct = (from: string) => download(from, { ...options, way: wayOf('direct') }, limited);
     async function fetch(from: string): Promise<void> {
       const { bytes } = await direct(from).catch(() => download(from, { ...options, way: wayOf(ownProxy(own)) }, limited));
@@ -175,7 +175,7 @@ export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
   };
 }
 
-/** This sidecar's own way out. */
+/** This sidecar's own proxy, as a value of the configuration's `proxy` keys. */
 function ownProxy({ ports }: ClashConfig): string {
   return ports.proxy === 0 ? 'direct' : `http://127.0.0.1:${ports.proxy}`;
 }

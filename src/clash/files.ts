@@ -11,15 +11,14 @@ import type { Redactor } from './subscription/redact.ts';
 import type { Inputs } from './config/render.ts';
 import { parseYaml } from './subscription/yaml/parse-yaml.ts';
 
-/** The files of the configuration that may change while the program runs. */
+/** The files that the configuration names, and that may change while the program runs. */
 export interface Files {
   users(): Promise<User[]>;
   /** Mode custom: the user's own config. */
   custom(): Promise<Fields | undefined>;
 }
 
-/** How often they are looked at, in ms. */
-const LOOK = 2000;
+const POLL_INTERVAL_MS = 2000;
 
 /** @throws ClashError: a file cannot be read, or is no mihomo config */
 export function openFiles(own: ClashConfig, redactor: Redactor): Files {
@@ -56,7 +55,8 @@ async function parseCustom(text: string): Promise<Fields> {
   const { document } = await parseYaml(text).catch((error: Error) => {
     throw new ClashError(`clash.configFile: ${error.message}`);
   });
-  if (document === undefined) throw new ClashError('clash.configFile: a mihomo config is wanted here, with keys such as proxies and rules');
+  if (document === undefined)
+    throw new ClashError('clash.configFile: found no mihomo config; accepted: YAML with keys such as proxies and rules');
   return document;
 }
 
@@ -66,20 +66,20 @@ function unreadable(what: string, error: unknown): never {
 
 export interface FollowFilesOptions {
   files: Files;
-  /** What is in use at first. */
+  /** The content in use at the start. */
   inputs: Pick<Inputs, 'users' | 'custom'>;
   offer: Offer;
   log: Log;
   signal: AbortSignal;
 }
 
-/** Offers what changes, until `signal`. Gives what is wrong with a file now. */
+/** Offers each change, until `signal`. @returns a function that tells what is wrong with a file now */
 export function followFiles({ files, inputs, offer, log, signal }: FollowFilesOptions): () => string | undefined {
   let { users, custom } = inputs;
   let problem: string | undefined;
   const rest = { applied: () => Promise.resolve(), refused: () => undefined };
 
-  async function look(): Promise<void> {
+  async function offerChanges(): Promise<void> {
     const now = { users: await files.users(), custom: await files.custom() };
     if (JSON.stringify(now.users) !== JSON.stringify(users)) {
       users = now.users;
@@ -91,11 +91,11 @@ export function followFiles({ files, inputs, offer, log, signal }: FollowFilesOp
     }
   }
 
-  async function lookForEver(): Promise<void> {
+  async function poll(): Promise<void> {
     while (!signal.aborted) {
-      await delay(LOOK, undefined, { signal, ref: false }).catch(() => undefined); // stopped
+      await delay(POLL_INTERVAL_MS, undefined, { signal, ref: false }).catch(() => undefined); // stopped
       try {
-        await look();
+        await offerChanges();
         problem = undefined;
       } catch (error) {
         const { message } = error as Error;
@@ -104,6 +104,6 @@ export function followFiles({ files, inputs, offer, log, signal }: FollowFilesOp
       }
     }
   }
-  void lookForEver();
+  void poll();
   return () => problem;
 }

@@ -6,12 +6,12 @@ export interface ClashMetrics {
   counted(outcome: Outcome | 'failed'): void;
 }
 
-/** What is shown of the way out. `latest` is asked at each look. Nodes have no label of their own: they come and go with every
- *  fetch; /status names them. */
+/** The metrics of the proxy, read from the `latest` status at each scrape. Nodes have no label of their own, since they come and
+ *  go with every fetch: /status names them. */
 export function createClashMetrics(metrics: Metrics, latest: () => ClashStatus | undefined): ClashMetrics {
   const configs = metrics.counter(
     'clash_configs_total',
-    'Changed configs by outcome: applied, unproven (nothing could be reached with it), invalid, failed (mihomo was away).',
+    'Changed configs by outcome: applied, unproven (nothing could be reached with it), invalid, failed (mihomo did not answer).',
     ['outcome'],
   );
   metrics.table('clash_nodes', 'Nodes by subscription and state: up, down, untested.', ['subscription', 'state'], () => {
@@ -28,7 +28,7 @@ export function createClashMetrics(metrics: Metrics, latest: () => ClashStatus |
   });
   const chosen = () => latest()?.nodes.find(({ name }) => name === latest()?.chosen);
   metrics.watch('clash_chosen_up', 'Whether the node in use answered its last test.', () => (chosen()?.alive === true ? 1 : 0));
-  metrics.table('clash_chosen_delay_seconds', 'What the node in use took for its last test.', [], () => {
+  metrics.table('clash_chosen_delay_seconds', 'How long the last test of the node in use took.', [], () => {
     const delay = chosen()?.delay;
     return delay === undefined ? [] : [{ labels: {}, value: delay / 1000 }];
   });
@@ -40,8 +40,8 @@ export function createClashMetrics(metrics: Metrics, latest: () => ClashStatus |
     ];
   });
   metrics.watch('clash_connections', 'Connections through the proxy now.', () => latest()?.traffic.connections ?? 0);
-  metrics.watch('clash_restarts', 'How often mihomo had to be started again.', () => latest()?.mihomo.restarts ?? 0);
-  metrics.watch('clash_config_proven', 'Whether a request has been through with the config in use.', () =>
+  metrics.watch('clash_restarts', 'How often mihomo ended by itself and was restarted.', () => latest()?.mihomo.restarts ?? 0);
+  metrics.watch('clash_config_proven', 'Whether a request has got through with the config in use.', () =>
     latest()?.config.proven === true ? 1 : 0,
   );
 
@@ -53,7 +53,7 @@ export function createClashMetrics(metrics: Metrics, latest: () => ClashStatus |
   const seconds = (iso: string | undefined) => (iso === undefined ? undefined : Date.parse(iso) / 1000);
   metrics.table(
     'clash_subscription_age_seconds',
-    'Since the subscription in use was fetched.',
+    'Seconds since the subscription in use was fetched.',
     ['subscription'],
     each(({ fetchedAt }) => {
       const at = seconds(fetchedAt);
@@ -68,19 +68,19 @@ export function createClashMetrics(metrics: Metrics, latest: () => ClashStatus |
   );
   metrics.table(
     'clash_subscription_left_bytes',
-    'Traffic that is left, as the airport says.',
+    'Traffic left, by what the provider says.',
     ['subscription'],
     each(({ left }) => left),
   );
   metrics.table(
     'clash_subscription_used_bytes',
-    'Traffic that is used, as the airport says.',
+    'Traffic used, by what the provider says.',
     ['subscription'],
     each(({ used }) => used),
   );
   metrics.table(
     'clash_subscription_expiry_seconds',
-    'When it ends, in seconds since 1970, as the airport says.',
+    'When the subscription expires, in seconds since 1970, by what the provider says.',
     ['subscription'],
     each(({ expires }) => seconds(expires)),
   );

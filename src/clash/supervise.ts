@@ -25,7 +25,7 @@ import type { UserInfo } from './subscription/userinfo.ts';
 
 export interface ClashOptions {
   own: ClashConfig;
-  /** The way out that the configuration's word means: direct, or the URL of a proxy. */
+  /** How to reach hosts, for a value of the configuration's `proxy` keys: direct, or a proxy's URL. */
   wayOf: (proxy: string) => Way;
   log: Log;
   env: NodeJS.ProcessEnv;
@@ -38,14 +38,14 @@ export interface ClashStatus extends MihomoStatus {
   mode: ClashConfig['mode'];
   mihomo: { version: string; running: boolean; restarts: number };
   config: { proven: boolean; problem: string | undefined; notes: string[] };
-  /** The group that most goes through. */
+  /** Where everything goes that no rule matches. */
   group: string;
   subscriptions: SubscriptionStatus[];
 }
 
 interface SubscriptionStatus extends UserInfo {
   name: string;
-  /** Of what is in use, ISO 8601. */
+  /** When the subscription in use was fetched, ISO 8601. */
   fetchedAt: string | undefined;
   nodes: number;
   /** Why the last attempt to fetch or use it failed. */
@@ -53,10 +53,10 @@ interface SubscriptionStatus extends UserInfo {
 }
 
 export interface Clash {
-  /** The proxy takes connections. */
+  /** Whether mihomo runs. */
   ready(): boolean;
   status(): Promise<ClashStatus>;
-  /** Resolves when mihomo has gone, after `signal`. */
+  /** Resolves when mihomo has ended and all ports are closed, after `signal`. */
   ended: Promise<void>;
 }
 
@@ -66,8 +66,7 @@ const CONFIRM = { baseMs: 15_000, capMs: 300_000 };
 
 /** Runs mihomo with a config made of the configuration and the subscriptions. Returns without waiting for either: the proxy is
  *  there within a second, and refuses until it has a node.
- *  @throws ClashError: mihomo or a password's file cannot be used; Error (EACCES …): the directory cannot be written;
- *  Error (EADDRINUSE …): a port cannot be listened on */
+ *  @throws ClashError: mihomo, a password's file or a port cannot be used; Error (EACCES …): the directory cannot be written */
 export async function superviseClash({ own, wayOf, log, env, counted, signal }: ClashOptions): Promise<Clash> {
   const redactor = createRedactor();
   const secret = randomBytes(24).toString('base64url');
@@ -170,7 +169,7 @@ function describeSubscription({ name, fetchedAt, userInfo, problem }: Subscripti
   };
 }
 
-/** The subscriptions as they were fetched last. */
+/** The subscriptions as they were last fetched and used. */
 async function readCopies(
   { subscriptions }: ClashConfig,
   { copies, redactor, reader, version }: { copies: Copies; redactor: Redactor; reader: EntryReader; version: string },

@@ -4,18 +4,17 @@ import { urlOf } from '../config/scalars.ts';
 import { formatBytes, renderTable } from './table.ts';
 import type { Host } from './command.ts';
 
-/** Milliseconds. */
-const TIME_LIMIT = 20_000;
+const REQUEST_LIMIT_MS = 20_000;
 
-/** `kube-registry clash status`: asks the clash that runs by the same configuration.
- *  @throws ConfigError: none answers there */
+/** `kube-registry clash status`: asks the sidecar that runs with the same configuration.
+ *  @throws ConfigError: none answers */
 export async function clashStatus({ config, stdout }: Host, { json }: { json: boolean }): Promise<void> {
   const url = `${urlOf(config.clash.admin)}/status`;
   let status: ClashStatus;
   try {
-    status = (await (await fetch(url, { signal: AbortSignal.timeout(TIME_LIMIT) })).json()) as ClashStatus;
+    status = (await (await fetch(url, { signal: AbortSignal.timeout(REQUEST_LIMIT_MS) })).json()) as ClashStatus;
   } catch (cause) {
-    throw new ConfigError(`no clash answers at ${url}: does it run, with the same clash.admin?`, { cause });
+    throw new ConfigError(`no sidecar answers at ${url}: does it run, with the same clash.admin?`, { cause });
   }
   stdout.write(json ? `${JSON.stringify(status, undefined, 2)}\n` : renderStatus(status));
 }

@@ -12,8 +12,9 @@ import type { Status } from '../server/status-page.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import type { Host } from './command.ts';
 
-/** `kube-registry clash`: mihomo, with a config made of subscriptions, until it is told to stop.
- *  @throws ConfigError: nothing to go out by, no mihomo; OciError UNAVAILABLE: an address cannot be used */
+/** `kube-registry clash`: runs mihomo with a config made of subscriptions, until `stop`.
+ *  @throws ConfigError: there is no subscription or config, or no mihomo, or a port is taken; OciError UNAVAILABLE: the admin address
+ *  cannot be listened on */
 export async function clash({ config, log, stop, env }: Host): Promise<void> {
   const { clash: own } = config;
   checkSources(own);
@@ -26,7 +27,9 @@ export async function clash({ config, log, stop, env }: Host): Promise<void> {
     ways.set(proxy, way);
     return way;
   };
-  const running = await superviseClash({ own, wayOf, log, env, signal: stop, counted: (outcome) => counts.counted(outcome) }).catch(tell);
+  const running = await superviseClash({ own, wayOf, log, env, signal: stop, counted: (outcome) => counts.counted(outcome) }).catch(
+    asConfigError,
+  );
   const status = async (): Promise<ClashStatus> => (latest = await running.status());
   const admin = serveAdmin({
     ready: () => running.ready(),
@@ -55,7 +58,7 @@ function openWay(proxy: string): Way {
   return { dispatcher: createTransport({ proxy }).dispatcher, outside: createTransport({ proxy, externalOnly: true }).dispatcher };
 }
 
-function tell(error: unknown): never {
+function asConfigError(error: unknown): never {
   if (error instanceof ClashError) throw new ConfigError(error.message);
   throw error;
 }

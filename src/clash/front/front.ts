@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { raceAbort } from '../../async/race-abort.ts';
+import { ClashError } from '../subscription/document.ts';
 
 /** The listeners that clients know. Their ports stay the same while mihomo processes come and go behind them. */
 export type Entrance = 'proxy' | 'shared' | 'controller';
@@ -66,7 +67,7 @@ const REQUEST = Buffer.from('POST /');
 
 /** Listens on the ports that clients know, and passes each connection on, byte by byte, to the mihomo process in use. A new
  *  config can therefore run in a new process, and no connection notices.
- *  @throws Error EADDRINUSE, EACCES … (a port cannot be listened on) */
+ *  @throws ClashError: a port cannot be listened on */
 export async function openFront({ listen, events, signal }: FrontOptions): Promise<Front> {
   const links = new Set<ReturnType<typeof createLink>>();
   const clients = new Set<Socket>();
@@ -185,7 +186,12 @@ async function join(client: Socket, server: Socket): Promise<void> {
 async function openServer(address: { host: string; port: number }, accept: (client: Socket) => void): Promise<Server> {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, accept);
   server.listen(address);
-  await once(server, 'listening');
+  try {
+    await once(server, 'listening');
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new ClashError(`clash cannot listen on ${address.host}:${address.port} (${code}): does another one run?`, { cause });
+  }
   return server;
 }
 

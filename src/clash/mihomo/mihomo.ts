@@ -52,10 +52,9 @@ export async function createMihomo({ binary, directory, log, redactor, env }: Mi
   function passOn(line: string, stopping: boolean): void {
     const { level, message } = parseLine(line);
     const clean = redactor.clean(message);
-    const fields = { event: 'mihomo-log' };
-    if (stopping || level === 'info' || level === 'debug') log.debug(fields, `mihomo: ${clean}`);
-    else if (level === 'warning') log.warn(fields, `mihomo: ${clean}`);
-    else log.error(fields, `mihomo: ${clean}`);
+    if (stopping || level === 'info' || level === 'debug') log.debug({ event: 'mihomo-log' }, `mihomo: ${clean}`);
+    else if (level === 'warning') log.warn({ event: 'mihomo-log' }, `mihomo: ${clean}`);
+    else log.error({ event: 'mihomo-log' }, `mihomo: ${clean}`);
   }
 
   return {

@@ -7,24 +7,24 @@ import type { Rendered } from '../config/render.ts';
 export interface NodeStatus {
   name: string;
   type: string;
-  /** Undefined: none of a subscription. */
+  /** The subscription that brought it; undefined: none did. */
   subscription: string | undefined;
-  /** Undefined: not asked yet. */
+  /** Undefined: not tested yet. */
   alive: boolean | undefined;
-  /** Milliseconds, of the last test. */
+  /** How long the last test took, in ms. */
   delay: number | undefined;
 }
 
-/** What mihomo says of itself. */
+/** What mihomo reports. */
 export interface MihomoStatus {
-  /** The node that is used now. */
+  /** The node in use. */
   chosen: string | undefined;
   nodes: NodeStatus[];
   traffic: { uploaded: number; downloaded: number; connections: number };
 }
 
 export interface StatusContext {
-  /** The group that is asked for. */
+  /** The group that everything goes through which no rule matches. */
   main: string;
   rendered: Rendered | undefined;
   /** Names. */
