@@ -12,9 +12,9 @@ interface Claim {
 
 /** Whether a repository may be served what others have brought here (promise 12). */
 export interface Proofs {
-  /** True: its record says so, or the upstream that owns the name does; mirrors are never believed. False: that upstream cannot be
-   *  asked now, but a mirror may have the blob.
-   *  @throws OciError as the upstream does: BLOB_UNKNOWN, UNAUTHORIZED, DENIED, TOOMANYREQUESTS, UNAVAILABLE */
+  /** True: its record says so, or the upstream that owns the name does; mirrors are never believed. False: that upstream does not
+   *  answer now, but the blob itself may be available under this name, from a mirror or from an upstream that is slow to begin.
+   *  @throws OciError as the upstream does: BLOB_UNKNOWN, UNAUTHORIZED, DENIED, TOOMANYREQUESTS */
   require(target: Target, claim: Claim, signal: AbortSignal): Promise<boolean>;
 }
 
@@ -44,7 +44,7 @@ export function createProofs(upstream: Upstream, cache: Cache): Proofs {
         return true;
       } catch (error) {
         signal.throwIfAborted();
-        if (hasMirrors(upstream) && isOciError(error, 'UNAVAILABLE')) return false;
+        if (isOciError(error, 'UNAVAILABLE')) return false;
         throw error;
       }
     },

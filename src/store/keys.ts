@@ -91,6 +91,19 @@ export const BLOBS = 'v1/blobs/';
 export const REPOSITORIES = 'v1/repos/';
 export const USES = 'v1/used/';
 
+/** What prefixes a listing of the blobs of a local tier that its remote store does not have yet. */
+export const PENDING = 'v1/pending/';
+
+/** Beside such a blob; empty. It survives the process. */
+export function pendingKey(digestKey: string): string {
+  return PENDING + digestKey.slice(BLOBS.length);
+}
+
+/** The blob's key that a key which starts with PENDING stands for. */
+export function keyOfPending(key: string): string {
+  return BLOBS + key.slice(PENDING.length);
+}
+
 /** { owner, renewedAt, finishedAt }: who prunes, and when that was last done. */
 export const PRUNING = 'v1/pruning';
 
@@ -123,8 +136,9 @@ export function parseUsedKey(key: string): { day: string; repository: Repository
   return isRepository(repository) && isDigest(digest) ? { day, repository, digest } : undefined;
 }
 
-/** Whether a member record of `size` bytes is that of a manifest, so that a listing tells manifests from blobs without reading every
- *  record: application/octet-stream and a size of up to 15 digits take 63 bytes, the shortest type of a manifest takes 64. */
+/** Whether a record of `size` bytes may be that of a manifest, so that a listing tells most blobs from manifests without reading every
+ *  record: application/octet-stream and a size of up to 15 digits take 63 bytes, the shortest type of a manifest takes 64. A blob whose
+ *  record has further fields may pass: its `mediaType` decides. */
 export function isManifestRecord(size: number): boolean {
   return size > 63;
 }

@@ -1,12 +1,25 @@
-import { MAX_MANIFEST_SIZE, parseManifest, type ManifestContent } from '../oci/descriptor.ts';
+import { BLOB_MEDIA_TYPE, MAX_MANIFEST_SIZE, parseManifest, type ManifestContent } from '../oci/descriptor.ts';
 import { digestOf, splitDigest, type Digest } from '../oci/digest.ts';
 import { readAll } from '../io/body.ts';
 import { isOciError } from '../oci/error.ts';
 import type { Repository } from '../oci/reference.ts';
-import { blobKey, BLOBS, isManifestRecord, parseBlobKey, parseRepositoryKey, parseUsedKey, REPOSITORIES, USES } from '../store/keys.ts';
+import {
+  blobKey,
+  BLOBS,
+  isManifestRecord,
+  memberKey,
+  parseBlobKey,
+  parseRepositoryKey,
+  parseUsedKey,
+  REPOSITORIES,
+  USES,
+} from '../store/keys.ts';
 import type { Store, StoreContext } from '../store/store.ts';
 import { createBlobTable, type BlobTable } from './blob-table.ts';
 import { inParallel } from '../async/parallel.ts';
+
+/** Bytes; a longer object is no record. */
+const MAX_RECORD_SIZE = 65_536;
 
 /** A manifest or an index in the store, with all that is known of it. */
 export interface Image {
@@ -112,11 +125,13 @@ async function noteUses(store: Store, byDigest: ReadonlyMap<Digest, Image>, sign
   }
 }
 
-/** False: it has gone meanwhile. */
+/** False: it has gone meanwhile, or is a blob. */
 async function readImage(store: Store, image: Image, options: InventoryOptions & { blobs: BlobTable }): Promise<boolean> {
   const { signal, blobs } = options;
   const content = await readManifest(store, image.digest, { signal });
   if (content === undefined) return false;
+  const isEmpty = content === 'corrupt' || content.manifests.length + content.blobs.length === 0;
+  if (isEmpty && (await isBlob(store, image, signal))) return false;
   image.corrupt = content === 'corrupt';
   if (content === 'corrupt') return true;
   image.isIndex = content.manifests.length > 0;
@@ -127,6 +142,24 @@ async function readImage(store: Store, image: Image, options: InventoryOptions &
   image.missing = stored.filter(([, blob]) => blob === -1).map(([digest]) => digest);
   options.read?.(image, content);
   return true;
+}
+
+/** Whether its records say that it is a blob, and no manifest. @throws OciError UNAVAILABLE */
+async function isBlob(store: Store, { digest, places }: Image, signal: AbortSignal): Promise<boolean> {
+  for (const { repository } of places) {
+    const found = await store.read(memberKey(repository, digest), { signal });
+    const bytes = found === undefined ? undefined : await readAll(found.body, MAX_RECORD_SIZE);
+    if (bytes !== undefined && mediaTypeOf(bytes) === BLOB_MEDIA_TYPE) return true;
+  }
+  return false;
+}
+
+function mediaTypeOf(record: Buffer): unknown {
+  try {
+    return (JSON.parse(String(record)) as { mediaType?: unknown } | null)?.mediaType;
+  } catch {
+    return undefined; // damaged: it is taken for what its length says
+  }
 }
 
 /** What a stored manifest says; undefined: it is not there. @throws OciError UNAVAILABLE */

@@ -47,6 +47,20 @@ async function keep(store: Store, repository: Repository, { content, mediaType }
   return { mediaType, digest, size: content.length };
 }
 
+test('a blob whose record has further fields is no manifest, however long its record is', async () => {
+  const store = memory();
+  const { repository, digest, layers } = await pull(store, 'app', ['a config', '{"json":"that names nothing"}']);
+  for (const layer of layers) {
+    const record = { mediaType: BLOB_MEDIA_TYPE, size: 10, added: 'by a later release of this program' };
+    await write(store, memberKey(repository, layer), JSON.stringify(record));
+  }
+  const { images } = await takeInventory(store, context);
+  assert.deepEqual(
+    images.map((image) => image.digest),
+    [digest],
+  );
+});
+
 function run(store: Store, limits: Partial<Limits>, dryRun = false): Promise<PruneResult> {
   return prune(store, {
     signal: context.signal,

@@ -1,5 +1,6 @@
 import { mapBody } from '../../io/body.ts';
 import type { FilesystemStore } from '../filesystem/filesystem.ts';
+import { BLOBS } from '../keys.ts';
 import type { Store } from '../store.ts';
 
 export interface LocalTier extends Store {
@@ -77,7 +78,7 @@ export function localTier(store: FilesystemStore, maxSize: number, observe: (byt
     },
     async takeStock(signal) {
       const found: { key: string; size: number; modified: Date }[] = [];
-      for await (const object of store.list('v1/blobs/', { signal })) if (!sizes.has(object.key)) found.push(object);
+      for await (const object of store.list(BLOBS, { signal })) if (!sizes.has(object.key)) found.push(object);
       found.sort((a, b) => a.modified.getTime() - b.modified.getTime());
       const newer = [...sizes];
       for (const { key, size } of found) if (!sizes.has(key)) add(key, size);

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../../telemetry/log.ts';
 import type { FilesystemStore } from '../filesystem/filesystem.ts';
 import type { LocalTier } from './local-tier.ts';
+import { keyOfPending, PENDING, pendingKey } from '../keys.ts';
 import { bytesSource, type Store } from '../store.ts';
 import { backoff } from '../../async/backoff.ts';
 
@@ -27,8 +28,6 @@ export interface Uploads {
 
 const PARALLEL = 3;
 const MAX_PAUSE = 5000;
-/** Beside each blob that the remote store does not have yet: an empty object, which survives the process. */
-const markerKey = (key: string) => key.replace('v1/blobs/', 'v1/pending/');
 
 /** Carries blobs from the local tier to the remote store. They cannot be evicted before, and an outage only makes them wait,
  *  over a restart too (promise 11). */
@@ -51,7 +50,7 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
       // One of another size is half of it, whatever put it there.
       if (source !== undefined && (await remote.stat(key, { signal }))?.size !== source.size) await remote.write(key, source, { signal });
       if (!announced.has(key) && !waiting.has(key)) {
-        await files.remove(markerKey(key), { signal });
+        await files.remove(pendingKey(key), { signal });
         tier.unpin(key);
       }
       failures = 0;
@@ -96,8 +95,8 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
   }
 
   const startSignal = AbortSignal.timeout(60_000);
-  for await (const { key } of files.list('v1/pending/', { signal: startSignal })) {
-    const blob = key.replace('v1/pending/', 'v1/blobs/');
+  for await (const { key } of files.list(PENDING, { signal: startSignal })) {
+    const blob = keyOfPending(key);
     const found = await files.stat(blob, { signal: startSignal });
     if (found === undefined) await files.remove(key, { signal: startSignal });
     else enqueue(blob, found.size);
@@ -113,7 +112,7 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     tier.pin(key);
     announced.add(key);
     try {
-      await files.write(markerKey(key), bytesSource(new Uint8Array()), { signal: AbortSignal.timeout(30_000) });
+      await files.write(pendingKey(key), bytesSource(new Uint8Array()), { signal: AbortSignal.timeout(30_000) });
     } catch (error) {
       log.warn({ event: 'upload-not-announced', error, key }, 'a blob that is not stored yet would be forgotten by a restart');
     }
@@ -125,7 +124,7 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
       announced.delete(key);
       if (waiting.has(key) || uploading.has(key)) return;
       tier.unpin(key);
-      await files.remove(markerKey(key), { signal: AbortSignal.timeout(30_000) });
+      await files.remove(pendingKey(key), { signal: AbortSignal.timeout(30_000) });
     },
     enqueue(key, size, after = 0) {
       const arrival = (announced.delete(key) ? Promise.resolve() : announce(key)).then(() => {
