@@ -10,20 +10,20 @@ export async function* listTags(
   { upstream, cache, upstreamName }: { upstream: Upstream; cache: Cache; upstreamName: string },
   { repository, name }: Target,
   context: Context & { last?: Tag },
-): AsyncGenerator<Tag> {
+): AsyncGenerator<readonly Tag[]> {
   let begun = false;
   try {
-    for await (const tag of upstream.registry.tags(repository, context)) {
+    for await (const page of upstream.registry.tags(repository, context)) {
       begun = true;
-      yield tag;
+      yield page;
     }
     cache.metrics.read(upstreamName, 'tags', 'miss');
   } catch (error) {
     if (begun || isAbsent(error) || context.signal.aborted) throw error;
     let found = false;
-    for await (const tag of pulledTags(cache, { repository, name }, context)) {
+    for await (const page of pulledTags(cache, { repository, name }, context)) {
       found = true;
-      yield tag;
+      yield page;
     }
     if (!found) throw error;
     cache.metrics.read(upstreamName, 'tags', 'stale');
@@ -31,11 +31,15 @@ export async function* listTags(
   }
 }
 
-async function* pulledTags({ storage }: Cache, { name }: Target, { last, signal }: Context & { last?: Tag }): AsyncGenerator<Tag> {
+async function* pulledTags(
+  { storage }: Cache,
+  { name }: Target,
+  { last, signal }: Context & { last?: Tag },
+): AsyncGenerator<readonly Tag[]> {
   const prefix = tagKey(name, '' as Tag);
   const options = last === undefined ? { signal } : { signal, after: prefix + last };
   for await (const { key } of storage.records.list(prefix, options)) {
     const tag = key.slice(prefix.length);
-    if (isTag(tag)) yield tag;
+    if (isTag(tag)) yield [tag];
   }
 }

@@ -160,7 +160,7 @@ export function hosted(options: HostedOptions): PushRegistry {
       const prefix = tagKey(full(repository), '' as Tag);
       for await (const { key } of store.list(prefix, { signal, ...(last === undefined ? {} : { after: prefix + last }) })) {
         const tag = key.slice(prefix.length);
-        if (isTag(tag)) yield tag;
+        if (isTag(tag)) yield [tag];
       }
     },
 

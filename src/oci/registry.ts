@@ -52,8 +52,9 @@ export interface Registry {
    *  `body` must be iterated to its end, or its iterator returned, or the signal aborted: it may hold a connection.
    *  @throws BLOB_UNKNOWN, RANGE_INVALID */
   blob(repository: Repository, digest: Digest, context: Context & { range?: RangeRequest }): Promise<Blob>;
-  /** All tags after `last`, in the order upstream gives them. */
-  tags(repository: Repository, context: Context & { last?: Tag }): AsyncIterable<Tag>;
+  /** All tags after `last`, in the order of upstream, in pages as they arrive: a list may have a million tags, and one step of
+   *  an async iterator costs more than a tag. A page may be empty. */
+  tags(repository: Repository, context: Context & { last?: Tag }): AsyncIterable<readonly Tag[]>;
   /** What refers to a digest; an empty index where nothing does. Falls back to the referrers tag schema. */
   referrers(repository: Repository, digest: Digest, context: Context & { artifactType?: string }): Promise<Referrers>;
 }

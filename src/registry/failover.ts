@@ -64,7 +64,7 @@ export function failover(first: Registry, second: Registry, options: FailoverOpt
       let { last } = context;
       try {
         for (let step = value.head; step.done !== true; step = await value.iterator.next()) {
-          last = step.value;
+          last = step.value.at(-1) ?? last;
           yield step.value;
         }
         return;

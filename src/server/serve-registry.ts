@@ -7,6 +7,7 @@ import type { Blob, Context, Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import { API_VERSION, sendError } from './send-error.ts';
 import { openExchange, type Exchange } from './exchange.ts';
+import { sharedDocuments } from './shared-documents.ts';
 import type { RequestHandler } from './listen.ts';
 import { parseRequest, type ParsedRequest, type TagsPage } from './parse-request.ts';
 import { sendBody, type SendOptions } from './send.ts';
@@ -51,6 +52,7 @@ interface Target {
  *  reference means may not depend on who asks. */
 export function serveRegistry(registry: Registry, options: ServeOptions): RequestHandler {
   const upstreams = new Set(options.upstreams);
+  const documents = sharedDocuments(registry);
 
   return async (request, response) => {
     const started = performance.now();
@@ -136,18 +138,10 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
   }
 
   async function answerTags(exchange: Exchange, target: Target, asked: { repository: Repository; page: TagsPage }): Promise<void> {
-    const { n, last } = asked.page;
-    const { context } = exchange;
-    const tags: Tag[] = [];
-    for await (const tag of registry.tags(target.repository, last === undefined ? context : { ...context, last })) {
-      tags.push(tag);
-      if (n !== undefined && tags.length > n) break;
-    }
+    const { bytes, next } = await documents.tagList(target.repository, asked, exchange.context);
     const headers = [...target.headers, 'Content-Type', 'application/json; charset=utf-8'];
-    const page = n === undefined ? tags : tags.slice(0, n);
-    const end = page.at(-1);
-    if (page.length < tags.length && end !== undefined) headers.push('Link', `<${nextPage(exchange, n ?? 0, end)}>; rel="next"`);
-    sendBytes(exchange, Buffer.from(JSON.stringify({ name: asked.repository, tags: page })), headers);
+    if (next !== undefined) headers.push('Link', `<${nextPage(exchange, asked.page.n ?? 0, next)}>; rel="next"`);
+    sendBytes(exchange, bytes, headers);
   }
 
   async function answerReferrers(
@@ -157,7 +151,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
   ): Promise<void> {
     const { digest, artifactType } = asked;
     const context = artifactType === undefined ? exchange.context : { ...exchange.context, artifactType };
-    const { index, filtersApplied } = await registry.referrers(target.repository, digest, context);
+    const { index, filtersApplied } = await documents.referrers(target.repository, digest, context);
     const headers = [...target.headers, 'Content-Type', OCI_INDEX];
     if (filtersApplied) headers.push('OCI-Filters-Applied', 'artifactType');
     sendBytes(exchange, index, headers);

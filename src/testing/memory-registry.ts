@@ -77,7 +77,7 @@ export function createMemory(): Memory {
     async *tags(repository, context) {
       const { last } = context;
       const tags = [...contentOf(repository, context).tags.keys()].sort();
-      yield* last === undefined ? tags : tags.filter((tag) => tag > last);
+      yield last === undefined ? tags : tags.filter((tag) => tag > last);
     },
     async referrers(repository, digest, context) {
       const { artifactType } = context;

@@ -74,8 +74,8 @@ async function* eachPage(pages: TagPages, repository: Repository, last: Tag | un
   const urls = new Set<string>();
   let room = MAX_LIST_SIZE;
   for (let page = first; ;) {
-    const fresh = page.tags.filter((tag) => !seen.has(tag));
-    for (const tag of fresh) seen.add(tag);
+    const fresh = seen.size === 0 ? page.tags : page.tags.filter((tag) => !seen.has(tag));
+    if (page.next !== undefined) for (const tag of fresh) seen.add(tag);
     yield fresh;
     const { next } = page;
     if (next === undefined) return;
@@ -89,23 +89,23 @@ async function* eachPage(pages: TagPages, repository: Repository, last: Tag | un
 }
 
 /** All tags after `last`, also where the registry ignores `last` (Distribution 2, GCR). */
-export async function* listTags(pages: TagPages, repository: Repository, last: Tag | undefined): AsyncGenerator<Tag> {
+export async function* listTags(pages: TagPages, repository: Repository, last: Tag | undefined): AsyncGenerator<readonly Tag[]> {
   let held: Tag[] | undefined = last === undefined ? undefined : [];
   for await (const tags of eachPage(pages, repository, last)) {
     if (held === undefined || last === undefined) {
-      yield* tags;
+      yield tags;
       continue;
     }
-    held.push(...tags);
+    held = held.concat(tags);
     const at = held.indexOf(last);
     // A list that holds `last`, or tags that sort before it, may be the whole one.
     if (at < 0 && held.some((tag) => tag <= last)) continue;
-    yield* held.slice(at + 1);
+    yield held.slice(at + 1);
     held = undefined;
   }
   if (held === undefined || last === undefined) return;
   const sorted = held.every((tag, index) => index === 0 || (held?.[index - 1] ?? '') < tag);
-  yield* sorted ? held.filter((tag) => tag > last) : held; // a registry with an order of its own, that began after `last`
+  yield sorted ? held.filter((tag) => tag > last) : held; // a registry with an order of its own, that began after `last`
 }
 
 /** What refers to a digest: by the API, all its pages, or by the tag that clients push where there is none.
