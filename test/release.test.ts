@@ -39,6 +39,13 @@ describe('what builds and releases', () => {
     assert.equal(dockerfile.match(/program=[0-9a-f]{64}/g)?.length, 2);
   });
 
+  test('what the image compiles while it is built can be imported', async () => {
+    const step = /^RUN (\["node",[^]*?\])$/m.exec(readFileSync(join(root, 'Dockerfile'), 'utf8'))?.[1] ?? '';
+    const [, ...args] = JSON.parse(step.replaceAll('\\\n', '').replaceAll('/app/', `${root}/`)) as string[];
+    const { stdout } = await run(process.execPath, args);
+    assert.match(stdout, /Usage: kube-registry/);
+  });
+
   test('the image runs the Node that the tests run', () => {
     const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { devDependencies: Record<string, string> };
     assert.ok(readFileSync(join(root, 'Dockerfile'), 'utf8').includes(`node:${devDependencies['node']}-`));
