@@ -258,6 +258,25 @@ test('promise C1: nothing that a full subscription says about this machine reach
   await until(noted, 'what was left out is not told');
 });
 
+test('a subscription that hides its nodes from one User-Agent is asked for by others, and the log says what each got', async () => {
+  subscriptions.answers.set('/choosy', (request, response) => {
+    response.end(/clash-verge/.test(request.headers['user-agent'] ?? '') ? nodes(near) : '<html>unknown client</html>');
+  });
+  await using clash = await startClash({
+    subscriptions: [{ name: 'airport', url: subscriptions.url('/choosy') }],
+    healthCheck: healthCheck(),
+  });
+  await until(() => works(clash), 'its node is not used');
+  const tried = clash.log().filter((line) => line['event'] === 'clash-user-agent-tried');
+  assert.deepEqual(
+    tried.map((line) => [line['userAgent'], line['nodes']]),
+    [
+      ['clash.meta/v1.19.32', 0],
+      ['clash-verge/v2.4.2', 1],
+    ],
+  );
+});
+
 test('many bad entries of every kind cost themselves alone', async () => {
   const many = <T>(count: number, make: (index: number) => T): T[] => Array.from({ length: count }, (_, index) => make(index));
   const document = {

@@ -69,6 +69,7 @@ export function followSubscription(
       userAgent: subscription.userAgent,
       version: context.mihomo.version,
       reader: context.reader,
+      own: context.own,
       source: { subscription: name },
       log,
     });

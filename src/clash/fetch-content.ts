@@ -1,13 +1,15 @@
-import { itemsOf } from '../io/untrusted.ts';
+import { itemsOf, textsOf } from '../io/untrusted.ts';
 import type { ClashConfig } from '../config/schema.ts';
 import type { Log } from '../telemetry/log.ts';
 import { encodeConfig } from './config/encode.ts';
 import { createOwnListener, withoutOwnListeners } from './config/own-listener.ts';
+import { firstLookup } from './config/routing.ts';
 import type { EntryReader } from './mihomo/entry-reader.ts';
 import { vetContent } from './mihomo/vet.ts';
 import { parseContent, type Content } from './subscription/content.ts';
 import { ClashError } from './subscription/document.ts';
 import type { Download } from './subscription/download.ts';
+import { nameServersAnswer } from './subscription/name-servers.ts';
 
 export interface FetchContentOptions {
   /** Fetches the body, as the program that this User-Agent names. @throws ClashError */
@@ -17,6 +19,7 @@ export interface FetchContentOptions {
   /** mihomo's version. */
   version: string;
   reader: EntryReader;
+  own: ClashConfig;
   /** Where the content comes from: `{ subscription: 'air' }`. */
   source: Record<string, string>;
   log: Log;
@@ -35,24 +38,26 @@ export async function fetchContent({
   userAgent,
   version,
   reader,
+  own,
   source,
   log,
 }: FetchContentOptions): Promise<{ content: Content; headers: Download['headers'] }> {
   const [preferred = '', ...others] = new Set([...(userAgent === undefined ? [] : [userAgent]), ...userAgents(version)]);
   const first = await download(preferred);
   try {
-    return { content: await readContent(first.bytes, reader), headers: first.headers };
+    return { content: await withLookupNote(await readContent(first.bytes, reader), own), headers: first.headers };
   } catch (problem) {
     if (!(problem instanceof ClashError)) throw problem;
+    log.info(
+      { event: 'clash-user-agent-tried', ...source, userAgent: preferred, nodes: 0 },
+      'the answer has no node: other User-Agents are tried',
+    );
     for (const other of others) {
       const answer = await download(other).catch(() => undefined);
       const content = answer === undefined ? undefined : await readContent(answer.bytes, reader).catch(() => undefined);
       const nodes = content === undefined ? 0 : countNodes(content);
-      log.info(
-        { event: 'clash-user-agent-tried', ...source, userAgent: other, nodes },
-        'the answer had no node, so another User-Agent was tried',
-      );
-      if (answer !== undefined && content !== undefined) return { content, headers: answer.headers };
+      log.info({ event: 'clash-user-agent-tried', ...source, userAgent: other, nodes }, 'another User-Agent was tried');
+      if (answer !== undefined && content !== undefined) return { content: await withLookupNote(content, own), headers: answer.headers };
     }
     throw problem;
   }
@@ -60,6 +65,15 @@ export async function fetchContent({
 
 async function readContent(bytes: Uint8Array, reader: EntryReader): Promise<Content> {
   return vetContent(await parseContent(bytes), reader);
+}
+
+/** Tells of rules that need name servers where none answers: each connection waits for them. */
+async function withLookupNote(content: Content, { mode, healthCheck }: ClashConfig): Promise<Content> {
+  if (mode !== 'full' || content.kind === 'uris') return content;
+  const rule = firstLookup(textsOf(content.document['rules']));
+  if (rule === undefined || (await nameServersAnswer(new URL(healthCheck.url).hostname))) return content;
+  const note = `its rules look up addresses (${rule.slice(0, 100)}), and no name server answers here: connections wait some 5 s; add no-resolve to such rules`;
+  return { ...content, notes: [...(content.notes ?? []), note] };
 }
 
 function countNodes(content: Content): number {

@@ -8,6 +8,7 @@ import { editNamed, editRules, listNames, mergeDeep, type Note, type Sourced } f
 import { checkDialers } from './dialers.ts';
 import { nodesOnly } from './mode-nodes.ts';
 import { customDocument, fullSubscriptions, MAIN_GROUP, providerOf, type Parts } from './parts.ts';
+import { describeUnproxied } from './routing.ts';
 import { BUILT_IN_TARGETS, parseRule, refuseInternal } from './rules.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
 
@@ -118,6 +119,7 @@ export function render(given: Inputs, { own, secret }: RenderContext): Rendered 
     ...parts.rules.filter((rule) => checkRule(rule, known, note)),
     fixed(`MATCH,${main}`),
   ];
+  if (own.mode === 'full' && parts.proxies.length > 0) notes.push(...describeUnproxied({ rules, groups }));
   const config = {
     'log-level': 'warning',
     'geodata-mode': false,

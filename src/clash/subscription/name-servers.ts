@@ -1,0 +1,15 @@
+import { isIP } from 'node:net';
+import { Resolver } from 'node:dns/promises';
+
+const TIME_LIMIT_MS = 2000;
+
+/** Whether this machine's name servers answer about `host`, be it that there is no such name. */
+export async function nameServersAnswer(host: string): Promise<boolean> {
+  if (isIP(host) !== 0) return true;
+  try {
+    await new Resolver({ timeout: TIME_LIMIT_MS, tries: 1 }).resolve4(host);
+    return true;
+  } catch (error) {
+    return !['ETIMEOUT', 'ECONNREFUSED', 'ECANCELLED'].includes((error as NodeJS.ErrnoException).code ?? '');
+  }
+}
