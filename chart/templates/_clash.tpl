@@ -15,11 +15,11 @@
     - {name: clash, containerPort: 7891}
     {{- end }}
   {{- if not .native }}
-  # As long as the registry's running pulls may take.
+  # As long as the registry's own grace period, so that running pulls can finish.
   lifecycle:
     preStop: {exec: {command: [sleep, "40"]}}
   {{- end }}
-  # No readiness: a proxy without a live node must not take the registry out of its Service.
+  # No readiness probe: a proxy without a live node must not take the registry out of its Service.
   livenessProbe:
     httpGet: {path: /livez, port: clash-admin}
     periodSeconds: 10
@@ -50,7 +50,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Sources of the volume with the Secrets that others made for clash. */}}
+{{/* Sources of the volume with the existing Secrets that clash uses. */}}
 {{- define "kube-registry.clashSecrets" -}}
 {{- $sources := list -}}
 {{- with .Values.clash.existingSecret -}}

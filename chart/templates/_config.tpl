@@ -1,4 +1,4 @@
-{{/* The configuration file of each command, as YAML. Secrets stay out: they are mounted, and the file names them. */}}
+{{/* The configuration file of each command, as YAML. It contains no secrets: they are mounted as files, to which it refers. */}}
 
 {{- define "kube-registry.logConfig" -}}
 {{ toYaml (dict "level" (default "info" .Values.logLevel) "format" "json") }}
@@ -6,7 +6,7 @@
 
 {{- define "kube-registry.secretsDirectory" -}}/run/secrets/kube-registry{{- end }}
 
-{{/* Upstreams with their credentials as files, and certificates given as text as files too. */}}
+{{/* Upstreams, with references to files instead of inline credentials and certificates. */}}
 {{- define "kube-registry.upstreams" -}}
 {{- $directory := include "kube-registry.secretsDirectory" . -}}
 {{- $upstreams := (include "kube-registry.prune" (dict "v" .Values.registry.upstreams) | fromJson).v -}}
@@ -52,7 +52,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- end }}
 {{- end }}
 
-{{/* What the store may take before images leave; nothing where its size is not the chart's to know. */}}
+{{/* The size above which images are removed; empty if the chart does not know the size of the store. */}}
 {{- define "kube-registry.maxSize" -}}
 {{- $storage := include "kube-registry.storage" . -}}
 {{- if eq $storage "objectStorage" }}{{ if not .Values.objectStorage.persistence.existingClaim }}{{ include "kube-registry.mostOf" (default "100Gi" .Values.objectStorage.persistence.size) }}{{ end }}
@@ -82,7 +82,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{ toYaml (dict "log" (include "kube-registry.logConfig" . | fromYaml) "registry" (mergeOverwrite $registry $own)) }}
 {{- end }}
 
-{{/* For the agent and the webhook: where upstreams are, but neither who to be there nor the registry's way out. */}}
+{{/* Upstreams for the agent and the webhook: without credentials and without the registry's proxies. */}}
 {{- define "kube-registry.publicUpstreams" -}}
 {{- $upstreams := include "kube-registry.upstreams" . | fromJson -}}
 {{- range $name, $upstream := $upstreams -}}
@@ -142,7 +142,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{ toYaml $config }}
 {{- end }}
 
-{{/* The webhook goes by which repositories have credentials, so it sees the entries; the files that they name are not there. */}}
+{{/* The webhook needs to know which repositories have credentials. It gets the entries, but not the files they refer to. */}}
 {{- define "kube-registry.webhookUpstreams" -}}
 {{- $upstreams := include "kube-registry.publicUpstreams" . | fromJson -}}
 {{- $full := include "kube-registry.upstreams" . | fromJson -}}
@@ -152,13 +152,13 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{ toJson $upstreams }}
 {{- end }}
 
-{{/* The Secret with a given certificate; nothing where the webhook makes its own. */}}
+{{/* The Secret with the webhook's certificate; empty if the webhook creates its own. */}}
 {{- define "kube-registry.webhookTlsSecret" -}}
 {{- if .Values.webhook.tls.certManager.enabled }}{{ include "kube-registry.component" (list . "webhook") }}-cert-manager
 {{- else }}{{ .Values.webhook.tls.existingSecret }}{{ end -}}
 {{- end }}
 
-{{/* All of it lies in a Secret, subscription URLs included, so only others' Secrets are files. */}}
+{{/* The whole configuration is stored in a Secret, subscription URLs included; only existing Secrets are mounted as files. */}}
 {{- define "kube-registry.clashConfig" -}}
 {{- $directory := include "kube-registry.secretsDirectory" . -}}
 {{- $any := include "kube-registry.anyAddress" . -}}

@@ -1,4 +1,4 @@
-{{/* What to rename of the former chart's values, a line each; nothing where nothing is left of them. */}}
+{{/* One line per value of the former chart that should be renamed; empty if there is none. */}}
 {{- define "kube-registry.renames" -}}
 {{- $zot := (include "kube-registry.prune" (dict "v" (default dict .Values.zot)) | fromJson).v -}}
 {{- if or (default dict (default dict $zot.s3).config) (default dict (default dict $zot.s3).secret) }}

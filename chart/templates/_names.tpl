@@ -32,7 +32,7 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{ include "kube-registry.commonLabels" $root }}
 {{- end }}
 
-{{/* Those that objects are known by stay the chart's own, and no key stands twice. */}}
+{{/* Additional labels, without those that the chart sets itself. */}}
 {{- define "kube-registry.commonLabels" -}}
 {{- $own := list "helm.sh/chart" "kube-registry/rewrite" "kube-registry/metrics" -}}
 {{- range list "name" "instance" "component" "version" "managed-by" }}{{ $own = append $own (printf "app.kubernetes.io/%s" .) }}{{ end -}}
@@ -43,16 +43,16 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{ toYaml $labels }}
 {{- end }}
 
-{{/* Pods: the webhook leaves them alone by the last one, whatever namespace they are in. No versions, so that a release
-     that changes nothing for a pod does not restart it. */}}
+{{/* Labels of pods. The last one keeps the webhook from rewriting them in any namespace. Versions are left out, so that a
+     release that changes nothing for a pod does not restart it. */}}
 {{- define "kube-registry.podLabels" -}}
 {{ include "kube-registry.selector" . }}
 {{ include "kube-registry.commonLabels" (index . 0) }}
 kube-registry/rewrite: "false"
 {{- end }}
 
-{{/* image: (dict "root" $ "image" .Values.image "former" (list "zot" …)): the first of the former chart's keys that names a
-     mirror gives the registry; its own repository and tag name images that are not ours. */}}
+{{/* image: (dict "root" $ "image" .Values.image "former" (list "zot" …)). The first key of the former chart that names a mirror
+     determines the registry. Its repository and tag are ignored: they name images of other projects. */}}
 {{- define "kube-registry.image" -}}
 {{- $image := .image -}}
 {{- $registry := $image.registry -}}
@@ -65,8 +65,8 @@ kube-registry/rewrite: "false"
 {{ with $registry }}{{ . | trimSuffix "/" }}/{{ end }}{{ $image.repository }}:{{ $tag }}{{ with $image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
-{{/* ghcr.m.daocloud.io/project-zot/zot → ghcr.m.daocloud.io, m.daocloud.io/ghcr.io/a/b → m.daocloud.io/ghcr.io; nothing for
-     the hosts that those images had by themselves. */}}
+{{/* The mirror host of a repository: ghcr.m.daocloud.io/project-zot/zot → ghcr.m.daocloud.io, m.daocloud.io/ghcr.io/a/b →
+     m.daocloud.io/ghcr.io. Empty for the original hosts of those images. */}}
 {{- define "kube-registry.mirrorHost" -}}
 {{- $hosts := list -}}
 {{- $repository := list -}}

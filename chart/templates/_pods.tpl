@@ -1,4 +1,4 @@
-{{/* What Pod Security "restricted" asks for. On OpenShift users and groups are the cluster's to give. */}}
+{{/* Fulfils Pod Security "restricted". OpenShift assigns users and groups itself. */}}
 {{- define "kube-registry.podSecurity" -}}
 runAsNonRoot: true
 {{- if not .Values.openshift.enabled }}
@@ -47,7 +47,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* probes: (dict "port" "admin" "host" ""); with "readyFile", a file of the container that is there once it has started */}}
+{{/* probes: (dict "port" "admin" "host" ""); "readyFile": a file that exists once the container has started */}}
 {{- define "kube-registry.probes" -}}
 livenessProbe:
   httpGet: {path: /livez, port: {{ .port }}{{ with .host }}, host: {{ . }}{{ end }}}
@@ -69,13 +69,13 @@ startupProbe:
   failureThreshold: 60
 {{- end }}
 
-{{/* Listening on every address of a pod; only a cluster whose first family is IPv6 needs the other form. */}}
+{{/* The address that means every address of a pod. Clusters whose first IP family is IPv6 need the second form. */}}
 {{- define "kube-registry.anyAddress" -}}
 {{- eq "IPv6" (default "IPv4" (first .Values.registry.service.ipFamilies)) | ternary "[::]" "0.0.0.0" -}}
 {{- end }}
 
-{{/* A ConfigMap with one component's configuration; a Secret when it holds a secret: a URL with a password (an upstream proxy's may), or a key.
-     (dict "root" $ "component" "registry" "config" $config) */}}
+{{/* The kind of object that holds a component's configuration: a Secret if it contains a key or a URL with a password, as an
+     upstream's proxy may have, else a ConfigMap. (dict "root" $ "component" "registry" "config" $config) */}}
 {{- define "kube-registry.configKind" -}}
 {{- regexMatch "://[^/\\s\"']*@|(?m:^[\\s-]*(accessKeyId|secretAccessKey|username|password):)" (toYaml .) | ternary "Secret" "ConfigMap" -}}
 {{- end }}

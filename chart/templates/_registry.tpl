@@ -1,6 +1,6 @@
 {{/* Parts of the registry's pod. */}}
 
-{{/* Sources of the one projected volume that holds every secret file of the registry. */}}
+{{/* Sources of the projected volume that contains every secret file of the registry. */}}
 {{- define "kube-registry.registrySecrets" -}}
 {{- $sources := list -}}
 {{- $storage := include "kube-registry.storage" . -}}
@@ -44,7 +44,7 @@ secret:
     - {key: {{ .secretAccessKey }}, path: s3/secretAccessKey}
 {{- end }}
 
-{{/* What was written out in registry.upstreams.*.credentials: {"dockerhub.0.password": …} */}}
+{{/* Inline credentials of registry.upstreams.*.credentials: {"dockerhub.0.password": …} */}}
 {{- define "kube-registry.inlineCredentials" -}}
 {{- $inline := dict -}}
 {{- range $name, $upstream := .Values.registry.upstreams -}}
@@ -57,7 +57,7 @@ secret:
 {{ toJson $inline }}
 {{- end }}
 
-{{/* Certificates written out in registry.upstreams.*.ca: {"private.pem": …} */}}
+{{/* Inline certificates of registry.upstreams.*.ca: {"private.pem": …} */}}
 {{- define "kube-registry.certificates" -}}
 {{- $certificates := dict -}}
 {{- range $name, $upstream := .Values.registry.upstreams -}}
@@ -67,7 +67,7 @@ secret:
 {{ toJson $certificates }}
 {{- end }}
 
-{{/* The spool lies on the node's disk, so the scheduler has to know of it. */}}
+{{/* The spool uses the node's disk, so it is requested as ephemeral storage. */}}
 {{- define "kube-registry.registryResources" -}}
 {{- $size := default "10Gi" .Values.registry.local.size -}}
 {{- $storage := include "kube-registry.storage" . -}}
@@ -94,7 +94,7 @@ secret:
 {{- end }}
 {{- end }}
 
-{{/* A claim that outlives the release. (dict "root" $ "component" … "values" … "size" "50Gi") */}}
+{{/* A PersistentVolumeClaim that stays when the release is uninstalled. (dict "root" $ "component" … "values" … "size" "50Gi") */}}
 {{- define "kube-registry.claim" -}}
 apiVersion: v1
 kind: PersistentVolumeClaim

@@ -1,4 +1,4 @@
-{{/* Values that cannot work stop the installation here, each with a sentence that says what to write. */}}
+{{/* Refuses values that cannot work, each with a message that says what to write instead. */}}
 {{- define "kube-registry.validate" -}}
 {{- $problems := concat (include "kube-registry.storageProblems" . | fromJsonArray) (include "kube-registry.clashProblems" . | fromJsonArray) (include "kube-registry.upstreamProblems" . | fromJsonArray) (include "kube-registry.reachProblems" . | fromJsonArray) -}}
 {{- with $problems }}{{ fail (printf "\n- %s" (join "\n- " .)) }}{{ end -}}
@@ -86,7 +86,7 @@
 
 {{- define "kube-registry.upstreamProblems" -}}
 {{- $problems := list -}}
-{{- /* As src/config/registry-schema.ts has them: wrong-values.test.ts compares. */ -}}
+{{- /* The same list as in src/config/registry-schema.ts; wrong-values.test.ts compares them. */ -}}
 {{- $presets := list "dockerhub" "ghcr" "quay" "k8s" "gcr" -}}
 {{- range $name, $upstream := .Values.registry.upstreams -}}
 {{- if and $upstream (not $upstream.url) (not (has $name $presets)) -}}

@@ -1,21 +1,21 @@
-{{/* What the values come to. Helpers give YAML or JSON where they give more than a text: (include … | fromYaml). */}}
+{{/* Values derived from the values. Helpers that return more than a string return YAML or JSON: (include … | fromYaml). */}}
 
-{{/* Stands before everything in each template, for nobody promises which is rendered first: an empty section (`agent:`), a null
-     and an empty string are as the default says. */}}
+{{/* Every template includes this first, because Helm does not guarantee which template is rendered first. It replaces empty
+     sections (`agent:`), nulls and empty strings by their defaults. */}}
 {{- define "kube-registry.values" -}}
 {{- if not (or .Values.registry .Values.agent .Values.networkPolicy) -}}
 {{- fail "\n- These values lack this chart's own defaults. Upgrade with --reset-then-reuse-values instead of --reuse-values." -}}
 {{- end -}}
 {{- include "kube-registry.fill" (dict "values" .Values "defaults" (.Files.Get "defaults.json" | fromJson)) -}}
-{{- /* registry.config takes any key, and this one has credentials and what the webhook goes by. */ -}}
+{{- /* registry.config accepts any key. Upstreams move out of it: they contain credentials, and the webhook needs them. */ -}}
 {{- range $name, $upstream := .Values.registry.config.upstreams -}}
 {{- $_ := set $.Values.registry.upstreams $name $upstream -}}
 {{- end -}}
 {{- $_ := unset .Values.registry.config "upstreams" -}}
 {{- end }}
 
-{{/* Empty resources, labels, PriorityClass and registry of an image are valid values, and so is replicas: null, by which helm removes the key
-     and the template leaves .spec.replicas to an autoscaler. */}}
+{{/* Keeps empty values that mean something: resources, labels, a PriorityClass, the registry of an image, and replicas: null.
+     Helm removes a key that is null; without replicas the templates leave .spec.replicas out. */}}
 {{- define "kube-registry.fill" -}}
 {{- $values := .values -}}
 {{- range $key, $default := .defaults -}}
@@ -32,7 +32,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* {"v": …} without the keys whose text is empty: an empty string means unset. */}}
+{{/* Returns {"v": …} without the keys whose value is an empty string, which means unset. */}}
 {{- define "kube-registry.prune" -}}
 {{- if kindIs "map" .v -}}
 {{- $out := dict -}}
@@ -51,19 +51,19 @@
 {{- end -}}
 {{- end }}
 
-{{/* 50Gi → bytes */}}
+{{/* Converts a quantity (50Gi) to bytes. */}}
 {{- define "kube-registry.bytes" -}}
 {{- $text := toString . -}}
 {{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "P" 1000000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
 {{- mulf (regexFind "^[0-9.]+" $text | float64) (get $units (regexFind "[A-Za-z]*$" $text)) | int64 -}}
 {{- end }}
 
-{{/* 90 % of a quantity, in bytes: what may be used of a volume before images leave. */}}
+{{/* 90 % of a quantity, in bytes: above it images are removed from a volume. */}}
 {{- define "kube-registry.mostOf" -}}
 {{- div (mul (include "kube-registry.bytes" . | int64) 9) 10 -}}
 {{- end }}
 
-{{/* registry.s3, and what only zot.s3 of the former chart says. Zot takes an endpoint without a scheme, which then means https. */}}
+{{/* registry.s3, completed by zot.s3 of the former chart. Zot accepted an endpoint without a scheme and used https. */}}
 {{- define "kube-registry.s3" -}}
 {{- $own := (include "kube-registry.prune" (dict "v" .Values.registry.s3) | fromJson).v -}}
 {{- $former := (include "kube-registry.prune" (dict "v" (default dict .Values.zot.s3)) | fromJson).v -}}
@@ -74,7 +74,7 @@
 {{ toJson (dict "config" $config "secret" $secret "workloadIdentity" $own.workloadIdentity) }}
 {{- end }}
 
-{{/* s3, objectStorage, claim, or ephemeral */}}
+{{/* Where images are stored: s3, objectStorage, claim or ephemeral. */}}
 {{- define "kube-registry.storage" -}}
 {{- $config := default dict (include "kube-registry.prune" (dict "v" .Values.registry.config) | fromJson).v.storage -}}
 {{- if or (include "kube-registry.s3" . | fromJson).config.bucket $config.s3 -}}s3
@@ -85,7 +85,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* How many replicas of the registry to prepare for. Left to an autoscaler: several, where the storage allows it. */}}
+{{/* The number of replicas of the registry. If an autoscaler decides: several, provided that the storage allows it. */}}
 {{- define "kube-registry.replicas" -}}
 {{- if kindIs "invalid" .Values.registry.replicas }}{{ ternary 2 1 (eq "true" (include "kube-registry.manyWriters" .)) }}
 {{- else }}{{ default 1 .Values.registry.replicas | int }}{{ end -}}
@@ -95,7 +95,7 @@
 {{- if or (has (include "kube-registry.storage" .) (list "s3" "objectStorage")) (has "ReadWriteMany" .Values.registry.persistence.accessModes) }}true{{ end -}}
 {{- end }}
 
-{{/* The webhook and mirror mode are two ways to one end: one at a time. */}}
+{{/* The webhook is off in mirror mode: both serve the same purpose. */}}
 {{- define "kube-registry.webhookEnabled" -}}
 {{- if and .Values.webhook.enabled (not .Values.agent.mirror.enabled) }}true{{ end -}}
 {{- end }}
@@ -108,8 +108,8 @@
 {{- default (empty (or .Values.clash.config .Values.clash.existingConfigSecret) | ternary "nodes" "custom") .Values.clash.mode -}}
 {{- end }}
 
-{{/* The Secret with the object storage's keys, and where in it they are. Made by the chart without a key of its own: the
-     token of a ServiceAccount that may do nothing, which the cluster fills in once (docs/decisions/object-storage-keys.md). */}}
+{{/* The Secret with the keys of the object storage, and the names of its entries. By default it is the token of a
+     ServiceAccount without permissions, which the cluster fills in once (docs/decisions/object-storage-keys.md). */}}
 {{- define "kube-registry.objectStorageSecret" -}}
 {{- $secret := .Values.objectStorage.secret -}}
 {{- $name := include "kube-registry.component" (list . "object-storage") -}}
