@@ -57,5 +57,7 @@ WORKDIR /var/lib/kube-registry
 USER 65532:65532
 # Containers have read-only file systems: what a start compiles is compiled now, for this user and these flags.
 RUN ["node", "--max-semi-space-size=4", "--input-type=module", "--eval", \
-  "process.argv.push('main', '--help'); for (const file of fs.globSync('/app/src/{store,commands,webhook}/**/*.ts', { exclude: ['**/*-worker.ts', '**/*.test.ts'] })) await import(file); await import('/app/src/main.ts')"]
+  "process.argv.push('main', '--help'); \
+  for (const file of fs.globSync('{store,commands,webhook}/**/*.ts', { cwd: '/app/src', exclude: ['**/*-worker.ts', '**/*.test.ts'] })) await import('/app/src/' + file); \
+  await import('/app/src/main.ts')"]
 ENTRYPOINT ["kube-registry"]

@@ -42,7 +42,7 @@ describe('what builds and releases', () => {
   test('what the image compiles while it is built can be imported', async () => {
     const step = /^RUN (\["node",[^]*?\])$/m.exec(readFileSync(join(root, 'Dockerfile'), 'utf8'))?.[1] ?? '';
     const [, ...args] = JSON.parse(step.replaceAll('\\\n', '').replaceAll('/app/', `${root}/`)) as string[];
-    const { stdout } = await run(process.execPath, args);
+    const { stdout } = await run(process.execPath, args, { cwd: join(root, 'docs') });
     assert.match(stdout, /Usage: kube-registry/);
   });
 
