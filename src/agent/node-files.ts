@@ -81,6 +81,15 @@ export function ownHostsFile(directory: string, agent: string): NodeFile {
   };
 }
 
+/** containerd's hosts.toml for every host that has none of its own. Without a `server`, containerd falls back to the host itself. */
+export function defaultHostsFile(directory: string, agent: string): NodeFile {
+  return {
+    path: join(directory, '_default', 'hosts.toml'),
+    content: () => Promise.resolve(`[host."${agent}"]\n  capabilities = ["pull", "resolve"]\n`),
+    inOwnFolder: true,
+  };
+}
+
 /** CRI-O's drop-in: since 1.35 it trusts no plain HTTP on loopback by itself (containers-registries.conf.d(5)). */
 export function crioFile(directory: string, agent: string): NodeFile {
   const content = `[[registry]]\nlocation = "${new URL(agent).host}"\ninsecure = true\n`;

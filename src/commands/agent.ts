@@ -3,9 +3,18 @@ import { rm, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { createNodeFiles, crioFile, hostsFiles, ownHostsFile, type NodeFiles } from '../agent/node-files.ts';
+import {
+  createNodeFiles,
+  crioFile,
+  defaultHostsFile,
+  hostsFiles,
+  ownHostsFile,
+  type NodeFile,
+  type NodeFiles,
+} from '../agent/node-files.ts';
 import { ConfigError } from '../config/load.ts';
 import type { AgentConfig, Config } from '../config/schema.ts';
+import { createOtherHosts } from '../oci/other-hosts.ts';
 import type { Registry } from '../oci/registry.ts';
 import { failover } from '../registry/failover.ts';
 import { lazy } from '../registry/lazy.ts';
@@ -21,7 +30,7 @@ import type { Host } from './command.ts';
 import { remote } from '../upstream/remote.ts';
 import { openAgentPorts } from './wiring/agent-ports.ts';
 import { watchNodeProblems } from './wiring/node-problems.ts';
-import { upstreamsByHost } from './wiring/upstreams-by-host.ts';
+import { servedNames } from './wiring/served-names.ts';
 
 /** How long running pulls get when the process is told to stop, in ms; the chart gives the pod 60 s. */
 const GRACE = 50_000;
@@ -52,8 +61,7 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
 
   const handler = serveRegistry(images, {
     log,
-    upstreams: Object.keys(registry.upstreams),
-    upstreamOf: upstreamsByHost(registry.upstreams),
+    ...servedNames(registry),
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
   });
   // Always ready: during an upgrade either of two agents may answer on this port.
@@ -101,11 +109,19 @@ function registryOf({ registry }: AgentConfig): string {
   return registry;
 }
 
+/** hosts.toml for every host that is served. */
+function mirrorFiles(directory: string, { upstreams, hosted, otherHosts }: Config['registry'], agent: string): NodeFile[] {
+  const others = createOtherHosts(otherHosts);
+  const names = [...others.names, ...Object.values(hosted).flatMap(({ hosts }) => hosts)];
+  const mirrored = [...Object.values(upstreams), ...names.map((host) => ({ url: `https://${host}`, hosts: [host] }))];
+  return [...hostsFiles(directory, mirrored, agent), ...(others.everything ? [defaultHostsFile(directory, agent)] : [])];
+}
+
 function nodeFiles({ agent: own, registry }: Config, log: Log): NodeFiles {
   const url = `http://127.0.0.1:${own.listen.port}`;
   const ownHosts = own.ownHosts ?? own.mirror;
   const files = [
-    ...(own.mirror === undefined ? [] : hostsFiles(own.mirror.directory, Object.values(registry.upstreams), url)),
+    ...(own.mirror === undefined ? [] : mirrorFiles(own.mirror.directory, registry, url)),
     ...(ownHosts === undefined ? [] : [ownHostsFile(ownHosts.directory, url)]),
     ...(own.crio === undefined ? [] : [crioFile(own.crio.directory, url)]),
   ];
@@ -151,6 +167,6 @@ async function answers(transport: Transport, url: string, signal: AbortSignal): 
 function createDirect({ agent: own, registry }: Config, metrics: RegistryMetrics): Registry {
   return lazy(async () => {
     const { createDirectUpstreams } = await import('./wiring/direct-upstreams.ts');
-    return createDirectUpstreams(registry.upstreams, { proxy: own.proxy, connectTimeout: CONNECT_TIMEOUT, metrics });
+    return createDirectUpstreams(registry, { proxy: own.proxy, connectTimeout: CONNECT_TIMEOUT, metrics });
   });
 }

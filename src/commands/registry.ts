@@ -1,16 +1,17 @@
 import { once } from 'node:events';
+import { LRUCache } from 'lru-cache';
 import { setFlagsFromString } from 'node:v8';
 import { requireFiles } from '../config/load.ts';
-import type { RegistryConfig } from '../config/schema.ts';
+import type { RegistryConfig, Upstream as UpstreamConfig } from '../config/schema.ts';
 import { isOciError } from '../oci/error.ts';
 import type { Registry } from '../oci/registry.ts';
-import { createRateLimit } from '../upstream/rate-limit.ts';
+import { createRateLimit, type RateLimit } from '../upstream/rate-limit.ts';
 import { createCache, type Upstream } from '../cache/cache.ts';
 import { cached, type CachePolicy } from '../cache/cached.ts';
 import { observed } from '../registry/observed.ts';
 import { isFromPeer } from '../peers/peer.ts';
 import { createPeers, noPeers } from '../peers/peers.ts';
-import { routed } from '../registry/routed.ts';
+import { routed, type Route } from '../registry/routed.ts';
 import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { createBasicAuth, withBasicAuth } from '../server/basic-auth.ts';
@@ -26,11 +27,14 @@ import { createKeepOf } from './wiring/keep.ts';
 import { pruneLimits, pruneTiming } from './wiring/prune-limits.ts';
 import { createHosted } from './wiring/hosted.ts';
 import { openStorage, type Storage } from './wiring/storage.ts';
-import { upstreamsByHost } from './wiring/upstreams-by-host.ts';
+import { createHostUpstreams } from './wiring/other-hosts.ts';
+import { servedNames } from './wiring/served-names.ts';
 import { createUpstream, reportUpstreams } from './wiring/upstreams.ts';
 
 /** How long running pulls get when the process is told to stop, in ms. */
 const GRACE = 30_000;
+/** Hosts of registry.otherHosts whose registries are kept. */
+const MAX_HOST_ROUTES = 100;
 /** How long one request may bring its body, where pushes are taken. */
 const PUSH_LIMIT_MS = 24 * 3_600_000;
 
@@ -47,8 +51,7 @@ export async function registry({ config, log, stop, env }: Host): Promise<void> 
   const { images, local, proofs, serveHosted, close } = await createImages(own, { storage, log, counts });
   const serving: ServeOptions = {
     log,
-    upstreams: [...Object.keys(own.upstreams), ...Object.keys(own.hosted)],
-    upstreamOf: upstreamsByHost({ ...own.upstreams, ...own.hosted }),
+    ...servedNames(own),
     fileSender: lazyFileSender(),
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
   };
@@ -147,10 +150,11 @@ export async function createImages(own: RegistryConfig, { storage, log, counts }
   const peers = own.peers === undefined ? noPeers : createPeers({ ...own.peers, own: own.listen, log, metrics: counts });
   const cache = await createCache({ storage, spoolDirectory, peers, metrics: counts, log });
   const routes = Object.entries(own.upstreams).map(([name, config]) => {
-    const policy = createPolicy(name, own, counts);
+    const policy = policyOf(name, config, { cache: own.cache, rateLimit: createRateLimit(name, counts) });
     const upstream = createUpstream(name, config, { metrics: counts, rateLimit: policy.rateLimit });
     return { name, upstream, policy, defaultNamespace: config.defaultNamespace };
   });
+  const hostUpstream = createHostUpstreams(own, { metrics: counts, createRateLimit: (name) => createRateLimit(name, counts) });
   const { registries, serve } = await createHosted(own, { storage, used: cache.usage.mark, log });
   const routedBy = (make: (upstream: Upstream, policy: CachePolicy) => Registry): Registry => {
     const registryOf = ({ upstream, policy, name }: (typeof routes)[number]): Registry =>
@@ -158,9 +162,19 @@ export async function createImages(own: RegistryConfig, { storage, log, counts }
     const hosted = Object.entries(registries).map(([name, registry]) => {
       return [name, { registry: observed(registry, (kind) => counts.read(name, kind, 'error')) }] as const;
     });
-    return routed(
-      Object.fromEntries([...routes.map((route) => [route.name, { ...route, registry: registryOf(route) }] as const), ...hosted]),
-    );
+    const otherHosts = new LRUCache<string, Route>({ max: MAX_HOST_ROUTES });
+    const otherwise = (name: string): Route | undefined => {
+      const host = hostUpstream(name);
+      if (host === undefined) return undefined;
+      const known = otherHosts.get(name);
+      if (known !== undefined) return known;
+      const policy = policyOf(name, host.config, { cache: own.cache, rateLimit: host.rateLimit });
+      const route = { registry: registryOf({ name, upstream: host.upstream, policy, defaultNamespace: undefined }) };
+      otherHosts.set(name, route);
+      return route;
+    };
+    const named = [...routes.map((route) => [route.name, { ...route, registry: registryOf(route) }] as const), ...hosted];
+    return routed(Object.fromEntries(named), { otherwise, defaultName: own.defaultUpstream });
   };
   return {
     images: routedBy((upstream, policy) => cached(upstream, cache, policy)),
@@ -175,13 +189,16 @@ export async function createImages(own: RegistryConfig, { storage, log, counts }
   };
 }
 
-function createPolicy(name: string, { cache, upstreams }: RegistryConfig, counts: RegistryMetrics) {
-  const { connections, tagTtl, credentials } = upstreams[name]!;
+function policyOf(
+  name: string,
+  { connections, tagTtl, credentials }: UpstreamConfig,
+  { cache, rateLimit }: { cache: RegistryConfig['cache']; rateLimit: RateLimit },
+) {
   return {
     name,
     connections,
     tagTtl,
-    rateLimit: createRateLimit(name, counts),
+    rateLimit,
     staleFor: cache.staleFor,
     negativeTtl: cache.negativeTtl,
     credentialed: (repository: string) => credentials.some(({ repositories }) => repository.startsWith(`${name}/${repositories}`)),

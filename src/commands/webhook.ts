@@ -48,9 +48,10 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
   const adminListener = await listen({ address: own.admin, handler: admin, log });
 
   const connections = createConnectionLimits();
-  const thread = createReviewThread({ webhook: own, upstreams: config.registry.upstreams });
+  const { upstreams, hosted, otherHosts } = config.registry;
+  const thread = createReviewThread({ webhook: own, registry: { upstreams, hosted, otherHosts } });
   const handler = serveWebhook({
-    policy: createPolicy(own, config.registry.upstreams),
+    policy: createPolicy(own, config.registry),
     gateOpen: () => gate.isOpen(),
     maxReviewSize: own.maxReviewSize,
     thread,

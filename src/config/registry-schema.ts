@@ -9,6 +9,23 @@ const tls = z.strictObject({
   keyFile: text.describe('Its private key, PEM.'),
 });
 
+/** Public registries that images of well-known projects come from. */
+const DEFAULT_OTHER_HOSTS = [
+  'mcr.microsoft.com',
+  'nvcr.io',
+  'public.ecr.aws',
+  'docker.elastic.co',
+  'lscr.io',
+  'registry.gitlab.com',
+  'registry.access.redhat.com',
+  'cgr.dev',
+  'cr.l5d.io',
+  'cr.fluentbit.io',
+  'docker.n8n.io',
+  'registry.ollama.ai',
+  '*-docker.pkg.dev',
+] as const;
+
 /** An upstream's name is a path component of repositories and of the store's keys. */
 const upstreamName = z
   .string()
@@ -80,6 +97,17 @@ export const registrySchema = z
       .record(upstreamName, upstream.nullable())
       .prefault({})
       .describe(`Merged over the defaults (${Object.keys(DEFAULT_UPSTREAMS).join(', ')}) by name; null removes one.`),
+    otherHosts: z
+      .array(text)
+      .prefault([...DEFAULT_OTHER_HOSTS])
+      .describe(
+        'Registries that are served without an upstream of their own, as /v2/<host>/…: globs over hosts, ! excludes. ["*"] is every host that is not internal; a name without a glob may be internal.',
+      ),
+    defaultUpstream: upstreamName
+      .optional()
+      .describe(
+        'The upstream of names that start with none, for clients that cannot write a path (dockerd’s registry-mirrors): dockerhub.',
+      ),
     hosted: hostedSchema,
     users: usersSchema,
     exposed: z
@@ -128,6 +156,13 @@ export const registrySchema = z
     for (const name of Object.keys(own.hosted)) {
       if (upstreams[name] === undefined) continue;
       check.addIssue({ code: 'custom', path: ['hosted', name], message: 'a name that no upstream has' });
+    }
+    if (own.defaultUpstream !== undefined && upstreams[own.defaultUpstream] === undefined) {
+      check.addIssue({
+        code: 'custom',
+        path: ['defaultUpstream'],
+        message: `the name of an upstream: ${Object.keys(upstreams).join(', ')}`,
+      });
     }
     checkHosts({ ...upstreams, ...own.hosted }, (path, message) => check.addIssue({ code: 'custom', path, message }));
     return { ...own, upstreams };

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { fullNames, parseImage, servedRepository, upstreamHosts } from './image-name.ts';
+import { fullNames, parseImage, servedHosts, servedRepository } from './image-name.ts';
 
 const DIGEST = `sha256:${'0123456789abcdef'.repeat(4)}`;
 
@@ -30,7 +30,8 @@ test('a glob may match the full name, with or without its tag', () => {
 });
 
 test('an image is served under the name of its upstream, with the default namespace for short names', () => {
-  const hosts = upstreamHosts({ mine: { hosts: ['registry.example'], defaultNamespace: 'team' }, ghcr: { hosts: ['ghcr.io'] } });
+  const upstreams = { mine: { hosts: ['registry.example'], defaultNamespace: 'team' }, ghcr: { hosts: ['ghcr.io'] } };
+  const hosts = servedHosts({ upstreams });
   const served = (image: string) => {
     const parsed = parseImage(image);
     return parsed && servedRepository(parsed, hosts);

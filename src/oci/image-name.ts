@@ -1,4 +1,5 @@
 import { isDigest } from './digest.ts';
+import { createOtherHosts } from './other-hosts.ts';
 import { isRepository, type Repository } from './reference.ts';
 
 /** The parts of an image name, by the grammar of github.com/distribution/reference. */
@@ -11,8 +12,29 @@ export interface ImageName {
   suffix: string;
 }
 
-/** Which upstream serves a host, by the host as image names spell it. */
-export type UpstreamHosts = ReadonlyMap<string, { name: string; defaultNamespace?: string | undefined }>;
+/** Where the images of a host are served. */
+export interface ServedHost {
+  /** The first component of their repositories: `dockerhub`, `mcr.microsoft.com`. */
+  name: string;
+  /** Put before names of one component. */
+  defaultNamespace?: string | undefined;
+}
+
+/** Which hosts are served: those of upstreams and of hosted repositories, and those of registry.otherHosts. */
+export interface ServedHosts {
+  /** @param host as an image name spells it */
+  find(this: void, host: string): ServedHost | undefined;
+  /** Whether repositories with this first component are served. */
+  hasName(this: void, name: string): boolean;
+}
+
+/** The parts of the configuration that say which hosts are served. */
+export interface ServedConfig {
+  upstreams: Readonly<Record<string, { hosts: readonly string[]; defaultNamespace?: string | undefined }>>;
+  hosted?: Readonly<Record<string, { hosts: readonly string[] }>>;
+  /** As registry.otherHosts. */
+  otherHosts?: readonly string[];
+}
 
 const DOCKER_HUB = 'docker.io';
 const DOCKER_HUB_ALIAS = 'index.docker.io';
@@ -51,24 +73,32 @@ export function fullNames(image: string): string[] {
   return parsed.suffix === '' ? [name] : [name, name + parsed.suffix];
 }
 
-/** Indexes configured upstreams by their hosts. */
-export function upstreamHosts(
-  upstreams: Readonly<Record<string, { hosts: readonly string[]; defaultNamespace?: string | undefined }>>,
-): UpstreamHosts {
-  return new Map(
-    Object.entries(upstreams).flatMap(([name, { hosts, defaultNamespace }]) =>
+export function servedHosts({ upstreams, hosted = {}, otherHosts = [] }: ServedConfig): ServedHosts {
+  const others = createOtherHosts(otherHosts);
+  const configured: ServedConfig['upstreams'] = { ...upstreams, ...hosted };
+  const byHost = new Map<string, ServedHost>(
+    Object.entries(configured).flatMap(([name, { hosts, defaultNamespace }]) =>
       hosts.map((host) => [host, { name, defaultNamespace }] as const),
     ),
   );
+  return {
+    find(host) {
+      const known = byHost.get(host);
+      if (known !== undefined) return known;
+      const name = others.segmentOf(host);
+      return name === undefined ? undefined : { name };
+    },
+    hasName: (name) => Object.hasOwn(configured, name) || others.hostOf(name) !== undefined,
+  };
 }
 
 /** The repository under which this registry serves an image, such as `dockerhub/library/nginx`.
- *  @returns undefined if no upstream has the host, or the name would be too long */
-export function servedRepository({ host, repository }: ImageName, hosts: UpstreamHosts): Repository | undefined {
-  const upstream = hosts.get(host);
-  if (upstream === undefined) return undefined;
-  const { name, defaultNamespace } = upstream;
+ *  @returns undefined if the host is not served, or the name would be too long */
+export function servedRepository({ host, repository }: ImageName, hosts: ServedHosts): Repository | undefined {
+  const served = hosts.find(host);
+  if (served === undefined) return undefined;
+  const { name, defaultNamespace } = served;
   const namespace = defaultNamespace !== undefined && !repository.includes('/') ? `${defaultNamespace}/` : '';
-  const served = `${name}/${namespace}${repository}`;
-  return isRepository(served) ? served : undefined;
+  const full = `${name}/${namespace}${repository}`;
+  return isRepository(full) ? full : undefined;
 }

@@ -37,7 +37,7 @@ testRegistry('another replica', async (content) => {
   const memory = createMemory();
   addSampleContent(memory, repository, content);
   const { log } = await captureLog();
-  const handler = serveRegistry(memory.registry, { log, upstreams: ['hub'], upstreamOf: () => undefined });
+  const handler = serveRegistry(memory.registry, { log, nameOf: (first) => first, upstreamOf: () => undefined });
   const listener = await listen({ address: { host: '127.0.0.1', port: 0 }, handler, log });
   return { registry: connect(listener.url).registry, repository, [Symbol.asyncDispose]: () => listener.close() };
 });

@@ -8,20 +8,29 @@ export interface Route {
   defaultNamespace?: string | undefined;
 }
 
+export interface RoutedOptions {
+  /** Asked for names that `routes` does not have. */
+  otherwise?(this: void, name: string): Route | undefined;
+  /** The route of repositories whose first component is no name. */
+  defaultName?: string | undefined;
+}
+
 /** The registry whose repositories are `<name>/<repository>`, each read from the route of that name.
  *  @throws OciError NAME_UNKNOWN: no such route */
-export function routed(routes: Record<string, Route>): Registry {
+export function routed(routes: Record<string, Route>, { otherwise, defaultName }: RoutedOptions = {}): Registry {
   const byName = new Map(Object.entries(routes));
+  const fallback = defaultName === undefined ? undefined : byName.get(defaultName);
 
   function find(prefixed: Repository): { registry: Registry; repository: Repository } {
     const slash = prefixed.indexOf('/');
     const name = slash < 0 ? prefixed : prefixed.slice(0, slash);
-    const route = byName.get(name);
-    if (route === undefined || slash < 0) {
+    const named = byName.get(name) ?? otherwise?.(name);
+    const route = named ?? fallback;
+    if (route === undefined || (named !== undefined && slash < 0)) {
       const wrong = route === undefined ? `no upstream is named ${name}` : `${name} is an upstream, and no repository is named`;
       throw new OciError('NAME_UNKNOWN', `${wrong}: pull <upstream>/<repository> with one of ${[...byName.keys()].join(', ')}`);
     }
-    const rest = prefixed.slice(slash + 1);
+    const rest = named === undefined ? prefixed : prefixed.slice(slash + 1);
     const full = route.defaultNamespace !== undefined && !rest.includes('/') ? `${route.defaultNamespace}/${rest}` : rest;
     return { registry: route.registry, repository: isRepository(full) ? full : parseRepository(full) };
   }

@@ -19,7 +19,7 @@ test('the conformance program of the distribution specification finds nothing wr
   const manifest = memory.addManifest(REPOSITORY, { mediaType: OCI_MANIFEST, bytes: byLongDigest, algorithm: 'sha512' });
 
   const { log } = await captureLog();
-  const handler = serveRegistry(memory.registry, { log, upstreams: ['dockerhub'], upstreamOf: () => undefined });
+  const handler = serveRegistry(memory.registry, { log, nameOf: (first) => first, upstreamOf: () => undefined });
   await using listener = await listen({ address: { host: '127.0.0.1', port: 0 }, handler, log });
   const { pass, fail, error, skip, report } = await runConformance({
     host: `127.0.0.1:${listener.address.port}`,

@@ -41,7 +41,7 @@ async function start(registry: Registry = memory.registry, options: Partial<Serv
   const captured = await captureLog();
   const handler = serveRegistry(registry, {
     log: captured.log,
-    upstreams: ['dockerhub', 'ghcr'],
+    nameOf: (first) => (['dockerhub', 'ghcr'].includes(first) ? first : undefined),
     upstreamOf: (host) => (host === 'docker.io' ? 'dockerhub' : undefined),
     observe: (one) => served.push(one),
     ...options,

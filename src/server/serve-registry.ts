@@ -28,8 +28,8 @@ export interface Served {
 
 export interface ServeOptions {
   log: Log;
-  /** The names of the upstreams, the first component of every repository. */
-  upstreams: readonly string[];
+  /** The upstream's name for logs and metrics, by the first component of a repository; undefined: no upstream has it. */
+  nameOf(this: void, first: string): string | undefined;
   /** The upstream whose images are named by this host (containerd's `?ns=`). */
   upstreamOf(host: string): string | undefined;
   /** Asked before a blob is: a URL that the client is sent to by 307. It answers for access itself. */
@@ -51,7 +51,6 @@ interface Target {
 /** The read half of the OCI distribution specification 1.1 over `registry`. A client's Accept never selects content: what a
  *  reference means may not depend on who asks. */
 export function serveRegistry(registry: Registry, options: ServeOptions): RequestHandler {
-  const upstreams = new Set(options.upstreams);
   const documents = sharedDocuments(registry);
 
   return async (request, response) => {
@@ -91,7 +90,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
     if (namespace === undefined) {
       const slash = repository.indexOf('/');
       const first = slash === -1 ? repository : repository.slice(0, slash);
-      exchange.upstream = upstreams.has(first) ? first : 'unknown';
+      exchange.upstream = options.nameOf(first) ?? 'unknown';
       return { repository, headers: API_VERSION };
     }
     const upstream = options.upstreamOf(namespace);

@@ -13,7 +13,7 @@ export type FillOutcome = 'stored' | 'uncached' | 'failed';
 export type PeerOutcome = 'served' | 'failed';
 export type StorageOperation = 'stat' | 'read' | 'write' | 'remove' | 'list';
 
-/** What the registry counts. Plain functions, so that callers know nothing of Prometheus. `upstream` is always a configured name. */
+/** What the registry counts. Plain functions, so that callers know nothing of Prometheus. `upstream` is a configured name, or a host. */
 export interface RegistryMetrics {
   /** A response to a client, and the bytes of its body. `upstream` is `unknown` or `none` if the request named no configured one. */
   answered(upstream: string, answer: { kind: string; status: number; bytes: number }): void;
@@ -40,6 +40,9 @@ export interface RegistryMetrics {
   /** Replicas that are alive, including this one. */
   livePeers(count: number): void;
 }
+
+/** Upstreams with labels of their own; all further ones share `other`. */
+const MAX_UPSTREAM_LABELS = 100;
 
 export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   const responses = renamed(metrics, 'http_requests_total', {
@@ -79,28 +82,37 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   const peerBytes = metrics.counter('peer_received_bytes_total', 'Bytes of bodies received from other replicas.', []);
   const live = metrics.gauge('peers_live', 'Replicas that are alive, including this one; 0 without peers.', []);
   let running = 0;
+  const upstreams = new Set<string>();
+  /** Hosts that clients name become labels: a bounded number of them. */
+  function labelOf(upstream: string): string {
+    if (!upstreams.has(upstream) && upstreams.size >= MAX_UPSTREAM_LABELS) return 'other';
+    upstreams.add(upstream);
+    return upstream;
+  }
   metrics.watch('downloads_running', 'Running downloads of blobs.', () => running);
   metrics.watch('fills_running', 'Deprecated: use kube_registry_downloads_running.', () => running);
 
   return {
-    answered(upstream, { kind, status, bytes }) {
+    answered(name, { kind, status, bytes }) {
+      const upstream = labelOf(name);
       responses({ upstream, kind, status: String(status) });
       if (bytes > 0) sent({ upstream }, bytes);
     },
-    read: (upstream, kind, outcome) => reads({ upstream, kind, outcome }),
-    observeUpstream(upstream, outcome, seconds) {
+    read: (upstream, kind, outcome) => reads({ upstream: labelOf(upstream), kind, outcome }),
+    observeUpstream(name, outcome, seconds) {
+      const upstream = labelOf(name);
       asked({ upstream, outcome });
       latency({ upstream }, seconds);
     },
-    received: (upstream, bytes) => received({ upstream }, bytes),
+    received: (upstream, bytes) => received({ upstream: labelOf(upstream) }, bytes),
     fillStarted() {
       running++;
     },
     fillEnded(upstream, outcome) {
       running--;
-      downloads({ upstream, outcome });
+      downloads({ upstream: labelOf(upstream), outcome });
     },
-    rateLimit: (upstream, left) => remaining({ upstream }, left),
+    rateLimit: (upstream, left) => remaining({ upstream: labelOf(upstream) }, left),
     uploadQueue(blobs, bytes) {
       queued({}, blobs);
       queuedBytes({}, bytes);

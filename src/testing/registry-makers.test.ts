@@ -58,7 +58,11 @@ function filled(content: SampleContent, name: string = NAME): Registry {
 /** `registry` over HTTP. @returns its URL */
 async function serve(registry: Registry, use: Use, upstreams: string[] = []): Promise<string> {
   const { log } = await captureLog();
-  const handler = serveRegistry(registry, { log, upstreams, upstreamOf: () => undefined });
+  const handler = serveRegistry(registry, {
+    log,
+    nameOf: (first) => (upstreams.includes(first) ? first : undefined),
+    upstreamOf: () => undefined,
+  });
   const listener = await listen({ address: { host: '127.0.0.1', port: 0 }, handler, log });
   use({ [Symbol.asyncDispose]: () => listener.close() });
   return listener.url;
@@ -126,7 +130,7 @@ testMaker('failover, the first cutting bodies', repository, (content, use) => ov
 testMaker('the agent: failover of a remote and lazy createDirectUpstreams', prefixed, async (content, use) => {
   const url = await serve(filled(content), use);
   const { registry: config } = parseConfig({ registry: { upstreams: { dockerhub: { url } } } });
-  const direct = () => createDirectUpstreams(config.upstreams, { proxy: 'direct', connectTimeout: 1000, metrics: noRegistryMetrics });
+  const direct = () => createDirectUpstreams(config, { proxy: 'direct', connectTimeout: 1000, metrics: noRegistryMetrics });
   const limits = { attempts: 1, headersMs: 25_000, idleMs: 30_000 };
   const registry = remote({
     name: 'registry',

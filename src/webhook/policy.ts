@@ -1,7 +1,7 @@
 import picomatch from 'picomatch';
 import type { Upstream, WebhookConfig } from '../config/schema.ts';
 import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
-import { fullNames, parseImage, upstreamHosts } from '../oci/image-name.ts';
+import { fullNames, parseImage, servedHosts, type ServedConfig } from '../oci/image-name.ts';
 import type { ImagePlace } from './pod-images.ts';
 import { mayRunOnVirtualNode, mayRunOnWindows } from './pod-placement.ts';
 import { rewriteImage } from './rewrite-image.ts';
@@ -54,16 +54,19 @@ const PUBLIC_REPOSITORIES = [
   'gcr.io/google-containers/**',
 ];
 
+/** The parts of `registry` that say which images are rewritten. */
+export type ServedRegistry = ServedConfig & { upstreams: Readonly<Record<string, Upstream>> };
+
 /** Which pods and images are rewritten. */
-export function createPolicy(config: WebhookConfig, upstreams: Readonly<Record<string, Upstream>>): Policy {
+export function createPolicy(config: WebhookConfig, registry: ServedRegistry): Policy {
   const { exclude } = config;
-  const rules = { registryHost: config.registryHost, upstreams: upstreamHosts(upstreams) };
+  const rules = { registryHost: config.registryHost, hosts: servedHosts(registry) };
   const isExcludedNamespace = globs(exclude.namespaces);
   const isExcludedImage = globs(exclude.images);
   const isPublic = globs([...PUBLIC_REPOSITORIES, ...config.publicRepositories]);
   const isIgnoredSecret = globs(config.ignorePullSecrets);
   /** Repositories whose images the registry pulls with credentials of its own. */
-  const credentialed = Object.values(upstreams).flatMap(({ hosts, credentials }) =>
+  const credentialed = Object.values(registry.upstreams).flatMap(({ hosts, credentials }) =>
     hosts.flatMap((host) => credentials.map(({ repositories }) => `${host}/${repositories}`)),
   );
 

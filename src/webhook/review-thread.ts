@@ -1,10 +1,11 @@
 import { Worker } from 'node:worker_threads';
-import type { Upstream, WebhookConfig } from '../config/schema.ts';
+import type { WebhookConfig } from '../config/schema.ts';
+import type { ServedRegistry } from './policy.ts';
 import type { Reviewed } from './admission-review.ts';
 
 export interface WorkerConfig {
   webhook: WebhookConfig;
-  upstreams: Readonly<Record<string, Upstream>>;
+  registry: ServedRegistry;
 }
 export interface ReviewRequest {
   id: number;

@@ -5,8 +5,8 @@ import type { ReviewRequest, WorkerConfig } from './review-thread.ts';
 
 // Reviews of large pods: parsing them would hold up every other review.
 
-const { webhook, upstreams } = workerData as WorkerConfig;
-const policy = createPolicy(webhook, upstreams);
+const { webhook, registry } = workerData as WorkerConfig;
+const policy = createPolicy(webhook, registry);
 
 parentPort?.on('message', ({ id, body, gateOpen }: ReviewRequest) => {
   const reviewed = reviewPod(Buffer.from(body).toString(), { policy, gateOpen: () => gateOpen });

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { DEFAULT_UPSTREAMS } from '../config/schema.ts';
 import { parseConfig } from '../config/load.ts';
 import { OciError } from '../oci/error.ts';
-import { upstreamHosts } from '../oci/image-name.ts';
+import { servedHosts } from '../oci/image-name.ts';
 import { createMemory } from '../testing/memory-registry.ts';
 import { routed } from '../registry/routed.ts';
 import { parseRequest } from '../server/parse-request.ts';
@@ -14,7 +14,7 @@ const SHA = `sha256:${'0123456789abcdef'.repeat(4)}`;
 const SHA512 = `sha512:${'0123456789abcdef'.repeat(8)}`;
 const rules: RewriteRules = {
   registryHost: '127.0.0.1:25000',
-  upstreams: upstreamHosts(parseConfig({}).registry.upstreams),
+  hosts: servedHosts(parseConfig({}).registry),
 };
 
 /** Image → what stands behind `127.0.0.1:25000/`; undefined: it stays as it is. */
@@ -67,7 +67,21 @@ const TABLE: [string, string | undefined][] = [
   ['192.168.1.1:5000/app:1', undefined],
   ['[::1]/app', undefined],
   ['[2001:db8::1]:5000/app:1', undefined],
-  ['us-docker.pkg.dev/project/repo/app', undefined],
+  // Hosts of registry.otherHosts, by default.
+  ['mcr.microsoft.com/a/b:1', 'mcr.microsoft.com/a/b:1'],
+  ['nvcr.io/a/b:1', 'nvcr.io/a/b:1'],
+  ['public.ecr.aws/a/b:1', 'public.ecr.aws/a/b:1'],
+  ['docker.elastic.co/a/b:1', 'docker.elastic.co/a/b:1'],
+  ['lscr.io/a/b:1', 'lscr.io/a/b:1'],
+  ['registry.gitlab.com/a/b:1', 'registry.gitlab.com/a/b:1'],
+  ['registry.access.redhat.com/a/b:1', 'registry.access.redhat.com/a/b:1'],
+  ['cgr.dev/a/b:1', 'cgr.dev/a/b:1'],
+  ['cr.l5d.io/a/b:1', 'cr.l5d.io/a/b:1'],
+  ['cr.fluentbit.io/a/b:1', 'cr.fluentbit.io/a/b:1'],
+  ['docker.n8n.io/a/b:1', 'docker.n8n.io/a/b:1'],
+  ['registry.ollama.ai/a/b:1', 'registry.ollama.ai/a/b:1'],
+  ['europe-west1-docker.pkg.dev/a/b:1', 'europe-west1-docker.pkg.dev/a/b:1'],
+  ['us-docker.pkg.dev/project/repo/app', 'us-docker.pkg.dev/project/repo/app'],
   ['123.dkr.ecr.us-east-1.amazonaws.com/app:1', undefined],
   ['MYHOST/app', undefined],
   ['Docker.io/nginx', undefined],
@@ -131,7 +145,7 @@ const suffix = fc.oneof(
 );
 
 test('promise W2: the registry reads a rewritten name as the same upstream, repository, tag and digest', async () => {
-  const host = fc.constantFrom(...rules.upstreams.keys());
+  const host = fc.constantFrom(...Object.values(DEFAULT_UPSTREAMS).flatMap(({ hosts = [] }) => hosts));
   const asked: string[] = [];
   /** The registry's routes, which note who is asked for what. */
   const registry = routed(
@@ -151,7 +165,7 @@ test('promise W2: the registry reads a rewritten name as the same upstream, repo
   await fc.assert(
     fc.asyncProperty(host, fc.array(component, { minLength: 1, maxLength: 4 }), suffix, async (host, path, suffix) => {
       const rewritten = rewriteImage(`${host}/${path.join('/')}${suffix}`, rules);
-      const upstream = rules.upstreams.get(host);
+      const upstream = rules.hosts.find(host);
       assert.ok(rewritten !== undefined && upstream !== undefined);
       const [name = '', digest] = rewritten.slice(rules.registryHost.length + 1).split('@');
       const [repository = '', tag] = name.split(':');

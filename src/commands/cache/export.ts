@@ -9,7 +9,7 @@ import { blobKey } from '../../store/keys.ts';
 import type { Store } from '../../store/store.ts';
 import { noRegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { remote } from '../../upstream/remote.ts';
-import { upstreamHosts } from '../../oci/image-name.ts';
+import { servedHosts } from '../../oci/image-name.ts';
 import type { Host } from '../command.ts';
 import { formatBytes } from '../table.ts';
 import { openStore } from '../wiring/storage.ts';
@@ -66,7 +66,7 @@ export async function cacheExport(host: Host, options: ExportCommandOptions): Pr
 }
 
 function parseName(image: string, { config }: Host): ExportName {
-  const located = parseWarmName(image, { registryHost: config.webhook.registryHost, upstreams: upstreamHosts(config.registry.upstreams) });
+  const located = parseWarmName(image, { registryHost: config.webhook.registryHost, hosts: servedHosts(config.registry) });
   const name = located === undefined ? undefined : fullImageName(located, config.registry.upstreams);
   if (located === undefined || name === undefined) {
     throw new ConfigError(`found ${image}; accepted: an image of a configured upstream, such as nginx:1.27 or ghcr.io/owner/name@sha256:…`);

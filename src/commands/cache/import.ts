@@ -2,7 +2,7 @@ import { ConfigError } from '../../config/load.ts';
 import { importImages, type ImportedImage, type ImportResult } from '../../layout/import-images.ts';
 import type { LayoutImage } from '../../layout/image-layout.ts';
 import { isTag } from '../../oci/reference.ts';
-import { upstreamHosts } from '../../oci/image-name.ts';
+import { servedHosts } from '../../oci/image-name.ts';
 import type { Host } from '../command.ts';
 import { formatBytes } from '../table.ts';
 import { openStore } from '../wiring/storage.ts';
@@ -47,7 +47,7 @@ export async function cacheImport(host: Host, options: ImportCommandOptions): Pr
 }
 
 function createLocate({ config }: Host, given: string | undefined): (image: LayoutImage) => WarmName | undefined {
-  const rules = { registryHost: config.webhook.registryHost, upstreams: upstreamHosts(config.registry.upstreams) };
+  const rules = { registryHost: config.webhook.registryHost, hosts: servedHosts(config.registry) };
   if (given !== undefined && parseWarmName(given, rules) === undefined) {
     throw new ConfigError(`--name: found ${given}; accepted: an image of a configured upstream, such as docker.io/library/nginx:1.27`);
   }

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseConfig } from '../../config/load.ts';
-import { upstreamHosts } from '../../oci/image-name.ts';
+import { servedHosts } from '../../oci/image-name.ts';
 import { parseWarmName } from './warm-name.ts';
 
 const { registry, webhook } = parseConfig({});
-const rules = { registryHost: webhook.registryHost, upstreams: upstreamHosts(registry.upstreams) };
+const rules = { registryHost: webhook.registryHost, hosts: servedHosts(registry) };
 const digest = `sha256:${'0123456789abcdef'.repeat(4)}`;
 
 const cases: [string, string | undefined][] = [

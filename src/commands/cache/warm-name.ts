@@ -1,5 +1,5 @@
 import { isDigest } from '../../oci/digest.ts';
-import { parseImage, servedRepository, type UpstreamHosts } from '../../oci/image-name.ts';
+import { parseImage, servedRepository, type ServedHosts } from '../../oci/image-name.ts';
 import { parseReference, parseRepository, type Reference, type Repository } from '../../oci/reference.ts';
 
 /** An image as the registry names it. */
@@ -12,7 +12,7 @@ export interface WarmName {
 export interface WarmRules {
   /** What rewritten images start with: `127.0.0.1:25000`. */
   registryHost: string;
-  upstreams: UpstreamHosts;
+  hosts: ServedHosts;
 }
 
 const LOOPBACK = /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$/;
@@ -20,15 +20,15 @@ const LOOPBACK = /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$/;
 /** The repository and reference that the registry serves for an image, however its name is written:
  *  `nginx`, `ghcr.io/a/b:1@sha256:…`, or already rewritten. Prefers the digest to the tag, as container
  *  runtimes do; without either, `latest`.
- *  @returns undefined if `image` is not an image name, or no upstream has its host */
-export function parseWarmName(image: string, { registryHost, upstreams }: WarmRules): WarmName | undefined {
+ *  @returns undefined if `image` is not an image name, or its host is not served */
+export function parseWarmName(image: string, { registryHost, hosts }: WarmRules): WarmName | undefined {
   const parsed = parseImage(image);
   if (parsed === undefined) return undefined;
   const { host, repository, suffix } = parsed;
   const isThisRegistry = host === registryHost || LOOPBACK.test(host);
   const first = repository.slice(0, repository.indexOf('/'));
-  const isRewritten = isThisRegistry && [...upstreams.values()].some(({ name }) => name === first);
-  const served = isRewritten ? parseRepository(repository) : servedRepository(parsed, upstreams);
+  const isRewritten = isThisRegistry && hosts.hasName(first);
+  const served = isRewritten ? parseRepository(repository) : servedRepository(parsed, hosts);
   return served === undefined ? undefined : { repository: served, reference: referenceOf(suffix) };
 }
 

@@ -6,7 +6,7 @@ import { urlOf } from '../../config/scalars.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
 import { isOciError } from '../../oci/error.ts';
 import { printable, printableLines } from '../../io/printable.ts';
-import { upstreamHosts } from '../../oci/image-name.ts';
+import { servedHosts } from '../../oci/image-name.ts';
 import { createTransport } from '../../http/undici-transport.ts';
 import { blobKey } from '../../store/keys.ts';
 import type { Store } from '../../store/store.ts';
@@ -76,7 +76,7 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
       signal: stop,
     },
   );
-  const rules = { registryHost: config.webhook.registryHost, upstreams: upstreamHosts(config.registry.upstreams) };
+  const rules = { registryHost: config.webhook.registryHost, hosts: servedHosts(config.registry) };
   const progress = createProgress(stderr);
   if (!options.json) stderr.write(`pulling ${wanted.size} images for ${platforms.join(', ')} through ${url}\n`);
   const outcomes: Outcome[] = [];

@@ -1,8 +1,10 @@
-import type { Upstream } from '../../config/schema.ts';
+import type { RegistryConfig } from '../../config/schema.ts';
+import { OciError } from '../../oci/error.ts';
 import type { Registry } from '../../oci/registry.ts';
-import { routed } from '../../registry/routed.ts';
+import { routed, type Route } from '../../registry/routed.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { createRateLimit } from '../../upstream/rate-limit.ts';
+import { createHostUpstreams } from './other-hosts.ts';
 import { createUpstream, prefixesOf } from './upstreams.ts';
 
 export interface DirectOptions {
@@ -12,18 +14,44 @@ export interface DirectOptions {
   metrics: RegistryMetrics;
 }
 
-/** The upstreams with their mirrors, reached through the agent's own proxy instead of the registry's, and anonymously: an agent has no
- *  credentials. */
-export function createDirectUpstreams(
-  upstreams: Readonly<Record<string, Upstream>>,
-  { proxy, connectTimeout, metrics }: DirectOptions,
-): Registry {
-  const routes = Object.entries(upstreams).map(([name, upstream]) => {
+/** The upstreams with their mirrors, and the other hosts, reached through the agent's own proxy instead of the registry's, and
+ *  anonymously: an agent has no credentials. */
+export function createDirectUpstreams(config: RegistryConfig, { proxy, connectTimeout, metrics }: DirectOptions): Registry {
+  const routes = Object.entries(config.upstreams).map(([name, upstream]) => {
     const anonymous = { proxy, credentials: [], clientCertificate: undefined };
     const mirrors = upstream.mirrors.map((mirror) => ({ ...mirror, ...anonymous }));
     const direct = { ...upstream, ...anonymous, mirrors, privatePrefixes: prefixesOf(upstream) };
     const { registry } = createUpstream(name, direct, { connectTimeout, metrics, rateLimit: createRateLimit(name, metrics) });
     return [name, { registry, defaultNamespace: upstream.defaultNamespace }] as const;
   });
-  return routed(Object.fromEntries(routes));
+  const hosted = Object.keys(config.hosted).map((name) => [name, { registry: onlyInRegistry(name) }] as const);
+  const hostUpstream = createHostUpstreams(config, {
+    proxy,
+    connectTimeout,
+    metrics,
+    createRateLimit: (name) => createRateLimit(name, metrics),
+  });
+  function otherwise(name: string): Route | undefined {
+    const host = hostUpstream(name);
+    return host === undefined ? undefined : { registry: host.upstream.registry };
+  }
+  return routed(Object.fromEntries([...routes, ...hosted]), { otherwise, defaultName: config.defaultUpstream });
+}
+
+/** What was pushed to the registry is nowhere else. */
+function onlyInRegistry(name: string): Registry {
+  const refuse = (): Promise<never> =>
+    Promise.reject(
+      new OciError('UNAVAILABLE', `the registry, which alone has the repositories of ${name}, does not answer`, { retryAfter: 5 }),
+    );
+  return {
+    resolve: refuse,
+    manifest: refuse,
+    stat: refuse,
+    blob: refuse,
+    async *tags() {
+      yield await refuse();
+    },
+    referrers: refuse,
+  };
 }

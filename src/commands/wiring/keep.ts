@@ -1,7 +1,7 @@
 import type { Config } from '../../config/schema.ts';
 import { fieldsOf, itemsOf, textOf, type Fields } from '../../io/untrusted.ts';
 import { OciError } from '../../oci/error.ts';
-import { upstreamHosts } from '../../oci/image-name.ts';
+import { servedHosts } from '../../oci/image-name.ts';
 import type { Repository } from '../../oci/reference.ts';
 import { createKeep, type Keep, type KeepOptions } from '../../upkeep/keep.ts';
 import { imagesOf } from '../../webhook/pod-images.ts';
@@ -12,7 +12,7 @@ import { askCluster } from '../webhook-report.ts';
  *  @returns a function that throws OciError UNAVAILABLE: what pods use cannot be found out, so that nothing may be removed */
 export function createKeepOf({ registry, webhook }: Config, env: NodeJS.ProcessEnv): (signal: AbortSignal) => Promise<Keep> {
   const { cache, hosted, upstreams } = registry;
-  const rules: WarmRules = { registryHost: webhook.registryHost, upstreams: upstreamHosts({ ...upstreams, ...hosted }) };
+  const rules: WarmRules = { registryHost: webhook.registryHost, hosts: servedHosts(registry) };
   const hosts = new Map(Object.entries(upstreams).map(([name, own]) => [name, own.hosts]));
 
   function namesOf(repository: Repository): string[] {

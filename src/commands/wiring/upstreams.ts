@@ -12,13 +12,15 @@ export interface UpstreamContext {
   rateLimit: UpstreamOptions['rateLimit'];
   /** Milliseconds; 5 s by default. */
   connectTimeout?: number;
+  /** Instead of connections of its own. */
+  routes?: Routes;
 }
 
 /** The registry that `config` describes, with its mirrors and without them. */
 export function createUpstream(
   name: string,
   config: Upstream & { privatePrefixes?: readonly string[] },
-  { metrics, rateLimit, connectTimeout }: UpstreamContext,
+  { metrics, rateLimit, connectTimeout, routes }: UpstreamContext,
 ): UpstreamReaders {
   const routesTo = ({ ca, clientCertificate }: Mirror, proxy: string): Routes => {
     const options = { proxy, ca, ...(connectTimeout === undefined ? {} : { connectTimeout }) };
@@ -43,6 +45,7 @@ export function createUpstream(
   return upstream({
     name,
     ...addressOf(config),
+    ...(routes === undefined ? {} : { routes }),
     ...(config.proxy !== 'direct' && config.onProxyFailure === 'direct' ? { fallback: routesTo(config, 'direct') } : {}),
     mirrors: config.mirrors.map(addressOf),
     privatePrefixes: config.privatePrefixes ?? prefixesOf(config),

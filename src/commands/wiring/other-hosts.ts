@@ -1,0 +1,73 @@
+import { LRUCache } from 'lru-cache';
+import type { Upstream as UpstreamPair } from '../../cache/cache.ts';
+import type { RegistryConfig, Upstream } from '../../config/schema.ts';
+import { createTransport } from '../../http/undici-transport.ts';
+import { createOtherHosts } from '../../oci/other-hosts.ts';
+import type { Routes } from '../../upstream/endpoint.ts';
+import type { RateLimit } from '../../upstream/rate-limit.ts';
+import { createUpstream, type UpstreamContext } from './upstreams.ts';
+
+/** Hosts whose upstreams are kept; of others, the least recently used are forgotten, and made again when they are asked for. */
+const MAX_HOSTS = 100;
+const IDLE_LIFE_MS = 15 * 60_000;
+
+export interface HostUpstream {
+  name: string;
+  config: Upstream;
+  upstream: UpstreamPair;
+  rateLimit: RateLimit;
+}
+
+export interface HostUpstreamsOptions {
+  metrics: UpstreamContext['metrics'];
+  createRateLimit(this: void, name: string): RateLimit;
+  /** Milliseconds. */
+  connectTimeout?: number;
+  /** Instead of registry.proxy. */
+  proxy?: string;
+}
+
+type Config = Pick<RegistryConfig, 'otherHosts' | 'proxy' | 'onProxyFailure' | 'cache'>;
+
+/** The upstreams of registry.otherHosts, made when the first of their images is asked for.
+ *  @returns a function of the first component of a repository; undefined: it is no host that is served */
+export function createHostUpstreams(config: Config, options: HostUpstreamsOptions): (name: string) => HostUpstream | undefined {
+  const hosts = createOtherHosts(config.otherHosts);
+  const proxy = options.proxy ?? config.proxy;
+  const timeout = options.connectTimeout === undefined ? {} : { connectTimeout: options.connectTimeout };
+  // All hosts share their connections' pools: ten thousand hosts that nobody asks for again leave nothing behind.
+  let transports: Routes | undefined;
+  const connect = (): Routes =>
+    (transports ??= { own: createTransport({ proxy, ...timeout }), outside: createTransport({ proxy, externalOnly: true, ...timeout }) });
+  const made = new LRUCache<string, HostUpstream>({ max: MAX_HOSTS, ttl: IDLE_LIFE_MS, updateAgeOnGet: true });
+
+  return (name) => {
+    const known = made.get(name);
+    if (known !== undefined) return known;
+    const host = hosts.hostOf(name);
+    if (host === undefined) return undefined;
+    const own: Upstream = {
+      url: `${isLoopback(host) ? 'http' : 'https'}://${host}`,
+      hosts: [host],
+      proxy,
+      onProxyFailure: config.onProxyFailure,
+      mirrors: [],
+      connections: 4,
+      authHosts: [],
+      credentials: [],
+      tagTtl: config.cache.tagTtl,
+    };
+    const { own: anywhere, outside } = connect();
+    const routes = { own: hosts.isNamed(host) ? anywhere : outside, outside };
+    const rateLimit = options.createRateLimit(name);
+    const upstream = createUpstream(name, own, { metrics: options.metrics, rateLimit, routes, ...timeout });
+    const created = { name, config: own, upstream, rateLimit };
+    made.set(name, created);
+    return created;
+  };
+}
+
+/** Container runtimes speak plain HTTP to these as well. */
+function isLoopback(host: string): boolean {
+  return /^(?:localhost|127(?:\.\d{1,3}){3})(?::\d+)?$/.test(host);
+}

@@ -1,0 +1,16 @@
+import type { RegistryConfig } from '../../config/schema.ts';
+import { servedHosts } from '../../oci/image-name.ts';
+import type { ServeOptions } from '../../server/serve-registry.ts';
+import { upstreamsByHost } from './upstreams-by-host.ts';
+
+type Served = Pick<RegistryConfig, 'upstreams' | 'hosted' | 'otherHosts' | 'defaultUpstream'>;
+
+/** What the server calls the upstreams: by the first component of a repository, and by the host that images name. */
+export function servedNames(config: Served): Pick<ServeOptions, 'nameOf' | 'upstreamOf'> {
+  const hosts = servedHosts(config);
+  const configured = upstreamsByHost({ ...config.upstreams, ...config.hosted });
+  return {
+    nameOf: (first) => (hosts.hasName(first) ? first : config.defaultUpstream),
+    upstreamOf: (host) => configured(host) ?? hosts.find(host)?.name,
+  };
+}

@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { startDistribution } from './support/distribution.ts';
+import { makeImage, pushImage, type TestImage } from './support/image.ts';
+import { startAgent, startRegistry, type ServingProgram } from './support/program.ts';
+import { freePort, temporaryDirectory } from './support/temporary.ts';
+
+const image = makeImage({ seed: 'hosts', architectures: ['amd64'] });
+
+/** Pulls by HTTP and compares every byte. `query` is put behind every path. */
+async function assertPulled({ url }: ServingProgram, repository: string, { platforms, root }: TestImage, query = ''): Promise<void> {
+  const byTag = await fetch(`${url}/v2/${repository}/manifests/1${query}`);
+  assert.equal(byTag.status, 200, await byTag.clone().text());
+  assert.equal(byTag.headers.get('docker-content-digest'), root.digest);
+  for (const { config, layers } of platforms) {
+    for (const { digest, bytes } of [config, ...layers]) {
+      const response = await fetch(`${url}/v2/${repository}/blobs/${digest}${query}`);
+      assert.ok(bytes.equals(Buffer.from(await response.arrayBuffer())), digest);
+    }
+  }
+}
+
+test('promise 17: an image of a host that nobody configured comes by the host as a path and by ?ns=, and is kept', async () => {
+  await using upstream = await startDistribution();
+  await pushImage(upstream.url, 'team/app', '1', image);
+  await using registry = await startRegistry({ otherHosts: [upstream.host] });
+  const segment = upstream.host.replace(':', '_');
+  await assertPulled(registry, `${segment}/team/app`, image);
+  await assertPulled(registry, 'team/app', image, `?ns=${upstream.host}`);
+  const blobs = upstream.requests().filter(({ method, path }) => method === 'GET' && path.includes('/blobs/'));
+  assert.equal(new Set(blobs.map(({ path }) => path)).size, blobs.length, 'each blob was fetched once');
+  await upstream.stop();
+  await assertPulled(registry, `${segment}/team/app`, image);
+  const metrics = await (await fetch(`${registry.admin}/metrics`)).text();
+  assert.match(metrics, new RegExp(`kube_registry_cache_reads_total\\{upstream="${segment}",kind="blob",outcome="hit"\\}`));
+});
+
+test('a host that is not listed is unknown, and so is one that a glob lists and that is internal', async () => {
+  await using upstream = await startDistribution();
+  await pushImage(upstream.url, 'team/app', '1', image);
+  await using registry = await startRegistry({ otherHosts: ['*'] });
+  const statusOf = async (path: string) => (await fetch(`${registry.url}/v2/${path}/manifests/1`)).status;
+  assert.equal(await statusOf(`${upstream.host.replace(':', '_')}/team/app`), 404, 'an address that only a glob would list');
+  assert.equal(await statusOf('library/nginx'), 404);
+  const local = await fetch(`${registry.url}/v2/localhost.localdomain_${upstream.host.split(':')[1]}/team/app/manifests/1`);
+  assert.ok([403, 404, 502, 503].includes(local.status), 'a public name that leads inside is not followed');
+});
+
+test('names without an upstream are those of registry.defaultUpstream', async () => {
+  await using upstream = await startDistribution();
+  await pushImage(upstream.url, 'library/app', '1', image);
+  await pushImage(upstream.url, 'team/app', '1', image);
+  const upstreams = { dockerhub: { url: upstream.url, hosts: ['docker.io'], defaultNamespace: 'library' } };
+  await using registry = await startRegistry({ upstreams, defaultUpstream: 'dockerhub' });
+  for (const repository of ['team/app', 'library/app', 'app', 'dockerhub/team/app']) await assertPulled(registry, repository, image);
+});
+
+test('promise 17: the agent pulls from the host itself while the registry does not answer', async () => {
+  await using upstream = await startDistribution();
+  await pushImage(upstream.url, 'team/app', '1', image);
+  const registry = `http://127.0.0.1:${await freePort()}`;
+  await using agent = await startAgent({ registry }, { registry: { otherHosts: [upstream.host] } });
+  await assertPulled(agent, `${upstream.host.replace(':', '_')}/team/app`, image);
+});
+
+test('mirror mode writes hosts.toml for every host that is listed by name, and one for all others with "*"', async () => {
+  await using directory = await temporaryDirectory();
+  await using registry = await startRegistry();
+  await using agent = await startAgent(
+    { registry: registry.url, mirror: { directory: directory.path } },
+    {
+      registry: {
+        otherHosts: ['mcr.microsoft.com', 'registry.example.com:5000', '*'],
+        hosted: { local: { hosts: ['images.example.com'] } },
+      },
+    },
+  );
+  const read = (folder: string) => readFile(join(directory.path, folder, 'hosts.toml'), 'utf8');
+  for (let tries = 0; tries < 300 && !(await read('_default').catch(() => '')); tries++) await delay(100);
+  for (const folder of ['mcr.microsoft.com', 'registry.example.com_5000_', 'images.example.com', 'docker.io', '_default']) {
+    assert.match(await read(folder), new RegExp(`\\[host\\."http://${agent.host}"\\]`), folder);
+  }
+  assert.match(await read('mcr.microsoft.com'), /^server = "https:\/\/mcr\.microsoft\.com"$/m);
+  assert.doesNotMatch(await read('_default'), /^server/m);
+});
