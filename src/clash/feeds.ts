@@ -12,7 +12,7 @@ import type { Mihomo } from './mihomo/mihomo.ts';
 import type { Offer } from './mihomo/offers.ts';
 import { prepareRuleSet } from './mihomo/rule-sets.ts';
 import type { Redactor } from './subscription/redact.ts';
-import type { Resource } from './config/render.ts';
+import type { Resource } from './config/providers.ts';
 import { parseUserInfo, type UserInfo } from './subscription/userinfo.ts';
 
 /** Thousands of nodes take one MiB. */

@@ -4,11 +4,13 @@ import { fieldsOf, textOf, type Fields } from '../../io/untrusted.ts';
 import { ClashError, nameOf, namesOf, omit } from '../subscription/document.ts';
 import { createOwnListener, withoutOwnListeners, withoutOwnNodes } from './own-listener.ts';
 import { lock, lockedKeys, SHARED_LISTENER, type User } from './locked.ts';
-import { editNamed, editRules, listNames, mergeDeep, type Note, type Sourced } from './override.ts';
+import { editNamed, editRules, mergeDeep, type Note, type Sourced } from './override.ts';
 import { checkDialers } from './dialers.ts';
 import { nodesOnly } from './mode-nodes.ts';
 import { customDocument, fullSubscriptions, MAIN_GROUP, providerOf, type Parts } from './parts.ts';
 import { describeUnproxied } from './routing.ts';
+import { nodeProviders, withHealthChecks, withoutHttp, type Resource } from './providers.ts';
+import { checkRule, completeGroup } from './references.ts';
 import { BUILT_IN_TARGETS, parseRule, refuseInternal } from './rules.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
 
@@ -28,21 +30,6 @@ export interface Inputs {
 /** What bans an entry that shares its name with entries of other kinds. */
 export function bannedKey(kind: 'group' | 'proxy-provider' | 'rule-provider', name: string): string {
   return `${kind}\0${name}`;
-}
-
-/** What a provider's URL brings. This program fetches it: mihomo would print the URL, and would wait for it at its start. */
-export interface Resource {
-  key: string;
-  /** The provider, for messages: `rule-provider "ads"`. */
-  name: string;
-  /** Of a rule-provider: what the content has to be. */
-  ruleSet?: { behavior: string; format: string };
-  url: string;
-  /** Milliseconds. */
-  interval: number;
-  headers: Record<string, string>;
-  /** Named by the user, who may go to internal addresses; a subscription may not. */
-  own: boolean;
 }
 
 /** A whole config for mihomo. */
@@ -95,7 +82,7 @@ export function render(given: Inputs, { own, secret }: RenderContext): Rendered 
   const merged = mergeDeep({ ...parts.rest, 'proxy-providers': parts.proxyProviders, 'rule-providers': parts.ruleProviders }, rest);
   const resources: Resource[] = [];
   const ownProviders = (key: string) => (own.mode === 'custom' ? undefined : Object.keys(fieldsOf(rest[key])));
-  const fetched = (key: string) => withoutHttp(fieldsOf(merged[key]), { inputs, resources, own: ownProviders(key), note });
+  const fetched = (key: string) => withoutHttp(fieldsOf(merged[key]), { files: inputs.resources, resources, own: ownProviders(key), note });
   const providers = { ...fetched('proxy-providers'), ...nodeProviders(parts.proxies, own) };
   const ruleProviders = fetched('rule-providers');
 
@@ -196,161 +183,6 @@ function namedNodes({ groups, rules, proxies, proxyProviders }: Parts): Set<stri
     ...groups.flatMap(({ value }) => namesOf(value['proxies'])),
     ...rules.map(({ value }) => parseRule(value)?.target ?? ''),
   ]);
-}
-
-/** Mode nodes: each subscription's nodes as a provider. */
-function nodeProviders(proxies: readonly Sourced<Fields>[], own: ClashConfig): Record<string, Fields> {
-  const providers: Record<string, Fields> = {};
-  if (own.mode !== 'nodes') return providers;
-  for (const { value, subscription } of proxies) {
-    if (subscription === undefined) continue;
-    const provider = (providers[providerOf(subscription)] ??= { type: 'inline', payload: [] });
-    (provider['payload'] as Fields[]).push(value);
-  }
-  return providers;
-}
-
-/** What a registry answers at /v2/ to a client that it serves: 200, 401 without a token, or 405 where HEAD is not known. 403, 429, 5xx
- *  and redirects say that the node's address is not welcome, or that something else than the registry answers. */
-const EXPECTED_STATUS = '200-299/401/405';
-
-function healthCheck({ healthCheck }: ClashConfig): { url: string; interval: number; 'expected-status': string } {
-  const interval = Math.max(1, Math.round(healthCheck.interval / 1000));
-  return { url: healthCheck.url, interval, 'expected-status': EXPECTED_STATUS };
-}
-
-/** mihomo judges a node of a provider by the provider's check, where the group tests the same URL: what stands in the
- *  generated group, with the user's override of it, has to stand there too. */
-function withHealthChecks(providers: Record<string, Fields>, own: ClashConfig, group: Fields | undefined): Record<string, Fields> {
-  const {
-    url,
-    interval = healthCheck(own).interval,
-    'expected-status': expected = '*',
-  }: Fields = group?.['url'] === undefined ? healthCheck(own) : group;
-  const check = { enable: true, url, interval, 'expected-status': expected, lazy: own.mode !== 'nodes' };
-  return Object.fromEntries(Object.entries(providers).map(([name, provider]) => [name, { 'health-check': check, ...provider }]));
-}
-
-interface HttpContext {
-  inputs: Inputs;
-  resources: Resource[];
-  /** Names of the providers that the user wrote; undefined: all. */
-  own: string[] | undefined;
-  note: Note;
-}
-
-/** Providers with a URL become files that this program fetches. */
-function withoutHttp(providers: Fields, { inputs, resources, own, note }: HttpContext): Record<string, Fields> {
-  return Object.fromEntries(
-    Object.entries(providers).map(([name, value]) => {
-      const provider = fieldsOf(value);
-      const url = provider['url'];
-      if (provider['type'] !== 'http' || typeof url !== 'string') return [name, provider];
-      const headers = headersOf(provider['header']);
-      const key = fingerprint(url, JSON.stringify(headers));
-      const seconds = Number(provider['interval'] ?? 86_400);
-      const interval = Math.max(3600, Number.isFinite(seconds) ? seconds : 86_400) * 1000;
-      if (!resources.some((resource) => resource.key === key)) {
-        const rules = provider['behavior'] !== undefined;
-        const ruleSet = {
-          behavior: (textOf(provider['behavior']) ?? '').toLowerCase(),
-          format: (textOf(provider['format']) ?? 'yaml').toLowerCase(),
-        };
-        const kind = rules ? 'rule-provider' : 'proxy-provider';
-        resources.push({
-          key,
-          name: `${kind} ${JSON.stringify(name)}`,
-          url,
-          interval,
-          headers,
-          own: own === undefined || own.includes(name),
-          ...(rules ? { ruleSet } : {}),
-        });
-      }
-      const rest = omit(provider, ['url', 'interval', 'header', 'proxy', 'size-limit', 'path']);
-      const path = inputs.resources.get(key);
-      if (path === undefined)
-        note(`${provider['behavior'] === undefined ? 'proxy' : 'rule'}-provider ${JSON.stringify(name)} has not been fetched yet`);
-      // Rules that are not there yet are none; nodes that are not there make mihomo say so.
-      if (path === undefined && provider['behavior'] !== undefined)
-        return [name, { ...omit(rest, ['format']), type: 'inline', payload: [] }];
-      const compiled = path?.endsWith('.mrs') === true ? { format: 'mrs' } : {};
-      return [name, { ...rest, ...compiled, type: 'file', path: path ?? `providers/${key}-none` }];
-    }),
-  );
-}
-
-/** mihomo writes a header's values as a list. */
-function headersOf(header: unknown): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(fieldsOf(header)).map(([name, value]) => [name, Array.isArray(value) ? value.join(', ') : String(value)]),
-  );
-}
-
-interface GroupContext {
-  targets: ReadonlySet<string>;
-  providers: readonly string[];
-  own: ClashConfig;
-  note: Note;
-}
-
-/** A group that names only what there is, tests against the health check, and refuses where it is empty: mihomo goes out
- *  directly by default.
- *  @throws ClashError: the user's own group names what there is not */
-function completeGroup(group: Sourced<Fields>, { targets, providers, own, note }: GroupContext): Fields {
-  const { value, origin } = group;
-  const only = (key: 'proxies' | 'use', known: (name: string) => boolean, what: string): string[] =>
-    namesOf(value[key]).filter((name) => {
-      if (known(name)) return true;
-      const message = `${origin}: the group ${JSON.stringify(nameOf(value))} names the ${what} ${JSON.stringify(name)}, which there is not`;
-      if (group.own) throw new ClashError(`${message}; there ${listNames(what === 'provider' ? providers : [...targets])}`);
-      note(message);
-      return false;
-    });
-  const generated = own.mode === 'nodes' && nameOf(value) === MAIN_GROUP;
-  const proxies = only('proxies', (name) => targets.has(name), 'group or node');
-  const use = generated && value['use'] === undefined ? [...providers] : only('use', (name) => providers.includes(name), 'provider');
-  const everything = ['include-all', 'include-all-proxies', 'include-all-providers'].some((key) => value[key] === true);
-  const empty = proxies.length === 0 && use.length === 0 && !everything;
-  const tested = value['type'] !== 'select';
-  const members = empty ? ['REJECT'] : proxies;
-  return {
-    'empty-fallback': 'REJECT',
-    ...(tested ? (value['url'] === undefined ? healthCheck(own) : omit(healthCheck(own), ['expected-status'])) : {}),
-    ...value,
-    ...(members.length > 0 ? { proxies: members } : { proxies: undefined }),
-    ...(use.length > 0 ? { use } : { use: undefined }),
-  };
-}
-
-interface Known {
-  targets: ReadonlySet<string>;
-  ruleProviders: ReadonlySet<string>;
-  subRules: ReadonlySet<string>;
-}
-
-/** Whether a rule can be used. @throws ClashError: one of the user's cannot */
-function checkRule({ value, origin, own }: Sourced<string>, known: Known, note: Note): boolean {
-  const rule = parseRule(value);
-  const wrong = rule === undefined || rule.target === '' ? 'is no rule' : unknownIn(rule, known);
-  if (wrong === undefined) return true;
-  const message = `${origin}: ${JSON.stringify(value.slice(0, 200))} ${wrong}`;
-  if (own) throw new ClashError(message);
-  note(`${message.replace(/; there are .*$/, '')}; it is left out`);
-  return false;
-}
-
-function unknownIn({ type, payload, target }: NonNullable<ReturnType<typeof parseRule>>, known: Known): string | undefined {
-  if (type === 'RULE-SET' && !known.ruleProviders.has(payload)) {
-    return `names the rule-provider ${JSON.stringify(payload)}, which there is not; there ${listNames([...known.ruleProviders])}`;
-  }
-  if (type === 'SUB-RULE') {
-    return known.subRules.has(target)
-      ? undefined
-      : `names the sub-rules ${JSON.stringify(target)}, which there are not; there ${listNames([...known.subRules])}`;
-  }
-  if (known.targets.has(target)) return undefined;
-  return `names ${JSON.stringify(target)}, and there is no group or node of that name; there ${listNames([...known.targets])}`;
 }
 
 function urisOf(content: Content | undefined): string {
