@@ -149,7 +149,7 @@ test('promise C4: a first start with a dead subscription succeeds and recovers, 
   const own = { directory, healthCheck: healthCheck(), subscriptions: [{ name: 'airport', url: subscriptions.url('/late') }] };
   {
     await using clash = await startClash(own);
-    await until(async () => (await clash.status()).subscriptions[0]?.problem === 'it is answered with 404', 'it is not told');
+    await until(async () => (await clash.status()).subscriptions[0]?.problem === 'the server answered with 404', 'it is not told');
     await assert.rejects(through(clash.proxy, `${site}/`), /other side closed/, 'refused: nothing goes out directly');
     subscriptions.answers.set('/late', nodes(near));
     await until(() => works(clash), 'it does not recover');
@@ -157,7 +157,7 @@ test('promise C4: a first start with a dead subscription succeeds and recovers, 
   subscriptions.answers.delete('/late');
   await using clash = await startClash({ ...own, subscriptions: [{ ...own.subscriptions[0], url: subscriptions.url('/gone') }] });
   await until(() => works(clash), 'the last good copy is not used');
-  await until(async () => (await clash.status()).subscriptions[0]?.problem === 'it is answered with 404', 'it is not told');
+  await until(async () => (await clash.status()).subscriptions[0]?.problem === 'the server answered with 404', 'it is not told');
 });
 
 test('promise C3: an override that names a missing entry is reported with its place, and the last good config stays', async () => {

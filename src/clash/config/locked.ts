@@ -7,11 +7,11 @@ export interface User {
   password: string;
 }
 
-/** The name of the listener that others of the cluster use. */
+/** The name of the listener that pods of the cluster use. */
 export const SHARED_LISTENER = 'shared';
 
-/** What nobody's config decides: everything that opens a port, reaches into the machine, downloads by itself or says goodbye to
- *  the rules. Most come back below with the value that they have to have. */
+/** Keys that no config may set: those that open a port, change the machine, download files or bypass the rules. `lock` sets most
+ *  of them to a fixed value. */
 const LOCKED = [
   'port',
   'socks-port',
@@ -55,13 +55,13 @@ const LOCKED = [
   'clash-for-android',
 ];
 
-/** Which of `config`'s keys are locked, for messages. */
+/** @returns the locked keys that `config` sets, for messages */
 export function lockedKeys(config: Fields): string[] {
   const listens = Object.hasOwn(fieldsOf(config['dns']), 'listen') ? ['dns.listen'] : [];
   return [...Object.keys(config).filter((key) => LOCKED.includes(key)), ...listens];
 }
 
-/** Puts the locked keys in, last of all. */
+/** Removes the locked keys from a config and sets the values that this program needs. */
 export function lock(config: Fields, { own, users, secret }: { own: ClashConfig; users: readonly User[]; secret: string }): Fields {
   const { ports, controller } = own;
   const shared = { name: SHARED_LISTENER, type: 'mixed', listen: '0.0.0.0', port: ports.shared, udp: false, users };
@@ -81,7 +81,7 @@ export function lock(config: Fields, { own, users, secret }: { own: ClashConfig;
     profile: { 'store-selected': false, 'store-fake-ip': false },
     'find-process-mode': 'off',
     'geo-auto-update': false,
-    // The discard port: mihomo fetches geo files that are missing, and must not.
+    // The discard port: mihomo would download missing geo files.
     'geox-url': Object.fromEntries(['geo-ip', 'geoip', 'geo-site', 'geosite', 'mmdb', 'asn'].map((key) => [key, 'http://127.0.0.1:9/'])),
   };
 }

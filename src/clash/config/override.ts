@@ -3,21 +3,21 @@ import { ClashError, nameOf } from '../subscription/document.ts';
 import { isFields, type Fields } from '../../io/untrusted.ts';
 
 export type Edits = NonNullable<ClashConfig['override']['rules']>;
-/** A thing and where it was written: `clash.override.rules.prepend[0]`, `subscription airport, rules[3]`. */
+/** A value with the place where it was written: `clash.override.rules.prepend[0]`, `subscription airport, rules[3]`. */
 export interface Sourced<T> {
   value: T;
   origin: string;
-  /** Written by the user: what is wrong with it is told, and never dropped. */
+  /** The user wrote it: an error in it is reported, and the entry is never dropped. */
   own: boolean;
-  /** Of a node: the subscription that brought it. */
+  /** For a node: the subscription that it comes from. */
   subscription?: string;
 }
 
-/** Tells what was edited in vain. */
+/** Records a message for `clash status`. */
 export type Note = (message: string) => void;
 
-/** Edits a list of nodes or groups, by name. `override` lays its keys over what has the name.
- *  @throws ClashError: an entry without a name; an override of what there is not */
+/** Edits a list of nodes or groups by name. The keys of an `override` replace those of the entry with the same name.
+ *  @throws ClashError: an entry has no name, or an override names no entry */
 export function editNamed(
   list: readonly Sourced<Fields>[],
   edits: Edits | undefined,
@@ -28,7 +28,7 @@ export function editNamed(
   const given = (key: 'prepend' | 'append' | 'override') =>
     (edits[key] ?? []).map((value, index): Sourced<Fields> => {
       const origin = `${path}.${key}[${index}]`;
-      if (!isFields(value) || nameOf(value) === '') throw new ClashError(`${origin}: a ${what} with a name is wanted here`);
+      if (!isFields(value) || nameOf(value) === '') throw new ClashError(`${origin}: expected a ${what} with a name`);
       return { value, origin, own: true };
     });
   let edited = [...list];
@@ -47,15 +47,15 @@ export function editNamed(
       throw new ClashError(
         `${origin}: there is no ${what} ${JSON.stringify(name)}; there ${listNames(edited.map((entry) => nameOf(entry.value)))}`,
       );
-    // Members that the subscription named, and that are gone, are not the user's mistake.
+    // If the user did not list the members, missing ones are the subscription's fault.
     const own = found.own || value['proxies'] !== undefined || value['use'] !== undefined;
     edited[at] = { ...found, value: { ...found.value, ...value }, origin, own };
   }
   return edited;
 }
 
-/** Edits rules, each a line of text. `override` takes the place of them all.
- *  @throws ClashError: a rule that is no text */
+/** Edits rules, each a line of text. `override` replaces all of them.
+ *  @throws ClashError: a rule is not text */
 export function editRules(
   list: readonly Sourced<string>[],
   edits: Edits | undefined,
@@ -66,7 +66,7 @@ export function editRules(
   const own = (key: 'prepend' | 'append' | 'override') =>
     (edits[key] ?? []).map((value, index): Sourced<string> => {
       const origin = `${path}.${key}[${index}]`;
-      if (typeof value !== 'string') throw new ClashError(`${origin}: a rule such as DOMAIN-SUFFIX,example.com,DIRECT is wanted here`);
+      if (typeof value !== 'string') throw new ClashError(`${origin}: expected a rule such as DOMAIN-SUFFIX,example.com,DIRECT`);
       return { value, origin, own: true };
     });
   let edited = edits.override === undefined ? [...list] : own('override');
@@ -78,7 +78,7 @@ export function editRules(
   return [...own('prepend'), ...edited, ...own('append')];
 }
 
-/** Lays `over` upon `base`: maps key by key, all else as it is. */
+/** Merges `over` into `base`: maps key by key; any other value is replaced. */
 export function mergeDeep(base: Fields, over: Fields): Fields {
   const merged: Fields = { ...base };
   for (const [key, value] of Object.entries(over)) {
@@ -89,13 +89,13 @@ export function mergeDeep(base: Fields, over: Fields): Fields {
   return merged;
 }
 
-const MOST_NAMES = 12;
+const MAX_NAMES = 12;
 
-/** `are A, B and 7 more`, for messages. */
+/** For messages: `are A, B and 7 more`. */
 export function listNames(names: readonly string[]): string {
   if (names.length === 0) return 'are none';
-  const shown = names.slice(0, MOST_NAMES).join(', ');
-  return names.length > MOST_NAMES ? `are ${shown} and ${names.length - MOST_NAMES} more` : `are ${shown}`;
+  const shown = names.slice(0, MAX_NAMES).join(', ');
+  return names.length > MAX_NAMES ? `are ${shown} and ${names.length - MAX_NAMES} more` : `are ${shown}`;
 }
 
 function spaceless(rule: string): string {

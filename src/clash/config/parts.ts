@@ -5,30 +5,30 @@ import type { Note, Sourced } from './override.ts';
 import { BUILT_IN_TARGETS, parseRule } from './rules.ts';
 import { sanitise, type Taken } from './sanitise.ts';
 
-/** What a config is made of, before the user's edits. */
+/** The parts of a config, before the user's edits. */
 export interface Parts {
   proxies: Sourced<Fields>[];
   groups: Sourced<Fields>[];
-  /** Without MATCH: `main` is what is left. */
+  /** Without MATCH: `main` is its target. */
   rules: Sourced<string>[];
   proxyProviders: Record<string, Fields>;
   ruleProviders: Record<string, Fields>;
-  /** Any other key. */
+  /** All other keys. */
   rest: Fields;
-  /** Where that goes which no rule matches; '' when there is nothing to go to. */
+  /** The target of traffic that no rule matches; '' if there is none. */
   main: string;
 }
 
 export interface PartsContext {
   subscriptions: ReadonlyMap<string, Content>;
-  /** Of the file of node URIs that a subscription brought, within mihomo's directory. */
+  /** The path of a subscription's file of share links, within mihomo's directory. */
   pathOf: (subscription: string) => string;
-  /** The configuration names several: nodes are told apart by that. */
+  /** Several subscriptions are configured: names of nodes start with the subscription's. */
   several: boolean;
   note: Note;
 }
 
-/** The one group of mode nodes. */
+/** The group of mode nodes. */
 export const MAIN_GROUP = 'auto';
 
 /** The name of the provider that holds a subscription's nodes. */
@@ -59,8 +59,8 @@ export function renameDialers(provider: Fields, target: (name: string) => string
   return { ...rename(provider), ...(provider['override'] === undefined ? {} : { override: rename(override) }) };
 }
 
-/** Mode full: what the subscriptions bring, one after the other. A name that was there before gets that of its subscription
- *  behind it. With several, what no rule matches goes to the first whose own choice lives. */
+/** Mode full: the parts of all subscriptions, in order. A name that an earlier subscription uses gets the subscription's name as a
+ *  suffix. With several subscriptions, traffic that no rule matches goes to the first main group that has a live node. */
 export function fullSubscriptions({ subscriptions, pathOf, note }: PartsContext): Parts {
   const parts: Parts = { proxies: [], groups: [], rules: [], proxyProviders: {}, ruleProviders: {}, rest: {}, main: '' };
   const mains: string[] = [];
@@ -100,7 +100,7 @@ function generatedGroup(subscription: string, { proxies, proxyProviders }: Taken
   return { name, type: 'url-test', proxies: proxies.map(nameOf), use: Object.keys(proxyProviders), lazy: false, tolerance: 50 };
 }
 
-/** `taken` with names that collide with nothing before it, wherever they are named. */
+/** Renames the entries of `taken` whose names are in use already, wherever they are referred to. */
 function renamed(taken: Taken, { subscription, names, parts }: { subscription: string; names: Set<string>; parts: Parts }): Taken {
   const rename = (list: readonly string[], used: Set<string>): Map<string, string> => {
     const map = new Map<string, string>();
@@ -155,7 +155,7 @@ function freeName(name: string, suffix: string, used: ReadonlySet<string>): stri
 
 const TAKEN_APART = ['proxies', 'proxy-groups', 'rules', 'proxy-providers', 'rule-providers'];
 
-/** Mode custom: the user's own document. */
+/** Mode custom: the parts of the user's own document. */
 export function customDocument(document: Fields): Parts {
   const from = (key: string) => (value: Fields, index: number) => ({ value, origin: `clash.configFile, ${key}[${index}]`, own: true });
   const groups = itemsOf(document['proxy-groups']).map(from('proxy-groups'));

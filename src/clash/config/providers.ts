@@ -5,22 +5,22 @@ import { fingerprint } from '../subscription/fingerprint.ts';
 import type { Note, Sourced } from './override.ts';
 import { providerOf } from './parts.ts';
 
-/** What a provider's URL brings. This program fetches it: mihomo would print the URL, and would wait for it at its start. */
+/** The content of a provider's URL. This program fetches it, since mihomo would log the URL and wait for it at start. */
 export interface Resource {
   key: string;
   /** The provider, for messages: `rule-provider "ads"`. */
   name: string;
-  /** Of a rule-provider: what the content has to be. */
+  /** For a rule-provider: the form that the content must have. */
   ruleSet?: { behavior: string; format: string };
   url: string;
   /** Milliseconds. */
   interval: number;
   headers: Record<string, string>;
-  /** Named by the user, who may go to internal addresses; a subscription may not. */
+  /** The user named the URL, which may be internal then; a subscription's may not. */
   own: boolean;
 }
 
-/** Mode nodes: each subscription's nodes as a provider. */
+/** Mode nodes: one inline provider for each subscription's nodes. */
 export function nodeProviders(proxies: readonly Sourced<Fields>[], own: ClashConfig): Record<string, Fields> {
   const providers: Record<string, Fields> = {};
   if (own.mode !== 'nodes') return providers;
@@ -58,12 +58,12 @@ interface HttpContext {
   files: ReadonlyMap<string, string>;
   /** What is to be fetched is added here. */
   resources: Resource[];
-  /** Names of the providers that the user wrote; undefined: all. */
+  /** Names of the providers that the user wrote; undefined means all of them. */
   own: string[] | undefined;
   note: Note;
 }
 
-/** Providers with a URL become files that this program fetches. */
+/** Replaces providers that have a URL by providers of a file, which this program fetches. */
 export function withoutHttp(providers: Fields, { files, resources, own, note }: HttpContext): Record<string, Fields> {
   return Object.fromEntries(
     Object.entries(providers).map(([name, value]) => {
@@ -95,7 +95,7 @@ export function withoutHttp(providers: Fields, { files, resources, own, note }: 
       const path = files.get(key);
       if (path === undefined)
         note(`${provider['behavior'] === undefined ? 'proxy' : 'rule'}-provider ${JSON.stringify(name)} has not been fetched yet`);
-      // Rules that are not there yet are none; nodes that are not there make mihomo say so.
+      // Until it is fetched, a rule set is empty, and mihomo logs that a proxy-provider's file is missing.
       if (path === undefined && provider['behavior'] !== undefined)
         return [name, { ...omit(rest, ['format']), type: 'inline', payload: [] }];
       const compiled = path?.endsWith('.mrs') === true ? { format: 'mrs' } : {};
@@ -104,7 +104,7 @@ export function withoutHttp(providers: Fields, { files, resources, own, note }: 
   );
 }
 
-/** mihomo writes a header's values as a list. */
+/** In mihomo's config a header's value is a list. */
 function headersOf(header: unknown): Record<string, string> {
   return Object.fromEntries(
     Object.entries(fieldsOf(header)).map(([name, value]) => [name, Array.isArray(value) ? value.join(', ') : String(value)]),

@@ -13,15 +13,15 @@ interface GroupContext {
   note: Note;
 }
 
-/** A group that names only what there is, tests against the health check, and refuses where it is empty: mihomo goes out
- *  directly by default.
- *  @throws ClashError: the user's own group names what there is not */
+/** Removes members that do not exist from a group, sets its health check, and makes an empty group refuse traffic: by default
+ *  mihomo lets an empty group's traffic out directly.
+ *  @throws ClashError: the user's own group has a member that does not exist */
 export function completeGroup(group: Sourced<Fields>, { targets, providers, own, note }: GroupContext): Fields {
   const { value, origin } = group;
   const only = (key: 'proxies' | 'use', known: (name: string) => boolean, what: string): string[] =>
     namesOf(value[key]).filter((name) => {
       if (known(name)) return true;
-      const message = `${origin}: the group ${JSON.stringify(nameOf(value))} names the ${what} ${JSON.stringify(name)}, which there is not`;
+      const message = `${origin}: the group ${JSON.stringify(nameOf(value))} names the ${what} ${JSON.stringify(name)}, which does not exist`;
       if (group.own) throw new ClashError(`${message}; there ${listNames(what === 'provider' ? providers : [...targets])}`);
       note(message);
       return false;
@@ -48,10 +48,11 @@ interface Known {
   subRules: ReadonlySet<string>;
 }
 
-/** Whether a rule can be used. @throws ClashError: one of the user's cannot */
+/** @returns whether the rule refers to things that exist
+ *  @throws ClashError: it does not, and the user wrote it */
 export function checkRule({ value, origin, own }: Sourced<string>, known: Known, note: Note): boolean {
   const rule = parseRule(value);
-  const wrong = rule === undefined || rule.target === '' ? 'is no rule' : unknownIn(rule, known);
+  const wrong = rule === undefined || rule.target === '' ? 'is not a rule' : unknownIn(rule, known);
   if (wrong === undefined) return true;
   const message = `${origin}: ${JSON.stringify(value.slice(0, 200))} ${wrong}`;
   if (own) throw new ClashError(message);
@@ -61,12 +62,12 @@ export function checkRule({ value, origin, own }: Sourced<string>, known: Known,
 
 function unknownIn({ type, payload, target }: NonNullable<ReturnType<typeof parseRule>>, known: Known): string | undefined {
   if (type === 'RULE-SET' && !known.ruleProviders.has(payload)) {
-    return `names the rule-provider ${JSON.stringify(payload)}, which there is not; there ${listNames([...known.ruleProviders])}`;
+    return `names the rule-provider ${JSON.stringify(payload)}, which does not exist; there ${listNames([...known.ruleProviders])}`;
   }
   if (type === 'SUB-RULE') {
     return known.subRules.has(target)
       ? undefined
-      : `names the sub-rules ${JSON.stringify(target)}, which there are not; there ${listNames([...known.subRules])}`;
+      : `names the sub-rules ${JSON.stringify(target)}, which do not exist; there ${listNames([...known.subRules])}`;
   }
   if (known.targets.has(target)) return undefined;
   return `names ${JSON.stringify(target)}, and there is no group or node of that name; there ${listNames([...known.targets])}`;

@@ -299,7 +299,7 @@ test("promise C1: mode custom is the user's own file, except for the locked keys
   assert.equal(groups(rendered)['out']?.['url'], 'http://own.example/');
   assert.deepEqual(
     rendered.notes,
-    ['mixed-port', 'secret', 'mode', 'dns.listen'].map((key) => `clash.configFile: ${key} is locked, and what it says is not used`),
+    ['mixed-port', 'secret', 'mode', 'dns.listen'].map((key) => `clash.configFile: ${key} is locked; its value is ignored`),
   );
 });
 
@@ -327,7 +327,7 @@ test('promise C2: overrides edit lists by name and merge into the rest, and lock
   assert.equal(rendered.config['log-level'], 'info');
   assert.deepEqual(rendered.config['dns'], { enable: true, nameserver: ['223.5.5.5'], listen: '' });
   assert.ok(rendered.notes.includes('clash.override.rules.delete[1]: there is no rule "DOMAIN,unknown,P" to delete'));
-  assert.ok(rendered.notes.includes('clash.override.mixed-port is locked, and what it says is not used'));
+  assert.ok(rendered.notes.includes('clash.override.mixed-port is locked; its value is ignored'));
 
   const instead = make({ mode: 'full', override: { rules: { override: ['MATCH,DIRECT'] } } }, { air: clash(document) });
   assert.deepEqual(rules(instead), ['MATCH,DIRECT', 'MATCH,P']);
@@ -350,10 +350,10 @@ const WRONG: [string, Fields, RegExp][] = [
   [
     'a rule with an unknown provider',
     { rules: { append: ['RULE-SET,ads,DIRECT'] } },
-    /rules\.append\[0\]: "RULE-SET,ads,DIRECT" names the rule-provider "ads", which there is not; there are none/,
+    /rules\.append\[0\]: "RULE-SET,ads,DIRECT" names the rule-provider "ads", which does not exist; there are none/,
   ],
-  ['a rule that is none', { rules: { prepend: ['x'] } }, /rules\.prepend\[0\]: "x" is no rule/],
-  ['a rule that is no text', { rules: { prepend: [{ a: 1 }] } }, /rules\.prepend\[0\]: a rule such as/],
+  ['a rule that is none', { rules: { prepend: ['x'] } }, /rules\.prepend\[0\]: "x" is not a rule/],
+  ['a rule that is no text', { rules: { prepend: [{ a: 1 }] } }, /rules\.prepend\[0\]: expected a rule such as/],
   [
     'an override of an unknown group',
     { 'proxy-groups': { override: [{ name: 'Nope' }] } },
@@ -367,9 +367,13 @@ const WRONG: [string, Fields, RegExp][] = [
   [
     'a group with an unknown member',
     { 'proxy-groups': { append: [{ name: 'G', type: 'select', proxies: ['Nope'] }] } },
-    /proxy-groups\.append\[0\]: the group "G" names the group or node "Nope", which there is not/,
+    /proxy-groups\.append\[0\]: the group "G" names the group or node "Nope", which does not exist/,
   ],
-  ['a group without a name', { 'proxy-groups': { prepend: [{ type: 'select' }] } }, /proxy-groups\.prepend\[0\]: a group with a name/],
+  [
+    'a group without a name',
+    { 'proxy-groups': { prepend: [{ type: 'select' }] } },
+    /proxy-groups\.prepend\[0\]: expected a group with a name/,
+  ],
 ];
 
 for (const [what, override, expected] of WRONG) {

@@ -14,52 +14,52 @@ import { checkRule, completeGroup } from './references.ts';
 import { BUILT_IN_TARGETS, parseRule, refuseInternal } from './rules.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
 
-/** All that a config is made from. */
+/** Everything a config is made from. */
 export interface Inputs {
-  /** By name, in the configuration's order; those that were never fetched are missing. */
+  /** By name, in the order of the configuration; without those that have never been fetched. */
   subscriptions: ReadonlyMap<string, Content>;
   /** Mode custom: the file's content. */
   custom?: Fields | undefined;
   users: readonly User[];
-  /** Files that are there already, by the resource's key: paths within mihomo's directory. */
+  /** Files of providers that have been fetched: paths within mihomo's directory, by the resource's key. */
   resources: ReadonlyMap<string, string>;
-  /** What mihomo does not understand: names of nodes, whole rules, and for other entries a `bannedKey`. */
+  /** Entries that mihomo refuses: names of nodes, whole rules, and a `bannedKey` for other entries. */
   banned: ReadonlySet<string>;
 }
 
-/** What bans an entry that shares its name with entries of other kinds. */
+/** Identifies a refused group or provider, whose name may also be that of a node. */
 export function bannedKey(kind: 'group' | 'proxy-provider' | 'rule-provider', name: string): string {
   return `${kind}\0${name}`;
 }
 
-/** A whole config for mihomo. */
+/** A complete config for mihomo. */
 export interface Rendered {
   config: Fields;
-  /** Files that it names, by path within mihomo's directory. */
+  /** The content of files that it refers to, by path within mihomo's directory. */
   files: ReadonlyMap<string, string>;
   resources: Resource[];
-  /** What was left out or has no effect. */
+  /** Messages for `clash status`: entries that were left out or have no effect. */
   notes: string[];
-  /** The group that most goes through. */
+  /** The target of the last rule. */
   main: string;
   /** The config's groups, one by one. */
   groups: Sourced<Fields>[];
-  /** Where each of the config's rules comes from, and whether the user wrote it. */
+  /** The config's rules with their origin. */
   rules: Sourced<string>[];
   /** The config's `proxies`, one by one. */
   proxies: Sourced<Fields>[];
-  /** All nodes that are known here, those within providers among them. */
+  /** All nodes that this program knows, including those within inline providers. */
   nodes: Sourced<Fields>[];
 }
 
 export interface RenderContext {
   own: ClashConfig;
-  /** The controller's. */
+  /** The secret of mihomo's controller. */
   secret: string;
 }
 
-/** Makes mihomo's config: the mode's parts, the user's edits, and last the locked keys.
- *  @throws ClashError: an override or the user's file names what there is not */
+/** Makes mihomo's config: the parts of the mode, then the user's edits, and last the locked keys.
+ *  @throws ClashError: an override or the user's file refers to something that does not exist */
 export function render(given: Inputs, { own, secret }: RenderContext): Rendered {
   const notes: string[] = [];
   const note: Note = (message) => void notes.push(message);
@@ -74,11 +74,10 @@ export function render(given: Inputs, { own, secret }: RenderContext): Rendered 
   for (const [name, content] of inputs.subscriptions) if (content.kind === 'uris') files.set(pathOf(name), content.text);
 
   const edited = edit(partsOf(inputs, { own, pathOf, note }), { own, inputs, note });
-  // The user's own nodes, too.
-  const proxiesElsewhere = withoutOwnNodes(edited.proxies, ({ value }) => value, { isOwn, note });
-  const parts = checkDialers({ ...edited, proxies: proxiesElsewhere }, note);
+  const reachable = withoutOwnNodes(edited.proxies, ({ value }) => value, { isOwn, note });
+  const parts = checkDialers({ ...edited, proxies: reachable }, note);
   const rest = omit(own.override, ['rules', 'proxies', 'proxy-groups']);
-  for (const key of lockedKeys(rest)) note(`clash.override.${key} is locked, and what it says is not used`);
+  for (const key of lockedKeys(rest)) note(`clash.override.${key} is locked; its value is ignored`);
   const merged = mergeDeep({ ...parts.rest, 'proxy-providers': parts.proxyProviders, 'rule-providers': parts.ruleProviders }, rest);
   const resources: Resource[] = [];
   const ownProviders = (key: string) => (own.mode === 'custom' ? undefined : Object.keys(fieldsOf(rest[key])));
@@ -122,7 +121,7 @@ export function render(given: Inputs, { own, secret }: RenderContext): Rendered 
   return { config: locked, files, resources, notes, main, groups: ownGroups, rules, proxies, nodes: parts.proxies };
 }
 
-/** What mihomo runs with while there is nothing else: it refuses all. */
+/** The config that mihomo runs with until there is another: it refuses all traffic. */
 export function renderNothing({ own, secret }: RenderContext, users: readonly User[]): Fields {
   const first = own.ports.shared === 0 ? [] : [refuseInternal(SHARED_LISTENER)];
   return lock({ 'log-level': 'warning', rules: [...first, 'MATCH,REJECT'] }, { own, users, secret });
@@ -135,16 +134,16 @@ function partsOf(
   const context = { subscriptions, pathOf, several: own.subscriptions.length > 1, note };
   if (own.mode === 'nodes') return nodesOnly(context);
   if (own.mode === 'full') return fullSubscriptions(context);
-  if (custom === undefined) throw new ClashError('clash.configFile: there is none that can be used');
-  for (const key of lockedKeys(custom)) note(`clash.configFile: ${key} is locked, and what it says is not used`);
+  if (custom === undefined) throw new ClashError('clash.configFile: no usable config has been read');
+  for (const key of lockedKeys(custom)) note(`clash.configFile: ${key} is locked; its value is ignored`);
   return customDocument(custom);
 }
 
-/** The user's edits. What mihomo does not understand is gone before them. */
+/** Removes what mihomo refuses, then applies the user's edits. */
 function edit(parts: Parts, { own, inputs, note }: { own: ClashConfig; inputs: Inputs; note: Note }): Parts {
   const { override } = own;
   const lists = [...inputs.subscriptions].filter(([, content]) => content.kind === 'uris').map(([name]) => name);
-  // Nodes of a list of URIs are known to mihomo alone: they are deleted by a filter, whether they are there or not.
+  // Only mihomo knows the nodes of share links: a filter deletes them, whether they exist or not.
   const noteNodes: Note = (message) => (lists.length > 0 ? undefined : note(message));
   const deleted = (override.proxies?.delete ?? []).map(String);
   const proxyProviders = { ...parts.proxyProviders };
@@ -175,7 +174,7 @@ function edit(parts: Parts, { own, inputs, note }: { own: ClashConfig; inputs: I
   };
 }
 
-/** What groups and rules go to by name: nodes of a provider are reached so only if they stand for themselves as well. */
+/** Names that groups, rules and dialer-proxy refer to. mihomo finds a provider's node by name only if it is in `proxies` too. */
 function namedNodes({ groups, rules, proxies, proxyProviders }: Parts): Set<string> {
   const providers = Object.values(proxyProviders).flatMap((provider) => [provider, fieldsOf(provider['override'])]);
   return new Set([

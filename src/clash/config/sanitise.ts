@@ -1,21 +1,21 @@
 import { fieldsOf, itemsOf, textsOf, type Fields } from '../../io/untrusted.ts';
 import { nameOf, namesOf, omit } from '../subscription/document.ts';
 
-/** What is taken of a subscription: nodes, groups and rules. Everything else in it is somebody else's wish for this machine. */
+/** The parts of a subscription that are used: nodes, groups, rules and providers. Its other keys are ignored. */
 export interface Taken {
   proxies: Fields[];
   groups: Fields[];
   rules: string[];
   proxyProviders: Record<string, Fields>;
   ruleProviders: Record<string, Fields>;
-  /** What was left out, and why. */
+  /** What was left out, with the reason. */
   notes: string[];
 }
 
-/** Ends of a chain that are no nodes. */
+/** Types of proxies that are not nodes. */
 const NO_NODES = new Set(['direct', 'dns', 'reject', 'reject-drop', 'pass', 'pass-rule', 'compatible', 'rematch']);
 const GROUP_TYPES = new Set(['select', 'url-test', 'fallback', 'load-balance']);
-/** Of a group: never an interface, a mark or a URL of the subscription's own to send requests to. */
+/** The keys of a group that are used. A subscription chooses no interface, routing mark or test URL. */
 const GROUP_KEYS = [
   'name',
   'type',
@@ -47,10 +47,10 @@ const PROXY_PROVIDER_KEYS = [
   'payload',
 ];
 const RULE_PROVIDER_KEYS = ['type', 'url', 'interval', 'header', 'behavior', 'format', 'payload'];
-/** Of a node: what would choose this machine's interfaces. */
+/** Keys of a node that are removed: they would choose this machine's interfaces. */
 const NODE_KEYS_LEFT_OUT = ['interface-name', 'routing-mark'];
 
-/** By allow-list: what a full subscription may decide. */
+/** Takes the parts of a document that a subscription may decide in mode full, by allow-list. */
 export function sanitise(document: Fields): Taken {
   const notes: string[] = [];
   const known = new Set(['proxies', 'proxy-groups', 'proxy-providers', 'rules', 'rule-providers']);
@@ -73,7 +73,7 @@ export function sanitise(document: Fields): Taken {
   };
 }
 
-/** The groups of a document. One that would contain itself loses the member by which it does. */
+/** Takes the groups of a document. A group that contains itself, directly or through others, loses the member that closes the loop. */
 export function takeGroups(document: Fields, notes: string[]): Fields[] {
   const groups = new Map<string, Fields>();
   const nodes = new Set(itemsOf(document['proxies']).map(nameOf));
@@ -81,7 +81,7 @@ export function takeGroups(document: Fields, notes: string[]): Fields[] {
     const name = nameOf(group);
     const type = String(group['type']);
     const taken = { ...pick(group, GROUP_KEYS), name };
-    // Within the group, its own name means the node of that name, which takeNodes calls otherwise.
+    // Within a group, the group's own name means the node of that name, which takeNodes renames.
     const proxies = namesOf(group['proxies']).map((member) => (member === name && nodes.has(name) ? `${name} 2` : member));
     if (name !== '' && GROUP_TYPES.has(type)) groups.set(name, group['proxies'] === undefined ? taken : { ...taken, proxies });
     else notes.push(`proxy-group ${JSON.stringify(name.slice(0, 60))} of type ${type.slice(0, 20)} is left out: mihomo has no such groups`);
@@ -121,7 +121,7 @@ export function takeProxyProviders(document: Fields, notes: string[]): Record<st
   );
 }
 
-/** The nodes of a document, each with a name of its own. */
+/** Takes the nodes of a document, and makes their names unique among nodes and groups. */
 export function takeNodes(document: Fields, notes: string[]): Fields[] {
   const taken = new Map<string, Fields>();
   const groups = new Set(itemsOf(document['proxy-groups']).map(nameOf));
@@ -147,7 +147,7 @@ interface ProviderPlace {
   notes: string[];
 }
 
-/** Providers whose content comes over HTTP or stands in the document; files of this machine are nobody's to name. */
+/** Takes providers with a URL or with their content in the document. A provider that names a file of this machine is left out. */
 function takeProviders(providers: unknown, { keys, what, notes }: ProviderPlace): Record<string, Fields> {
   const taken: Record<string, Fields> = {};
   for (const [name, value] of Object.entries(fieldsOf(providers))) {

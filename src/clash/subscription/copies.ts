@@ -6,20 +6,20 @@ import { isFields, type Fields } from '../../io/untrusted.ts';
 import type { Fetched } from './feed.ts';
 import type { UserInfo } from './userinfo.ts';
 
-/** A subscription as it was fetched last. The URL is not in it. */
+/** The last fetched content of a subscription, without its URL. */
 export interface Copy extends Fetched {
   content: Content;
   userInfo: UserInfo;
-  /** The version of mihomo that reads each of its entries. */
+  /** The version of mihomo that has read each of its entries. */
   vettedBy?: string;
 }
 
-/** mihomo's directory: what it runs with, and what was good last. All of it is for this user only: it is full of passwords. */
+/** mihomo's directory: its config, the last good config, and fetched files. Only this user may read it: it contains passwords. */
 export interface Copies {
   directory: string;
-  /** Absolute. */
+  /** @returns the absolute path */
   path(name: string): string;
-  /** A JSON document; undefined: not there, or unreadable. */
+  /** Reads a JSON document. @returns undefined if it is missing or unreadable */
   read(name: string): Promise<Fields | undefined>;
   write(name: string, content: string | Uint8Array): Promise<void>;
   move(from: string, to: string): Promise<void>;
@@ -28,21 +28,19 @@ export interface Copies {
   writeCopy(subscription: string, copy: Copy): Promise<void>;
   /** Removes the copies of all other subscriptions. */
   keepCopies(subscriptions: readonly string[]): Promise<void>;
-  /** Files of providers that were fetched before: paths by the resource's key. */
+  /** @returns paths of the providers' files that were fetched before, by the resource's key */
   resources(): Promise<Map<string, string>>;
-  /** Removes every file of `providers/` but these, and those that have just been written. */
+  /** Removes the files of `providers/`, except these and those written in the last ten minutes. */
   keepProviders(paths: ReadonlySet<string>): Promise<void>;
 }
 
 const RESOURCE = /^[0-9a-f]{16}-[0-9a-f]{16}(?:\.mrs)?$/;
 const RUN = /^run-\d+\.json$/;
-/** Milliseconds. */
-const YOUNG = 600_000;
+const YOUNG_MS = 600_000;
 const GEO_FILES = ['geoip.dat', 'geosite.dat', 'country.mmdb', 'ASN.mmdb'];
 
-/** Opens the directory, and puts the geo files into it that are shipped with this program: mihomo looks for them there, and
- *  would download what it misses.
- *  @throws Error (EACCES …): it cannot be made or written */
+/** Opens the directory, and links the geo files of the image into it: mihomo looks for them there, and would download missing ones.
+ *  @throws Error (EACCES …): the directory cannot be created or written */
 export async function openCopies(directory: string, geodata: string): Promise<Copies> {
   await makeDirectory(join(directory, 'subscriptions'));
   await makeDirectory(join(directory, 'providers'));
@@ -53,7 +51,7 @@ export async function openCopies(directory: string, geodata: string): Promise<Co
     await symlink(join(geodata, file), join(directory, file));
   }
   const path = (name: string) => join(directory, name);
-  for (const file of await readdir(directory)) if (RUN.test(file)) await rm(path(file), { force: true }); // of a killed program
+  for (const file of await readdir(directory)) if (RUN.test(file)) await rm(path(file), { force: true }); // left by a killed process
   let count = 0;
 
   async function write(name: string, content: string | Uint8Array): Promise<void> {
@@ -68,7 +66,7 @@ export async function openCopies(directory: string, geodata: string): Promise<Co
       const document: unknown = JSON.parse(await readFile(path(name), 'utf8'));
       return isFields(document) ? document : undefined;
     } catch {
-      return undefined; // never written, or cut by a crash of the machine: fetched anew
+      return undefined; // never written, or truncated by a crash of the machine: it is fetched again
     }
   }
 
@@ -95,7 +93,7 @@ export async function openCopies(directory: string, geodata: string): Promise<Co
     async keepProviders(paths) {
       for (const file of await readdir(path('providers'))) {
         const own = path(`providers/${file}`);
-        if (!paths.has(`providers/${file}`) && (await stat(own)).mtimeMs < Date.now() - YOUNG) await rm(own, { force: true });
+        if (!paths.has(`providers/${file}`) && (await stat(own)).mtimeMs < Date.now() - YOUNG_MS) await rm(own, { force: true });
       }
     },
   };

@@ -7,7 +7,7 @@ import { decompress } from './text.ts';
 /** How to reach hosts. */
 export interface Way {
   dispatcher: Dispatcher;
-  /** For where others send us: names that lead to internal addresses do not resolve. */
+  /** For URLs that others chose: it does not connect to internal addresses. */
   outside: Dispatcher;
 }
 
@@ -16,9 +16,9 @@ export interface DownloadOptions {
   headers: Record<string, string>;
   /** Bytes. */
   limit: number;
-  /** The URL is somebody else's: never to an internal address, not even at first. */
+  /** A subscription chose the URL: even the first request may not go to an internal address. */
   foreign?: boolean;
-  /** Milliseconds, for all of it. */
+  /** Milliseconds, for the whole download. */
   timeLimit?: number;
 }
 
@@ -27,15 +27,14 @@ export interface Download {
   headers: Record<string, string | string[] | undefined>;
 }
 
-/** Milliseconds: a drip of bytes is no answer. */
-const TIME_LIMIT = 60_000;
-const HEADERS_LIMIT = 20_000;
-const IDLE_LIMIT = 15_000;
+const TIME_LIMIT_MS = 60_000;
+const HEADERS_LIMIT_MS = 20_000;
+const IDLE_LIMIT_MS = 15_000;
 
-/** Fetches a small document. Its errors name no part of the URL, which is a secret.
- *  @throws ClashError: it cannot be had, or is too large */
+/** Fetches a small document. Errors contain no part of the URL, which is a secret.
+ *  @throws ClashError: it cannot be fetched, or is too large */
 export async function download(url: string, options: DownloadOptions, signal: AbortSignal): Promise<Download> {
-  const { timeLimit = TIME_LIMIT } = options;
+  const { timeLimit = TIME_LIMIT_MS } = options;
   const limited = AbortSignal.any([signal, AbortSignal.timeout(timeLimit)]);
   try {
     const response = await follow(new URL(url), options, limited);
@@ -44,9 +43,9 @@ export async function download(url: string, options: DownloadOptions, signal: Ab
     if (error instanceof ClashError) throw error;
     if (error instanceof RedirectError) throw new ClashError(describeRedirect(error));
     signal.throwIfAborted();
-    if (limited.aborted) throw new ClashError(`it is not there after ${timeLimit / 1000} s`);
+    if (limited.aborted) throw new ClashError(`it did not arrive within ${timeLimit / 1000} s`);
     const { code = (error as Error).name } = error as NodeJS.ErrnoException;
-    throw new ClashError(`it cannot be reached (${code})`); // the cause names host and path
+    throw new ClashError(`it cannot be reached (${code})`); // the cause contains the host and the path
   }
 }
 
@@ -68,33 +67,33 @@ async function follow(
           ...(url.origin === first.origin ? headers : pickAgent(headers)),
           ...basic(url),
         },
-        headersTimeout: HEADERS_LIMIT,
-        bodyTimeout: IDLE_LIMIT,
+        headersTimeout: HEADERS_LIMIT_MS,
+        bodyTimeout: IDLE_LIMIT_MS,
         signal,
       }),
     discard,
   });
   if (response.statusCode === 200) return response;
   discard(response);
-  throw new ClashError(`it is answered with ${response.statusCode}`);
+  throw new ClashError(`the server answered with ${response.statusCode}`);
 }
 
 function discard({ body }: Dispatcher.ResponseData): void {
   body.on('error', () => undefined).destroy();
 }
 
-/** Without the names of hosts, which are secrets here. */
+/** Without names of hosts, which are secrets here. */
 function describeRedirect({ problem, target }: RedirectError): string {
   const scheme = target?.protocol.slice(0, -1) ?? 'another scheme';
   return {
     'too-many': `it redirects more than ${MAX_REDIRECTS} times`,
     'no-url': 'it redirects to something that is not a URL',
     scheme: `it redirects to ${scheme}, which is not followed from there`,
-    internal: 'it leads to an internal address, where nothing may be fetched',
+    internal: 'it leads to an internal address, which is not allowed',
   }[problem];
 }
 
-/** Headers may hold a key, which goes to nobody else. */
+/** Other headers may contain a key, so that only the User-Agent goes to another origin. */
 function pickAgent(headers: Record<string, string>): Record<string, string> {
   return Object.fromEntries(Object.entries(headers).filter(([name]) => name.toLowerCase() === 'user-agent'));
 }

@@ -3,11 +3,11 @@ import { fingerprint } from './fingerprint.ts';
 import { backoff } from '../../async/backoff.ts';
 
 export interface FeedOptions {
-  /** Asked again and again: a file may change. */
+  /** Called repeatedly: a file that contains the URL may change. */
   url: () => Promise<string>;
   /** Milliseconds. */
   interval: number;
-  /** What is there from before. */
+  /** What was fetched before. */
   known?: Fetched | undefined;
   fetch: (url: string, fetched: Fetched) => Promise<void>;
   failed: (error: unknown) => void;
@@ -17,18 +17,17 @@ export interface FeedOptions {
 export interface Fetched {
   /** When, in ms since 1970. */
   at: number;
-  /** From where: a digest of the URL. */
+  /** A digest of the URL. */
   source: string;
 }
 
-/** How often a file with a URL is looked at, in ms. */
-const LOOK = 2000;
-/** Milliseconds, doubled by each failure. */
-const FIRST_RETRY = 2000;
-const LAST_RETRY = 300_000;
+/** How often a file with a URL is read. */
+const LOOK_INTERVAL_MS = 2000;
+/** The pause before a retry, doubled by each failure. */
+const RETRY = { baseMs: 2000, capMs: 300_000 };
 
-/** Fetches a URL now (unless what is there is young enough), at each interval, when the URL changes, and after a failure
- *  sooner. Ends with `signal`. */
+/** Fetches a URL now (unless `known` is younger than the interval), at each interval, whenever the URL changes, and sooner after a
+ *  failure, until `signal` is aborted. */
 export async function follow({ url, interval, known, fetch, failed, signal }: FeedOptions): Promise<void> {
   let source = known?.source;
   let next = known === undefined ? 0 : known.at + interval;
@@ -46,9 +45,9 @@ export async function follow({ url, interval, known, fetch, failed, signal }: Fe
     } catch (error) {
       if (signal.aborted) return;
       failed(error);
-      next = Date.now() + backoff(failures++, { baseMs: FIRST_RETRY, capMs: LAST_RETRY });
+      next = Date.now() + backoff(failures++, RETRY);
     }
-    const pause = Math.max(100, Math.min(LOOK, next - Date.now()));
+    const pause = Math.max(100, Math.min(LOOK_INTERVAL_MS, next - Date.now()));
     await delay(pause, undefined, { signal, ref: false }).catch(() => undefined); // stopped
   }
 }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 
-/** A short name for content: the same content, the same name. */
+/** @returns 16 hexadecimal digits of the content's SHA-256 */
 export function fingerprint(...content: (string | Uint8Array)[]): string {
   const hash = createHash('sha256');
   for (const part of content) hash.update(part);

@@ -1,28 +1,28 @@
 import { fieldsOf, itemsOf, type Fields } from '../../io/untrusted.ts';
 
-/** Takes secrets out of texts on their way to a log, a status or an error. */
+/** Removes secrets from texts that go to a log, a status or an error. */
 export interface Redactor {
-  /** Learns a secret; short ones and common words are no secrets. */
+  /** Adds a secret. Texts of fewer than four characters are ignored. */
   add(secret: string): void;
-  /** Learns a URL: all of it, and each part of it that may be a key. */
+  /** Adds a URL, and each part of it that may be a key. */
   addUrl(url: string): void;
-  /** Learns the passwords of nodes. */
+  /** Adds the passwords of nodes. */
   addNodes(nodes: unknown): void;
   clean(text: string): string;
 }
 
 const SECRET_KEYS = /^(?:password|uuid|psk|token|auth|auth[-_]str|private-key|pre-shared-key|obfs-password|username)$/;
-/** mihomo's parsers quote what they could not read between backquotes. */
+/** mihomo's parsers quote in backquotes what they cannot read. */
 const QUOTED = /`[^`]*`/g;
 const NODE_URI = /\b(?:ssr?|vmess|vless|trojan|hysteria2?|hy2|tuic|anytls|mierus?|socks5?h?):\/\/\S+/gi;
-const SHORTEST = 4;
+const MIN_LENGTH = 4;
 
 export function createRedactor(): Redactor {
   const secrets = new Set<string>();
   let longestFirst: string[] = [];
 
   function add(secret: string): void {
-    if (secret.length < SHORTEST || secrets.has(secret)) return;
+    if (secret.length < MIN_LENGTH || secrets.has(secret)) return;
     secrets.add(secret);
     longestFirst = [];
   }
@@ -63,6 +63,6 @@ function decode(part: string): string {
   try {
     return decodeURIComponent(part);
   } catch {
-    return part; // a percent sign of its own
+    return part; // a percent sign that encodes nothing
   }
 }
