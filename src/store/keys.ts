@@ -153,9 +153,14 @@ export function isKeySegment(text: string): boolean {
   return SEGMENT.test(text);
 }
 
+/** Whether `key` can name an object. */
+export function isKey(key: string): boolean {
+  return key.length <= MAX_KEY_LENGTH && key.split('/').every(isKeySegment);
+}
+
 /** `key` itself, when it can name an object. @throws OciError NAME_INVALID */
 export function checkKey(key: string): string {
-  if (key.length > MAX_KEY_LENGTH || !key.split('/').every(isKeySegment)) throw refusal(key);
+  if (!isKey(key)) throw refusal(key);
   return key;
 }
 

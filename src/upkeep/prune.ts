@@ -236,6 +236,7 @@ async function stillNeeded(work: Work, gone: ReadonlySet<Image>): Promise<Uint32
   }
   await inParallel(fresh, work.parallel, async (digest) => {
     const content = await readManifest(store, digest, context);
+    if (content === undefined && (await store.stat(blobKey(digest), context)) !== undefined) throw unreadable(digest);
     if (content === undefined || content === 'corrupt') return;
     for (const named of [...content.manifests, ...content.blobs]) {
       const blob = blobs.find(named.digest);
@@ -266,6 +267,10 @@ async function sweep<Item>(
     if (free.has(digestOf(item)) && isValid()) await remove(item);
   });
   await end();
+}
+
+function unreadable(digest: Digest): OciError {
+  return new OciError('UNAVAILABLE', `the store has the manifest ${digest}, and says that it does not`, { origin: 'storage' });
 }
 
 interface Left {
@@ -330,7 +335,8 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
         if (!stored && !handled(repository, byDigest.get(record.member))) yield key;
       } else if (limits.now - modified.getTime() > TAGS_KEPT) {
         const digest = await readTag(store, record, context);
-        const image = digest === undefined ? undefined : byDigest.get(digest);
+        if (digest === undefined) continue; // it has gone, or the answer that says so is wrong
+        const image = byDigest.get(digest);
         if ((image === undefined || gone.has(image)) && !handled(repository, image)) yield key;
       }
     }

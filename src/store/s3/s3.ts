@@ -13,7 +13,7 @@ import { streamSource } from '../../io/arrivals.ts';
 import { createBody, mapBody } from '../../io/body.ts';
 import { isOciError, OciError } from '../../oci/error.ts';
 import { formatRange, parseContentRange, resolveRange, type ByteRange, type RangeRequest } from '../../oci/range.ts';
-import { checkKey, checkPrefix, V1 } from '../keys.ts';
+import { checkKey, checkPrefix, isKey, V1 } from '../keys.ts';
 import type { StoreContext, StoredContent, StoredObject } from '../store.ts';
 import { headOf, watchAnswers } from './answers.ts';
 import { createAvailability } from './availability.ts';
@@ -107,14 +107,11 @@ export function s3(options: S3Options): S3Store {
       client.send(new GetObjectCommand({ ...at, Range }), { abortSignal }).catch((error: unknown) => {
         throw statusOf(error) === 416 ? unsatisfiable(error) : error;
       }),
-    ).catch(async (error: unknown) => {
-      if (!isOciError(error, 'RANGE_INVALID') || error.size !== undefined) throw error;
-      // Not every server tells the size with its 416; versitygw does not for an empty object.
-      const object = await stat(key, { signal });
-      if (object !== undefined) throw unsatisfiable(error.cause, object.size);
-      return undefined;
+    ).catch((error: unknown) => {
+      if (range === undefined || !isOciError(error, 'RANGE_INVALID')) throw error;
+      return retryRange(key, range, { error, signal });
     });
-    if (found === undefined) return undefined;
+    if (found === undefined || 'body' in found) return found;
     const body = found.Body as IncomingMessage;
     try {
       // A proxy that passes the body on in chunks leaves the size out; without a size it cannot be told from a body that was cut.
@@ -129,6 +126,22 @@ export function s3(options: S3Options): S3Store {
       body.destroy();
       throw error;
     }
+  }
+
+  /** After S3 has said that a range selects no byte. Not every server tells the object's size then (versitygw does not for an empty object), and
+   *  some refuse what RFC 9110 §14.1.2 allows: the last N bytes of an object that has fewer (gofakes3, rclone).
+   *  @throws OciError RANGE_INVALID, with the size */
+  async function retryRange(
+    key: string,
+    range: RangeRequest,
+    { error, signal }: { error: OciError; signal: AbortSignal },
+  ): Promise<StoredContent | undefined> {
+    const size = error.size ?? (await stat(key, { signal }))?.size;
+    if (size === undefined) return undefined;
+    const part = resolveRange(range, size);
+    const isAsked = 'start' in range && range.start === part.start && range.end === part.end;
+    if (isAsked) throw unsatisfiable(error.cause, size);
+    return read(key, { signal, range: part });
   }
 
   return {
@@ -158,7 +171,11 @@ export function s3(options: S3Options): S3Store {
         );
         return page ?? { $metadata: {} };
       });
-      for await (const object of objects) yield { ...object, key: object.key.slice(base.length) };
+      for await (const object of objects) {
+        const key = object.key.slice(base.length);
+        // Others put objects of their own into a bucket, and some servers list folders: v1/blobs/.
+        if (isKey(key)) yield { ...object, key };
+      }
     },
 
     prepare: ({ signal }) => preparation.prepare(signal),
