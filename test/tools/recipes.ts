@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 
 /** How to install a tool with Go's or Python's own client, at one version. */
-export type Recipe = GoRecipe | GoSourceRecipe | GoModuleRecipe | WheelRecipe;
+export type Recipe = GoRecipe | GoSourceRecipe | GoModuleRecipe | WheelRecipe | MavenRecipe;
 
 interface Common {
   version: string;
@@ -34,6 +34,13 @@ interface WheelRecipe extends Common {
   sha256: readonly string[];
 }
 
+/** A Java library and all that it needs, as jars in one folder. */
+interface MavenRecipe extends Common {
+  kind: 'maven';
+  /** group:artifact:version */
+  artifacts: readonly string[];
+}
+
 function go(program: string, version: string, ...packages: string[]): GoRecipe {
   return { kind: 'go', program, version, packages };
 }
@@ -47,6 +54,23 @@ export const RECIPES = {
   registry: go('registry', 'v3.1.2', 'github.com/distribution/distribution/v3/cmd/registry'),
   oras: go('oras', 'v1.3.6', 'oras.land/oras/cmd/oras'),
   versitygw: go('versitygw', 'v1.8.0', 'github.com/versity/versitygw/cmd/versitygw'),
+  // Other S3 servers: the light one for `npm test`, the rest for `npm run test:s3`.
+  gofakes3: go('gofakes3', 'v1.2.0', 'github.com/johannesboyne/gofakes3/cmd/gofakes3'),
+  rclone: go('rclone', 'v1.76.0', 'github.com/rclone/rclone'),
+  seaweedfs: {
+    kind: 'go-source',
+    program: 'weed',
+    version: 'v0.0.0-20261109003541-7506e5f91cd6',
+    module: 'github.com/seaweedfs/seaweedfs',
+    package: './weed',
+  },
+  s3proxy: {
+    kind: 'maven',
+    program: '',
+    version: '4.1.0',
+    // Its dependencies lead Maven to annotations that are older than the Jackson that it uses.
+    artifacts: ['org.gaul:s3proxy:4.1.0', 'com.fasterxml.jackson.core:jackson-annotations:2.22'],
+  },
   conformance: go('conformance', 'v0.0.0-20260831232431-97274622c111', 'github.com/opencontainers/distribution-spec/conformance'),
   // ctr and containerd-shim-runc-v2 lie beside it.
   containerd: go('containerd', 'v2.4.2', `${CONTAINERD}/containerd`, `${CONTAINERD}/containerd-shim-runc-v2`, `${CONTAINERD}/ctr`),
@@ -115,6 +139,9 @@ export type ToolName = keyof typeof RECIPES;
 /** The Debian package of each program that tests take from the system. Missing ones are installed by `npm test` as root. */
 export const DEBIAN_PACKAGES = {
   buildah: 'buildah',
+  ceph: 'ceph-common',
+  'ceph-mon': 'ceph-mon',
+  'ceph-osd': 'ceph-osd',
   chromium: 'chromium',
   containerd: 'containerd',
   conntrack: 'conntrack',
@@ -123,8 +150,11 @@ export const DEBIAN_PACKAGES = {
   etcd: 'etcd-server',
   ip: 'iproute2',
   iptables: 'iptables',
+  java: 'openjdk-17-jre-headless',
   nginx: 'nginx',
   openssl: 'openssl',
+  radosgw: 'radosgw',
+  'radosgw-admin': 'ceph-common',
   runc: 'runc',
   skopeo: 'skopeo',
   wrk: 'wrk',

