@@ -5,8 +5,8 @@ import { hostedSchema, usersSchema } from './hosted-schema.ts';
 import { address, duration, proxy, size, text } from './scalars.ts';
 
 const tls = z.strictObject({
-  certFile: text.describe('The certificate chain, PEM; read again when it changes.'),
-  keyFile: text.describe('Its private key, PEM.'),
+  certFile: text.describe('Certificate chain in PEM form; read again when the file changes.'),
+  keyFile: text.describe('Its private key in PEM form.'),
 });
 
 /** Public registries that images of well-known projects come from. */
@@ -34,10 +34,10 @@ const upstreamName = z
 const storage = z
   .strictObject({
     filesystem: z
-      .strictObject({ directory: text.prefault('./data').describe('Made when it is missing; fills are spooled inside it.') })
+      .strictObject({ directory: text.prefault('./data').describe('Created if missing. Running downloads are spooled inside it.') })
       .optional()
-      .describe('A folder.'),
-    s3: s3.optional().describe('A bucket of any S3-compatible store; replicas may share it.'),
+      .describe('A directory.'),
+    s3: s3.optional().describe('A bucket of any S3-compatible store. Replicas may share it.'),
   })
   .refine((own) => (own.filesystem === undefined) !== (own.s3 === undefined), 'exactly one of filesystem and s3');
 
@@ -46,24 +46,26 @@ const share = z.number({ error: SHARE_FORM }).min(0, SHARE_FORM).max(1, SHARE_FO
 
 export const registrySchema = z
   .strictObject({
-    listen: address.prefault('127.0.0.1:5000').describe('The OCI API, /v2/.'),
+    listen: address.prefault('127.0.0.1:5000').describe('Address of the OCI API, /v2/.'),
     admin: address.prefault('127.0.0.1:5001').describe('/livez, /readyz, /metrics and the status page.'),
-    storage: storage.prefault({ filesystem: {} }).describe('Where images are kept: exactly one of filesystem and s3.'),
+    storage: storage.prefault({ filesystem: {} }).describe('Where images are kept. Set exactly one of filesystem and s3.'),
     local: z
       .strictObject({
-        directory: text.prefault('./spool').describe('Made when it is missing.'),
-        maxSize: size.prefault('20GiB').describe('Of the local tier; least recently used blobs leave first.'),
+        directory: text.prefault('./spool').describe('Created if missing.'),
+        maxSize: size.prefault('20GiB').describe('Size of the local tier. The least recently used blobs are evicted first.'),
       })
       .prefault({})
-      .describe('With S3: fills land here first, and what is used stays as a hot tier.'),
+      .describe('With S3: downloads are written here first, and recently used blobs stay as a hot tier.'),
     cache: z
       .strictObject({
-        tagTtl: duration.prefault('1m').describe('A tag is looked up upstream at most this often.'),
-        staleFor: duration.prefault('30d').describe('How long a tag may be served when upstream cannot answer.'),
+        tagTtl: duration.prefault('1m').describe('A tag is looked up upstream at most once in this time.'),
+        staleFor: duration.prefault('30d').describe('How long a cached tag may be served while upstream cannot answer.'),
         negativeTtl: duration.prefault('10s').describe("How long an upstream's 404 is remembered."),
         maxSize: size
           .prefault(0)
-          .describe('Of the store; 0: unlimited in S3, 80 % of the volume on a filesystem. Least recently used images go first.'),
+          .describe(
+            'Size of the store. 0: unlimited in S3, 80 % of the volume on a filesystem. The least recently used images are pruned first.',
+          ),
         keep: z
           .array(text)
           .prefault([])
@@ -73,8 +75,8 @@ export const registrySchema = z
         keepInUse: z
           .boolean()
           .prefault(false)
-          .describe('Do not prune what pods of the cluster use now. It lists all pods, and prunes nothing when it may not.'),
-        maxAge: duration.prefault(0).describe('Images that nobody pulled for this long go; 0: never.'),
+          .describe('Never prune images that pods of the cluster use now. Lists all pods, and prunes nothing if that is not allowed.'),
+        maxAge: duration.prefault(0).describe('Images that were not pulled for this long are pruned. 0: never.'),
         maxPruneShare: share
           .prefault(0.5)
           .describe(
@@ -82,7 +84,7 @@ export const registrySchema = z
           ),
       })
       .prefault({})
-      .describe('How long what is known is believed, and how much is kept.'),
+      .describe('How long cached answers are valid, and how much is kept.'),
     peers: z
       .strictObject({
         service: address.describe(
@@ -90,13 +92,15 @@ export const registrySchema = z
         ),
       })
       .optional()
-      .describe('With several replicas: one of them fetches a blob, the others take it from there while it does. With S3 or without.'),
-    proxy: proxy.prefault('direct').describe('The way out to every upstream; direct, or the URL of an HTTP or SOCKS5 proxy.'),
+      .describe(
+        'For several replicas: one of them downloads a blob, and the others read it from that one meanwhile. Works with S3 and without.',
+      ),
+    proxy: proxy.prefault('direct').describe('Proxy for every upstream: direct, or the URL of an HTTP or SOCKS5 proxy.'),
     onProxyFailure: z.enum(['fail', 'direct']).prefault('fail').describe('What to do when the proxy does not answer.'),
     upstreams: z
       .record(upstreamName, upstream.nullable())
       .prefault({})
-      .describe(`Merged over the defaults (${Object.keys(DEFAULT_UPSTREAMS).join(', ')}) by name; null removes one.`),
+      .describe(`Merged over the defaults (${Object.keys(DEFAULT_UPSTREAMS).join(', ')}) by name. null removes one.`),
     otherHosts: z
       .array(text)
       .prefault([...DEFAULT_OTHER_HOSTS])
@@ -112,9 +116,9 @@ export const registrySchema = z
     users: usersSchema,
     exposed: z
       .strictObject({
-        listen: address.describe('HTTPS.'),
-        htpasswd: text.describe('A file of user:bcrypt lines, as htpasswd -B makes them.'),
-        tls: tls.describe('Its certificate.'),
+        listen: address.describe('HTTPS address.'),
+        htpasswd: text.describe('A file of user:bcrypt lines, as created by htpasswd -B.'),
+        tls: tls.describe('Certificate of this listener.'),
       })
       .optional()
       .describe('A second listener for clients outside the cluster, with TLS and passwords.'),

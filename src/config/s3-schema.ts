@@ -11,28 +11,28 @@ const signedFor = duration.refine((milliseconds) => milliseconds >= 10_000 && mi
 
 export const s3 = z
   .strictObject({
-    bucket: text.describe('It is there already, or see createBucket.'),
-    region: text.prefault('us-east-1').describe('What requests are signed for; most other stores take any.'),
-    endpoint: httpUrl.optional().describe('Of any S3-compatible store; without it Amazon S3.'),
+    bucket: text.describe('Name of the bucket. It must exist, unless createBucket is set.'),
+    region: text.prefault('us-east-1').describe('Region that requests are signed for. Most stores other than Amazon accept any.'),
+    endpoint: httpUrl.optional().describe('URL of an S3-compatible store. Default: Amazon S3.'),
     forcePathStyle: z
       .boolean()
       .optional()
       .describe(
         'Bucket in the path instead of in the host name. Default: true with an endpoint, but false for aliyuncs.com, myqcloud.com, myhuaweicloud.com, volces.com and amazonaws.com.',
       ),
-    createBucket: z.boolean().prefault(false).describe('Make the bucket at start when it is missing.'),
-    prefix: z.string().prefault('').describe('A path that is put before every key: clusters/one gives clusters/one/v1/….'),
-    accessKeyId: text.optional().describe('Without it, the default chain of the AWS SDK: environment, profile, web identity, instance.'),
-    accessKeyIdFile: text.optional().describe('A file that holds it; read again when it changes.'),
-    secretAccessKey: text.optional().describe('Goes with accessKeyId.'),
-    secretAccessKeyFile: text.optional().describe('A file that holds it; read again when it changes.'),
-    sessionToken: text.optional().describe('Goes with temporary keys.'),
-    sessionTokenFile: text.optional().describe('A file that holds it; read again when it changes.'),
+    createBucket: z.boolean().prefault(false).describe('Create the bucket at start if it is missing.'),
+    prefix: z.string().prefault('').describe('Prefix of every key: clusters/one leads to clusters/one/v1/….'),
+    accessKeyId: text.optional().describe('Access key. Default: the chain of the AWS SDK (environment, profile, web identity, instance).'),
+    accessKeyIdFile: text.optional().describe('A file with that value; read again when it changes.'),
+    secretAccessKey: text.optional().describe('Secret key that belongs to accessKeyId.'),
+    secretAccessKeyFile: text.optional().describe('A file with that value; read again when it changes.'),
+    sessionToken: text.optional().describe('Session token of temporary keys.'),
+    sessionTokenFile: text.optional().describe('A file with that value; read again when it changes.'),
     profile: text.optional().describe('Take the keys from this profile of the AWS configuration files.'),
     roleArn: text.optional().describe('Assume this role with those keys.'),
     roleExternalId: text.optional().describe('The external ID that the role demands.'),
-    stsEndpoint: httpUrl.optional().describe("Of the service that roles are assumed at; without it Amazon's for the region."),
-    ca: text.optional().describe('A PEM file of certificate authorities to trust beside the usual ones.'),
+    stsEndpoint: httpUrl.optional().describe("URL of the STS service. Default: Amazon's in the region."),
+    ca: text.optional().describe('A PEM file of certificate authorities to trust in addition to the usual ones.'),
     insecureSkipVerify: z
       .boolean()
       .prefault(false)
@@ -44,18 +44,18 @@ export const s3 = z
     acl: text.optional().describe('The canned ACL of objects, for example bucket-owner-full-control.'),
     partSize: partSize
       .optional()
-      .describe('Upload what is larger in parts of this size, from 5MiB to 5GiB; without it only what exceeds 5 GiB.'),
+      .describe('Upload larger objects in parts of this size (5MiB to 5GiB). Default: only objects above 5 GiB are uploaded in parts.'),
     dualStack: z.boolean().prefault(false).describe("Use Amazon's endpoints for IPv4 and IPv6."),
     fips: z.boolean().prefault(false).describe("Use Amazon's FIPS 140 endpoints."),
     accelerate: z.boolean().prefault(false).describe('Use S3 Transfer Acceleration, which the bucket must have enabled.'),
     userAgent: text.optional().describe('Added to the User-Agent of requests to S3.'),
     redirect: z
       .strictObject({
-        endpoint: httpUrl.optional().describe('Of S3 as the nodes reach it; without it storage.s3.endpoint.'),
-        ttl: signedFor.prefault('15m').describe('How long a presigned URL stays good.'),
+        endpoint: httpUrl.optional().describe('URL of S3 as nodes reach it. Default: storage.s3.endpoint.'),
+        ttl: signedFor.prefault('15m').describe('How long a presigned URL is valid.'),
       })
       .optional()
-      .describe('Answer blobs by 307 to a presigned URL instead of sending them.'),
+      .describe('Redirect clients (307) to presigned URLs of S3 instead of sending blobs.'),
   })
   .refine((own) => own.accessKeyId === undefined || own.accessKeyIdFile === undefined, 'one of accessKeyId and accessKeyIdFile')
   .refine(

@@ -3,31 +3,31 @@ import { registrySchema, tlsSchema } from './registry-schema.ts';
 import { address, duration, exactUrl, httpUrl, port, proxy, text, size } from './scalars.ts';
 
 const agentSchema = z.strictObject({
-  listen: address.prefault('127.0.0.1:25000').describe('What containerd pulls from.'),
-  extraPorts: z.array(port).prefault([]).describe('Ports of former releases, still answered.'),
+  listen: address.prefault('127.0.0.1:25000').describe('Address that container runtimes pull from.'),
+  extraPorts: z.array(port).prefault([]).describe('Further ports to answer on, such as those of earlier releases.'),
   admin: address.prefault('127.0.0.1:25001').describe('/livez, /readyz and /metrics.'),
   readyFile: text
     .optional()
-    .describe('Made once this agent itself listens, removed when it ends: `admin` may be answered by another agent on the same port.'),
+    .describe('A file that exists while this agent listens. Unlike `admin`, it cannot be answered by another agent on the same port.'),
   handoverSecretFile: text
     .optional()
     .describe(
       'A file with a secret that all agents of a node share: an agent hands its listening sockets only to a successor that knows it. Default: a private file in the temporary folder.',
     ),
-  registry: httpUrl.optional().describe("The registry's URL: its Service's ClusterIP, since a node resolves no cluster names."),
-  fallback: z.boolean().prefault(true).describe('Straight to the upstreams, mirrors first, when the registry cannot answer.'),
-  proxy: proxy.prefault('direct').describe('The way out for that.'),
+  registry: httpUrl.optional().describe("URL of the registry. Use the Service's ClusterIP, because nodes do not resolve cluster names."),
+  fallback: z.boolean().prefault(true).describe('Pull from the upstreams directly, mirrors first, when the registry cannot answer.'),
+  proxy: proxy.prefault('direct').describe('Proxy for direct pulls: direct, or the URL of an HTTP or SOCKS5 proxy.'),
   mirror: z
     .strictObject({
       directory: text.prefault('/etc/containerd/certs.d').describe("containerd's config_path, as the agent sees it."),
-      removeOnExit: z.boolean().prefault(true).describe('Remove what was written when the agent ends.'),
+      removeOnExit: z.boolean().prefault(true).describe('Remove the files that the agent wrote when it stops.'),
     })
     .optional()
-    .describe("Write containerd's hosts.toml; then pods need no rewriting."),
+    .describe('Mirror mode: write hosts.toml files for containerd, so that pods need no rewriting.'),
   ownHosts: z
     .strictObject({
       directory: text.prefault('/etc/containerd/certs.d').describe("containerd's config_path, as the agent sees it."),
-      removeOnExit: z.boolean().prefault(true).describe('Remove the file when the agent ends.'),
+      removeOnExit: z.boolean().prefault(true).describe('Remove the file when the agent stops.'),
     })
     .optional()
     .describe(
@@ -36,7 +36,7 @@ const agentSchema = z.strictObject({
   crio: z
     .strictObject({ directory: text.prefault('/etc/containers/registries.conf.d').describe('As the agent sees it.') })
     .optional()
-    .describe('Write a drop-in for CRI-O, which since 1.35 trusts no plain HTTP on loopback by itself.'),
+    .describe('Write a drop-in for CRI-O, which since 1.35 does not accept plain HTTP on loopback by default.'),
 });
 
 /** Namespaces of what a cluster needs to run at all: their pods must start when nothing else does. */
@@ -70,7 +70,7 @@ const PLATFORM_PULL_SECRETS = [
 ];
 
 const labelSelector = z.strictObject({
-  matchLabels: z.record(z.string(), z.string()).optional().describe('Labels that the pod has.'),
+  matchLabels: z.record(z.string(), z.string()).optional().describe('Labels that the pod must have.'),
   matchExpressions: z
     .array(
       z.strictObject({
@@ -80,7 +80,7 @@ const labelSelector = z.strictObject({
       }),
     )
     .optional()
-    .describe('Conditions of which all hold.'),
+    .describe('Conditions that must all hold.'),
 });
 
 /** A host without a dot and a port would be read as a repository of Docker Hub. */
@@ -93,12 +93,14 @@ const registryHost = z
 
 const webhookSchema = z.strictObject({
   listen: address.prefault('0.0.0.0:8443').describe('HTTPS: POST /mutate.'),
-  registryHost: registryHost.prefault('127.0.0.1:25000').describe('What rewritten images start with.'),
+  registryHost: registryHost.prefault('127.0.0.1:25000').describe('The host that rewritten image names begin with.'),
   admin: address.prefault('0.0.0.0:8444').describe('Plain HTTP: /livez, /readyz, /metrics.'),
   agents: z
     .strictObject({ namespace: text.describe('Where it is.'), daemonSet: text.describe('Its name.') })
     .optional()
-    .describe('Rewrite nothing before this DaemonSet has been fully ready once, nor once under 90 % of its nodes have had it for 10 s.'),
+    .describe(
+      'Rewrite nothing until this DaemonSet has been fully ready once, and pause while under 90 % of its nodes have had a ready pod for 10 s.',
+    ),
   pullSecrets: z.enum(['skip', 'rewrite']).prefault('skip').describe('What to do with pods that have imagePullSecrets.'),
   ignorePullSecrets: z
     .array(text)
@@ -107,20 +109,22 @@ const webhookSchema = z.strictObject({
   publicRepositories: z
     .array(text)
     .prefault([])
-    .describe('Globs over the full image name that are rewritten even then, beside official images of Docker Hub and Kubernetes.'),
-  tls: tlsSchema.optional().describe('A given certificate; without it the webhook makes and renews its own, in the cluster.'),
+    .describe(
+      'Globs of full image names that are rewritten even in pods with imagePullSecrets, in addition to the official images of Docker Hub and Kubernetes.',
+    ),
+  tls: tlsSchema.optional().describe('The certificate to serve. Without it, the webhook creates and renews its own in the cluster.'),
   certificates: z
     .strictObject({
-      namespace: text.describe('Of the Secret and the Service.'),
-      secret: text.describe('The name of a Secret that is there, empty at first.'),
-      service: text.describe('The name of the Service that the API server calls.'),
-      configuration: text.describe('The name of the MutatingWebhookConfiguration.'),
+      namespace: text.describe('Namespace of the Secret and the Service.'),
+      secret: text.describe('Name of an existing Secret, empty at first.'),
+      service: text.describe('Name of the Service that the API server calls.'),
+      configuration: text.describe('Name of the MutatingWebhookConfiguration.'),
     })
     .optional()
-    .describe('Where a self-made certificate lives; the chart sets it.'),
+    .describe('Where the self-created certificate is kept. Set by the chart.'),
   configuration: z
     .strictObject({
-      name: text.describe('Of the MutatingWebhookConfiguration.'),
+      name: text.describe('Name of the MutatingWebhookConfiguration.'),
       caBundle: text
         .optional()
         .describe(
@@ -128,10 +132,10 @@ const webhookSchema = z.strictObject({
         ),
     })
     .optional()
-    .describe('With `tls`: the configuration that calls this webhook, to be completed by it; the chart sets it.'),
+    .describe('With `tls`: the webhook configuration that this process completes. Set by the chart.'),
   maxReviewSize: size
     .prefault('2MiB')
-    .describe('Longer reviews are not read, and their pods are created unchanged. A pod has 1.5 MiB at most.'),
+    .describe('Longest review that is read; pods of longer ones are created unchanged. A pod has 1.5 MiB at most.'),
   clientCaBundle: text
     .optional()
     .describe(
@@ -139,19 +143,19 @@ const webhookSchema = z.strictObject({
     ),
   exclude: z
     .strictObject({
-      namespaces: z.array(text).prefault(INFRASTRUCTURE_NAMESPACES).describe('Globs of namespaces whose pods stay as they are.'),
-      images: z.array(text).prefault([]).describe('Globs over the full image name, such as docker.io/library/redis*.'),
-      podSelectors: z.array(labelSelector).prefault([]).describe('Label selectors of pods that stay as they are.'),
+      namespaces: z.array(text).prefault(INFRASTRUCTURE_NAMESPACES).describe('Globs of namespaces whose pods are never rewritten.'),
+      images: z.array(text).prefault([]).describe('Globs of full image names that are never rewritten, such as docker.io/library/redis*.'),
+      podSelectors: z.array(labelSelector).prefault([]).describe('Label selectors of pods that are never rewritten.'),
     })
     .prefault({})
-    .describe('What stays as it is.'),
+    .describe('Pods and images that are never rewritten.'),
 });
 
 const edits = z.strictObject({
-  prepend: z.array(z.unknown()).optional().describe('Put before what the subscriptions bring.'),
-  append: z.array(z.unknown()).optional().describe('Put after it.'),
-  override: z.array(z.unknown()).optional().describe('Keys laid over what has the same name; of rules: instead of all.'),
-  delete: z.array(z.unknown()).optional().describe('Taken away, by name; of rules: by the whole rule.'),
+  prepend: z.array(z.unknown()).optional().describe('Inserted before the entries of the subscriptions.'),
+  append: z.array(z.unknown()).optional().describe('Added after them.'),
+  override: z.array(z.unknown()).optional().describe('Keys merged into the entries of the same name; for rules: replaces them all.'),
+  delete: z.array(z.unknown()).optional().describe('Removed by name; rules by their full text.'),
 });
 
 const INTERVAL_FORM = 'a duration of at least 1s';
@@ -163,15 +167,17 @@ const subscription = z
     name: z
       .string()
       .regex(/^[A-Za-z0-9_-]{1,64}$/, 'a name of letters, digits, _ and -')
-      .describe('In logs, metrics and node names.'),
-    url: exactUrl.optional().describe('Or urlFile.'),
-    urlFile: text.optional().describe('A file that holds the URL, since the URL is a secret.'),
-    interval: interval.prefault('12h').describe('How often it is fetched again.'),
+      .describe('Its name in logs, metrics and names of proxy nodes.'),
+    url: exactUrl.optional().describe('The URL; or use urlFile.'),
+    urlFile: text.optional().describe('A file with the URL, because the URL is a secret.'),
+    interval: interval.prefault('12h').describe('How often it is downloaded again.'),
     userAgent: text
       .optional()
-      .describe('Default: clash.meta/vVERSION, with the version of mihomo; when the answer has no node, a few others are tried.'),
-    headers: z.record(z.string(), z.string()).prefault({}).describe('Sent beside it.'),
-    proxy: proxy.prefault('direct').describe('The way out for fetching it.'),
+      .describe(
+        'User-Agent of the download. Default: clash.meta/vVERSION with the version of mihomo; if the response has no proxy node, a few others are tried.',
+      ),
+    headers: z.record(z.string(), z.string()).prefault({}).describe('Further request headers.'),
+    proxy: proxy.prefault('direct').describe('Proxy for downloading it: direct, or a URL.'),
   })
   .refine((own) => (own.url === undefined) !== (own.urlFile === undefined), 'one of url and urlFile');
 
@@ -180,52 +186,52 @@ const clashSchema = z
     mode: z
       .enum(['nodes', 'full', 'custom'])
       .prefault('nodes')
-      .describe("nodes: the subscriptions' nodes in one url-test group; full: their groups and rules too; custom: configFile."),
-    subscriptions: z.array(subscription).prefault([]).describe('Where the nodes come from.'),
+      .describe("nodes: the subscriptions' proxy nodes in one url-test group; full: their groups and rules as well; custom: configFile."),
+    subscriptions: z.array(subscription).prefault([]).describe('Subscriptions that provide proxy nodes.'),
     override: z
       .looseObject({
-        rules: edits.optional().describe('Edits of the rules.'),
-        proxies: edits.optional().describe('Edits of the nodes.'),
-        'proxy-groups': edits.optional().describe('Edits of the groups.'),
+        rules: edits.optional().describe('Changes to the rules.'),
+        proxies: edits.optional().describe('Changes to the proxy nodes.'),
+        'proxy-groups': edits.optional().describe('Changes to the proxy groups.'),
       })
       .prefault({})
       .describe(
         'rules, proxies, proxy-groups: { prepend, append, override, delete }; anything else is merged deeply into the mihomo config.',
       ),
-    configFile: text.optional().describe('With mode custom: a mihomo config of your own.'),
+    configFile: text.optional().describe('For mode custom: your own mihomo config.'),
     healthCheck: z
       .strictObject({
-        url: exactUrl.prefault('https://registry-1.docker.io/v2/').describe('What a live node can fetch.'),
-        interval: interval.prefault('5m').describe('How often.'),
+        url: exactUrl.prefault('https://registry-1.docker.io/v2/').describe('URL that a working proxy node can fetch.'),
+        interval: interval.prefault('5m').describe('How often nodes are tested.'),
       })
       .prefault({})
-      .describe('What nodes are tested with.'),
+      .describe('How proxy nodes are tested.'),
     ports: z
       .strictObject({
-        proxy: port.prefault(7890).describe('On 127.0.0.1, without a password.'),
-        shared: port.prefault(0).describe('On 0.0.0.0, for users only; 0: off.'),
+        proxy: port.prefault(7890).describe('Port on 127.0.0.1, without a password.'),
+        shared: port.prefault(0).describe('Port on 0.0.0.0, for `users` only; 0 switches it off.'),
       })
       .prefault({})
-      .describe('Where the proxy listens.'),
+      .describe('Ports of the proxy.'),
     users: z
       .array(
         z
           .strictObject({
-            username: text.describe('Their name.'),
-            password: text.optional().describe('Or passwordFile.'),
+            username: text.describe('User name.'),
+            password: text.optional().describe('Password; or use passwordFile.'),
             passwordFile: text.optional().describe('A file that holds it.'),
           })
           .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile'),
       )
       .prefault([])
-      .describe('Who may use the shared port.'),
-    controller: address.prefault('127.0.0.1:9090').describe("mihomo's controller; its secret is made at random."),
+      .describe('Users of the shared port.'),
+    controller: address.prefault('127.0.0.1:9090').describe("Address of mihomo's controller; its secret is random."),
     admin: address.prefault('127.0.0.1:5003').describe('/livez, /readyz, /metrics, /status.'),
-    directory: text.prefault('./clash').describe('What mihomo keeps: the last good config, providers.'),
+    directory: text.prefault('./clash').describe('Directory for the last good config and providers.'),
     geodata: text
       .prefault('/usr/share/mihomo')
-      .describe('Where geoip.dat, geosite.dat, country.mmdb and ASN.mmdb lie, for rules that need them; they are never downloaded.'),
-    mihomo: text.prefault('mihomo').describe('The binary.'),
+      .describe('Directory of geoip.dat, geosite.dat, country.mmdb and ASN.mmdb, for rules that need them. They are never downloaded.'),
+    mihomo: text.prefault('mihomo').describe('Path of the mihomo binary.'),
   })
   .superRefine(({ subscriptions, ports, users }, check) => {
     const report = (path: (string | number)[], input: unknown, message: string) => check.addIssue({ code: 'custom', path, message, input });
@@ -243,15 +249,15 @@ const clashSchema = z
 export const configSchema = z.strictObject({
   log: z
     .strictObject({
-      level: z.enum(['debug', 'info', 'warn', 'error']).prefault('info').describe('What is too small is left out.'),
-      format: z.enum(['auto', 'json', 'text']).prefault('auto').describe('auto: text on a terminal, JSON elsewhere.'),
+      level: z.enum(['debug', 'info', 'warn', 'error']).prefault('info').describe('Minimum severity to log.'),
+      format: z.enum(['auto', 'json', 'text']).prefault('auto').describe('auto: readable text on a terminal, JSON elsewhere.'),
     })
     .prefault({})
-    .describe('What every command writes to stdout.'),
-  registry: registrySchema.prefault({}).describe('The pull-through registry. The agent and the webhook take its upstreams from here too.'),
-  agent: agentSchema.prefault({}).describe("The node's own end of it."),
+    .describe('The log, which every command writes to stdout.'),
+  registry: registrySchema.prefault({}).describe('The pull-through registry. The agent and the webhook use its upstreams as well.'),
+  agent: agentSchema.prefault({}).describe('The agent, which runs on every node.'),
   webhook: webhookSchema.prefault({}).describe('The admission webhook, which rewrites the images of pods.'),
-  clash: clashSchema.prefault({}).describe('The way out: mihomo, with a configuration made from subscriptions.'),
+  clash: clashSchema.prefault({}).describe('The proxy: mihomo, with a config built from subscriptions.'),
 });
 
 export type Config = z.output<typeof configSchema>;

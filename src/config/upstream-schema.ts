@@ -7,14 +7,14 @@ const credentials = z
     username: text.optional().describe('Or usernameFile.'),
     usernameFile: text.optional().describe('A file that holds the user name; read again when it changes.'),
     password: text.optional().describe('Or passwordFile. A password or a token.'),
-    passwordFile: text.optional().describe('A file that holds it; read again when it changes.'),
+    passwordFile: text.optional().describe('A file with that value; read again when it changes.'),
   })
   .refine((own) => (own.username === undefined) !== (own.usernameFile === undefined), 'one of username and usernameFile')
   .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile');
 
 const clientCertificate = z.strictObject({
   certFile: text.describe('The certificate chain, PEM.'),
-  keyFile: text.describe('Its private key, PEM.'),
+  keyFile: text.describe('Its private key in PEM form.'),
 });
 
 const HEADER_FORM = 'the name of a header, such as X-Registry-Token';
@@ -54,7 +54,7 @@ export const upstreamSchema = z
       .describe('Parallel ranges of one large blob; by default 4.'),
     authHosts: z.array(text).describe('Hosts of token services that may see the credentials, besides the host of url.'),
     headers: headers.describe('Sent with every request to url itself.'),
-    ca: text.describe('A PEM file of certificate authorities to trust beside the usual ones.'),
+    ca: text.describe('A PEM file of certificate authorities to trust in addition to the usual ones.'),
     clientCertificate: clientCertificate.describe('Presented to the upstream.'),
     credentials: z.array(credentials).describe('Logins for this upstream. Their images are then readable by all who reach the registry.'),
     tagTtl: duration.describe('Instead of cache.tagTtl.'),
