@@ -1,28 +1,28 @@
-/** Bytes. Reading a file in pieces of this size into buffers used again has twice the throughput of fs.createReadStream. */
+/** Bytes. Reading a file in pieces of this size into reused buffers has twice the throughput of fs.createReadStream. */
 export const BUFFER_SIZE = 2 ** 20;
-/** What an empty pool gives: slower, but nobody waits for a slow reader to hand a buffer back. */
+/** Bytes of a buffer that an empty pool returns: it is slower, but no reader waits until a slow one hands a buffer back. */
 const SPARE_SIZE = 2 ** 15;
-/** Of BUFFER_SIZE. A server of 64 slow clients stays within its memory, and the usual few never notice. */
+/** Buffers of BUFFER_SIZE. They bound the memory of a server with many slow clients; the usual few clients never use them up. */
 const POOL_SIZE = 64;
-/** Of those that nobody uses: what stays after a busy hour. */
+/** Unused buffers that a pool keeps: what remains allocated after a busy hour. */
 const KEPT_FREE = 16;
-/** Small ones are kept too: thrown away after each piece, they would be garbage as fast as the network is. */
+/** Unused small buffers that a pool keeps. Without that, each piece would leave garbage at the speed of the network. */
 const KEPT_SPARES = 384;
 
 export interface BufferPool {
-  /** Of its own buffers, in bytes. */
+  /** Of its own buffers, each in bytes. */
   readonly size: number;
-  /** A buffer of the pool's size, or a smaller one when all are out. Its content is whatever it was. */
+  /** Returns a buffer of the pool's size, or a smaller one when all are in use. Its content is undefined. */
   acquire: () => Buffer;
-  /** Nobody looks at it any more: the next `acquire` may give it out. */
+  /** The buffer is no longer in use: the next `acquire` may return it. */
   release: (buffer: Buffer) => void;
-  /** Somebody may still look at it: it leaves the pool and goes when nobody does. */
+  /** The buffer may still be in use: it leaves the pool, and the garbage collector frees it. */
   forget: (buffer: Buffer) => void;
-  /** How many of the pool's own are out. */
+  /** How many of the pool's own buffers are in use. */
   readonly used: number;
 }
 
-/** `count` buffers of `size` bytes; `shared`: of memory that other threads may look at. */
+/** `count` buffers of `size` bytes. `shared`: of memory that other threads can read. */
 export function createBufferPool(count: number, size = BUFFER_SIZE, { shared = false } = {}): BufferPool {
   const allocate = (size: number): Buffer => (shared ? Buffer.from(new SharedArrayBuffer(size)) : Buffer.allocUnsafeSlow(size));
   const free: Buffer[] = [];
@@ -51,18 +51,18 @@ export function createBufferPool(count: number, size = BUFFER_SIZE, { shared = f
   };
 }
 
-/** A buffer of a pool that several look at. */
+/** A buffer of a pool with several holders. */
 export interface SharedBuffer {
   bytes: Buffer;
-  /** One more does. */
+  /** Adds a holder. */
   hold(): void;
-  /** One fewer does; after the last one it goes back to the pool. */
+  /** Removes a holder; the last one returns the buffer to the pool. */
   release(): void;
-  /** One fewer, on whose behalf the kernel may still read it: it goes when nobody does, and not back to the pool. */
+  /** Removes a holder on whose behalf the kernel may still be reading: the buffer never returns to the pool. */
   forget(): void;
 }
 
-/** Has one holder. */
+/** Takes a buffer from `pool`, with one holder. */
 export function acquireShared(pool: BufferPool): SharedBuffer {
   const bytes = pool.acquire();
   let holders = 1;
@@ -81,14 +81,14 @@ export function acquireShared(pool: BufferPool): SharedBuffer {
   };
 }
 
-/** The buffers for stored files of the whole process: what its memory is bounded by. */
+/** For reading stored files, shared by the whole process: they bound its memory. */
 export const fileBuffers = createBufferPool(POOL_SIZE);
 
-/** Those for files on their way to another store: two of each that is stored at a time. They stay in a CPU's cache: larger ones were measured to
- *  cost a third more for each byte that goes to S3. */
+/** For files that are uploaded to another store: two for each upload. They fit into a CPU's cache: larger ones were measured to cost a
+ *  third more for each byte that goes to S3. */
 export const sourceBuffers = createBufferPool(8, 2 ** 18);
 
-/** Those for files that still grow, and for what is on its way into them. Each crossing to the thread pool was measured to cost
- *  60 to 130 µs of the main thread, so they are not small, and enough for a few files at once: four that are read from S3 by the small ones
- *  were measured to cost half as much again. Of 64 files that are followed at once most get along with the small ones. */
+/** For spool files, and for bytes on their way into them. Each crossing to the thread pool was measured to cost 60 to 130 µs of the
+ *  main thread, so these buffers are not small, and there are enough for a few downloads at once: four downloads from S3 with small buffers
+ *  were measured to cost half as much again. Of 64 downloads at once most make do with the small ones. */
 export const spoolBuffers = createBufferPool(32, 2 ** 18, { shared: true });

@@ -5,24 +5,24 @@ import { createBody } from './body.ts';
 import type { BufferPool } from './buffers.ts';
 import { withFileSlices } from './file-slice.ts';
 
-/** Up to this many bytes are read into a buffer of their own: manifests and configs need none of the pool's. */
+/** Up to this many bytes are read into a buffer of their own: manifests and configs need no buffer of the pool. */
 const SMALL = 2 ** 16;
 
 export interface FileBodyOptions {
-  /** Owned by the body from now on. */
+  /** The body owns it from now on, and closes it. */
   handle: FileHandle;
   range: Required<ByteRange>;
   /** Whether the body may be sent as a file (file-slice.ts). */
   sendable?: boolean;
   buffers: BufferPool;
   signal: AbortSignal;
-  /** What to throw for an error of the file. */
+  /** Makes the error to throw for one of the file. */
   failure: (error: unknown) => Error;
-  /** What to throw for a file that ends within the range, after `size` bytes. */
+  /** Makes the error to throw when the file ends within the range, after `size` bytes. */
   tooShort: (size: number) => Error;
 }
 
-/** The bytes of a range of an open file, by positional reads into two pooled buffers in turn: the chunk contract of `Blob`. */
+/** Reads a range of an open file, by positional reads into two pooled buffers in turn, as the chunk contract of `Blob` allows. */
 export function fileBody({ handle, range, sendable = false, buffers, signal, failure, tooShort }: FileBodyOptions): Body {
   let position = range.start;
   const end = range.end + 1;
@@ -31,7 +31,7 @@ export function fileBody({ handle, range, sendable = false, buffers, signal, fai
   let ended = false;
   let open = true;
 
-  /** The buffer before the last given one: whoever asks for the next chunk is done with it. */
+  /** Reuses the buffer before the last: a reader that asks for the next chunk is done with it. */
   const nextBuffer = (): Buffer => {
     if (before !== undefined && before.length >= Math.min(buffers.size, end - position)) return before;
     if (before !== undefined) buffers.release(before);
@@ -58,7 +58,7 @@ export function fileBody({ handle, range, sendable = false, buffers, signal, fai
       },
       async close() {
         open = false;
-        // At the end the last chunk may still be on its way out; after a cut both may, and a read may even still run.
+        // At the end the last chunk may still be on its way to the client. After an abort both may, and a read may still be running.
         if (before !== undefined) (ended ? buffers.release : buffers.forget)(before);
         if (given !== undefined) buffers.forget(given);
         before = undefined;

@@ -1,8 +1,8 @@
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** Makes `path` and what is missing above it. Not by mkdir's own `recursive`: where a file system answers ENOENT whatever is above, as
- *  /proc does, that tries for ever in a thread of its own, and of a read-only one it says ENOENT too.
+/** Creates `path` and the directories above it that are missing. mkdir's own `recursive` is not used: on a file system that always
+ *  answers ENOENT, as /proc does, it retries forever in a thread of the pool, and for a read-only one it reports ENOENT too.
  *  @throws the file system's errors */
 export async function makeDirectory(path: string): Promise<void> {
   try {
@@ -18,7 +18,7 @@ export async function makeDirectory(path: string): Promise<void> {
   }
 }
 
-/** @throws `error`, unless a directory is there in spite of it */
+/** @throws `error`, unless the directory exists in spite of it */
 async function unlessThere(path: string, error: unknown): Promise<void> {
   const found = await stat(path).catch(() => undefined);
   if (found?.isDirectory() !== true) throw error;

@@ -1,17 +1,17 @@
 import { open } from 'node:fs/promises';
 
-/** Those that have not begun: who asks for one of the same directory meanwhile needs none of its own. */
+/** Syncs that have not begun: a further request for the same directory joins them. */
 const waiting = new Map<string, Promise<void>>();
 const running = new Map<string, Promise<void>>();
 
-/** Makes durable what has been made, renamed or removed in a directory so far. Many who ask at once cost two syncs at most.
- *  A directory that is gone, or whose file system cannot sync it, as some network file systems, is no error.
+/** Makes durable what has been created, renamed or removed in a directory so far. Many requests at once cost two syncs at most. It is no
+ *  error if the directory is gone, or if its file system cannot sync it, as some network file systems.
  *  @throws the file system's errors */
 export function syncDirectory(path: string): Promise<void> {
   const joined = waiting.get(path);
   if (joined !== undefined) return joined;
   const turn = (running.get(path) ?? Promise.resolve())
-    .catch(() => undefined) // told to those who asked for it
+    .catch(() => undefined) // thrown to the callers that asked for it
     .then(() => {
       waiting.delete(path);
       running.set(path, turn);

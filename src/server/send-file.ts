@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { TLSSocket } from 'node:tls';
 import type { FileSlice } from '../io/file-slice.ts';
 
-/** Calls of the kernel that Node has no names for. */
+/** System calls that Node does not offer. */
 interface Libc {
   sendfile(this: void, to: number, from: number, offset: [number], count: number): number;
   preadv2(this: void, fd: number, vectors: Buffer, count: number, offset: number, flags: number): number;
@@ -18,21 +18,21 @@ interface Libc {
   piece: Buffer;
 }
 
-/** Sends what lies in a file by sendfile(2), which copies nothing. Neither disk nor client is waited for. */
+/** Sends parts of files by sendfile(2), which copies nothing, and never waits for the disk or the client. */
 export interface FileSender {
-  /** How many bytes of a slice, from its beginning, are at hand in memory; more may be. */
+  /** How many bytes from the beginning of a slice are in memory, as far as checked; 0: the first ones are not. */
   ready(slice: FileSlice): number;
   /** Sends some of the first `count` bytes of a slice, which are in memory.
-   *  @returns how many bytes the kernel took; or, where the connection takes no more for now, the next few, to be written to it: it is the socket
-   *           that can wait. Undefined: this connection takes no file, or has gone */
+   *  @returns the number of bytes sent; or, if the socket buffer is full, a Buffer with the next 16 KiB: write it to the socket in the
+   *           usual way and wait for it to drain. Undefined: this socket cannot use sendfile, or is closed */
   send(socket: Socket | null, slice: FileSlice, count: number): number | Buffer | undefined;
 }
 
-/** Bytes that one call sends at most: so long it may keep the event loop. */
+/** Bytes that one call sends at most, since it blocks the event loop meanwhile. */
 const MAX_CALL = 2 ** 20;
-/** Bytes that are written instead where the connection takes no more for now. */
+/** Bytes that are written in the usual way when the socket buffer is full. */
 const PIECE = 2 ** 14;
-/** Reads only what is in memory, and behind no lock (preadv2(2)). */
+/** Reads only what is in memory, and waits for no lock (preadv2(2)). */
 const RWF_NOWAIT = 8;
 const PROT_READ = 1;
 const MAP_SHARED = 1;
@@ -50,13 +50,13 @@ export function lazyFileSender(): () => Promise<FileSender | undefined> {
   return () => (loaded ??= loadFileSender());
 }
 
-/** Whether a connection takes bytes as they are. */
+/** Whether a socket can use sendfile: bytes go over it unchanged. */
 export function takesFiles(socket: Socket | null): boolean {
   return socket instanceof Socket && !(socket instanceof TLSSocket);
 }
 
 async function bindLibc(): Promise<Libc | undefined> {
-  if (process.platform !== 'linux') return undefined; // elsewhere sendfile is another function
+  if (process.platform !== 'linux') return undefined; // sendfile has other parameters elsewhere
   try {
     const { address, errno, load } = await import('koffi');
     const library = load(null);
@@ -76,14 +76,14 @@ async function bindLibc(): Promise<Libc | undefined> {
       piece,
     };
   } catch {
-    return undefined; // no build for this processor
+    return undefined; // not installed, or no build for this processor
   }
 }
 
 function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, errno, pageSize, vectors, piece }: Libc): FileSender {
   const pages = Buffer.alloc(MAX_CALL / pageSize + 1);
 
-  /** Whether pages from `start` on are in memory, all of them, and read; asking brings none in, as reading a byte of some would. */
+  /** Whether all pages from `start` on are in memory and up to date. Unlike reading a byte, the check brings no page in. */
   function arePresent(fd: number, start: number, count: number): boolean {
     const length = count * pageSize;
     const address = mmap(0, length, PROT_READ, MAP_SHARED, fd, start);
@@ -96,7 +96,7 @@ function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, errno, pag
   return {
     ready({ file, position, length }) {
       const count = Math.min(length, MAX_CALL);
-      // A file system may make readers wait for who is writing: then, too, it does not read.
+      // Some file systems make readers wait for writers: preadv2 then fails as well.
       if (preadv2(file.fd, vectors.first, 1, position, RWF_NOWAIT) !== 1) return 0;
       const start = position - (position % pageSize);
       return arePresent(file.fd, start, Math.ceil((position + count - start) / pageSize)) ? count : 0;
@@ -110,17 +110,17 @@ function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, errno, pag
         return read > 0 ? Buffer.from(piece.subarray(0, Math.min(read, count))) : undefined;
       }
       if (sent <= 0) return undefined;
-      // The socket counts as idle for as long as it writes nothing itself.
+      // The socket does not notice what sendfile writes, and would count as idle.
       if (socket?.timeout !== undefined) socket.setTimeout(socket.timeout);
       return sent;
     },
   };
 }
 
-/** Of a connection that has nothing to write before. */
+/** The file descriptor of a socket with nothing left to write. */
 function descriptorOf(socket: Socket | null): number | undefined {
   if (socket === null || !takesFiles(socket) || socket.destroyed || socket.writableLength > 0) return undefined;
-  // Not documented, but there on every system with descriptors.
+  // Undocumented, but present on every system with file descriptors.
   const fd = (socket as Socket & { _handle?: { fd?: number } | null })._handle?.fd;
   return fd === undefined || fd < 0 ? undefined : fd;
 }

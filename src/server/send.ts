@@ -6,9 +6,9 @@ import type { Body } from '../oci/registry.ts';
 import { takesFiles, type FileSender } from './send-file.ts';
 
 export interface SentBody {
-  /** Bytes that the kernel took. */
+  /** Of the body, accepted by the kernel. */
   bytes: number;
-  /** False: the client was gone first. */
+  /** False: the client left before the end. */
   complete: boolean;
 }
 
@@ -19,14 +19,14 @@ export interface SendOptions {
   fileSender?: (() => Promise<FileSender | undefined>) | undefined;
 }
 
-/** Sends `body` as the rest of a response whose head is written, `length` bytes or, when undefined, chunked.
+/** Sends `body` as the rest of a response whose head has been written.
  *
- *  The hot loop of the program, and its one stream that is no `pipeline`: the next chunk is asked for while the one before is
- *  on its way, and at most two are under way, since a producer may alternate two buffers (see `Blob.body`). A loop over
- *  1 MiB buffers measured two to three times the throughput of `createReadStream().pipe()`. What lies in a file and in memory goes without being
- *  read, as fast as twice that (docs/decisions/sendfile.md).
- *  @throws what `body` throws, and OciError SIZE_INVALID when it is not `length` long: cut the connection then, so that the
- *          client never takes what it has for the whole */
+ *  This is the hot loop of the program, and its one stream that is no `pipeline`: it asks for the next chunk while the one before
+ *  is being sent, and has at most two chunks under way, since a producer may alternate two buffers (see `Blob.body`). A loop over
+ *  1 MiB buffers measured two to three times the throughput of `createReadStream().pipe()`. Bytes that lie in a file and in the page
+ *  cache are sent without being read, up to twice as fast again (docs/decisions/sendfile.md).
+ *  @throws what `body` throws, and OciError SIZE_INVALID if it is not `length` bytes long: cut the connection then, so that the
+ *          client does not take what it has for the whole */
 export async function sendBody(response: ServerResponse, body: Body, { length, fileSender }: SendOptions): Promise<SentBody> {
   const iterator = body[Symbol.asyncIterator]();
   const nextSlice = fileSliceOf(body);
@@ -34,14 +34,14 @@ export async function sendBody(response: ServerResponse, body: Body, { length, f
   let given = 0;
   let filed = 0;
   let ended = false;
-  // The head goes with the first chunk when that is at hand, else at once: clients wait only so long for headers.
+  // The head goes out with the first chunk if that is available at once, else alone: clients wait for headers only so long.
   const head = setImmediate(() => response.flushHeaders());
 
-  /** Sends what comes next from files, until there is no more of that at hand or the connection takes no more. */
+  /** Sends from files, until the next bytes are not in memory or the socket's buffer is full. */
   async function sendFiles(): Promise<void> {
     if (nextSlice === undefined || length === undefined || !takesFiles(response.socket)) return;
     const sender = await fileSender?.();
-    let present = 0; // where what is known to be in memory ends
+    let present = 0; // up to this position the file is known to be in memory
     for (let taken = 0; sender !== undefined && !response.closed;) {
       const slice = await nextSlice(taken);
       taken = 0;
@@ -50,7 +50,7 @@ export async function sendBody(response: ServerResponse, body: Body, { length, f
       const ready = slice.position < present ? present - slice.position : sender.ready(slice);
       if (ready === 0) return;
       if (writer.underWay() > 0) {
-        await writer.until(0); // which may take long: then it is looked again what is in memory
+        await writer.until(0); // that may take long: check again what is in memory
         present = 0;
         continue;
       }
@@ -61,7 +61,7 @@ export async function sendBody(response: ServerResponse, body: Body, { length, f
       if (typeof sent === 'number') {
         taken = sent;
         filed += sent;
-        await turn(); // a client that takes all at once would keep everybody else waiting
+        await turn(); // a fast client would keep all others waiting
       } else {
         taken = sent.length;
         writer.write(sent);
@@ -84,7 +84,7 @@ export async function sendBody(response: ServerResponse, body: Body, { length, f
       given += chunk.length;
       if (length !== undefined && given > length) throw wrongLength(given, length);
       if (chunk.length > 0) writer.write(chunk);
-      // Asking once more makes the chunk before last invalid; and who says that all has been given may take back both.
+      // `next` makes the chunk before the last invalid, and at the end a producer may reuse both.
       const last = length === undefined || given === length || chunk.length === 0;
       await writer.until(last ? 0 : 1);
     }
@@ -102,9 +102,9 @@ function wrongLength(given: number, length: number): OciError {
 
 interface Writer {
   write(chunk: Uint8Array): void;
-  /** Chunks that are. */
+  /** How many chunks are being written. */
   underWay(): number;
-  /** Waits until at most so many chunks are under way, or the client is gone. */
+  /** Waits until at most this many chunks are being written, or the client has left. */
   until(underWay: number): Promise<void>;
   end(): Promise<void>;
   written(): number;

@@ -1,4 +1,5 @@
-// Plain JavaScript: what strips types takes 15 MB in every thread, for good, and its cache does not reach here (docs/decisions/spool-threads.md).
+// Plain JavaScript: stripping types takes 15 MB in every thread, permanently, and the compile cache does not help here
+// (docs/decisions/spool-threads.md).
 
 import { createHash } from 'node:crypto';
 import { readSync, writeSync } from 'node:fs';
@@ -21,7 +22,7 @@ function fileOf(id) {
 /** @param {SpoolRequest} request
  *  @returns {Omit<SpoolReply, 'id'>}
  *  @throws the file system's errors */
-function heed(request) {
+function execute(request) {
   if (request.kind === 'open') {
     files.set(request.id, { descriptor: request.descriptor, hash: createHash(request.algorithm) });
     return {};
@@ -49,7 +50,7 @@ function heed(request) {
  *  @returns {Omit<SpoolReply, 'id'>} */
 function answer(request) {
   try {
-    return heed(request);
+    return execute(request);
   } catch (error) {
     const { message, code } = /** @type {NodeJS.ErrnoException} */ (error);
     return { error: { message, code } };

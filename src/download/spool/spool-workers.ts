@@ -2,22 +2,22 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import type { DigestAlgorithm } from '../../oci/digest.ts';
 
-/** One writes and hashes a gigabyte a second or more. None where there is one processor. */
+/** Each writes and hashes a gigabyte a second or more. There are none on a machine with one processor. */
 const THREADS = Math.min(4, Math.floor(availableParallelism() / 2));
-/** MiB: it holds next to nothing. */
+/** A worker holds next to nothing. */
 const HEAP = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 };
 
-/** What is to be done with one of the files: heeded in the order in which they come. */
+/** A request about one of the files; they are processed in order. */
 export type SpoolRequest = { id: number } & (
   | { kind: 'open'; descriptor: number; algorithm: DigestAlgorithm }
-  /** `hashed`: these bytes are what the hash takes next. */
+  /** `hashed`: the hash takes these bytes next. */
   | { kind: 'write'; bytes: Uint8Array; position: number; hashed: boolean }
-  /** The hash takes what is at [start, end) of the file. */
+  /** The hash takes [start, end) of the file. */
   | { kind: 'hash'; start: number; end: number }
   | { kind: 'finish' }
   | { kind: 'close' }
 );
-/** To each request: to `write` as soon as it is written, before it is hashed; to `finish` with the hash in hex. */
+/** One for each request. `write` is answered once the bytes are written, before they are hashed; `finish` with the hash in hex. */
 export interface SpoolReply {
   id: number;
   hex?: string;
@@ -26,22 +26,22 @@ export interface SpoolReply {
 
 type Asked<Request> = Request extends { id: number } ? Omit<Request, 'id'> : never;
 
-/** A file that a thread works on. */
+/** A file that a worker writes and hashes. */
 export interface ThreadFile {
-  /** What is asked one after the other is done one after the other. @throws the file system's errors, with their codes; what ended the thread */
+  /** Requests are processed in the order of the calls. @throws the file system's errors, with their codes; what ended the worker */
   ask(this: void, request: Asked<SpoolRequest>): Promise<SpoolReply>;
-  /** Resolves when the thread touches it no more; never rejects. */
+  /** Resolves when the worker no longer uses the file; never rejects. */
   close(this: void): Promise<void>;
 }
 export interface SpoolThread {
   open(descriptor: number, algorithm: DigestAlgorithm): ThreadFile;
-  /** Files that are open. */
+  /** How many files it has open. */
   used(): number;
 }
 
 const threads = new Set<SpoolThread>();
 
-/** The one that has the least to do, started when there is need of one; undefined: there are none here. */
+/** The worker with the fewest files, started when one is needed. Undefined: this machine has none. */
 export function spoolThread(): SpoolThread | undefined {
   const [idlest] = [...threads].sort((one, other) => one.used() - other.used());
   if (threads.size === THREADS || idlest?.used() === 0) return idlest;
@@ -52,7 +52,7 @@ export function spoolThread(): SpoolThread | undefined {
 
 function startSpoolThread(ended: () => void): SpoolThread {
   const worker = new Worker(new URL('./spool-worker.mjs', import.meta.url), { resourceLimits: HEAP });
-  /** Who waits for a reply, by file, the first one first. */
+  /** Requests that wait for a reply, by file, oldest first. */
   const waiting = new Map<number, PromiseWithResolvers<SpoolReply>[]>();
   let underWay = 0;
   let opened = 0;
@@ -68,7 +68,7 @@ function startSpoolThread(ended: () => void): SpoolThread {
   worker.on('error', (error: Error) => (failure = error));
   worker.on('exit', () => {
     ended();
-    failure ??= new Error('the thread that writes blobs has ended');
+    failure ??= new Error('the worker that writes blobs has ended');
     for (const { reject } of [...waiting.values()].flat()) reject(failure);
     waiting.clear();
   });
@@ -90,11 +90,11 @@ function startSpoolThread(ended: () => void): SpoolThread {
         return reply.promise;
       }
 
-      ask({ kind: 'open', descriptor, algorithm }).catch(() => undefined); // the next question meets it too
+      ask({ kind: 'open', descriptor, algorithm }).catch(() => undefined); // the next request fails too
       return {
         ask,
         async close() {
-          await ask({ kind: 'close' }).catch(() => undefined); // the thread has ended: it touches nothing
+          await ask({ kind: 'close' }).catch(() => undefined); // the worker has ended: it uses nothing
           waiting.delete(id);
         },
       };

@@ -5,28 +5,28 @@ import { OciError } from '../../oci/error.ts';
 import { spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
 import { spoolThread, type SpoolThread } from './spool-workers.ts';
 
-/** Bytes of a blob from which on a thread of its own kind writes and hashes it. */
+/** Blobs of at least this many bytes are written and hashed by a worker thread. */
 const LARGE = 2 ** 20;
-/** Bytes that it reads back at a time: others wait for it meanwhile. */
+/** Bytes that a worker reads back at a time: its other files wait meanwhile. */
 const READ_BACK = 4 * 2 ** 20;
 
-/** Writes a blob to its spool file, piece by piece in any order, and hashes it in its own. */
+/** Writes a blob to its spool file, in pieces of any order, and hashes it in the order of its bytes. */
 export interface SpoolWriter {
-  /** Writes a part of `buffer`, which it holds for as long as it needs it; `hashed`: what the hash takes next. Resolves when it is written.
-   *  @throws the file system's errors: nothing of it has been hashed then */
+  /** Writes a part of `buffer`, and holds the buffer for as long as it needs it. `hashed`: the hash takes these bytes next. Resolves when
+   *  they are written. @throws the file system's errors: nothing has been hashed then */
   write(bytes: Uint8Array, buffer: SharedBuffer, at: { position: number; hashed: boolean }): Promise<void>;
-  /** The hash takes what has been written to [start, end). @throws OciError UNAVAILABLE, and the file system's errors */
+  /** The hash takes [start, end), which has been written. @throws OciError UNAVAILABLE, and the file system's errors */
   hash(start: number, end: number): Promise<void>;
-  /** True when the hash has seen exactly what the digest names. It takes no more then. */
+  /** Finishes the hash. @returns whether it is that of the digest */
   agrees(): Promise<boolean>;
-  /** Resolves when the file is not touched any more; never rejects. */
+  /** Resolves when the file is no longer used; never rejects. */
   close(): Promise<void>;
 }
 
 export interface SpoolWriterOptions {
   digest: Digest;
   file: FileHandle;
-  /** Bytes of the blob; undefined: nobody knows. */
+  /** Of the blob in bytes; undefined while it is unknown. */
   size: number | undefined;
 }
 
@@ -69,7 +69,7 @@ export async function hashFile(hash: Hash, file: FileHandle, start: number, end:
 function createThreadWriter({ digest, file }: SpoolWriterOptions, thread: SpoolThread): SpoolWriter {
   const { algorithm, hex } = splitDigest(digest);
   const { ask, close } = thread.open(file.fd, algorithm);
-  /** What the thread has written, and may still be hashing: until it answers the next question. */
+  /** Buffers that the worker has written and may still be hashing, until it answers the next request. */
   let hashing: SharedBuffer[] = [];
 
   async function andRelease<T>(answer: Promise<T>, buffers: SharedBuffer[]): Promise<T> {
