@@ -10,6 +10,8 @@ import type { RecordStore } from './record-store.ts';
 export interface AccessRecords {
   /** The record that says that the upstream has once served the digest under this name. */
   find(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined>;
+  /** The same, where the record is in memory. */
+  recall(repository: Repository, digest: Digest): Descriptor | undefined;
   /** The upstream has just served the digest under this name. */
   grant(repository: Repository, descriptor: Descriptor): void;
   /** The upstream has served this manifest under this name: it may serve what the manifest names. */
@@ -53,6 +55,7 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
         return descriptor;
       });
     },
+    recall: (repository, digest) => known.get(memberKey(repository, digest))?.descriptor,
     grant(repository, { digest, mediaType: given, size }) {
       const key = memberKey(repository, digest);
       const before = known.get(key);

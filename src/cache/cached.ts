@@ -69,6 +69,8 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
 
   async function locate(target: Target, reference: Reference, { method, signal }: LocateOptions): Promise<Located> {
     if (isDigest(reference)) return { digest: reference, stale: false, outcome: 'hit' };
+    const fresh = tags.fresh(target.name, reference);
+    if (fresh !== undefined) return { digest: fresh, stale: false, outcome: 'hit' };
     const question = questionOf(target, reference, method);
     let isMiss = false;
     const ask = (known: boolean): Promise<TagAnswer> => {
@@ -81,9 +83,14 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
 
   /** The manifest as it is cached, for a repository that may serve it. Its record and its bytes are read at the same time. */
   async function findManifest({ name }: Target, digest: Digest, signal: AbortSignal): Promise<Omit<Manifest, 'stale'> | undefined> {
-    const [record, bytes] = await Promise.all([access.find(name, digest, signal), manifests.stored(digest, signal)]);
+    let record = access.recall(name, digest);
+    let bytes = cache.manifests.get(digest);
+    if (record === undefined || bytes === undefined) {
+      [record, bytes] = await Promise.all([access.find(name, digest, signal), manifests.stored(digest, signal)]);
+    }
     const known = asManifest(record);
-    return known === undefined || bytes === undefined ? undefined : { descriptor: { ...known, size: bytes.length }, bytes };
+    if (known === undefined || bytes === undefined) return undefined;
+    return { descriptor: { digest, mediaType: known.mediaType, size: bytes.length }, bytes };
   }
 
   return {

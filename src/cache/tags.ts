@@ -78,6 +78,8 @@ export interface Question {
 }
 
 export interface Tags {
+  /** What a tag means that is in memory and was confirmed within tagTtl. */
+  fresh(repository: Repository, tag: Tag): Digest | undefined;
   /** What the tag means. A cached tag is answered within ANSWER_TIMEOUT_MS, or, when it has moved, once its manifest has been fetched.
    *  @throws OciError as `question` does, when nothing is cached that may be served */
   resolve(repository: Repository, tag: Tag, question: Question, signal: AbortSignal): Promise<ResolvedTag>;
@@ -205,6 +207,10 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
   }
 
   return {
+    fresh(repository, tag) {
+      const found = cached.get(tagKey(repository, tag));
+      return found !== undefined && now() - found.checkedAt < policy.tagTtl ? found.digest : undefined;
+    },
     async resolve(repository, tag, question, signal) {
       const key = tagKey(repository, tag);
       const gone = absent.get(key);
