@@ -1,14 +1,14 @@
 import { splitDigest, type Digest, type DigestAlgorithm } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 
-/** Every blob of a store, by numbers from 0 on, in about 50 bytes each: a million of them fit into a registry's memory. */
+/** All blobs of a store, numbered from 0, at about 50 bytes each: a million of them fit into a registry's memory. */
 export interface BlobTable {
   count(): number;
-  /** Bytes, of all together. */
+  /** Of all blobs together, in bytes. */
   bytes(): number;
-  /** In ascending order of key, as a store lists them. @throws OciError UNAVAILABLE: they came in another order */
+  /** Add blobs in ascending order of key, as a store lists them. @throws OciError UNAVAILABLE: the order is another one */
   add(digest: Digest, size: number, modified: number): void;
-  /** -1: it is not there. */
+  /** Its number; -1: it is not stored. */
   find(digest: Digest): number;
   digest(index: number): Digest;
   /** Bytes. */
@@ -20,7 +20,7 @@ export interface BlobTable {
 const WIDTH = { sha256: 32, sha512: 64 } as const;
 
 export function createBlobTable(): BlobTable {
-  // `sha256` comes before `sha512` in every listing: one numbering for both.
+  // `sha256` is listed before `sha512`: one numbering serves both.
   const digests = { sha256: createColumn('sha256'), sha512: createColumn('sha512') };
   let sizes = new Float64Array(1024);
   let modified = new Float64Array(1024);
@@ -66,7 +66,7 @@ function enlarged(array: Float64Array<ArrayBuffer>): Float64Array<ArrayBuffer> {
   return larger;
 }
 
-/** The digests of one algorithm, one behind the other. */
+/** The digests of one algorithm, in one array. */
 function createColumn(algorithm: DigestAlgorithm) {
   const width = WIDTH[algorithm];
   const wanted = Buffer.alloc(width);
@@ -76,7 +76,7 @@ function createColumn(algorithm: DigestAlgorithm) {
   return {
     count: () => count,
     at: (index: number): string => all.toString('hex', index * width, (index + 1) * width),
-    /** False: it does not come after the one before. */
+    /** False: it is out of order. */
     append(hex: string): boolean {
       wanted.write(hex, 'hex');
       const end = count * width;

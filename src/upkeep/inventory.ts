@@ -21,50 +21,50 @@ import { inParallel } from '../async/parallel.ts';
 /** Bytes; a longer object is no record. */
 const MAX_RECORD_SIZE = 65_536;
 
-/** A manifest or an index in the store, with all that is known of it. */
+/** A manifest or an index in the store, and everything that is known of it. */
 export interface Image {
   digest: Digest;
   /** Its own number among the blobs. */
   blob: number;
   /** The repositories that may serve it. */
   places: Place[];
-  /** The numbers of the blobs that it names and that are stored, manifests among them; each once. */
+  /** The numbers of the stored blobs and manifests that it names, each once. */
   names: Uint32Array;
-  /** What it names and the store has not. */
+  /** What it names and the store does not have. */
   missing: Digest[];
-  /** It names manifests. */
+  /** Whether it names manifests. */
   isIndex: boolean;
-  /** What it is about, when it is an artifact such as a signature. */
+  /** The manifest that an artifact, such as a signature, is about. */
   subject: Digest | undefined;
-  /** Its bytes are not what its digest says; then it names nothing. */
+  /** Its bytes have another digest; then it names nothing. */
   corrupt: boolean;
 }
 
 export interface Place {
   repository: Repository;
-  /** On how many days it was pulled, as far as that is still recorded. */
+  /** On how many days it was pulled, as far as recorded. */
   days: number;
-  /** The last of them (UTC), 2026-03-01; empty: none is recorded. */
+  /** The last of these days (UTC), such as 2026-03-01; empty: none is recorded. */
   lastDay: string;
   /** When the record of that day was written, in ms since the epoch. */
   usedAt: number;
 }
 
-/** What a store holds. */
+/** The content of a store. */
 export interface Inventory {
   blobs: BlobTable;
   images: Image[];
   /** By digest. */
   byDigest: ReadonlyMap<Digest, Image>;
-  /** How many tags are recorded. */
+  /** The number of tag records. */
   tags: number;
 }
 
 export interface InventoryOptions {
   signal: AbortSignal;
-  /** Manifests read at once. */
+  /** How many manifests to read at once. */
   parallel?: number;
-  /** Gets each manifest as it was read. */
+  /** Called with each manifest that has been read. */
   read?(image: Image, content: ManifestContent): void;
   progress?(done: number, total: number): void;
 }
@@ -73,7 +73,7 @@ export interface InventoryOptions {
  *  @throws OciError UNAVAILABLE: the store cannot be listed or read. It never takes a failure for an absence. */
 export async function takeInventory(store: Store, options: InventoryOptions): Promise<Inventory> {
   const { signal } = options;
-  // In this order: what comes while this runs is unknown here, and so nobody touches it.
+  // Blobs come first: one that arrives while this runs is unknown here, and is therefore not removed.
   const blobs = createBlobTable();
   for await (const { key, size, modified } of store.list(BLOBS, { signal })) {
     const digest = parseBlobKey(key);
@@ -125,7 +125,7 @@ async function noteUses(store: Store, byDigest: ReadonlyMap<Digest, Image>, sign
   }
 }
 
-/** False: it has gone meanwhile, or is a blob. */
+/** False: it has been removed meanwhile, or is a blob. */
 async function readImage(store: Store, image: Image, options: InventoryOptions & { blobs: BlobTable }): Promise<boolean> {
   const { signal, blobs } = options;
   const content = await readManifest(store, image.digest, { signal });
@@ -158,11 +158,11 @@ function mediaTypeOf(record: Buffer): unknown {
   try {
     return (JSON.parse(String(record)) as { mediaType?: unknown } | null)?.mediaType;
   } catch {
-    return undefined; // damaged: it is taken for what its length says
+    return undefined; // damaged: its length decides
   }
 }
 
-/** What a stored manifest says; undefined: it is not there. @throws OciError UNAVAILABLE */
+/** Reads a stored manifest; undefined: it is not stored. @throws OciError UNAVAILABLE */
 export async function readManifest(store: Store, digest: Digest, context: StoreContext): Promise<ManifestContent | 'corrupt' | undefined> {
   const found = await store.read(blobKey(digest), context);
   if (found === undefined) return undefined;

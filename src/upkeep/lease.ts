@@ -8,31 +8,31 @@ import { bytesSource, type Store, type StoreContext } from '../store/store.ts';
 /** Who prunes a store, as far as that can be known without conditional writes: a record that is written, and read again. Two at once waste
  *  work and break nothing. */
 export interface Lease {
-  /** Aborted when somebody else has taken it, or the record cannot be kept. */
+  /** Aborted when another process has taken it, or the record cannot be renewed. */
   signal: AbortSignal;
-  /** Gives it back; `finished`: what it was for has been done. */
+  /** Gives it back. `finished`: the work has been done. */
   release(finished: boolean): Promise<void>;
 }
 
 export interface LeaseState {
-  /** Which process: its host and a random part. */
+  /** The process: its host and a random part. */
   owner: string;
-  /** Its last sign of life; empty: it has ended. */
+  /** When it last renewed the record; empty: it has ended. */
   renewedAt: string;
-  /** When a run was last finished, by whomever; empty: never. */
+  /** When any process last finished a run; empty: never. */
   finishedAt: string;
 }
 
 export interface LeaseTiming {
-  /** How long a record counts without a sign of life, in ms; one is given three times as often. */
+  /** How long a record counts without being renewed, in ms; it is renewed three times as often. */
   lifetime: number;
-  /** How long who has written the record waits before it looks who wrote last, in ms. */
+  /** How long a process that has written the record waits before it checks that no other one has written it since, in ms. */
   settle: number;
 }
 
 const TIMING: LeaseTiming = { lifetime: 30_000, settle: 1000 };
 
-/** The lease, or who has it. @throws OciError UNAVAILABLE: the store cannot be read or written */
+/** The lease, or its holder. @throws OciError UNAVAILABLE: the store cannot be read or written */
 export async function takeLease(
   store: Store,
   context: StoreContext,
@@ -77,7 +77,7 @@ export function isHeld({ renewedAt }: LeaseState, lifetime = TIMING.lifetime): b
   return renewedAt !== '' && Math.abs(Date.now() - Date.parse(renewedAt)) < lifetime;
 }
 
-/** Undefined: nobody has ever pruned here, or the record is not one. */
+/** Undefined: this store has never been pruned, or the record is damaged. */
 export async function readLease(store: Store, context: StoreContext): Promise<LeaseState | undefined> {
   const found = await store.read(PRUNING, context);
   if (found === undefined) return undefined;

@@ -1,14 +1,14 @@
 import type { BlobTable } from './blob-table.ts';
 import type { Image, Inventory } from './inventory.ts';
 
-/** What may stay. All in milliseconds and bytes. */
+/** What may stay, in milliseconds and bytes. */
 export interface Limits {
   now: number;
-  /** What was modified or used within this time is never touched. */
+  /** Objects that were modified or used within this time are never removed. */
   grace: number;
-  /** Of all blobs together; 0: no limit. */
+  /** Of all blobs together; 0 for no limit. */
   maxSize: number;
-  /** Images that nobody pulled for longer than this go; 0: none does. */
+  /** Images that have not been pulled for longer than this are removed; 0: none is. */
   maxAge: number;
 }
 
@@ -20,9 +20,9 @@ export interface Departure {
 }
 
 export interface Plan {
-  /** In the order in which they go. */
+  /** In the order of removal. */
   departures: Departure[];
-  /** Bytes of blobs, now and when all of it has been done. */
+  /** Bytes of all blobs, now and after the removals. */
   before: number;
   after: number;
 }
@@ -60,7 +60,7 @@ export function planPruning({ blobs, images, byDigest, kept = new Set() }: PlanI
   return { departures, before: blobs.bytes(), after };
 }
 
-/** How many of `images` need each blob: those that name it, and a manifest itself. What nobody needs has 0. */
+/** How many of `images` need each blob: those that name it, and the image whose manifest it is. Unneeded blobs have 0. */
 export function countReferences(blobs: BlobTable, images: Iterable<Image>): Uint32Array {
   const references = new Uint32Array(blobs.count());
   for (const { blob, names } of images) for (const one of [blob, ...names]) references[one] = (references[one] ?? 0) + 1;
@@ -70,7 +70,7 @@ export function countReferences(blobs: BlobTable, images: Iterable<Image>): Uint
 interface Use {
   /** The latest moment at which it may have been pulled: a day's record is written by the day's first pull. */
   lastUse: number;
-  /** For the order among images: as near as is known. */
+  /** The best estimate, for the order among images. */
   at: number;
 }
 

@@ -13,14 +13,14 @@ export type TagsByImage = ReadonlyMap<string, Tag[]>;
 const MAX_RECORD_SIZE = 65_536;
 
 export interface ReadTagsOptions {
-  /** Those of these alone. */
+  /** Only the tags of these repositories. */
   repositories?: Iterable<Repository>;
   /** Calls to the store at once. */
   parallel: number;
   signal: AbortSignal;
 }
 
-/** What tags mean, as the store knows it: one read each. @throws OciError UNAVAILABLE */
+/** Reads what the tags in the store mean, one read each. @throws OciError UNAVAILABLE */
 export async function readTags(store: Store, { repositories, parallel, signal }: ReadTagsOptions): Promise<TagsByImage> {
   const context = { signal };
   const tags = new Map<string, Tag[]>();
@@ -40,7 +40,7 @@ export async function readTags(store: Store, { repositories, parallel, signal }:
   return tags;
 }
 
-/** Undefined: it is not there, or no record. @throws OciError UNAVAILABLE */
+/** Undefined: there is no such record, or it is damaged. @throws OciError UNAVAILABLE */
 export async function readTag(
   store: Store,
   { repository, tag }: { repository: Repository; tag: Tag },
@@ -58,7 +58,7 @@ export async function readTag(
   }
 }
 
-/** What an image is called: `repository:tag` by each of its tags, `repository@digest` where it has none. */
+/** The names of an image: `repository:tag` for each of its tags, `repository@digest` where it has none. */
 export function namesOf({ digest, places }: Image, tags: TagsByImage): string[] {
   return places.flatMap(({ repository }) => {
     const own = tags.get(`${repository}@${digest}`);

@@ -16,11 +16,11 @@ export interface VerifyOptions {
 
 export interface Damage {
   digest: Digest;
-  /** wrong: its bytes are not what its digest says. missing: an image names it, its repository had it, and it is gone. */
+  /** wrong: its bytes have another digest. missing: an image names it, its repository had it, and it is no longer stored. */
   kind: 'wrong' | 'missing';
-  /** It is a manifest or an index. */
+  /** Whether it is a manifest or an index. */
   isManifest: boolean;
-  /** Who may serve it. */
+  /** The repositories that may serve it. */
   repositories: Repository[];
 }
 
@@ -74,7 +74,7 @@ async function readAll(store: Store, { blobs }: Inventory, options: VerifyOption
   return wrong.sort();
 }
 
-/** What was served once and is not stored any more. What an image names and nobody ever asked for is missing from many: layers that the
+/** Blobs that were served once and are no longer stored. Many stores lack blobs that an image names and nobody ever pulled: layers that the
  *  nodes had already, platforms that nobody runs. */
 async function findMissing(store: Store, { images }: Inventory, signal: AbortSignal): Promise<Digest[]> {
   const missing = new Set<Digest>();

@@ -10,7 +10,7 @@ import { backoff } from '../async/backoff.ts';
 export interface WarmOptions {
   /** `linux/amd64`, `linux/arm/v7`; or all that an index names. */
   platforms: readonly string[] | 'all';
-  /** Whether a blob is where it should get to, so that it need not be read. */
+  /** Whether a blob is already stored where it should be, so that it need not be read. */
   isStored(this: void, digest: Digest, signal: AbortSignal): Promise<boolean>;
   signal: AbortSignal;
 }
@@ -18,7 +18,7 @@ export interface WarmOptions {
 export interface Warmed {
   manifests: number;
   blobs: number;
-  /** Of these, those that were stored already. */
+  /** How many of these blobs were stored already. */
   known: number;
   /** Bytes that were read. */
   bytes: number;
@@ -29,7 +29,8 @@ const ATTEMPTS = 3;
 /** Milliseconds. */
 const FIRST_PAUSE = 500;
 
-/** Pulls images as a node would, and keeps nothing: what it reads from fills itself. What several images share is read once. */
+/** Pulls images as a node would, and discards the bytes: the registry that it reads from stores them. Blobs that several images share are
+ *  read once. */
 export function createWarmer(registry: Registry, { platforms, isStored, signal }: WarmOptions) {
   const reading = new Map<Digest, Promise<void>>();
 
@@ -81,7 +82,7 @@ export function createWarmer(registry: Registry, { platforms, isStored, signal }
     return { manifests, blobs };
   }
 
-  /** @returns the bytes that were read; 0: it was stored already, or another image's reading of it serves this one too */
+  /** @returns the bytes that were read; 0: the blob was stored already, or was read for another image */
   async function readOnce(repository: Repository, blob: Descriptor, advance: (bytes: number) => void): Promise<number> {
     const { digest, size } = blob;
     let bytes = 0;
@@ -91,11 +92,11 @@ export function createWarmer(registry: Registry, { platforms, isStored, signal }
         if (!stored) bytes = await read(repository, blob, advance);
       });
       reading.set(digest, ready);
-      ready.catch(() => reading.delete(digest)); // told below; the next image may try again
+      ready.catch(() => reading.delete(digest)); // thrown below; the next image may try again
     }
     await ready;
     if (bytes > 0) return bytes;
-    await registry.stat(repository, digest, { signal }); // so that the registry knows: this repository has it too
+    await registry.stat(repository, digest, { signal }); // records in the registry that this repository has it too
     advance(size);
     return 0;
   }
