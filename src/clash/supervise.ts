@@ -130,7 +130,7 @@ type EntrancesContext = Pick<InstanceContext, 'mihomo' | 'copies' | 'secret'> & 
 async function openEntrances(own: ClashConfig, { log, signal, ...context }: EntrancesContext): Promise<{ front: Front; fleet: Fleet }> {
   const preferProviders = own.mode === 'nodes';
   const start = (spec: Spec, first?: string) =>
-    startInstance(spec, { ...context, preferProviders, first, left: (node) => watch.left(node) });
+    startInstance(spec, { ...context, preferProviders, intervalMs: own.healthCheck.interval, first, left: (node) => watch.left(node) });
   const fleet = createFleet({
     entrances: { use: (ports) => front.use(ports), links: () => front.links(), shed: (ports) => front.shed(ports) },
     start,

@@ -34,6 +34,7 @@ export interface InstanceContext {
   /** The controller's. */
   secret: string;
   preferProviders: boolean;
+  intervalMs: number;
   left: SteeringOptions['left'];
 }
 
@@ -48,7 +49,7 @@ export async function startInstance(
   spec: Spec,
   { first, ...context }: InstanceContext & { first?: string | undefined },
 ): Promise<Instance> {
-  const { mihomo, copies, secret, preferProviders, left } = context;
+  const { mihomo, copies, secret, preferProviders, intervalMs, left } = context;
   const [proxy, shared, controllerPort] = await freePorts(3);
   const ports = { proxy: proxy ?? 0, shared: shared ?? 0, controller: controllerPort ?? 0 };
   const file = `run-${++started}.json`;
@@ -68,7 +69,7 @@ export async function startInstance(
     await stop();
     throw error;
   }
-  const steering = createSteering({ controller, main: spec.main, preferProviders, first, left, signal: ended.signal });
+  const steering = createSteering({ controller, main: spec.main, preferProviders, intervalMs, first, left, signal: ended.signal });
   return { spec, ports, controller, steering, pid: process.pid, exited, stop };
 }
 

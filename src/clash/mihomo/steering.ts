@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { backoff } from '../../async/backoff.ts';
 import { inParallel } from '../../async/parallel.ts';
+import { fieldsOf, itemsOf, type Fields } from '../../io/untrusted.ts';
 import type { Controller, Group, Member, TestResult } from './controller.ts';
 import { createScores, type Scores } from './scores.ts';
 
@@ -10,6 +11,8 @@ export interface SteeringOptions {
   main: string;
   /** In mode nodes, the group's nodes are those of providers; elsewhere a node of that name among the config's own comes first. */
   preferProviders: boolean;
+  /** How often mihomo tests all nodes by itself, in ms. Its results are taken over as often. */
+  intervalMs: number;
   /** The node to test first: the one that was in use before. */
   first?: string | undefined;
   /** Called with the name of a node that has failed a test while it was in use, once another one is in use or none is left. */
@@ -45,17 +48,23 @@ const SWEEP_CONCURRENCY = 200;
 const QUICK_LIMIT_MS = 1500;
 /** Alternatives that are tested while the node in use is in doubt. */
 const ALTERNATIVES = 8;
-const SWEEP_RETRY = { baseMs: 2000, capMs: 120_000 };
+const MIN_REFRESH_MS = 5000;
+const SWEEP_RETRY = { baseMs: 2000, capMs: 60_000 };
+/** Between two checks while no node is alive. */
+const DEAD_PAUSE_MS = 1000;
+const REFUSING = new Set(['REJECT', 'REJECT-DROP', 'COMPATIBLE']);
 /** Groups have groups as members; this deep at most. */
 const MAX_DEPTH = 10;
 
-export function createSteering({ controller, main, preferProviders, first, left, signal }: SteeringOptions): Steering {
+export function createSteering({ controller, main, preferProviders, intervalMs, first, left, signal }: SteeringOptions): Steering {
   const scores = createScores();
   let prepared: Promise<{ group: Group; memberOf: (name: string) => Member } | undefined> | undefined;
   let chosen: string | undefined;
   let verifiedAt = 0;
   let checking: Promise<void> | undefined;
   let searching: Promise<boolean> | undefined;
+  /** Since when no node is alive, in ms since 1970. */
+  let deadSince: number | undefined;
   let failedSweeps = 0;
   let nextSweepAt = 0;
 
@@ -72,7 +81,8 @@ export function createSteering({ controller, main, preferProviders, first, left,
 
   async function prepare() {
     const [group, providers] = await Promise.all([findGroup(), controller.providers()]);
-    if (group === undefined || group.testUrl === '') return undefined;
+    // An empty group refuses, and there is nothing to test.
+    if (group === undefined || group.testUrl === '' || group.members.every((name) => REFUSING.has(name))) return undefined;
     const own = preferProviders ? new Set<string>() : new Set(Object.keys(await controller.proxies()));
     const memberOf = (name: string): Member => ({ name, provider: own.has(name) ? undefined : providers.get(name) });
     chosen = group.now === '' ? undefined : group.now;
@@ -94,15 +104,20 @@ export function createSteering({ controller, main, preferProviders, first, left,
       .testNode(memberOf(name), { url, expectedStatus, timeoutMs })
       .catch((): TestResult => ({ outcome: 'dead' }));
     scores.record(name, result);
-    if (result.outcome === 'alive' && name === chosen) verifiedAt = Date.now();
+    if (result.outcome === 'alive' && name === chosen) verified();
     return result;
+  }
+
+  function verified(): void {
+    verifiedAt = Date.now();
+    deadSince = undefined;
   }
 
   async function use(name: string): Promise<void> {
     const known = await target();
     if (known === undefined || signal.aborted) return;
     if (['URLTest', 'Fallback'].includes(known.group.type)) await controller.choose(known.group.name, name);
-    if (name !== chosen) verifiedAt = Date.now();
+    if (name !== chosen) verified();
     chosen = name;
   }
 
@@ -183,15 +198,36 @@ export function createSteering({ controller, main, preferProviders, first, left,
     const other = await alternative;
     if (other !== undefined) await use(other);
     if ((await testing).outcome === 'alive') return void (await useBest());
-    left(current);
+    if (deadSince === undefined) left(current);
+    deadSince = other === undefined ? Date.now() : undefined;
     if (other !== undefined) return void (await useBest());
     await search();
   }
 
-  const check = (): Promise<void> =>
-    (checking ??= checkNow()
+  /** Takes the results of mihomo's own tests over, and uses the node that is the fastest by now. */
+  async function refresh(): Promise<void> {
+    const known = await target();
+    if (known === undefined || searching !== undefined || checking !== undefined) return;
+    const { members, testUrl } = known.group;
+    const proxies = await controller.proxies();
+    for (const name of members) {
+      const result = resultOf(proxies[name], testUrl);
+      if (result !== undefined) scores.record(name, result);
+    }
+    await useBest();
+  }
+
+  const timer = setInterval(() => void refresh().catch(() => undefined), Math.max(MIN_REFRESH_MS, intervalMs)).unref(); // mihomo has ended
+  signal.addEventListener('abort', () => clearInterval(timer), { once: true });
+
+  function check(): Promise<void> {
+    if (checking !== undefined) return checking;
+    if (deadSince !== undefined && Date.now() - deadSince < DEAD_PAUSE_MS) return Promise.resolve();
+    checking = checkNow()
       .catch(() => undefined) // mihomo has ended
-      .finally(() => (checking = undefined)));
+      .finally(() => (checking = undefined));
+    return checking;
+  }
 
   return {
     async settle() {
@@ -209,6 +245,16 @@ export function createSteering({ controller, main, preferProviders, first, left,
       if (other !== undefined) await use(other);
     },
   };
+}
+
+/** The last result of a test of `url`, as mihomo's list of proxies shows it. Undefined: there is none. */
+function resultOf(proxy: Fields | undefined, url: string): TestResult | undefined {
+  const state = fieldsOf(fieldsOf(proxy?.['extra'])[url]);
+  const last = itemsOf(state['history']).at(-1);
+  if (last === undefined) return undefined;
+  const delayMs = Number(last['delay']);
+  if (state['alive'] === true && delayMs > 0) return { outcome: 'alive', delayMs };
+  return { outcome: proxy?.['alive'] === true ? 'unexpected' : 'dead' };
 }
 
 /** The order of tests: `ahead`, then the nodes that were alive last by their delay, then the rest; by chance where all are
