@@ -74,6 +74,9 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
     await removeUnused(copies);
   }
 
+  /** Whether there is anything that a request could get through. */
+  const hasSources = () => inputs.subscriptions.size > 0 || inputs.custom !== undefined;
+
   async function proveLive(): Promise<boolean> {
     const live = fleet.live();
     return live !== undefined && (await prove(live));
@@ -98,8 +101,7 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
       const empty = await listWithoutNodes(fresh, instance.controller);
       if (empty !== undefined) throw new ClashError(`subscription ${empty}: mihomo finds no node in it`);
       const works = await prove(instance);
-      const something = inputs.subscriptions.size > 0 || inputs.custom !== undefined;
-      if (!works && (proven || (something && (await proveLive())))) {
+      if (!works && (proven || (hasSources() && (await proveLive())))) {
         if (!proven) await remember();
         problem = 'nothing can be reached with the new config, so the former one is used';
         return 'unproven';
@@ -167,7 +169,7 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
 
     confirm: () =>
       inTurn(async () => {
-        if (!proven && (await proveLive())) await remember();
+        if (!proven && hasSources() && (await proveLive())) await remember();
       }),
   };
 }

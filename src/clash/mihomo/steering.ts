@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { backoff } from '../../async/backoff.ts';
 import { inParallel } from '../../async/parallel.ts';
+import { createSemaphore } from '../../async/semaphore.ts';
 import { fieldsOf, itemsOf, type Fields } from '../../io/untrusted.ts';
 import type { Controller, Group, Member, TestResult } from './controller.ts';
 import { createScores, type Scores } from './scores.ts';
@@ -44,6 +45,8 @@ const CURRENT_LIMIT_MS = 3000;
 const HEDGE_MS = 1000;
 /** Nodes tested at a time when all are; more cost memory: 6,000 at once take 170 MiB, 200 take 25. */
 const SWEEP_CONCURRENCY = 200;
+/** Once one is alive, the rest is tested with less haste: clients need the processor. */
+const CALM_CONCURRENCY = 16;
 /** The first of two rounds over many nodes, so that hundreds of silent ones delay nothing. */
 const QUICK_LIMIT_MS = 1500;
 /** Alternatives that are tested while the node in use is in doubt. */
@@ -133,10 +136,11 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
 
   /** Tests these nodes, and uses the first that is alive. */
   async function sweep(names: readonly string[], timeoutMs: number, found: () => void): Promise<void> {
+    const calm = createSemaphore(CALM_CONCURRENCY);
     let settled = false;
     await inParallel(names, SWEEP_CONCURRENCY, async (name) => {
       if (signal.aborted) return;
-      const { outcome } = await test(name, timeoutMs);
+      const { outcome } = await (settled ? calm.run(() => test(name, timeoutMs)) : test(name, timeoutMs));
       if (outcome !== 'alive' || scores.isAvoided(name) || settled) return;
       settled = true;
       await use(name);
