@@ -103,9 +103,9 @@ async function startCeph(): Promise<S3Server> {
   const [monitor, port] = [await freePort(), await freePort()];
   const path = (name: string): string => join(temporary.path, name);
   const config = path('ceph.conf');
+  const fsid = randomUUID();
   const settings = {
-    fsid: randomUUID(),
-    mon_initial_members: 'a',
+    fsid,
     mon_host: `[v1:127.0.0.1:${monitor}]`,
     public_addr: '127.0.0.1',
     auth_cluster_required: 'none',
@@ -140,7 +140,9 @@ async function startCeph(): Promise<S3Server> {
     const { stdout } = await promisify(execFile)(await debianTool(program), ['--conf', config, ...args], { timeout: 60_000 });
     return stdout.trim();
   };
-  await run('ceph-mon', '--mkfs', '-i', 'a');
+  const map = path('monmap');
+  await promisify(execFile)(await debianTool('monmaptool'), ['--create', '--addv', 'a', settings.mon_host, '--fsid', fsid, map]);
+  await run('ceph-mon', '--mkfs', '-i', 'a', '--monmap', map);
   const mon = await startService({
     command: await debianTool('ceph-mon'),
     args: ['--conf', config, '-f', '-i', 'a'],

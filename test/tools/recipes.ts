@@ -151,6 +151,7 @@ export const DEBIAN_PACKAGES = {
   ip: 'iproute2',
   iptables: 'iptables',
   java: 'openjdk-17-jre-headless',
+  monmaptool: 'ceph-common',
   nginx: 'nginx',
   openssl: 'openssl',
   radosgw: 'radosgw',

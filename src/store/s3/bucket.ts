@@ -12,6 +12,8 @@ import type { Availability } from './availability.ts';
 import { codeOf, statusOf } from './errors.ts';
 import type { S3Options } from './options.ts';
 
+/** Some stores make pools or volumes for a new bucket. */
+const MAKE_TIMEOUT_MS = 30_000;
 const ABANDONED_AFTER_MS = 24 * 3_600_000;
 
 export interface BucketOptions {
@@ -43,7 +45,7 @@ export function createBucket({ client, attempt, options, prefix }: BucketOptions
   /** Replicas that start together make the bucket together: one succeeds, the others find it made. */
   async function make(signal: AbortSignal): Promise<void> {
     try {
-      await attempt({ doing: 'making the bucket', kind: 'write', signal }, (abortSignal) =>
+      await attempt({ doing: 'making the bucket', kind: 'write', signal, limit: MAKE_TIMEOUT_MS }, (abortSignal) =>
         client.send(new CreateBucketCommand({ Bucket: bucket }), { abortSignal }),
       );
     } catch (error) {
