@@ -27,7 +27,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   registry: ['telemetry'],
   upkeep: ['store', 'telemetry'],
   layout: ['store'],
-  hosted: ['config', 'store'],
+  hosted: ['config', 'store', 'telemetry'],
   server: ['telemetry'],
   webhook: ['config', 'server', 'telemetry'],
   agent: ['telemetry'],

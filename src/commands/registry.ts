@@ -48,7 +48,7 @@ export async function registry({ config, log, stop, env }: Host): Promise<void> 
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);
   const storage = await openStorage(own, { log, metrics: counts });
-  const { images, local, proofs, serveHosted, close } = await createImages(own, { storage, log, counts });
+  const { images, local, proofs, serveHosted, applyRetention, close } = await createImages(own, { storage, log, counts, env });
   const serving: ServeOptions = {
     log,
     ...servedNames(own),
@@ -85,6 +85,7 @@ export async function registry({ config, log, stop, env }: Host): Promise<void> 
     limits: pruneLimits(own),
     maxShare: own.cache.maxPruneShare,
     keep: createKeepOf(config, env),
+    before: applyRetention,
     timing: pruneTiming(own),
     log,
     metrics: counts,
@@ -127,6 +128,7 @@ function redirectOf(proofs: Registry, { redirect }: Storage): Pick<ServeOptions,
 }
 
 interface ImagesContext {
+  env?: NodeJS.ProcessEnv;
   storage: Storage;
   log: Host['log'];
   counts: RegistryMetrics;
@@ -141,11 +143,13 @@ interface Images {
   proofs: Registry;
   /** Answers what concerns hosted repositories itself. */
   serveHosted(this: void, next: RequestHandler): RequestHandler;
+  /** Deletes what the retention rules of hosted repositories do not keep. */
+  applyRetention(this: void, signal: AbortSignal): Promise<void>;
   close(this: void, signal: AbortSignal): Promise<void>;
 }
 
 /** images = routed({ name: observed(cached(upstream(name), storage and peers)), … }) */
-export async function createImages(own: RegistryConfig, { storage, log, counts }: ImagesContext): Promise<Images> {
+export async function createImages(own: RegistryConfig, { storage, log, counts, env = {} }: ImagesContext): Promise<Images> {
   const { spoolDirectory } = storage;
   const peers = own.peers === undefined ? noPeers : createPeers({ ...own.peers, own: own.listen, log, metrics: counts });
   const cache = await createCache({ storage, spoolDirectory, peers, metrics: counts, log });
@@ -155,7 +159,7 @@ export async function createImages(own: RegistryConfig, { storage, log, counts }
     return { name, upstream, policy, defaultNamespace: config.defaultNamespace };
   });
   const hostUpstream = createHostUpstreams(own, { metrics: counts, createRateLimit: (name) => createRateLimit(name, counts) });
-  const { registries, serve } = await createHosted(own, { storage, used: cache.usage.mark, log });
+  const { registries, serve, applyRetention } = await createHosted(own, { storage, used: cache.usage.mark, env, log });
   const routedBy = (make: (upstream: Upstream, policy: CachePolicy) => Registry): Registry => {
     const registryOf = ({ upstream, policy, name }: (typeof routes)[number]): Registry =>
       observed(make(upstream, policy), (kind) => counts.read(name, kind, 'error'));
@@ -181,6 +185,7 @@ export async function createImages(own: RegistryConfig, { storage, log, counts }
     local: routedBy((upstream, policy) => cached(upstream, { ...cache, peers: noPeers, servesPeers: true }, policy)),
     proofs: routedBy(({ origin }, policy) => cached({ registry: origin, origin }, cache, policy)),
     serveHosted: serve,
+    applyRetention,
     async close(signal) {
       peers.close();
       await cache.downloads.close(signal);

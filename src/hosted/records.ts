@@ -1,5 +1,5 @@
 import { readAll } from '../io/body.ts';
-import type { Descriptor } from '../oci/descriptor.ts';
+import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import { memberKey, referrerKey, referrersPrefix, tagKey } from '../store/keys.ts';
@@ -27,7 +27,14 @@ export function createHostedRecords(store: Store) {
     await store.write(key, bytesSource(Buffer.from(JSON.stringify(record))), { signal });
   }
 
+  /** What `repository` has under a digest, manifest or blob. */
+  async function content(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined> {
+    const { mediaType, size } = (await read(memberKey(repository, digest), signal)) ?? {};
+    return typeof mediaType === 'string' && typeof size === 'number' ? { digest, mediaType, size } : undefined;
+  }
+
   return {
+    content,
     /** What a tag means. */
     async tag(repository: Repository, tag: Tag, signal: AbortSignal): Promise<Digest | undefined> {
       const digest = (await read(tagKey(repository, tag), signal))?.['digest'];
@@ -37,11 +44,10 @@ export function createHostedRecords(store: Store) {
       write(tagKey(repository, tag), { digest, checkedAt: new Date().toISOString() }, signal),
     removeTag: (repository: Repository, tag: Tag, signal: AbortSignal) => store.remove(tagKey(repository, tag), { signal }),
 
-    /** What `repository` has under a digest, manifest or blob. */
-    async content(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined> {
-      const record = await read(memberKey(repository, digest), signal);
-      const { mediaType, size } = record ?? {};
-      return typeof mediaType === 'string' && typeof size === 'number' ? { digest, mediaType, size } : undefined;
+    /** The manifest that `repository` has under a digest. */
+    async manifest(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined> {
+      const found = await content(repository, digest, signal);
+      return found?.mediaType === BLOB_MEDIA_TYPE ? undefined : found;
     },
     addContent: (repository: Repository, { digest, mediaType, size }: Descriptor, signal: AbortSignal) =>
       write(memberKey(repository, digest), { mediaType, size }, signal),

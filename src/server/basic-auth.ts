@@ -95,7 +95,7 @@ export function withBasicAuth(handler: RequestHandler, authenticate: Authenticat
 
 /** User and password of an Authorization header (RFC 7617, section 2); undefined: it has none. */
 export function parseBasic(header: string | undefined): { user: string; password: string } | undefined {
-  const match = header === undefined ? null : /^basic ([A-Za-z0-9+/]{1,1024}={0,2})$/i.exec(header);
+  const match = header === undefined ? null : /^basic ([A-Za-z0-9+/]{1,12000}={0,2})$/i.exec(header);
   const text = match === null ? '' : Buffer.from(match[1] ?? '', 'base64').toString('utf8');
   const colon = text.indexOf(':');
   return colon < 1 ? undefined : { user: text.slice(0, colon), password: text.slice(colon + 1) };

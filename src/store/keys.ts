@@ -30,6 +30,11 @@ export function usedKey(day: Date, repository: Repository, digest: Digest): stri
 
 /** What everything in a store starts with. */
 export const V1 = 'v1/';
+/** What prefixes a listing of the records of `repository`, and of those whose names start with its name and a slash. */
+export function repositoryPrefix(repository: Repository): string {
+  return `v1/repos/${repository}/`;
+}
+
 /** The descriptor of a manifest of `repository` whose subject is `subject`, with its artifactType and annotations. */
 export function referrerKey(repository: Repository, subject: Digest, digest: Digest): string {
   return `${referrersPrefix(repository, subject)}${digest}`;

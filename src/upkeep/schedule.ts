@@ -11,6 +11,8 @@ export interface ScheduleOptions {
   /** Of `PruneOptions`. */
   maxShare?: number;
   keep?: PruneOptions['keep'];
+  /** Called before each run, by the replica that prunes. */
+  before?(this: void, signal: AbortSignal): Promise<void>;
   /** Milliseconds. */
   timing: {
     /** Before the first run: a start has other things to do. */
@@ -41,7 +43,7 @@ export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
   }
 }
 
-async function pruneInTurn({ store, limits, keep, maxShare = 1, timing, log, metrics, stop }: ScheduleOptions): Promise<void> {
+async function pruneInTurn({ store, limits, keep, before, maxShare = 1, timing, log, metrics, stop }: ScheduleOptions): Promise<void> {
   const state = await readLease(store, { signal: stop });
   // Another replica's run serves as well. Ours drift apart by the tenths above.
   if (Date.now() - Date.parse(state?.finishedAt ?? '') < timing.interval * 0.8) return;
@@ -53,11 +55,13 @@ async function pruneInTurn({ store, limits, keep, maxShare = 1, timing, log, met
   let finished = false;
   try {
     const started = performance.now();
+    const signal = AbortSignal.any([stop, turn.lease.signal]);
+    await before?.(signal);
     const result = await prune(store, {
       limits,
       maxShare,
       ...(keep === undefined ? {} : { keep }),
-      signal: AbortSignal.any([stop, turn.lease.signal]),
+      signal,
     });
     finished = true;
     metrics.pruned(result.blobs + result.records, result.bytes);

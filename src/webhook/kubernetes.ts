@@ -20,6 +20,8 @@ export interface Kubernetes {
    *  @returns false if its resourceVersion is outdated: read it again
    *  @throws OciError DENIED, UNAVAILABLE */
   apply(path: string, object: unknown, signal: AbortSignal): Promise<boolean>;
+  /** Creates an object. @returns the object as the API server has it. @throws OciError DENIED, UNAVAILABLE */
+  create(path: string, object: unknown, signal: AbortSignal): Promise<unknown>;
   close(): Promise<void>;
 }
 
@@ -45,7 +47,7 @@ export async function connectKubernetes(env: NodeJS.ProcessEnv): Promise<Kuberne
   const access = isInCluster ? await serviceAccount(env) : await (await import('./kubeconfig.ts')).readKubeconfig(env);
   const dispatcher = new Agent({ connect: { ...access.tls, timeout: CONNECT_TIMEOUT_MS }, connections: MAX_CONNECTIONS });
 
-  async function call(method: 'GET' | 'PUT' | 'PATCH', path: string, { body, contentType = 'application/json', signal }: Call) {
+  async function call(method: 'GET' | 'POST' | 'PUT' | 'PATCH', path: string, { body, contentType = 'application/json', signal }: Call) {
     try {
       const response = await request(access.server + path, {
         method,
@@ -82,6 +84,11 @@ export async function connectKubernetes(env: NodeJS.ProcessEnv): Promise<Kuberne
         contentType: 'application/apply-patch+yaml', // JSON is YAML too
         signal,
       }),
+    async create(path, object, signal) {
+      const { status, text } = await call('POST', path, { body: object, signal });
+      if (status === 200 || status === 201) return JSON.parse(text) as unknown;
+      throw failure(`POST ${path}`, status, text);
+    },
     close: () => dispatcher.destroy(),
   };
 }

@@ -1,9 +1,13 @@
 import picomatch from 'picomatch';
 import { hosted } from '../../hosted/hosted.ts';
 import { createQuota } from '../../hosted/quota.ts';
+import { applyRetention } from '../../hosted/retention.ts';
 import { createRights } from '../../hosted/rights.ts';
+import { createServiceAccounts, TOKEN_AUDIENCE, type ReviewToken } from '../../hosted/service-accounts.ts';
+import { fieldsOf } from '../../io/untrusted.ts';
+import type { HostedConfig } from '../../config/hosted-schema.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
-import type { Caller } from '../../oci/caller.ts';
+import { SERVICE_ACCOUNT_PREFIX, type Caller } from '../../oci/caller.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { OciError } from '../../oci/error.ts';
 import type { Repository } from '../../oci/reference.ts';
@@ -12,10 +16,12 @@ import { createBasicAuth, parseBasic } from '../../server/basic-auth.ts';
 import type { RequestHandler } from '../../server/listen.ts';
 import { servePush, type HostedRegistry, type ServePushOptions } from '../../server/serve-push.ts';
 import type { Log } from '../../telemetry/log.ts';
+import { connectKubernetes, type Kubernetes } from '../../webhook/kubernetes.ts';
 import type { Storage } from './storage.ts';
 import { upstreamsByHost } from './upstreams-by-host.ts';
 
 export interface HostedContext {
+  env: NodeJS.ProcessEnv;
   storage: Pick<Storage, 'uploads'>;
   used(this: void, repository: Repository, digest: Digest): void;
   log: Log;
@@ -26,16 +32,24 @@ export interface HostedRepositories {
   registries: Record<string, Registry>;
   /** `next`, with what concerns hosted repositories before it. */
   serve(this: void, next: RequestHandler): RequestHandler;
+  /** Deletes what the retention rules do not keep. */
+  applyRetention(this: void, signal: AbortSignal): Promise<void>;
 }
 
 /** An empty user and password: what skopeo, buildah and Podman send without a login where the registry asks for Basic
  *  authentication (github.com/containers/image, docker_client.go). */
 const NO_CREDENTIALS = `Basic ${Buffer.from(':').toString('base64')}`;
 
+/** The user name of ServiceAccounts, whose password is a projected token. */
+const SERVICE_ACCOUNT_USER = 'serviceaccount';
+const REVIEW_TIMEOUT_MS = 10_000;
+
 /** The repositories of registry.hosted. */
-export async function createHosted(config: RegistryConfig, { storage, used, log }: HostedContext): Promise<HostedRepositories> {
+export async function createHosted(config: RegistryConfig, { storage, used, env, log }: HostedContext): Promise<HostedRepositories> {
   const store = storage.uploads;
-  if (Object.keys(config.hosted).length === 0) return { registries: {}, serve: (next) => next };
+  if (Object.keys(config.hosted).length === 0) {
+    return { registries: {}, serve: (next) => next, applyRetention: () => Promise.resolve() };
+  }
   const byName = new Map<string, HostedRegistry>();
   for (const [name, own] of Object.entries(config.hosted)) {
     const registry = hosted({
@@ -48,23 +62,54 @@ export async function createHosted(config: RegistryConfig, { storage, used, log 
     });
     byName.set(name, { registry, isAllowed: createRights(own) });
   }
-  const authenticate = await createAuthenticate(config, log);
+  const authenticate = await createAuthenticate(config, env, log);
   return {
     registries: Object.fromEntries([...byName].map(([name, { registry }]) => [name, registry])),
     serve: (next) =>
       servePush(next, { hosted: byName, nameOf: upstreamsByHost(config.hosted), authenticate, minChunkSize: store.minPartSize, log }),
+    async applyRetention(signal) {
+      for (const [name, { registry }] of byName) {
+        const rules = config.hosted[name]?.retention;
+        if (rules !== undefined) await applyRetention({ name, registry, store, rules, log, signal });
+      }
+    },
   };
 }
 
-async function createAuthenticate({ users }: RegistryConfig, log: Log): Promise<ServePushOptions['authenticate']> {
-  const check = users === undefined ? undefined : await createBasicAuth({ file: users, log });
+async function createAuthenticate(
+  { users, hosted }: RegistryConfig,
+  env: NodeJS.ProcessEnv,
+  log: Log,
+): Promise<ServePushOptions['authenticate']> {
+  const checkUser = users === undefined ? undefined : await createBasicAuth({ file: users, log });
+  const nameOfToken = Object.values(hosted).some(namesServiceAccounts) ? createServiceAccounts(createReview(env)) : undefined;
+
   return async (request): Promise<Caller> => {
     const { authorization } = request.headers;
     if (authorization === undefined || authorization === NO_CREDENTIALS) return { name: undefined };
-    const client = { address: request.socket.remoteAddress ?? '', isGone: () => request.socket.destroyed };
-    if (check === undefined || !(await check(authorization, client))) {
-      throw new OciError('UNAUTHORIZED', 'the user name or the password is wrong');
+    const given = parseBasic(authorization);
+    if (given?.user === SERVICE_ACCOUNT_USER && nameOfToken !== undefined) {
+      const name = await nameOfToken(given.password, AbortSignal.timeout(REVIEW_TIMEOUT_MS));
+      if (name !== undefined) return { name: SERVICE_ACCOUNT_PREFIX + name };
+      throw new OciError('UNAUTHORIZED', `the token is not valid, or not for the audience ${TOKEN_AUDIENCE}`);
     }
-    return { name: parseBasic(authorization)?.user };
+    const client = { address: request.socket.remoteAddress ?? '', isGone: () => request.socket.destroyed };
+    if (given !== undefined && checkUser !== undefined && (await checkUser(authorization, client))) return { name: given.user };
+    throw new OciError('UNAUTHORIZED', 'the user name or the password is wrong');
+  };
+}
+
+function namesServiceAccounts({ pull, push, delete: remove }: HostedConfig): boolean {
+  return [...(pull === 'anyone' ? [] : pull), ...push, ...remove].some(({ serviceAccounts }) => serviceAccounts.length > 0);
+}
+
+function createReview(env: NodeJS.ProcessEnv): ReviewToken {
+  let connecting: Promise<Kubernetes> | undefined;
+  return async (token, signal) => {
+    connecting ??= connectKubernetes(env);
+    connecting.catch(() => (connecting = undefined)); // the next token tries again
+    const review = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenReview', spec: { token, audiences: [TOKEN_AUDIENCE] } };
+    const answer = await (await connecting).create('/apis/authentication.k8s.io/v1/tokenreviews', review, signal);
+    return fieldsOf(answer)['status'];
   };
 }

@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { captureLog } from '../../test/support/log.ts';
+import { temporaryDirectory } from '../../test/support/temporary.ts';
+import { OCI_INDEX, OCI_MANIFEST } from '../oci/descriptor.ts';
+import { digestOf, type Digest } from '../oci/digest.ts';
+import type { PushRegistry } from '../oci/push-registry.ts';
+import { parseRepository, parseTag, type Reference } from '../oci/reference.ts';
+import { filesystemUploads } from '../store/filesystem/filesystem-uploads.ts';
+import { filesystem } from '../store/filesystem/filesystem.ts';
+import { hosted } from './hosted.ts';
+import { applyRetention, type RetentionRules } from './retention.ts';
+
+const signal = new AbortController().signal;
+const REPOSITORY = parseRepository('team/app');
+
+interface World {
+  registry: PushRegistry;
+  push(this: void, reference: string | undefined, content?: object): Promise<Digest>;
+  apply(this: void, rules: Partial<RetentionRules>): Promise<number>;
+  has(this: void, reference: Reference): Promise<boolean>;
+  tags(this: void): Promise<string[]>;
+}
+
+async function withWorld(work: (world: World) => Promise<void>): Promise<void> {
+  await using temporary = await temporaryDirectory();
+  const files = await filesystem({ directory: temporary.path });
+  const store = filesystemUploads(files);
+  const { log } = await captureLog();
+  const options = { maxBlobSize: 2 ** 30, isImmutable: () => false, checkQuota: () => Promise.resolve(), used: () => undefined };
+  const registry = hosted({ name: 'local', store, ...options });
+  let count = 0;
+  await work({
+    registry,
+    async push(reference, content = {}) {
+      const document = { schemaVersion: 2, mediaType: OCI_MANIFEST, layers: [], annotations: { n: String(count++) }, ...content };
+      const bytes = Buffer.from(JSON.stringify(document));
+      const digest = digestOf(bytes);
+      const name = reference === undefined ? digest : parseTag(reference);
+      await registry.putManifest(REPOSITORY, name, { bytes, mediaType: document.mediaType, tags: [], signal });
+      return digest;
+    },
+    apply: (rules) => applyRetention({ name: 'local', registry, store, rules: { keepTags: [], ...rules }, log, signal }),
+    has: (reference) =>
+      registry.resolve(REPOSITORY, reference, { signal }).then(
+        () => true,
+        () => false,
+      ),
+    tags: async () => (await Array.fromAsync(registry.tags(REPOSITORY, { signal }))).flat(),
+  });
+  await files.close();
+}
+
+test('of tags that match a rule the newest stay, and tags that no rule matches all stay', () =>
+  withWorld(async ({ push, apply, tags }) => {
+    for (const tag of ['nightly-1', 'nightly-2', 'nightly-3', 'v1', 'v2', 'latest']) {
+      await push(tag);
+      await delay(20); // the order is that of the records' times
+    }
+    const rules = [
+      { tags: 'nightly-*', newest: 2 },
+      { tags: 'v*', newest: 1 },
+    ];
+    assert.equal(await apply({ keepTags: rules }), 2);
+    assert.deepEqual(await tags(), ['latest', 'nightly-2', 'nightly-3', 'v2']);
+  }));
+
+test('untagged manifests go, but for what a tagged index names and for signatures of what stays', () =>
+  withWorld(async ({ push, apply, has }) => {
+    const platform = await push(undefined);
+    const entry = { mediaType: OCI_MANIFEST, digest: platform, size: 1 };
+    const index = await push('1', { mediaType: OCI_INDEX, manifests: [entry], layers: undefined });
+    const subject = { mediaType: OCI_INDEX, digest: index, size: 1 };
+    const signature = await push(undefined, { subject });
+    const orphan = await push(undefined);
+    const orphanIndex = await push(undefined, {
+      mediaType: OCI_INDEX,
+      manifests: [{ ...entry, digest: orphan }],
+      layers: undefined,
+    });
+    assert.equal(await apply({ untagged: 3_600_000 }), 0, 'nothing is old enough');
+    assert.equal(await apply({ untagged: -1000 }), 2);
+    for (const digest of [platform, index, signature]) assert.ok(await has(digest), digest);
+    for (const digest of [orphan, orphanIndex]) assert.ok(!(await has(digest)), digest);
+  }));
+
+test('without rules nothing is deleted', () =>
+  withWorld(async ({ push, apply, has }) => {
+    const digest = await push(undefined);
+    assert.equal(await apply({}), 0);
+    assert.ok(await has(digest));
+  }));

@@ -1,0 +1,114 @@
+import picomatch from 'picomatch';
+import { readAll } from '../io/body.ts';
+import { MAX_MANIFEST_SIZE, parseManifest } from '../oci/descriptor.ts';
+import type { Digest } from '../oci/digest.ts';
+import { isOciError } from '../oci/error.ts';
+import type { PushRegistry } from '../oci/push-registry.ts';
+import type { Reference, Repository, Tag } from '../oci/reference.ts';
+import { blobKey, parseRepositoryKey, repositoryPrefix } from '../store/keys.ts';
+import type { Store } from '../store/store.ts';
+import type { Log } from '../telemetry/log.ts';
+import { createHostedRecords } from './records.ts';
+
+export interface RetentionRules {
+  /** Milliseconds after which a manifest goes that no tag and no index names; undefined: it stays. */
+  untagged?: number | undefined;
+  /** The first rule whose glob matches a tag counts. */
+  keepTags: readonly { tags: string; newest: number }[];
+}
+
+export interface RetentionOptions {
+  name: string;
+  registry: PushRegistry;
+  store: Store;
+  rules: RetentionRules;
+  log: Log;
+  signal: AbortSignal;
+}
+
+/** What a repository holds. */
+interface Contents {
+  tags: { tag: Tag; digest: Digest | undefined; at: number }[];
+  manifests: Map<Digest, { at: number; names: Digest[]; subject: Digest | undefined }>;
+}
+
+/** Deletes what the rules do not keep, as a client would: what is deleted is never named by what stays.
+ *  @returns how many tags and manifests were deleted */
+export async function applyRetention(options: RetentionOptions): Promise<number> {
+  const { registry, rules, signal } = options;
+  if (rules.untagged === undefined && rules.keepTags.length === 0) return 0;
+  let deleted = 0;
+  for await (const repository of registry.repositories({ signal })) {
+    const contents = await readContents(options, repository);
+    for (const { tag } of surplusTags(contents, rules)) deleted += await remove(options, repository, tag);
+    if (rules.untagged === undefined) continue;
+    const before = Date.now() - rules.untagged;
+    for (const digest of unnamed(await readContents(options, repository), before)) deleted += await remove(options, repository, digest);
+  }
+  return deleted;
+}
+
+async function readContents({ name, store, signal }: RetentionOptions, repository: Repository): Promise<Contents> {
+  const full = `${name}/${repository}` as Repository;
+  const records = createHostedRecords(store);
+  const contents: Contents = { tags: [], manifests: new Map() };
+  for await (const { key, modified } of store.list(repositoryPrefix(full), { signal })) {
+    const record = parseRepositoryKey(key);
+    if (record === undefined || record.repository !== full) continue;
+    if ('tag' in record) {
+      contents.tags.push({ tag: record.tag, digest: await records.tag(full, record.tag, signal), at: modified.getTime() });
+      continue;
+    }
+    const manifest = await readManifest(record.member);
+    if (manifest !== undefined) contents.manifests.set(record.member, { at: modified.getTime(), ...manifest });
+  }
+  return contents;
+
+  async function readManifest(digest: Digest): Promise<{ names: Digest[]; subject: Digest | undefined } | undefined> {
+    const content = await records.manifest(full, digest, signal);
+    const found = content === undefined ? undefined : await store.read(blobKey(digest), { signal });
+    const bytes = found === undefined ? undefined : await readAll(found.body, MAX_MANIFEST_SIZE);
+    if (content === undefined || bytes === undefined) return undefined;
+    const { manifests, subject } = parseManifest(bytes, content.mediaType);
+    return { names: manifests.map(({ digest }) => digest), subject };
+  }
+}
+
+/** The tags beyond the newest that a rule keeps. */
+function surplusTags({ tags }: Contents, { keepTags }: RetentionRules): Contents['tags'] {
+  const rules = keepTags.map(({ tags, newest }) => ({ matches: picomatch(tags), newest }));
+  const surplus: Contents['tags'] = [];
+  for (const rule of rules) {
+    const own = tags.filter(({ tag }) => rules.find(({ matches }) => matches(tag)) === rule);
+    surplus.push(...own.sort((one, other) => other.at - one.at).slice(rule.newest));
+  }
+  return surplus;
+}
+
+/** Manifests, older than `before`, that no tag, no index and no kept subject needs; an index before what it names. */
+function unnamed({ tags, manifests }: Contents, before: number): Digest[] {
+  const needed = new Set(tags.flatMap(({ digest }) => (digest === undefined ? [] : [digest])));
+  for (const [digest, { at }] of manifests) if (at > before) needed.add(digest);
+  for (let size = -1; size !== needed.size;) {
+    size = needed.size;
+    for (const [digest, { names, subject }] of manifests) {
+      // A signature stays as long as what it signs.
+      if (subject !== undefined && needed.has(subject)) needed.add(digest);
+      if (needed.has(digest)) for (const name of names) needed.add(name);
+    }
+  }
+  const rest = [...manifests].filter(([digest]) => !needed.has(digest));
+  return rest.sort(([, one], [, other]) => other.names.length - one.names.length).map(([digest]) => digest);
+}
+
+/** @returns 1; 0: it may not be deleted now: it is immutable, or something that was pushed meanwhile names it */
+async function remove({ name, registry, log, signal }: RetentionOptions, repository: Repository, reference: Reference): Promise<number> {
+  try {
+    await registry.deleteManifest(repository, reference, { signal });
+    log.info({ event: 'retention-deleted', repository: `${name}/${repository}`, reference }, 'deleted by the retention rules');
+    return 1;
+  } catch (error) {
+    if (isOciError(error, 'DENIED', 'MANIFEST_UNKNOWN')) return 0;
+    throw error;
+  }
+}
