@@ -3,6 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { renderCompatibility } from './compatibility.ts';
 import { configSchema, DEFAULT_UPSTREAMS } from '../src/config/schema.ts';
 
 interface JsonSchema {
@@ -139,6 +140,8 @@ function generated(): Record<string, string> {
   const [, ...parts] = sections(schema, '');
   return {
     'config.schema.json': `${JSON.stringify({ ...schema, title: 'The configuration of kube-registry' }, null, 1)}\n`,
+    'compatibility.md': renderCompatibility('en'),
+    'compatibility.zh-CN.md': renderCompatibility('zh'),
     'configuration.md': `${INTRODUCTION}\n${parts.flatMap(renderSection).join('\n')}`,
   };
 }

@@ -8,6 +8,7 @@ import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { load } from '../bench/load.ts';
+import { recordCompatibility, versionOf } from './support/compatibility.ts';
 import { startContainerd } from './support/containerd.ts';
 import { makeImage, randomBytes, sha256 } from './support/image.ts';
 import { halt } from './support/process.ts';
@@ -81,6 +82,16 @@ for (const release of ['debian', '2.4'] as const) {
     await registry.stop('SIGKILL');
     await containerd.cri('pull', image);
     assert.ok(upstream.requests.length > asked, 'straight from upstream');
+    recordCompatibility(import.meta.filename, {
+      kind: 'runtime',
+      name: 'containerd',
+      version: containerd.version,
+      works: true,
+      what: {
+        en: 'pulls rewritten images by CRI through the agent on 127.0.0.1, without any setting, also when the registry is down',
+        zh: '无需任何设置,通过 CRI 经 127.0.0.1 上的 agent 拉取改写后的镜像,仓库不可用时也能拉取',
+      },
+    });
   });
 
   test(`promise A6: in mirror mode containerd ${release} pulls unmodified names through the agent, and its files go with it`, async () => {
@@ -111,12 +122,50 @@ for (const release of ['debian', '2.4'] as const) {
       const asked = upstream.requests.length;
       await containerd.cri('pull', 'docker.io/library/demo:1');
       assert.ok(upstream.requests.length > asked, 'straight from upstream');
+      recordCompatibility(import.meta.filename, {
+        kind: 'runtime',
+        name: 'containerd',
+        version: containerd.version,
+        works: true,
+        what: {
+          en: 'mirror mode, with `config_path` naming one folder: reads the hosts.toml of the agent',
+          zh: '镜像站模式,`config_path` 只写一个目录:读取 agent 写的 hosts.toml',
+        },
+      });
       await using next = await startAgent({ registry: registry.url, mirror: { directory: certs } }, { registry: upstreams(upstream) });
       await until(() => next.log().some(({ msg }) => msg === 'written'), 'the next agent takes over');
       await next.stop();
     }
     assert.deepEqual(await readdir(certs), ['quay.io'], 'what the agent wrote is gone');
     assert.equal(await readFile(join(certs, 'quay.io', 'hosts.toml'), 'utf8'), 'server = "https://quay.io"\n');
+  });
+}
+
+for (const [release, works] of [
+  ['debian', true],
+  ['2.4', false],
+] as const) {
+  test(`containerd ${release} ${works ? 'reads' : 'does not read'} hosts.toml where config_path names two folders`, async () => {
+    await using upstream = await startScriptedUpstream();
+    upstream.add('library/demo', '1', makeImage({ architectures: ['amd64'] }));
+    await using temporary = await temporaryDirectory();
+    const folder = join(temporary.path, 'registry.invalid');
+    await mkdir(folder);
+    await writeFile(join(folder, 'hosts.toml'), `server = "${upstream.url}"\n[host."${upstream.url}"]\n`);
+    await using containerd = await startContainerd({ release, configPath: `${temporary.path}:/etc/docker/certs.d` });
+    const pull = containerd.cri('pull', 'registry.invalid/library/demo:1');
+    if (works) await pull;
+    else await assert.rejects(pull, /registry\.invalid/);
+    recordCompatibility(import.meta.filename, {
+      kind: 'runtime',
+      name: 'containerd',
+      version: containerd.version,
+      works,
+      what: {
+        en: `mirror mode, with \`config_path\` naming two folders, the default of 2.2 to 2.4: ${works ? 'reads both' : 'takes them for one and reads neither; the agent reports it'}`,
+        zh: `镜像站模式,\`config_path\` 写两个目录(2.2 到 2.4 的默认值):${works ? '两个都读取' : '当成一个目录名,两个都不读取;agent 会报告'}`,
+      },
+    });
   });
 }
 
@@ -433,6 +482,16 @@ test('promise A7: CRI-O trusts the agent through the drop-in that it writes', as
   ]);
   assert.deepEqual(await readdir(directory), []);
   await assert.rejects(promisify(execFile)(...inspect, { env }), /HTTP response to HTTPS client/);
+  recordCompatibility(import.meta.filename, {
+    kind: 'runtime',
+    name: "CRI-O's image library (skopeo)",
+    version: await versionOf(await debianTool('skopeo'), '--version'),
+    works: true,
+    what: {
+      en: 'trusts plain HTTP on 127.0.0.1 by the drop-in that the agent writes, and not without it',
+      zh: '有 agent 写的配置文件时信任 127.0.0.1 上的明文 HTTP,没有则不信任',
+    },
+  });
 });
 
 test('a setup that cannot work is reported at start, with what to do about it', async () => {

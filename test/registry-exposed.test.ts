@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { hash } from '@node-rs/bcrypt';
+import { recordCompatibility, versionOf } from './support/compatibility.ts';
 import { makeCertificate } from './support/certificate.ts';
 import { makeImage } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
@@ -66,6 +67,21 @@ test('promise 12: on the exposed listener crane and skopeo need the right passwo
   await assert.rejects(copy('wrong', join(directory, 'never')), /unauthorized|invalid username\/password|401/i);
   await copy('right', join(directory, 'skopeo'));
   await assertWhole(join(directory, 'skopeo'));
+  for (const [tool, program, argument] of [
+    ['crane', crane, 'version'],
+    ['skopeo', skopeo, '--version'],
+  ] as const) {
+    recordCompatibility(import.meta.filename, {
+      kind: 'client',
+      name: tool,
+      version: await versionOf(program, argument),
+      works: true,
+      what: {
+        en: 'pulls from the exposed listener over TLS with a password, and is refused without the right one',
+        zh: '经 TLS 用密码从对外监听端口拉取,密码不对则被拒绝',
+      },
+    });
+  }
 });
 
 test('bcrypt runs for the first request only: a verified password is not hashed again', async (t) => {

@@ -4,6 +4,7 @@ import { delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { debianTool, toolPath } from '../tools/tools.ts';
 import { accepts, startProcess, type RunningProcess } from './process.ts';
+import { versionOf } from './compatibility.ts';
 import { temporaryDirectory } from './temporary.ts';
 
 const run = promisify(execFile);
@@ -17,6 +18,8 @@ export interface ContainerdOptions {
 
 export interface Containerd extends AsyncDisposable {
   socket: string;
+  /** As it reports itself. */
+  version: string;
   process: RunningProcess;
   /** `ctr ARGS` of the same release; gives stdout. @throws Error with stderr */
   ctr(...args: string[]): Promise<string>;
@@ -42,8 +45,10 @@ export async function startContainerd(options: ContainerdOptions): Promise<Conta
     env: { ...process.env, PATH: [dirname(program), process.env['PATH']].join(delimiter) }, // where it looks for its shim
     ready: () => accepts(socket),
   });
+  const version = await versionOf(program, '--version');
   return {
     socket,
+    version,
     process: child,
     ctr: (...args) => output(ctr, ['--address', socket, ...args]),
     cri: (...args) => output(cri, ['--endpoint', `unix://${socket}`, ...args]),
