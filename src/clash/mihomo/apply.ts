@@ -2,14 +2,12 @@ import { createSemaphore } from '../../async/semaphore.ts';
 import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../../io/untrusted.ts';
 import type { Log } from '../../telemetry/log.ts';
 import { encodeConfig } from '../config/encode.ts';
-import { providerOf } from '../config/parts.ts';
 import { renderNothing, type Inputs, type RenderContext, type Rendered } from '../config/render.ts';
 import { parseRule } from '../config/rules.ts';
 import type { Content } from '../subscription/content.ts';
 import type { Copies } from '../subscription/copies.ts';
 import { ClashError } from '../subscription/document.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
-import type { Controller } from './controller.ts';
 import type { Fleet } from './fleet.ts';
 import type { Instance, Spec } from './instance.ts';
 import type { Mihomo } from './mihomo.ts';
@@ -98,8 +96,6 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
     const instance = await fleet.trial({ config: rendered.config, main: rendered.main });
     let promoted = false;
     try {
-      const empty = await listWithoutNodes(fresh, instance.controller);
-      if (empty !== undefined) throw new ClashError(`subscription ${empty}: mihomo finds no node in it`);
       const works = await prove(instance);
       if (!works && (proven || (hasSources() && (await proveLive())))) {
         if (!proven) await remember();
@@ -178,14 +174,6 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
 function documentWithoutNodes(fresh: readonly [string, Content][], { nodes }: Rendered): string | undefined {
   const documents = fresh.filter(([, content]) => content.kind === 'clash' && itemsOf(content.document['proxies']).length > 0);
   return documents.find(([name]) => !nodes.some(({ subscription }) => subscription === name))?.[0];
-}
-
-/** The name of a new list of URIs of which mihomo made nothing. */
-async function listWithoutNodes(fresh: readonly [string, Content][], controller: Controller): Promise<string | undefined> {
-  for (const [name, content] of fresh) {
-    if (content.kind === 'uris' && (await controller.providerSize(providerOf(name))) === 0) return name;
-  }
-  return undefined;
 }
 
 /** Removes the files of providers that neither the config in use nor the last good one names. */

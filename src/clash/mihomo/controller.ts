@@ -40,8 +40,6 @@ export interface Controller {
   group(name: string): Promise<Group | undefined>;
   /** The nodes of all providers: the provider's name by the node's. */
   providers(): Promise<Map<string, string>>;
-  /** How many nodes a provider has; undefined: there is no such provider. */
-  providerSize(name: string): Promise<number | undefined>;
   /** How many rules each rule-provider has, by name. */
   ruleCounts(): Promise<Map<string, number>>;
   /** Sends one request through a node. mihomo remembers the result, and its groups go by it. */
@@ -120,10 +118,6 @@ export function createController({ port, secret }: { port: number; secret: strin
 
     providers: async () =>
       new Map((await realProviders()).flatMap(([provider, nodes]) => nodes.map((node) => [nameOf(node), provider] as const))),
-
-    async providerSize(name) {
-      return (await realProviders()).find(([own]) => own === name)?.[1].length;
-    },
 
     async ruleCounts() {
       const { providers } = await get('/providers/rules');
