@@ -1,34 +1,35 @@
 import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises';
 
-/** How long a process may give no sign of life once it has been asked for one, in ms. */
-const LIMIT = 700;
-/** A timer that is so many ms late says that this process was held up itself, by a machine that is busy or a quota; nothing is to be concluded then. */
-const HELD_UP = 150;
+/** How long a process has to answer a ping. */
+const ANSWER_TIMEOUT_MS = 700;
+/** When a timer of this process fires this late, its own event loop was stalled, by a busy machine or a quota: a missing answer proves
+ *  nothing then. */
+const STALLED_MS = 150;
 const MAX_ROUNDS = 3;
-/** How long it may be silent before it is asked while somebody waits for it, in ms. */
-const SILENCE = 250;
+/** While a request waits for the process, it is pinged after this long without a sign of life. */
+const SILENCE_MS = 250;
 
-/** Whether another process lives. */
+/** Whether another process is alive. */
 export interface Pulse {
-  /** As far as is known; presumed of one that nobody has asked yet. */
+  /** By the last answer; true before the first ping. */
   alive(): boolean;
-  /** It has given a sign of life: an answer, a part of one. */
+  /** Call when the process has shown a sign of life: an answer, or a part of one. */
   heard(): void;
-  /** Asks it once, with the others who ask now; `alive` knows the answer afterwards. Never rejects. */
+  /** Pings the process; concurrent calls share one ping. `alive` has the result afterwards. Never rejects. */
   check(): Promise<void>;
-  /** Calls `gone` once it is found to live no more. Returns what ends the watch. */
+  /** Calls `gone` once when the process is found dead. Returns a function that ends the watch. */
   watch(gone: () => void): () => void;
 }
 
 export interface PulseOptions {
   /** A request that costs nothing to answer. */
   ping(this: void, signal: AbortSignal): Promise<void>;
-  /** It came to life, or lives no more. */
+  /** The process was found dead, or alive again. */
   changed(this: void, alive: boolean): void;
 }
 
-/** Tells a process that is gone or hung from one that is slow: the slow one still answers a cheap question. While somebody waits for
- *  it, it is asked whenever it is silent, and known to be gone within about a second. */
+/** Tells a dead or hung process from a slow one, which still answers a cheap request. While a request waits for the process, it is pinged
+ *  whenever it is silent, and found dead within about a second. */
 export function createPulse({ ping, changed }: PulseOptions): Pulse {
   const watchers = new Set<() => void>();
   let alive = true;
@@ -53,14 +54,14 @@ export function createPulse({ ping, changed }: PulseOptions): Pulse {
   async function ask(): Promise<void> {
     const askedAt = performance.now();
     const stop = new AbortController();
-    const answer = ping(stop.signal).then(heard, () => undefined); // no sign of life, which is told below
+    const answer = ping(stop.signal).then(heard, () => undefined); // no sign of life: handled below
     for (let round = 0; round < MAX_ROUNDS && heardAt < askedAt; round++) {
       const begun = performance.now();
-      const late = delay(LIMIT, 'late', { signal: stop.signal }).catch(() => undefined); // stopped
-      const told = (await Promise.race([answer, late])) !== 'late';
-      // This process may be the slow one: what has arrived meanwhile is read first.
+      const late = delay(ANSWER_TIMEOUT_MS, 'late', { signal: stop.signal }).catch(() => undefined); // stopped
+      const answered = (await Promise.race([answer, late])) !== 'late';
+      // This process may be the slow one: read what has arrived before judging.
       for (let turns = 0; turns < 3 && heardAt < askedAt; turns++) await turn();
-      if (told || performance.now() - begun < LIMIT + HELD_UP) break;
+      if (answered || performance.now() - begun < ANSWER_TIMEOUT_MS + STALLED_MS) break;
     }
     stop.abort();
     if (heardAt < askedAt) lost();
@@ -75,7 +76,7 @@ export function createPulse({ ping, changed }: PulseOptions): Pulse {
     if (watchers.size === 0) {
       clearInterval(timer);
       timer = undefined;
-    } else if (performance.now() - heardAt > SILENCE) void check();
+    } else if (performance.now() - heardAt > SILENCE_MS) void check();
   }
 
   return {
@@ -85,7 +86,7 @@ export function createPulse({ ping, changed }: PulseOptions): Pulse {
     watch(gone) {
       const own = () => gone(); // the same function may watch twice
       watchers.add(own);
-      timer ??= setInterval(tick, SILENCE);
+      timer ??= setInterval(tick, SILENCE_MS);
       tick();
       return () => void watchers.delete(own);
     },

@@ -7,7 +7,8 @@ import { formatRange, parseContentRange, type RangeRequest } from '../oci/range.
 import type { Repository } from '../oci/reference.ts';
 import type { Blob, Body } from '../oci/registry.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import type { Limits, Reply } from './endpoint.ts';
+import type { Limits } from './call.ts';
+import type { Reply } from './endpoint.ts';
 import { UpstreamError } from './errors.ts';
 import { headerDigest } from './manifests.ts';
 import { isWebPage, webPageError, type Source, type SourceRequest } from './request.ts';

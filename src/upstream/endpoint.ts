@@ -5,6 +5,7 @@ import { describeConnectionError, type Transport, type TransportResponse } from 
 import { createBody, readAll } from '../io/body.ts';
 import { OciError } from '../oci/error.ts';
 import type { Body } from '../oci/registry.ts';
+import { discard, startCall, withIdleTimeout, type Limits } from './call.ts';
 import { createAuthorizer, type Access, type Authorizer, type Credentials, type TokenAnswer } from './authorizer.ts';
 import { parseRegistryUrl, type RegistryPath } from './links.ts';
 import { parseRetryAfter } from './retry-after.ts';
@@ -45,12 +46,6 @@ export interface Ask {
   headers: Record<string, string>;
 }
 
-/** `signal` ends a request, body included; `deadline` only until the headers. */
-export interface Limits {
-  signal: AbortSignal;
-  deadline: AbortSignal;
-}
-
 export interface Reply {
   status: number;
   headers: Record<string, string | string[] | undefined>;
@@ -79,7 +74,6 @@ export interface Endpoint {
 
 const USER_AGENT = 'kube-registry';
 const MAX_TOKEN_SIZE = 1024 * 1024;
-const MAX_DRAIN = 64 * 1024;
 /** How often a request may be answered by a challenge, redirects included. */
 const MAX_CHALLENGES = 3;
 /** How long it is believed whether an endpoint is on an internal network. */
@@ -270,61 +264,4 @@ function createPlace(base: URL, { proxied }: Transport): () => Promise<boolean> 
 /** `acme/web` of /v2/acme/web/manifests/1. */
 function repositoryIn({ pathname }: URL): string | undefined {
   return /\/v2\/(.+)\/(?:manifests|blobs|tags|referrers)\//.exec(pathname)?.[1];
-}
-
-/** The signal of one request, body included. */
-interface Call {
-  signal: AbortSignal;
-  abort(reason: OciError): void;
-  /** From here on the deadline does not count. */
-  headersCame(): void;
-  end(): void;
-}
-
-/** @throws the signal's reason; OciError UNAVAILABLE: the deadline is over */
-function startCall({ signal, deadline }: Limits, host: string): Call {
-  const own = new AbortController();
-  const left = () => own.abort(signal.reason);
-  const late = () => own.abort(new OciError('UNAVAILABLE', `${host} does not answer in time`, { origin: 'upstream' }));
-  signal.throwIfAborted();
-  if (deadline.aborted) late();
-  own.signal.throwIfAborted();
-  signal.addEventListener('abort', left, { once: true });
-  deadline.addEventListener('abort', late, { once: true });
-  return {
-    signal: own.signal,
-    abort: (reason) => own.abort(reason),
-    headersCame: () => deadline.removeEventListener('abort', late),
-    end: () => signal.removeEventListener('abort', left),
-  };
-}
-
-/** The body, cut when it brings no byte for too long. Only the time counts in which the reader waits: a slow reader does not make upstream
- *  silent. */
-function withIdleTimeout(response: TransportResponse, call: Call, { idleTimeoutMs, host }: { idleTimeoutMs: number; host: string }): Body {
-  const silent = () => call.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
-  return createBody(
-    {
-      async pull() {
-        const timer = setTimeout(silent, idleTimeoutMs);
-        try {
-          return await response.body.pull();
-        } catch (cause) {
-          throw new OciError('UNAVAILABLE', `${host} cut the connection`, { cause, origin: 'upstream' });
-        } finally {
-          clearTimeout(timer);
-        }
-      },
-      async close(aborted) {
-        call.end();
-        await response.body.close(aborted);
-      },
-    },
-    call.signal,
-  );
-}
-
-/** Frees a connection for the next request when little is left of the body, and cuts it otherwise. */
-function discard({ headers, abandon }: TransportResponse): void {
-  abandon(Number(headers['content-length'] ?? Infinity) <= MAX_DRAIN ? 'short' : 'long');
 }

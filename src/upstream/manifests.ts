@@ -2,7 +2,8 @@ import { MANIFEST_MEDIA_TYPES, MAX_MANIFEST_SIZE, parseManifest, type Descriptor
 import { digestOf, isDigest, splitDigest } from '../oci/digest.ts';
 import { isTag, type Reference, type Repository } from '../oci/reference.ts';
 import type { Manifest } from '../oci/registry.ts';
-import type { Limits, Reply } from './endpoint.ts';
+import type { Limits } from './call.ts';
+import type { Reply } from './endpoint.ts';
 import { UpstreamError } from './errors.ts';
 import { isWebPage, mediaTypeOf, webPageError, type Source, type SourceRequest } from './request.ts';
 

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { backoff } from '../async/backoff.ts';
 import { hedge } from '../async/hedge.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
-import type { Limits } from './endpoint.ts';
+import type { Limits } from './call.ts';
 import { UpstreamError, wasHungUp } from './errors.ts';
 import { SHORT_WAIT_MS } from './rate-limit.ts';
 import type { Source } from './request.ts';

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { raceAbort } from '../async/race-abort.ts';
 import { OciError } from '../oci/error.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import type { Limits } from './endpoint.ts';
+import type { Limits } from './call.ts';
 
 /** What an upstream limits apart from other things. */
 export type LimitedKind = 'manifests' | 'blobs' | 'lists';

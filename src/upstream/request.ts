@@ -4,7 +4,8 @@ import type { FairQueue } from '../async/fair-queue.ts';
 import { readAll } from '../io/body.ts';
 import type { OciErrorCode } from '../oci/error.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import type { Ask, Endpoint, Limits, Reply } from './endpoint.ts';
+import type { Limits } from './call.ts';
+import type { Ask, Endpoint, Reply } from './endpoint.ts';
 import { outcomeOf, parseErrorBody, refusal, UpstreamError } from './errors.ts';
 import type { LimitedKind, RateLimit } from './rate-limit.ts';
 
