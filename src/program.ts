@@ -86,7 +86,7 @@ agent
 
 const webhook = program
   .command('webhook')
-  .description('rewrites the images of pods as the API server admits them')
+  .description('the admission webhook: rewrites the images of new pods')
   .action(async () => {
     const { webhook } = await import('./commands/webhook.ts');
     await becomeLean(import('./webhook/kubernetes.ts'), import('./webhook/gate.ts'), import('./webhook/self-certified.ts'));
@@ -95,10 +95,10 @@ const webhook = program
 
 webhook
   .command('report')
-  .description("which running pods' images are not rewritten, and why")
-  .option('--rewritten', 'those that are, instead')
+  .description('list the images of pods that are not rewritten, and why')
+  .option('--rewritten', 'list rewritten images instead')
   .option('--json', 'for programs')
-  .option('--pods <file>', 'what `kubectl get pods -A -o json` printed, instead of asking the cluster; - is stdin')
+  .option('--pods <file>', 'read the output of `kubectl get pods -A -o json` from a file instead of asking the cluster; - is stdin')
   .action(async ({ json = false, rewritten = false, pods }: { json?: boolean; rewritten?: boolean; pods?: string }) => {
     const { webhookReport } = await import('./commands/webhook-report.ts');
     await run((host) => webhookReport(host, { json, rewritten, ...(pods === undefined ? {} : { pods }) }));

@@ -127,7 +127,7 @@ test('promise W1: under 50 connections of an attacker reviews of the API server 
     times.sort((one, other) => one - other);
     const at = (share: number): string => `${Math.round(times[Math.floor(times.length * share)] ?? Number.NaN)} ms`;
     context.diagnostic(`${own.name}: ${times.length} reviews, median ${at(0.5)}, 99th percentile ${at(0.99)}`);
-    // API servers wait 2 s. The machine may be busy with other things; bench/webhook-attack.ts measures.
+    // API servers wait 2 s. The machine may be busy with other things, so the figures are only printed.
     const late = times.filter((time) => time > 2_000).length;
     assert.ok(late <= times.length / 50, `${own.name}: ${late} of ${times.length} took more than 2 s`);
   }
