@@ -125,7 +125,7 @@ A secret is best kept in a file (\`…File\`), which is read again when it chang
 registry:
   storage:
     s3: { bucket: images, endpoint: http://minio.storage:9000, accessKeyIdFile: /run/secrets/id, secretAccessKeyFile: /run/secrets/key }
-  proxy: http://127.0.0.1:7890            # the way out of every upstream
+  proxy: http://127.0.0.1:7890            # the proxy for every upstream
   upstreams:
     dockerhub:                            # laid over the default of that name
       credentials:

@@ -37,8 +37,8 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
 
 const program = new Command('kube-registry')
-  .description('Images for a Kubernetes cluster: a pull-through registry, its node agent, its webhook and its way out')
-  .addOption(new Option('--config <file>', 'the configuration, YAML').env('KUBE_REGISTRY_CONFIG'))
+  .description('Images for a Kubernetes cluster: a pull-through registry, its node agent, its webhook and its proxy')
+  .addOption(new Option('--config <file>', 'YAML configuration file').env('KUBE_REGISTRY_CONFIG'))
   .version(own.version)
   .option(
     '--set <key=value>',
@@ -66,8 +66,8 @@ program
 
 const agent = program
   .command('agent')
-  .description("the node's own end of the registry: 127.0.0.1:25000")
-  .option('--remove', 'remove what an agent wrote for the container runtime, and end')
+  .description('the agent on every node: 127.0.0.1:25000')
+  .option('--remove', 'remove the files that an agent wrote for the container runtime, and exit')
   .action(async ({ remove = false }: { remove?: boolean }) => {
     const { agent, removeAgentFiles } = await import('./commands/agent.ts');
     if (!remove) await becomeLean();
@@ -76,9 +76,9 @@ const agent = program
 
 agent
   .command('report')
-  .description("whether this node's container runtime uses the agent, and what to write where if it does not")
+  .description("check whether this node's container runtime uses the agent, and say what to change if not")
   .option('--json', 'print JSON')
-  .option('--hosts-directory <folder>', "a folder of hosts.toml files to examine too, such as containerd's certs.d")
+  .option('--hosts-directory <folder>', "a directory of hosts.toml files to check as well, such as containerd's certs.d")
   .action(async ({ json = false, hostsDirectory }: { json?: boolean; hostsDirectory?: string }) => {
     const { agentReport } = await import('./commands/agent-report.ts');
     await run((host) => agentReport(host, { json, ...(hostsDirectory === undefined ? {} : { hostsDirectory }) }));
@@ -97,7 +97,7 @@ webhook
   .command('report')
   .description('list the images of pods that are not rewritten, and why')
   .option('--rewritten', 'list rewritten images instead')
-  .option('--json', 'for programs')
+  .option('--json', 'print JSON')
   .option('--pods <file>', 'read the output of `kubectl get pods -A -o json` from a file instead of asking the cluster; - is stdin')
   .action(async ({ json = false, rewritten = false, pods }: { json?: boolean; rewritten?: boolean; pods?: string }) => {
     const { webhookReport } = await import('./commands/webhook-report.ts');
@@ -106,13 +106,13 @@ webhook
 
 const clash = program
   .command('clash')
-  .description('the way out: mihomo, with a config made of subscriptions')
+  .description('the proxy: mihomo, with a config built from subscriptions')
   .action(async () => run((await import('./commands/clash.ts')).clash));
 
 clash
   .command('status')
-  .description('nodes, delays, the one in use, traffic')
-  .option('--json', 'for programs')
+  .description('show proxy nodes, their delays, the one in use, and traffic')
+  .option('--json', 'print JSON')
   .action(async ({ json = false }: { json?: boolean }) => {
     const { clashStatus } = await import('./commands/clash-status.ts');
     await run((host) => clashStatus(host, { json }));

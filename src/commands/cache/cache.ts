@@ -18,13 +18,13 @@ export function addCache(program: Command, run: Run): void {
   addArchives(cache, run);
   cache
     .command('prune')
-    .description('remove what is too old or too much, least recently used images first, and what no image names')
-    .option('--dry-run', 'say what would go, and remove nothing')
-    .option('--max-size <size>', 'of all that is stored, such as 100GiB; instead of registry.cache.maxSize')
-    .option('--max-age <duration>', 'images not pulled for this long go, such as 30d; instead of registry.cache.maxAge')
-    .option('--min-age <duration>', 'what was stored or pulled within this time stays (default: 24h)')
-    .option('--force', 'even when more would go than registry.cache.maxPruneShare allows in one run')
-    .option('--json', 'for programs')
+    .description('remove images beyond the limits of size and age, least recently used first, and blobs that no image names')
+    .option('--dry-run', 'show what would be removed, and remove nothing')
+    .option('--max-size <size>', 'size of the store, such as 100GiB; instead of registry.cache.maxSize')
+    .option('--max-age <duration>', 'remove images that were not pulled for this long, such as 30d; instead of registry.cache.maxAge')
+    .option('--min-age <duration>', 'keep what was stored or pulled within this time (default: 24h)')
+    .option('--force', 'remove even more than registry.cache.maxPruneShare allows in one run')
+    .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
     .action(async (given: { dryRun?: boolean; force?: boolean; maxSize?: string; maxAge?: string; minAge?: string; json?: boolean }) => {
       const options = {
@@ -43,11 +43,11 @@ export function addCache(program: Command, run: Run): void {
 function addReaders(cache: Command, run: Run): void {
   cache
     .command('ls')
-    .argument('[pattern...]', 'globs over dockerhub/library/nginx:1.27; a star stands for slashes too')
-    .description('the images: their platforms, sizes, last use, and on how many days they were pulled')
-    .addOption(new Option('--sort <column>', 'what comes first').choices(['used', 'name', 'size', 'unique', 'days']).default('used'))
-    .option('--all', 'the single platforms of indexes too')
-    .option('--json', 'for programs')
+    .argument('[pattern...]', 'globs of names such as dockerhub/library/nginx:1.27; a star matches slashes as well')
+    .description('list images: platforms, sizes, last use, and on how many days they were pulled')
+    .addOption(new Option('--sort <column>', 'sort by this column').choices(['used', 'name', 'size', 'unique', 'days']).default('used'))
+    .option('--all', 'list each platform of an index as well')
+    .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
     .action(async (patterns: string[], given: { sort: 'used' | 'name' | 'size' | 'unique' | 'days'; all?: boolean; json?: boolean }) => {
       const { cacheLs } = await import('./ls.ts');
@@ -55,8 +55,8 @@ function addReaders(cache: Command, run: Run): void {
     });
   cache
     .command('stat')
-    .description('how much is stored, by upstream, and how much may be')
-    .option('--json', 'for programs')
+    .description('show how much is stored per upstream, and the limits')
+    .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
     .action(async ({ json = false }: { json?: boolean }) => {
       const { cacheStat } = await import('./stat.ts');
@@ -64,10 +64,10 @@ function addReaders(cache: Command, run: Run): void {
     });
   cache
     .command('verify')
-    .description('read everything and compare it with its digest; look whether what images name is there')
-    .option('--repair', 'fetch what is wrong or missing again, from the upstreams')
-    .option('--parallel <count>', 'blobs read at once', '4')
-    .option('--json', 'for programs')
+    .description('compare every blob with its digest, and check that everything images name is there')
+    .option('--repair', 'download wrong or missing blobs again from the upstreams')
+    .option('--parallel <count>', 'how many blobs to read at once', '4')
+    .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
     .action(async (given: { repair?: boolean; parallel: string; json?: boolean }) => {
       const { cacheVerify } = await import('./verify.ts');
@@ -89,15 +89,15 @@ interface WarmArguments {
 function addWarm(cache: Command, run: Run): void {
   cache
     .command('warm')
-    .argument('[image...]', 'as pods name them: nginx:1.27, ghcr.io/a/b@sha256:…, or rewritten already')
-    .description('pull images through the running registry, so that they are there when nodes want them')
-    .option('--file <file>', 'one image a line; - is stdin')
-    .option('--cluster', 'all images that the pods of the cluster use')
-    .option('--pods <file>', 'the same, from what `kubectl get pods -A -o json` printed; - is stdin')
-    .option('--registry <url>', 'which one (default: registry.listen of the configuration, on this machine)')
+    .argument('[image...]', 'names as in pods: nginx:1.27, ghcr.io/a/b@sha256:…, or already rewritten')
+    .description('pull images through the running registry, so that nodes find them cached')
+    .option('--file <file>', 'a file with one image per line; - is stdin')
+    .option('--cluster', 'pull all images that pods of the cluster use')
+    .option('--pods <file>', 'the same, from the output of `kubectl get pods -A -o json`; - is stdin')
+    .option('--registry <url>', 'URL of the registry (default: registry.listen of the configuration, on this machine)')
     .option('--platform <list>', "linux/amd64,linux/arm64 or all (default: this machine's)")
-    .option('--parallel <count>', 'images at once', '4')
-    .option('--json', 'for programs')
+    .option('--parallel <count>', 'how many images to pull at once', '4')
+    .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
     .action(async (images: string[], given: WarmArguments) => {
       const { cacheWarm } = await import('./warm.ts');
