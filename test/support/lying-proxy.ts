@@ -80,8 +80,9 @@ function rewrite(page: string, lie: 'keys-missing' | 'short-page' | 'keys-hidden
   const rest = page.replace(/<Contents>.*?<\/Contents>/gs, '');
   const short = rest.slice(0, at) + left.join('') + rest.slice(at);
   if (lie === 'keys-missing') return short;
+  if (lie === 'short-page' && left.length === 0) return page; // without a key to go on from, nothing would show it
   const counted = short.replace(/<KeyCount>\d+<\/KeyCount>/, `<KeyCount>${left.length}</KeyCount>`);
-  if (lie === 'keys-hidden' || left.length === 0) return counted;
+  if (lie === 'keys-hidden') return counted;
   return counted
     .replace(/<IsTruncated>false<\/IsTruncated>/, '<IsTruncated>true</IsTruncated>')
     .replace('</ListBucketResult>', '<NextContinuationToken>elsewhere</NextContinuationToken></ListBucketResult>');
