@@ -21,7 +21,7 @@ export interface ReportOptions {
  *  @throws OciError UNAVAILABLE, DENIED: cannot list the pods of the cluster */
 export async function webhookReport({ config, stop, stdout, stdin, env }: Host, options: ReportOptions): Promise<void> {
   const pods = options.pods === undefined ? await askCluster(env, stop) : await readPods(options.pods, stdin);
-  const all = reportPods(pods, createPolicy(config.webhook, config.registry));
+  const all = reportPods(pods, createPolicy(config.webhook, config.registry.upstreams, config.registry));
   const lines = all.filter(({ reason }) => (reason === 'rewritten') === options.rewritten);
   if (options.json) {
     stdout.write(`${printableLines(JSON.stringify(lines, undefined, 2))}\n`);

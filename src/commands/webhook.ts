@@ -51,7 +51,7 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
   const { upstreams, hosted, otherHosts } = config.registry;
   const thread = createReviewThread({ webhook: own, registry: { upstreams, hosted, otherHosts } });
   const handler = serveWebhook({
-    policy: createPolicy(own, config.registry),
+    policy: createPolicy(own, config.registry.upstreams, config.registry),
     gateOpen: () => gate.isOpen(),
     maxReviewSize: own.maxReviewSize,
     thread,

@@ -16,7 +16,7 @@ interface Options {
 
 function policyOf({ webhook = {}, upstreams = {} }: Options) {
   const config = configSchema.parse({ webhook, registry: { upstreams } });
-  return createPolicy(config.webhook, config.registry);
+  return createPolicy(config.webhook, config.registry.upstreams, config.registry);
 }
 
 function review(pod: Pod, options: Options = {}) {

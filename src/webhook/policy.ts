@@ -58,15 +58,15 @@ const PUBLIC_REPOSITORIES = [
 export type ServedRegistry = ServedConfig & { upstreams: Readonly<Record<string, Upstream>> };
 
 /** Which pods and images are rewritten. */
-export function createPolicy(config: WebhookConfig, registry: ServedRegistry): Policy {
+export function createPolicy(config: WebhookConfig, upstreams: ServedRegistry['upstreams'], other: Partial<ServedRegistry> = {}): Policy {
   const { exclude } = config;
-  const rules = { registryHost: config.registryHost, hosts: servedHosts(registry) };
+  const rules = { registryHost: config.registryHost, hosts: servedHosts({ ...other, upstreams }) };
   const isExcludedNamespace = globs(exclude.namespaces);
   const isExcludedImage = globs(exclude.images);
   const isPublic = globs([...PUBLIC_REPOSITORIES, ...config.publicRepositories]);
   const isIgnoredSecret = globs(config.ignorePullSecrets);
   /** Repositories whose images the registry pulls with credentials of its own. */
-  const credentialed = Object.values(registry.upstreams).flatMap(({ hosts, credentials }) =>
+  const credentialed = Object.values(upstreams).flatMap(({ hosts, credentials }) =>
     hosts.flatMap((host) => credentials.map(({ repositories }) => `${host}/${repositories}`)),
   );
 

@@ -6,7 +6,7 @@ import type { ReviewRequest, WorkerConfig } from './review-thread.ts';
 // Reviews of large pods: parsing them would hold up every other review.
 
 const { webhook, registry } = workerData as WorkerConfig;
-const policy = createPolicy(webhook, registry);
+const policy = createPolicy(webhook, registry.upstreams, registry);
 
 parentPort?.on('message', ({ id, body, gateOpen }: ReviewRequest) => {
   const reviewed = reviewPod(Buffer.from(body).toString(), { policy, gateOpen: () => gateOpen });
