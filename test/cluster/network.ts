@@ -79,6 +79,8 @@ export async function startNetwork(): Promise<Network> {
     },
     async [Symbol.asyncDispose]() {
       await folders[Symbol.asyncDispose]();
+      // The kernel takes its time for a namespace, and the interface would stay until then.
+      await run(ip, ['link', 'delete', `kr${number}`]);
       await run(ip, ['netns', 'delete', name]);
     },
   };
