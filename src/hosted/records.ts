@@ -65,3 +65,5 @@ export function createHostedRecords(store: Store) {
       store.remove(referrerKey(repository, subject, digest), { signal }),
   };
 }
+
+export type HostedRecords = ReturnType<typeof createHostedRecords>;

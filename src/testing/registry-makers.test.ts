@@ -10,9 +10,10 @@ import { createDirectUpstreams } from '../commands/wiring/direct-upstreams.ts';
 import { createUpstream } from '../commands/wiring/upstreams.ts';
 import { parseConfig } from '../config/load.ts';
 import type { Upstream } from '../config/schema.ts';
+import { hosted } from '../hosted/hosted.ts';
 import { createTransport } from '../http/undici-transport.ts';
 import { OciError } from '../oci/error.ts';
-import { parseRepository } from '../oci/reference.ts';
+import { parseRepository, parseTag } from '../oci/reference.ts';
 import type { Blob, Registry } from '../oci/registry.ts';
 import { createPeer } from '../peers/peer.ts';
 import { noPeers } from '../peers/peers.ts';
@@ -22,6 +23,8 @@ import { observed } from '../registry/observed.ts';
 import { routed } from '../registry/routed.ts';
 import { listen } from '../server/listen.ts';
 import { serveRegistry } from '../server/serve-registry.ts';
+import { filesystemUploads } from '../store/filesystem/filesystem-uploads.ts';
+import { filesystem } from '../store/filesystem/filesystem.ts';
 import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { unlimited } from '../upstream/rate-limit.ts';
 import { remote } from '../upstream/remote.ts';
@@ -158,6 +161,36 @@ async function open(storage: Record<string, unknown>, upstreams: Record<string, 
   use({ [Symbol.asyncDispose]: () => opened.close(AbortSignal.timeout(10_000)) });
   return { config, storage: opened, log };
 }
+
+testMaker('hosted and its createReader(), over what was pushed', repository, async (content, use) => {
+  const store = filesystemUploads(await filesystem({ directory: use(await temporaryDirectory()).path }));
+  use({ [Symbol.asyncDispose]: () => store.close() });
+  const nothing = () => Promise.resolve();
+  const registry = hosted({
+    name: 'local',
+    store,
+    maxBlobSize: 2 ** 30,
+    isImmutable: () => false,
+    checkQuota: nothing,
+    used: () => undefined,
+  });
+  const signal = new AbortController().signal;
+  for (const { descriptor, bytes } of content.blobs) {
+    const chunk = {
+      start: undefined,
+      length: bytes.length,
+      body: (async function* () {
+        yield bytes;
+      })(),
+    };
+    await registry.putBlob(repository, descriptor.digest, { chunk, signal });
+  }
+  for (const { descriptor, bytes, tags = [] } of content.manifests) {
+    const { mediaType, digest } = descriptor;
+    await registry.putManifest(repository, digest, { bytes, mediaType, tags: tags.map(parseTag), signal });
+  }
+  return registry;
+});
 
 testMaker('cached', repository, async (content, use) => {
   const { storage, log } = await open({}, {}, use);

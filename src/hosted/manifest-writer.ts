@@ -1,0 +1,91 @@
+import { inParallel } from '../async/parallel.ts';
+import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
+import { OciError } from '../oci/error.ts';
+import type { PushRegistry } from '../oci/push-registry.ts';
+import type { Repository, Tag } from '../oci/reference.ts';
+import { claimBlobs } from '../store/claims.ts';
+import { blobKey } from '../store/keys.ts';
+import { bytesSource } from '../store/store.ts';
+import type { BlobWriterOptions } from './blob-writer.ts';
+import type { Contents } from './contents.ts';
+import { parsePushedManifest, type ManifestParts } from './pushed-manifest.ts';
+
+const STATS_AT_ONCE = 16;
+
+export interface ManifestWriterOptions extends Pick<BlobWriterOptions, 'checkQuota'> {
+  /** Whether a tag never changes its meaning. */
+  isImmutable(this: void, tag: Tag): boolean;
+}
+
+/** Takes manifests and tags into hosted repositories. */
+export function createManifestWriter(
+  contents: Contents,
+  { checkQuota, isImmutable }: ManifestWriterOptions,
+): Pick<PushRegistry, 'putManifest' | 'deleteManifest'> {
+  const { store, records, locate, readManifest, rememberManifest, tagsOf, requireUnnamed } = contents;
+
+  /** @throws OciError MANIFEST_BLOB_UNKNOWN: the repository lacks something that the manifest names */
+  async function requireParts(repository: Repository, { required }: ManifestParts, signal: AbortSignal): Promise<void> {
+    await inParallel(required, STATS_AT_ONCE, async (digest) => {
+      const [record, stored] = await Promise.all([records.content(repository, digest, signal), store.stat(blobKey(digest), { signal })]);
+      if (record !== undefined && stored !== undefined) return;
+      throw new OciError('MANIFEST_BLOB_UNKNOWN', `${repository} has no ${digest}, which the manifest names: push it first`);
+    });
+  }
+
+  /** @param digest what the tags are to mean; undefined: they are to be deleted
+   *  @throws OciError DENIED: one of them is immutable, and means something else */
+  async function requireMutable(
+    repository: Repository,
+    tags: readonly Tag[],
+    { digest, signal }: { digest: Digest | undefined; signal: AbortSignal },
+  ): Promise<void> {
+    for (const tag of tags.filter(isImmutable)) {
+      const before = await records.tag(repository, tag, signal);
+      if (before === undefined || before === digest) continue;
+      throw new OciError('DENIED', `the tag ${tag} of ${repository} is immutable (immutableTags), and means ${before}: push another tag`);
+    }
+  }
+
+  async function deleteTag(repository: Repository, tag: Tag, signal: AbortSignal): Promise<void> {
+    const digest = await records.tag(repository, tag, signal);
+    if (digest === undefined) throw new OciError('MANIFEST_UNKNOWN', `${repository} has no tag ${tag}`);
+    await requireMutable(repository, [tag], { digest: undefined, signal });
+    await records.removeTag(repository, tag, signal);
+  }
+
+  return {
+    async putManifest(repository, reference, { bytes, mediaType, tags, signal }) {
+      const parts = parsePushedManifest(bytes, mediaType);
+      const digest = digestOf(bytes, isDigest(reference) ? splitDigest(reference).algorithm : 'sha256');
+      if (isDigest(reference) && reference !== digest) {
+        throw new OciError('DIGEST_INVALID', `the manifest has the digest ${digest}, and was pushed as ${reference}`);
+      }
+      const names = [...(isDigest(reference) ? [] : [reference]), ...tags];
+      await requireMutable(repository, names, { digest, signal });
+      await checkQuota(repository, bytes.length, signal);
+      await claimBlobs(store, [digest, ...parts.named], signal);
+      await requireParts(repository, parts, signal);
+      const descriptor = { digest, mediaType: parts.mediaType, size: bytes.length };
+      await store.write(blobKey(digest), bytesSource(bytes), { signal });
+      await records.addContent(repository, descriptor, signal);
+      if (parts.subject !== undefined) await records.addReferrer(repository, parts.subject, { ...descriptor, ...parts.referrer }, signal);
+      for (const tag of names) await records.setTag(repository, tag, digest, signal);
+      rememberManifest(digest, bytes);
+      return { descriptor, subject: parts.subject };
+    },
+
+    async deleteManifest(repository, reference, { signal }) {
+      if (!isDigest(reference)) return deleteTag(repository, reference, signal);
+      const descriptor = await locate(repository, reference, signal);
+      await requireUnnamed(repository, reference, signal);
+      const tags: Tag[] = [];
+      for await (const { tag, digest } of tagsOf(repository, signal)) if (digest === reference) tags.push(tag);
+      await requireMutable(repository, tags, { digest: undefined, signal });
+      for (const tag of tags) await records.removeTag(repository, tag, signal);
+      const { subject } = parsePushedManifest(await readManifest(descriptor, signal), descriptor.mediaType);
+      if (subject !== undefined) await records.removeReferrer(repository, subject, reference, signal);
+      await records.removeContent(repository, reference, signal);
+    },
+  };
+}
