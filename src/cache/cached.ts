@@ -64,6 +64,7 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
       async bring(digest) {
         if ((await manifests.stored(digest, UNHURRIED)) === undefined) await manifests.fetch(target, digest, UNHURRIED);
       },
+      isKept: (digest) => manifests.isKept(digest),
     };
   }
 

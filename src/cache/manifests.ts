@@ -10,6 +10,8 @@ import type { Cache, Target, Upstream } from './cache.ts';
 export interface Manifests {
   /** The bytes of a cached manifest: from memory, the local tier or the storage. */
   stored(digest: Digest, signal: AbortSignal): Promise<Uint8Array | undefined>;
+  /** Whether the storage has the manifest. True where that cannot be found out. */
+  isKept(digest: Digest): Promise<boolean>;
   /** Fetches a manifest, once for all that wait for it, and keeps it. @throws OciError as the upstream does */
   fetch(target: Target, reference: Reference, signal: AbortSignal): Promise<Manifest>;
 }
@@ -61,6 +63,18 @@ export function createManifests(upstream: Upstream, cache: Cache): Manifests {
         return bytes;
       }
       return undefined;
+    },
+
+    async isKept(digest) {
+      try {
+        for (const store of stores) {
+          const found = await store.stat(blobKey(digest), { signal: AbortSignal.timeout(READ_TIMEOUT_MS) });
+          if (found !== undefined) return true;
+        }
+        return false;
+      } catch {
+        return true; // what the store observes is in its own log
+      }
     },
 
     /** By its digest, it comes from the replica that fetches it for all. A caller that waits for another replica waits apart from those

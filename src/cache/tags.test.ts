@@ -5,11 +5,12 @@ import { digestOf, type Digest } from '../oci/digest.ts';
 import { isOciError, OciError, type OciErrorCode, type OciErrorOptions } from '../oci/error.ts';
 import { parseRepository, parseTag } from '../oci/reference.ts';
 import { memory } from '../testing/memory-store.ts';
-import type { Store } from '../store/store.ts';
 import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createRateLimit, unlimited } from '../upstream/rate-limit.ts';
 import { createRecordStore } from './record-store.ts';
-import { createTagMemory, createTags, type TagPolicy } from './tags.ts';
+import { tagKey } from '../store/keys.ts';
+import { bytesSource, type Store } from '../store/store.ts';
+import { countGone, createTagMemory, createTags, type TagPolicy } from './tags.ts';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -31,28 +32,37 @@ async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store; no
     tagTtl: MINUTE,
     staleFor: 30 * DAY,
     negativeTtl: 10_000,
+    onDeleted: 'forget' as const,
     credentialed: () => false,
     rateLimit: unlimited,
     ...options.policy,
   };
-  const tags = createTags(records, policy, { log, memory: createTagMemory(options.now ?? (() => Date.now())) });
+  const tagMemory = createTagMemory(options.now ?? (() => Date.now()));
+  const tags = createTags(records, policy, { log, memory: tagMemory });
   const state = {
     says: ONE as Digest | OciError,
     brings: undefined as OciError | undefined,
     asked: 0,
+    kept: true,
+    /** Settles before an answer arrives. */
+    answering: Promise.resolve(),
+    gone: () => countGone(tagMemory).get('hub') ?? 0,
     brought: [] as Digest[],
     warnings: () => captured.entries().length,
     records,
     async resolve(): Promise<{ digest: Digest; stale: boolean } | OciErrorCode> {
       const question = {
-        ask() {
+        async ask() {
           state.asked++;
-          return state.says instanceof OciError ? Promise.reject(state.says) : Promise.resolve({ digest: state.says });
+          await state.answering;
+          if (state.says instanceof OciError) throw state.says;
+          return { digest: state.says };
         },
         bring(digest: Digest) {
           state.brought.push(digest);
           return state.brings === undefined ? Promise.resolve() : Promise.reject(state.brings);
         },
+        isKept: () => Promise.resolve(state.kept),
       };
       try {
         return await tags.resolve(REPOSITORY, TAG, question, signal);
@@ -278,3 +288,88 @@ test('what is older than staleFor is asked for, however few pulls are left', asy
   mock.timers.tick(31 * DAY);
   assert.deepEqual(await tag.resolve(), fresh(ONE));
 });
+
+test('promise 8: with onDeleted: serve, a tag deleted upstream is served for as long as its image is kept', async () => {
+  const store = memory();
+  const policy = { onDeleted: 'serve' as const };
+  const tag = await openTag({ policy, store });
+  await tag.resolve();
+  tag.says = failure('MANIFEST_UNKNOWN');
+  mock.timers.tick(MINUTE);
+  for (let pull = 0; pull < 5; pull++) assert.deepEqual(await tag.resolve(), stale(ONE));
+  assert.deepEqual([tag.asked, tag.gone()], [2, 1], 'upstream is asked once per tagTtl, and the metric counts the tag');
+  mock.timers.tick(100 * DAY);
+  tag.says = failure('UNAVAILABLE');
+  assert.deepEqual(await tag.resolve(), stale(ONE), 'staleFor does not apply');
+  await tag.records.flush(signal);
+
+  const restarted = await openTag({ policy, store });
+  restarted.says = failure('MANIFEST_UNKNOWN');
+  assert.deepEqual(await restarted.resolve(), stale(ONE), 'nor does a restart change it');
+  restarted.says = TWO;
+  mock.timers.tick(MINUTE);
+  assert.deepEqual(await restarted.resolve(), fresh(TWO), 'pushed again, it means what upstream says');
+  assert.equal(restarted.gone(), 0);
+  restarted.says = failure('MANIFEST_UNKNOWN');
+  restarted.kept = false;
+  mock.timers.tick(MINUTE);
+  assert.equal(await restarted.resolve(), 'MANIFEST_UNKNOWN', 'pruned');
+});
+
+test('promise 8: a tag that is gone and whose upstream then refuses its credentials is served for an hour', async () => {
+  const tag = await openTag({ policy: { onDeleted: 'serve', credentialed: () => true } });
+  await tag.resolve();
+  tag.says = failure('MANIFEST_UNKNOWN');
+  mock.timers.tick(MINUTE);
+  assert.deepEqual(await tag.resolve(), stale(ONE));
+  tag.says = failure('DENIED');
+  mock.timers.tick(59 * MINUTE);
+  assert.deepEqual(await tag.resolve(), stale(ONE));
+  mock.timers.tick(2 * MINUTE);
+  assert.equal(await tag.resolve(), 'DENIED');
+});
+
+/** What `cache import` writes. */
+async function importTag(store: Store, digest: Digest): Promise<void> {
+  const record = { digest, checkedAt: new Date().toISOString(), imported: true };
+  await store.write(tagKey(REPOSITORY, TAG), bytesSource(Buffer.from(JSON.stringify(record))), { signal });
+}
+
+test('an imported tag never gets too old, and its upstream is asked beside the pull while it does not answer', async () => {
+  const store = memory();
+  await importTag(store, ONE);
+  const tag = await openTag({ store });
+  assert.deepEqual(await tag.resolve(), fresh(ONE));
+  tag.says = failure('UNAVAILABLE');
+  mock.timers.tick(365 * DAY);
+  assert.deepEqual(await tag.resolve(), stale(ONE));
+  mock.timers.tick(MINUTE);
+  tag.says = TWO;
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  tag.answering = promise.then(() => undefined);
+  assert.deepEqual(await tag.resolve(), stale(ONE), 'the pull does not wait');
+  resolve(undefined);
+  await new Promise(setImmediate);
+  assert.deepEqual(await tag.resolve(), fresh(TWO), 'the answer counts for the next one');
+});
+
+for (const code of ['MANIFEST_UNKNOWN', 'UNAVAILABLE', 'DENIED'] as const) {
+  test(`a tag that is imported again is seen while upstream says ${code}`, async () => {
+    const store = memory();
+    const tag = await openTag({ store });
+    await tag.resolve();
+    await tag.records.flush(signal);
+    tag.says = failure(code);
+    mock.timers.tick(MINUTE);
+    await importTag(store, TWO);
+    assert.deepEqual(await tag.resolve(), stale(TWO));
+    mock.timers.tick(MINUTE);
+    await importTag(store, ONE);
+    assert.deepEqual(await tag.resolve(), stale(ONE));
+    await tag.records.flush(signal);
+    const restarted = await openTag({ store });
+    restarted.says = failure(code);
+    mock.timers.tick(365 * DAY);
+    assert.deepEqual(await restarted.resolve(), stale(ONE));
+  });
+}

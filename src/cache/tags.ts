@@ -1,12 +1,13 @@
 import { LRUCache } from 'lru-cache';
 import { raceAbort } from '../async/race-abort.ts';
-import { isDigest, type Digest } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import type { Manifest } from '../oci/registry.ts';
-import { tagKey } from '../store/keys.ts';
+import { parseRepositoryKey, REPOSITORIES, tagKey } from '../store/keys.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RateLimit } from '../upstream/rate-limit.ts';
+import { formatTagRecord, parseTagRecord, type CachedTag } from './cached-tag.ts';
 import type { RecordStore } from './record-store.ts';
 
 export interface TagPolicy {
@@ -14,6 +15,8 @@ export interface TagPolicy {
   tagTtl: number;
   staleFor: number;
   negativeTtl: number;
+  /** What a cached tag means once the upstream says that there is no such tag. serve: what it meant, for as long as its image is kept. */
+  onDeleted: 'forget' | 'serve';
   /** Whether credentials are configured for a repository: the upstream's 401 or 403 may then mean that the right to read it has been
    *  taken away. */
   credentialed(repository: Repository): boolean;
@@ -29,35 +32,22 @@ const REFUSED_LIFE_MS = 3_600_000;
 const REWRITE_AFTER_MS = 3_600_000;
 /** For how long an upstream's Retry-After is honoured, in ms. */
 const MAX_QUIET_MS = 3_600_000;
-/** How far ahead of this machine's clock the record of another one may be, in ms. */
-const CLOCK_TOLERANCE_MS = 5000;
+/** How long an upstream counts as unreachable after a question without an answer, in ms: tags that were imported do not wait for it. */
+const UNREACHABLE_MS = 600_000;
+/** How often the record of one tag is read again while the upstream cannot answer, in ms. */
+const REREAD_AFTER_MS = 250;
+/** Upstreams that are remembered as unreachable. */
+const MAX_UNREACHABLE = 1000;
 /** Tags, each a few hundred bytes. */
 const IN_MEMORY = 20_000;
-
-/** What is cached of one tag. Times are in ms on the monotonic clock (`TagMemory.now`), which survives corrections of the wall clock. */
-interface CachedTag {
-  digest: Digest;
-  /** When the upstream last confirmed it: on the monotonic clock, and as the record says it. */
-  checkedAt: number;
-  recordedAs: string;
-  writtenAt: number;
-  /** The upstream is not asked before this time, after a question that failed. */
-  quietUntil: number;
-  /** The upstream has refused its credentials since the last confirmation. */
-  refused: boolean;
-}
-
-interface TagRecord {
-  digest?: unknown;
-  checkedAt?: unknown;
-  refused?: unknown;
-}
 
 /** What the upstream says of a tag. */
 export interface TagAnswer {
   digest: Digest;
   /** Its manifest, where the upstream was asked for that. */
   manifest?: Manifest;
+  /** The upstream no longer has the tag: this is what it meant. */
+  gone?: true;
 }
 
 interface Asking {
@@ -75,6 +65,8 @@ export interface Question {
   ask(known: boolean): Promise<TagAnswer>;
   /** Fetches the manifest of a tag that has moved: what the tag meant before is served until then. */
   bring(digest: Digest): Promise<void>;
+  /** Whether the store still has the manifest. True where the store cannot be asked. */
+  isKept(digest: Digest): Promise<boolean>;
 }
 
 export interface Tags {
@@ -95,24 +87,41 @@ export interface TagMemory {
   cached: LRUCache<string, CachedTag>;
   absent: LRUCache<string, { until: number; error: OciError }>;
   asking: Map<string, Asking>;
+  /** By the upstream's name: when it last left a question unanswered. */
+  unreachable: LRUCache<string, number>;
   /** A clock that is never set back, in ms. */
   now(this: void): number;
 }
 
 export function createTagMemory(now: () => number = () => performance.now()): TagMemory {
   const limit = { maxSize: IN_MEMORY, sizeCalculation: () => 1 };
-  return { cached: new LRUCache(limit), absent: new LRUCache(limit), asking: new Map(), now };
+  const unreachable = new LRUCache<string, number>({ max: MAX_UNREACHABLE });
+  return { cached: new LRUCache(limit), absent: new LRUCache(limit), asking: new Map(), unreachable, now };
+}
+
+/** How many tags in memory the upstreams have deleted, by the upstream's name. */
+export function countGone({ cached }: TagMemory): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const [key, { goneSince }] of cached.entries()) {
+    const upstream = upstreamOf(key);
+    counts.set(upstream, (counts.get(upstream) ?? 0) + (goneSince === undefined ? 0 : 1));
+  }
+  return counts;
+}
+
+function upstreamOf(key: string): string {
+  return key.slice(REPOSITORIES.length, key.indexOf('/', REPOSITORIES.length));
 }
 
 /** Resolves tags: each is asked for upstream at most once per tagTtl, and served from the cache when the upstream cannot answer
  *  (promise 8). */
 export function createTags(records: RecordStore, policy: TagPolicy, { log, memory }: { log: Log; memory: TagMemory }): Tags {
-  const { cached, absent, asking, now } = memory;
+  const { cached, absent, asking, unreachable, now } = memory;
 
   async function find(key: string, signal: AbortSignal): Promise<CachedTag | undefined> {
     const remembered = cached.get(key);
     if (remembered !== undefined) return remembered;
-    const found = parseRecord((await records.read(key, signal)) as TagRecord | undefined);
+    const found = await read(key, signal);
     if (found === undefined) return undefined;
     const meanwhile = cached.get(key);
     if (meanwhile !== undefined) return meanwhile; // the upstream was asked while the record was being read
@@ -120,22 +129,32 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
     return found;
   }
 
-  function parseRecord(record: TagRecord | undefined): CachedTag | undefined {
-    if (typeof record?.digest !== 'string' || !isDigest(record.digest)) return undefined;
-    const recordedAs = typeof record.checkedAt === 'string' ? record.checkedAt : new Date(0).toISOString();
-    const age = Date.now() - (Date.parse(recordedAs) || 0);
-    // A record of the future was written under a wrong clock: it says nothing of its age, so the upstream is asked.
-    const checkedAt = now() - (age < -CLOCK_TOLERANCE_MS ? policy.tagTtl : Math.max(0, age));
-    return { digest: record.digest, checkedAt, recordedAs, writtenAt: checkedAt, quietUntil: -Infinity, refused: record.refused === true };
+  async function read(key: string, signal: AbortSignal): Promise<CachedTag | undefined> {
+    return parseTagRecord(await records.read(key, signal), { now: now(), tagTtl: policy.tagTtl });
   }
 
-  function write(key: string, { digest, recordedAs, refused }: CachedTag): void {
-    records.put(key, { digest, checkedAt: recordedAs, ...(refused ? { refused } : {}) });
+  /** The tag in memory, or its record, where `cache import` has written that since. */
+  async function findLatest(key: string, signal: AbortSignal): Promise<CachedTag | undefined> {
+    const before = cached.get(key);
+    if (before !== undefined && now() - before.readAt < REREAD_AFTER_MS) return before;
+    const found = await read(key, signal);
+    const meanwhile = cached.get(key);
+    const isNewer = meanwhile === undefined || Date.parse(found?.recordedAs ?? '') > Date.parse(meanwhile.recordedAs);
+    const latest = found?.imported === true && isNewer ? found : meanwhile && { ...meanwhile, readAt: now() };
+    if (latest !== undefined) cached.set(key, latest);
+    return latest;
+  }
+
+  function write(key: string, tag: CachedTag): void {
+    records.put(key, formatTagRecord(tag));
   }
 
   /** How long after its last confirmation a tag may be served, in ms. */
-  function lifeOf({ refused }: CachedTag, repository: Repository): number {
-    return refused && policy.credentialed(repository) ? Math.min(REFUSED_LIFE_MS, policy.staleFor) : policy.staleFor;
+  function lifeOf({ refused, goneSince, imported }: CachedTag, repository: Repository): number {
+    if (imported) return Infinity;
+    const isRefused = refused && policy.credentialed(repository);
+    if (goneSince !== undefined && policy.onDeleted === 'serve' && !isRefused) return Infinity;
+    return isRefused ? Math.min(REFUSED_LIFE_MS, policy.staleFor) : policy.staleFor;
   }
 
   async function refresh(key: string, question: Question, answered: () => void): Promise<TagAnswer> {
@@ -151,17 +170,42 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
       confirm(key, answer.digest, { asked, recordedAs: checkedAt.toISOString() });
       return answer;
     } catch (error) {
-      if (isAbsent(error)) forget(key, error);
-      else postpone(key, error, asked);
-      throw error;
+      const latest = cached.has(key) ? await findLatest(key, AbortSignal.timeout(ANSWER_TIMEOUT_MS)) : undefined;
+      if (!isAbsent(error)) {
+        postpone(key, error, asked);
+        throw error;
+      }
+      unreachable.delete(upstreamOf(key));
+      const isServed = latest !== undefined && (latest.imported || policy.onDeleted === 'serve') && (await question.isKept(latest.digest));
+      if (!isServed) {
+        forget(key, error);
+        throw error;
+      }
+      serveGone(key, latest, { asked, recordedAs: checkedAt.toISOString() });
+      return { digest: latest.digest, gone: true };
     }
+  }
+
+  /** Keeps a tag that the upstream has deleted. */
+  function serveGone(key: string, before: CachedTag, { asked, recordedAs }: { asked: number; recordedAs: string }): void {
+    const isWritten = before.goneSince !== undefined && asked - before.writtenAt < REWRITE_AFTER_MS;
+    const writtenAt = isWritten ? before.writtenAt : asked;
+    const goneSince = before.goneSince ?? recordedAs;
+    const tag = { ...before, checkedAt: asked, recordedAs, writtenAt, quietUntil: -Infinity, refused: false, goneSince };
+    cached.set(key, tag);
+    if (!isWritten) write(key, tag);
+    const entry = { event: 'tag-gone', ...parseRepositoryKey(key), digest: before.digest, goneSince };
+    log.warn(entry, 'upstream has deleted a tag: serving the cached image for as long as it is kept');
   }
 
   function confirm(key: string, digest: Digest, { asked, recordedAs }: { asked: number; recordedAs: string }): void {
     const before = cached.get(key);
-    const isWritten = before?.digest === digest && !before.refused && asked - before.writtenAt < REWRITE_AFTER_MS;
+    const isSame = before?.digest === digest;
+    const isWritten = isSame && !before.refused && before.goneSince === undefined && asked - before.writtenAt < REWRITE_AFTER_MS;
     const writtenAt = isWritten ? before.writtenAt : asked;
-    const tag = { digest, checkedAt: asked, recordedAs, writtenAt, quietUntil: -Infinity, refused: false };
+    const state = { quietUntil: -Infinity, refused: false, goneSince: undefined, imported: isSame && before.imported };
+    const tag = { digest, checkedAt: asked, recordedAs, writtenAt, readAt: asked, ...state };
+    unreachable.delete(upstreamOf(key));
     cached.set(key, tag);
     absent.delete(key);
     if (!isWritten) write(key, tag);
@@ -172,7 +216,13 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
     if (cached.delete(key)) records.remove(key);
   }
 
+  function noteOutage(key: string, error: unknown): void {
+    if (!isOciError(error) || error.code === 'UNAVAILABLE') unreachable.set(upstreamOf(key), now());
+    else unreachable.delete(upstreamOf(key));
+  }
+
   function postpone(key: string, error: unknown, asked: number): void {
+    noteOutage(key, error);
     const before = cached.get(key);
     if (before === undefined) return;
     const retryAfter = 1000 * (isOciError(error) ? (error.retryAfter ?? 0) : 0);
@@ -209,7 +259,7 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
   return {
     fresh(repository, tag) {
       const found = cached.get(tagKey(repository, tag));
-      return found !== undefined && now() - found.checkedAt < policy.tagTtl ? found.digest : undefined;
+      return found !== undefined && found.goneSince === undefined && now() - found.checkedAt < policy.tagTtl ? found.digest : undefined;
     },
     async resolve(repository, tag, question, signal) {
       const key = tagKey(repository, tag);
@@ -217,27 +267,35 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
       if (gone !== undefined && gone.until > now()) throw gone.error;
       const before = await find(key, signal);
       if (before === undefined) return { ...(await raceAbort(askOnce(key, question).done, signal)), stale: false };
-      if (now() - before.checkedAt < policy.tagTtl) return { digest: before.digest, stale: false };
+      if (now() - before.checkedAt < policy.tagTtl) return { digest: before.digest, stale: before.goneSince !== undefined };
 
+      const isOutage = before.imported && now() - (unreachable.get(upstreamOf(key)) ?? -Infinity) < UNREACHABLE_MS;
       const isSaving = Date.now() < policy.rateLimit.blockedUntil() && now() - before.checkedAt <= lifeOf(before, repository);
       let reason: unknown = isSaving ? 'upstream allows few more pulls, or none' : 'asked a moment ago, without an answer';
       if (now() >= before.quietUntil && !isSaving) {
         try {
-          return { ...(await revalidate(key, question, signal)), stale: false };
+          // Beside the pull: an upstream that is back is noticed, and one that is not costs nothing.
+          if (isOutage) askOnce(key, question).done.catch(() => undefined);
+          else {
+            const { gone, ...answer } = await revalidate(key, question, signal);
+            return { ...answer, stale: gone === true };
+          }
         } catch (error) {
           signal.throwIfAborted();
           if (isAbsent(error)) throw error;
+          noteOutage(key, error);
           reason = error;
         }
       }
-      const latest = cached.get(key) ?? before;
+      const latest = (await findLatest(key, signal)) ?? before;
       const ageMs = now() - latest.checkedAt;
       if (ageMs > lifeOf(latest, repository)) {
         if (isOciError(reason)) throw reason;
         throw new OciError('UNAVAILABLE', `upstream does not answer, and the cached ${repository}:${tag} is too old to be served`);
       }
       const entry = { event: 'tag-stale', repository, tag, error: reason, ageSeconds: Math.round(ageMs / 1000) };
-      log.warn(entry, 'upstream cannot confirm a tag: serving the cached one');
+      if (latest.imported) log.debug(entry, 'upstream cannot confirm an imported tag: serving it');
+      else log.warn(entry, 'upstream cannot confirm a tag: serving the cached one');
       return { digest: latest.digest, stale: true };
     },
   };

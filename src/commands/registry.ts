@@ -7,6 +7,7 @@ import { isOciError } from '../oci/error.ts';
 import type { Registry } from '../oci/registry.ts';
 import { createRateLimit, type RateLimit } from '../upstream/rate-limit.ts';
 import { createCache, type Upstream } from '../cache/cache.ts';
+import { countGone } from '../cache/tags.ts';
 import { cached, type CachePolicy } from '../cache/cached.ts';
 import { observed } from '../registry/observed.ts';
 import { isFromPeer } from '../peers/peer.ts';
@@ -153,6 +154,7 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
   const { spoolDirectory } = storage;
   const peers = own.peers === undefined ? noPeers : createPeers({ ...own.peers, own: own.listen, log, metrics: counts });
   const cache = await createCache({ storage, spoolDirectory, peers, metrics: counts, log });
+  counts.watchGone(() => countGone(cache.tags));
   const routes = Object.entries(own.upstreams).map(([name, config]) => {
     const policy = policyOf(name, config, { cache: own.cache, rateLimit: createRateLimit(name, counts) });
     const upstream = createUpstream(name, config, { metrics: counts, rateLimit: policy.rateLimit });
@@ -196,13 +198,14 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
 
 function policyOf(
   name: string,
-  { connections, tagTtl, credentials }: UpstreamConfig,
+  { connections, tagTtl, onDeleted, credentials }: UpstreamConfig,
   { cache, rateLimit }: { cache: RegistryConfig['cache']; rateLimit: RateLimit },
 ) {
   return {
     name,
     connections,
     tagTtl,
+    onDeleted,
     rateLimit,
     staleFor: cache.staleFor,
     negativeTtl: cache.negativeTtl,

@@ -145,6 +145,7 @@ export const registrySchema = z
         credentials: [],
         onProxyFailure: own.onProxyFailure,
         tagTtl: own.cache.tagTtl,
+        onDeleted: 'forget',
         ...merged,
         url,
         proxy: way,

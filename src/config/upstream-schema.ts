@@ -58,6 +58,11 @@ export const upstreamSchema = z
     clientCertificate: clientCertificate.describe('Presented to the upstream.'),
     credentials: z.array(credentials).describe('Logins for this upstream. Their images are then readable by all who reach the registry.'),
     tagTtl: duration.describe('Instead of cache.tagTtl.'),
+    onDeleted: z
+      .enum(['forget', 'serve'])
+      .describe(
+        'What a tag means that has been pulled and that the upstream then deletes. forget (the default): 404. serve: what it meant, for as long as the image is kept.',
+      ),
   })
   .partial();
 type UpstreamInput = z.output<typeof upstreamSchema>;
@@ -84,6 +89,7 @@ export interface Upstream extends Address {
   connections: number;
   /** Milliseconds. */
   tagTtl: number;
+  onDeleted: 'forget' | 'serve';
 }
 
 export const DEFAULT_UPSTREAMS: Record<string, UpstreamInput & { url: string }> = {

@@ -39,6 +39,8 @@ export interface RegistryMetrics {
   receivedFromPeers(bytes: number): void;
   /** Replicas that are alive, including this one. */
   livePeers(count: number): void;
+  /** Shows at each scrape how many tags are served although their upstream has deleted them. */
+  watchGone(read: () => ReadonlyMap<string, number>): void;
 }
 
 /** Upstreams with labels of their own; all further ones share `other`. */
@@ -81,6 +83,13 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   const peers = metrics.counter('peer_requests_total', 'Requests to other replicas by outcome: served, failed.', ['outcome']);
   const peerBytes = metrics.counter('peer_received_bytes_total', 'Bytes of bodies received from other replicas.', []);
   const live = metrics.gauge('peers_live', 'Replicas that are alive, including this one; 0 without peers.', []);
+  let readGone: () => ReadonlyMap<string, number> = () => new Map();
+  metrics.table(
+    'gone_upstream',
+    'Tags that were pulled since the start and that the upstream has deleted; they are served from the cache.',
+    ['upstream'],
+    () => [...readGone()].map(([upstream, value]) => ({ labels: { upstream: labelOf(upstream) }, value })),
+  );
   let running = 0;
   const upstreams = new Set<string>();
   /** Hosts that clients name become labels: a bounded number of them. */
@@ -126,6 +135,9 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     askedPeer: (outcome) => peers({ outcome }),
     receivedFromPeers: (bytes) => peerBytes({}, bytes),
     livePeers: (count) => live({}, count),
+    watchGone(read) {
+      readGone = read;
+    },
   };
 }
 
@@ -161,4 +173,5 @@ export const noRegistryMetrics: RegistryMetrics = {
   askedPeer: nothing,
   receivedFromPeers: nothing,
   livePeers: nothing,
+  watchGone: nothing,
 };

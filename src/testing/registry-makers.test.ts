@@ -207,6 +207,7 @@ testMaker('cached', repository, async (content, use) => {
     name: 'hub',
     rateLimit: unlimited,
     connections: 4,
+    onDeleted: 'forget',
     credentialed: () => false,
     ...times,
   });

@@ -334,7 +334,7 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
         const stored = blob !== -1 && ((references[blob] ?? 0) > 0 || !isOld(work, blobs.modified(blob)));
         if (!stored && !handled(repository, byDigest.get(record.member))) yield key;
       } else if (limits.now - modified.getTime() > TAGS_KEPT) {
-        const digest = await readTag(store, record, context);
+        const digest = (await readTag(store, record, context))?.digest;
         if (digest === undefined) continue; // it has gone, or the answer that says so is wrong
         const image = byDigest.get(digest);
         if ((image === undefined || gone.has(image)) && !handled(repository, image)) yield key;

@@ -18,10 +18,18 @@ export interface ReadTagsOptions {
   /** Calls to the store at once. */
   parallel: number;
   signal: AbortSignal;
+  /** Called with each tag that its upstream has deleted, and when that was first noticed (ISO 8601). */
+  gone?(this: void, record: { repository: Repository; tag: Tag }, since: string): void;
+}
+
+/** What a tag record says. */
+export interface TagContent {
+  digest: Digest;
+  goneSince: string | undefined;
 }
 
 /** Reads what the tags in the store mean, one read each. @throws OciError UNAVAILABLE */
-export async function readTags(store: Store, { repositories, parallel, signal }: ReadTagsOptions): Promise<TagsByImage> {
+export async function readTags(store: Store, { repositories, parallel, signal, gone }: ReadTagsOptions): Promise<TagsByImage> {
   const context = { signal };
   const tags = new Map<string, Tag[]>();
   const prefixes = repositories === undefined ? [REPOSITORIES] : Array.from(repositories, (one) => tagKey(one, '' as Tag));
@@ -34,7 +42,9 @@ export async function readTags(store: Store, { repositories, parallel, signal }:
     }
   }
   await inParallel(records(), parallel, async (record) => {
-    const name = `${record.repository}@${await readTag(store, record, context)}`;
+    const content = await readTag(store, record, context);
+    if (content?.goneSince !== undefined) gone?.(record, content.goneSince);
+    const name = `${record.repository}@${content?.digest}`;
     tags.set(name, [...(tags.get(name) ?? []), record.tag]);
   });
   return tags;
@@ -45,13 +55,14 @@ export async function readTag(
   store: Store,
   { repository, tag }: { repository: Repository; tag: Tag },
   context: StoreContext,
-): Promise<Digest | undefined> {
+): Promise<TagContent | undefined> {
   const found = await store.read(tagKey(repository, tag), context);
   if (found === undefined) return undefined;
   const bytes = await readAll(found.body, MAX_RECORD_SIZE);
   try {
-    const { digest } = JSON.parse(String(bytes)) as { digest?: unknown };
-    return typeof digest === 'string' && isDigest(digest) ? digest : undefined;
+    const { digest, goneSince } = JSON.parse(String(bytes)) as { digest?: unknown; goneSince?: unknown };
+    if (typeof digest !== 'string' || !isDigest(digest)) return undefined;
+    return { digest, goneSince: typeof goneSince === 'string' ? goneSince : undefined };
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;
     throw error;

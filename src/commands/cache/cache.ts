@@ -47,12 +47,20 @@ function addReaders(cache: Command, run: Run): void {
     .description('list images: platforms, sizes, last use, and on how many days they were pulled')
     .addOption(new Option('--sort <column>', 'sort by this column').choices(['used', 'name', 'size', 'unique', 'days']).default('used'))
     .option('--all', 'list each platform of an index as well')
+    .option('--gone', 'list only images with a tag that the upstream has deleted')
     .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
-    .action(async (patterns: string[], given: { sort: 'used' | 'name' | 'size' | 'unique' | 'days'; all?: boolean; json?: boolean }) => {
-      const { cacheLs } = await import('./ls.ts');
-      await run((host) => cacheLs(host, { patterns, sort: given.sort, all: given.all === true, json: given.json === true }));
-    });
+    .action(
+      async (
+        patterns: string[],
+        given: { sort: 'used' | 'name' | 'size' | 'unique' | 'days'; all?: boolean; gone?: boolean; json?: boolean },
+      ) => {
+        const { cacheLs } = await import('./ls.ts');
+        await run((host) =>
+          cacheLs(host, { patterns, sort: given.sort, all: given.all === true, gone: given.gone === true, json: given.json === true }),
+        );
+      },
+    );
   cache
     .command('stat')
     .description('show how much is stored per upstream, and the limits')

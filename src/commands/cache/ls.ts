@@ -14,6 +14,8 @@ export interface LsOptions {
   sort: 'used' | 'name' | 'size' | 'unique' | 'days';
   /** The single platforms of indexes too. */
   all: boolean;
+  /** Only images with a tag that the upstream has deleted. */
+  gone: boolean;
   json: boolean;
 }
 
@@ -33,6 +35,8 @@ interface Line {
   /** On how many days, of the last month and the last of all. */
   days: number;
   stored: string;
+  /** The tags that the upstream has deleted, and since when that is known. */
+  gone: { tag: string; since: string }[];
 }
 
 /** `kube-registry cache ls`: the images that are stored. @throws OciError UNAVAILABLE */
@@ -47,7 +51,9 @@ export async function cacheLs({ config, stop, stdout, stderr }: Host, options: L
       progress: bar.set,
       read: (image, content) => image.isIndex && platforms.set(image.digest, platformsOf(content)),
     });
-    const tags = await readTags(store, { parallel: 16, signal: stop });
+    const gone = new Map<string, string>();
+    const note = ({ repository, tag }: { repository: string; tag: string }, since: string) => gone.set(`${repository}:${tag}`, since);
+    const tags = await readTags(store, { parallel: 16, signal: stop, gone: note });
     bar.end();
     const chosen = rows(inventory, options.all, (repository, digest) => tags.get(`${repository}@${digest}`) ?? []);
     const lines = sizes(inventory, chosen).map(([{ image, place, tags }, { size, unique }]): Line => {
@@ -63,9 +69,14 @@ export async function cacheLs({ config, stop, stdout, stderr }: Host, options: L
         lastUse: place.lastDay === '' ? null : place.lastDay,
         days: place.days,
         stored: new Date(inventory.blobs.modified(image.blob)).toISOString(),
+        gone: tags.flatMap((tag) => {
+          const since = gone.get(`${place.repository}:${tag}`);
+          return since === undefined ? [] : [{ tag, since }];
+        }),
       };
     });
-    const shown = lines.filter(matcher(options.patterns)).sort(ORDERS[options.sort]);
+    const chosenLines = options.gone ? lines.filter((line) => line.gone.length > 0) : lines;
+    const shown = chosenLines.filter(matcher(options.patterns)).sort(ORDERS[options.sort]);
     stdout.write(options.json ? `${JSON.stringify(shown, undefined, 2)}\n` : render(shown));
     return 0;
   } finally {
@@ -161,6 +172,7 @@ function render(lines: readonly Line[]): string {
     formatBytes(line.unique),
     line.lastUse ?? '-',
     String(line.days),
+    line.gone.map(({ tag, since }) => `${tag} since ${since.slice(0, 10)}`).join(', ') || '-',
   ]);
-  return renderTable(['IMAGE', 'PLATFORMS', 'SIZE', 'UNIQUE', 'LAST USE', 'DAYS'], cells);
+  return renderTable(['IMAGE', 'PLATFORMS', 'SIZE', 'UNIQUE', 'LAST USE', 'DAYS', 'GONE UPSTREAM'], cells);
 }

@@ -56,6 +56,7 @@ export function createHostUpstreams(config: Config, options: HostUpstreamsOption
       authHosts: [],
       credentials: [],
       tagTtl: config.cache.tagTtl,
+      onDeleted: 'forget',
     };
     const { own: anywhere, outside } = connect();
     const routes = { own: hosts.isNamed(host) ? anywhere : outside, outside };

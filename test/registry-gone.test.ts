@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { makeImage } from './support/image.ts';
+import { freeAddresses, PROGRAM, startRegistry } from './support/program.ts';
+import { startScriptedUpstream } from './support/scripted-upstream.ts';
+import { temporaryDirectory } from './support/temporary.ts';
+
+const run = promisify(execFile);
+const [NODE, ...MAIN] = PROGRAM;
+
+test('promise 8: with onDeleted: serve, an image that upstream deletes stays pullable, and log, metric and cache ls say so', async () => {
+  await using upstream = await startScriptedUpstream();
+  await using folder = await temporaryDirectory();
+  const image = makeImage({ seed: 'gone', layers: [50_000] });
+  for (const name of ['kept', 'forgotten']) upstream.add(`apps/${name}`, '1', image);
+  const own = {
+    ...(await freeAddresses()),
+    storage: { filesystem: { directory: join(folder.path, 'data') } },
+    upstreams: {
+      kept: { url: upstream.url, hosts: ['kept.example'], onDeleted: 'serve', tagTtl: '1s' },
+      forgotten: { url: upstream.url, hosts: ['forgotten.example'], tagTtl: '1s' },
+    },
+  };
+  const config = join(folder.path, 'config.yaml');
+  await writeFile(config, JSON.stringify({ registry: own }));
+  await using registry = await startRegistry(own);
+  const pull = async (upstreamName: string): Promise<number[]> => {
+    const base = `${registry.url}/v2/${upstreamName}/apps/${upstreamName}`;
+    const paths = [
+      'manifests/1',
+      ...image.platforms.flatMap(({ manifest, layers }) => [
+        `manifests/${manifest.digest}`,
+        ...layers.map(({ digest }) => `blobs/${digest}`),
+      ]),
+    ];
+    const statuses = [];
+    for (const path of paths) {
+      const response = await fetch(`${base}/${path}`);
+      await response.arrayBuffer();
+      statuses.push(response.status);
+    }
+    return statuses;
+  };
+  for (const name of ['kept', 'forgotten']) assert.ok((await pull(name)).every((status) => status === 200));
+  upstream.behave = () => ({ status: 404 });
+  await delay(1500);
+  assert.ok(
+    (await pull('kept')).every((status) => status === 200),
+    'the whole image is served',
+  );
+  assert.equal((await pull('forgotten'))[0], 404, 'the default forgets');
+  assert.ok(registry.log().some(({ event, repository, tag }) => event === 'tag-gone' && repository === 'kept/apps/kept' && tag === '1'));
+  const metrics = await (await fetch(`${registry.admin}/metrics`)).text();
+  assert.match(metrics, /^kube_registry_gone_upstream\{upstream="kept"\} 1$/m);
+  await delay(500); // the record is written beside the pull
+  const { stdout } = await run(NODE, [...MAIN, 'cache', 'ls', '--gone', '--json', '--config', config]);
+  const lines = JSON.parse(stdout) as { repository: string; gone: { tag: string; since: string }[] }[];
+  assert.deepEqual(
+    lines.map(({ repository, gone }) => [repository, gone.map(({ tag }) => tag)]),
+    [['kept/apps/kept', ['1']]],
+  );
+});
