@@ -74,6 +74,11 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- end -}}
 {{- if .Values.clash.enabled }}{{ $_ := set $registry "proxy" "http://127.0.0.1:7890" }}{{ end -}}
 {{- with include "kube-registry.upstreams" . | fromJson }}{{ $_ := set $registry "upstreams" . }}{{ end -}}
+{{- with .Values.registry.otherHosts }}{{ $_ := set $registry "otherHosts" . }}{{ end -}}
+{{- with .Values.registry.hosted }}{{ $_ := set $registry "hosted" . }}{{ end -}}
+{{- if or .Values.registry.users.htpasswd .Values.registry.users.existingSecret -}}
+{{- $_ := set $registry "users" (printf "%s/users/htpasswd" $directory) -}}
+{{- end -}}
 {{- if .Values.registry.exposed.enabled -}}
 {{- $tls := dict "certFile" (printf "%s/exposed/tls.crt" $directory) "keyFile" (printf "%s/exposed/tls.key" $directory) -}}
 {{- $_ := set $registry "exposed" (dict "listen" (printf "%s:5443" $any) "htpasswd" (printf "%s/exposed/htpasswd" $directory) "tls" $tls) -}}
@@ -104,8 +109,23 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- if .Values.agent.crio.enabled }}{{ $_ := set $agent "crio" (dict "directory" .Values.agent.crio.directory) }}{{ end -}}
 {{- $own := (include "kube-registry.prune" (dict "v" .Values.agent.config) | fromJson).v -}}
 {{- $config := dict "log" (include "kube-registry.logConfig" . | fromYaml) "agent" (mergeOverwrite $agent $own) -}}
-{{- with include "kube-registry.publicUpstreams" . | fromJson }}{{ $_ := set $config "registry" (dict "upstreams" .) }}{{ end -}}
+{{- with include "kube-registry.publicRegistry" (list . "kube-registry.publicUpstreams") | fromJson }}{{ $_ := set $config "registry" . }}{{ end -}}
 {{ toYaml $config }}
+{{- end }}
+
+{{/* What the agent and the webhook need to know of the registry: which hosts it serves. */}}
+{{- define "kube-registry.publicRegistry" -}}
+{{- $root := index . 0 -}}
+{{- $registry := dict -}}
+{{- with include (index . 1) $root | fromJson }}{{ $_ := set $registry "upstreams" . }}{{ end -}}
+{{- with $root.Values.registry.otherHosts }}{{ $_ := set $registry "otherHosts" . }}{{ end -}}
+{{- with $root.Values.registry.config.defaultUpstream }}{{ $_ := set $registry "defaultUpstream" . }}{{ end -}}
+{{- $hosted := dict -}}
+{{- range $name, $repositories := $root.Values.registry.hosted -}}
+{{- $_ := set $hosted $name (pick (default dict $repositories) "hosts") -}}
+{{- end -}}
+{{- if $hosted }}{{ $_ := set $registry "hosted" $hosted }}{{ end -}}
+{{ toJson $registry }}
 {{- end }}
 
 {{- define "kube-registry.webhookNamespaces" -}}
@@ -138,7 +158,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- end -}}
 {{- $own := (include "kube-registry.prune" (dict "v" .Values.webhook.config) | fromJson).v -}}
 {{- $config := dict "log" (include "kube-registry.logConfig" . | fromYaml) "webhook" (mergeOverwrite $webhook $own) -}}
-{{- with include "kube-registry.webhookUpstreams" . | fromJson }}{{ $_ := set $config "registry" (dict "upstreams" .) }}{{ end -}}
+{{- with include "kube-registry.publicRegistry" (list . "kube-registry.webhookUpstreams") | fromJson }}{{ $_ := set $config "registry" . }}{{ end -}}
 {{ toYaml $config }}
 {{- end }}
 

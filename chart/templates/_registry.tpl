@@ -27,6 +27,10 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if or .Values.registry.users.htpasswd .Values.registry.users.existingSecret -}}
+{{- $users := default (include "kube-registry.component" (list . "users")) .Values.registry.users.existingSecret -}}
+{{- $sources = append $sources (dict "secret" (dict "name" $users "items" (list (dict "key" "htpasswd" "path" "users/htpasswd")))) -}}
+{{- end -}}
 {{- if .Values.registry.exposed.enabled -}}
 {{- $htpasswd := default (include "kube-registry.component" (list . "exposed")) .Values.registry.exposed.existingSecret -}}
 {{- $sources = append $sources (dict "secret" (dict "name" $htpasswd "items" (list (dict "key" "htpasswd" "path" "exposed/htpasswd")))) -}}

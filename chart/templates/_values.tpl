@@ -12,6 +12,12 @@
 {{- $_ := set $.Values.registry.upstreams $name $upstream -}}
 {{- end -}}
 {{- $_ := unset .Values.registry.config "upstreams" -}}
+{{- range list "otherHosts" "hosted" -}}
+{{- if hasKey $.Values.registry.config . -}}
+{{- $_ := set $.Values.registry . (get $.Values.registry.config .) -}}
+{{- $_ := unset $.Values.registry.config . -}}
+{{- end -}}
+{{- end -}}
 {{- end }}
 
 {{/* Keeps empty values that mean something: resources, labels, a PriorityClass, the registry of an image, and replicas: null.
