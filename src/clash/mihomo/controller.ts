@@ -38,6 +38,8 @@ export interface Controller {
   proxies(): Promise<Record<string, Fields>>;
   /** Undefined: there is no group of that name. */
   group(name: string): Promise<Group | undefined>;
+  /** The names of the config's own nodes and groups, without the nodes that only a provider has. */
+  ownNames(): Promise<Set<string>>;
   /** The nodes of all providers: the provider's name by the node's. */
   providers(): Promise<Map<string, string>>;
   /** How many rules each rule-provider has, by name. */
@@ -115,6 +117,8 @@ export function createController({ port, secret }: { port: number; secret: strin
         expectedStatus: textOf(fields['expectedStatus']) ?? '*',
       };
     },
+
+    ownNames: async () => new Set(Object.keys(fieldsOf((await get('/proxies'))['proxies']))),
 
     providers: async () =>
       new Map((await realProviders()).flatMap(([provider, nodes]) => nodes.map((node) => [nameOf(node), provider] as const))),

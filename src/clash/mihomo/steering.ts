@@ -86,7 +86,7 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
     const [group, providers] = await Promise.all([findGroup(), controller.providers()]);
     // An empty group refuses, and there is nothing to test.
     if (group === undefined || group.testUrl === '' || group.members.every((name) => REFUSING.has(name))) return undefined;
-    const own = preferProviders ? new Set<string>() : new Set(Object.keys(await controller.proxies()));
+    const own = preferProviders ? new Set<string>() : await controller.ownNames();
     const memberOf = (name: string): Member => ({ name, provider: own.has(name) ? undefined : providers.get(name) });
     chosen = group.now === '' ? undefined : group.now;
     return { group, memberOf };
