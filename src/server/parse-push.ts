@@ -2,7 +2,7 @@ import { parseDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import { isUploadId, type UploadId } from '../oci/push-registry.ts';
 import { parseReference, parseRepository, parseTag, type Reference, type Repository, type Tag } from '../oci/reference.ts';
-import { decodeColon, findEndpoint, parseNamespace } from './parse-request.ts';
+import { decodeColon, findEndpoint, parseNamespace, splitTarget } from './parse-request.ts';
 
 interface Named {
   /** As the client wrote it. */
@@ -28,7 +28,7 @@ const MAX_TAGS = 100;
  *  @returns undefined: a request that reads, or one of a method that the endpoint does not have
  *  @throws OciError NAME_INVALID, TAG_INVALID, DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, NAME_UNKNOWN (no such endpoint) */
 export function parsePush(method: string, target: string): PushRequest | undefined {
-  const [path = '', search = ''] = target.split('?', 2);
+  const { path, query: search } = splitTarget(target);
   const endpoint = findEndpoint(path.slice('/v2/'.length));
   const query = new URLSearchParams(search);
   const named = { repository: parseRepository(endpoint.name), namespace: parseNamespace(query.get('ns')) };

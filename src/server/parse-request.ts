@@ -33,9 +33,7 @@ const ABSOLUTE = /^https?:\/\/[^/?#]*/i;
  *  digest, which some clients encode, is decoded.
  *  @throws OciError NAME_INVALID, TAG_INVALID, DIGEST_INVALID, PAGINATION_NUMBER_INVALID, NAME_UNKNOWN (no such endpoint) */
 export function parseRequest(method: string, target: string): ParsedRequest {
-  const url = target.startsWith('/') ? target : target.replace(ABSOLUTE, '');
-  const question = url.indexOf('?');
-  const path = question === -1 ? url : url.slice(0, question);
+  const { path, query } = splitTarget(target);
   if (path !== '/v2' && !path.startsWith('/v2/')) {
     throw new OciError('NAME_UNKNOWN', 'there is nothing here; the registry answers under /v2/');
   }
@@ -46,8 +44,17 @@ export function parseRequest(method: string, target: string): ParsedRequest {
   if (path === '/v2/_catalog') {
     return { kind: 'unsupported', message: 'there is no catalog: this registry has whatever its upstreams have', allow: '' };
   }
-  const query = question === -1 ? undefined : new URLSearchParams(url.slice(question + 1));
-  return parseEndpoint(findEndpoint(path.slice(4)), query);
+  return parseEndpoint(findEndpoint(path.slice(4)), query === undefined ? undefined : new URLSearchParams(query));
+}
+
+/** Splits a request target, which may be an absolute URL (RFC 9112 §3.2.2), at its first question mark. Every part of the server
+ *  that reads a target splits it here: rights are checked for exactly what is served.
+ *  @returns `query` without the question mark; undefined: there is none */
+export function splitTarget(target: string): { path: string; query: string | undefined } {
+  const url = target.startsWith('/') ? target : target.replace(ABSOLUTE, '');
+  const question = url.indexOf('?');
+  if (question === -1) return { path: url, query: undefined };
+  return { path: url.slice(0, question), query: url.slice(question + 1) };
 }
 
 /** The verb is the last segment but one: a repository's name may hold any of the verbs itself. */

@@ -9,7 +9,7 @@ import { isRepository, type Repository } from '../oci/reference.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RequestHandler } from './listen.ts';
 import { parsePush, type PushRequest } from './parse-push.ts';
-import { parseNamespace } from './parse-request.ts';
+import { findEndpoint, parseNamespace, splitTarget } from './parse-request.ts';
 import { API_VERSION, sendError } from './send-error.ts';
 
 /** A registry of one's own, under the first component of its repositories. */
@@ -26,6 +26,8 @@ export interface ServePushOptions {
   nameOf(this: void, host: string): string | undefined;
   /** @throws OciError UNAUTHORIZED (wrong credentials), TOOMANYREQUESTS, UNAVAILABLE */
   authenticate(this: void, request: IncomingMessage): Promise<Caller>;
+  /** Serves what an authenticated caller may read, where that is not `next`. */
+  read?: RequestHandler;
   /** Shorter chunks cost more; bytes; undefined: they do not. */
   minChunkSize: number | undefined;
   log: Log;
@@ -61,22 +63,24 @@ const ACTIONS: Record<string, Action> = { GET: 'pull', HEAD: 'pull', DELETE: 'de
 /** Answers what concerns hosted repositories: checks rights, writes, and leaves reading to `next`, which serves every other
  *  request too (distribution specification 1.1, "Push" and "Content Management"). */
 export function servePush(next: RequestHandler, options: ServePushOptions): RequestHandler {
+  const { read = next } = options;
   return async (request, response) => {
-    const url = request.url ?? '';
-    const path = url.split('?', 1)[0] ?? '';
+    const { path } = splitTarget(request.url ?? '');
     const isPing = path === '/v2/' || path === '/v2';
     // Clients such as skopeo send credentials only where the first answer asks for them.
     if (isPing) response.setHeader('WWW-Authenticate', CHALLENGE);
-    const name = findName(url, options);
-    if (name === undefined && path !== '/v2/_catalog') return next(request, response);
+    // And `helm registry login` takes the first answer for that to its password.
+    const isLogin = isPing && request.headers.authorization !== undefined;
     try {
+      const name = findName(request.url ?? '', options);
+      if (name === undefined && path !== '/v2/_catalog' && !isLogin) return await next(request, response);
       const caller = await options.authenticate(request);
       if (path === '/v2/_catalog') return await answerCatalog(request, response, { ...options, caller });
       const hosted = name === undefined ? undefined : options.hosted.get(name);
-      if (hosted === undefined || name === undefined) return await next(request, response);
+      if (hosted === undefined || name === undefined) return await read(request, response);
       const signal = signalOf(response);
       const isHandled = await answer({ request, response, caller, hosted, name, signal }, options);
-      if (!isHandled) return await next(request, response);
+      if (!isHandled) return await read(request, response);
     } catch (error) {
       refuse(request, response, error, options.log);
     }
@@ -210,14 +214,22 @@ async function putManifest(asked: Extract<PushRequest, { kind: 'put-manifest' }>
   send(push, 201, headers);
 }
 
-/** @throws OciError NAME_INVALID */
+/** @throws OciError PAGINATION_NUMBER_INVALID, UNSUPPORTED */
 async function answerCatalog(
   request: IncomingMessage,
   response: ServerResponse,
   { hosted, caller }: ServePushOptions & { caller: Caller },
 ): Promise<void> {
-  const query = new URLSearchParams(request.url?.split('?', 2)[1]);
-  const n = Math.min(Number(query.get('n') ?? MAX_PAGE) || MAX_PAGE, MAX_PAGE);
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    response.setHeader('Allow', 'GET, HEAD');
+    throw new OciError('UNSUPPORTED', `${request.method} is not supported here`);
+  }
+  const query = new URLSearchParams(splitTarget(request.url ?? '').query);
+  const count = query.get('n') ?? String(MAX_PAGE);
+  if (!/^[1-9]\d{0,8}$/.test(count)) {
+    throw new OciError('PAGINATION_NUMBER_INVALID', `n is not a count of repositories: ${JSON.stringify(count.slice(0, 160))}`);
+  }
+  const n = Math.min(Number(count), MAX_PAGE);
   const last = query.get('last') ?? '';
   const signal = signalOf(response);
   const names: string[] = [];
@@ -233,17 +245,19 @@ async function answerCatalog(
   const headers = ['Content-Type', 'application/json; charset=utf-8'];
   if (names.length > n) headers.push('Link', `</v2/_catalog?n=${n}&last=${encodeURIComponent(page.at(-1) ?? '')}>; rel="next"`);
   const body = Buffer.from(JSON.stringify({ repositories: page }));
-  response.writeHead(200, [...API_VERSION, ...headers, 'Content-Length', String(body.length)]).end(body);
+  response
+    .writeHead(200, [...API_VERSION, ...headers, 'Content-Length', String(body.length)])
+    .end(request.method === 'HEAD' ? undefined : body);
 }
 
 /** The hosted registry that a request is for, by the first component of its path or by `?ns=`. */
 function findName(url: string, { hosted, nameOf }: ServePushOptions): string | undefined {
-  if (!url.startsWith('/v2/')) return undefined;
-  const [path = '', search] = url.split('?', 2);
-  const host = search === undefined ? undefined : new URLSearchParams(search).get('ns');
-  if (host !== undefined && host !== null && host !== '') {
-    const namespace = parseNamespace(host);
-    return namespace === undefined ? undefined : nameOf(namespace);
+  const { path, query } = splitTarget(url);
+  if (!path.startsWith('/v2/')) return undefined;
+  const namespace = namespaceOf(query);
+  if (namespace !== undefined) {
+    const name = nameOf(namespace);
+    return name !== undefined && hosted.has(name) ? name : undefined;
   }
   const first = path.split('/', 3)[2] ?? '';
   return hosted.has(first) ? first : undefined;
@@ -251,10 +265,15 @@ function findName(url: string, { hosted, nameOf }: ServePushOptions): string | u
 
 function repositoryOf(url: string, name: string, push: PushRequest | undefined): Repository | undefined {
   if (push !== undefined) return push.namespace === undefined ? withoutFirst(push.repository) : push.repository;
-  const [path = '', search = ''] = url.split('?', 2);
-  const text = /^\/v2\/(.+)\/(?:manifests|blobs|tags|referrers)\/[^/]+$/.exec(path)?.[1] ?? '';
-  const own = new URLSearchParams(search).has('ns') ? text : text.slice(name.length + 1);
+  const { path, query } = splitTarget(url);
+  const { name: text } = findEndpoint(path.slice('/v2/'.length));
+  const own = namespaceOf(query) === undefined ? text.slice(name.length + 1) : text;
   return isRepository(own) ? own : undefined;
+}
+
+/** @throws OciError NAME_INVALID: `ns` is no host */
+function namespaceOf(query: string | undefined): string | undefined {
+  return query === undefined ? undefined : parseNamespace(new URLSearchParams(query).get('ns'));
 }
 
 function withoutFirst(repository: Repository): Repository | undefined {
@@ -263,7 +282,7 @@ function withoutFirst(repository: Repository): Repository | undefined {
 }
 
 function refusal({ name }: Caller, action: Action, url: string, response: ServerResponse): OciError {
-  const what = `${action} ${url.split('?', 1)[0]?.slice(4) ?? ''}`;
+  const what = `${action} ${splitTarget(url).path.slice('/v2/'.length)}`;
   if (name !== undefined) return new OciError('DENIED', `${name} may not ${what}`);
   response.setHeader('WWW-Authenticate', CHALLENGE);
   return new OciError('UNAUTHORIZED', `a login is needed to ${what}`);
@@ -279,7 +298,10 @@ function refuse(request: IncomingMessage, response: ServerResponse, error: unkno
   if (response.closed) return;
   const status = sendError(response, error, { head: request.method === 'HEAD', statuses: STATUSES });
   const level = error instanceof OciError ? (status >= 500 ? 'warn' : 'debug') : 'error';
-  log[level]({ event: 'push-failed', error, method: request.method, path: request.url?.split('?', 1)[0], status }, 'a push request failed');
+  log[level](
+    { event: 'push-failed', error, method: request.method, path: splitTarget(request.url ?? '').path, status },
+    'a push request failed',
+  );
 }
 
 function signalOf(response: ServerResponse): AbortSignal {
