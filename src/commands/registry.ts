@@ -15,8 +15,8 @@ import { createPeers, noPeers } from '../peers/peers.ts';
 import { routed, type Route } from '../registry/routed.ts';
 import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
-import { createBasicAuth, withBasicAuth } from '../server/basic-auth.ts';
-import { listen, type Listener, type RequestHandler } from '../server/listen.ts';
+import { createBasicAuth, type Authenticate } from '../server/basic-auth.ts';
+import { listen, type Listener, type ListenOptions, type RequestHandler } from '../server/listen.ts';
 import { lazyFileSender } from '../server/send-file.ts';
 import { serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import { followTls, loadTls } from '../server/tls.ts';
@@ -49,7 +49,12 @@ export async function registry({ config, log, stop, env }: Host): Promise<void> 
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);
   const storage = await openStorage(own, { log, metrics: counts });
-  const { images, local, proofs, serveHosted, applyRetention, close } = await createImages(own, { storage, log, counts, env });
+  const { images, local, proofs, serveHosted, serveExposed, applyRetention, close } = await createImages(own, {
+    storage,
+    log,
+    counts,
+    env,
+  });
   const serving: ServeOptions = {
     log,
     ...servedNames(own),
@@ -58,13 +63,15 @@ export async function registry({ config, log, stop, env }: Host): Promise<void> 
   };
   const toClients = serveRegistry(images, { ...serving, ...redirectOf(proofs, storage) });
   const toReplicas = serveRegistry(local, serving);
-  const handler = serveHosted((request, response) => (isFromPeer(request.headers) ? toReplicas : toClients)(request, response));
+  const unguarded: RequestHandler = (request, response) => (isFromPeer(request.headers) ? toReplicas : toClients)(request, response);
+  const handler = serveHosted(unguarded);
 
   // A push may take as long as it takes: its body is bounded by what it brings, not by a clock.
   const limits = Object.keys(own.hosted).length === 0 ? {} : { request: PUSH_LIMIT_MS };
 
   const listeners: Listener[] = [await listen({ address: own.listen, handler, log, limits })];
-  if (own.exposed !== undefined) listeners.push(await listenExposed(own.exposed, { handler, log, stop }));
+  if (own.exposed !== undefined)
+    listeners.push(await listenExposed(own.exposed, { guard: (admits) => serveExposed(unguarded, admits), log, limits, stop }));
   const admin = serveAdmin({
     ready: () => !stop.aborted,
     metrics: () => metrics.render(),
@@ -144,6 +151,8 @@ interface Images {
   proofs: Registry;
   /** Answers what concerns hosted repositories itself. */
   serveHosted(this: void, next: RequestHandler): RequestHandler;
+  /** The same behind logins that `admits` accepts. */
+  serveExposed(this: void, next: RequestHandler, admits: Authenticate): RequestHandler;
   /** Deletes what the retention rules of hosted repositories do not keep. */
   applyRetention(this: void, signal: AbortSignal): Promise<void>;
   close(this: void, signal: AbortSignal): Promise<void>;
@@ -161,7 +170,7 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
     return { name, upstream, policy, defaultNamespace: config.defaultNamespace };
   });
   const hostUpstream = createHostUpstreams(own, { metrics: counts, createRateLimit: (name) => createRateLimit(name, counts) });
-  const { registries, serve, applyRetention } = await createHosted(own, { storage, used: cache.usage.mark, env, log });
+  const { registries, serve, serveExposed, applyRetention } = await createHosted(own, { storage, used: cache.usage.mark, env, log });
   const routedBy = (make: (upstream: Upstream, policy: CachePolicy) => Registry): Registry => {
     const registryOf = ({ upstream, policy, name }: (typeof routes)[number]): Registry =>
       observed(make(upstream, policy), (kind) => counts.read(name, kind, 'error'));
@@ -187,6 +196,7 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
     local: routedBy((upstream, policy) => cached(upstream, { ...cache, peers: noPeers, servesPeers: true }, policy)),
     proofs: routedBy(({ origin }, policy) => cached({ registry: origin, origin }, cache, policy)),
     serveHosted: serve,
+    serveExposed,
     applyRetention,
     async close(signal) {
       peers.close();
@@ -215,11 +225,16 @@ function policyOf(
 
 async function listenExposed(
   exposed: NonNullable<RegistryConfig['exposed']>,
-  { handler, log, stop }: { handler: ReturnType<typeof serveRegistry>; log: Host['log']; stop: AbortSignal },
+  {
+    guard,
+    log,
+    limits,
+    stop,
+  }: Pick<ListenOptions, 'log' | 'limits'> & { guard(this: void, admits: Authenticate): RequestHandler; stop: AbortSignal },
 ): Promise<Listener> {
   const authenticate = await createBasicAuth({ file: exposed.htpasswd, log });
   const tls = await loadTls(exposed.tls);
-  const listener = await listen({ address: exposed.listen, handler: withBasicAuth(handler, authenticate), log, tls });
+  const listener = await listen({ address: exposed.listen, handler: guard(authenticate), log, limits: limits ?? {}, tls });
   followTls(exposed.tls, tls, { use: (pair) => listener.setCertificate(pair), log, signal: stop });
   return listener;
 }

@@ -1,3 +1,6 @@
+import { createHmac, randomBytes } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import { LRUCache } from 'lru-cache';
 import picomatch from 'picomatch';
 import { hosted } from '../../hosted/hosted.ts';
 import { createQuota } from '../../hosted/quota.ts';
@@ -9,16 +12,16 @@ import type { HostedConfig } from '../../config/hosted-schema.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
 import { SERVICE_ACCOUNT_PREFIX, type Caller } from '../../oci/caller.ts';
 import type { Digest } from '../../oci/digest.ts';
-import { OciError } from '../../oci/error.ts';
+import { isOciError, OciError } from '../../oci/error.ts';
 import type { Repository } from '../../oci/reference.ts';
 import type { Registry } from '../../oci/registry.ts';
-import { createBasicAuth, parseBasic } from '../../server/basic-auth.ts';
+import { createBasicAuth, parseBasic, withBasicAuth, type Authenticate, type LoginClient } from '../../server/basic-auth.ts';
 import type { RequestHandler } from '../../server/listen.ts';
 import { servePush, type HostedRegistry, type ServePushOptions } from '../../server/serve-push.ts';
 import type { Log } from '../../telemetry/log.ts';
 import { connectKubernetes, type Kubernetes } from '../../webhook/kubernetes.ts';
 import type { Storage } from './storage.ts';
-import { upstreamsByHost } from './upstreams-by-host.ts';
+import { servedNames } from './served-names.ts';
 
 export interface HostedContext {
   env: NodeJS.ProcessEnv;
@@ -32,6 +35,9 @@ export interface HostedRepositories {
   registries: Record<string, Registry>;
   /** `next`, with what concerns hosted repositories before it. */
   serve(this: void, next: RequestHandler): RequestHandler;
+  /** The same for a listener that asks for a login by itself: everything needs one that `admits` accepts; what concerns hosted
+   *  repositories, and the login itself, also does with one of registry.users or of a ServiceAccount. */
+  serveExposed(this: void, next: RequestHandler, admits: Authenticate): RequestHandler;
   /** Deletes what the retention rules do not keep. */
   applyRetention(this: void, signal: AbortSignal): Promise<void>;
 }
@@ -48,7 +54,7 @@ const REVIEW_TIMEOUT_MS = 10_000;
 export async function createHosted(config: RegistryConfig, { storage, used, env, log }: HostedContext): Promise<HostedRepositories> {
   const store = storage.uploads;
   if (Object.keys(config.hosted).length === 0) {
-    return { registries: {}, serve: (next) => next, applyRetention: () => Promise.resolve() };
+    return { registries: {}, serve: (next) => next, serveExposed: withBasicAuth, applyRetention: () => Promise.resolve() };
   }
   const byName = new Map<string, HostedRegistry>();
   for (const [name, own] of Object.entries(config.hosted)) {
@@ -63,10 +69,12 @@ export async function createHosted(config: RegistryConfig, { storage, used, env,
     byName.set(name, { registry, isAllowed: createRights(own) });
   }
   const authenticate = await createAuthenticate(config, env, log);
+  const serving = { hosted: byName, nameOf: servedNames(config).upstreamOf, minChunkSize: store.minPartSize, log };
   return {
     registries: Object.fromEntries([...byName].map(([name, { registry }]) => [name, registry])),
-    serve: (next) =>
-      servePush(next, { hosted: byName, nameOf: upstreamsByHost(config.hosted), authenticate, minChunkSize: store.minPartSize, log }),
+    serve: (next) => servePush(next, { ...serving, authenticate }),
+    serveExposed: (next, admits) =>
+      servePush(withBasicAuth(next, admits), { ...serving, read: next, authenticate: alsoAdmitting(authenticate, admits) }),
     async applyRetention(signal) {
       for (const [name, { registry }] of byName) {
         const rules = config.hosted[name]?.retention;
@@ -93,10 +101,42 @@ async function createAuthenticate(
       if (name !== undefined) return { name: SERVICE_ACCOUNT_PREFIX + name };
       throw new OciError('UNAUTHORIZED', `the token is not valid, or not for the audience ${TOKEN_AUDIENCE}`);
     }
-    const client = { address: request.socket.remoteAddress ?? '', isGone: () => request.socket.destroyed };
-    if (given !== undefined && checkUser !== undefined && (await checkUser(authorization, client))) return { name: given.user };
+    if (given !== undefined && checkUser !== undefined && (await checkUser(authorization, clientOf(request)))) return { name: given.user };
     throw new OciError('UNAUTHORIZED', 'the user name or the password is wrong');
   };
+}
+
+/** How long a login that only `admits` accepts is not tried on registry.users again, each time at the cost of a bcrypt hash. */
+const OUTSIDER_LIFE_MS = 10_000;
+const MAX_OUTSIDERS = 1_000;
+
+/** Whom registry.users does not know, but `admits` does, is a caller without a name. */
+function alsoAdmitting(authenticate: ServePushOptions['authenticate'], admits: Authenticate): ServePushOptions['authenticate'] {
+  const secret = randomBytes(32);
+  const outsiders = new LRUCache<string, true>({ max: MAX_OUTSIDERS, ttl: OUTSIDER_LIFE_MS });
+  return async (request) => {
+    const { authorization } = request.headers;
+    const key = createHmac('sha256', secret)
+      .update(authorization ?? '')
+      .digest('base64');
+    let refused = new OciError('UNAUTHORIZED', 'a user name and password are needed here: log in first');
+    if (!outsiders.has(key)) {
+      try {
+        const caller = await authenticate(request);
+        if (caller.name !== undefined) return caller;
+      } catch (error) {
+        if (!isOciError(error, 'UNAUTHORIZED')) throw error;
+        refused = error;
+      }
+    }
+    if (!(await admits(authorization, clientOf(request)))) throw refused;
+    outsiders.set(key, true);
+    return { name: undefined };
+  };
+}
+
+function clientOf({ socket }: IncomingMessage): LoginClient {
+  return { address: socket.remoteAddress ?? '', isGone: () => socket.destroyed };
 }
 
 function namesServiceAccounts({ pull, push, delete: remove }: HostedConfig): boolean {
