@@ -28,7 +28,7 @@ let site: string;
 
 before(async () => {
   subscriptions = resources.use(await startSubscriptionServer());
-  const hosts = { 'site.test': '127.0.0.1', 'blocked.test': '127.0.0.1' };
+  const hosts = { 'site.test': '127.0.0.1', 'blocked.test': '127.0.0.1', 'lines.test': '127.0.0.1' };
   near = resources.use(await startAirport({ hosts, name: 'near' }));
   far = resources.use(await startAirport({ hosts, name: 'far' }));
   const server = createServer((request, response) => {
@@ -302,11 +302,15 @@ test('many bad entries of every kind cost themselves alone', async () => {
       { name: 'Strategy', type: 'load-balance', strategy: 'odd', proxies: ['near'] },
       { name: 'P', type: 'select', proxies: ['near', 'chained', 'cipher 3'], use: ['inline', 'filter'] },
     ],
-    'rule-providers': { odd: { type: 'inline', behavior: 'odd', payload: ['x'] } },
+    'rule-providers': {
+      odd: { type: 'inline', behavior: 'odd', payload: ['x'] },
+      lines: { type: 'inline', behavior: 'domain', payload: [true, { domain: 'x' }, 'a..b', 'lines.test'] },
+    },
     rules: [
       ...many(60, (index) => `IP-CIDR,odd-${index},P`),
       ...many(60, (index) => `QUANTUM${index % 2},x${index},P`),
       'RULE-SET,odd,P',
+      'RULE-SET,lines,REJECT',
       'DOMAIN,blocked.test,REJECT',
       'DOMAIN,x.test,Filter',
       'MATCH,P',
@@ -323,11 +327,13 @@ test('many bad entries of every kind cost themselves alone', async () => {
   await until(async () => (await names()).join() === 'inner,near', 'other nodes are used');
   const { config } = await clash.status();
   await assert.rejects(through(clash.proxy, site.replace('site', 'blocked')), 'a good rule between bad ones is used');
+  await assert.rejects(through(clash.proxy, site.replace('site', 'lines')), 'a good line of a rule set between bad ones is used');
   for (const expected of [
     /nodes "cipher \d+".* more: each for a reason of its own/,
     /24 nodes "type 0"/,
     /chained.*left out/,
     /120 rules are left out/,
+    /rule-provider "lines": lines 1, 2 of its payload left out/,
     /2 groups/,
   ]) {
     assert.ok(

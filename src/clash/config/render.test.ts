@@ -398,3 +398,25 @@ test('promise C5: the shared listener has users, and its first rule refuses inte
     assert.throws(() => make(wrong), expected);
   }
 });
+
+test('a line of an inline rule set that is no text costs that line, and a note says which', () => {
+  const ads = {
+    type: 'inline',
+    behavior: 'domain',
+    payload: ['+.ads.example', true, { domain: 'b.example' }, 127001, ['x'], null, 'c.example'],
+  };
+  const rendered = make(
+    { mode: 'full' },
+    { air: clash({ proxies: [node('HK 01')], 'rule-providers': { ads }, rules: ['RULE-SET,ads,REJECT', 'MATCH,HK 01'] }) },
+  );
+  assert.deepEqual((rendered.config['rule-providers'] as Record<string, Fields>)['ads']?.['payload'], [
+    '+.ads.example',
+    127001,
+    'c.example',
+  ]);
+  assert.ok(rules(rendered).includes('RULE-SET,ads,REJECT'));
+  assert.ok(
+    rendered.notes.includes('subscription air: rule-provider "ads": lines 2, 3, 5, 6 of its payload left out: a rule is text'),
+    rendered.notes.join('\n'),
+  );
+});

@@ -47,6 +47,8 @@ const PROXY_PROVIDER_KEYS = [
   'payload',
 ];
 const RULE_PROVIDER_KEYS = ['type', 'url', 'interval', 'header', 'behavior', 'format', 'payload'];
+/** Line numbers in one note. */
+const MAX_LINES_SHOWN = 5;
 /** Keys of a node that are removed: they would choose this machine's interfaces. */
 const NODE_KEYS_LEFT_OUT = ['interface-name', 'routing-mark'];
 
@@ -68,9 +70,36 @@ export function sanitise(document: Fields): Taken {
     groups,
     rules: textsOf(document['rules']),
     proxyProviders: takeProxyProviders(document, notes),
-    ruleProviders: takeProviders(document['rule-providers'], { keys: RULE_PROVIDER_KEYS, what: 'rule-provider', notes }),
+    ruleProviders: takeRuleProviders(document, notes),
     notes,
   };
+}
+
+/** mihomo refuses a whole rule set for one line that is neither text nor a number, such as `true` or `{ domain: a.example }`.
+ *  Lines of text that it cannot read it leaves out itself, and logs each. */
+function takeRuleProviders(document: Fields, notes: string[]): Record<string, Fields> {
+  const providers = takeProviders(document['rule-providers'], { keys: RULE_PROVIDER_KEYS, what: 'rule-provider', notes });
+  return Object.fromEntries(
+    Object.entries(providers).map(([name, provider]) => {
+      const { payload } = provider;
+      if (payload === undefined) return [name, provider];
+      const lines: unknown[] = Array.isArray(payload) ? payload : [];
+      const bad = lines.flatMap((line, index) => (isLine(line) ? [] : [index + 1]));
+      if (bad.length > 0) notes.push(describeBadLines(name, bad));
+      return [name, { ...provider, payload: lines.filter(isLine) }];
+    }),
+  );
+}
+
+function isLine(line: unknown): boolean {
+  return ['string', 'number', 'bigint'].includes(typeof line);
+}
+
+function describeBadLines(provider: string, numbers: readonly number[]): string {
+  const shown = numbers.slice(0, MAX_LINES_SHOWN).join(', ');
+  const more = numbers.length > MAX_LINES_SHOWN ? ` and ${numbers.length - MAX_LINES_SHOWN} more` : '';
+  const lines = numbers.length === 1 ? 'line' : 'lines';
+  return `rule-provider ${JSON.stringify(provider.slice(0, 60))}: ${lines} ${shown}${more} of its payload left out: a rule is text`;
 }
 
 /** Takes the groups of a document. A group that contains itself, directly or through others, loses the member that closes the loop. */
