@@ -12,6 +12,7 @@ import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createAccessRecords, type AccessRecords } from './access.ts';
 import { createLocalBlobs, type LocalBlobs } from './local-blobs.ts';
 import { createRecordStore, type RecordStore } from './record-store.ts';
+import { createReferrerMemory, type ReferrerMemory } from './referrer-memory.ts';
 import { createTagMemory, type TagMemory } from './tags.ts';
 import { createUsage, type Usage } from './usage.ts';
 
@@ -53,6 +54,7 @@ export interface Cache {
   access: AccessRecords;
   records: RecordStore;
   tags: TagMemory;
+  referrers: ReferrerMemory;
   usage: Usage;
   /** Manifests in memory, by digest. */
   manifests: LRUCache<Digest, Uint8Array>;
@@ -96,6 +98,7 @@ export async function createCache({ storage, spoolDirectory, peers, metrics, log
     access: createAccessRecords(records),
     records,
     tags: createTagMemory(),
+    referrers: createReferrerMemory(),
     usage: createUsage(records),
     manifests: new LRUCache({ maxSize: MANIFEST_BYTES_IN_MEMORY, sizeCalculation: (bytes) => Math.max(1, bytes.length) }),
     announced: new LRUCache({ maxSize: ANNOUNCED_MANIFESTS, sizeCalculation: () => 1 }),

@@ -6,6 +6,7 @@ import { createBlobs } from './blobs.ts';
 import { hasMirrors, type Cache, type Target, type Upstream } from './cache.ts';
 import { createManifests } from './manifests.ts';
 import { createProofs } from './proofs.ts';
+import { createReferrerLists } from './referrer-lists.ts';
 import { createRepublish } from './republish.ts';
 import { listTags } from './tag-lists.ts';
 import { createTags, type Question, type TagAnswer, type TagPolicy } from './tags.ts';
@@ -36,6 +37,7 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
   const manifests = createManifests(upstream, cache);
   const proofs = createProofs(upstream, cache);
   const blobs = createBlobs({ ...policy, upstream, cache, proofs });
+  const listReferrers = createReferrerLists(upstream, cache, policy);
   const republish = createRepublish({ ...storage, access, log });
   const targetOf = (repository: Repository): Target => ({ repository, name: joinRepository(policy.name, repository) });
 
@@ -138,8 +140,8 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
     tags: (repository, context) => listTags({ upstream, cache, upstreamName: policy.name }, targetOf(repository), context),
 
     async referrers(repository, digest, context) {
-      const answer = await upstream.registry.referrers(repository, digest, context);
-      metrics.read(policy.name, 'referrers', 'miss');
+      const { outcome, ...answer } = await listReferrers(targetOf(repository), digest, context);
+      metrics.read(policy.name, 'referrers', outcome);
       return answer;
     },
   };

@@ -18,8 +18,8 @@ const WRITES_AT_ONCE = 8;
 /** The small JSON documents beside the blobs. Reading never fails a pull and writing never delays one: what the store cannot
  *  take now is kept in memory and written later. */
 export interface RecordStore {
-  /** Undefined: there is no such record, or it cannot be read now. */
-  read(key: string, signal: AbortSignal): Promise<unknown>;
+  /** Undefined: there is no such record, it is longer than `maxSize` bytes (64 KiB by default), or it cannot be read now. */
+  read(key: string, signal: AbortSignal, maxSize?: number): Promise<unknown>;
   put(key: string, value: object): void;
   /** Writes an empty object: its key says it all. */
   mark(key: string): void;
@@ -87,13 +87,13 @@ export function createRecordStore(store: Store, log: Log): RecordStore {
   }
 
   return {
-    async read(key, signal) {
+    async read(key, signal, maxSize = MAX_RECORD_SIZE) {
       const waiting = pending.get(key);
       if (waiting !== undefined) return waiting.value === '' ? undefined : waiting.value;
       try {
         const found = await store.read(key, { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_TIMEOUT_MS)]) });
         if (found === undefined) return undefined;
-        return JSON.parse(String(await readAll(found.body, MAX_RECORD_SIZE))) as unknown;
+        return JSON.parse(String(await readAll(found.body, maxSize))) as unknown;
       } catch (error) {
         signal.throwIfAborted();
         log.warn({ event: 'record-not-read', key, error }, 'cannot read a metadata record; asking upstream instead');

@@ -25,11 +25,11 @@ export interface TagPolicy {
 }
 
 /** How long a known tag waits for the upstream's answer, in ms. */
-const ANSWER_TIMEOUT_MS = 2000;
+export const ANSWER_TIMEOUT_MS = 2000;
 /** How long a cached tag is served after the upstream has refused its credentials, counted from its last confirmation, in ms. */
-const REFUSED_LIFE_MS = 3_600_000;
+export const REFUSED_LIFE_MS = 3_600_000;
 /** The record of an unchanged tag is written again after this long, in ms: `checkedAt` counts in days, writes cost money. */
-const REWRITE_AFTER_MS = 3_600_000;
+export const REWRITE_AFTER_MS = 3_600_000;
 /** For how long an upstream's Retry-After is honoured, in ms. */
 const MAX_QUIET_MS = 3_600_000;
 /** How long an upstream counts as unreachable after a question without an answer, in ms: tags that were imported do not wait for it. */

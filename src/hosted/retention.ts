@@ -59,6 +59,7 @@ async function readContents({ name, store, signal }: RetentionOptions, repositor
       contents.tags.push({ tag: record.tag, digest: await records.tag(full, record.tag, signal), at: modified.getTime() });
       continue;
     }
+    if ('subject' in record) continue;
     const manifest = await readManifest(record.member);
     if (manifest !== undefined) contents.manifests.set(record.member, { at: modified.getTime(), ...manifest });
   }

@@ -3,7 +3,18 @@ import { test } from 'node:test';
 import { digestOf } from '../oci/digest.ts';
 import { isOciError } from '../oci/error.ts';
 import { joinRepository, parseRepository, parseTag } from '../oci/reference.ts';
-import { blobKey, checkKey, checkPrefix, memberKey, parseBlobKey, parseRepositoryKey, parseUsedKey, tagKey, usedKey } from './keys.ts';
+import {
+  blobKey,
+  checkKey,
+  checkPrefix,
+  memberKey,
+  parseBlobKey,
+  parseRepositoryKey,
+  parseUsedKey,
+  referrerListKey,
+  tagKey,
+  usedKey,
+} from './keys.ts';
 
 const repository = joinRepository('dockerhub', parseRepository('library/nginx'));
 const digest = digestOf(Buffer.from('content'));
@@ -68,6 +79,7 @@ test('what lies somewhere can be told from its key', () => {
   for (const own of [digest, digestOf(Buffer.from('content'), 'sha512')]) {
     assert.equal(parseBlobKey(blobKey(own)), own);
     assert.deepEqual(parseRepositoryKey(memberKey(repository, own)), { repository, member: own });
+    assert.deepEqual(parseRepositoryKey(referrerListKey(repository, own)), { repository, subject: own });
     assert.deepEqual(parseUsedKey(usedKey(day, repository, own)), { day: '2026-03-01', repository, digest: own });
   }
   assert.deepEqual(parseRepositoryKey(tagKey(repository, parseTag('1.27'))), { repository, tag: '1.27' });

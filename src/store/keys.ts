@@ -23,6 +23,12 @@ export function memberKey(repository: Repository, digest: Digest): string {
   return `v1/repos/${repository}/_members/${algorithm}/${hex}`;
 }
 
+/** { checkedAt, index }: what referred to `subject` when the upstream was last asked. */
+export function referrerListKey(repository: Repository, subject: Digest): string {
+  const { algorithm, hex } = splitDigest(subject);
+  return `v1/repos/${repository}/_subjects/${algorithm}/${hex}`;
+}
+
 /** Empty; says that the digest was asked for on that day (UTC). */
 export function usedKey(day: Date, repository: Repository, digest: Digest): string {
   return `v1/used/${day.toISOString().slice(0, 10)}/${repository}/${digest}`;
@@ -119,7 +125,7 @@ export function parseBlobKey(key: string): Digest | undefined {
   return isDigest(digest) && blobKey(digest) === key ? digest : undefined;
 }
 
-export type RepositoryRecord = { repository: Repository } & ({ tag: Tag } | { member: Digest });
+export type RepositoryRecord = { repository: Repository } & ({ tag: Tag } | { member: Digest } | { subject: Digest });
 
 /** What a key that starts with REPOSITORIES names; undefined: it is none of ours. */
 export function parseRepositoryKey(key: string): RepositoryRecord | undefined {
@@ -130,7 +136,9 @@ export function parseRepositoryKey(key: string): RepositoryRecord | undefined {
   const [kind, first = '', second = '', ...more] = key.slice(at + 1).split('/');
   if (kind === '_tags' && second === '' && isTag(first)) return { repository, tag: first };
   const digest = `${first}:${second}`;
-  return kind === '_members' && more.length === 0 && isDigest(digest) ? { repository, member: digest } : undefined;
+  if (more.length > 0 || !isDigest(digest)) return undefined;
+  if (kind === '_subjects') return { repository, subject: digest };
+  return kind === '_members' ? { repository, member: digest } : undefined;
 }
 
 const USED = /^v1\/used\/(\d{4}-\d\d-\d\d)\/(.+)\/([^/]+)$/;

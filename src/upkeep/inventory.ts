@@ -100,6 +100,7 @@ async function listImages(store: Store, blobs: BlobTable, signal: AbortSignal): 
       tags++;
       continue;
     }
+    if ('subject' in record) continue;
     const digest = record.member;
     const blob = isManifestRecord(size) ? blobs.find(digest) : -1;
     if (blob === -1) continue;

@@ -317,7 +317,8 @@ async function sweepBlobs(
   return swept;
 }
 
-/** Removes members whose blob is not stored, and tags that mean nothing here any more. */
+/** Removes members whose blob is not stored, and tags that mean nothing here any more, and lists of the referrers of images
+ *  that are not stored. */
 async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Uint32Array): Promise<void> {
   const { store, context, inventory, limits } = work;
   const { blobs, byDigest } = inventory;
@@ -333,6 +334,9 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
         const blob = blobs.find(record.member);
         const stored = blob !== -1 && ((references[blob] ?? 0) > 0 || !isOld(work, blobs.modified(blob)));
         if (!stored && !handled(repository, byDigest.get(record.member))) yield key;
+      } else if ('subject' in record) {
+        const image = byDigest.get(record.subject);
+        if (image === undefined || gone.has(image)) yield key;
       } else if (limits.now - modified.getTime() > TAGS_KEPT) {
         const digest = (await readTag(store, record, context))?.digest;
         if (digest === undefined) continue; // it has gone, or the answer that says so is wrong
