@@ -1,4 +1,5 @@
 import type { Download, DownloadRequest } from '../download/download.ts';
+import { PROVES_ACCESS } from '../download/source.ts';
 import { raceAbort } from '../async/race-abort.ts';
 import { discardBody } from '../io/body.ts';
 import { BLOB_MEDIA_TYPE } from '../oci/descriptor.ts';
@@ -43,7 +44,7 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
     const distrusted = cache.distrusted.has(`${target.name}@${digest}`);
     const size = access.findNamed(target.name, digest)?.size ?? 0;
     const request: DownloadRequest = {
-      sources: sourcesOf(digest, target, { upstream, cache }).filter(({ name }) => mayUseStorage || name !== 'storage'),
+      sources: sourcesOf(digest, target, { upstream, cache }).filter((source) => mayUseStorage || PROVES_ACCESS[source.name]),
       repository: target.name,
       upstream: name,
       connections,
@@ -61,7 +62,7 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
     const { outcome, size, used } = await download.result;
     if (outcome === 'whole' && size !== undefined) {
       localBlobs.trust(digest, size);
-      if ((await download.located) !== 'storage') access.grant(target.name, { digest, mediaType: BLOB_MEDIA_TYPE, size });
+      if (PROVES_ACCESS[await download.located]) access.grant(target.name, { digest, mediaType: BLOB_MEDIA_TYPE, size });
     }
     if (download.failure() !== 'corrupt') return;
     if (used.has('replica') || used.has('upstream')) cache.distrusted.set(`${target.name}@${digest}`, true);
@@ -86,13 +87,13 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
     return 'unproved';
   }
 
-  /** Whether `target` may read from a download. The source of one that was started under the same name proves it, unless that is the
-   *  storage, which has the blobs of all. */
+  /** Whether `target` may read from a download. If the download was started under the same name, its source may prove that
+   *  (`PROVES_ACCESS`); otherwise the access record or the upstream has to. */
   async function admits(download: Download, target: Target, { digest, signal }: { digest: Digest; signal: AbortSignal }): Promise<boolean> {
     if (download.startedFor === target.name) {
       // The record is read from the storage while that is asked for the blob.
       if (cache.storage.remote !== undefined) access.find(target.name, digest, signal).catch(() => undefined); // `require` throws it
-      if ((await raceAbort(download.located, signal)) !== 'storage') return true;
+      if (PROVES_ACCESS[await raceAbort(download.located, signal)]) return true;
     }
     return proofs.require(target, { digest, size: download.size() }, signal);
   }

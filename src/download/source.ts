@@ -7,6 +7,11 @@ import type { Log } from '../telemetry/log.ts';
 
 export type SourceName = 'storage' | 'replica' | 'upstream';
 
+/** Whether an answer of this kind of source proves that the repository of the request may serve the
+ *  blob: replicas and upstreams are asked under the repository's name, and refuse a blob that it
+ *  does not have. The storage holds the blobs of all repositories, so its answer proves nothing. */
+export const PROVES_ACCESS: Readonly<Record<SourceName, boolean>> = { storage: false, replica: true, upstream: true };
+
 /** One place that a blob may come from. */
 export interface BlobSource {
   readonly name: SourceName;
@@ -22,13 +27,14 @@ export interface SourceList {
    *  @throws as the last source does; OciError UNAVAILABLE: it has a blob of another size */
   open(range: ByteRange | undefined, signal: AbortSignal): Promise<Blob>;
   current(this: void): SourceName;
-  /** Resolves, once storage has answered or has been left, to the source that the blob comes from then; never rejects. */
+  /** Resolves to the source that the blob comes from, as soon as that is a source that proves access or one that has answered;
+   *  never rejects. */
   located: Promise<SourceName>;
   /** Those that have answered with bytes. */
   used: ReadonlySet<SourceName>;
   /** The last source has a blob of another size than expected. */
   hasWrongSize(this: void): boolean;
-  /** Resolves `located` where the download fails before storage has answered. */
+  /** Resolves `located` when the download fails before a source has answered. */
   giveUp(this: void): void;
 }
 
@@ -48,12 +54,15 @@ export function createSourceList({ digest, sources, expectedSize, log }: SourceL
   let wrongSize = false;
   const at = (position: number): BlobSource => sources[Math.min(position, sources.length - 1)]!;
   const isLast = (position: number): boolean => position >= sources.length - 1;
-  if (at(0).name !== 'storage') located.resolve(at(0).name);
+  const locate = (): void => {
+    if (PROVES_ACCESS[at(index).name]) located.resolve(at(index).name);
+  };
+  locate();
 
   function leave(position: number): void {
     if (index !== position || isLast(position)) return;
     index++;
-    located.resolve(at(index).name);
+    locate();
   }
 
   async function ask(source: BlobSource, range: ByteRange | undefined, signal: AbortSignal): Promise<Blob> {
