@@ -172,7 +172,7 @@ test('the Registry suite runs over every function that makes a Registry', () => 
 });
 
 /** A log call whose first argument begins with its event, or is a variable that does. */
-const LOG_CALL = /\blog\??\.(debug|info|warn|error|fatal)\(\s*(\{\s*event: |(?:entry|fields),)?/g;
+const LOG_CALL = /\blog(?:\??\.(debug|info|warn|error|fatal)|\[[^\]]+\])\(\s*(\{\s*event: |(?:entry|fields),)?/g;
 const EVENT = /\b(?:event: |unlessRefused\()([^,}]+)/g;
 const EVENT_NAME = /'([^']*)'/g;
 

@@ -179,13 +179,14 @@ interface Failure {
   status: number;
 }
 
-/** What went well, what a client got wrong and clients that left: debug. */
+/** Requests that succeeded, mistakes of clients, and clients that left are logged at level debug. */
 function logRequest(log: Log, served: Served, { path = '', error }: { path: string | undefined; error: unknown }): void {
   const unexpected = error !== undefined && !(error instanceof OciError) && served.outcome !== 'gone';
   const level = unexpected ? 'error' : served.status >= 500 ? 'warn' : 'debug';
   if (!log.isLevelEnabled(level)) return;
-  const entry = { ...served, path: path.split('?', 1)[0]?.slice(0, 512), ...(error === undefined ? {} : { error }) };
-  log[level](entry, unexpected ? 'request failed unexpectedly' : error === undefined ? 'request' : 'request failed');
+  const entry = { ...served, path: path.split('?', 1)[0]?.slice(0, 512) };
+  if (error === undefined) log[level]({ event: 'request-served', ...entry }, 'request served');
+  else log[level]({ event: 'request-failed', ...entry, error }, unexpected ? 'request failed unexpectedly' : 'request failed');
 }
 
 /** Headers of a manifest or of a whole blob. */
