@@ -47,6 +47,7 @@ const program = new Command('kube-registry')
     [],
   )
   .enablePositionalOptions(false)
+  .configureHelp({ showGlobalOptions: true })
   .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2));
 
 /** `output`: where the log goes. */
