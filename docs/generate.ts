@@ -64,7 +64,9 @@ function typeOf(part: JsonSchema): string {
   if (value.enum !== undefined) return value.enum.map((choice) => `\`${String(choice)}\``).join(', ');
   if (value.type === 'array') return value.items === undefined ? 'list' : `list of ${typeOf(value.items)}`;
   if (value.type === 'object')
-    return value.properties === undefined ? `names, each with ${typeOf(asSchema(value.additionalProperties))}` : 'keys, below';
+    return value.properties === undefined
+      ? `names, each with ${typeOf(asSchema(value.additionalProperties))}`
+      : `${part.anyOf?.some(({ type }) => type === 'string') === true ? 'text, or ' : ''}keys, below`;
   if (value.type === 'integer') return `number, ${value.minimum} to ${value.maximum}`;
   return { string: 'text', boolean: '`true`, `false`' }[value.type ?? ''] ?? 'anything';
 }

@@ -414,7 +414,7 @@ test('wrong usage and configuration end with 2, and say what is accepted', async
     [['verify', '--parallel', '0'], /--parallel: found "0"; accepted: a number from 1 to 64/],
     [['ls', '--sort', 'colour'], /Allowed choices are/],
     [['ls', '--nonsense'], /unknown option/],
-    [['ls'], /registry\.storage\.filesystem\.directory: found .\/data, where no directory is/],
+    [['ls'], /registry\.storage\.filesystem\.directory: found .\/data, which does not exist/],
     [['warm'], /found no image; accepted: images, --file, --cluster or --pods/],
     [['warm', '--cluster'], /--cluster: found no cluster that can be asked from here .* cache warm --pods -/],
     [['warm', '--pods', 'package.json'], /--pods: found what cannot be read .*ENOENT/],

@@ -21,8 +21,8 @@ const hostedRegistry = z.strictObject({
     .union([z.literal('anyone'), z.array(rule)], { error: 'anyone, or a list of rules' })
     .default('anyone')
     .describe('Who may pull: anyone who reaches the registry, or those that a rule names.'),
-  push: z.array(rule).default([]).describe('Who may push. Without a rule, nobody.'),
-  delete: z.array(rule).default([]).describe('Who may delete tags, manifests and blobs. Without a rule, nobody.'),
+  push: z.array(rule).default([]).describe('Who may push. Without rules, pushing is not allowed.'),
+  delete: z.array(rule).default([]).describe('Who may delete tags, manifests and blobs. Without rules, deleting is not allowed.'),
   immutableTags: z.array(text).default([]).describe('Globs of tags that keep their meaning once they are pushed: v*.'),
   maxBlobSize: size.prefault('128GiB').describe('The largest blob that may be pushed.'),
   quota: z
@@ -54,9 +54,13 @@ export const hostedSchema = z
   .describe('Repositories to push to, by the first component of their names: local serves /v2/local/….');
 
 export const usersSchema = z
-  .union([text, z.strictObject({ htpasswd: text }).transform(({ htpasswd }) => htpasswd)], { error: 'the path of an htpasswd file' })
+  .union([text, z.strictObject({ htpasswd: text.describe('Path of the htpasswd file.') }).transform(({ htpasswd }) => htpasswd)], {
+    error: 'the path of an htpasswd file',
+  })
   .optional()
-  .describe('The users of hosted repositories: a file of user:bcrypt lines, as htpasswd -B makes them; read again when it changes.');
+  .describe(
+    'Path of the file with the users of hosted repositories: user:bcrypt lines, as htpasswd -B creates them. Read again when it changes.',
+  );
 
 export type HostedConfig = z.output<typeof hostedRegistry>;
 export type HostedRule = z.output<typeof rule>;

@@ -282,7 +282,8 @@ function withoutFirst(repository: Repository): Repository | undefined {
 }
 
 function refusal({ name }: Caller, action: Action, url: string, response: ServerResponse): OciError {
-  const what = `${action} ${splitTarget(url).path.slice('/v2/'.length)}`;
+  const path = splitTarget(url).path.slice('/v2/'.length);
+  const what = `${action} ${/^(.+)\/(?:manifests|blobs|tags|referrers)\//.exec(path)?.[1] ?? path}`;
   if (name !== undefined) return new OciError('DENIED', `${name} may not ${what}`);
   response.setHeader('WWW-Authenticate', CHALLENGE);
   return new OciError('UNAUTHORIZED', `a login is needed to ${what}`);

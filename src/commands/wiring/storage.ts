@@ -56,7 +56,9 @@ export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): P
   const directory = storage.filesystem?.directory ?? './data';
   const found = await stat(directory).catch(() => undefined);
   if (found?.isDirectory() !== true) {
-    throw new ConfigError(`registry.storage.filesystem.directory: found ${directory}, where no directory is; accepted: that of a registry`);
+    throw new ConfigError(
+      `registry.storage.filesystem.directory: found ${directory}, which does not exist; accepted: the directory of a registry that has run`,
+    );
   }
   return filesystem({ directory });
 }
