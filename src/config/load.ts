@@ -3,7 +3,7 @@ import { parse, YAMLParseError } from 'yaml';
 import type { z } from 'zod';
 import { configSchema, type Config } from './schema.ts';
 
-/** What is wrong with the configuration, one line a key. Its message holds no secrets. */
+/** Says what is wrong with the configuration, one line per key. The message contains no secrets. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
@@ -29,11 +29,11 @@ export function parseConfig(document: unknown): Config {
   throw new ConfigError(result.error.issues.flatMap((issue) => describeIssue(issue, document)).join('\n'));
 }
 
-/** What a key holds that names a file to read. */
+/** Keys whose values are paths of files to read. */
 const FILE_KEY = /File$|^(?:ca|htpasswd)$/;
 
-/** Makes sure that every file that `section` names, which is the configuration's `path`, can be read: a name that is wrong is found
- *  out at start, and not by the first pull that needs it. @throws ConfigError */
+/** Checks that every file named in `section`, the part of the configuration at `path`, can be read, so that a
+ *  wrong path is reported at start and not by the first pull that needs the file. @throws ConfigError */
 export async function requireFiles(section: unknown, path: string): Promise<void> {
   if (typeof section !== 'object' || section === null) return;
   for (const [key, value] of Object.entries(section)) {
@@ -87,7 +87,7 @@ function assign(document: Record<string, unknown>, assignment: string): void {
   target[last] = parseValue(assignment.slice(at + 1), key);
 }
 
-/** `[::]:5000`, which YAML takes for the beginning of a list. */
+/** `[::]:5000`, which YAML would parse as a list. */
 const BRACKETED_ADDRESS = /^\[[0-9a-fA-F:.]+\]:\d+$/;
 
 function parseValue(text: string, key: string): unknown {
@@ -96,12 +96,13 @@ function parseValue(text: string, key: string): unknown {
     return parse(text) as unknown;
   } catch (cause) {
     if (!(cause instanceof YAMLParseError)) throw cause;
-    throw new ConfigError(`${key}: what --set gives it is not YAML (${cause.code}); quote it`); // not shown: it may be a secret
+    throw new ConfigError(`${key}: the value of --set is not YAML (${cause.code}); quote it`); // the value may be a secret, so it is not shown
   }
 }
 
-/** `given` without lists and sections that are named and empty, since all that was in them is commented out: they are as if not
- *  written. Of a section that switches something on by being there nobody could say what is meant: it stays, and is refused. */
+/** Returns `given` without empty lists and sections, such as sections whose keys are all commented out: they
+ *  count as absent. An empty section whose mere presence enables a feature is ambiguous, so it is kept and
+ *  then rejected. */
 function withoutEmpty(given: unknown, schema: unknown): unknown {
   if (!isRecord(given)) return given;
   const inner = unwrap(schema);
@@ -144,7 +145,7 @@ const PLAIN: Record<string, string> = { array: 'a list', boolean: 'true or false
 /** Keys that may hold a secret, or have one below them, `agent.registry` among them. */
 const SECRET_KEY = /^(?:url|proxy|endpoint|password|username|accessKeyId|secretAccessKey|headers|users|subscriptions|credentials)$/;
 
-/** What was written, where that can hold no secret; its type elsewhere. */
+/** Describes the given value; only its type, where the value may be a secret. */
 function found(path: string[], input: unknown): string {
   if (input === undefined) return 'nothing';
   if (input === null) return 'null';

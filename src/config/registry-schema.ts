@@ -9,7 +9,7 @@ const tls = z.strictObject({
   keyFile: text.describe('Its private key in PEM form.'),
 });
 
-/** Public registries that images of well-known projects come from. */
+/** Public registries that host the images of well-known projects. */
 const DEFAULT_OTHER_HOSTS = [
   'mcr.microsoft.com',
   'nvcr.io',
@@ -70,17 +70,19 @@ export const registrySchema = z
           .array(text)
           .prefault([])
           .describe(
-            'Globs of images that are never pruned: dockerhub/library/nginx:*, docker.io/library/*. A star stands for slashes too.',
+            'Globs of images that are never pruned: dockerhub/library/nginx:*, docker.io/library/*. A star matches slashes as well.',
           ),
         keepInUse: z
           .boolean()
           .prefault(false)
-          .describe('Never prune images that pods of the cluster use now. Lists all pods, and prunes nothing if that is not allowed.'),
+          .describe(
+            'Never prune images that pods of the cluster use now. Needs permission to list all pods; without it, nothing is pruned.',
+          ),
         maxAge: duration.prefault(0).describe('Images that were not pulled for this long are pruned. 0: never.'),
         maxPruneShare: share
           .prefault(0.5)
           .describe(
-            'A run of pruning that would remove more than this part of the stored bytes, as too old or named by no image, removes nothing; 1: no limit.',
+            'If a pruning run would remove more than this share of the stored bytes because they are too old or belong to no image, it removes nothing. 1: no limit.',
           ),
       })
       .prefault({})
@@ -88,12 +90,12 @@ export const registrySchema = z
     peers: z
       .strictObject({
         service: address.describe(
-          'A name that leads to all replicas, such as their headless Service, and the port of registry.listen: host:port.',
+          'A DNS name that resolves to all replicas, such as that of their headless Service, and the port of registry.listen: host:port.',
         ),
       })
       .optional()
       .describe(
-        'For several replicas: one of them downloads a blob, and the others read it from that one meanwhile. Works with S3 and without.',
+        'For several replicas: one of them downloads a blob, and the others read it from that replica during the download. Works with and without S3.',
       ),
     proxy: proxy.prefault('direct').describe('Proxy for every upstream: direct, or the URL of an HTTP or SOCKS5 proxy.'),
     onProxyFailure: z.enum(['fail', 'direct']).prefault('fail').describe('What to do when the proxy does not answer.'),
@@ -105,12 +107,12 @@ export const registrySchema = z
       .array(text)
       .prefault([...DEFAULT_OTHER_HOSTS])
       .describe(
-        'Registries that are served without an upstream of their own, as /v2/<host>/…: globs over hosts, ! excludes. ["*"] is every host that is not internal; a name without a glob may be internal.',
+        'Registries that are served as /v2/<host>/… without an upstream of their own: globs over hosts; ! excludes. ["*"] is every host that is not internal; a host without wildcards may be internal.',
       ),
     defaultUpstream: upstreamName
       .optional()
       .describe(
-        'The upstream of names that start with none, for clients that cannot write a path (dockerd’s registry-mirrors): dockerhub.',
+        'The upstream for names that do not start with an upstream, such as dockerhub. For clients that cannot add a path (dockerd’s registry-mirrors).',
       ),
     hosted: hostedSchema,
     users: usersSchema,
@@ -133,11 +135,11 @@ export const registrySchema = z
         check.addIssue({
           code: 'custom',
           path: ['upstreams', name, 'url'],
-          message: 'the URL of this upstream, which is none of the defaults',
+          message: 'the URL of this upstream: it is not one of the defaults',
         });
         continue;
       }
-      const way = merged.proxy ?? own.proxy;
+      const effectiveProxy = merged.proxy ?? own.proxy;
       upstreams[name] = {
         hosts: [new URL(url).host],
         connections: 4,
@@ -148,19 +150,19 @@ export const registrySchema = z
         onDeleted: 'forget',
         ...merged,
         url,
-        proxy: way,
+        proxy: effectiveProxy,
         mirrors: (merged.mirrors ?? []).map((mirror) => ({
           authHosts: [],
           credentials: [],
           ...mirror,
-          proxy: mirror.proxy ?? way,
+          proxy: mirror.proxy ?? effectiveProxy,
           ca: mirror.ca ?? merged.ca,
         })),
       };
     }
     for (const name of Object.keys(own.hosted)) {
       if (upstreams[name] === undefined) continue;
-      check.addIssue({ code: 'custom', path: ['hosted', name], message: 'a name that no upstream has' });
+      check.addIssue({ code: 'custom', path: ['hosted', name], message: 'a name that no upstream uses' });
     }
     if (own.defaultUpstream !== undefined && upstreams[own.defaultUpstream] === undefined) {
       check.addIssue({
@@ -178,7 +180,8 @@ function checkHosts(upstreams: Record<string, { hosts: string[] }>, report: (pat
   for (const [name, { hosts }] of Object.entries(upstreams)) {
     for (const host of hosts) {
       const owner = owners.get(host);
-      if (owner !== undefined) report(['upstreams', name, 'hosts'], `hosts of its own: ${host} is upstream ${owner}'s already`);
+      if (owner !== undefined)
+        report(['upstreams', name, 'hosts'], `hosts that no other upstream has: ${host} already belongs to upstream ${owner}`);
       owners.set(host, name);
     }
   }

@@ -3,10 +3,10 @@ import { duration, exactUrl, httpUrl, size, text } from './scalars.ts';
 
 const PART_FORM = 'a size from 5MiB to 5GiB';
 const partSize = size.refine((bytes) => bytes >= 5 * 2 ** 20 && bytes <= 5 * 2 ** 30, PART_FORM);
-/** A user and password may stand in it: Node sends them to the proxy. */
+/** May contain a user name and password, which Node sends to the proxy. */
 const proxyUrl = exactUrl.meta({ title: 'URL', description: 'A URL that starts with `http://` or `https://`.' });
 
-/** Signature Version 4 takes a week at most; with less than this a client may be late. */
+/** Signature Version 4 allows a week at most. With less than 10 s, a client may be too late. */
 const signedFor = duration.refine((milliseconds) => milliseconds >= 10_000 && milliseconds <= 7 * 86_400_000, 'a duration from 10s to 7d');
 
 export const s3 = z
@@ -21,7 +21,7 @@ export const s3 = z
         'Bucket in the path instead of in the host name. Default: true with an endpoint, but false for aliyuncs.com, myqcloud.com, myhuaweicloud.com, volces.com and amazonaws.com.',
       ),
     createBucket: z.boolean().prefault(false).describe('Create the bucket at start if it is missing.'),
-    prefix: z.string().prefault('').describe('Prefix of every key: clusters/one leads to clusters/one/v1/….'),
+    prefix: z.string().prefault('').describe('Prefix of every key: with clusters/one, objects are stored under clusters/one/v1/….'),
     accessKeyId: text.optional().describe('Access key. Default: the chain of the AWS SDK (environment, profile, web identity, instance).'),
     accessKeyIdFile: text.optional().describe('A file with that value; read again when it changes.'),
     secretAccessKey: text.optional().describe('Secret key that belongs to accessKeyId.'),
@@ -30,15 +30,15 @@ export const s3 = z
     sessionTokenFile: text.optional().describe('A file with that value; read again when it changes.'),
     profile: text.optional().describe('Take the keys from this profile of the AWS configuration files.'),
     roleArn: text.optional().describe('Assume this role with those keys.'),
-    roleExternalId: text.optional().describe('The external ID that the role demands.'),
+    roleExternalId: text.optional().describe('The external ID that the role requires.'),
     stsEndpoint: httpUrl.optional().describe("URL of the STS service. Default: Amazon's in the region."),
     ca: text.optional().describe('A PEM file of certificate authorities to trust in addition to the usual ones.'),
     insecureSkipVerify: z
       .boolean()
       .prefault(false)
-      .describe('Accept any certificate of S3. Anyone on the way can then read the keys and change images.'),
-    proxy: proxyUrl.optional().describe('An HTTP proxy on the way to S3.'),
-    serverSideEncryption: z.enum(['AES256', 'aws:kms']).optional().describe('How S3 encrypts objects; bucket policies may demand it.'),
+      .describe('Accept any certificate of S3. Anyone on the network path can then read the keys and change images.'),
+    proxy: proxyUrl.optional().describe('An HTTP proxy for requests to S3.'),
+    serverSideEncryption: z.enum(['AES256', 'aws:kms']).optional().describe('How S3 encrypts objects; bucket policies may require it.'),
     kmsKeyId: text.optional().describe("The key for aws:kms; without it the bucket's default key."),
     storageClass: text.optional().describe('The storage class of objects, for example STANDARD_IA.'),
     acl: text.optional().describe('The canned ACL of objects, for example bucket-owner-full-control.'),
@@ -75,7 +75,7 @@ export const s3 = z
   .refine((own) => own.kmsKeyId === undefined || own.serverSideEncryption === 'aws:kms', 'kmsKeyId with serverSideEncryption aws:kms')
   .refine(
     (own) => own.endpoint === undefined || !(own.dualStack || own.fips || own.accelerate),
-    'dualStack, fips and accelerate without an endpoint: they choose one of Amazon S3',
+    'dualStack, fips and accelerate only without an endpoint: they select an endpoint of Amazon S3',
   )
   .transform((own) => ({ ...own, forcePathStyle: own.forcePathStyle ?? defaultPathStyle(own.endpoint) }));
 

@@ -19,7 +19,7 @@ export const duration = z
   })
   .meta({ title: 'duration', description: '`300ms`, `10s`, `5m`, `24h`, `30d`, or 0.' });
 
-/** `64MiB`, `100GiB`, or a number of bytes; gives bytes. */
+/** `64MiB`, `100GiB`, or a number of bytes; parsed to bytes. */
 export const size = z
   .union([z.number().int().min(0, SIZE_FORM), z.string().regex(SIZE, SIZE_FORM)], { error: SIZE_FORM })
   .transform((value) => {
@@ -46,19 +46,19 @@ export const address = z
   })
   .meta({ title: 'address', description: '`127.0.0.1:5000`, `[::]:5000`; port 0 takes a free one.' });
 
-/** An http or https URL, as it is written: a trailing slash may mean something. */
+/** An http or https URL, kept exactly as written: a trailing slash may be significant. */
 export const exactUrl = z
   .string({ error: 'a URL that starts with http:// or https://' })
   .refine((text) => hasProtocol(text, 'http:', 'https:'), 'a URL that starts with http:// or https://')
   .meta({ title: 'URL', description: 'A URL that starts with `http://` or `https://`.' });
 
-/** Where a server that listens there answers, as seen from its own machine. */
+/** The URL of a server that listens on this address, as seen from its own machine. */
 export function urlOf({ host, port }: Address): string {
   const reachable = { '0.0.0.0': '127.0.0.1', '::': '::1' }[host] ?? host;
   return `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`;
 }
 
-/** An http or https URL; gives it without a trailing slash. */
+/** An http or https URL, returned without a trailing slash. */
 export const httpUrl = exactUrl
   .refine(
     (text) => !URL.canParse(text) || new URL(text).username + new URL(text).password === '',
@@ -79,7 +79,7 @@ export const proxy = z
 export const text = z.string({ error: 'a text' }).min(1, 'a text that is not empty');
 export const port = z.int({ error: 'a port number' }).min(0, 'a port number').max(65_535, 'a port number');
 
-/** A secret's two ways in: written out, or in a file that is read again when it changes. */
+/** A secret, either given directly or in a file that is read again when it changes. */
 export interface SecretSource {
   value?: string | undefined;
   file?: string | undefined;

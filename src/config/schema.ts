@@ -4,15 +4,17 @@ import { address, duration, exactUrl, httpUrl, port, proxy, text, size } from '.
 
 const agentSchema = z.strictObject({
   listen: address.prefault('127.0.0.1:25000').describe('Address that container runtimes pull from.'),
-  extraPorts: z.array(port).prefault([]).describe('Further ports to answer on, such as those of earlier releases.'),
+  extraPorts: z.array(port).prefault([]).describe('Additional ports to listen on, such as those of earlier releases.'),
   admin: address.prefault('127.0.0.1:25001').describe('/livez, /readyz and /metrics.'),
   readyFile: text
     .optional()
-    .describe('A file that exists while this agent listens. Unlike `admin`, it cannot be answered by another agent on the same port.'),
+    .describe(
+      'A file that exists while this agent listens. Unlike a probe of `admin`, it cannot be confused with another agent on the same port.',
+    ),
   handoverSecretFile: text
     .optional()
     .describe(
-      'A file with a secret that all agents of a node share: an agent hands its listening sockets only to a successor that knows it. Default: a private file in the temporary folder.',
+      'A file with a secret that all agents of a node share: an agent hands its listening sockets only to a successor that knows the secret. Default: a private file in the temporary directory.',
     ),
   registry: httpUrl.optional().describe("URL of the registry. Use the Service's ClusterIP, because nodes do not resolve cluster names."),
   fallback: z.boolean().prefault(true).describe('Pull from the upstreams directly, mirrors first, when the registry cannot answer.'),
@@ -20,7 +22,7 @@ const agentSchema = z.strictObject({
   mirror: z
     .strictObject({
       directory: text.prefault('/etc/containerd/certs.d').describe("containerd's config_path, as the agent sees it."),
-      removeOnExit: z.boolean().prefault(true).describe('Remove the files that the agent wrote when it stops.'),
+      removeOnExit: z.boolean().prefault(true).describe('When the agent stops, remove the files that it wrote.'),
     })
     .optional()
     .describe('Mirror mode: write hosts.toml files for containerd, so that pods need no rewriting.'),
@@ -31,7 +33,7 @@ const agentSchema = z.strictObject({
     })
     .optional()
     .describe(
-      "Write hosts.toml for the agent's own address while `_default/hosts.toml` is there: containerd would apply that to rewritten images too. `mirror` includes it.",
+      "Write hosts.toml for the agent's own address while `_default/hosts.toml` exists: containerd would apply that file to rewritten images too. `mirror` includes this.",
     ),
   crio: z
     .strictObject({ directory: text.prefault('/etc/containers/registries.conf.d').describe('As the agent sees it.') })
@@ -39,7 +41,8 @@ const agentSchema = z.strictObject({
     .describe('Write a drop-in for CRI-O, which since 1.35 does not accept plain HTTP on loopback by default.'),
 });
 
-/** Namespaces of what a cluster needs to run at all: their pods must start when nothing else does. */
+/** Namespaces of components that a cluster cannot run without: their pods must start even when
+ *  nothing else works. */
 export const INFRASTRUCTURE_NAMESPACES = [
   'kube-system',
   'kube-public',
@@ -96,16 +99,18 @@ const webhookSchema = z.strictObject({
   registryHost: registryHost.prefault('127.0.0.1:25000').describe('The host that rewritten image names begin with.'),
   admin: address.prefault('0.0.0.0:8444').describe('Plain HTTP: /livez, /readyz, /metrics.'),
   agents: z
-    .strictObject({ namespace: text.describe('Where it is.'), daemonSet: text.describe('Its name.') })
+    .strictObject({ namespace: text.describe('Its namespace.'), daemonSet: text.describe('Its name.') })
     .optional()
     .describe(
-      'Rewrite nothing until this DaemonSet has been fully ready once, and pause while under 90 % of its nodes have had a ready pod for 10 s.',
+      'Start rewriting once this DaemonSet has been fully ready. Pause when less than 90 % of its nodes have had a ready pod for 10 s.',
     ),
   pullSecrets: z.enum(['skip', 'rewrite']).prefault('skip').describe('What to do with pods that have imagePullSecrets.'),
   ignorePullSecrets: z
     .array(text)
     .prefault(PLATFORM_PULL_SECRETS)
-    .describe("Globs of pull secrets that say nothing about a pod's images: platforms give them to every pod, for their own registry."),
+    .describe(
+      "Globs of pull secrets to ignore: platforms add them to every pod for their own registry, so they say nothing about the pod's images.",
+    ),
   publicRepositories: z
     .array(text)
     .prefault([])
@@ -128,18 +133,18 @@ const webhookSchema = z.strictObject({
       caBundle: text
         .optional()
         .describe(
-          'PEM: the certificate authorities of `tls`, which API servers are made to trust. Without it something else writes caBundle.',
+          'PEM: the certificate authorities that issued `tls`; API servers are configured to trust them. Without it, something else must write caBundle.',
         ),
     })
     .optional()
     .describe('With `tls`: the webhook configuration that this process completes. Set by the chart.'),
   maxReviewSize: size
     .prefault('2MiB')
-    .describe('Longest review that is read; pods of longer ones are created unchanged. A pod has 1.5 MiB at most.'),
+    .describe('Largest review that is read. Pods in larger reviews are created unchanged. A pod has at most 1.5 MiB.'),
   clientCaBundle: text
     .optional()
     .describe(
-      'PEM: authorities of which one must have issued the certificate of every client, for API servers that are configured to show one.',
+      'PEM: certificate authorities. Every client must present a certificate that one of them issued; the API servers must be configured to do so.',
     ),
   exclude: z
     .strictObject({
@@ -159,7 +164,7 @@ const edits = z.strictObject({
 });
 
 const INTERVAL_FORM = 'a duration of at least 1s';
-/** Of what is done again and again: 0 is no such thing. */
+/** Of periodic work: 0 would mean "without a pause". */
 const interval = duration.refine((milliseconds) => milliseconds >= 1000, INTERVAL_FORM);
 
 const subscription = z
@@ -230,7 +235,9 @@ const clashSchema = z
     directory: text.prefault('./clash').describe('Directory for the last good config and providers.'),
     geodata: text
       .prefault('/usr/share/mihomo')
-      .describe('Directory of geoip.dat, geosite.dat, country.mmdb and ASN.mmdb, for rules that need them. They are never downloaded.'),
+      .describe(
+        'Directory of geoip.dat, geosite.dat, country.mmdb and ASN.mmdb, for rules that need them. These files are never downloaded.',
+      ),
     mihomo: text.prefault('mihomo').describe('Path of the mihomo binary.'),
   })
   .superRefine(({ subscriptions, ports, users }, check) => {
@@ -238,10 +245,10 @@ const clashSchema = z
     if (ports.shared !== 0 && users.length === 0)
       report(['users'], users, 'at least one user, since ports.shared opens the proxy to the cluster');
     if (ports.shared === 0 && ports.proxy === 0) report(['ports', 'proxy'], ports.proxy, 'a port, since both are off');
-    if (ports.shared !== 0 && ports.shared === ports.proxy) report(['ports', 'shared'], ports.shared, 'another port than ports.proxy');
+    if (ports.shared !== 0 && ports.shared === ports.proxy) report(['ports', 'shared'], ports.shared, 'a port other than ports.proxy');
     for (const [index, { name }] of subscriptions.entries()) {
       if (subscriptions.findIndex((other) => other.name === name) < index)
-        report(['subscriptions', index, 'name'], name, 'a name of its own');
+        report(['subscriptions', index, 'name'], name, 'a name that no other subscription has');
     }
   });
 

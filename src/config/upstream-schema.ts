@@ -3,7 +3,10 @@ import { duration, httpUrl, proxy, text } from './scalars.ts';
 
 const credentials = z
   .strictObject({
-    repositories: z.string().default('').describe('The prefix of the repositories that they are for; the longest that matches wins.'),
+    repositories: z
+      .string()
+      .default('')
+      .describe('Prefix of the repositories that these credentials are for; the longest matching prefix wins.'),
     username: text.optional().describe('Or usernameFile.'),
     usernameFile: text.optional().describe('A file that holds the user name; read again when it changes.'),
     password: text.optional().describe('Or passwordFile. A password or a token.'),
@@ -22,42 +25,46 @@ const headers = z.record(z.string().regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/, HEAD
 
 const mirror = z.strictObject({
   url: httpUrl.describe(
-    'Where the mirror answers /v2/. With a project behind /v2/ where it holds several registries: https://harbor.example/v2/hub-proxy.',
+    'Where the mirror serves /v2/. If it holds several registries, with the project after /v2/: https://harbor.example/v2/hub-proxy.',
   ),
   proxy: proxy.optional().describe("The proxy for this mirror, instead of the upstream's; direct, or a URL."),
-  ns: text.optional().describe('Sent as ?ns= with every request, to mirrors that hold several registries under one path: docker.io.'),
+  ns: text.optional().describe('Sent as ?ns= with every request, for mirrors that hold several registries under one path: docker.io.'),
   credentials: z
     .array(credentials)
     .optional()
-    .describe('Logins for the mirror. Without one, it is asked only for what the upstream needs no login for.'),
+    .describe('Logins for the mirror. A mirror without a login is used only for repositories for which the upstream has no credentials.'),
   authHosts: z.array(text).optional().describe('Hosts of token services that may see these credentials, besides the host of url.'),
   headers: headers.optional().describe('Sent with every request to the mirror itself.'),
-  ca: text.optional().describe("A PEM file of authorities to trust beside the usual ones; by default the upstream's ca."),
+  ca: text.optional().describe("A PEM file of certificate authorities to trust in addition to the usual ones. Default: the upstream's ca."),
   clientCertificate: clientCertificate.optional().describe('Presented to the mirror.'),
 });
 
 const CONNECTIONS_FORM = 'a whole number from 1 to 16';
 export const upstreamSchema = z
   .strictObject({
-    url: httpUrl.describe('Where the upstream answers /v2/.'),
-    hosts: z.array(text).describe('What image names say for it; by default the host of url.'),
-    defaultNamespace: text.describe('Put before names of one component: nginx → library/nginx.'),
-    proxy: proxy.describe('The proxy for it, instead of registry.proxy; direct, or a URL.'),
+    url: httpUrl.describe('Where the upstream serves /v2/.'),
+    hosts: z.array(text).describe('Hosts in image names that refer to this upstream. Default: the host of url.'),
+    defaultNamespace: text.describe('Prepended to names of one component: nginx → library/nginx.'),
+    proxy: proxy.describe('Proxy for this upstream, instead of registry.proxy; direct, or a URL.'),
     onProxyFailure: z.enum(['fail', 'direct']).describe('What to do when the proxy does not answer, instead of registry.onProxyFailure.'),
     mirrors: z
       .array(mirror)
-      .describe('Asked in this order before url. Images that credentials are for come only from mirrors that have credentials too.'),
+      .describe(
+        'Tried in this order before url. Images for which this upstream has credentials come only from mirrors that have credentials too.',
+      ),
     connections: z
       .int(CONNECTIONS_FORM)
       .min(1, CONNECTIONS_FORM)
       .max(16, CONNECTIONS_FORM)
-      .describe('Parallel ranges of one large blob; by default 4.'),
+      .describe('Number of parallel range requests for one large blob. Default: 4.'),
     authHosts: z.array(text).describe('Hosts of token services that may see the credentials, besides the host of url.'),
     headers: headers.describe('Sent with every request to url itself.'),
     ca: text.describe('A PEM file of certificate authorities to trust in addition to the usual ones.'),
     clientCertificate: clientCertificate.describe('Presented to the upstream.'),
-    credentials: z.array(credentials).describe('Logins for this upstream. Their images are then readable by all who reach the registry.'),
-    tagTtl: duration.describe('Instead of cache.tagTtl.'),
+    credentials: z
+      .array(credentials)
+      .describe('Logins for this upstream. Every client that reaches the registry can then read the images that they give access to.'),
+    tagTtl: duration.describe('Replaces cache.tagTtl for this upstream.'),
     onDeleted: z
       .enum(['forget', 'serve'])
       .describe(
