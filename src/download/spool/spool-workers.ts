@@ -65,7 +65,10 @@ function startSpoolThread(ended: () => void): SpoolThread {
     if (reply.error === undefined) asked?.resolve(reply);
     else asked?.reject(Object.assign(new Error(reply.error.message), { code: reply.error.code }));
   });
-  worker.on('error', (error: Error) => (failure = error));
+  worker.on('error', (error: Error) => {
+    failure = error;
+    ended(); // no further file is given to it in the moment until it exits
+  });
   worker.on('exit', () => {
     ended();
     failure ??= new Error('the worker that writes blobs has ended');
