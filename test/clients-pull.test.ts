@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
+import { startDistribution, type Distribution } from './support/distribution.ts';
+import { makeImage, pushImage, randomBytes, type TestImage } from './support/image.ts';
+import { startRegistry, type ServingProgram } from './support/program.ts';
+import { temporaryDirectory } from './support/temporary.ts';
+import { debianTool, toolPath } from './tools/tools.ts';
+
+const run = promisify(execFile);
+
+/** What docs/clients.md shows, against a registry whose upstream is called dockerhub. */
+describe('clients pull as docs/clients.md says', () => {
+  let upstream: Distribution;
+  let registry: ServingProgram;
+  let folder: Awaited<ReturnType<typeof temporaryDirectory>>;
+  let image: TestImage;
+
+  before(async () => {
+    folder = await temporaryDirectory();
+    upstream = await startDistribution();
+    image = makeImage({ seed: 'clients', architectures: ['amd64'], gzip: true });
+    await pushImage(upstream.url, 'library/nginx', '1.27', image);
+    const upstreams = { dockerhub: { url: upstream.url, hosts: ['docker.io'], defaultNamespace: 'library' } };
+    registry = await startRegistry({ upstreams, defaultUpstream: 'dockerhub' });
+  });
+  after(async () => {
+    await registry[Symbol.asyncDispose]();
+    await upstream[Symbol.asyncDispose]();
+    await folder[Symbol.asyncDispose]();
+  });
+
+  const name = () => `${registry.host}/dockerhub/library/nginx:1.27`;
+
+  async function assertLayout(directory: string): Promise<void> {
+    for (const { digest, bytes } of image.platforms.flatMap(({ manifest, config, layers }) => [manifest, config, ...layers]))
+      assert.ok(bytes.equals(await readFile(join(directory, 'blobs', digest.replace(':', '/')))), digest);
+  }
+
+  test('skopeo, by the name of the registry', async () => {
+    const layout = join(folder.path, 'skopeo');
+    await run(await debianTool('skopeo'), [
+      '--insecure-policy',
+      'copy',
+      '--quiet',
+      '--src-tls-verify=false',
+      `docker://${name()}`,
+      `oci:${layout}:1`,
+    ]);
+    await assertLayout(layout);
+  });
+
+  test('skopeo, by a mirror in registries.conf', async () => {
+    const conf = join(folder.path, 'registries.conf');
+    await writeFile(
+      conf,
+      `[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n[[registry.mirror]]\nlocation = "${registry.host}/dockerhub"\ninsecure = true\n`,
+    );
+    const layout = join(folder.path, 'skopeo-mirror');
+    const args = [
+      '--insecure-policy',
+      '--registries-conf',
+      conf,
+      'copy',
+      '--quiet',
+      'docker://docker.io/library/nginx:1.27',
+      `oci:${layout}:1`,
+    ];
+    await run(await debianTool('skopeo'), args);
+    await assertLayout(layout);
+  });
+
+  test('buildah', async () => {
+    const storage = ['--root', join(folder.path, 'buildah'), '--runroot', join(folder.path, 'buildah-run'), '--storage-driver', 'vfs'];
+    await run(await debianTool('buildah'), [...storage, 'pull', '--quiet', '--tls-verify=false', name()]);
+    const { stdout } = await run(await debianTool('buildah'), [...storage, 'images', '--digests', '--json']);
+    assert.match(stdout, new RegExp(image.root.digest));
+  });
+
+  test('crane', async () => {
+    const layout = join(folder.path, 'crane');
+    await run(await toolPath('crane'), ['pull', '--insecure', '--format=oci', name(), layout]);
+    await assertLayout(layout);
+  });
+
+  test('oras and helm, of artifacts and charts upstream', async () => {
+    const options = {
+      cwd: folder.path,
+      env: { ...process.env, DOCKER_CONFIG: folder.path, HELM_CONFIG_HOME: folder.path, HELM_CACHE_HOME: folder.path },
+    };
+    const [oras, helm] = await Promise.all([toolPath('oras'), toolPath('helm')]);
+    const file = randomBytes('artifact', 100_000);
+    await writeFile(join(folder.path, 'file.bin'), file);
+    await run(oras, ['push', '--plain-http', `${upstream.host}/owner/artifact:1`, 'file.bin:application/octet-stream'], options);
+    const pulled = join(folder.path, 'oras');
+    await run(oras, ['pull', '--plain-http', '--output', pulled, `${registry.host}/dockerhub/owner/artifact:1`], options);
+    assert.ok(file.equals(await readFile(join(pulled, 'file.bin'))));
+
+    await run(helm, ['create', 'app'], options);
+    await run(helm, ['package', 'app'], options);
+    await run(helm, ['push', '--plain-http', 'app-0.1.0.tgz', `oci://${upstream.host}/owner/charts`], options);
+    const charts = join(folder.path, 'charts');
+    await mkdir(charts);
+    await run(
+      helm,
+      ['pull', '--plain-http', '--version', '0.1.0', '--destination', charts, `oci://${registry.host}/dockerhub/owner/charts/app`],
+      options,
+    );
+    const [before, after] = [join(folder.path, 'app-0.1.0.tgz'), join(charts, 'app-0.1.0.tgz')];
+    assert.ok((await readFile(before)).equals(await readFile(after)));
+  });
+
+  test('dockerd and kaniko, which ask a mirror without a prefix, and BuildKit, which says with ?ns= what it means', async () => {
+    for (const path of ['library/nginx/manifests/1.27', 'library/nginx/manifests/1.27?ns=docker.io']) {
+      const response = await fetch(`${registry.url}/v2/${path}`);
+      assert.equal(response.headers.get('docker-content-digest'), image.root.digest, path);
+    }
+  });
+});
