@@ -8,6 +8,7 @@ import { blobKey, BLOBS, memberKey, tagKey, usedKey } from '../src/store/keys.ts
 import type { S3Store } from '../src/store/s3/options.ts';
 import { s3 } from '../src/store/s3/s3.ts';
 import { bytesSource } from '../src/store/store.ts';
+import type { KeepCandidate } from '../src/upkeep/keep.ts';
 import { prune } from '../src/upkeep/prune.ts';
 import { startLyingProxy, type Lie, type LyingProxy } from './support/lying-proxy.ts';
 import { startVersitygw, type Versitygw } from './support/versitygw.ts';
@@ -57,7 +58,7 @@ async function put(store: S3Store, key: string, content: string): Promise<string
 async function image(
   store: S3Store,
   name: string,
-  { layers, age, isIndex = false }: { layers: string[]; age: number; isIndex?: boolean },
+  { layers, age, isIndex = false, tag = 'v1' }: { layers: string[]; age: number; isIndex?: boolean; tag?: string },
 ): Promise<string[]> {
   const repository = joinRepository('hub', parseRepository(name));
   const keys: string[] = [];
@@ -76,7 +77,7 @@ async function image(
     ? await keep(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [manifest] }), OCI_INDEX)
     : manifest;
   keys.push(
-    await put(store, tagKey(repository, parseTag('v1')), JSON.stringify({ digest: named.digest, checkedAt: new Date().toISOString() })),
+    await put(store, tagKey(repository, parseTag(tag)), JSON.stringify({ digest: named.digest, checkedAt: new Date().toISOString() })),
   );
   keys.push(await put(store, usedKey(new Date(NOW - age * DAY), repository, named.digest), ''));
   return keys;
@@ -94,6 +95,8 @@ async function createWorld(server: Versitygw, index: number): Promise<World & As
     const layers = [`config ${one}`, 'shared base', `layer ${one}`];
     for (const key of await image(direct, `kept/${one}`, { layers, age: 2 + one, isIndex: one === 0 })) kept.add(key);
   }
+  const pinned = { layers: ['pinned config', 'shared base', 'pinned layer'], age: 50, tag: 'pinned' };
+  for (const key of await image(direct, 'kept/pinned', pinned)) kept.add(key);
   const directory = `${server.directory}/world-${index}`;
   return {
     direct,
@@ -117,21 +120,21 @@ async function runOnce({ direct, pruned, proxy, kept, directory }: World): Promi
   const old = await image(direct, 'old', { layers: ['old config', 'shared base', 'old layer'], age: 45 });
   await put(direct, blobKey(digestOf(Buffer.from('orphan'))), 'orphan');
   const rate = [0, 0.03, 0.1, 0.3][Math.floor(4 * Math.random())] ?? 0;
-  // What nothing shows happens once a run at most: two listings that hide the same keys look like a store that does not have them.
-  let mayHide = Math.random() < 0.5;
+  // How often a listing leaves out keys in a way that nothing shows.
+  const hides = [0, 0.02, 0.06][Math.floor(3 * Math.random())] ?? 0;
   let lied = false;
   proxy.lie = ({ isListing }) => {
-    if (isListing && mayHide && Math.random() < 0.2) {
-      mayHide = false;
+    if (isListing && Math.random() < hides) {
       lied = true;
-      return 'keys-hidden';
+      return Math.random() < 0.5 ? 'keys-hidden' : 'empty-page';
     }
     if (Math.random() >= rate) return undefined;
     lied = true;
     return LIES[Math.floor(LIES.length * Math.random())];
   };
+  const keep = ({ tags }: KeepCandidate) => (tags.some((tag) => tag === 'pinned') ? 'pinned' : undefined);
   const limits = () => Promise.resolve({ now: NOW, grace: DAY, maxSize: 0, maxAge: 30 * DAY });
-  const failure = await prune(pruned, { limits, signal: AbortSignal.timeout(60_000) }).then(
+  const failure = await prune(pruned, { limits, keep: () => Promise.resolve(keep), signal: AbortSignal.timeout(60_000) }).then(
     () => undefined,
     (error: Error) => error,
   );

@@ -56,6 +56,8 @@ export interface Inventory {
   images: Image[];
   /** By digest. */
   byDigest: ReadonlyMap<Digest, Image>;
+  /** Manifests that the store listed, and that it said are absent when they were to be read. */
+  absent: ReadonlySet<Digest>;
   /** The number of tag records. */
   tags: number;
 }
@@ -81,13 +83,16 @@ export async function takeInventory(store: Store, options: InventoryOptions): Pr
   }
   const { byDigest, tags } = await listImages(store, blobs, signal);
   await noteUses(store, byDigest, signal);
+  const absent = new Set<Digest>();
   const total = byDigest.size;
   let done = 0;
   await inParallel([...byDigest.values()], options.parallel ?? 16, async (image) => {
-    if (!(await readImage(store, image, { ...options, blobs }))) byDigest.delete(image.digest);
+    const found = await readImage(store, image, { ...options, blobs });
+    if (found === 'absent') absent.add(image.digest);
+    if (found !== 'image') byDigest.delete(image.digest);
     options.progress?.(++done, total);
   });
-  return { blobs, images: [...byDigest.values()], byDigest, tags };
+  return { blobs, images: [...byDigest.values()], byDigest, absent, tags };
 }
 
 async function listImages(store: Store, blobs: BlobTable, signal: AbortSignal): Promise<{ byDigest: Map<Digest, Image>; tags: number }> {
@@ -126,15 +131,19 @@ async function noteUses(store: Store, byDigest: ReadonlyMap<Digest, Image>, sign
   }
 }
 
-/** False: it has been removed meanwhile, or is a blob. */
-async function readImage(store: Store, image: Image, options: InventoryOptions & { blobs: BlobTable }): Promise<boolean> {
+/** @returns what the store has under the image's digest */
+async function readImage(
+  store: Store,
+  image: Image,
+  options: InventoryOptions & { blobs: BlobTable },
+): Promise<'image' | 'blob' | 'absent'> {
   const { signal, blobs } = options;
   const content = await readManifest(store, image.digest, { signal });
-  if (content === undefined) return false;
+  if (content === undefined) return 'absent';
   const isEmpty = content === 'corrupt' || content.manifests.length + content.blobs.length === 0;
-  if (isEmpty && (await isBlob(store, image, signal))) return false;
+  if (isEmpty && (await isBlob(store, image, signal))) return 'blob';
   image.corrupt = content === 'corrupt';
-  if (content === 'corrupt') return true;
+  if (content === 'corrupt') return 'image';
   image.isIndex = content.manifests.length > 0;
   image.subject = content.subject;
   const named = new Set([...content.manifests, ...content.blobs].map(({ digest }) => digest));
@@ -142,7 +151,7 @@ async function readImage(store: Store, image: Image, options: InventoryOptions &
   image.names = Uint32Array.from(stored.filter(([, blob]) => blob !== -1).map(([, blob]) => blob));
   image.missing = stored.filter(([, blob]) => blob === -1).map(([digest]) => digest);
   options.read?.(image, content);
-  return true;
+  return 'image';
 }
 
 /** Whether its records say that it is a blob, and no manifest. @throws OciError UNAVAILABLE */
@@ -163,8 +172,21 @@ function mediaTypeOf(record: Buffer): unknown {
   }
 }
 
+/** How often a manifest is read before it counts as absent or corrupt: an answer of something in front of the store is not the store's. */
+const READS = 3;
+
 /** Reads a stored manifest; undefined: it is not stored. @throws OciError UNAVAILABLE */
 export async function readManifest(store: Store, digest: Digest, context: StoreContext): Promise<ManifestContent | 'corrupt' | undefined> {
+  let content: ManifestContent | 'corrupt' | undefined;
+  for (let read = 0; read < READS; read++) {
+    const again = await readOnce(store, digest, context);
+    if (again !== undefined && again !== 'corrupt') return again;
+    content ??= again;
+  }
+  return content;
+}
+
+async function readOnce(store: Store, digest: Digest, context: StoreContext): Promise<ManifestContent | 'corrupt' | undefined> {
   const found = await store.read(blobKey(digest), context);
   if (found === undefined) return undefined;
   const bytes = await readAll(found.body, MAX_MANIFEST_SIZE);

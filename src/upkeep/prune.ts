@@ -18,7 +18,7 @@ import type { Store, StoreContext } from '../store/store.ts';
 import { readManifest, takeInventory, type Image, type Inventory } from './inventory.ts';
 import { keptImages, type Keep, type KeepReason } from './keep.ts';
 import { inParallel } from '../async/parallel.ts';
-import { confirmInventory } from './confirm.ts';
+import { confirmInventory, hidden, lookUp } from './confirm.ts';
 import { removeOldUploads } from './uploads.ts';
 import { countReferences, planPruning, type Departure, type Limits } from './plan.ts';
 import { namesOf, readTag, readTags, type TagsByImage } from './tags.ts';
@@ -81,13 +81,21 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
     progress: (done, total) => progress?.('reading manifests', done, total),
   });
   const limits = await options.limits(inventory.blobs.bytes());
-  const kept = await findKept(store, inventory, options);
+  const { kept, tags: tagsOfKept } = await findKept(store, inventory, options);
   const plan = planPruning({ ...inventory, kept }, limits);
-  if (!dryRun && plan.after < plan.before) {
+  const parallel = options.parallel ?? 8;
+  let arrived = new Set<Digest>();
+  if (!dryRun) {
     checkShare({ ...inventory, kept }, limits, options.maxShare ?? 1);
-    await confirmInventory(store, inventory, { started: limits.now - (performance.now() - started), signal });
+    arrived = await confirmInventory(store, inventory, {
+      started: limits.now - (performance.now() - started),
+      grace: limits.grace,
+      ...(tagsOfKept === undefined ? {} : { tags: tagsOfKept }),
+      parallel,
+      signal,
+    });
   }
-  const work: Work = { store, inventory, limits, dryRun, context: { signal }, parallel: options.parallel ?? 8, records: 0 };
+  const work: Work = { store, inventory, limits, dryRun, context: { signal }, parallel, arrived, records: 0 };
   const repositories = new Set(plan.departures.flatMap(({ image }) => image.places.map(({ repository }) => repository)));
   const tags = await readTags(store, { repositories, parallel: work.parallel, signal });
   const gone = await removeImages(work, { departures: plan.departures, tags }, (done) =>
@@ -133,10 +141,10 @@ async function findKept(
   store: Store,
   { images }: Inventory,
   { keep, signal, parallel = 8 }: PruneOptions,
-): Promise<Map<Image, KeepReason>> {
-  if (keep === undefined) return new Map();
+): Promise<{ kept: Map<Image, KeepReason>; tags?: TagsByImage }> {
+  if (keep === undefined) return { kept: new Map() };
   const [reasonOf, tags] = await Promise.all([keep(signal), readTags(store, { parallel, signal })]);
-  return keptImages(images, { keep: reasonOf, tags });
+  return { kept: keptImages(images, { keep: reasonOf, tags }), tags };
 }
 
 interface Work {
@@ -146,6 +154,8 @@ interface Work {
   dryRun: boolean;
   context: StoreContext;
   parallel: number;
+  /** Manifests whose records have appeared since the inventory began. */
+  arrived: ReadonlySet<Digest>;
   /** Records removed so far. */
   records: number;
 }
@@ -225,7 +235,7 @@ async function stillNeeded(work: Work, gone: ReadonlySet<Image>): Promise<Uint32
     blobs,
     images.filter((image) => !gone.has(image)),
   );
-  const fresh = new Set<Digest>();
+  const fresh = new Set(work.arrived);
   for (const day of recentDays(work)) {
     for await (const { key } of store.list(`${USES}${day.toISOString().slice(0, 10)}/`, context)) {
       const digest = parseUsedKey(key)?.digest;
@@ -236,7 +246,7 @@ async function stillNeeded(work: Work, gone: ReadonlySet<Image>): Promise<Uint32
   }
   await inParallel(fresh, work.parallel, async (digest) => {
     const content = await readManifest(store, digest, context);
-    if (content === undefined && (await store.stat(blobKey(digest), context)) !== undefined) throw unreadable(digest);
+    if (content === undefined && (await store.stat(blobKey(digest), context)) !== undefined) throw hidden(digest);
     if (content === undefined || content === 'corrupt') return;
     for (const named of [...content.manifests, ...content.blobs]) {
       const blob = blobs.find(named.digest);
@@ -267,10 +277,6 @@ async function sweep<Item>(
     if (free.has(digestOf(item)) && isValid()) await remove(item);
   });
   await end();
-}
-
-function unreadable(digest: Digest): OciError {
-  return new OciError('UNAVAILABLE', `the store has the manifest ${digest}, and says that it does not`, { origin: 'storage' });
 }
 
 interface Left {
@@ -333,7 +339,10 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
       if ('member' in record) {
         const blob = blobs.find(record.member);
         const stored = blob !== -1 && ((references[blob] ?? 0) > 0 || !isOld(work, blobs.modified(blob)));
-        if (!stored && !handled(repository, byDigest.get(record.member))) yield key;
+        if (stored || handled(repository, byDigest.get(record.member))) continue;
+        // Lists that do not have the blob may have left it out.
+        if (blob === -1 && (await lookUp(store, record.member, context)) !== undefined) continue;
+        yield key;
       } else if ('subject' in record) {
         const image = byDigest.get(record.subject);
         if (image === undefined || gone.has(image)) yield key;

@@ -2,7 +2,7 @@ import { readAll } from '../io/body.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import { parseRepositoryKey, REPOSITORIES, tagKey } from '../store/keys.ts';
-import type { Store, StoreContext } from '../store/store.ts';
+import type { Store, StoreContext, StoredContent } from '../store/store.ts';
 import type { Image } from './inventory.ts';
 import { inParallel } from '../async/parallel.ts';
 
@@ -50,13 +50,17 @@ export async function readTags(store: Store, { repositories, parallel, signal, g
   return tags;
 }
 
+/** How often a record that was listed is read before it counts as removed. */
+const READS = 3;
+
 /** Undefined: there is no such record, or it is damaged. @throws OciError UNAVAILABLE */
 export async function readTag(
   store: Store,
   { repository, tag }: { repository: Repository; tag: Tag },
   context: StoreContext,
 ): Promise<TagContent | undefined> {
-  const found = await store.read(tagKey(repository, tag), context);
+  let found: StoredContent | undefined;
+  for (let read = 0; read < READS && found === undefined; read++) found = await store.read(tagKey(repository, tag), context);
   if (found === undefined) return undefined;
   const bytes = await readAll(found.body, MAX_RECORD_SIZE);
   try {

@@ -12,7 +12,9 @@ export type Lie =
   /** A listing page has only its first keys, and says rightly that more follow. */
   | 'short-page'
   /** A listing page has only its first keys, and nothing shows it. */
-  | 'keys-hidden';
+  | 'keys-hidden'
+  /** A listing page is well-formed, and has no keys. */
+  | 'empty-page';
 
 export interface LyingProxy extends AsyncDisposable {
   url: string;
@@ -70,11 +72,11 @@ function answer(outgoing: ServerResponse, { answer: status, type, code = 'Intern
   }
 }
 
-/** A page with the first half of its keys. */
-function rewrite(page: string, lie: 'keys-missing' | 'short-page' | 'keys-hidden'): string {
+/** A page with the first half of its keys, or with none. */
+function rewrite(page: string, lie: 'keys-missing' | 'short-page' | 'keys-hidden' | 'empty-page'): string {
   const entries = page.match(/<Contents>.*?<\/Contents>/gs) ?? [];
   if (entries.length === 0) return page;
-  const left = entries.slice(0, Math.floor(entries.length / 2));
+  const left = lie === 'empty-page' ? [] : entries.slice(0, Math.floor(entries.length / 2));
   const [first = ''] = entries;
   const at = page.indexOf(first);
   const rest = page.replace(/<Contents>.*?<\/Contents>/gs, '');
@@ -82,7 +84,7 @@ function rewrite(page: string, lie: 'keys-missing' | 'short-page' | 'keys-hidden
   if (lie === 'keys-missing') return short;
   if (lie === 'short-page' && left.length === 0) return page; // without a key to go on from, nothing would show it
   const counted = short.replace(/<KeyCount>\d+<\/KeyCount>/, `<KeyCount>${left.length}</KeyCount>`);
-  if (lie === 'keys-hidden') return counted;
+  if (lie === 'keys-hidden' || lie === 'empty-page') return counted;
   return counted
     .replace(/<IsTruncated>false<\/IsTruncated>/, '<IsTruncated>true</IsTruncated>')
     .replace('</ListBucketResult>', '<NextContinuationToken>elsewhere</NextContinuationToken></ListBucketResult>');
