@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { readFile, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
+import type { Digest } from '../src/oci/digest.ts';
+import { blobKey } from '../src/store/keys.ts';
 import { startContainerd } from './support/containerd.ts';
 import { makeImage, randomBytes } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
@@ -96,4 +98,48 @@ test('no client is redirected to an S3 that went down while upstream was checkin
   const { status, body } = await answer;
   assert.equal(status, 200);
   assert.ok(body.equals(bytes));
+});
+
+test('promise 11: an object in S3 that was cut is neither redirected to nor served, and a pull replaces it', async () => {
+  await using upstream = await startScriptedUpstream();
+  await using s3 = await startVersitygw();
+  await using temporary = await temporaryDirectory();
+  const bytes = randomBytes('cut in S3', MiB);
+  const digest = upstream.addBlob(bytes);
+  const { endpoint, bucket, region, accessKeyId, secretAccessKey } = s3;
+  const configuration = (replica: string) => ({
+    storage: { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey, redirect: {} } },
+    local: { directory: join(temporary.path, replica) },
+    upstreams: { hub: { url: upstream.url } },
+  });
+  const path = `/v2/hub/library/demo/blobs/${digest}`;
+  const pull = async (url: string, headers: Record<string, string> = {}) => {
+    const response = await fetch(url + path, { redirect: 'manual', headers });
+    return { status: response.status, bytes: Buffer.from(await response.arrayBuffer()) };
+  };
+  const object = join(s3.directory, blobKey(digest as Digest));
+  const length = async () => (await stat(object).catch(() => undefined))?.size;
+  {
+    await using first = await startRegistry(configuration('first'));
+    assert.equal((await pull(first.url)).status, 200);
+    await until(
+      async () => (await length()) === bytes.length && (await metric(first.admin, 'upload_queue_blobs')) === 0,
+      'S3 has the blob',
+    );
+    await first.stop();
+  }
+  for (const [replica, left] of [
+    ['half', bytes.length / 2],
+    ['empty', 0],
+    ['range', 100],
+  ] as const) {
+    await truncate(object, left);
+    await using registry = await startRegistry(configuration(replica));
+    const headers = replica === 'range' ? { range: 'bytes=1000-1999' } : undefined;
+    const got = await pull(registry.url, headers);
+    assert.equal(got.status, headers === undefined ? 200 : 206, replica);
+    assert.ok(got.bytes.equals(headers === undefined ? bytes : bytes.subarray(1000, 2000)), replica);
+    await until(async () => (await length()) === bytes.length, 'the object is whole again');
+    await registry.stop();
+  }
 });
