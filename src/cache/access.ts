@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { parseInTurn } from '../async/long-steps.ts';
 import { singleFlight } from '../async/single-flight.ts';
 import { BLOB_MEDIA_TYPE, parseManifest, type Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -14,8 +15,8 @@ export interface AccessRecords {
   recall(repository: Repository, digest: Digest): Descriptor | undefined;
   /** The upstream has just served the digest under this name. */
   grant(repository: Repository, descriptor: Descriptor): void;
-  /** The upstream has served this manifest under this name: it may serve what the manifest names. */
-  noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): void;
+  /** The upstream has served this manifest under this name: it may serve what the manifest names. Undefined: that has been noted before. */
+  noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): Promise<void> | undefined;
   /** What a manifest of this name says of a blob, as far as this process has seen it. */
   findNamed(repository: Repository, digest: Digest): Descriptor | undefined;
 }
@@ -40,6 +41,13 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
   const named = new LRUCache<string, Descriptor>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const noted = new LRUCache<string, true>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const share = singleFlight<Descriptor | undefined>({ timeoutMs: READ_TIMEOUT_MS });
+
+  async function noteBlobs(repository: Repository, bytes: Uint8Array, mediaType: string): Promise<void> {
+    for (const { digest, size } of await blobsOf(bytes, mediaType)) {
+      named.set(`${repository}@${digest}`, { digest, mediaType: BLOB_MEDIA_TYPE, size });
+    }
+  }
+
   return {
     async find(repository, digest, signal) {
       const key = memberKey(repository, digest);
@@ -68,20 +76,18 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
     },
     noteManifest(repository, { digest, mediaType }, bytes) {
       const key = `${repository}@${digest}`;
-      if (noted.has(key)) return;
+      if (noted.has(key)) return undefined;
       noted.set(key, true);
-      for (const blob of blobsOf(bytes, mediaType)) {
-        named.set(`${repository}@${blob.digest}`, { digest: blob.digest, mediaType: BLOB_MEDIA_TYPE, size: blob.size });
-      }
+      return noteBlobs(repository, bytes, mediaType);
     },
     findNamed: (repository, digest) => named.get(`${repository}@${digest}`),
   };
 }
 
 /** The blobs that a manifest names; none where it cannot be parsed. */
-function blobsOf(bytes: Uint8Array, mediaType: string): Descriptor[] {
+async function blobsOf(bytes: Uint8Array, mediaType: string): Promise<Descriptor[]> {
   try {
-    return parseManifest(bytes, mediaType).blobs;
+    return (await parseInTurn(bytes.length, () => parseManifest(bytes, mediaType))).blobs;
   } catch {
     return []; // clients may read what this program cannot
   }

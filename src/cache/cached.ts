@@ -1,3 +1,4 @@
+import { SMALL_DOCUMENT_BYTES } from '../io/document.ts';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import { joinRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
@@ -116,9 +117,11 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
       const { descriptor, bytes } = found ?? (await manifests.fetch(target, digest, signal));
       const isFirst = usage.mark(target.name, digest);
       metrics.read(policy.name, 'manifest', found === undefined ? 'miss' : outcome);
-      access.noteManifest(target.name, descriptor, bytes);
+      const noted = access.noteManifest(target.name, descriptor, bytes);
+      if (noted !== undefined) await noted;
       if (isFirst && found !== undefined && outcome !== 'miss') void republish(target.name, descriptor, bytes);
-      return { descriptor, bytes, stale };
+      if (bytes.length <= SMALL_DOCUMENT_BYTES) return { descriptor, bytes, stale };
+      return { descriptor, bytes, stale, open: ({ signal }) => cache.localBlobs.open(digest, { range: undefined, signal }) };
     },
 
     async stat(repository, digest, { signal }) {

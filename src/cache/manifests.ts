@@ -1,6 +1,8 @@
-import { readAll } from '../io/body.ts';
+import { singleFlight } from '../async/single-flight.ts';
+import { documentBytes, type ByteLease } from '../async/byte-budget.ts';
+import { readWhole } from '../io/document.ts';
 import { MAX_MANIFEST_SIZE } from '../oci/descriptor.ts';
-import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
+import { digestInPieces, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import type { Reference } from '../oci/reference.ts';
 import type { Manifest } from '../oci/registry.ts';
 import { blobKey } from '../store/keys.ts';
@@ -17,20 +19,29 @@ export interface Manifests {
 }
 
 const READ_TIMEOUT_MS = 5000;
+/** For all stores together. */
+const STORED_TIMEOUT_MS = 15_000;
 const KEEP_TIMEOUT_MS = 30_000;
 
 export function createManifests(upstream: Upstream, cache: Cache): Manifests {
   const { access, storage, log } = cache;
   const stores = storage.remote === undefined ? [storage.local] : [storage.local, storage.remote];
 
-  async function readVerified(store: Store, digest: Digest, signal: AbortSignal): Promise<Uint8Array | undefined> {
+  const reading = singleFlight<Uint8Array | undefined>({ timeoutMs: STORED_TIMEOUT_MS, lingerMs: 0 });
+
+  async function readVerified(
+    store: Store,
+    digest: Digest,
+    { lease, signal }: { lease: ByteLease; signal: AbortSignal },
+  ): Promise<Uint8Array | undefined> {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(READ_TIMEOUT_MS)]);
     try {
       const found = await store.read(blobKey(digest), { signal: limit });
       if (found === undefined) return undefined;
-      const bytes = await readAll(found.body, MAX_MANIFEST_SIZE);
+      const reserve = (bytes: number) => lease.reserve(bytes, signal);
+      const bytes = await readWhole(found.body, { maxBytes: MAX_MANIFEST_SIZE, size: found.size, reserve });
       if (bytes === undefined) return undefined; // a blob, which was requested as a manifest
-      if (digestOf(bytes, splitDigest(digest).algorithm) === digest) return bytes;
+      if ((await digestInPieces(bytes, splitDigest(digest).algorithm)) === digest) return bytes;
       log.error({ event: 'stored-manifest-damaged', digest }, 'a stored manifest is damaged; fetching it again');
       await store.remove(blobKey(digest), { signal: limit });
     } catch (error) {
@@ -40,13 +51,29 @@ export function createManifests(upstream: Upstream, cache: Cache): Manifests {
     return undefined;
   }
 
+  async function readFromStores(digest: Digest, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const lease = documentBytes.lease();
+    try {
+      for (const store of stores) {
+        const bytes = await readVerified(store, digest, { lease, signal });
+        if (bytes === undefined) continue;
+        cache.manifests.set(digest, bytes);
+        return bytes;
+      }
+      return undefined;
+    } finally {
+      lease.release();
+    }
+  }
+
   async function keep({ name }: Target, { descriptor, bytes }: Manifest, from: 'upstream' | 'replica'): Promise<void> {
     const { digest } = descriptor;
     access.grant(name, descriptor);
-    access.noteManifest(name, descriptor, bytes);
+    await access.noteManifest(name, descriptor, bytes);
     cache.manifests.set(digest, bytes);
     try {
       await storage.keep(digest, bytesSource(bytes), { from, signal: AbortSignal.timeout(KEEP_TIMEOUT_MS) });
+      cache.localBlobs.trust(digest, bytes.length);
     } catch (error) {
       log.warn({ event: 'manifest-not-kept', digest, error }, 'could not store a manifest');
     }
@@ -56,13 +83,7 @@ export function createManifests(upstream: Upstream, cache: Cache): Manifests {
     async stored(digest, signal) {
       const remembered = cache.manifests.get(digest);
       if (remembered !== undefined) return remembered;
-      for (const store of stores) {
-        const bytes = await readVerified(store, digest, signal);
-        if (bytes === undefined) continue;
-        cache.manifests.set(digest, bytes);
-        return bytes;
-      }
-      return undefined;
+      return reading(digest, signal, (signal) => readFromStores(digest, signal));
     },
 
     async isKept(digest) {
@@ -83,13 +104,19 @@ export function createManifests(upstream: Upstream, cache: Cache): Manifests {
       const owner = isDigest(reference) ? cache.peers.ownerOf(reference) : undefined;
       const key = `${target.name}@${reference}${owner === undefined ? '' : ' of its owner'}`;
       return cache.fetching(key, signal, async (signal) => {
-        const fromOwner = await owner?.manifest(target.name, reference, { signal }).catch((error: unknown) => {
-          const entry = { event: 'replica-manifest-failed', digest: reference, error };
-          log.debug(entry, 'another replica cannot serve a manifest; asking upstream');
-        });
-        const manifest = fromOwner ?? (await upstream.registry.manifest(target.repository, reference, { signal }));
-        await keep(target, manifest, fromOwner === undefined ? 'upstream' : 'replica');
-        return manifest;
+        const lease = documentBytes.lease();
+        const context = { signal, reserve: lease.reserve };
+        try {
+          const fromOwner = await owner?.manifest(target.name, reference, context).catch((error: unknown) => {
+            const entry = { event: 'replica-manifest-failed', digest: reference, error };
+            log.debug(entry, 'another replica cannot serve a manifest; asking upstream');
+          });
+          const manifest = fromOwner ?? (await upstream.registry.manifest(target.repository, reference, context));
+          await keep(target, manifest, fromOwner === undefined ? 'upstream' : 'replica');
+          return manifest;
+        } finally {
+          lease.release();
+        }
       });
     },
   };

@@ -6,6 +6,9 @@ import type { Reference, Repository, Tag } from './reference.ts';
 /** What every call carries. Aborting the signal ends the call with the signal's reason. */
 export interface Context {
   signal: AbortSignal;
+  /** Called before a large manifest is read into memory, with its bytes; the reading waits for it. The caller counts the bytes from then
+   *  on. By default the reader counts them until it returns. */
+  reserve?: (bytes: number, signal: AbortSignal) => Promise<void>;
 }
 
 export interface Manifest {
@@ -14,6 +17,8 @@ export interface Manifest {
   bytes: Uint8Array;
   /** The upstream could not confirm the tag in time: this is the cached manifest. */
   stale: boolean;
+  /** Opens the stored copy of a large manifest, for slow clients: the bytes need not stay in memory. Undefined: there is none. */
+  open?: ((context: Context) => Promise<Blob | undefined>) | undefined;
 }
 
 /** Bytes, in chunks. */

@@ -3,6 +3,7 @@ import { request } from 'node:http';
 import { test } from 'node:test';
 import { captureLog, type CapturedLog } from '../../test/support/log.ts';
 import { openSilently } from '../../test/support/raw-http.ts';
+import { until } from '../../test/support/until.ts';
 import { OCI_INDEX } from '../oci/descriptor.ts';
 import { digestOf, type Digest } from '../oci/digest.ts';
 import { OciError, type OciErrorCode, type OciErrorOptions } from '../oci/error.ts';
@@ -434,3 +435,36 @@ test('what was answered is observed, with upstreams of bounded variety', async (
   );
   assert.ok(server.served.every(({ seconds }) => seconds >= 0 && seconds < 60));
 });
+
+test('a large manifest is sent from its stored copy once slow clients hold too many bytes, and from memory where there is no copy', async () => {
+  const bytes = [0, 1, 2].map((fill) => Buffer.alloc(24 * 2 ** 20, fill)); // more than the buffers of a connection take
+  const digests = bytes.map((one) => digestOf(one));
+  const opened: number[] = [];
+  const registry: Registry = {
+    ...memory.registry,
+    async manifest(_repository, reference) {
+      const index = digests.indexOf(reference as Digest);
+      const [digest, own] = [digests[index], bytes[index]];
+      assert.ok(digest !== undefined && own !== undefined);
+      const open = async () => {
+        opened.push(index);
+        return index === 1 ? { digest, size: own.length, range: undefined, body: oneChunk(own) } : undefined;
+      };
+      return { descriptor: { digest, mediaType: OCI_INDEX, size: own.length }, bytes: own, stale: false, open };
+    },
+  };
+  await using running = await start(registry);
+  const path = (index: number) => `${REPOSITORY}/manifests/${digests[index]}`;
+  const stalled = await openSilently(running.port, `GET ${path(0)} HTTP/1.1\r\nHost: x\r\n\r\n`.repeat(2));
+  await until(() => stalled.readableLength > 0, 'the first answer has begun');
+  for (const index of [1, 2]) assert.ok((await running.ask(path(index))).body.equals(bytes[index] ?? Buffer.alloc(0)));
+  assert.deepEqual(opened, [1, 2]);
+  stalled.destroy();
+  await until(() => running.served.length === 4, 'the stalled requests are over');
+  assert.ok((await running.ask(path(1))).body.equals(bytes[1] ?? Buffer.alloc(0)));
+  assert.deepEqual(opened, [1, 2], 'what was held has been given back');
+});
+
+async function* oneChunk(bytes: Buffer): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}

@@ -7,6 +7,7 @@ import type { Blob, Context, Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import { API_VERSION, sendError } from './send-error.ts';
 import { openExchange, type Exchange } from './exchange.ts';
+import { createHeldDocuments } from './held-documents.ts';
 import { sharedDocuments } from './shared-documents.ts';
 import type { RequestHandler } from './listen.ts';
 import { parseRequest, type ParsedRequest, type TagsPage } from './parse-request.ts';
@@ -52,6 +53,7 @@ interface Target {
  *  reference means may not depend on who asks. */
 export function serveRegistry(registry: Registry, options: ServeOptions): RequestHandler {
   const documents = sharedDocuments(registry);
+  const held = createHeldDocuments();
 
   return async (request, response) => {
     const started = performance.now();
@@ -108,13 +110,30 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
       if (isKnown(exchange, descriptor.digest)) return sendNotModified(exchange, target, descriptor.digest);
       return sendHead(exchange, describe(descriptor, target));
     }
-    const { descriptor, bytes, stale } = await registry.manifest(target.repository, reference, context);
+    const { descriptor, bytes, stale, open } = await registry.manifest(target.repository, reference, context);
     exchange.stale = stale;
     if (isKnown(exchange, descriptor.digest)) return sendNotModified(exchange, target, descriptor.digest);
     const headers = describe(descriptor, target);
     if (stale) headers.push('Warning', '110 - "Response is Stale"');
-    exchange.response.writeHead(200, headers).end(bytes);
-    exchange.bytes = bytes.length;
+    const isHeld = open === undefined || held.hold(bytes, exchange.response);
+    const copy = isHeld ? undefined : await open(context);
+    if (copy === undefined) return sendDocument(exchange, bytes, headers);
+    return sendCopy(exchange, copy, { size: bytes.length, headers }); // not awaited: this function would hold the bytes
+  }
+
+  /** @throws OciError TOOMANYREQUESTS */
+  function sendDocument(exchange: Exchange, bytes: Uint8Array, headers: readonly string[]): void {
+    const { response, head } = exchange;
+    if (!head) held.require(bytes, response);
+    response.writeHead(200, [...headers]).end(head ? undefined : bytes);
+    if (!head) exchange.bytes = bytes.length;
+  }
+
+  /** Sends the copy of a manifest that lies in a file, and so takes little memory however slow the client is. */
+  async function sendCopy(exchange: Exchange, { body }: Blob, { size, headers }: StoredManifest): Promise<void> {
+    exchange.response.writeHead(200, [...headers]);
+    const { bytes } = await sendBody(exchange.response, body, { length: size, fileSender: options.fileSender });
+    exchange.bytes = bytes;
   }
 
   async function answerBlob(exchange: Exchange, target: Target, digest: Digest): Promise<void> {
@@ -140,7 +159,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
     const { bytes, next } = await documents.tagList(target.repository, asked, exchange.context);
     const headers = [...target.headers, 'Content-Type', 'application/json; charset=utf-8'];
     if (next !== undefined) headers.push('Link', `<${nextPage(exchange, asked.page.n ?? 0, next)}>; rel="next"`);
-    sendBytes(exchange, bytes, headers);
+    sendDocument(exchange, bytes, [...headers, 'Content-Length', String(bytes.length)]);
   }
 
   async function answerReferrers(
@@ -153,7 +172,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
     const { index, filtersApplied } = await documents.referrers(target.repository, digest, context);
     const headers = [...target.headers, 'Content-Type', OCI_INDEX];
     if (filtersApplied) headers.push('OCI-Filters-Applied', 'artifactType');
-    sendBytes(exchange, index, headers);
+    sendDocument(exchange, index, [...headers, 'Content-Length', String(index.length)]);
   }
 
   function report(exchange: Exchange, failure: Failure | undefined, started: number): void {
@@ -172,6 +191,12 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
     options.observe?.(served);
     logRequest(options.log, served, { path: request.url, error: failure?.error });
   }
+}
+
+interface StoredManifest {
+  /** Bytes. */
+  size: number;
+  headers: readonly string[];
 }
 
 interface Failure {

@@ -7,6 +7,8 @@ import type { Body } from '../oci/registry.ts';
 export interface Limits {
   signal: AbortSignal;
   deadline: AbortSignal;
+  /** See `Context.reserve`. */
+  reserve?: (bytes: number, signal: AbortSignal) => Promise<void>;
 }
 
 /** A response with no more than this left is read to its end, so that the connection can be used again; in bytes. */

@@ -1,3 +1,5 @@
+import { parseInTurn } from '../async/long-steps.ts';
+import { documentBytes } from '../async/byte-budget.ts';
 import { MAX_MANIFEST_SIZE, OCI_INDEX, parseManifest } from '../oci/descriptor.ts';
 import { splitDigest, type Digest } from '../oci/digest.ts';
 import { isAbsent } from '../oci/error.ts';
@@ -116,6 +118,22 @@ export async function getReferrers(
   { repository, digest, artifactType }: { repository: Repository; digest: Digest; artifactType: string | undefined },
   limits: Limits,
 ): Promise<Referrers> {
+  const lease = documentBytes.lease();
+  try {
+    const documents = await readReferrers(source, { repository, digest, artifactType }, { ...limits, reserve: lease.reserve });
+    const bytes = documents.reduce((sum, { length }) => sum + length, 0);
+    return await parseInTurn(bytes, () => mergeReferrers(documents, artifactType));
+  } finally {
+    lease.release();
+  }
+}
+
+/** The pages of the answer. */
+async function readReferrers(
+  source: Source,
+  { repository, digest, artifactType }: { repository: Repository; digest: Digest; artifactType: string | undefined },
+  limits: Required<Limits>,
+): Promise<Buffer[]> {
   const query = artifactType === undefined ? '' : `?artifactType=${encodeURIComponent(artifactType)}`;
   const documents: Buffer[] = [];
   let room = MAX_MANIFEST_SIZE;
@@ -141,14 +159,14 @@ export async function getReferrers(
       documents.push(await referrersByTag(source, repository, digest, limits));
       break;
     }
-    const bytes = await source.readDocument(reply, room);
+    const bytes = await source.readDocument(reply, room, () => limits.reserve(MAX_MANIFEST_SIZE, limits.signal));
     documents.push(bytes);
     room -= bytes.length;
     page = nextPageOf(reply, source);
     if (page === undefined) break;
     if (count === MAX_PAGES) throw new UpstreamError('object', 'UNAVAILABLE', `${source.endpoint.host} lists referrers without end`);
   }
-  return mergeReferrers(documents, artifactType);
+  return documents;
 }
 
 const EMPTY_INDEX = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] }));

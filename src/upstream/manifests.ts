@@ -1,5 +1,7 @@
+import { parseInTurn } from '../async/long-steps.ts';
+import { documentBytes } from '../async/byte-budget.ts';
 import { MANIFEST_MEDIA_TYPES, MAX_MANIFEST_SIZE, parseManifest, type Descriptor } from '../oci/descriptor.ts';
-import { digestOf, isDigest, splitDigest } from '../oci/digest.ts';
+import { digestInPieces, isDigest, splitDigest } from '../oci/digest.ts';
 import { isTag, type Reference, type Repository } from '../oci/reference.ts';
 import type { Manifest } from '../oci/registry.ts';
 import type { Limits } from './call.ts';
@@ -17,26 +19,36 @@ function requestOf(method: 'GET' | 'HEAD', repository: Repository, reference: Re
 
 /** GET of a manifest. @throws OciError MANIFEST_UNKNOWN, MANIFEST_INVALID; as `request` does */
 export async function getManifest(source: Source, repository: Repository, reference: Reference, limits: Limits): Promise<Manifest> {
+  if (limits.reserve !== undefined) return readManifest(source, repository, reference, { ...limits, reserve: limits.reserve });
+  const lease = documentBytes.lease();
+  try {
+    return await readManifest(source, repository, reference, { ...limits, reserve: lease.reserve });
+  } finally {
+    lease.release();
+  }
+}
+
+async function readManifest(source: Source, repository: Repository, reference: Reference, limits: Required<Limits>): Promise<Manifest> {
   const { host } = source.endpoint;
   const reply = await source.request(requestOf('GET', repository, reference), limits);
   if (isWebPage(reply)) {
     reply.discard();
     throw webPageError(host);
   }
-  const bytes = await source.readDocument(reply, MAX_MANIFEST_SIZE);
-  const digest = verify(bytes, reference, reply, host);
+  const bytes = await source.readDocument(reply, MAX_MANIFEST_SIZE, (size) => limits.reserve(size, limits.signal));
+  const digest = await verify(bytes, reference, reply, host);
   const header = mediaTypeOf(reply);
-  const content = parseManifest(bytes, header);
+  const content = await parseInTurn(bytes.length, () => parseManifest(bytes, header));
   const mediaType = MANIFEST_MEDIA_TYPES.includes(content.mediaType) ? content.mediaType : header;
   requireManifestType(mediaType, host);
   return { descriptor: { mediaType, digest, size: bytes.length }, bytes, stale: false };
 }
 
 /** @throws UpstreamError MANIFEST_INVALID: the bytes are not those of the reference, or not those of the answer's own digest */
-function verify(bytes: Buffer, reference: Reference, reply: Reply, host: string) {
+async function verify(bytes: Buffer, reference: Reference, reply: Reply, host: string) {
   const header = headerDigest(reply);
   const expected = isDigest(reference) ? reference : header;
-  const digest = digestOf(bytes, expected === undefined ? 'sha256' : splitDigest(expected).algorithm);
+  const digest = await digestInPieces(bytes, expected === undefined ? 'sha256' : splitDigest(expected).algorithm);
   if (expected === undefined || digest === expected) return digest;
   throw new UpstreamError('object', 'MANIFEST_INVALID', `what ${host} sent for ${reference} is not ${expected}`);
 }

@@ -2,6 +2,7 @@ import { promisify } from 'node:util';
 import { brotliDecompress, gunzip, inflate } from 'node:zlib';
 import type { FairQueue } from '../async/fair-queue.ts';
 import { readAll } from '../io/body.ts';
+import { readWhole } from '../io/document.ts';
 import type { OciErrorCode } from '../oci/error.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Limits } from './call.ts';
@@ -16,8 +17,8 @@ export interface Source {
   /** Sends one request, and lets no more than a few wait for the upstream at once.
    *  @throws OciError: the answer is none of `expected`, or there is none */
   request(this: void, request: SourceRequest, limits: Limits): Promise<Reply>;
-  /** The body of a small document. @throws OciError MANIFEST_INVALID: it has more than `maxBytes` */
-  readDocument(this: void, reply: Reply, maxBytes: number): Promise<Buffer>;
+  /** The body of a document. `reserve`: see `readWhole`. @throws OciError MANIFEST_INVALID: it has more than `maxBytes` */
+  readDocument(this: void, reply: Reply, maxBytes: number, reserve?: (bytes: number) => Promise<void>): Promise<Buffer>;
 }
 
 export interface SourceRequest extends Omit<Ask, 'action'> {
@@ -103,8 +104,8 @@ export function createSource(options: SourceOptions): Source {
       }
     },
 
-    async readDocument(reply, maxBytes) {
-      const bytes = await readAll(reply.body, maxBytes);
+    async readDocument(reply, maxBytes, reserve) {
+      const bytes = await readWhole(reply.body, { maxBytes, size: sizeOf(reply), reserve });
       if (bytes === undefined)
         throw new UpstreamError(
           'object',
@@ -115,6 +116,12 @@ export function createSource(options: SourceOptions): Source {
       return decode(bytes, reply, maxBytes);
     },
   };
+}
+
+/** What the answer says of its body's length, in bytes. */
+function sizeOf({ headers }: Reply): number | undefined {
+  const size = Number(headers['content-length'] ?? Number.NaN);
+  return Number.isSafeInteger(size) && size >= 0 ? size : undefined;
 }
 
 const DECODERS: Record<string, (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>> = {

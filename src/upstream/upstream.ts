@@ -3,6 +3,7 @@ import type { Context, Registry } from '../oci/registry.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Credentials } from './authorizer.ts';
 import { createBlobs } from './blobs.ts';
+import type { Limits } from './call.ts';
 import { createEndpoint, type Routes } from './endpoint.ts';
 import { firstTagPage, getReferrers, listTags } from './lists.ts';
 import { getManifest, headManifest } from './manifests.ts';
@@ -103,7 +104,7 @@ export function upstream(options: UpstreamOptions): UpstreamReaders {
       resolve: (repository, reference, context) =>
         ask(repository, context, {}, (source, own) => headManifest(source, repository, reference, own)),
       manifest: (repository, reference, context) =>
-        ask(repository, context, {}, (source, own) => getManifest(source, repository, reference, own)),
+        ask(repository, context, {}, (source, own) => getManifest(source, repository, reference, withReserve(own, context))),
       // Whether a repository has a blob is for its own registry to say: the answer may open private blobs.
       stat: (repository, digest, context) =>
         ask(repository, context, { order: 'origin', headersMs: limits.blobHeadersMs }, (source, own) =>
@@ -132,6 +133,10 @@ export function upstream(options: UpstreamOptions): UpstreamReaders {
 
   const alone = reader(false);
   return { registry: options.mirrors.length === 0 ? alone : reader(true), origin: alone };
+}
+
+function withReserve(limits: Limits, { reserve }: Context): Limits {
+  return reserve === undefined ? limits : { ...limits, reserve };
 }
 
 function limitsOf(given: Partial<UpstreamLimits> = {}): UpstreamLimits {
