@@ -11,7 +11,7 @@ import { fingerprint } from '../subscription/fingerprint.ts';
 import type { Fleet } from './fleet.ts';
 import type { Instance, Spec } from './instance.ts';
 import type { Mihomo } from './mihomo.ts';
-import { CANDIDATE, understand } from './understand.ts';
+import { CANDIDATE, understand, type Understood } from './understand.ts';
 
 /** What came of a change: `applied`; `unchanged`, the config is the same as before; `unproven`, no request gets through with it;
  *  `invalid`, mihomo or this program refuses it. */
@@ -39,7 +39,7 @@ export interface Applier {
   problem(): string | undefined;
   /** Starts mihomo with a config made of `inputs`, or with the last good one, or with one that refuses everything. */
   begin(inputs: Inputs): Promise<void>;
-  /** Tries other inputs: `mihomo -t`, then a request through a second mihomo. Only what passes both gets to see clients.
+  /** Tries other inputs in a second mihomo: it has to accept them, and a request has to get through. Only then do clients reach it.
    *  @throws Error: the second mihomo does not start */
   change(change: (inputs: Inputs) => Inputs): Promise<Outcome>;
   /** Sends a request through what runs, if none has been through, and remembers it as good. */
@@ -82,20 +82,28 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
 
   /** Runs the candidate beside the config in use, and puts it in its place if a request gets through, or if none does now. */
   async function attempt(wanted: Inputs): Promise<Outcome> {
-    const candidate = await understand(wanted, { context, copies, mihomo, log });
-    const fresh = [...wanted.subscriptions].filter(([name, content]) => inputs.subscriptions.get(name) !== content);
-    const senseless = documentWithoutNodes(fresh, candidate.rendered);
-    if (senseless !== undefined) throw new ClashError(`subscription ${senseless}: mihomo understands none of its nodes`);
-    const name = fingerprint(candidate.text);
-    if (name === running.name) {
-      inputs = candidate.inputs;
-      running.rendered = candidate.rendered;
-      return 'unchanged';
-    }
-    const { rendered } = candidate;
-    const instance = await fleet.trial({ config: rendered.config, main: rendered.main });
+    let instance: Instance | undefined;
     let promoted = false;
+    const trial = ({ config, main }: Rendered) => fleet.trial({ config, main });
+    /** Starting the candidate takes as long as `mihomo -t`, and nearly all candidates are good. */
+    const starts = async ({ rendered, text }: Omit<Understood, 'inputs'>): Promise<boolean> => {
+      if (fingerprint(text) === running.name) return true;
+      instance = await trial(rendered).catch(() => undefined); // `mihomo -t` says why
+      return instance !== undefined;
+    };
     try {
+      const candidate = await understand(wanted, { context, copies, mihomo, starts, log });
+      const { rendered } = candidate;
+      const fresh = [...wanted.subscriptions].filter(([name, content]) => inputs.subscriptions.get(name) !== content);
+      const senseless = documentWithoutNodes(fresh, rendered);
+      if (senseless !== undefined) throw new ClashError(`subscription ${senseless}: mihomo understands none of its nodes`);
+      const name = fingerprint(candidate.text);
+      if (name === running.name) {
+        inputs = candidate.inputs;
+        running.rendered = rendered;
+        return 'unchanged';
+      }
+      instance ??= await trial(rendered);
       const works = await prove(instance);
       if (!works && (proven || (hasSources() && (await proveLive())))) {
         if (!proven) await remember();
@@ -111,7 +119,7 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
       if (works) await remember();
       return 'applied';
     } finally {
-      if (!promoted) await instance.stop();
+      if (!promoted) await instance?.stop();
     }
   }
 

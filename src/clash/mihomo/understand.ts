@@ -13,10 +13,12 @@ export interface UnderstandContext {
   context: RenderContext;
   copies: Copies;
   mihomo: Pick<Mihomo, 'test'>;
+  /** Tries to run the config. True: mihomo accepts it, so that no test is needed. Called once. */
+  starts?: (candidate: Omit<Understood, 'inputs'>) => Promise<boolean>;
   log: Log;
 }
 
-/** A config that `mihomo -t` accepts. */
+/** A config that mihomo accepts. */
 export interface Understood {
   /** The inputs without the entries that mihomo refuses. */
   inputs: Inputs;
@@ -27,14 +29,15 @@ export interface Understood {
 
 /** Renders a config, and leaves out the entries of subscriptions that mihomo refuses. Writes the result into the candidate's file.
  *  @throws ClashError: mihomo refuses an entry of the user's, or something that cannot be left out */
-export async function understand(wanted: Inputs, { context, copies, mihomo, log }: UnderstandContext): Promise<Understood> {
+export async function understand(wanted: Inputs, { context, copies, mihomo, starts, log }: UnderstandContext): Promise<Understood> {
   const banned = new Set(wanted.banned);
-  for (;;) {
+  for (let round = 0; ; round++) {
     const rendered = render({ ...wanted, banned }, context);
     for (const [path, text] of rendered.files) await copies.write(path, text);
     const text = encodeConfig(rendered.config);
     await copies.write(CANDIDATE, text);
-    const complaint = await mihomo.test(copies.path(CANDIDATE));
+    const started = round === 0 && (await starts?.({ rendered, text })) === true;
+    const complaint = started ? undefined : await mihomo.test(copies.path(CANDIDATE));
     if (complaint === undefined) return { inputs: { ...wanted, banned }, rendered, text };
     const refused = await findRefused(complaint, rendered, { context, copies, mihomo });
     const fresh = refused.filter(({ subject }) => !banned.has(subject));
