@@ -9,6 +9,7 @@ import { blobKey } from '../keys.ts';
 import { localTier } from './local-tier.ts';
 import { memory } from '../../testing/memory-store.ts';
 import { bytesSource } from '../store.ts';
+import { OciError } from '../../oci/error.ts';
 import { createUploads } from './upload-queue.ts';
 
 test('what another replica stores is stored here only when that one has not done it after a while', async () => {
@@ -34,5 +35,29 @@ test('what another replica stores is stored here only when that one has not done
   await uploads.close(signal);
   assert.equal(writes, 1, 'what it lost is stored, what it has is not sent twice');
   assert.ok(await remote.stat(keys[1] ?? '', { signal }));
+  await files.close();
+});
+
+test('a blob that the storage refuses for its digest leaves the queue, and a damaged local copy goes', async () => {
+  await using temporary = await temporaryDirectory();
+  const files = await filesystem({ directory: temporary.path });
+  const signal = AbortSignal.timeout(30_000);
+  const tier = localTier(files, 1024 * 1024, () => undefined);
+  const refusal = new OciError('DIGEST_INVALID', 'S3 refuses writing: 400 BadDigest', { origin: 'storage' });
+  const remote = { ...memory(), write: () => Promise.reject(refusal) };
+  const captured = await captureLog();
+  const uploads = await createUploads({ files, tier, remote, log: captured.log, observe: { uploadQueue: () => undefined } });
+  const damaged = blobKey(digestOf(Buffer.from('what it was')));
+  const intact = blobKey(digestOf(Buffer.from('as it is')));
+  await tier.write(damaged, bytesSource(Buffer.from('what came of it')), { signal });
+  await tier.write(intact, bytesSource(Buffer.from('as it is')), { signal });
+  uploads.enqueue(damaged, 15);
+  uploads.enqueue(intact, 8);
+  for (let tries = 0; tries < 500 && uploads.pending() > 0; tries++) await delay(20);
+  assert.equal(uploads.pending(), 0);
+  assert.equal(await files.stat(damaged, { signal }), undefined, 'the next pull downloads it again');
+  assert.ok(await files.stat(intact, { signal }), 'what is right can be served');
+  for await (const { key } of files.list('v1/pending/', { signal })) assert.fail(`${key} would be tried again after a restart`);
+  await uploads.close(signal);
   await files.close();
 });

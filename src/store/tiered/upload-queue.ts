@@ -1,42 +1,45 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { agrees, createDigestHash } from '../../oci/digest.ts';
+import { isOciError, type OciError } from '../../oci/error.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { FilesystemStore } from '../filesystem/filesystem.ts';
 import type { LocalTier } from './local-tier.ts';
-import { keyOfPending, PENDING, pendingKey } from '../keys.ts';
+import { keyOfPending, parseBlobKey, PENDING, pendingKey } from '../keys.ts';
 import { bytesSource, type Store } from '../store.ts';
 import { backoff } from '../../async/backoff.ts';
 
 export interface UploadsOptions {
   files: FilesystemStore;
-  tier: Pick<LocalTier, 'pin' | 'unpin'>;
+  tier: Pick<LocalTier, 'pin' | 'unpin' | 'remove'>;
   remote: Store;
   log: Log;
   observe: { uploadQueue(blobs: number, bytes: number): void };
 }
 export interface Uploads {
-  /** What will be in the local tier under `key` is to be enqueued then: it is not evicted, and a restart does not forget it. */
+  /** Call it before writing a blob to the local tier that will be enqueued: the blob is not evicted, and a restart does not forget it. */
   announce(key: string): Promise<void>;
-  /** It will not be there after all. */
+  /** Takes an announcement back: the blob could not be written. */
   withdraw(key: string): Promise<void>;
-  /** What is in the local tier under `key` goes to the remote store, as soon as it can, unless it is there already; `after` so many ms, while
-   *  somebody else may store it. */
+  /** Uploads a blob of the local tier as soon as possible, unless the remote store has it. `after`: how many ms to wait, because another
+   *  replica is expected to upload it. */
   enqueue(key: string, size: number, after?: number): void;
+  /** The number of blobs that are not uploaded yet. */
   pending(): number;
-  /** Waits for what can be stored now, while `signal` allows. */
+  /** Waits for the uploads that succeed now, at most until `signal` is aborted. The others are kept for the next start. */
   close(signal: AbortSignal): Promise<void>;
 }
 
 const PARALLEL = 3;
-const MAX_PAUSE = 5000;
+const MAX_PAUSE_MS = 5000;
 
-/** Carries blobs from the local tier to the remote store. They cannot be evicted before, and an outage only makes them wait,
- *  over a restart too (promise 11). */
+/** Uploads blobs from the local tier to the remote store. A blob is not evicted before it is uploaded. During an outage it waits, if
+ *  necessary through a restart (promise 11). */
 export async function createUploads({ files, tier, remote, log, observe }: UploadsOptions): Promise<Uploads> {
   const waiting = new Map<string, number>();
   const running = new Set<Promise<void>>();
-  /** Those whose marker is being written. */
+  /** Blobs whose marker is being written. */
   const arriving = new Set<Promise<void>>();
-  /** Those whose blob is being written. */
+  /** Keys that are announced and not enqueued yet: their blobs are being written. */
   const announced = new Set<string>();
   const uploading = new Set<string>();
   const stop = new AbortController();
@@ -47,7 +50,7 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(3_600_000)]);
     try {
       const source = await files.source(key, { signal });
-      // One of another size is half of it, whatever put it there.
+      // An object of another size is damaged, for example the half of an upload that was cut: it is replaced.
       if (source !== undefined && (await remote.stat(key, { signal }))?.size !== source.size) await remote.write(key, source, { signal });
       if (!announced.has(key) && !waiting.has(key)) {
         await files.remove(pendingKey(key), { signal });
@@ -57,6 +60,11 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
       bytes -= size;
     } catch (error) {
       if (stop.signal.aborted) return;
+      if (isOciError(error, 'DIGEST_INVALID')) {
+        bytes -= size;
+        await drop(key, error);
+        return;
+      }
       failures++;
       log.warn(
         { event: 'upload-postponed', error, key, waiting: waiting.size + running.size },
@@ -64,8 +72,30 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
       );
       if (waiting.has(key)) bytes -= size;
       else waiting.set(key, size);
-      await delay(backoff(failures, { baseMs: 250, capMs: MAX_PAUSE }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
+      await delay(backoff(failures, { baseMs: 250, capMs: MAX_PAUSE_MS }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
     }
+  }
+
+  /** Takes a blob out of the queue that the remote store has refused for its digest: no further attempt can succeed. A damaged local
+   *  copy is removed, and the next pull downloads the blob again. An intact one stays as long as the tier has room for it. */
+  async function drop(key: string, error: OciError): Promise<void> {
+    const isDamaged = !(await isIntact(key).catch(() => false));
+    log.error({ event: 'upload-refused', error, key, isDamaged }, 'the storage refuses a blob for its digest; dropping the upload');
+    if (announced.has(key) || waiting.has(key)) return;
+    const signal = AbortSignal.timeout(30_000);
+    await files.remove(pendingKey(key), { signal }).catch(() => undefined); // the next start tries again
+    tier.unpin(key);
+    if (isDamaged) await tier.remove(key, { signal }).catch(() => undefined); // it is hashed before it is served
+  }
+
+  async function isIntact(key: string): Promise<boolean> {
+    const digest = parseBlobKey(key);
+    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(3_600_000)]);
+    const source = await files.source(key, { signal });
+    if (digest === undefined || source === undefined) return false;
+    const hash = createDigestHash(digest);
+    for await (const chunk of await source.open({ signal })) hash.update(chunk);
+    return agrees(hash, digest);
   }
 
   const pending = () => arriving.size + waiting.size + running.size;
@@ -102,7 +132,7 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     else enqueue(blob, found.size);
   }
 
-  /** A process that ends before then finds the marker at its next start. */
+  /** If the process ends before then, its next start finds the marker. */
   function enqueueLater(key: string, size: number, after: number): void {
     if (after === 0) enqueue(key, size);
     else setTimeout(() => !stop.signal.aborted && enqueue(key, size), after).unref();
@@ -114,7 +144,10 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     try {
       await files.write(pendingKey(key), bytesSource(new Uint8Array()), { signal: AbortSignal.timeout(30_000) });
     } catch (error) {
-      log.warn({ event: 'upload-not-announced', error, key }, 'a blob that is not stored yet would be forgotten by a restart');
+      log.warn(
+        { event: 'upload-not-announced', error, key },
+        'cannot write the marker of a pending upload: a restart would forget the upload',
+      );
     }
   }
 
