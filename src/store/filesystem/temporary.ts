@@ -1,42 +1,48 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdir, readFile, readdir, readlink, rm, stat, utimes } from 'node:fs/promises';
+import { once } from 'node:events';
+import { mkdir, readFile, readdir, readlink, rename, rm, stat, utimes } from 'node:fs/promises';
+import { connect, createServer, type Server } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { makeDirectory } from '../../io/make-directory.ts';
 import { absentAsUndefined } from '../../io/absent.ts';
 
 const FOLDER = '.tmp';
-/** Milliseconds. How often a process says that it lives, for those who cannot look it up: on another machine, in another
- *  container over the same volume. */
-const HEARTBEAT = 60_000;
-/** Milliseconds without a heartbeat after which what such a process left is removed. */
-const GIVEN_UP = 10 * 60_000;
+/** The socket on which a process listens in its directory: the kernel tells every container of the machine whether somebody does. */
+const LIVENESS = 'live';
+/** How often a process sets the time of its directory, for processes of other machines, which cannot see whether it runs. */
+const HEARTBEAT_MS = 60_000;
+/** The directory of a process on another machine is removed after so long without a heartbeat. */
+const GIVEN_UP_MS = 10 * 60_000;
+const CONNECT_TIMEOUT_MS = 2000;
 
 export interface TemporaryDirectory {
   path: string;
-  /** A name in it that nobody else uses. */
+  /** @returns a path in it that no other call returns */
   file(): string;
-  /** Removes it with all that is in it. */
+  /** Removes the directory with everything in it. */
   close(): Promise<void>;
 }
 
-/** A directory of this process under `<directory>/.tmp`, for what is half written. What former processes left there goes
- *  now, what belongs to running ones stays; those of other machines count as running until they miss their heartbeats.
+/** Makes a directory for this process under `<directory>/.tmp`, for files that are half written. Directories of processes that have
+ *  ended are removed first, those of former containers of the same pod among them: what they hold counts against the volume's limit.
+ *  A process on another machine counts as running until it misses its heartbeats.
  *  @throws the file system's errors */
 export async function createTemporaryDirectory(directory: string): Promise<TemporaryDirectory> {
   const root = join(directory, FOLDER);
   const self = await identify();
-  const path = join(root, `${self.place}.${self.pid}.${self.started}.${randomUUID().slice(0, 8)}`);
-  await removeAbandoned(root, self.place); // first: the disk may be full of it
+  const path = join(root, `${self.kernel}-${self.place}.${self.pid}.${self.started}.${randomUUID().slice(0, 8)}`);
+  await removeAbandoned(root, self); // first: the disk may be full of it
   await makeDirectory(path);
+  const liveness = await listenIn(path);
 
   const timer = setInterval(() => {
-    // What cannot be done now is done at the next beat; a write that needs the directory says what is wrong with it.
+    // What fails now is tried again at the next beat; a write that needs the directory reports what is wrong with it.
     beat(path).then(
-      () => removeAbandoned(root, self.place),
+      () => removeAbandoned(root, self),
       () => undefined,
     );
-  }, HEARTBEAT);
+  }, HEARTBEAT_MS);
   timer.unref();
 
   let count = 0;
@@ -45,6 +51,7 @@ export async function createTemporaryDirectory(directory: string): Promise<Tempo
     file: () => join(path, `${++count}`),
     async close() {
       clearInterval(timer);
+      liveness?.close();
       await rm(path, { recursive: true, force: true });
     },
   };
@@ -56,11 +63,44 @@ async function beat(path: string): Promise<void> {
   await utimes(path, now, now);
 }
 
+/** Listens in a process's directory until the process ends. Undefined: sockets cannot be made there, as on some network file systems,
+ *  or the path is too long for one. */
+async function listenIn(directory: string): Promise<Server | undefined> {
+  const server = createServer((socket) => socket.destroy());
+  const path = join(directory, LIVENESS);
+  try {
+    // Under its final name only once it listens: a socket that nobody listens on means that the process has ended.
+    server.listen(`${path}.new`);
+    await once(server, 'listening');
+    await rename(`${path}.new`, path);
+    server.on('error', () => undefined); // accepting may fail, for example for want of file descriptors
+    return server.unref();
+  } catch {
+    server.close();
+    return undefined;
+  }
+}
+
+/** Whether a process of this machine listens in a directory; 'unknown': it never did, or may not be asked. */
+async function isListening(directory: string): Promise<boolean | 'unknown'> {
+  const socket = connect(join(directory, LIVENESS));
+  try {
+    await once(socket, 'connect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) });
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED' ? false : 'unknown';
+  } finally {
+    socket.destroy();
+  }
+}
+
 interface Identity {
-  /** Where process numbers mean what they mean here: the boot and the PID namespace. */
+  /** Names the boot of this machine; empty where that is unknown. */
+  kernel: string;
+  /** Names the boot and the PID namespace, within which a process number means the same. */
   place: string;
   pid: number;
-  /** In clock ticks since boot: numbers are used again, above all in containers. Empty: not to be had here. */
+  /** In clock ticks since boot: process numbers are used again, above all in containers. Empty where that is unknown. */
   started: string;
 }
 
@@ -69,26 +109,40 @@ async function identify(): Promise<Identity> {
     readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => ''),
     readlink('/proc/self/ns/pid').catch(() => ''),
   ]);
-  const place = createHash('sha256').update(`${hostname()} ${boot} ${namespace}`).digest('hex').slice(0, 12);
-  return { place, pid: process.pid, started: (await startOf(process.pid)) ?? '' };
+  return {
+    kernel: boot === '' ? '' : shortHash(boot),
+    place: shortHash(`${hostname()} ${boot} ${namespace}`),
+    pid: process.pid,
+    started: (await startOf(process.pid)) ?? '',
+  };
 }
 
-/** Field 22 of /proc/<pid>/stat (proc(5)); the name before it may hold anything. Undefined: no such process. */
+function shortHash(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 12);
+}
+
+/** Field 22 of /proc/<pid>/stat (proc(5)); the name before it may contain any character. Undefined: there is no such process. */
 async function startOf(pid: number): Promise<string | undefined> {
   const line = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
   return line.slice(line.lastIndexOf(')') + 2).split(' ')[19];
 }
 
-async function removeAbandoned(root: string, place: string): Promise<void> {
+async function removeAbandoned(root: string, self: Identity): Promise<void> {
   for (const name of (await absentAsUndefined(readdir(root))) ?? []) {
     const path = join(root, name);
-    if (!(await isAlive(path, name, place))) await rm(path, { recursive: true, force: true });
+    if (!(await isAlive(path, name, self))) await rm(path, { recursive: true, force: true });
   }
 }
 
-async function isAlive(path: string, name: string, place: string): Promise<boolean> {
-  const [owner, pid, started] = name.split('.');
-  if (owner === place && started !== '') return (await startOf(Number(pid))) === started;
+/** Former releases wrote the place alone, without the kernel. */
+async function isAlive(path: string, name: string, self: Identity): Promise<boolean> {
+  const [owner = '', pid, started] = name.split('.');
+  const [kernel, place] = owner.includes('-') ? owner.split('-') : [undefined, owner];
+  if (place === self.place && started !== '') return (await startOf(Number(pid))) === started;
+  if (self.kernel !== '' && kernel === self.kernel) {
+    const listening = await isListening(path);
+    if (listening !== 'unknown') return listening;
+  }
   const seen = await stat(path).catch(() => undefined);
-  return seen === undefined || Date.now() - seen.mtimeMs < GIVEN_UP;
+  return seen === undefined || Date.now() - seen.mtimeMs < GIVEN_UP_MS;
 }

@@ -1,0 +1,46 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { temporaryDirectory } from '../../../test/support/temporary.ts';
+import { createTemporaryDirectory } from './temporary.ts';
+
+/** A process that holds a temporary directory in a PID namespace of its own, as a container does. */
+async function startContainer(directory: string) {
+  const script = `
+    const { createTemporaryDirectory } = await import(${JSON.stringify(import.meta.resolve('./temporary.ts'))});
+    console.log((await createTemporaryDirectory(${JSON.stringify(directory)})).path);
+    setInterval(() => undefined, 1000);`;
+  const node = [process.execPath, '--input-type=module', '--eval', script];
+  const flags = ['--user', '--map-root-user', '--pid', '--fork', '--kill-child'];
+  const child = spawn('unshare', [...flags, ...node], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [line] = (await once(child.stdout, 'data')) as [Buffer];
+  return {
+    path: String(line).trim(),
+    async kill() {
+      child.kill('SIGKILL'); // its child goes with it
+      await once(child, 'close');
+    },
+  };
+}
+
+test('promise 14: what a killed container of the pod left half written goes when the next one starts, and what a running one holds stays', async () => {
+  await using temporary = await temporaryDirectory();
+  const container = await startContainer(temporary.path);
+  await writeFile(join(container.path, 'spool'), new Uint8Array(1000));
+
+  const beside = await createTemporaryDirectory(temporary.path);
+  assert.deepEqual((await readdir(container.path)).sort(), ['live', 'spool'], 'it runs');
+  await beside.close();
+
+  await container.kill();
+  const next = await createTemporaryDirectory(temporary.path);
+  assert.deepEqual(
+    (await readdir(join(temporary.path, '.tmp'))).map((name) => join(temporary.path, '.tmp', name)),
+    [next.path],
+  );
+  await next.close();
+  assert.deepEqual(await readdir(join(temporary.path, '.tmp')), []);
+});
