@@ -304,7 +304,7 @@ describe('the agent', () => {
     assert.notEqual(pod['enableServiceLinks'], false);
   });
 
-  test('has started when its own file says so, whoever answers on its port', async () => {
+  test('counts as started once its own file exists, even if another agent answers on its port', async () => {
     const manifests = await render({ values: { agent: { config: { readyFile: '/tmp/mine' } } } });
     assert.equal(at(configOf(manifests, 'agent'), 'agent.readyFile'), '/tmp/mine');
     assert.deepEqual(at(container(manifests, 'agent'), 'startupProbe.exec.command'), ['test', '-e', '/tmp/mine']);
@@ -397,7 +397,7 @@ describe('the webhook', () => {
     assert.equal(find(manifests, 'Secret', '-webhook-tls')['data'], undefined);
   });
 
-  test('with an external host it rewrites to that, and waits for nobody', async () => {
+  test('with an external host it rewrites to that host, and does not wait for agents', async () => {
     const manifests = await render({
       values: { webhook: { reach: 'external', registryHost: 'registry.example.com' }, agent: { enabled: false } },
     });
@@ -406,7 +406,7 @@ describe('the webhook', () => {
     assert.equal(at(webhook, 'agents'), undefined);
   });
 
-  test('a given certificate is used, and the webhook is told its authority, which it writes into the configuration', async () => {
+  test('a given certificate is used, and the webhook gets its authority and writes it into the configuration', async () => {
     const manifests = await render({ values: { webhook: { tls: { existingSecret: 'mine', caBundle: 'PEM' } } } });
     assert.equal(at(find(manifests, 'MutatingWebhookConfiguration'), 'webhooks.0.clientConfig.caBundle'), undefined);
     const own = at(configOf(manifests, 'webhook'), 'webhook');
@@ -600,7 +600,7 @@ describe('watching it', () => {
   });
 });
 
-describe('what is left empty', () => {
+describe('empty values', () => {
   test('an empty section or key is as the default says', async () => {
     const usual = await render();
     const sections = [

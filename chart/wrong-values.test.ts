@@ -8,7 +8,7 @@ import { refusal } from './render.ts';
 const S3 = { config: { bucket: 'images' }, secret: { accessKeyId: 'id', secretAccessKey: 'key' } };
 const CLASH = { enabled: true, subscriptionUrl: 'https://airport.example/' };
 
-/** Values that cannot work, and what is said of them. */
+/** Values that cannot work, and the message that rejects them. */
 const CASES: [name: string, values: unknown, sentence: RegExp][] = [
   [
     'S3 without a bucket',
@@ -20,12 +20,12 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
   ['a number for a pull secret', { global: { imagePullSecrets: [1] } }, /imagePullSecrets/],
   ['S3 without keys', { registry: { s3: { config: S3.config } } }, /write registry\.s3\.secret\.accessKeyId and secretAccessKey, or/],
   [
-    'S3 with half of its keys',
+    'S3 with only its key ID',
     { registry: { s3: { ...S3, secret: { accessKeyId: 'id' } } } },
     /registry\.s3\.secret\.secretAccessKey is missing/,
   ],
   [
-    'S3 with the other half',
+    'S3 with only its secret key',
     { registry: { s3: { ...S3, secret: { secretAccessKey: 'key' } } } },
     /registry\.s3\.secret\.accessKeyId is missing/,
   ],
@@ -36,7 +36,7 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
   ],
   ['S3 with keys and a role', { registry: { s3: { ...S3, workloadIdentity: true } } }, /remove registry\.s3\.workloadIdentity/],
   [
-    "the former chart's S3, half",
+    "the former chart's S3, incomplete",
     { zot: { s3: { config: { bucket: 'b', region: 'r', regionEndpoint: '' }, secret: { accessKeyId: '' } } } },
     /half configured/,
   ],
@@ -52,12 +52,12 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
   ['replicas on one volume', { registry: { replicas: 2 } }, /registry\.replicas is 2.*write registry\.replicas: 1, or use S3/],
   ['replicas without any', { registry: { replicas: 2, persistence: { enabled: false } } }, /registry\.replicas is 2/],
   [
-    "half of the chart's S3 keys",
+    "one of the two keys of the chart's S3",
     { objectStorage: { enabled: true, secret: { accessKeyId: 'id' } } },
     /accessKeyId and secretAccessKey, or neither/,
   ],
   [
-    'clash without a way out',
+    'clash without a subscription or config',
     { clash: { enabled: true } },
     /clash\.enabled is true, but .*write clash\.subscriptionUrl .*or a mihomo config as clash\.config/,
   ],
@@ -69,44 +69,44 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
     /clash\.mode is full: write clash\.subscriptionUrl/,
   ],
   [
-    'clash by two subscriptions of one name',
+    'clash with its subscription given twice',
     { clash: { ...CLASH, existingSecret: 'x' } },
     /either clash\.subscriptionUrl or clash\.existingSecret/,
   ],
-  ['clash by two configs', { clash: { enabled: true, config: { a: 1 }, existingConfigSecret: 'x' } }, /two mihomo configs/],
+  ['clash with two configs', { clash: { enabled: true, config: { a: 1 }, existingConfigSecret: 'x' } }, /two mihomo configs/],
   ['a shared proxy without users', { clash: { ...CLASH, service: { enabled: true } } }, /needs passwords: write clash\.users/],
   ['a shared proxy without clash', { clash: { service: { enabled: true } } }, /write clash\.enabled: true/],
   [
     'a user without a password',
     { clash: { ...CLASH, users: [{ username: 'u' }] } },
-    /clash\.users\.0 is half given: write its username, and password or existingSecret/,
+    /clash\.users\.0 is incomplete: write its username, and password or existingSecret/,
   ],
   [
     'a subscription without a name',
     { clash: { enabled: true, subscriptions: [{ existingSecret: 'x' }] } },
-    /clash\.subscriptions\.0 is half given: write its name, and url or/,
+    /clash\.subscriptions\.0 is incomplete: write its name, and url or/,
   ],
   [
-    'half of a credential',
+    'a credential without a password',
     { registry: { upstreams: { ghcr: { credentials: [{ username: 'u' }] } } } },
-    /registry\.upstreams\.ghcr\.credentials\.0 is half given: write username and password, or existingSecret/,
+    /registry\.upstreams\.ghcr\.credentials\.0 is incomplete: write username and password, or existingSecret/,
   ],
   [
-    'a new upstream from nowhere',
+    'a new upstream without a URL',
     { registry: { upstreams: { harbor: { proxy: 'direct' } } } },
-    /registry\.upstreams\.harbor is none.*write its url/,
+    /registry\.upstreams\.harbor is not one of.*write its url/,
   ],
   ['a webhook without agents', { agent: { enabled: false } }, /write webhook\.enabled: false, or webhook\.reach: external/],
   ['a webhook to nowhere', { webhook: { reach: 'external' } }, /webhook\.registryHost/],
   [
     'a webhook to a URL',
     { webhook: { reach: 'external', registryHost: 'https://registry.example/' } },
-    /registryHost is no host .*without https/,
+    /registryHost is not a host .*without https/,
   ],
   [
     'a webhook to a name that images cannot start with',
     { webhook: { reach: 'external', registryHost: 'registry' } },
-    /registryHost is no host/,
+    /registryHost is not a host/,
   ],
   ['mirror mode without agents', { agent: { enabled: false, mirror: { enabled: true } } }, /write agent\.enabled: true/],
   ['a certificate without its authority', { webhook: { tls: { existingSecret: 'x' } } }, /needs webhook\.tls\.caBundle/],
@@ -117,11 +117,15 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
     /registry\.exposed\.tlsSecret/,
   ],
   ['an exposed registry without passwords', { registry: { exposed: { enabled: true, tlsSecret: 'x' } } }, /registry\.exposed\.htpasswd/],
-  ["a listener of one's own", { registry: { config: { listen: '0.0.0.0:80' } } }, /registry\.config\.listen is the chart's own to set/],
-  ["an agent's listener of one's own", { agent: { config: { listen: '127.0.0.1:1' } } }, /agent\.config\.listen is the chart's own to set/],
-  ["a webhook's listener of one's own", { webhook: { config: { admin: '0.0.0.0:1' } } }, /webhook\.config\.admin is the chart's own/],
-  ["the agent's port twice", { agent: { port: 25001 } }, /agent\.port, agent\.adminPort and agent\.extraPorts name one port twice/],
-  ['a former port that is the present one', { agent: { extraPorts: [25000] } }, /name one port twice: write different ones/],
+  [
+    "the registry's listener in its config",
+    { registry: { config: { listen: '0.0.0.0:80' } } },
+    /registry\.config\.listen is set by the chart/,
+  ],
+  ["the agent's listener in its config", { agent: { config: { listen: '127.0.0.1:1' } } }, /agent\.config\.listen is set by the chart/],
+  ["the webhook's listener in its config", { webhook: { config: { admin: '0.0.0.0:1' } } }, /webhook\.config\.admin is set by the chart/],
+  ["the agent's port twice", { agent: { port: 25001 } }, /agent\.port, agent\.adminPort and agent\.extraPorts contain the same port twice/],
+  ['an extra port that is the current one', { agent: { extraPorts: [25000] } }, /the same port twice: write different ones/],
   ["the webhook's port twice", { webhook: { port: 8444 } }, /webhook\.port and webhook\.adminPort are the same/],
   ['an unknown key', { registry: { replica: 2 } }, /at '\/registry': additional properties 'replica' not allowed/],
   ['an unknown section', { regisrty: {} }, /additional properties 'regisrty' not allowed/],
@@ -140,7 +144,7 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
   ['a wrong duration', { registry: { config: { cache: { tagTtl: '5 minutes' } } } }, /at '\/registry\/config\/cache\/tagTtl'/],
   ['a wrong size', { registry: { persistence: { size: 'big' } } }, /at '\/registry\/persistence\/size'/],
   ['a wrong mode', { clash: { ...CLASH, mode: 'fast' } }, /at '\/clash\/mode': value must be one of 'nodes', 'full', 'custom'/],
-  ['a subscription that is no URL', { clash: { enabled: true, subscriptionUrl: 'airport' } }, /clash\.subscriptionUrl is no URL/],
+  ['a subscription that is not a URL', { clash: { enabled: true, subscriptionUrl: 'airport' } }, /clash\.subscriptionUrl is no URL/],
   ['no replicas', { registry: { replicas: 0 } }, /at '\/registry\/replicas': minimum: got 0, want 1/],
 ];
 
@@ -156,8 +160,8 @@ test("the upstreams that need no url are the program's defaults", async () => {
   const names = Object.keys(DEFAULT_UPSTREAMS);
   const known = Object.fromEntries(names.map((name) => [name, { connections: 2 }]));
   const said = await refusal({ registry: { upstreams: { ...known, mine: { connections: 2 } } } });
-  const told = `registry.upstreams.mine is none of the defaults (${names.join(', ')}): write its url.`;
-  assert.deepEqual(said.match(/registry\.upstreams\..*$/gm), [told]);
+  const expected = `registry.upstreams.mine is not one of the defaults (${names.join(', ')}): write its url.`;
+  assert.deepEqual(said.match(/registry\.upstreams\..*$/gm), [expected]);
   const comment = await readFile(join(import.meta.dirname, 'values.yaml'), 'utf8');
   assert.ok(comment.includes(`merged over the defaults (${names.join(', ')}) by name`));
 });

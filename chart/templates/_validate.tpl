@@ -1,4 +1,4 @@
-{{/* Refuses values that cannot work, each with a message that says what to write instead. */}}
+{{/* Rejects values that cannot work; each message says what to write instead. */}}
 {{- define "kube-registry.validate" -}}
 {{- $problems := concat (include "kube-registry.storageProblems" . | fromJsonArray) (include "kube-registry.clashProblems" . | fromJsonArray) (include "kube-registry.upstreamProblems" . | fromJsonArray) (include "kube-registry.reachProblems" . | fromJsonArray) -}}
 {{- with $problems }}{{ fail (printf "\n- %s" (join "\n- " .)) }}{{ end -}}
@@ -20,9 +20,9 @@
 {{- else if and $keys $s3.workloadIdentity -}}
 {{- $problems = append $problems "S3 has keys and a workload identity: remove registry.s3.workloadIdentity, or the keys in registry.s3.secret." -}}
 {{- else if and $keys (not $secret.existingSecret) (not (and $secret.accessKeyId $secret.secretAccessKey)) -}}
-{{- $problems = append $problems (printf "S3 is half configured: registry.s3.secret.%s is missing beside the other key." (empty $secret.accessKeyId | ternary "accessKeyId" "secretAccessKey")) -}}
+{{- $problems = append $problems (printf "S3 is half configured: registry.s3.secret.%s is missing." (empty $secret.accessKeyId | ternary "accessKeyId" "secretAccessKey")) -}}
 {{- else if not (or $keys $s3.workloadIdentity $ownStorage.s3) -}}
-{{- $problems = append $problems "S3 is half configured: write registry.s3.secret.accessKeyId and secretAccessKey, or registry.s3.secret.existingSecret, or registry.s3.workloadIdentity: true where the pod has a role of its own." -}}
+{{- $problems = append $problems "S3 is half configured: write registry.s3.secret.accessKeyId and secretAccessKey, or registry.s3.secret.existingSecret, or registry.s3.workloadIdentity: true if the pod has a cloud identity." -}}
 {{- end -}}
 {{- if and (or $s3.config.bucket $ownStorage.s3) .Values.objectStorage.enabled -}}
 {{- $problems = append $problems "There are two stores: write either registry.s3 or objectStorage.enabled, not both." -}}
@@ -34,11 +34,11 @@
 {{- $problems = append $problems "There are two stores: remove registry.config.storage.filesystem, or S3." -}}
 {{- end -}}
 {{- if and (gt (include "kube-registry.replicas" . | int) 1) (not (include "kube-registry.manyWriters" .)) -}}
-{{- $problems = append $problems (printf "registry.replicas is %s, but images are kept on a volume that one pod at a time may use: write registry.replicas: 1, or use S3 (registry.s3 or objectStorage.enabled), or a StorageClass with registry.persistence.accessModes: [ReadWriteMany]." (include "kube-registry.replicas" .)) -}}
+{{- $problems = append $problems (printf "registry.replicas is %s, but images are stored on a volume that only one pod can use at a time: write registry.replicas: 1, or use S3 (registry.s3 or objectStorage.enabled), or a StorageClass with registry.persistence.accessModes: [ReadWriteMany]." (include "kube-registry.replicas" .)) -}}
 {{- end -}}
 {{- $object := .Values.objectStorage.secret -}}
 {{- if and .Values.objectStorage.enabled (not $object.existingSecret) (ne (empty $object.accessKeyId) (empty $object.secretAccessKey)) -}}
-{{- $problems = append $problems "The keys of objectStorage.secret are half given: write accessKeyId and secretAccessKey, or neither (then one is made)." -}}
+{{- $problems = append $problems "objectStorage.secret is incomplete: write accessKeyId and secretAccessKey, or neither (then the chart creates a key)." -}}
 {{- end -}}
 {{ toJson $problems }}
 {{- end }}
@@ -50,36 +50,36 @@
 {{- $configured := or $clash.config $clash.existingConfigSecret -}}
 {{- if $clash.enabled -}}
 {{- if not (or $subscribed $configured) -}}
-{{- $problems = append $problems "clash.enabled is true, but there is nothing to go out by: write clash.subscriptionUrl (or clash.existingSecret, clash.subscriptions), or a mihomo config as clash.config." -}}
+{{- $problems = append $problems "clash.enabled is true, but there is neither a subscription nor a config: write clash.subscriptionUrl (or clash.existingSecret, clash.subscriptions), or a mihomo config as clash.config." -}}
 {{- else if and (eq "custom" (include "kube-registry.clashMode" .)) (not $configured) -}}
 {{- $problems = append $problems "clash.mode is custom: write the mihomo config as clash.config, or name a Secret with it as clash.existingConfigSecret." -}}
 {{- else if and (ne "custom" (include "kube-registry.clashMode" .)) (not $subscribed) -}}
 {{- $problems = append $problems (printf "clash.mode is %s: write clash.subscriptionUrl, or clash.mode: custom for clash.config." (include "kube-registry.clashMode" .)) -}}
 {{- end -}}
 {{- if and $clash.subscriptionUrl (not (regexMatch "^https?://." $clash.subscriptionUrl)) -}}
-{{- $problems = append $problems "clash.subscriptionUrl is no URL: it starts with https:// or http://." -}}
+{{- $problems = append $problems "clash.subscriptionUrl is not a URL: it must start with https:// or http://." -}}
 {{- end -}}
 {{- if and $clash.subscriptionUrl $clash.existingSecret -}}
-{{- $problems = append $problems "There are two subscriptions by one name: write either clash.subscriptionUrl or clash.existingSecret; several go into clash.subscriptions." -}}
+{{- $problems = append $problems "The subscription is given twice: write either clash.subscriptionUrl or clash.existingSecret. For several subscriptions, use clash.subscriptions." -}}
 {{- end -}}
 {{- if and $clash.config $clash.existingConfigSecret -}}
 {{- $problems = append $problems "There are two mihomo configs: write either clash.config or clash.existingConfigSecret." -}}
 {{- end -}}
 {{- range $index, $one := $clash.subscriptions -}}
 {{- if not (and $one.name (or $one.url $one.urlFile $one.existingSecret)) -}}
-{{- $problems = append $problems (printf "clash.subscriptions.%d is half given: write its name, and url or existingSecret." $index) -}}
+{{- $problems = append $problems (printf "clash.subscriptions.%d is incomplete: write its name, and url or existingSecret." $index) -}}
 {{- end -}}
 {{- end -}}
 {{- range $index, $one := $clash.users -}}
 {{- if not (and $one.username (or $one.password $one.passwordFile $one.existingSecret)) -}}
-{{- $problems = append $problems (printf "clash.users.%d is half given: write its username, and password or existingSecret." $index) -}}
+{{- $problems = append $problems (printf "clash.users.%d is incomplete: write its username, and password or existingSecret." $index) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $clash.service.enabled (not $clash.users) -}}
 {{- $problems = append $problems "clash.service.enabled shares the proxy with the cluster, and needs passwords: write clash.users: [{username: …, password: …}]." -}}
 {{- end -}}
 {{- else if $clash.service.enabled -}}
-{{- $problems = append $problems "clash.service.enabled is true, but clash is off: write clash.enabled: true." -}}
+{{- $problems = append $problems "clash.service.enabled is true, but clash is disabled: write clash.enabled: true." -}}
 {{- end -}}
 {{ toJson $problems }}
 {{- end }}
@@ -90,11 +90,11 @@
 {{- $presets := list "dockerhub" "ghcr" "quay" "k8s" "gcr" -}}
 {{- range $name, $upstream := .Values.registry.upstreams -}}
 {{- if and $upstream (not $upstream.url) (not (has $name $presets)) -}}
-{{- $problems = append $problems (printf "registry.upstreams.%s is none of the defaults (%s): write its url." $name (join ", " $presets)) -}}
+{{- $problems = append $problems (printf "registry.upstreams.%s is not one of the defaults (%s): write its url." $name (join ", " $presets)) -}}
 {{- end -}}
 {{- range $index, $one := default list (default dict $upstream).credentials -}}
 {{- if not (or $one.existingSecret (and (or $one.username $one.usernameFile) (or $one.password $one.passwordFile))) -}}
-{{- $problems = append $problems (printf "registry.upstreams.%s.credentials.%d is half given: write username and password, or existingSecret." $name $index) -}}
+{{- $problems = append $problems (printf "registry.upstreams.%s.credentials.%d is incomplete: write username and password, or existingSecret." $name $index) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -109,9 +109,9 @@
 {{- $problems = append $problems "The webhook rewrites images to the node's agent, but agent.enabled is false: write webhook.enabled: false, or webhook.reach: external and webhook.registryHost." -}}
 {{- end -}}
 {{- if and $webhook (eq $reach "external") (not .Values.webhook.registryHost) -}}
-{{- $problems = append $problems "webhook.reach is external: write the host by which nodes reach the registry as webhook.registryHost, such as registry.example.com." -}}
+{{- $problems = append $problems "webhook.reach is external: write the host under which nodes reach the registry as webhook.registryHost, such as registry.example.com." -}}
 {{- else if and $webhook (eq $reach "external") (not (regexMatch "^((localhost|\\[[0-9A-Fa-f:.]+\\]|[\\w-]+(\\.[\\w-]+)+)(:[0-9]{1,5})?|[\\w-]+:[0-9]{1,5})(/[a-z0-9._-]+)*$" .Values.webhook.registryHost)) -}}
-{{- $problems = append $problems "webhook.registryHost is no host of an image's name: write it without https:// and a slash at its end, such as registry.example.com or registry.example.com:5443." -}}
+{{- $problems = append $problems "webhook.registryHost is not a host that an image name can start with: write it without https:// and without a trailing slash, such as registry.example.com or registry.example.com:5443." -}}
 {{- end -}}
 {{- if and .Values.agent.mirror.enabled (not .Values.agent.enabled) -}}
 {{- $problems = append $problems "agent.mirror.enabled is true, but agent.enabled is false: write agent.enabled: true." -}}
@@ -119,7 +119,7 @@
 {{- if and .Values.webhook.tls.existingSecret .Values.webhook.tls.certManager.enabled -}}
 {{- $problems = append $problems "The webhook has two certificates: write either webhook.tls.existingSecret or webhook.tls.certManager.enabled." -}}
 {{- else if and $webhook .Values.webhook.tls.existingSecret (not .Values.webhook.tls.caBundle) -}}
-{{- $problems = append $problems "webhook.tls.existingSecret needs webhook.tls.caBundle, the certificate authority by which the API server trusts it." -}}
+{{- $problems = append $problems "webhook.tls.existingSecret needs webhook.tls.caBundle: the certificate authority that the API server is to trust." -}}
 {{- end -}}
 {{- $exposed := .Values.registry.exposed -}}
 {{- if and $exposed.enabled (not $exposed.tlsSecret) -}}
@@ -134,7 +134,7 @@
 {{- range $command, $keys := $own -}}
 {{- range $key := $keys -}}
 {{- if hasKey (get $.Values $command).config $key -}}
-{{- $problems = append $problems (printf "%s.config.%s is the chart's own to set: remove it." $command $key) -}}
+{{- $problems = append $problems (printf "%s.config.%s is set by the chart: remove it." $command $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -142,7 +142,7 @@
 {{- $ports := list (int $agent.adminPort) -}}
 {{- range $agent.extraPorts }}{{ $ports = append $ports (int .) }}{{ end -}}
 {{- if and $agent.enabled (or (has (int $agent.port) $ports) (ne (len $ports) (len (uniq $ports)))) -}}
-{{- $problems = append $problems "agent.port, agent.adminPort and agent.extraPorts name one port twice: write different ones." -}}
+{{- $problems = append $problems "agent.port, agent.adminPort and agent.extraPorts contain the same port twice: write different ones." -}}
 {{- end -}}
 {{- if and $webhook (eq (int .Values.webhook.port) (int .Values.webhook.adminPort)) -}}
 {{- $problems = append $problems "webhook.port and webhook.adminPort are the same: write different ones." -}}

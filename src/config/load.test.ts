@@ -21,7 +21,12 @@ const WRONG: [set: string, key: string, found: string, accepted: RegExp][] = [
   [`registry.storage.s3={bucket: a, secretAccessKey: ${SECRET}}`, 'registry.storage.s3', 'the keys', /together, or neither/],
   [`registry.storage.s3={bucket: a, accessKeyId: [${SECRET}]}`, 'registry.storage.s3.accessKeyId', 'a list', /text/],
   ['registry.upstreams.mine.hosts=[a]', 'registry.upstreams.mine.url', 'nothing', /URL of this upstream/],
-  ['registry.upstreams.mine={url: http://a, hosts: [docker.io]}', 'registry.upstreams.mine.hosts', 'a list', /dockerhub's already/],
+  [
+    'registry.upstreams.mine={url: http://a, hosts: [docker.io]}',
+    'registry.upstreams.mine.hosts',
+    'a list',
+    /already belongs to upstream dockerhub/,
+  ],
   ['registry.upstreams.Mine.url=http://a', 'registry.upstreams.Mine', '', /lower-case/],
   ['registry.upstreams.dockerhub.url=ftp://a', 'registry.upstreams.dockerhub.url', 'not shown', /http:\/\/ or https:\/\//],
   [`registry.upstreams.dockerhub.url=http://a:${SECRET}@b`, 'registry.upstreams.dockerhub.url', 'not shown', /without a user and password/],

@@ -35,7 +35,7 @@ const LAYERS = [50_000, 300_000];
 export const FAULTS: readonly Fault[] = [
   { name: 'Every registry is killed', limit: 60, strike: ({ killContainers }) => killContainers('registry') },
   {
-    name: 'S3 is away for 10 s',
+    name: 'S3 is unavailable for 10 s',
     limit: 60,
     async strike({ kubectl }) {
       const scale = ['-n', NAMESPACE, 'scale', `deployment/${RELEASE}-object-storage`];
