@@ -215,3 +215,14 @@ test('every file that CONTRIBUTING.md names is there, and has the functions that
   }
   assert.deepEqual(unknown, []);
 });
+
+test('npm checks every package that it installs against a hash in the lock file', () => {
+  const { packages } = JSON.parse(textOf('package-lock.json')) as { packages: Record<string, { integrity?: string; link?: true }> };
+  const installed = Object.entries(packages).filter(([path, { link }]) => path !== '' && link === undefined);
+  assert.ok(installed.length > 100, 'the packages were found');
+  assert.deepEqual(
+    installed.filter(([, { integrity }]) => integrity === undefined).map(([path]) => path),
+    [],
+    'add the integrity that npm view NAME@VERSION dist.integrity prints',
+  );
+});
