@@ -32,7 +32,7 @@ test('promise 14: what a killed container of the pod left half written goes when
   await writeFile(join(container.path, 'spool'), new Uint8Array(1000));
 
   const beside = await createTemporaryDirectory(temporary.path);
-  assert.deepEqual((await readdir(container.path)).sort(), ['live', 'spool'], 'it runs');
+  assert.deepEqual(await readdir(container.path), ['spool'], 'it runs');
   await beside.close();
 
   await container.kill();

@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, readFile, readdir, readlink, rename, rm, stat, utimes } from 'node:fs/promises';
+import { mkdir, readFile, readdir, readlink, rm, stat, utimes } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -8,8 +8,9 @@ import { makeDirectory } from '../../io/make-directory.ts';
 import { absentAsUndefined } from '../../io/absent.ts';
 
 const FOLDER = '.tmp';
-/** The socket on which a process listens in its directory: the kernel tells every container of the machine whether somebody does. */
-const LIVENESS = 'live';
+/** Before the name of a process's directory: the abstract socket (unix(7)) on which it listens. The kernel tells every container of
+ *  the pod, which share a network namespace, whether somebody does. */
+const LIVENESS = '\0kube-registry.';
 /** How often a process sets the time of its directory, for processes of other machines, which cannot see whether it runs. */
 const HEARTBEAT_MS = 60_000;
 /** The directory of a process on another machine is removed after so long without a heartbeat. */
@@ -31,10 +32,11 @@ export interface TemporaryDirectory {
 export async function createTemporaryDirectory(directory: string): Promise<TemporaryDirectory> {
   const root = join(directory, FOLDER);
   const self = await identify();
-  const path = join(root, `${self.kernel}-${self.place}.${self.pid}.${self.started}.${randomUUID().slice(0, 8)}`);
+  const name = `${self.network}-${self.place}.${self.pid}.${self.started}.${randomUUID().slice(0, 8)}`;
+  const path = join(root, name);
   await removeAbandoned(root, self); // first: the disk may be full of it
+  const liveness = await listenAs(name);
   await makeDirectory(path);
-  const liveness = await listenIn(path);
 
   const timer = setInterval(() => {
     // What fails now is tried again at the next beat; a write that needs the directory reports what is wrong with it.
@@ -63,27 +65,22 @@ async function beat(path: string): Promise<void> {
   await utimes(path, now, now);
 }
 
-/** Listens in a process's directory until the process ends. Undefined: sockets cannot be made there, as on some network file systems,
- *  or the path is too long for one. */
-async function listenIn(directory: string): Promise<Server | undefined> {
+/** Listens under the name of a process's directory until the process ends. Undefined: this machine has no abstract sockets. */
+async function listenAs(name: string): Promise<Server | undefined> {
   const server = createServer((socket) => socket.destroy());
-  const path = join(directory, LIVENESS);
   try {
-    // Under its final name only once it listens: a socket that nobody listens on means that the process has ended.
-    server.listen(`${path}.new`);
+    server.listen(LIVENESS + name);
     await once(server, 'listening');
-    await rename(`${path}.new`, path);
     server.on('error', () => undefined); // accepting may fail, for example for want of file descriptors
     return server.unref();
   } catch {
-    server.close();
     return undefined;
   }
 }
 
-/** Whether a process of this machine listens in a directory; 'unknown': it never did, or may not be asked. */
-async function isListening(directory: string): Promise<boolean | 'unknown'> {
-  const socket = connect(join(directory, LIVENESS));
+/** Whether a process of this network namespace listens under a directory's name; 'unknown': it cannot be asked. */
+async function isListening(name: string): Promise<boolean | 'unknown'> {
+  const socket = connect(LIVENESS + name);
   try {
     await once(socket, 'connect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) });
     return true;
@@ -95,8 +92,8 @@ async function isListening(directory: string): Promise<boolean | 'unknown'> {
 }
 
 interface Identity {
-  /** Names the boot of this machine; empty where that is unknown. */
-  kernel: string;
+  /** Names the boot and the network namespace, within which an abstract socket is seen; empty where that is unknown. */
+  network: string;
   /** Names the boot and the PID namespace, within which a process number means the same. */
   place: string;
   pid: number;
@@ -105,12 +102,13 @@ interface Identity {
 }
 
 async function identify(): Promise<Identity> {
-  const [boot, namespace] = await Promise.all([
+  const [boot, namespace, network] = await Promise.all([
     readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => ''),
     readlink('/proc/self/ns/pid').catch(() => ''),
+    readlink('/proc/self/ns/net').catch(() => ''),
   ]);
   return {
-    kernel: boot === '' ? '' : shortHash(boot),
+    network: boot === '' || network === '' ? '' : shortHash(`${boot} ${network}`),
     place: shortHash(`${hostname()} ${boot} ${namespace}`),
     pid: process.pid,
     started: (await startOf(process.pid)) ?? '',
@@ -134,13 +132,13 @@ async function removeAbandoned(root: string, self: Identity): Promise<void> {
   }
 }
 
-/** Former releases wrote the place alone, without the kernel. */
+/** Former releases wrote the place alone, without the network namespace. */
 async function isAlive(path: string, name: string, self: Identity): Promise<boolean> {
   const [owner = '', pid, started] = name.split('.');
-  const [kernel, place] = owner.includes('-') ? owner.split('-') : [undefined, owner];
+  const [network, place] = owner.includes('-') ? owner.split('-') : [undefined, owner];
   if (place === self.place && started !== '') return (await startOf(Number(pid))) === started;
-  if (self.kernel !== '' && kernel === self.kernel) {
-    const listening = await isListening(path);
+  if (self.network !== '' && network === self.network) {
+    const listening = await isListening(name);
     if (listening !== 'unknown') return listening;
   }
   const seen = await stat(path).catch(() => undefined);
