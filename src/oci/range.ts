@@ -10,7 +10,7 @@ export type RangeRequest = ByteRange | { suffix: number };
 
 const SINGLE = /^bytes=(\d*)-(\d*)$/i;
 
-/** Reads a Range header. Several ranges, another unit or nonsense give undefined: such a header is ignored and the whole is
+/** Reads a Range header of one range. Several ranges, another unit or nonsense give undefined: such a header is ignored and the whole is
  *  served (RFC 9110 §14.2). */
 export function parseRange(header: string | undefined): RangeRequest | undefined {
   const match = header === undefined ? null : SINGLE.exec(header.trim());
@@ -28,13 +28,50 @@ function toPosition(digits: string): number {
   return Math.min(Number(digits), 1e15);
 }
 
+/** The bytes of a blob that a range means; the start lies behind the end if there are none. */
+function within(range: RangeRequest, size: number): Required<ByteRange> {
+  if ('suffix' in range) return { start: Math.max(0, size - range.suffix), end: size - 1 };
+  return { start: range.start, end: Math.min(range.end ?? size - 1, size - 1) };
+}
+
 /** A range of a blob whose size is known: both ends inside it.
  *  @throws OciError RANGE_INVALID (with the size): nothing of the blob lies within it */
 export function resolveRange(range: RangeRequest, size: number): Required<ByteRange> {
-  const start = 'suffix' in range ? Math.max(0, size - range.suffix) : range.start;
-  const end = 'suffix' in range ? size - 1 : Math.min(range.end ?? size - 1, size - 1);
+  const { start, end } = within(range, size);
   if (start > end) throw new OciError('RANGE_INVALID', `the range lies outside the blob of ${size} bytes`, { size });
   return { start, end };
+}
+
+/** More ranges than this in one header are not worth an answer in parts. */
+const MAX_RANGES = 64;
+/** Ranges with no more bytes between them are sent as one: the head of a part is longer. */
+const PART_HEAD_BYTES = 128;
+
+/** Reads a Range header of one or several ranges. Undefined, and the whole is served: more than MAX_RANGES, another unit, nonsense. */
+export function parseRanges(header: string | undefined): RangeRequest[] | undefined {
+  const list = /^bytes=(.*)$/i.exec(header?.trim() ?? '')?.[1]?.split(',');
+  const parts = list?.map((part) => part.trim()).filter((part) => part !== ''); // RFC 9110 §5.6.1: elements may be empty
+  if (parts === undefined || parts.length === 0 || parts.length > MAX_RANGES) return undefined;
+  const ranges = parts.map((part) => parseRange(`bytes=${part}`));
+  return ranges.every((range) => range !== undefined) ? ranges : undefined;
+}
+
+/** The ranges of a blob whose size is known, without those that lie outside. They keep their order unless some overlap or lie next to each
+ *  other: then they are sorted, and those are joined (RFC 9110 §15.3.7.2).
+ *  @throws OciError RANGE_INVALID (with the size): nothing of the blob lies within any of them */
+export function resolveRanges(ranges: readonly RangeRequest[], size: number): Required<ByteRange>[] {
+  const inside = ranges.flatMap((range) => {
+    const { start, end } = within(range, size);
+    return start > end ? [] : [{ start, end }];
+  });
+  if (inside.length === 0) throw new OciError('RANGE_INVALID', `all ranges lie outside the blob of ${size} bytes`, { size });
+  const joined: Required<ByteRange>[] = [];
+  for (const { start, end } of inside.toSorted((one, other) => one.start - other.start)) {
+    const before = joined.at(-1);
+    if (before !== undefined && start <= before.end + 1 + PART_HEAD_BYTES) before.end = Math.max(before.end, end);
+    else joined.push({ start, end });
+  }
+  return joined.length === inside.length ? inside : joined;
 }
 
 const CONTENT_RANGE = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/i;

@@ -137,7 +137,7 @@ test('blobs come whole, and HEAD tells their size', async () => {
   }
 });
 
-test('ranges of a blob: single, open and suffix ones are 206, several or nonsense the whole, outside 416', async () => {
+test('ranges of a blob: single, open, suffix and neighbouring ones are 206, nonsense is the whole, outside 416', async () => {
   await using server = await start();
   const { size } = layer.descriptor;
   const end = size - 1;
@@ -149,8 +149,8 @@ test('ranges of a blob: single, open and suffix ones are 206, several or nonsens
     ['bytes=-7', 206, [size - 7, end]],
     [`bytes=-${size + 7}`, 206, [0, end]],
     ['BYTES=0-1', 206, [0, 1]],
-    ['bytes=0-1,5-6', 200],
-    ['bytes=0-1, 5-6', 200],
+    ['bytes=0-1,5-6', 206, [0, 6]],
+    ['bytes=5-6, 0-1', 206, [0, 6]],
     ['bytes=9-5', 200],
     ['bytes=', 200],
     ['bytes=-', 200],
@@ -467,4 +467,48 @@ test('a large manifest is sent from its stored copy once slow clients hold too m
 
 async function* oneChunk(bytes: Buffer): AsyncGenerator<Uint8Array> {
   yield bytes;
+}
+
+test('several ranges of a blob are answered in parts, as a stargz snapshotter reads them (RFC 9110 §14.6)', async () => {
+  await using running = await start();
+  const { size } = layer.descriptor;
+  const ask = (range: string) => running.ask(LAYER, { headers: { range } });
+  const answer = await ask(`bytes=${size - 10}-,0-9, ${size}-`);
+  assert.equal(answer.status, 206);
+  assert.equal(answer.headers['content-length'], String(answer.body.length));
+  assert.equal(answer.headers['content-range'], undefined);
+  const form = partsOf(answer);
+  assert.deepEqual(
+    form.map(({ range }) => range),
+    [`bytes ${size - 10}-${size - 1}/${size}`, `bytes 0-9/${size}`],
+  );
+  assert.ok(form[0]?.bytes.equals(layer.bytes.subarray(size - 10)));
+  assert.ok(form[1]?.bytes.equals(layer.bytes.subarray(0, 10)));
+
+  const joined = await ask('bytes=0-9,5-20');
+  assert.equal(joined.status, 206);
+  assert.equal(joined.headers['content-range'], `bytes 0-20/${size}`);
+  assert.ok(joined.body.equals(layer.bytes.subarray(0, 21)));
+  const outside = await ask(`bytes=${size}-,${size + 5}-`);
+  assert.equal(outside.status, 416);
+  assert.equal(outside.headers['content-range'], `bytes */${size}`);
+  for (const range of ['bytes=0-,-5', `bytes=${Array.from({ length: 65 }, () => '0-0').join(',')}`]) {
+    const whole = await ask(range);
+    assert.ok([200, 206].includes(whole.status) && whole.body.equals(layer.bytes), range);
+  }
+});
+
+/** The parts of a multipart/byteranges body, cut at its boundary. */
+function partsOf({ headers, body }: Answer): { range: string; bytes: Buffer }[] {
+  const boundary = /^multipart\/byteranges; boundary=(\w+)$/.exec(headers['content-type'] ?? '')?.[1] ?? assert.fail();
+  const text = body.toString('latin1');
+  assert.ok(text.endsWith(`\r\n--${boundary}--\r\n`));
+  return text
+    .split(new RegExp(`(?:^|\r\n)--${boundary}(?:\r\n|--\r\n)`))
+    .slice(1, -1)
+    .map((part) => {
+      const end = part.indexOf('\r\n\r\n');
+      const range = /^content-range: (.+)$/im.exec(part.slice(0, end))?.[1] ?? assert.fail();
+      return { range, bytes: Buffer.from(part.slice(end + 4), 'latin1') };
+    });
 }

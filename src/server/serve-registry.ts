@@ -1,7 +1,7 @@
 import { BLOB_MEDIA_TYPE, OCI_INDEX, type Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
-import { parseRange } from '../oci/range.ts';
+import { parseRanges, resolveRanges, type ByteRange, type RangeRequest } from '../oci/range.ts';
 import { joinRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
 import type { Blob, Context, Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
@@ -11,6 +11,7 @@ import { createHeldDocuments } from './held-documents.ts';
 import { sharedDocuments } from './shared-documents.ts';
 import type { RequestHandler } from './listen.ts';
 import { parseRequest, type ParsedRequest, type TagsPage } from './parse-request.ts';
+import { multipartBody, rangeBytes } from './send-parts.ts';
 import { sendBody, type SendOptions } from './send.ts';
 
 /** What was answered. */
@@ -150,9 +151,36 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
       return;
     }
     const onlyIf = request.headers['if-range'];
-    const range = onlyIf === undefined || onlyIf === `"${digest}"` ? parseRange(request.headers.range) : undefined;
+    const ranges = onlyIf === undefined || onlyIf === `"${digest}"` ? parseRanges(request.headers.range) : undefined;
+    if (ranges !== undefined && ranges.length > 1) return answerRanges(exchange, target, { digest, ranges });
+    const range = ranges?.[0];
     const blob = await registry.blob(target.repository, digest, range === undefined ? context : { ...context, range });
     await sendBlob(exchange, target, { blob, fileSender: options.fileSender });
+  }
+
+  /** Several ranges in parts; one, or the whole, where that is no longer (RFC 9110 §15.3.7.2).
+   *  @throws OciError RANGE_INVALID: all ranges lie outside the blob */
+  async function answerRanges(
+    exchange: Exchange,
+    target: Target,
+    asked: { digest: Digest; ranges: readonly RangeRequest[] },
+  ): Promise<void> {
+    const { context, response } = exchange;
+    const { digest } = asked;
+    const { size } = await registry.stat(target.repository, digest, context);
+    const ranges = size > 0 ? resolveRanges(asked.ranges, size) : []; // an upstream may not know the size
+    const [range] = ranges;
+    const isWhole = range === undefined || rangeBytes(ranges) >= size;
+    const open = (range: Required<ByteRange>): Promise<Blob> => registry.blob(target.repository, digest, { ...context, range });
+    const blob = isWhole ? await registry.blob(target.repository, digest, context) : await open(range);
+    if (isWhole || ranges.length === 1 || blob.range === undefined) {
+      return sendBlob(exchange, target, { blob, fileSender: options.fileSender });
+    }
+    const { contentType, length, body } = multipartBody(blob, { size, ranges, open });
+    const headers = [...target.headers, 'Content-Type', contentType, 'Content-Length', String(length), 'Docker-Content-Digest', digest];
+    headers.push('ETag', `"${digest}"`, 'Accept-Ranges', 'bytes');
+    response.writeHead(206, headers);
+    exchange.bytes = (await sendBody(response, body, { length })).bytes;
   }
 
   async function answerTags(exchange: Exchange, target: Target, asked: { repository: Repository; page: TagsPage }): Promise<void> {
