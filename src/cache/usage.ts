@@ -10,6 +10,8 @@ export interface Usage {
 
 /** Milliseconds; days are those of UTC. */
 const DAY_MS = 86_400_000;
+/** Images that are remembered as marked today: about 200 bytes each. */
+const MAX_MARKED = 50_000;
 
 /** Records which images are pulled, once a day each: pruning goes by that (promise 13). */
 export function createUsage(records: RecordStore): Usage {
@@ -25,6 +27,7 @@ export function createUsage(records: RecordStore): Usage {
       }
       const image = `${repository}@${digest}`;
       if (marked.has(image)) return false;
+      if (marked.size >= MAX_MARKED) marked.clear(); // an image is marked twice then, which changes nothing
       marked.add(image);
       records.mark(usedKey(new Date(now), repository, digest));
       return true;

@@ -60,6 +60,9 @@ async function isOver(probe: Promise<void>, signal: AbortSignal): Promise<boolea
   }
 }
 
+/** Accounts that are known to be limited: clients name them. */
+const MAX_GATES = 1000;
+
 export function createRateLimit(upstream: string, metrics: Pick<RegistryMetrics, 'rateLimit'>): RateLimit {
   let counts = false;
   let savingUntil = 0;
@@ -68,6 +71,10 @@ export function createRateLimit(upstream: string, metrics: Pick<RegistryMetrics,
   function close(key: string, retryAfter: number | undefined): void {
     const blockMs = retryAfter === undefined ? DEFAULT_BLOCK_MS : Math.min(1000 * retryAfter, MAX_BLOCK_MS);
     const until = Math.max(gates.get(key)?.until ?? 0, Date.now() + blockMs);
+    for (const [oldest] of gates) {
+      if (gates.size < MAX_GATES || oldest === key) break;
+      gates.delete(oldest);
+    }
     gates.set(key, { until, probe: undefined });
   }
 
