@@ -144,7 +144,7 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
   ['a wrong duration', { registry: { config: { cache: { tagTtl: '5 minutes' } } } }, /at '\/registry\/config\/cache\/tagTtl'/],
   ['a wrong size', { registry: { persistence: { size: 'big' } } }, /at '\/registry\/persistence\/size'/],
   ['a wrong mode', { clash: { ...CLASH, mode: 'fast' } }, /at '\/clash\/mode': value must be one of 'nodes', 'full', 'custom'/],
-  ['a subscription that is not a URL', { clash: { enabled: true, subscriptionUrl: 'airport' } }, /clash\.subscriptionUrl is no URL/],
+  ['a subscription that is not a URL', { clash: { enabled: true, subscriptionUrl: 'airport' } }, /clash\.subscriptionUrl is not a URL/],
   ['no replicas', { registry: { replicas: 0 } }, /at '\/registry\/replicas': minimum: got 0, want 1/],
 ];
 

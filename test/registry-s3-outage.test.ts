@@ -10,7 +10,7 @@ import { startVersitygw, type Versitygw } from './support/versitygw.ts';
 import { until } from './support/until.ts';
 
 const KiB = 1024;
-/** How long S3 is away, in seconds: `OUTAGE_SECONDS=20 npm test -- outage`. */
+/** How long S3 is down, in seconds: `OUTAGE_SECONDS=20 npm test -- outage`. */
 const OUTAGE = Number(process.env['OUTAGE_SECONDS'] ?? 6);
 const PULLS_A_SECOND = 20;
 

@@ -129,7 +129,7 @@ test('promise 12: with redirect, only requests that may read a blob get its pres
   await s3.stop();
   response = await fetch(url, { redirect: 'manual' });
   await response.body?.cancel();
-  assert.equal(response.status, 200, 'while S3 is away nobody is sent there');
+  assert.equal(response.status, 200, 'while S3 is down no client is redirected to it');
   await s3.start();
   upstream.behave = () => ({ status: 404 });
   assert.equal((await fetch(`${registry.url}/v2/hub/other/b/blobs/${digest}`, { redirect: 'manual' })).status, 404);

@@ -41,12 +41,12 @@ test('callers of one key share one call, and a caller that leaves does not end i
   assert.equal(calls, 2, 'an answer is not kept');
 });
 
-test('a shared call that takes too long fails, also when nobody waits for it', async () => {
+test('a shared call that takes too long fails, even after all callers have left', async () => {
   const share = singleFlight<void>({ timeoutMs: 20 });
   const until = (signal: AbortSignal) => raceAbort(new Promise<void>(() => undefined), signal);
   await assert.rejects(share('key', forever, until), (error) => isOciError(error, 'UNAVAILABLE'));
   await assert.rejects(share('key', AbortSignal.timeout(1), until), { name: 'TimeoutError' });
-  await delay(50); // its failure is nobody's unhandled rejection
+  await delay(50); // its failure does not become an unhandled rejection
 });
 
 test('a shared call ends soon after its last caller has left, and not while another one has come', async () => {
@@ -93,7 +93,7 @@ test('a semaphore lets in as many as it has places, in order; those that leave t
   await Promise.all([acquire(), acquire()]);
 });
 
-test('a semaphore never lets in more than its places, nor loses one, whoever leaves when', async () => {
+test('a semaphore never exceeds or loses its slots, regardless of when callers leave', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.integer({ min: 1, max: 4 }),

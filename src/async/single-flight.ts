@@ -21,8 +21,8 @@ interface Flight<Value> {
   lingering: NodeJS.Timeout | undefined;
 }
 
-/** Runs one piece of work per key at a time, shared by all callers that ask for the key meanwhile. Callers may leave: the work
- *  goes on for the others, and for `lingerMs` once nobody waits any longer. */
+/** Runs one piece of work per key at a time, shared by all callers that ask for the key while it runs. Callers may leave: the
+ *  work goes on for the others, and for `lingerMs` after the last caller has left. */
 export function singleFlight<Value>({ timeoutMs, lingerMs }: SingleFlightOptions): SingleFlight<Value> {
   const running = new Map<string, Flight<Value>>();
 

@@ -32,9 +32,9 @@ import { openAgentPorts } from './wiring/agent-ports.ts';
 import { watchNodeProblems } from './wiring/node-problems.ts';
 import { servedNames } from './wiring/served-names.ts';
 
-/** How long running pulls get when the process is told to stop, in ms; the chart gives the pod 60 s. */
+/** How long running pulls may continue after SIGTERM, in ms; the chart gives the pod 60 s. */
 const GRACE = 50_000;
-/** Milliseconds for who asks `admin` at that moment. Its port is let go at once, and not after running pulls, for the next agent. */
+/** How long requests to `admin` may continue after SIGTERM, in ms. Its port is closed at once, not after running pulls, for the next agent. */
 const ADMIN_GRACE = 1000;
 /** Milliseconds: the registry is near, and a pull must not wait for one that is gone. */
 const CONNECT_TIMEOUT = 1000;
@@ -42,7 +42,7 @@ const CONNECT_TIMEOUT = 1000;
 const REMOTE_LIMITS = { attempts: 1, headersMs: 25_000, idleMs: 30_000 };
 const FILES_INTERVAL = 10_000;
 
-/** `kube-registry agent`: the node's own end of the registry, until it is told to stop.
+/** `kube-registry agent`: serves the pulls of its node until SIGTERM.
  *  @throws ConfigError: no agent.registry; OciError UNAVAILABLE: an address cannot be used */
 export async function agent({ config, log, stop }: Host): Promise<void> {
   const { agent: own, registry } = config;

@@ -32,14 +32,14 @@ import { createHostUpstreams } from './wiring/other-hosts.ts';
 import { servedNames } from './wiring/served-names.ts';
 import { createUpstream, reportUpstreams } from './wiring/upstreams.ts';
 
-/** How long running pulls get when the process is told to stop, in ms. */
+/** How long running pulls may continue after SIGTERM, in ms. */
 const GRACE = 30_000;
 /** Hosts of registry.otherHosts whose registries are kept. */
 const MAX_HOST_ROUTES = 100;
 /** How long one request may bring its body, where pushes are taken. */
 const PUSH_LIMIT_MS = 24 * 3_600_000;
 
-/** `kube-registry registry`: serves until it is told to stop.
+/** `kube-registry registry`: serves until SIGTERM.
  *  @throws ConfigError: a file that it names cannot be read; OciError UNAVAILABLE: an address or a directory cannot be used */
 export async function registry({ config, log, stop, env }: Host): Promise<void> {
   const own = config.registry;

@@ -21,7 +21,7 @@ const GRACE_MS = 5_000;
 /** API servers close idle connections after 90 s (Go's default transport). The webhook must not be
  *  first: a review that is sent in that moment is lost, and its pod is created unchanged. */
 const KEEP_ALIVE_MS = 120_000;
-/** API servers give up after 2 s; whoever is slower is none. */
+/** API servers give up after 2 s; a slower client is not an API server. */
 const HEADERS_MS = 5_000;
 const REQUEST_MS = 10_000;
 

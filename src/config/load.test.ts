@@ -84,7 +84,7 @@ test('a file that is no configuration is named, without what is in it', async ()
   assert.deepEqual(await loadConfig({ file: '' }), parseConfig({})); // of KUBE_REGISTRY_CONFIG=""
 });
 
-test('a file that a key names and nobody can read is found out at start', async () => {
+test('a configured file that cannot be read is reported at start', async () => {
   await using directory = await temporaryDirectory();
   const file = join(directory.path, 'password');
   const section = { upstreams: { hub: { credentials: [{ username: 'a', passwordFile: file }] } } };

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-// The kinds of values that the configuration is made of. Each takes what a person writes and gives what the program
+// The value types of the configuration. Each parses what the user writes into what the program
 // computes with: milliseconds, bytes, a host and a port.
 
 const MILLISECONDS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;

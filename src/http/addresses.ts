@@ -2,7 +2,7 @@ import { lookup, promises, type LookupAddress, type LookupOptions } from 'node:d
 import { BlockList, isIP } from 'node:net';
 import { OciError } from '../oci/error.ts';
 
-/** Where nobody outside may send this program: this machine, its networks and those of the cluster, the metadata services of
+/** Destinations that no outside server may redirect this program to: this machine, its networks and those of the cluster, the metadata services of
  *  clouds, and addresses that lead to no single host. 198.18.0.0/15 is missing on purpose: clash answers DNS with addresses of it
  *  (fake-ip). Sources: the IANA registries of special-purpose addresses; Azure's "What is IP address 168.63.129.16?". */
 export const INTERNAL_NETWORKS: readonly string[] = [

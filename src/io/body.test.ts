@@ -72,7 +72,7 @@ test('a hook can turn the end of a body into a failure', async () => {
   assert.deepEqual(source.closed, [false]);
 });
 
-test('a hook that is added to a body that is already closed is told so', async () => {
+test('a hook that is added to a body that is already closed is called at once', async () => {
   const source = sourceOf([]);
   const body = createBody(source, AbortSignal.abort());
   let closed = 0;
@@ -100,7 +100,7 @@ test('any iterable can be given hooks; leaving the body returns the iterable', a
   assert.deepEqual(events, ['closed', 'freed', 'freed']);
 });
 
-test('readAll copies chunks, and gives up a body that is longer than allowed', async () => {
+test('readAll copies chunks, and aborts a body that is longer than allowed', async () => {
   const reused = Buffer.alloc(1);
   async function* overwriting() {
     for (const byte of [1, 2, 3]) {

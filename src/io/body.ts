@@ -27,7 +27,7 @@ interface BodyState {
 const NEVER = new AbortController().signal;
 const states = new WeakMap<Body, BodyState>();
 
-/** Creates a body that frees what it holds even if nobody ever asks for its first chunk (an async generator's `finally` does
+/** Creates a body that frees its resources even if its first chunk is never requested (an async generator's `finally` does
  *  not run in that case). After `signal` is aborted, `next` throws the signal's reason. */
 export function createBody(source: BodySource, signal: AbortSignal): Body {
   const state: BodyState = { open: true, hooks: [] };
@@ -38,7 +38,7 @@ export function createBody(source: BodySource, signal: AbortSignal): Body {
     for (const { onClose } of state.hooks) onClose?.();
     await source.close(aborted);
   };
-  // After an abort nobody waits for the result of closing.
+  // After an abort no caller waits for the result of closing.
   const abort = (): void => void finish(true).catch(() => undefined);
   signal.addEventListener('abort', abort, { once: true });
   if (signal.aborted) abort();

@@ -8,7 +8,7 @@ import { openCopies } from '../clash/subscription/copies.ts';
 import { filesystem } from '../store/filesystem/filesystem.ts';
 import { makeDirectory } from './make-directory.ts';
 
-test('a directory is made with all above it; one that is there stays; a file in its way is told', async () => {
+test('a directory is created with its parents; an existing one stays; a file in its place is an error', async () => {
   await using temporary = await temporaryDirectory();
   const path = join(temporary.path, 'a/b/c');
   await Promise.all([makeDirectory(path), makeDirectory(path), makeDirectory(join(temporary.path, 'a/b/d'))]);
@@ -20,7 +20,7 @@ test('a directory is made with all above it; one that is there stays; a file in 
   await assert.rejects(makeDirectory(join(file, 'd')), { code: 'ENOTDIR' });
 });
 
-test('where nothing can be made that is told at once, whoever wants a directory there', { timeout: 30_000 }, async () => {
+test('where no directory can be created, every caller gets an error at once', { timeout: 30_000 }, async () => {
   await assert.rejects(makeDirectory('/proc/nowhere/a/b'), { code: 'ENOENT' });
   await assert.rejects(filesystem({ directory: '/proc/nowhere' }), { code: 'UNAVAILABLE' });
   assert.match(

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { syncDirectory } from './sync-directory.ts';
 
-test('who asks before a sync begins shares it, who asks later gets one that begins later', async () => {
+test('callers before a sync begins share it; later callers get one that begins later', async () => {
   await using directory = await temporaryDirectory();
   const first = syncDirectory(directory.path);
   assert.equal(syncDirectory(directory.path), first);

@@ -58,7 +58,7 @@ export function isOciError(error: unknown, ...codes: OciErrorCode[]): error is O
 
 const ABSENT: OciErrorCode[] = ['BLOB_UNKNOWN', 'MANIFEST_UNKNOWN', 'NAME_UNKNOWN'];
 
-/** True when whoever was asked answered, and the answer is that there is no such thing. */
+/** True if the server answered, and its answer is that the object does not exist. */
 export function isAbsent(error: unknown): error is OciError {
   return isOciError(error, ...ABSENT);
 }

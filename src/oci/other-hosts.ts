@@ -36,7 +36,7 @@ export function createOtherHosts(patterns: readonly string[]): OtherHosts {
 
   function isServed(host: string, name: string): boolean {
     if (isExcluded(host)) return false;
-    // An address, or a name that only a search domain completes, is nobody's public registry.
+    // An IP address, or a name that only a search domain completes, is not a public registry.
     return names.includes(host) || (isIP(name) === 0 && name.includes('.') && matches(host));
   }
 

@@ -116,7 +116,7 @@ async function* inTwoBuffers(bytes: Uint8Array, signal: AbortSignal): AsyncGener
     signal.throwIfAborted();
     const buffer = buffers[turn % 2 === 0 ? 0 : 1];
     buffer.fill(0);
-    await new Promise(setImmediate); // whoever still reads the wiped buffer reads zeroes
+    await new Promise(setImmediate); // a reader that still uses the wiped buffer reads zeroes
     buffer.set(bytes.subarray(at, at + CHUNK));
     yield buffer.subarray(0, Math.min(CHUNK, bytes.length - at));
   }

@@ -14,13 +14,13 @@ export interface RegistryUnderTest extends AsyncDisposable {
 }
 
 export interface ConformanceOptions {
-  /** False where nobody behind the registry knows referrers. */
+  /** False where no source of the registry supports referrers. */
   referrers?: boolean;
 }
 
 type Check = (promise: string, body: (own: RegistryUnderTest, signal: AbortSignal) => Promise<void>) => void;
 
-const ABSENT_DIGEST = digestOf(Buffer.from('nobody has this'));
+const ABSENT_DIGEST = digestOf(Buffer.from('absent everywhere'));
 
 /** What every Registry promises, over one that `make` has filled with the content. */
 export function testRegistry(
@@ -182,7 +182,7 @@ function testLists(check: Check, content: SampleContent, { referrers = true }: C
   });
 
   if (!referrers) return;
-  check('gives what refers to a digest, all of it or of one type', async ({ registry, repository }, signal) => {
+  check('lists the referrers of a digest, all of them or of one type', async ({ registry, repository }, signal) => {
     const all = await registry.referrers(repository, image.digest, { signal });
     assert.deepEqual(manifestsOf(all.index), [artifact.digest]);
     const own = await registry.referrers(repository, image.digest, { signal, artifactType });

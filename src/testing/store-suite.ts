@@ -156,7 +156,7 @@ export function storeConformance(
           while (writing) {
             const bytes = await readAll(store, 'v1/object');
             assert.ok(bytes.equals(version(bytes[0] ?? 0)), 'one version');
-            await turn(); // memory answers within one turn of the event loop, in which nobody could write
+            await turn(); // memory answers within one turn of the event loop, in which no other caller can write
           }
         };
         const readers = [reader(), reader()];

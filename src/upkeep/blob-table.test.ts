@@ -7,7 +7,7 @@ import { createBlobTable } from './blob-table.ts';
 const digests = (count: number, algorithm: 'sha256' | 'sha512') =>
   Array.from({ length: count }, (_, index) => digestOf(Buffer.from(`${index}`), algorithm)).sort();
 
-test('every blob is found by its digest, of either algorithm, and gives back what was noted', () => {
+test('every blob is found by its digest, of either algorithm, with the values stored for it', () => {
   const table = createBlobTable();
   const all = [...digests(5000, 'sha256'), ...digests(1500, 'sha512')];
   for (const [index, digest] of all.entries()) table.add(digest, index, index * 1000);

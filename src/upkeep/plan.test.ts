@@ -50,13 +50,13 @@ function storeOf(blobs: Record<string, Blob>) {
 
 const cases: { says: string; blobs: Record<string, Blob>; limits?: Partial<Limits>; go: string[]; after: number }[] = [
   {
-    says: 'without limits nothing goes but what nobody names',
+    says: 'without limits, only unreferenced blobs are removed',
     blobs: { app: { size: 1, names: ['layer'], used: 30 }, layer: { size: 100 }, stray: { size: 1000 } },
     go: [],
     after: 101,
   },
   {
-    says: 'what nobody names stays while it is young: its manifest may be on its way',
+    says: 'young unreferenced blobs stay: their manifest may still arrive',
     blobs: { stray: { size: 1000, stored: 0.5 } },
     go: [],
     after: 1000,
@@ -109,7 +109,7 @@ const cases: { says: string; blobs: Record<string, Blob>; limits?: Partial<Limit
     after: 1,
   },
   {
-    says: 'images that nobody pulled for longer than maxAge go, whatever the size',
+    says: 'images that were not pulled for longer than maxAge are removed, whatever their size',
     blobs: { a: { size: 5, names: [], used: 8 }, b: { size: 5, names: [], used: 6 }, c: { size: 5, names: [], stored: 9 } },
     limits: { maxAge: 7 * DAY },
     go: ['c', 'a'],

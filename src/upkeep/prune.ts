@@ -42,7 +42,7 @@ export interface PruneOptions {
 export interface PruneResult {
   /** Images that went, in that order, and what they were called: `repository:tag`, or `repository@digest`. */
   images: (Departure & { names: string[] })[];
-  /** Images that were to go and were pulled meanwhile. */
+  /** Images that were to be removed, but were pulled during the run. */
   spared: number;
   /** Blobs that went, manifests among them. */
   blobs: number;
@@ -240,7 +240,7 @@ async function stillNeeded(work: Work, gone: ReadonlySet<Image>): Promise<Uint32
     for await (const { key } of store.list(`${USES}${day.toISOString().slice(0, 10)}/`, context)) {
       const digest = parseUsedKey(key)?.digest;
       const image = digest === undefined ? undefined : byDigest.get(digest);
-      // One that went and was pulled again is here anew; in a dry run it has never gone.
+      // A removed image that was pulled again is present again; in a dry run it was never removed.
       if (digest !== undefined && (image === undefined || (gone.has(image) && !dryRun))) fresh.add(digest);
     }
   }
@@ -263,7 +263,7 @@ interface Unneeded {
   size: number;
 }
 
-/** Removes what no push has claimed meanwhile (store/claims.ts). What is left over is found by the next run. */
+/** Removes what no push has claimed in the meantime (store/claims.ts). The next run finds the remainder. */
 async function sweep<Item>(
   { store, context, dryRun, parallel }: Work,
   items: readonly Item[],

@@ -26,7 +26,7 @@ export interface ScheduleOptions {
   stop: AbortSignal;
 }
 
-/** Prunes from time to time until it is told to stop; of several replicas over one store one does. A run that fails is told to the log, and
+/** Prunes periodically until `stop` aborts; of several replicas that share a store, one does. A failed run is logged, and
  *  the next one takes up its work. */
 export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
   const { timing, log, stop } = options;

@@ -1,7 +1,7 @@
 import { UPLOADS } from '../store/keys.ts';
 import type { Store } from '../store/store.ts';
 
-/** Removes the uploads that nobody has gone on with for `grace` ms. */
+/** Removes uploads that were not continued for `grace` ms. */
 export async function removeOldUploads(
   store: Store,
   { now, grace, signal }: { now: number; grace: number; signal: AbortSignal },

@@ -63,7 +63,7 @@ async function readAll(store: Store, { blobs }: Inventory, options: VerifyOption
   }
   await inParallel(all(), parallel, async (digest) => {
     const content = await store.read(blobKey(digest), { signal });
-    if (content === undefined) return; // pruned meanwhile
+    if (content === undefined) return; // pruned in the meantime
     const hash = createDigestHash(digest);
     for await (const chunk of content.body) {
       hash.update(chunk);
@@ -74,8 +74,8 @@ async function readAll(store: Store, { blobs }: Inventory, options: VerifyOption
   return wrong.sort();
 }
 
-/** Blobs that were served once and are no longer stored. Many stores lack blobs that an image names and nobody ever pulled: layers that the
- *  nodes had already, platforms that nobody runs. */
+/** Blobs that were served once and are no longer stored. Many stores lack blobs of an image that were never pulled: layers that the
+ *  nodes already had, platforms that no node has. */
 async function findMissing(store: Store, { images }: Inventory, signal: AbortSignal): Promise<Digest[]> {
   const missing = new Set<Digest>();
   for (const image of images) {

@@ -32,7 +32,7 @@ test('connections that are closed and opened again are limited by rate, and by w
   time += 60_000;
   for (let count = 0; count < 20; count++) limits.violation('pod');
   assert.equal(reconnect('pod', 300), 0, 'twenty wrong requests');
-  assert.equal(reconnect('api server', 300), 300, 'nobody else is held up');
+  assert.equal(reconnect('api server', 300), 300, 'other clients are not delayed');
   time += 1_000;
   assert.equal(reconnect('pod', 300), 100);
 });

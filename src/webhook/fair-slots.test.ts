@@ -31,7 +31,7 @@ test('a client has no more slots and no more waiting requests than its share', a
   assert.ok((await third) !== undefined);
 });
 
-test('a request that is gone waits no longer, and takes nobody else with it', async () => {
+test('a request whose client has left stops waiting, and does not affect others', async () => {
   const slots = createFairSlots({ total: 1, perClient: 1, maxWaiting: 10 });
   const held = await slots.take('a', signal);
   const gone = new AbortController();

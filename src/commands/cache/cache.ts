@@ -10,9 +10,9 @@ type Run = (command: (host: Host) => Promise<number>) => Promise<void>;
 const EXIT_CODES = `
 Exit codes: 0 all is well; 1 something was found wrong or has failed; 2 wrong usage or configuration.`;
 
-/** `kube-registry cache …`: what people do with what is stored. Each is loaded only when it is asked for. */
+/** `kube-registry cache …`: the commands for the store. Each is loaded only when it is run. */
 export function addCache(program: Command, run: Run): void {
-  const cache = program.command('cache').description('what is stored: list it, measure it, fill it, verify it, prune it');
+  const cache = program.command('cache').description('manage stored images: list, measure, download, verify, prune, export, import');
   addReaders(cache, run);
   addWarm(cache, run);
   addArchives(cache, run);

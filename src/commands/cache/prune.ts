@@ -105,7 +105,7 @@ function render(result: PruneResult, dryRun: boolean): string {
     `${dryRun ? 'would remove' : 'removed'} ${images.length} images, ${blobs} blobs of ${formatBytes(bytes)}, ${records} records; ` +
       `${formatBytes(before - bytes)} of ${formatBytes(before)} ${dryRun ? 'would stay' : 'stay'}`,
     ...(kept === 0 ? [] : [`${kept} images must stay: they are pinned, in use, or were pushed here`]),
-    ...(spared === 0 ? [] : [`${spared} images were pulled meanwhile, and stay`]),
+    ...(spared === 0 ? [] : [`${spared} images were pulled during the run, and stay`]),
     ...(overLimit
       ? [`that is more than the ${formatBytes(limit)} that may be stored: the rest is too young or was used too recently`]
       : []),

@@ -35,7 +35,7 @@ export function createHostUpstreams(config: Config, options: HostUpstreamsOption
   const hosts = createOtherHosts(config.otherHosts);
   const proxy = options.proxy ?? config.proxy;
   const timeout = options.connectTimeout === undefined ? {} : { connectTimeout: options.connectTimeout };
-  // All hosts share their connections' pools: ten thousand hosts that nobody asks for again leave nothing behind.
+  // All hosts share their connections' pools: ten thousand hosts that are never requested again leave nothing behind.
   let transports: Routes | undefined;
   const connect = (): Routes =>
     (transports ??= { own: createTransport({ proxy, ...timeout }), outside: createTransport({ proxy, externalOnly: true, ...timeout }) });

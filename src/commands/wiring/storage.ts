@@ -43,7 +43,7 @@ const START_LIMIT = 60_000;
 /** How long another replica has to store what it gave to this one, before this one does, in ms. */
 const STORED_BY_PEER = 60_000;
 
-/** @throws OciError UNAVAILABLE: the directory cannot be used. An S3 that is away only costs its use. */
+/** @throws OciError UNAVAILABLE: the directory cannot be used. If S3 is down, the registry starts without it. */
 export async function openStorage(config: RegistryConfig, context: StorageContext): Promise<Storage> {
   const { s3: remote, filesystem: directory } = config.storage;
   return remote === undefined ? openFilesystem(directory?.directory ?? './data', context) : openS3(remote, config.local, context);

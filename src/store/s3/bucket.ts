@@ -53,10 +53,10 @@ export function createBucket({ client, attempt, options, prefix }: BucketOptions
       await look(signal);
       return;
     }
-    await look(signal); // whoever answered, the bucket has to be there now
+    await look(signal); // whatever the answer was, the bucket has to exist now
   }
 
-  /** @returns undefined: S3 refuses it, which the log is told once */
+  /** @returns undefined: S3 refuses it, which is logged once */
   async function unlessRefused<T>(what: string, message: string, call: () => Promise<T | undefined>): Promise<T | undefined> {
     try {
       return await call();

@@ -5,7 +5,7 @@ import type { S3Options } from './options.ts';
 
 /** S3's clock is believed from so many ms of difference on: a Date header has seconds, and an answer takes its time. */
 const MIN_OFFSET_MS = 5000;
-/** From so many ms on the log is told. */
+/** Clock differences of at least this many ms are logged. */
 const NOTABLE_OFFSET_MS = 60_000;
 
 /** What S3's answers correct of the configuration and of this machine. */

@@ -122,7 +122,7 @@ function isDamage(error: unknown): boolean {
 function wordsOf(error: unknown): string {
   const { name, message, code } = error as NodeJS.ErrnoException;
   const title = codeOf(error) ?? (statusOf(error) === undefined ? (code ?? name) : name);
-  // The SDK's own explanations of an answer that it could not read help nobody.
+  // The SDK's own explanation of a response that it could not parse is not helpful.
   const useful =
     message !== '' && !/UnknownError|XML parse error|Deserialization error|^the answer is \d+$/.test(message) && message !== title;
   return useful ? `${title}: ${message.replace(/; if the root CA is installed locally.*/s, '').slice(0, MAX_WORDS)}` : title;

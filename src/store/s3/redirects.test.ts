@@ -89,7 +89,7 @@ test('a blob that leaves S3 is not redirected any more when its own question has
   assert.equal(heads(), before + 2, 'it is not taken for known any more');
 });
 
-test('nobody is sent to an S3 that has gone or hangs, also not for what it has just shown; the log says so', async () => {
+test('no client is redirected to an S3 that is down or hangs, not even for blobs it has just confirmed; the log says so', async () => {
   await using opened = await open(['one', 'two']);
   const both = () => Promise.all(['one', 'two'].map((name) => opened.redirect(blob(name), signal)));
   const works = () => until(async () => !(await both()).includes(undefined), 'S3 is used again');
@@ -118,7 +118,7 @@ test('what was signed by a key that S3 refuses is not used again', async () => {
   assert.notEqual(await opened.redirect(blob('signed'), signal), undefined);
 });
 
-test('nobody waits for long for credentials that do not come', async () => {
+test('no request waits long for credentials that do not arrive', async () => {
   const { bucket, region } = server;
   const credentials = () => new Promise<never>(() => undefined);
   await using stack = new AsyncDisposableStack();

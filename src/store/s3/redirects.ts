@@ -14,9 +14,9 @@ const CONFIRMED_MS = 5000;
 const MAX_KNOWN = 1000;
 
 export interface Redirection {
-  /** A presigned URL of S3 that gives the blob to whoever has it. */
+  /** A presigned URL of S3: every client that has it can read the blob. */
   url: string;
-  /** Bytes, of the object that S3 has. It is another than the blob's when the object is damaged: nobody may be sent there then. */
+  /** Size in bytes of the object in S3. If it differs from the blob's size, the object is damaged, and no client may be redirected to it. */
   size: number;
 }
 

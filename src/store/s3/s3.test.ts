@@ -53,7 +53,7 @@ test('a range of an object costs S3 one GET, whichever end the client left open'
 
 const EVER = new Promise<never>(() => undefined);
 
-test('credentials from a service that is silent hold nobody up for longer than an answer may take', async () => {
+test('a silent credentials service delays no request for longer than an answer may take', async () => {
   const store = s3({ ...OPTIONS, bucket: 'none', credentials: () => EVER });
   const refused = { code: 'UNAVAILABLE' };
   await assert.rejects(store.stat('v1/x', { signal, within: 100 }), refused);

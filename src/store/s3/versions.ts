@@ -11,7 +11,7 @@ export function createRemover(client: S3Client, attempt: Availability['attempt']
   async function removeVersions({ Bucket, Key }: Target, signal: AbortSignal): Promise<void> {
     const page = await client.send(new ListObjectVersionsCommand({ Bucket, Prefix: Key, MaxKeys: 1000 }), { abortSignal: signal });
     const { Versions = [], DeleteMarkers = [] } = page;
-    // A version that is current again was written meanwhile: it stays.
+    // A version that has become current was written in the meantime: it stays.
     const old = [...Versions.filter(({ IsLatest }) => IsLatest !== true), ...DeleteMarkers].filter((one) => one.Key === Key);
     for (const { VersionId } of old) {
       await client.send(new DeleteObjectCommand({ Bucket, Key, VersionId }), { abortSignal: signal });

@@ -40,7 +40,7 @@ async function setUp(maxSize: number) {
   return { directory, files, tier, seen, has, gone, [Symbol.asyncDispose]: () => directory[Symbol.asyncDispose]() };
 }
 
-test('the least recently used leaves when there is no room, and the bytes are told', async () => {
+test('the least recently used blob is evicted when space runs out, and the bytes are reported', async () => {
   await using it = await setUp(1000);
   for (const name of ['a', 'b']) await it.tier.write(key(name), bytes(400), context);
   for await (const _ of (await it.tier.read(key('a'), context))?.body ?? []);
@@ -51,7 +51,7 @@ test('the least recently used leaves when there is no room, and the bytes are to
   assert.equal(it.tier.used(), 800);
 });
 
-test('what is pinned or being read stays, and what is written meanwhile has no room', async () => {
+test('pinned blobs and blobs being read stay, and blobs written in the meantime are not kept', async () => {
   await using it = await setUp(1000);
   for (const name of ['pinned', 'read']) await it.tier.write(key(name), bytes(500), context);
   it.tier.pin(key('pinned'));

@@ -9,7 +9,7 @@ export interface LocalTier extends Store {
   /** Keeps an object from being evicted: it is nowhere else yet. */
   pin(key: string): void;
   unpin(key: string): void;
-  /** Bytes, of what is here and what is reserved. */
+  /** Size in bytes of the stored and reserved blobs. */
   used(): number;
   /** Learns what a process before this one left; until then that does not count. Least recently used is what is oldest.
    *  @throws OciError UNAVAILABLE */
@@ -130,7 +130,7 @@ export function localTier(store: FilesystemStore, maxSize: number, observe: (byt
         if (before === undefined) forget(key);
         throw error;
       } finally {
-        setImmediate(() => letGo(key)); // whoever wrote it can still pin it
+        setImmediate(() => letGo(key)); // its writer can still pin it
       }
     },
     async remove(key, context) {
