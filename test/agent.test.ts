@@ -339,7 +339,7 @@ test('promise A3: ten pulls whose registry hangs and ten whose registry is kille
       await until(() => agent.log().some(({ msg }) => msg === 'the registry answers again'), 'it is used again');
     }
   }
-  const resumed = agent.log().filter(({ msg }) => msg === 'a blob was cut; it goes on from the other side').length;
+  const resumed = agent.log().filter(({ msg }) => msg === 'a blob was cut; resuming it from the other source').length;
   assert.ok(resumed >= 20 && resumed <= 40, `${resumed} times: each of the twenty once, or again on a machine that stalls`);
 });
 

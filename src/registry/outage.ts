@@ -40,7 +40,7 @@ export function createOutage({ probe, stop, log }: OutageOptions): Outage {
   async function investigate(cause: unknown): Promise<void> {
     if ((await answers(FIRST_PROBE_TIMEOUT_MS)) || stop.aborted) return;
     isDown = true;
-    log.warn({ event: 'registry-down', error: cause }, 'the registry does not answer; images come straight from upstream');
+    log.warn({ event: 'registry-down', error: cause }, 'the registry does not answer; pulling directly from upstream');
     for (const listener of listeners) listener();
     while (!stop.aborted) {
       await delay(PROBE_INTERVAL_MS, undefined, { signal: stop }).catch(() => undefined); // the loop's condition tells

@@ -38,7 +38,7 @@ export async function* resumedBody(answer: Answer<Blob>, options: ResumeOptions)
     } catch (error) {
       if (signal.aborted || resumes === MAX_RESUMES || (end !== undefined && position > end)) throw error;
       if (side === 'first') outage.suspect(error);
-      log.warn({ event: 'blob-resumed', error, digest, position }, 'a blob was cut; it goes on from the other side');
+      log.warn({ event: 'blob-resumed', error, digest, position }, 'a blob was cut; resuming it from the other source');
       const rest = await open(other(side), position, end).catch((failure: unknown) => failedToOpen(failure, position));
       if (rest === undefined) return;
       const skipped = bytesToSkip(rest.value, { size, position });

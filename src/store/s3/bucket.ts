@@ -98,7 +98,7 @@ export function createBucket({ client, attempt, options, prefix }: BucketOptions
     told.add('s3-bucket-versioned');
     log?.warn(
       { event: 's3-bucket-versioned', bucket },
-      'the bucket keeps old versions of objects: what is overwritten goes on costing space; add a lifecycle rule that expires noncurrent versions',
+      'the bucket keeps old versions of objects: overwritten objects keep using space; add a lifecycle rule that expires noncurrent versions',
     );
   }
 

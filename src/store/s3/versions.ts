@@ -33,7 +33,7 @@ export function createRemover(client: S3Client, attempt: Availability['attempt']
       refused = true;
       log?.warn(
         { event: 's3-versions-kept', bucket, error },
-        'removed objects go on taking up space: the bucket keeps their versions, and these cannot be removed',
+        'removed objects keep using space: the bucket keeps their versions, which cannot be removed',
       );
     }
   };
