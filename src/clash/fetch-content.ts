@@ -32,7 +32,8 @@ function userAgents(version: string): string[] {
 
 /** Fetches a subscription and reads it. When the answer has no node, other User-Agents are tried.
  *  @returns only nodes that mihomo can use
- *  @throws ClashError: it cannot be fetched, or no answer has a node; the reason is that of the first answer */
+ *  @throws ClashError: it cannot be fetched, or no answer has a node; the reason is that of the
+ *  first answer */
 export async function fetchContent({
   download,
   userAgent,
@@ -80,8 +81,8 @@ function countNodes(content: Content): number {
   return content.kind === 'uris' ? content.text.split('\n').length : itemsOf(content.document['proxies']).length;
 }
 
-/** Reads the file of a proxy-provider, which may be any form of a subscription, and writes it again without the nodes that mihomo
- *  cannot use.
+/** Reads the file of a proxy-provider, which may be any form of a subscription, and writes it
+ *  again without the nodes that mihomo cannot use.
  *  @returns the file, and what was left out
  *  @throws ClashError: it has no node that mihomo can use */
 export async function rewriteProvider(

@@ -25,7 +25,8 @@ import type { UserInfo } from './subscription/userinfo.ts';
 
 export interface ClashOptions {
   own: ClashConfig;
-  /** How to reach hosts, for a value of the configuration's `proxy` keys: direct, or a proxy's URL. */
+  /** How to reach hosts, for a value of the configuration's `proxy` keys: direct, or a proxy's
+   *  URL. */
   wayOf: (proxy: string) => Way;
   log: Log;
   env: NodeJS.ProcessEnv;
@@ -64,9 +65,10 @@ export interface Clash {
 const FIRST_CONFIRM_MS = 2000;
 const CONFIRM = { baseMs: 15_000, capMs: 300_000 };
 
-/** Runs mihomo with a config made of the configuration and the subscriptions. Returns without waiting for either: the proxy is
- *  there within a second, and refuses until it has a node.
- *  @throws ClashError: mihomo, a password's file or a port cannot be used; Error (EACCES …): the directory cannot be written */
+/** Runs mihomo with a config made of the configuration and the subscriptions. Returns without
+ *  waiting for either: the proxy is there within a second, and refuses until it has a node.
+ *  @throws ClashError: mihomo, a password's file or a port cannot be used; Error (EACCES …): the
+ *  directory cannot be written */
 export async function superviseClash({ own, wayOf, log, env, counted, signal }: ClashOptions): Promise<Clash> {
   const redactor = createRedactor();
   const secret = randomBytes(24).toString('base64url');
@@ -186,14 +188,16 @@ async function readCopies(
   return known;
 }
 
-/** A copy that another version of mihomo has read is read again. Undefined: this one can use nothing of it. */
+/** A copy that another version of mihomo has read is read again. Undefined: this one can use
+ *  nothing of it. */
 async function vetCopy(copy: Copy | undefined, { reader, version }: { reader: EntryReader; version: string }): Promise<Copy | undefined> {
   if (copy === undefined || copy.vettedBy === version) return copy;
   const content = await vetContent(copy.content, reader).catch(() => undefined); // fetched again in any case
   return content === undefined ? undefined : { ...copy, content };
 }
 
-/** A config that could not be proven when it came may be good all the same: the network was down. */
+/** A config that could not be proven when it came may be good all the same: the network was down.
+ */
 async function confirmForever(applier: Applier, { log, signal }: { log: Log; signal: AbortSignal }): Promise<void> {
   for (let failures = 0; !signal.aborted; failures = applier.proven() ? 0 : failures + 1) {
     await applier.confirm().catch((error: unknown) => log.warn({ event: 'clash-confirm-failed', error }, 'the good config cannot be kept'));

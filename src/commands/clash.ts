@@ -13,8 +13,8 @@ import { createMetrics } from '../telemetry/metrics.ts';
 import type { Host } from './command.ts';
 
 /** `kube-registry clash`: runs mihomo with a config made of subscriptions, until `stop`.
- *  @throws ConfigError: there is no subscription or config, or no mihomo, or a port is taken; OciError UNAVAILABLE: the admin address
- *  cannot be listened on */
+ *  @throws ConfigError: there is no subscription or config, or no mihomo, or a port is taken;
+ *  OciError UNAVAILABLE: the admin address cannot be listened on */
 export async function clash({ config, log, stop, env }: Host): Promise<void> {
   const { clash: own } = config;
   checkSources(own);

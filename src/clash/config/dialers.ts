@@ -4,8 +4,8 @@ import type { Note, Sourced } from './override.ts';
 import type { Parts } from './parts.ts';
 import { BUILT_IN_TARGETS } from './rules.ts';
 
-/** Leaves out what is chained (`dialer-proxy`) to a node or group that is not there, or to itself: mihomo refuses the whole config
- *  for it.
+/** Leaves out what is chained (`dialer-proxy`) to a node or group that is not there, or to
+ *  itself: mihomo refuses the whole config for it.
  *  @throws ClashError: it is a node of the user's own */
 export function checkDialers(parts: Parts, note: Note): Parts {
   const groups = parts.groups.map(({ value }) => nameOf(value));

@@ -10,8 +10,8 @@ export interface User {
 /** The name of the listener that pods of the cluster use. */
 export const SHARED_LISTENER = 'shared';
 
-/** Keys that no config may set: those that open a port, change the machine, download files or bypass the rules. `lock` sets most
- *  of them to a fixed value. */
+/** Keys that no config may set: those that open a port, change the machine, download files or
+ *  bypass the rules. `lock` sets most of them to a fixed value. */
 const LOCKED = [
   'port',
   'socks-port',

@@ -3,7 +3,8 @@ import { ClashError, nameOf } from '../subscription/document.ts';
 import { isFields, type Fields } from '../../io/untrusted.ts';
 
 export type Edits = NonNullable<ClashConfig['override']['rules']>;
-/** A value with the place where it was written: `clash.override.rules.prepend[0]`, `subscription airport, rules[3]`. */
+/** A value with the place where it was written: `clash.override.rules.prepend[0]`, `subscription
+ *  airport, rules[3]`. */
 export interface Sourced<T> {
   value: T;
   origin: string;
@@ -16,7 +17,8 @@ export interface Sourced<T> {
 /** Records a message for `clash status`. */
 export type Note = (message: string) => void;
 
-/** Edits a list of nodes or groups by name. The keys of an `override` replace those of the entry with the same name.
+/** Edits a list of nodes or groups by name. The keys of an `override` replace those of the entry
+ *  with the same name.
  *  @throws ClashError: an entry has no name, or an override names no entry */
 export function editNamed(
   list: readonly Sourced<Fields>[],

@@ -7,7 +7,8 @@ import { linkAddress, linkName } from '../subscription/links.ts';
 
 const LOOPBACK = /^(?:localhost\.?|127(?:\.\d{1,3}){1,3}|0|0\.0\.0\.0|::1?|0:0:0:0:0:0:0:1|::ffff:(?:127\.\d+\.\d+\.\d+|7f\w\w:\w{1,4}))$/i;
 
-/** Tells addresses at which this sidecar itself listens. A node there would send traffic round in a circle. */
+/** Tells addresses at which this sidecar itself listens. A node there would send traffic round in
+ *  a circle. */
 export function createOwnListener({ ports, controller, admin }: ClashConfig): (server: unknown, port: unknown) => boolean {
   const own = new Set([ports.proxy, ports.shared, controller.port, admin.port].filter((port) => port !== 0).map(String));
   return (server, port) => {
@@ -33,7 +34,8 @@ export function withoutOwnNodes<T>(nodes: readonly T[], nodeOf: (entry: T) => Fi
   });
 }
 
-/** The same for content: its links, or the nodes of its document and of that document's providers. */
+/** The same for content: its links, or the nodes of its document and of that document's
+ *  providers. */
 export function withoutOwnListeners(content: Content, check: Check): Content {
   const { isOwn, note } = check;
   if (content.kind === 'uris') {

@@ -51,7 +51,8 @@ export function linkProvider(path: string, prefix: string): Fields {
   return { type: 'file', path, ...(prefix === '' ? {} : { override: { 'additional-prefix': prefix } }) };
 }
 
-/** A provider whose names of other nodes and groups are replaced, in `dialer-proxy` and `override.dialer-proxy`. */
+/** A provider whose names of other nodes and groups are replaced, in `dialer-proxy` and
+ *  `override.dialer-proxy`. */
 export function renameDialers(provider: Fields, target: (name: string) => string): Fields {
   const override = fieldsOf(provider['override']);
   const rename = (fields: Fields) =>
@@ -59,8 +60,9 @@ export function renameDialers(provider: Fields, target: (name: string) => string
   return { ...rename(provider), ...(provider['override'] === undefined ? {} : { override: rename(override) }) };
 }
 
-/** Mode full: the parts of all subscriptions, in order. A name that an earlier subscription uses gets the subscription's name as a
- *  suffix. With several subscriptions, traffic that no rule matches goes to the first main group that has a live node. */
+/** Mode full: the parts of all subscriptions, in order. A name that an earlier subscription uses
+ *  gets the subscription's name as a suffix. With several subscriptions, traffic that no rule
+ *  matches goes to the first main group that has a live node. */
 export function fullSubscriptions({ subscriptions, pathOf, note }: PartsContext): Parts {
   const parts: Parts = { proxies: [], groups: [], rules: [], proxyProviders: {}, ruleProviders: {}, rest: {}, main: '' };
   const mains: string[] = [];

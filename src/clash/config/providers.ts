@@ -5,7 +5,8 @@ import { fingerprint } from '../subscription/fingerprint.ts';
 import type { Note, Sourced } from './override.ts';
 import { providerOf } from './parts.ts';
 
-/** The content of a provider's URL. This program fetches it, since mihomo would log the URL and wait for it at start. */
+/** The content of a provider's URL. This program fetches it, since mihomo would log the URL and
+ *  wait for it at start. */
 export interface Resource {
   key: string;
   /** The provider, for messages: `rule-provider "ads"`. */
@@ -32,8 +33,9 @@ export function nodeProviders(proxies: readonly Sourced<Fields>[], own: ClashCon
   return providers;
 }
 
-/** What a registry answers at /v2/ to a client that it serves: 200, 401 without a token, or 405 where HEAD is not known. 403, 429, 5xx
- *  and redirects say that the node's address is not welcome, or that something else than the registry answers. */
+/** What a registry answers at /v2/ to a client that it serves: 200, 401 without a token, or 405
+ *  where HEAD is not known. 403, 429, 5xx and redirects say that the node's address is not
+ *  welcome, or that something else than the registry answers. */
 const EXPECTED_STATUS = '200-299/401/405';
 
 export function healthCheck({ healthCheck }: ClashConfig): { url: string; interval: number; 'expected-status': string } {
@@ -41,8 +43,9 @@ export function healthCheck({ healthCheck }: ClashConfig): { url: string; interv
   return { url: healthCheck.url, interval, 'expected-status': EXPECTED_STATUS };
 }
 
-/** mihomo judges a node of a provider by the provider's check, where the group tests the same URL: what stands in the
- *  generated group, with the user's override of it, has to stand there too. */
+/** mihomo judges a node of a provider by the provider's check, where the group tests the same
+ *  URL: what stands in the generated group, with the user's override of it, has to stand there
+ *  too. */
 export function withHealthChecks(providers: Record<string, Fields>, own: ClashConfig, group: Fields | undefined): Record<string, Fields> {
   const {
     url,
@@ -95,7 +98,8 @@ export function withoutHttp(providers: Fields, { files, resources, own, note }: 
       const path = files.get(key);
       if (path === undefined)
         note(`${provider['behavior'] === undefined ? 'proxy' : 'rule'}-provider ${JSON.stringify(name)} has not been fetched yet`);
-      // Until it is fetched, a rule set is empty, and mihomo logs that a proxy-provider's file is missing.
+      // Until it is fetched, a rule set is empty, and mihomo logs that a proxy-provider's file is
+      // missing.
       if (path === undefined && provider['behavior'] !== undefined)
         return [name, { ...omit(rest, ['format']), type: 'inline', payload: [] }];
       const compiled = path?.endsWith('.mrs') === true ? { format: 'mrs' } : {};

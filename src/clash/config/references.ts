@@ -13,8 +13,8 @@ interface GroupContext {
   note: Note;
 }
 
-/** Removes members that do not exist from a group, sets its health check, and makes an empty group refuse traffic: by default
- *  mihomo lets an empty group's traffic out directly.
+/** Removes members that do not exist from a group, sets its health check, and makes an empty
+ *  group refuse traffic: by default mihomo lets an empty group's traffic out directly.
  *  @throws ClashError: the user's own group has a member that does not exist */
 export function completeGroup(group: Sourced<Fields>, { targets, providers, own, note }: GroupContext): Fields {
   const { value, origin } = group;

@@ -21,9 +21,11 @@ export interface Inputs {
   /** Mode custom: the file's content. */
   custom?: Fields | undefined;
   users: readonly User[];
-  /** Files of providers that have been fetched: paths within mihomo's directory, by the resource's key. */
+  /** Files of providers that have been fetched: paths within mihomo's directory, by the
+   *  resource's key. */
   resources: ReadonlyMap<string, string>;
-  /** Entries that mihomo refuses: names of nodes, whole rules, and a `bannedKey` for other entries. */
+  /** Entries that mihomo refuses: names of nodes, whole rules, and a `bannedKey` for other
+   *  entries. */
   banned: ReadonlySet<string>;
 }
 
@@ -174,7 +176,8 @@ function edit(parts: Parts, { own, inputs, note }: { own: ClashConfig; inputs: I
   };
 }
 
-/** Names that groups, rules and dialer-proxy refer to. mihomo finds a provider's node by name only if it is in `proxies` too. */
+/** Names that groups, rules and dialer-proxy refer to. mihomo finds a provider's node by name
+ *  only if it is in `proxies` too. */
 function namedNodes({ groups, rules, proxies, proxyProviders }: Parts): Set<string> {
   const providers = Object.values(proxyProviders).flatMap((provider) => [provider, fieldsOf(provider['override'])]);
   return new Set([

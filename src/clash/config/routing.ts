@@ -3,7 +3,8 @@ import { nameOf, namesOf } from '../subscription/document.ts';
 import type { Sourced } from './override.ts';
 import { BUILT_IN_TARGETS, parseRule, type Rule } from './rules.ts';
 
-/** Hosts that pulls from the usual upstreams reach: registries, their token servers, and where they redirect blobs to. */
+/** Hosts that pulls from the usual upstreams reach: registries, their token servers, and where
+ *  they redirect blobs to. */
 const PULL_HOSTS = [
   'registry-1.docker.io',
   'auth.docker.io',
@@ -27,8 +28,9 @@ export interface Routing {
   groups: readonly Fields[];
 }
 
-/** Which hosts of pulls no node is used for: rules send them to DIRECT or REJECT, or to a group that leads there. Rules that only
- *  mihomo can judge (sets, geo data, addresses) are taken for not matching. */
+/** Which hosts of pulls no node is used for: rules send them to DIRECT or REJECT, or to a group
+ *  that leads there. Rules that only mihomo can judge (sets, geo data, addresses) are taken for
+ *  not matching. */
 export function describeUnproxied({ rules, groups }: Routing): string[] {
   const byName = new Map(groups.map((group) => [nameOf(group), group]));
   const parsed = rules.flatMap((source) => {

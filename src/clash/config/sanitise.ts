@@ -1,7 +1,8 @@
 import { fieldsOf, itemsOf, textsOf, type Fields } from '../../io/untrusted.ts';
 import { nameOf, namesOf, omit } from '../subscription/document.ts';
 
-/** The parts of a subscription that are used: nodes, groups, rules and providers. Its other keys are ignored. */
+/** The parts of a subscription that are used: nodes, groups, rules and providers. Its other keys
+ *  are ignored. */
 export interface Taken {
   proxies: Fields[];
   groups: Fields[];
@@ -15,7 +16,8 @@ export interface Taken {
 /** Types of proxies that are not nodes. */
 const NO_NODES = new Set(['direct', 'dns', 'reject', 'reject-drop', 'pass', 'pass-rule', 'compatible', 'rematch']);
 const GROUP_TYPES = new Set(['select', 'url-test', 'fallback', 'load-balance']);
-/** The keys of a group that are used. A subscription chooses no interface, routing mark or test URL. */
+/** The keys of a group that are used. A subscription chooses no interface, routing mark or test
+ *  URL. */
 const GROUP_KEYS = [
   'name',
   'type',
@@ -75,8 +77,9 @@ export function sanitise(document: Fields): Taken {
   };
 }
 
-/** mihomo refuses a whole rule set for one line that is neither text nor a number, such as `true` or `{ domain: a.example }`.
- *  Lines of text that it cannot read it leaves out itself, and logs each. */
+/** mihomo refuses a whole rule set for one line that is neither text nor a number, such as `true`
+ *  or `{ domain: a.example }`. Lines of text that it cannot read it leaves out itself, and logs
+ *  each. */
 function takeRuleProviders(document: Fields, notes: string[]): Record<string, Fields> {
   const providers = takeProviders(document['rule-providers'], { keys: RULE_PROVIDER_KEYS, what: 'rule-provider', notes });
   return Object.fromEntries(
@@ -102,7 +105,8 @@ function describeBadLines(provider: string, numbers: readonly number[]): string 
   return `rule-provider ${JSON.stringify(provider.slice(0, 60))}: ${lines} ${shown}${more} of its payload left out: a rule is text`;
 }
 
-/** Takes the groups of a document. A group that contains itself, directly or through others, loses the member that closes the loop. */
+/** Takes the groups of a document. A group that contains itself, directly or through others,
+ *  loses the member that closes the loop. */
 export function takeGroups(document: Fields, notes: string[]): Fields[] {
   const groups = new Map<string, Fields>();
   const nodes = new Set(itemsOf(document['proxies']).map(nameOf));
@@ -176,7 +180,8 @@ interface ProviderPlace {
   notes: string[];
 }
 
-/** Takes providers with a URL or with their content in the document. A provider that names a file of this machine is left out. */
+/** Takes providers with a URL or with their content in the document. A provider that names a file
+ *  of this machine is left out. */
 function takeProviders(providers: unknown, { keys, what, notes }: ProviderPlace): Record<string, Fields> {
   const taken: Record<string, Fields> = {};
   for (const [name, value] of Object.entries(fieldsOf(providers))) {

@@ -3,7 +3,8 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { raceAbort } from '../../async/race-abort.ts';
 import { ClashError } from '../subscription/document.ts';
 
-/** The listeners that clients know. Their ports stay the same while mihomo processes come and go behind them. */
+/** The listeners that clients know. Their ports stay the same while mihomo processes come and go
+ *  behind them. */
 export type Entrance = 'proxy' | 'shared' | 'controller';
 
 /** Where a mihomo process listens on 127.0.0.1, by entrance. */
@@ -14,7 +15,8 @@ export interface Link {
   entrance: Entrance;
   /** The mihomo process. */
   ports: Ports;
-  /** The port on our side of the connection to mihomo: its list of connections calls it `sourcePort`. */
+  /** The port on our side of the connection to mihomo: its list of connections calls it
+   *  `sourcePort`. */
   localPort: number;
   /** When the client last sent a byte, and mihomo last did, in ms since 1970, to the second. */
   sentAt: number;
@@ -28,9 +30,11 @@ export interface Link {
 export interface FrontEvents {
   /** A client has connected to the proxy. */
   opened(): void;
-  /** mihomo closed a connection of the proxy before an answer: its node refuses connections, or has none. */
+  /** mihomo closed a connection of the proxy before an answer: its node refuses connections, or
+   *  has none. */
   unanswered(): void;
-  /** Called for a connection to the proxy port whose first bytes are a request to this program itself, `POST /…`. */
+  /** Called for a connection to the proxy port whose first bytes are a request to this program
+   *  itself, `POST /…`. */
   request(socket: Socket): void;
 }
 
@@ -41,11 +45,13 @@ export interface FrontOptions {
 }
 
 export interface Front {
-  /** Sends new connections to this mihomo; the open ones keep theirs. Undefined: new ones wait, for at most `HOLD_LIMIT_MS`. */
+  /** Sends new connections to this mihomo; the open ones keep theirs. Undefined: new ones wait,
+   *  for at most `HOLD_LIMIT_MS`. */
   use(ports: Ports | undefined): void;
   /** The open connections. */
   links(): Link[];
-  /** Ends the idle connections to a mihomo that is not in use any more. Call it several times a second. */
+  /** Ends the idle connections to a mihomo that is not in use any more. Call it several times a
+   *  second. */
   shed(ports: Ports): void;
   closed: Promise<void>;
 }
@@ -56,17 +62,19 @@ const HOLD_LIMIT_MS = 15_000;
 const FIRST_BYTE_LIMIT_MS = 60_000;
 const LINGER_MS = 2000;
 const SAMPLE_INTERVAL_MS = 1000;
-/** mihomo says that a tunnel is open before it tries a node; a connection that ends with fewer bytes had no answer. */
+/** mihomo says that a tunnel is open before it tries a node; a connection that ends with fewer
+ *  bytes had no answer. */
 const GREETING_BYTES = 256;
-/** A connection on which the client has spoken and was answered so often is kept alive between requests, and the registry, which
- *  keeps it, sends a request again when it is closed. */
+/** A connection on which the client has spoken and was answered so often is kept alive between
+ *  requests, and the registry, which keeps it, sends a request again when it is closed. */
 const KEPT_TURNS = 6;
 /** A former connection without a byte for so long is idle. */
 const IDLE_LIMIT_MS = 60_000;
 const REQUEST = Buffer.from('POST /');
 
-/** Listens on the ports that clients know, and passes each connection on, byte by byte, to the mihomo process in use. A new
- *  config can therefore run in a new process, and no connection notices.
+/** Listens on the ports that clients know, and passes each connection on, byte by byte, to the
+ *  mihomo process in use. A new config can therefore run in a new process, and no connection
+ *  notices.
  *  @throws ClashError: a port cannot be listened on */
 export async function openFront({ listen, events, signal }: FrontOptions): Promise<Front> {
   const links = new Set<ReturnType<typeof createLink>>();
@@ -166,15 +174,16 @@ function createLink({ client, server, ...place }: Pick<Link, 'entrance' | 'ports
   return link;
 }
 
-/** Passes bytes both ways until both connections are closed. `pipeline` would not do: it destroys both sides after a failure of
- *  one, and the client could not tell a reset from an end. */
+/** Passes bytes both ways until both connections are closed. `pipeline` would not do: it destroys
+ *  both sides after a failure of one, and the client could not tell a reset from an end. */
 async function join(client: Socket, server: Socket): Promise<void> {
   const closed = Promise.all([client, server].map((socket) => new Promise((resolve) => void socket.once('close', resolve))));
   client.once('error', () => server.destroy());
   client.once('close', () => server.destroy());
   server.once('error', () => {
-    // A reset in the middle of an answer is passed on: the client must not take it for a proper end. Without an answer it is
-    // mihomo's way to refuse, and the client is to see an end, whatever it was sending.
+    // A reset in the middle of an answer is passed on: the client must not take it for a proper
+    // end. Without an answer it is mihomo's way to refuse, and the client is to see an end,
+    // whatever it was sending.
     if (!server.readableEnded && server.bytesRead > GREETING_BYTES) client.resetAndDestroy();
   });
   server.once('close', () => endGently(client));
@@ -195,7 +204,8 @@ async function openServer(address: { host: string; port: number }, accept: (clie
   return server;
 }
 
-/** Ends a connection to a client that may still be sending: closed with unread bytes, it would be reset instead. */
+/** Ends a connection to a client that may still be sending: closed with unread bytes, it would be
+ *  reset instead. */
 function endGently(client: Socket): void {
   client.end();
   client.resume();

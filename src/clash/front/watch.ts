@@ -18,25 +18,30 @@ export interface Watch {
   unanswered(): void;
   /** The registry says how a download went wrong. */
   report(report: DownloadReport): void;
-  /** A node failed its test while it was in use: ends the connections that still wait for it, so that clients try again. */
+  /** A node failed its test while it was in use: ends the connections that still wait for it, so
+   *  that clients try again. */
   left(node: string): void;
 }
 
 const TICK_MS = 1000;
-/** While clients connect, the node in use is tested this often; nothing is tested while nobody uses the proxy. */
+/** While clients connect, the node in use is tested this often; nothing is tested while nobody
+ *  uses the proxy. */
 const VERIFIED_MS = 5000;
 /** A client has sent something and has had no answer for so long. */
 const WAITING_MS = 2000;
-/** A connection in the middle of an answer has been silent for so long; after `IDLE_MS` it is taken for an idle one. */
+/** A connection in the middle of an answer has been silent for so long; after `IDLE_MS` it is
+ *  taken for an idle one. */
 const STALLED_MS = 4000;
 const IDLE_MS = 60_000;
-/** A download is starved if for so many seconds it gets some bytes, and fewer than `STARVED_BYTES`, while its client only listens;
- *  unless all connections together get `ENOUGH_BYTES`: then many share what there is. */
+/** A download is starved if for so many seconds it gets some bytes, and fewer than
+ *  `STARVED_BYTES`, while its client only listens; unless all connections together get
+ *  `ENOUGH_BYTES`: then many share what there is. */
 const STARVED_TICKS = 5;
 const STARVED_BYTES = STARVED_TICKS * 16 * 1024;
 const ENOUGH_BYTES = STARVED_TICKS * 512 * 1024;
-/** A connection of a node that was left goes on if it is in the middle of a download: it had bytes more recently than this, and its
- *  client has sent nothing for so long. All others are cut: they wait in vain, or are kept for further requests. */
+/** A connection of a node that was left goes on if it is in the middle of a download: it had
+ *  bytes more recently than this, and its client has sent nothing for so long. All others are
+ *  cut: they wait in vain, or are kept for further requests. */
 const PROGRESS_MS = 2500;
 
 export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch {

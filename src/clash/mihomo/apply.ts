@@ -13,8 +13,8 @@ import type { Instance, Spec } from './instance.ts';
 import type { Mihomo } from './mihomo.ts';
 import { CANDIDATE, understand, type Understood } from './understand.ts';
 
-/** What came of a change: `applied`; `unchanged`, the config is the same as before; `unproven`, no request gets through with it;
- *  `invalid`, mihomo or this program refuses it. */
+/** What came of a change: `applied`; `unchanged`, the config is the same as before; `unproven`,
+ *  no request gets through with it; `invalid`, mihomo or this program refuses it. */
 export type Outcome = 'applied' | 'unchanged' | 'unproven' | 'invalid';
 
 export interface ApplyOptions {
@@ -37,16 +37,19 @@ export interface Applier {
   proven(): boolean;
   /** Why the config that was asked for last is not the one in use. */
   problem(): string | undefined;
-  /** Starts mihomo with a config made of `inputs`, or with the last good one, or with one that refuses everything. */
+  /** Starts mihomo with a config made of `inputs`, or with the last good one, or with one that
+   *  refuses everything. */
   begin(inputs: Inputs): Promise<void>;
-  /** Tries other inputs in a second mihomo: it has to accept them, and a request has to get through. Only then do clients reach it.
+  /** Tries other inputs in a second mihomo: it has to accept them, and a request has to get
+   *  through. Only then do clients reach it.
    *  @throws Error: the second mihomo does not start */
   change(change: (inputs: Inputs) => Inputs): Promise<Outcome>;
   /** Sends a request through what runs, if none has been through, and remembers it as good. */
   confirm(): Promise<void>;
 }
 
-/** The files of the directory: the config in use, and the last one that a request has been through. */
+/** The files of the directory: the config in use, and the last one that a request has been
+ *  through. */
 const CONFIG = 'config.json';
 const GOOD = 'good.json';
 
@@ -80,7 +83,8 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
     return live !== undefined && (await prove(live));
   }
 
-  /** Runs the candidate beside the config in use, and puts it in its place if a request gets through, or if none does now. */
+  /** Runs the candidate beside the config in use, and puts it in its place if a request gets
+   *  through, or if none does now. */
   async function attempt(wanted: Inputs): Promise<Outcome> {
     let instance: Instance | undefined;
     let promoted = false;

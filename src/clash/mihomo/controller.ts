@@ -21,7 +21,8 @@ export interface Group {
   expectedStatus: string;
 }
 
-/** What a test of a node shows. `unexpected`: something answered, with a status that the group does not accept. */
+/** What a test of a node shows. `unexpected`: something answered, with a status that the group
+ *  does not accept. */
 export type TestResult = { outcome: 'alive'; delayMs: number } | { outcome: 'unexpected' } | { outcome: 'dead' };
 
 export interface NodeTest {
@@ -49,7 +50,8 @@ export interface Controller {
   /** Makes a group use one of its members for as long as that one is alive. */
   choose(group: string, member: string): Promise<void>;
   traffic(): Promise<{ uploaded: number; downloaded: number; connections: number }>;
-  /** The connections: by the port that each came from, the names of its node and of the groups that led there. */
+  /** The connections: by the port that each came from, the names of its node and of the groups
+   *  that led there. */
   chains(): Promise<Map<number, string[]>>;
 }
 
@@ -135,7 +137,8 @@ export function createController({ port, secret }: { port: number; secret: strin
       const delayMs = status === 200 ? Number(fieldsOf(JSON.parse(text))['delay']) : 0;
       if (!(delayMs > 0)) return { outcome: 'dead' };
       if (expectedStatus === '*') return { outcome: 'alive', delayMs };
-      // The delay comes whatever the status was; whether it was an expected one is in the node's state alone.
+      // The delay comes whatever the status was; whether it was an expected one is in the node's
+      // state alone.
       const state = fieldsOf(fieldsOf((await get(pathOf(member)))['extra'])[url]);
       return state['alive'] === true ? { outcome: 'alive', delayMs } : { outcome: 'unexpected' };
     },

@@ -4,26 +4,29 @@ import { fingerprint } from '../subscription/fingerprint.ts';
 import { repairLink } from '../subscription/links.ts';
 import { removeThrowaways, startThrowaway, type Throwaway, type ThrowawayOptions } from './throwaway.ts';
 
-/** Lets mihomo read entries of subscriptions one by one, in a process of its own that lives as long as a call: what it cannot
- *  use, or what ends it, harms no traffic. Verdicts are remembered. One call runs at a time. */
+/** Lets mihomo read the entries of subscriptions in a separate process, which runs for one call.
+ *  An entry that mihomo cannot use, or that crashes it, therefore harms no traffic. Verdicts are
+ *  cached. One call runs at a time. */
 export interface EntryReader {
-  /** @returns for each node undefined, or why mihomo cannot use it */
+  /** @returns for each node the reason why mihomo cannot use it; undefined: mihomo can */
   readNodes(nodes: readonly Fields[]): Promise<(string | undefined)[]>;
-  /** @returns for each link its form that mihomo reads, or why there is none */
+  /** @returns for each link the form that mihomo reads, or the reason why there is none */
   readLinks(links: readonly string[]): Promise<LinkReading[]>;
 }
 
 export type ReaderOptions = Omit<ThrowawayOptions, 'started'>;
 export type LinkReading = { link: string } | { problem: string };
 
-/** Entries that are read at once. */
+/** Entries in one file. */
 const BATCH_SIZE = 250;
 const MAX_REMEMBERED = 20_000;
 const NO_NODE = 'mihomo does not read such links';
 const CRASH = 'mihomo ends when it reads this';
-/** Of links that may mean several nodes each, so that their number tells nothing. */
+/** Links that may each stand for several nodes, so counting nodes does not show whether one was
+ *  skipped. */
 const SEVERAL_NODES = /^mierus?:/i;
-/** No port, no name server, no download: only a provider whose file is rewritten. */
+/** The reader's config: no port, no name server, no download, and one provider whose file is
+ *  rewritten for each batch. */
 const READER: Fields = {
   'log-level': 'error',
   dns: { enable: false },
@@ -47,11 +50,12 @@ export function createEntryReader(options: ReaderOptions): EntryReader {
         await session.end();
       }
     });
-    last = mine.catch(() => undefined); // the caller hears of it
+    last = mine.catch(() => undefined); // reported to the caller, by `mine`
     return mine;
   }
 
-  /** Answers from memory where it can. Verdicts are text: '' is good. */
+  /** Returns cached verdicts, and reads the other entries. A verdict is the reason for a refusal;
+   *  '' means that the entry is good. */
   async function withMemory<T>(
     entries: readonly T[],
     keyOf: (entry: T) => string,
@@ -93,16 +97,16 @@ export function createEntryReader(options: ReaderOptions): EntryReader {
   };
 }
 
-/** The verdict on a link that mihomo reads once it is repaired. */
+/** The verdict on a link that mihomo reads after `repairLink`. */
 const REPAIRED = '\0repaired';
 
 interface Session {
-  /** Reads a file of nodes. `count`: how many mihomo finds. */
+  /** Lets mihomo read a file of nodes. `count`: the number of nodes that it finds. */
   read(content: string): Promise<{ problem?: string; count: number }>;
   end(): Promise<void>;
 }
 
-/** Starts mihomo when something is to be read, and again when reading has ended it. */
+/** Starts mihomo at the first read, and again after a file has crashed it. */
 function createSession(options: ReaderOptions): Session {
   let mihomo: Throwaway | undefined;
   let reads = 0;
@@ -116,7 +120,7 @@ function createSession(options: ReaderOptions): Session {
   return {
     async read(content) {
       const current = await running();
-      // mihomo does not read a file again whose content is the same.
+      // mihomo skips a file whose content has not changed.
       await current.write('entries', `${content}\n# ${++reads}`);
       try {
         const { status, text } = await current.call('PUT', '/providers/proxies/p');
@@ -132,7 +136,7 @@ function createSession(options: ReaderOptions): Session {
   };
 }
 
-/** There is no file for its provider yet: that it says so is the last thing of its start. */
+/** The last line of the start: the provider's file does not exist yet. */
 const NOT_THERE_YET = /initial \w+ provider p error/;
 
 function messageOf(text: string): string {
@@ -144,7 +148,8 @@ function messageOf(text: string): string {
   }
 }
 
-/** mihomo stops at the first bad node and says its index, so that the nodes before it are good. */
+/** Returns a verdict for each node. mihomo stops at the first bad node and names its index, so
+ *  the nodes before it are good. */
 async function readNodes(session: Session, nodes: readonly Fields[]): Promise<string[]> {
   const verdicts = nodes.map(() => '');
   const unknownTypes = new Map<unknown, string>();
@@ -174,8 +179,8 @@ async function readNodes(session: Session, nodes: readonly Fields[]): Promise<st
   return verdicts;
 }
 
-/** mihomo skips links that it does not know without a word, so that links are counted: fewer nodes than links means that one of
- *  the batch is not read. */
+/** Returns a verdict for each link. mihomo skips unknown links silently. If it finds fewer nodes
+ *  than a batch has links, the batch is split in halves until the skipped links are known. */
 async function readLinks(session: Session, links: readonly string[]): Promise<string[]> {
   const verdicts = links.map(() => '');
 

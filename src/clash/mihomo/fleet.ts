@@ -20,7 +20,8 @@ export interface FleetOptions {
   signal: AbortSignal;
 }
 
-/** The mihomo processes: the one in use, at most one on trial, and former ones whose last connections go on. */
+/** The mihomo processes: the one in use, at most one on trial, and former ones whose last
+ *  connections go on. */
 export interface Fleet {
   /** Starts the first one, and starts it again whenever it ends. Returns at once. */
   begin(spec: Spec): void;
@@ -28,7 +29,8 @@ export interface Fleet {
   live(): Instance | undefined;
   /** Starts another one, which no client reaches. @throws Error: it does not start */
   trial(spec: Spec): Promise<Instance>;
-  /** Sends new connections to the one that was on trial; the former one ends with its last connection. */
+  /** Sends new connections to the one that was on trial; the former one ends with its last
+   *  connection. */
   promote(instance: Instance): void;
   /** How often the one in use had to be started again. */
   restarts(): number;
@@ -36,7 +38,8 @@ export interface Fleet {
   ended: Promise<void>;
 }
 
-/** Former processes that may still have connections: each takes as much memory as the one in use. */
+/** Former processes that may still have connections: each takes as much memory as the one in use.
+ */
 const MAX_FORMER = 2;
 /** A download may take this long at most when further changes wait for its process. */
 const FORMER_LIMIT_MS = 600_000;

@@ -10,7 +10,8 @@ import { createSteering, type Steering, type SteeringOptions } from './steering.
 
 /** What a mihomo process is to run. */
 export interface Spec {
-  /** The config, with the ports of the configuration: each process gets ports of its own instead. */
+  /** The config, with the ports of the configuration: each process gets ports of its own instead.
+   */
   config: Fields;
   /** Where everything goes that no rule matches: a group or a node. */
   main: string;

@@ -29,7 +29,8 @@ export interface Mihomo {
   /** Undefined: mihomo accepts the config in this file; else its complaint, without secrets. */
   test(file: string): Promise<string | undefined>;
   start(configFile: string): MihomoProcess;
-  /** Compiles a rule set to `target`, in mihomo's own format mrs, which loads a hundred times as fast as YAML.
+  /** Compiles a rule set to `target`, in mihomo's own format mrs, which loads a hundred times as
+   *  fast as YAML.
    *  @throws ClashError: there is no rule in it */
   compileRules(rules: { behavior: string; format: string; source: string; target: string }): Promise<void>;
 }
@@ -37,8 +38,9 @@ export interface Mihomo {
 const GRACE_MS = 5000;
 const TEST_LIMIT_MS = 60_000;
 const COMPILE_LIMIT_MS = 120_000;
-/** Where programs are, Go's way to trust other authorities, and the time zone: all that mihomo gets of the environment. More of it
- *  would move its paths and its controller (SAFE_PATHS, CLASH_OVERRIDE_…). */
+/** Where programs are, Go's way to trust other authorities, and the time zone: all that mihomo
+ *  gets of the environment. More of it would move its paths and its controller (SAFE_PATHS,
+ *  CLASH_OVERRIDE_…). */
 const ENVIRONMENT = ['PATH', 'SSL_CERT_FILE', 'SSL_CERT_DIR', 'TZ'];
 
 /** The mihomo program. @throws ClashError: it cannot be run */

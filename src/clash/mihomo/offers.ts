@@ -37,13 +37,14 @@ interface Waiting {
   notBefore: number;
 }
 
-/** While mihomo does not answer, and while no request gets through: that may have been the network. */
+/** While mihomo does not answer, and while no request gets through: that may have been the
+ *  network. */
 const RETRY = { failed: { baseMs: 1000, capMs: 600_000 }, unproven: { baseMs: 10_000, capMs: 600_000 } };
 /** Changes that arrive together, as at the start, become one config. */
 const GATHER_MS = 50;
 
-/** Tries changes: all that wait together, in one config. If that is refused, one by one, so that a bad one stops no other. What
- *  mihomo understands and yet leads nowhere is tried again later. */
+/** Tries changes: all that wait together, in one config. If that is refused, one by one, so that
+ *  a bad one stops no other. What mihomo understands and yet leads nowhere is tried again later. */
 export function createOffers({ applier, redactor, log, signal, counted, changed }: OffersOptions): Offer {
   const waiting = new Map<string, Waiting>();
   let working = false;

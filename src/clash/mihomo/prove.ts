@@ -15,8 +15,8 @@ const PAUSE_MS = 500;
 /** mihomo refuses connections until it has read the rule sets of its config. */
 const LOADING_LIMIT_MS = 60_000;
 
-/** Whether a request gets through this mihomo: a node has passed its test, and the health check's URL can be fetched. Any answer
- *  counts there, since rules may send that URL past the group. */
+/** Whether a request gets through this mihomo: a node has passed its test, and the health check's
+ *  URL can be fetched. Any answer counts there, since rules may send that URL past the group. */
 export async function prove({ spec, ports, steering }: Instance, { url, signal }: ProveOptions): Promise<boolean> {
   if (spec.main === '' || spec.main === 'REJECT') return false;
   const loads = Object.keys(fieldsOf(spec.config['rule-providers'])).length > 0;

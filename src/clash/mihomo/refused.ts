@@ -6,11 +6,11 @@ import type { Copies } from '../subscription/copies.ts';
 import { nameOf } from '../subscription/document.ts';
 import type { Mihomo } from './mihomo.ts';
 
-/** An entry of a config that mihomo refuses. */
+/** An entry that makes mihomo refuse a config. */
 export interface Refused {
-  /** The user wrote it. */
+  /** Whether the user wrote the entry, in an override or in a config of their own. */
   own: boolean;
-  /** What bans it: the name of a node, a rule, or a `bannedKey`. */
+  /** What to add to `Inputs.banned`: a node's name, a whole rule, or a `bannedKey`. */
   subject: string;
   place: string;
   complaint: string;
@@ -22,15 +22,16 @@ export interface RefusedContext {
   mihomo: Pick<Mihomo, 'test'>;
 }
 
-/** The file that a part of a config is tested in. */
+/** The file in which a part of a config is tested. */
 const PART = 'candidate-part.json';
-/** More bad rules than this are found in further rounds. */
+/** The caller finds further bad rules by another call. */
 const MAX_BAD_RULES = 500;
 
-/** Finds what mihomo complains about, and what else it would complain about next: `mihomo -t` names one entry at a time, and some
- *  not at all, so that parts are tested alone. A test takes some 15 ms.
- *  @param complaint of `mihomo -t` about the whole config
- *  @returns nothing when no entry is to blame */
+/** Finds the entry that mihomo complains about, and others that it would complain about next.
+ *  `mihomo -t` names one entry at a time, and for some complaints none, so this tests parts of
+ *  the config alone. A test takes about 15 ms.
+ *  @param complaint - the answer of `mihomo -t` about the whole config
+ *  @returns an empty list if no entry is to blame */
 export async function findRefused(complaint: string, rendered: Rendered, context: RefusedContext): Promise<Refused[]> {
   const node = blameNode(complaint, rendered);
   if (node !== undefined) return [node];
@@ -43,7 +44,7 @@ export async function findRefused(complaint: string, rendered: Rendered, context
   return [...(await findGroups(rendered, context)), ...(await findProviders(rendered, context))];
 }
 
-/** `proxy 3: …` and `parse proxy provider subscription x error: proxy 3 error: …`. */
+/** Reads `proxy 3: …` and `parse proxy provider subscription x error: proxy 3 error: …`. */
 function blameNode(complaint: string, { config, proxies }: Rendered): Refused | undefined {
   const [, provider = '', index] = /^parse proxy provider (.+?) error: proxy (\d+) error/.exec(complaint) ?? [];
   if (index !== undefined) {
@@ -61,7 +62,8 @@ async function testPart(part: Fields, { context, copies, mihomo }: RefusedContex
   return mihomo.test(copies.path(PART));
 }
 
-/** All rules that mihomo refuses. It stops at the first, so that the rules before it are good. */
+/** Finds all rules that mihomo refuses. mihomo stops at the first bad rule, so the rules before
+ *  it are good. */
 async function findRules({ rules, config }: Rendered, context: RefusedContext): Promise<Refused[]> {
   const targets = new Set(rules.map(({ value }) => parseRule(value)?.target ?? ''));
   for (const name of ['', ...BUILT_IN_TARGETS]) targets.delete(name);

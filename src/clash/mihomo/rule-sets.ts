@@ -25,8 +25,8 @@ const COMPILED = '.mrs';
 const MRS_MAGIC = Buffer.from([0x28, 0xb5, 0x2f, 0xfd]);
 const RULE = /^[A-Z][A-Z0-9-]+\s*,\s*\S/;
 
-/** Checks a rule set and writes it, compiled if it can be: mihomo takes seconds for 100,000 domains in YAML, and refuses all
- *  connections meanwhile; compiled, it takes some milliseconds.
+/** Checks a rule set and writes it, compiled if it can be: mihomo takes seconds for 100,000
+ *  domains in YAML, and refuses all connections meanwhile; compiled, it takes some milliseconds.
  *  @returns the path that was written
  *  @throws ClashError: there is no rule in it */
 export async function prepareRuleSet(bytes: Uint8Array, { behavior, format, path, copies, mihomo }: PrepareContext): Promise<string> {

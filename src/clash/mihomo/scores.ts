@@ -10,8 +10,8 @@ export interface Scores {
   isAvoided(node: string): boolean;
   /** Of the last test, in ms; Infinity: not alive, or never tested. */
   delayOf(node: string): number;
-  /** The node to use: alive before only answering, not avoided before avoided, then `current` unless another one is faster by more
-   *  than `TOLERANCE_MS`. Undefined: no node has answered. */
+  /** The node to use: alive before only answering, not avoided before avoided, then `current`
+   *  unless another one is faster by more than `TOLERANCE_MS`. Undefined: no node has answered. */
   best(nodes: readonly string[], preference: { inOrder: boolean; current: string | undefined }): string | undefined;
 }
 

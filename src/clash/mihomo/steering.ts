@@ -10,28 +10,33 @@ export interface SteeringOptions {
   controller: Controller;
   /** The name of the group that everything goes through which no rule matches. */
   main: string;
-  /** In mode nodes, the group's nodes are those of providers; elsewhere a node of that name among the config's own comes first. */
+  /** In mode nodes, the group's nodes are those of providers; elsewhere a node of that name among
+   *  the config's own comes first. */
   preferProviders: boolean;
   /** How often mihomo tests all nodes by itself, in ms. Its results are taken over as often. */
   intervalMs: number;
   /** The node to test first: the one that was in use before. */
   first?: string | undefined;
-  /** Called with the name of a node that has failed a test while it was in use, once another one is in use or none is left. */
+  /** Called with the name of a node that has failed a test while it was in use, once another one
+   *  is in use or none is left. */
   left: (node: string) => void;
   signal: AbortSignal;
 }
 
-/** Keeps a group on a node that works. mihomo tests nodes at an interval, 10 at a time and for 5 s each, and keeps a node that
- *  has fallen silent until its next turn. This tests the node in use whenever there is a reason, and looks for another one at once. */
+/** Keeps a group on a node that works. mihomo tests nodes at an interval, 10 at a time and for 5
+ *  s each, and keeps a node that has fallen silent until its next turn. This tests the node in
+ *  use whenever there is a reason, and looks for another one at once. */
 export interface Steering {
-  /** Tests the nodes until one is alive, and makes the group use it; goes on to find the fastest one. `untested`: there is no
-   *  group, or it tests nothing. */
+  /** Tests the nodes until one is alive, and makes the group use it; goes on to find the fastest
+   *  one. `untested`: there is no group, or it tests nothing. */
   settle(): Promise<'alive' | 'dead' | 'untested'>;
-  /** Tests the node in use, and leaves it if it fails. Calls that come meanwhile share the result. */
+  /** Tests the node in use, and leaves it if it fails. Calls that come meanwhile share the
+   *  result. */
   check(): Promise<void>;
   /** When the node in use was last seen to be alive, in ms since 1970. */
   verifiedAt(): number;
-  /** A download through this node was cut, starved or refused. Enough of them, and it is left for some minutes. */
+  /** A download through this node was cut, starved or refused. Enough of them, and it is left for
+   *  some minutes. */
   complain(node: string): Promise<void>;
   /** The node in use, as far as is known here. */
   chosen(): string | undefined;
@@ -43,7 +48,8 @@ const TEST_LIMIT_MS = 5000;
 const CURRENT_LIMIT_MS = 3000;
 /** While the node in use is silent for so long, and another one has answered, that one is used. */
 const HEDGE_MS = 1000;
-/** Nodes tested at a time when all are; more cost memory: 6,000 at once take 170 MiB, 200 take 25. */
+/** Nodes tested at a time when all are; more cost memory: 6,000 at once take 170 MiB, 200 take
+ *  25. */
 const SWEEP_CONCURRENCY = 200;
 /** Once one is alive, the rest is tested with less haste: clients need the processor. */
 const CALM_CONCURRENCY = 16;
@@ -71,7 +77,8 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
   let failedSweeps = 0;
   let nextSweepAt = 0;
 
-  /** The group whose member is a node, on the way from the main one. Undefined: the main one is none, or has no choice. */
+  /** The group whose member is a node, on the way from the main one. Undefined: the main one is
+   *  none, or has no choice. */
   async function findGroup(): Promise<Group | undefined> {
     let found = await controller.group(main);
     for (let depth = 0; found !== undefined && depth < MAX_DEPTH; depth++) {
@@ -161,8 +168,8 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
     return alive;
   }
 
-  /** Tests all nodes, unless that failed a moment ago. Calls that come meanwhile share the result: whether a node is alive, as
-   *  soon as one is. */
+  /** Tests all nodes, unless that failed a moment ago. Calls that come meanwhile share the
+   *  result: whether a node is alive, as soon as one is. */
   function search(): Promise<boolean> {
     if (searching !== undefined) return searching;
     if (Date.now() < nextSweepAt) return Promise.resolve(false);
@@ -251,7 +258,8 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
   };
 }
 
-/** The last result of a test of `url`, as mihomo's list of proxies shows it. Undefined: there is none. */
+/** The last result of a test of `url`, as mihomo's list of proxies shows it. Undefined: there is
+ *  none. */
 function resultOf(proxy: Fields | undefined, url: string): TestResult | undefined {
   const state = fieldsOf(fieldsOf(proxy?.['extra'])[url]);
   const last = itemsOf(state['history']).at(-1);
@@ -261,8 +269,9 @@ function resultOf(proxy: Fields | undefined, url: string): TestResult | undefine
   return { outcome: proxy?.['alive'] === true ? 'unexpected' : 'dead' };
 }
 
-/** The order of tests: `ahead`, then the nodes that were alive last by their delay, then the rest; by chance where all are
- *  unknown, so that hundreds of dead ones at the head of a list do not come first. A fallback group keeps its order. */
+/** The order of tests: `ahead`, then the nodes that were alive last by their delay, then the
+ *  rest; by chance where all are unknown, so that hundreds of dead ones at the head of a list do
+ *  not come first. A fallback group keeps its order. */
 function order({ members, type }: Group, scores: Scores, ahead: readonly (string | undefined)[]): string[] {
   const rank = (name: string): number => {
     if (ahead.includes(name)) return -2;

@@ -9,20 +9,21 @@ import type { Fields } from '../../io/untrusted.ts';
 import { encodeConfig } from '../config/encode.ts';
 
 export interface ThrowawayOptions {
-  /** The program. */
+  /** The mihomo program: a path, or a name that PATH finds. */
   binary: string;
-  /** A folder of its own is made in it, and removed at the end. */
+  /** The parent of the process's own folder, which is removed at the end. */
   directory: string;
   env: NodeJS.ProcessEnv;
-  /** What it logs when it has started. */
+  /** Matches the log line that ends mihomo's start. */
   started: RegExp;
 }
 
-/** A mihomo that carries no traffic: it opens no port, and its controller is a socket in its own folder. */
+/** A mihomo process without traffic: it opens no port, and its controller listens on a Unix
+ *  socket in its own folder. */
 export interface Throwaway extends AsyncDisposable {
-  /** Writes a file into its folder. */
+  /** Writes a file into the process's folder. */
   write(name: string, content: string | Uint8Array): Promise<void>;
-  /** Asks its controller. @throws Error: it has ended, or takes more than 30 s */
+  /** Sends a request to the controller. @throws Error: mihomo has ended, or takes more than 30 s */
   call(method: 'GET' | 'PUT', path: string): Promise<{ status: number; text: string }>;
   /** Whether the process still runs. */
   running(): boolean;
@@ -30,18 +31,18 @@ export interface Throwaway extends AsyncDisposable {
 
 const START_LIMIT_MS = 10_000;
 const CALL_LIMIT_MS = 30_000;
-/** Bytes: the paths of sockets have at most 107 (unix(7)). */
+/** In bytes. The path of a Unix socket has at most 107 (unix(7)). */
 const MAX_SOCKET_PATH = 100;
 const SOCKET = 'c.sock';
 const PREFIX = 'reader-';
 
-/** Removes what processes of before left behind in `directory`. */
+/** Removes the folders that killed processes have left in `directory`. */
 export async function removeThrowaways(directory: string): Promise<void> {
   const names = await readdir(directory).catch(() => []);
   for (const name of names.filter((own) => own.startsWith(PREFIX))) await rm(join(directory, name), { recursive: true, force: true });
 }
 
-/** Starts mihomo with `config`, to which its controller is added. @throws Error: it does not start */
+/** Starts mihomo with `config` and a controller. @throws Error: mihomo does not start */
 export async function startThrowaway(config: Fields, { binary, directory, env, started }: ThrowawayOptions): Promise<Throwaway> {
   const parent = join(directory, `${PREFIX}XXXXXX`, SOCKET).length > MAX_SOCKET_PATH ? tmpdir() : directory;
   const home = await mkdtemp(join(parent, PREFIX));
@@ -52,7 +53,7 @@ export async function startThrowaway(config: Fields, { binary, directory, env, s
     env: { HOME: home, PATH: env['PATH'] },
     stdio: ['ignore', 'pipe', 'ignore'],
   });
-  const ended = once(child, 'exit').catch(() => undefined); // it cannot be run: `running` says so
+  const ended = once(child, 'exit').catch(() => undefined); // the program cannot be run: `running` is false
   const running = () => child.pid !== undefined && child.exitCode === null && child.signalCode === null;
 
   async function call(method: 'GET' | 'PUT', path: string): Promise<{ status: number; text: string }> {
@@ -79,5 +80,5 @@ export async function startThrowaway(config: Fields, { binary, directory, env, s
   }
   clearTimeout(limit);
   await dispose();
-  throw new Error('mihomo does not start to read entries');
+  throw new Error('the mihomo that reads entries does not start');
 }

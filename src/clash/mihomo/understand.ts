@@ -6,14 +6,15 @@ import { ClashError } from '../subscription/document.ts';
 import type { Mihomo } from './mihomo.ts';
 import { findRefused, type Refused } from './refused.ts';
 
-/** The file that a config is tested in. */
+/** The file in which a config is tested. */
 export const CANDIDATE = 'candidate.json';
 
 export interface UnderstandContext {
   context: RenderContext;
   copies: Copies;
   mihomo: Pick<Mihomo, 'test'>;
-  /** Tries to run the config. True: mihomo accepts it, so that no test is needed. Called once. */
+  /** Starts mihomo with the config. True: mihomo accepts it, and `mihomo -t` is not needed.
+   *  Called for the first candidate only. */
   starts?: (candidate: Omit<Understood, 'inputs'>) => Promise<boolean>;
   log: Log;
 }
@@ -23,12 +24,14 @@ export interface Understood {
   /** The inputs without the entries that mihomo refuses. */
   inputs: Inputs;
   rendered: Rendered;
-  /** What the candidate's file holds. */
+  /** The content of the candidate's file. */
   text: string;
 }
 
-/** Renders a config, and leaves out the entries of subscriptions that mihomo refuses. Writes the result into the candidate's file.
- *  @throws ClashError: mihomo refuses an entry of the user's, or something that cannot be left out */
+/** Renders a config, and leaves out the entries of subscriptions that mihomo refuses. Writes the
+ *  result into the candidate's file.
+ *  @throws ClashError: mihomo refuses an entry of the user's, or something that cannot be left
+ *  out */
 export async function understand(wanted: Inputs, { context, copies, mihomo, starts, log }: UnderstandContext): Promise<Understood> {
   const banned = new Set(wanted.banned);
   for (let round = 0; ; round++) {
@@ -49,7 +52,7 @@ export async function understand(wanted: Inputs, { context, copies, mihomo, star
   }
 }
 
-/** Lines of the log for one round. */
+/** Log lines for one candidate. */
 const MAX_REPORTED = 20;
 
 function report(refused: readonly Refused[], log: Log): void {

@@ -4,14 +4,15 @@ import { ClashError, nameOf } from '../subscription/document.ts';
 import { linkName } from '../subscription/links.ts';
 import type { EntryReader } from './entry-reader.ts';
 
-/** Something that was left out. */
+/** A node that was left out. */
 interface LeftOut {
   name: string;
   reason: string;
 }
 
-/** Leaves out every node of `content` that mihomo cannot use, those within its inline providers too, and says why in its notes.
- *  @throws ClashError: mihomo can use none of its nodes */
+/** Leaves out the nodes that mihomo cannot use, also within inline providers, and adds the
+ *  reasons to the content's notes.
+ *  @throws ClashError: mihomo can use none of the nodes */
 export async function vetContent(content: Content, reader: EntryReader): Promise<Content> {
   return content.kind === 'uris' ? vetLinks(content, reader) : vetDocument(content, reader);
 }
@@ -61,7 +62,7 @@ async function vetDocument(content: Extract<Content, { kind: 'clash' }>, reader:
   return { ...content, document: vetted, notes: [...(content.notes ?? []), ...describe(leftOut)] };
 }
 
-/** @returns undefined when an inline provider has no node that mihomo can use */
+/** @returns undefined for an inline provider without a node that mihomo can use */
 async function vetProvider(value: unknown, vet: (nodes: Fields[]) => Promise<Fields[]>): Promise<unknown> {
   const provider = fieldsOf(value);
   if (provider['payload'] === undefined) return value;
@@ -73,7 +74,7 @@ async function vetProvider(value: unknown, vet: (nodes: Fields[]) => Promise<Fie
 const MAX_NAMES = 5;
 const MAX_NOTES = 8;
 
-/** One note a reason; where there are too many, one for the rest. */
+/** Writes one note for each reason, and a last one for all reasons beyond `MAX_NOTES`. */
 function describe(leftOut: readonly LeftOut[]): string[] {
   const groups = [...Map.groupBy(leftOut, ({ reason }) => shorten(reason))].sort(([, one], [, other]) => other.length - one.length);
   const rest = groups.slice(MAX_NOTES).flatMap(([, entries]) => entries);
@@ -88,7 +89,7 @@ function listNodes(entries: readonly LeftOut[]): string {
   return `${entries.length === 1 ? 'node' : `${entries.length} nodes`} ${names.join(', ')}`;
 }
 
-/** mihomo's reasons start with the node's kind and address, and name what is wrong at their end. */
+/** Removes the node's type and address, with which mihomo's reasons start. */
 function shorten(reason: string): string {
   return reason.replace(/^\S+ \S+:\d+ /, '').slice(0, 200);
 }

@@ -10,11 +10,12 @@ import type { UserInfo } from './userinfo.ts';
 export interface Copy extends Fetched {
   content: Content;
   userInfo: UserInfo;
-  /** The version of mihomo that has read each of its entries. */
+  /** The version of mihomo that has accepted the entries. */
   vettedBy?: string;
 }
 
-/** mihomo's directory: its config, the last good config, and fetched files. Only this user may read it: it contains passwords. */
+/** mihomo's directory: its config, the last good config and fetched files. They contain
+ *  passwords, so only this user may read it. */
 export interface Copies {
   directory: string;
   /** @returns the absolute path */
@@ -28,9 +29,10 @@ export interface Copies {
   writeCopy(subscription: string, copy: Copy): Promise<void>;
   /** Removes the copies of all other subscriptions. */
   keepCopies(subscriptions: readonly string[]): Promise<void>;
-  /** @returns paths of the providers' files that were fetched before, by the resource's key */
+  /** @returns the paths of the provider files that were fetched before, by the resource's key */
   resources(): Promise<Map<string, string>>;
-  /** Removes the files of `providers/`, except these and those written in the last ten minutes. */
+  /** Removes the files in `providers/`, except `paths` and files written in the last ten minutes.
+   */
   keepProviders(paths: ReadonlySet<string>): Promise<void>;
 }
 
@@ -39,12 +41,13 @@ const RUN = /^run-\d+\.json$/;
 const YOUNG_MS = 600_000;
 const GEO_FILES = ['geoip.dat', 'geosite.dat', 'country.mmdb', 'ASN.mmdb'];
 
-/** Opens the directory, and links the geo files of the image into it: mihomo looks for them there, and would download missing ones.
+/** Opens the directory, and links the image's geo files into it: mihomo looks for them there, and
+ *  downloads missing ones.
  *  @throws Error (EACCES …): the directory cannot be created or written */
 export async function openCopies(directory: string, geodata: string): Promise<Copies> {
   await makeDirectory(join(directory, 'subscriptions'));
   await makeDirectory(join(directory, 'providers'));
-  await chmod(directory, 0o700).catch(() => undefined); // a volume's own, which others cannot reach anyway
+  await chmod(directory, 0o700).catch(() => undefined); // a mounted volume may belong to another user; other processes cannot reach it anyway
   const shipped = new Set(await readdir(geodata).catch(() => []));
   for (const file of GEO_FILES.filter((name) => shipped.has(name))) {
     await rm(join(directory, file), { force: true });

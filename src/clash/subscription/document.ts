@@ -5,13 +5,15 @@ export function nameOf(item: Fields): string {
   return namesOf([item['name']])[0] ?? '';
 }
 
-/** A list of names. Numbers are their text, which is how mihomo reads `proxies: [7]`; other values are dropped. */
+/** A list of names. Numbers are their text, which is how mihomo reads `proxies: [7]`; other
+ *  values are dropped. */
 export function namesOf(value: unknown): string[] {
   if (!Array.isArray(value)) return [];
   return value.flatMap((item) => (typeof item === 'string' ? [item] : typeof item === 'number' ? [numberText(item)] : []));
 }
 
-/** A number as mihomo writes it where it expects text (its common/structure: FormatInt, and FormatFloat with 'E'). */
+/** A number as mihomo writes it where it expects text (its common/structure: FormatInt, and
+ *  FormatFloat with 'E'). */
 function numberText(value: number): string {
   if (Number.isSafeInteger(value)) return String(value);
   const [mantissa = '', exponent = '0'] = value.toExponential().split('e');
@@ -24,8 +26,8 @@ export function omit(fields: Fields, keys: readonly string[]): Fields {
   return Object.fromEntries(Object.entries(fields).filter(([key]) => !keys.includes(key)));
 }
 
-/** Something in a subscription, an override or a config file that cannot be used. Its message says what and where, and holds
- *  no secret. */
+/** Something in a subscription, an override or a config file that cannot be used. Its message
+ *  says what and where, and holds no secret. */
 export class ClashError extends Error {
   override readonly name = 'ClashError';
 }

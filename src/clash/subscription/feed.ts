@@ -26,8 +26,8 @@ const LOOK_INTERVAL_MS = 2000;
 /** The pause before a retry, doubled by each failure. */
 const RETRY = { baseMs: 2000, capMs: 300_000 };
 
-/** Fetches a URL now (unless `known` is younger than the interval), at each interval, whenever the URL changes, and sooner after a
- *  failure, until `signal` is aborted. */
+/** Fetches a URL now (unless `known` is younger than the interval), at each interval, whenever
+ *  the URL changes, and sooner after a failure, until `signal` is aborted. */
 export async function follow({ url, interval, known, fetch, failed, signal }: FeedOptions): Promise<void> {
   let source = known?.source;
   let next = known === undefined ? 0 : known.at + interval;

@@ -3,7 +3,8 @@ import { ClashError, namesOf } from './document.ts';
 
 const ASK_FOR_CLASH = "ask for the Clash form: often by flag=clash in the URL, or by the subscription's userAgent";
 
-/** @throws ClashError: the text is a web page, or the config of a program that mihomo does not read */
+/** @throws ClashError: the text is a web page, or the config of a program that mihomo does not
+ *  read */
 export function refuseForeignText(text: string): void {
   if (/^(?:<!doctype|<html|<head|<body|<\?xml|<!--)/i.test(text)) {
     throw new ClashError('it is a web page, no list of nodes: is the URL right, and has it expired?');
@@ -20,8 +21,9 @@ export function refuseForeignDocument(document: Fields): void {
   throw new ClashError(`it is a config of ${program}, which mihomo does not read; ${ASK_FOR_CLASH}`);
 }
 
-/** Reads SIP008, the JSON form of shadowsocks subscriptions (shadowsocks.org, doc/sip008): `{ version, servers: [{ server,
- *  server_port, password, method, remarks, plugin, plugin_opts }] }`. @returns undefined when the document is none */
+/** Reads SIP008, the JSON form of shadowsocks subscriptions (shadowsocks.org, doc/sip008): `{
+ *  version, servers: [{ server, server_port, password, method, remarks, plugin, plugin_opts }]
+ *  }`. @returns undefined when the document is none */
 export function readSip008(document: Fields): Fields | undefined {
   const servers = itemsOf(document['servers']);
   if (document['proxies'] !== undefined || !servers.some((server) => 'server_port' in server && 'method' in server)) return undefined;
@@ -59,10 +61,12 @@ function sip008Plugin(plugin: string, text: string): Fields {
 const ACCOUNT =
   '剩余流量|剩餘流量|流量剩余|已用流量|总流量|可用流量|套餐到期|套餐有效期|到期时间|到期時間|过期时间|有效期|距离下次重置|下次重置|重置剩余|剩余天数|官网|官方网站|网址|公告|' +
   'remaining traffic|traffic(?: left| remaining)?|data left|expires?(?: on| at| in)?|expiry(?: date)?|expire date|expiration(?: date)?|days left|next reset|resets?(?: in| on)?';
-/** Names of what stands in a list of nodes and only tells something: traffic left, the date of expiry, a web site. */
+/** Names of what stands in a list of nodes and only tells something: traffic left, the date of
+ *  expiry, a web site. */
 const PSEUDO_NODE = new RegExp(`^[^\\p{L}\\p{N}]{0,6}(?:${ACCOUNT})(?:剩余)?\\s*(?:[:：|]|\\d)`, 'iu');
 
-/** Whether a node with this name is no node: providers put the state of the account among the nodes. */
+/** Whether a node with this name is no node: providers put the state of the account among the
+ *  nodes. */
 export function isPseudoNode(name: string): boolean {
   return PSEUDO_NODE.test(name);
 }

@@ -84,8 +84,8 @@ export function linkAddress(link: string): { server: string; port: string } | un
   return server === undefined || port === undefined ? undefined : { server: server.replace(/^\[|\]$/g, ''), port };
 }
 
-/** The same link in the form that mihomo reads, where a known one differs: base64 that is padded, or of the other alphabet.
- *  Undefined when there is nothing to repair. */
+/** The same link in the form that mihomo reads, where a known one differs: base64 that is padded,
+ *  or of the other alphabet. Undefined when there is nothing to repair. */
 export function repairLink(link: string): string | undefined {
   const fragment = link.includes('#') ? link.slice(link.indexOf('#')) : '';
   const body = bodyOf(link);

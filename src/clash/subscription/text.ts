@@ -11,7 +11,8 @@ const DECOMPRESS: Record<string, Decompress> = {
   zstd: zstdDecompressSync,
 };
 
-/** Undoes a Content-Encoding that came although none was asked for. Labels that name no compression (utf-8, none) mean nothing.
+/** Undoes a Content-Encoding that came although none was asked for. Labels that name no
+ *  compression (utf-8, none) mean nothing.
  *  @param limit bytes
  *  @throws ClashError: it cannot be decompressed, or is larger than `limit` */
 export function decompress(bytes: Uint8Array, encoding: string, limit: number): Uint8Array {
@@ -30,8 +31,8 @@ export function decompress(bytes: Uint8Array, encoding: string, limit: number): 
   return decoded;
 }
 
-/** Decodes UTF-8, and UTF-16 with a byte order mark or with every other byte zero at its start. The text has no byte order
- *  mark and no blanks around it. */
+/** Decodes UTF-8, and UTF-16 with a byte order mark or with every other byte zero at its start.
+ *  The text has no byte order mark and no blanks around it. */
 export function decodeText(bytes: Uint8Array): string {
   const [first, second, third, fourth] = bytes;
   const little = (first === 0xff && second === 0xfe) || (first !== 0 && second === 0 && third !== 0 && fourth === 0);

@@ -13,8 +13,9 @@ const MAX_SECONDS = 1e11;
 /** ECMAScript's limit for dates, in ms. */
 const MAX_TIME_MS = 8.64e15;
 
-/** Reads `upload=455727941; download=6174315083; total=1073741824000; expire=1671815872`. `expire` is in seconds or ms since
- *  1970, or a date. Fields that are missing or malformed are left out. */
+/** Reads `upload=455727941; download=6174315083; total=1073741824000; expire=1671815872`.
+ *  `expire` is in seconds or ms since 1970, or a date. Fields that are missing or malformed are
+ *  left out. */
 export function parseUserInfo(header: string): UserInfo {
   const fields = new Map(
     header

@@ -134,7 +134,8 @@ function close(scanner: Scanner, problem: string): void {
   scanner.next();
 }
 
-/** Passes over the comma between two entries. @returns false at the end, which it passes over too */
+/** Passes over the comma between two entries. @returns false at the end, which it passes over too
+ */
 function nextEntry(scanner: Scanner, end: ']' | '}', first: boolean): boolean {
   if (!first && scanner.peek().type !== end) {
     const { type, line } = scanner.peek();
@@ -195,7 +196,8 @@ export interface Document {
   repeated: number[];
 }
 
-/** Up to this many values come from aliases at 99 in 100; of larger documents less (Go's yaml v3, decode.go). */
+/** Up to this many values come from aliases at 99 in 100; of larger documents less (Go's yaml v3,
+ *  decode.go). */
 const SMALL = 400_000;
 const LARGE = 4_000_000;
 
@@ -206,7 +208,8 @@ interface Conversion {
   repeated: number[];
 }
 
-/** Reads the first document of `text`. @throws YamlError: no YAML, or a few aliases stand for a huge document */
+/** Reads the first document of `text`. @throws YamlError: no YAML, or a few aliases stand for a
+ *  huge document */
 export function parseDocument(text: string): Document {
   const node = composeFirst(text);
   const conversion: Conversion = { count: 0, aliased: 0, open: new Set(), repeated: [] };

@@ -17,9 +17,10 @@ export interface YamlContent {
 
 export type YamlAnswer = Document | { problem: string };
 
-/** Reads YAML from an untrusted source as mihomo does, in a thread of its own: megabytes take seconds, and a document that
- *  exhausts memory or never ends stops that thread alone.
- *  @throws ClashError: the text is not valid YAML, or too much of it; the message does not quote the text */
+/** Reads YAML from an untrusted source as mihomo does, in a thread of its own: megabytes take
+ *  seconds, and a document that exhausts memory or never ends stops that thread alone.
+ *  @throws ClashError: the text is not valid YAML, or too much of it; the message does not quote
+ *  the text */
 export async function parseYaml(text: string): Promise<YamlContent> {
   const worker = new Worker(new URL('./worker.ts', import.meta.url), {
     workerData: text,

@@ -1,4 +1,5 @@
-/** What a scalar without quotes or tag may be. Integers that a double cannot hold exactly stay text: passwords are such. */
+/** What a scalar without quotes or tag may be. Integers that a double cannot hold exactly stay
+ *  text: passwords are such. */
 export type ScalarValue = string | number | boolean | null;
 
 const WORDS = new Map<string, ScalarValue>([
@@ -7,7 +8,8 @@ const WORDS = new Map<string, ScalarValue>([
   ...['', '~', 'null', 'Null', 'NULL'].map((word) => [word, null] as const),
 ]);
 const STARTS_NUMBER = /^[-+.\d]/;
-/** Of Go's strconv.ParseInt with base 0: 0x, 0o, 0b, and a leading 0 means octal. Underscores are gone already. */
+/** Of Go's strconv.ParseInt with base 0: 0x, 0o, 0b, and a leading 0 means octal. Underscores are
+ *  gone already. */
 const INTEGER = /^([-+]?)(?:0[xX]([\dA-Fa-f]+)|0[oO]?([0-7]+)|0[bB]([01]+)|(0|[1-9]\d*))$/;
 const FLOAT = /^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?$/;
 const MAX_UINT64 = 2n ** 64n - 1n;

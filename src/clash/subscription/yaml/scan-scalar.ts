@@ -1,6 +1,7 @@
 import { atDocumentMarker, isBlank, isBlankOrEnd, isBreak, YamlError, type Cursor } from './cursor.ts';
 
-/** The lines of a flow scalar are joined: one break becomes a space, of several all but the first stay. */
+/** The lines of a flow scalar are joined: one break becomes a space, of several all but the first
+ *  stay. */
 function fold(breaks: readonly string[]): string {
   const [first = '', ...others] = breaks;
   if (first !== '\n') return breaks.join('');
@@ -114,7 +115,8 @@ export interface PlainScalar {
 }
 
 /** Reads a scalar without quotes.
- *  @param place `indent`: the column of the block it stands in, or -1; `flow`: it stands in brackets or braces
+ *  @param place `indent`: the column of the block it stands in, or -1; `flow`: it stands in
+ *  brackets or braces
  *  @throws YamlError: a tab where spaces indent */
 export function scanPlain(cursor: Cursor, { indent, flow }: { indent: number; flow: boolean }): PlainScalar {
   const least = indent + 1;
@@ -206,7 +208,8 @@ function scanBlockHead(cursor: Cursor): { chomping: string; increment: number } 
   return { chomping, increment };
 }
 
-/** Passes over empty lines and the indentation after them, which it finds out when it is not given. */
+/** Passes over empty lines and the indentation after them, which it finds out when it is not
+ *  given. */
 function scanBlockBreaks(cursor: Cursor, state: { indent: number; parent: number }): string {
   let breaks = '';
   let deepest = 0;

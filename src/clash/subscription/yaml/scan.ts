@@ -33,7 +33,8 @@ export interface Token {
 }
 
 export interface Scanner {
-  /** The next token, which `next` returns too. @throws YamlError: none can be made of what follows */
+  /** The next token, which `next` returns too. @throws YamlError: none can be made of what
+   *  follows */
   peek(): Token;
   next(): Token;
 }
@@ -66,8 +67,9 @@ interface State {
   ended: boolean;
 }
 
-/** Splits YAML into tokens by the rules of libyaml, which Go's yaml and with it mihomo follow: brackets may close at any
- *  column, a comment needs no space before it, a colon makes a key of what stands before it on its line. */
+/** Splits YAML into tokens by the rules of libyaml, which Go's yaml and with it mihomo follow:
+ *  brackets may close at any column, a comment needs no space before it, a colon makes a key of
+ *  what stands before it on its line. */
 export function createScanner(text: string): Scanner {
   const state: State = {
     cursor: createCursor(text),
@@ -111,7 +113,8 @@ function push(
   state.tokens.splice(at, 0, { type, line, value, plain });
 }
 
-/** Forgets a key that no colon can follow any more. @throws YamlError: only a key may stand there */
+/** Forgets a key that no colon can follow any more. @throws YamlError: only a key may stand there
+ */
 function expire(state: State, key: SimpleKey): void {
   const { mark } = state.cursor;
   if (key.mark.line === mark.line && key.mark.index + MAX_KEY >= mark.index) return;

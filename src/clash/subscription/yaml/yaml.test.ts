@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import { parseDocument } from './compose.ts';
 import { YamlError } from './cursor.ts';
 
-/** Values as go.yaml.in/yaml v3.0.5 reads them, which mihomo 1.19.32 uses; integers beyond 2^53 as text. */
+/** Values as go.yaml.in/yaml v3.0.5 reads them, which mihomo 1.19.32 uses; integers beyond 2^53
+ *  as text. */
 const READ: [string, string, unknown][] = [
   ['brackets that close at column 0', 'proxies: [\n{name: a}\n]\nrules: [\nx\n]\n', { proxies: [{ name: 'a' }], rules: ['x'] }],
   ['a flow map that goes on further left', 'p:\n    - {name: a,\n  port: 1}\n', { p: [{ name: 'a', port: 1 }] }],
