@@ -203,16 +203,18 @@ test('promise 14: without a spool directory blobs are streamed through, and kept
 
 test('a manifest does not wait behind eighty slow blobs', async () => {
   upstream.add('a/quick', '1', makeImage({ architectures: ['amd64'] }));
-  behave((path) => (path.includes('/blobs/') ? { rate: 64 * 1024 } : {}));
+  const slow: Behaviour = { rate: 8 * 1024 };
+  behave((path) => (path.includes('/blobs/') ? slow : {}));
   let ended = 0;
   const blobs = Array.from({ length: 80 }, (_, index) => newBlob(`slow ${index}`, 256 * 1024));
   const all = blobs.map(async ({ url, digest }) => {
     assert.equal((await read(url())).digest, digest);
     ended++;
   });
-  await until(() => blobs.every(({ asked }) => asked().length === 1), 'all of them are being fetched at once');
+  await until(() => blobs.every(({ asked }) => asked().length > 0), 'all of them are being fetched at once');
   assert.equal((await fetch(`${registry.url}/v2/hub/a/quick/manifests/1`)).status, 200);
   assert.equal(ended, 0);
+  delete slow.rate;
   await Promise.all(all);
 });
 
