@@ -242,7 +242,10 @@ function testCache(kind: 'filesystem' | 's3'): void {
       ];
       assert.deepEqual(new Map(all.map(({ digest, unique }) => [digest, unique])), new Map(expected as [string, number][]));
       const table = await world.cache(['ls', '*/t*', '--sort', 'size']);
-      assert.match(table.stdout, /^IMAGE +PLATFORMS +SIZE +UNIQUE +LAST USE +DAYS\nhub\/apps\/three:1 .*\nhub\/apps\/two:1 .*\n$/);
+      assert.match(
+        table.stdout,
+        /^IMAGE +PLATFORMS +SIZE +UNIQUE +LAST USE +DAYS +GONE UPSTREAM\nhub\/apps\/three:1 .*\nhub\/apps\/two:1 .*\n$/,
+      );
     });
 
     test('stat counts what is stored', async () => {

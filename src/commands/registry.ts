@@ -31,6 +31,7 @@ import { openStorage, type Storage } from './wiring/storage.ts';
 import { createHostUpstreams } from './wiring/other-hosts.ts';
 import { servedNames } from './wiring/served-names.ts';
 import { createUpstream, reportUpstreams } from './wiring/upstreams.ts';
+import { warmOnSchedule } from './wiring/warm.ts';
 
 /** How long running pulls may continue after SIGTERM, in ms. */
 const GRACE = 30_000;
@@ -41,7 +42,8 @@ const PUSH_LIMIT_MS = 24 * 3_600_000;
 
 /** `kube-registry registry`: serves until SIGTERM.
  *  @throws ConfigError: a file that it names cannot be read; OciError UNAVAILABLE: an address or a directory cannot be used */
-export async function registry({ config, log, stop, env }: Host): Promise<void> {
+export async function registry(host: Host): Promise<void> {
+  const { config, log, stop, env } = host;
   const own = config.registry;
   await requireFiles(own, 'registry');
   reportUpstreams(own.upstreams, log);
@@ -100,12 +102,14 @@ export async function registry({ config, log, stop, env }: Host): Promise<void> 
     stop,
   });
 
+  const warming = warmOnSchedule(host, { images, storage, metrics: counts });
+
   if (!stop.aborted) await once(stop, 'abort');
   log.info({ event: 'registry-stopping' }, 'stopping: running pulls may finish');
   const deadline = AbortSignal.timeout(GRACE);
   await Promise.all(listeners.map((listener) => listener.drain(GRACE)));
   await close(deadline);
-  await pruning;
+  await Promise.all([pruning, warming]);
   await storage.close(deadline);
   await adminListener.close();
 }

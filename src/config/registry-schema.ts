@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { s3 } from './s3-schema.ts';
 import { DEFAULT_UPSTREAMS, upstreamSchema as upstream, type Upstream } from './upstream-schema.ts';
 import { hostedSchema, usersSchema } from './hosted-schema.ts';
-import { address, duration, proxy, size, text } from './scalars.ts';
+import { address, duration, proxy, schedule, size, text } from './scalars.ts';
 
 const tls = z.strictObject({
   certFile: text.describe('Certificate chain in PEM form; read again when the file changes.'),
@@ -87,6 +87,21 @@ export const registrySchema = z
       })
       .prefault({})
       .describe('How long cached answers are valid, and how much is kept.'),
+    warm: z
+      .strictObject({
+        images: z.array(text).prefault([]).describe('Images to fetch, as pods name them: nginx:1.27, ghcr.io/owner/name:1.'),
+        cluster: z
+          .boolean()
+          .prefault(false)
+          .describe('Fetch all images that pods of the cluster use as well. The registry must be allowed to list pods.'),
+        platforms: z.array(text).prefault([]).describe("linux/amd64, linux/arm64, or all. Empty: this machine's platform."),
+        schedule: schedule
+          .prefault('17 3 * * *')
+          .describe("When: minute, hour, day of the month, month and day of the week, as in cron, in the process's time zone."),
+        referrers: z.boolean().prefault(true).describe('Fetch signatures, SBOMs and other referrers of these images as well.'),
+      })
+      .prefault({})
+      .describe('Images that one replica fetches on a schedule, so that a tag that has moved is here before a node pulls it.'),
     peers: z
       .strictObject({
         service: address.describe(

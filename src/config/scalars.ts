@@ -1,3 +1,4 @@
+import { Cron } from 'croner';
 import { z } from 'zod';
 
 // The value types of the configuration. Each parses what the user writes into what the program
@@ -87,4 +88,15 @@ export interface SecretSource {
 
 function hasProtocol(text: string, ...protocols: string[]): boolean {
   return URL.canParse(text) && protocols.includes(new URL(text).protocol);
+}
+
+const SCHEDULE_FORM = 'five fields as in cron that come due at some time, such as 17 3 * * *';
+export const schedule = z.string(SCHEDULE_FORM).refine(comesDue, SCHEDULE_FORM);
+
+function comesDue(pattern: string): boolean {
+  try {
+    return new Cron(pattern, { mode: '5-part', paused: true }).nextRun() !== null;
+  } catch {
+    return false;
+  }
 }

@@ -118,6 +118,10 @@ export function keyOfPending(key: string): string {
 /** { owner, renewedAt, finishedAt }: who prunes, and when that was last done. */
 export const PRUNING = 'v1/pruning';
 
+/** The same of the scheduled warming, and what that did last: { startedAt, finishedAt, warm, failed, skipped, bytes }. */
+export const WARMING = 'v1/warming';
+export const WARMED = 'v1/warmed';
+
 /** What a key that starts with BLOBS names; undefined: it is none of ours. */
 export function parseBlobKey(key: string): Digest | undefined {
   const [, , algorithm = '', , hex = ''] = key.split('/');

@@ -33,6 +33,8 @@ export interface RegistryMetrics {
   /** Bytes in the local tier. */
   localTier(bytes: number): void;
   pruned(objects: number, bytes: number): void;
+  /** A scheduled warming has finished: how many images are warm or not, and the bytes that were read. */
+  warmed(result: { warm: number; failed: number; skipped: number; bytes: number }): void;
   /** A request to another replica. failed: the content came from elsewhere instead. */
   askedPeer(outcome: PeerOutcome): void;
   /** Bytes of bodies received from other replicas. */
@@ -80,6 +82,10 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   const local = metrics.gauge('local_bytes', 'Bytes in the local tier.', []);
   const prunedObjects = metrics.counter('pruned_objects_total', 'Objects removed by pruning.', []);
   const prunedBytes = metrics.counter('pruned_bytes_total', 'Bytes removed by pruning.', []);
+  const warmedImages = metrics.counter('warmed_images_total', 'Images of scheduled warmings by outcome: warm, failed, skipped.', [
+    'outcome',
+  ]);
+  const warmedBytes = metrics.counter('warmed_bytes_total', 'Bytes read by scheduled warmings.', []);
   const peers = metrics.counter('peer_requests_total', 'Requests to other replicas by outcome: served, failed.', ['outcome']);
   const peerBytes = metrics.counter('peer_received_bytes_total', 'Bytes of bodies received from other replicas.', []);
   const live = metrics.gauge('peers_live', 'Replicas that are alive, including this one; 0 without peers.', []);
@@ -132,6 +138,10 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
       prunedObjects({}, objects);
       prunedBytes({}, bytes);
     },
+    warmed({ bytes, ...images }) {
+      for (const [outcome, count] of Object.entries(images)) warmedImages({ outcome }, count);
+      warmedBytes({}, bytes);
+    },
     askedPeer: (outcome) => peers({ outcome }),
     receivedFromPeers: (bytes) => peerBytes({}, bytes),
     livePeers: (count) => live({}, count),
@@ -170,6 +180,7 @@ export const noRegistryMetrics: RegistryMetrics = {
   storageError: nothing,
   localTier: nothing,
   pruned: nothing,
+  warmed: nothing,
   askedPeer: nothing,
   receivedFromPeers: nothing,
   livePeers: nothing,

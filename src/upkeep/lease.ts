@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { PRUNING } from '../store/keys.ts';
 import { bytesSource, type Store, type StoreContext } from '../store/store.ts';
 
-/** Who prunes a store, as far as that can be known without conditional writes: a record that is written, and read again. Two at once waste
+/** Who does a piece of work that one replica does for all, such as pruning a store, as far as that can be known without conditional writes: a record that is written, and read again. Two at once waste
  *  work and break nothing. */
 export interface Lease {
   /** Aborted when another process has taken it, or the record cannot be renewed. */
@@ -32,20 +32,20 @@ export interface LeaseTiming {
 
 const TIMING: LeaseTiming = { lifetime: 30_000, settle: 1000 };
 
-/** The lease, or its holder. @throws OciError UNAVAILABLE: the store cannot be read or written */
+/** The lease of the work whose record is `key` (pruning by default), or its holder. @throws OciError UNAVAILABLE: the store cannot be read or written */
 export async function takeLease(
   store: Store,
   context: StoreContext,
-  { lifetime, settle }: LeaseTiming = TIMING,
+  { lifetime = TIMING.lifetime, settle = TIMING.settle, key = PRUNING }: Partial<LeaseTiming> & { key?: string } = {},
 ): Promise<{ lease: Lease } | { holder: string }> {
   const owner = `${hostname()} ${randomUUID().slice(0, 8)}`;
-  const before = await readLease(store, context);
+  const before = await readLease(store, context, key);
   if (before !== undefined && isHeld(before, lifetime)) return { holder: before.owner };
   const finishedAt = before?.finishedAt ?? '';
-  await write(store, { owner, renewedAt: new Date().toISOString(), finishedAt }, context);
+  await write(store, { key, state: { owner, renewedAt: new Date().toISOString(), finishedAt } }, context);
   await delay(settle, undefined, { signal: context.signal });
-  const now = await readLease(store, context);
-  if (now?.owner !== owner) return { holder: now?.owner ?? 'somebody' };
+  const now = await readLease(store, context, key);
+  if (now?.owner !== owner) return { holder: now?.owner ?? 'another process' };
 
   const lost = new AbortController();
   const timer = setInterval(() => {
@@ -55,9 +55,9 @@ export async function takeLease(
 
   async function renew(): Promise<void> {
     const own = { signal: AbortSignal.timeout(lifetime / 2) };
-    const current = await readLease(store, own);
-    if (current?.owner !== owner) throw new Error(`${current?.owner ?? 'somebody'} prunes now`);
-    await write(store, { ...current, renewedAt: new Date().toISOString() }, own);
+    const current = await readLease(store, own, key);
+    if (current?.owner !== owner) throw new Error(`${current?.owner ?? 'another process'} has taken over`);
+    await write(store, { key, state: { ...current, renewedAt: new Date().toISOString() } }, own);
   }
 
   return {
@@ -67,7 +67,7 @@ export async function takeLease(
         clearInterval(timer);
         if (lost.signal.aborted) return;
         const done = finished ? new Date().toISOString() : finishedAt;
-        await write(store, { owner, renewedAt: '', finishedAt: done }, { signal: AbortSignal.timeout(lifetime / 2) });
+        await write(store, { key, state: { owner, renewedAt: '', finishedAt: done } }, { signal: AbortSignal.timeout(lifetime / 2) });
       },
     },
   };
@@ -77,9 +77,9 @@ export function isHeld({ renewedAt }: LeaseState, lifetime = TIMING.lifetime): b
   return renewedAt !== '' && Math.abs(Date.now() - Date.parse(renewedAt)) < lifetime;
 }
 
-/** Undefined: this store has never been pruned, or the record is damaged. */
-export async function readLease(store: Store, context: StoreContext): Promise<LeaseState | undefined> {
-  const found = await store.read(PRUNING, context);
+/** Undefined: the work has never been done on this store, or the record is damaged. */
+export async function readLease(store: Store, context: StoreContext, key = PRUNING): Promise<LeaseState | undefined> {
+  const found = await store.read(key, context);
   if (found === undefined) return undefined;
   try {
     const state = ((await json(found.body)) ?? {}) as Partial<Record<keyof LeaseState, unknown>>;
@@ -94,6 +94,6 @@ function textOf(value: unknown): string {
   return typeof value === 'string' ? value : '';
 }
 
-function write(store: Store, state: LeaseState, context: StoreContext): Promise<void> {
-  return store.write(PRUNING, bytesSource(Buffer.from(JSON.stringify(state))), context);
+function write(store: Store, { key, state }: { key: string; state: LeaseState }, context: StoreContext): Promise<void> {
+  return store.write(key, bytesSource(Buffer.from(JSON.stringify(state))), context);
 }

@@ -1,15 +1,18 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { parseManifest, type Descriptor } from '../oci/descriptor.ts';
+import { OCI_INDEX, parseManifest, type Descriptor, type ManifestContent } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
-import { isOciError, OciError } from '../oci/error.ts';
+import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import { formatPlatform, matchesPlatform } from '../oci/platform.ts';
-import type { Reference, Repository } from '../oci/reference.ts';
+import { parseTag, type Reference, type Repository, type Tag } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
+import { inParallel } from '../async/parallel.ts';
 import { backoff } from '../async/backoff.ts';
 
 export interface WarmOptions {
   /** `linux/amd64`, `linux/arm/v7`; or all that an index names. */
   platforms: readonly string[] | 'all';
+  /** Signatures, SBOMs and other referrers as well. */
+  referrers: boolean;
   /** Whether a blob is already stored where it should be, so that it need not be read. */
   isStored(this: void, digest: Digest, signal: AbortSignal): Promise<boolean>;
   signal: AbortSignal;
@@ -22,6 +25,8 @@ export interface Warmed {
   known: number;
   /** Bytes that were read. */
   bytes: number;
+  /** Why signatures and other referrers are not all there; the image itself is. */
+  referrersError?: string;
 }
 
 const BLOBS_AT_ONCE = 3;
@@ -29,9 +34,33 @@ const ATTEMPTS = 3;
 /** Milliseconds. */
 const FIRST_PAUSE = 500;
 
+/** Referrers of one image that are fetched. */
+const MAX_REFERRERS = 500;
+
+type IndexedManifest = ManifestContent['manifests'][number];
+
+interface Content {
+  manifests: Digest[];
+  blobs: Map<Digest, Descriptor>;
+}
+
+/** Where cosign keeps what it does not attach as a referrer. */
+function signatureTags(digest: Digest): Tag[] {
+  return ['sig', 'att', 'sbom'].map((kind) => parseTag(`${digest.replace(':', '-')}.${kind}`));
+}
+
+/** @throws OciError MANIFEST_UNKNOWN: an index has none of the platforms */
+function ofPlatforms(manifests: readonly IndexedManifest[], wanted: readonly string[] | 'all'): readonly IndexedManifest[] {
+  if (wanted === 'all' || manifests.length === 0) return manifests;
+  const found = manifests.filter(({ platform }) => wanted.some((one) => matchesPlatform(platform, one)));
+  if (found.length > 0) return found;
+  const there = manifests.map(({ platform }) => formatPlatform(platform)).filter((name) => name !== '');
+  throw new OciError('MANIFEST_UNKNOWN', `it has no ${String(wanted)}, only ${there.join(', ') || 'manifests without a platform'}`);
+}
+
 /** Pulls images as a node would, and discards the bytes: the registry that it reads from stores them. Blobs that several images share are
  *  read once. */
-export function createWarmer(registry: Registry, { platforms, isStored, signal }: WarmOptions) {
+export function createWarmer(registry: Registry, { platforms, referrers, isStored, signal }: WarmOptions) {
   const reading = new Map<Digest, Promise<void>>();
 
   /** @throws OciError as the registry does; MANIFEST_UNKNOWN: the index has none of the platforms */
@@ -40,46 +69,70 @@ export function createWarmer(registry: Registry, { platforms, isStored, signal }
     reference: Reference,
     progress: (bytes: number, total: number) => void,
   ): Promise<Warmed> {
-    const { manifests, blobs } = await collect(repository, reference);
-    const warmed: Warmed = { manifests, blobs: blobs.size, known: 0, bytes: 0 };
-    const total = [...blobs.values()].reduce((sum, { size }) => sum + size, 0);
-    let done = 0;
+    const warmed: Warmed = { manifests: 0, blobs: 0, known: 0, bytes: 0 };
+    let [done, total] = [0, 0];
     const advance = (bytes: number): void => progress((done += bytes), total);
-    const queue = [...blobs.values()];
-    async function worker(): Promise<void> {
-      for (let blob = queue.shift(); blob !== undefined; blob = queue.shift()) {
+
+    async function readAll({ manifests, blobs }: Content): Promise<void> {
+      warmed.manifests += manifests.length;
+      warmed.blobs += blobs.size;
+      for (const { size } of blobs.values()) total += size;
+      await inParallel(blobs.values(), BLOBS_AT_ONCE, async (blob) => {
         const bytes = await readOnce(repository, blob, advance);
         if (bytes === 0) warmed.known++;
         warmed.bytes += bytes;
-      }
+      });
     }
-    await Promise.all(Array.from({ length: BLOBS_AT_ONCE }, worker));
+
+    const image = await collect(repository, [reference], platforms);
+    await readAll(image);
+    try {
+      if (referrers) await readAll(await collect(repository, await findReferrers(repository, image.manifests), 'all'));
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isOciError(error)) throw error;
+      warmed.referrersError = error.message;
+    }
     return warmed;
   };
 
-  async function collect(repository: Repository, reference: Reference): Promise<{ manifests: number; blobs: Map<Digest, Descriptor> }> {
+  async function collect(repository: Repository, references: readonly Reference[], wanted: readonly string[] | 'all'): Promise<Content> {
     const blobs = new Map<Digest, Descriptor>();
-    let manifests = 0;
+    const manifests = new Set<Digest>();
     async function follow(reference: Reference): Promise<void> {
       const { bytes, descriptor } = await registry.manifest(repository, reference, { signal });
-      manifests++;
+      if (manifests.has(descriptor.digest)) return;
+      manifests.add(descriptor.digest);
       const content = parseManifest(bytes, descriptor.mediaType);
       for (const blob of content.blobs) blobs.set(blob.digest, blob);
-      if (content.manifests.length === 0) return;
-      const wanted = content.manifests.filter(
-        ({ platform }) => platforms === 'all' || platforms.some((one) => matchesPlatform(platform, one)),
-      );
-      if (wanted.length === 0) {
-        const there = content.manifests.map(({ platform }) => formatPlatform(platform)).filter((name) => name !== '');
-        throw new OciError(
-          'MANIFEST_UNKNOWN',
-          `it has no ${String(platforms)}, only ${there.join(', ') || 'manifests without a platform'}`,
-        );
-      }
-      for (const { digest } of wanted) await follow(digest);
+      for (const { digest } of ofPlatforms(content.manifests, wanted)) await follow(digest);
     }
-    await follow(reference);
-    return { manifests, blobs };
+    for (const reference of references) await follow(reference);
+    return { manifests: [...manifests], blobs };
+  }
+
+  /** What refers to the manifests of an image (the first is what its tag means), and what refers to that: clients look for both. */
+  async function findReferrers(repository: Repository, manifests: readonly Digest[]): Promise<Reference[]> {
+    const found = new Set<Reference>();
+    const subjects = new Set(manifests);
+    for (const subject of subjects) {
+      if (found.size >= MAX_REFERRERS) break;
+      const { index } = await registry.referrers(repository, subject, { signal });
+      for (const { digest } of parseManifest(index, OCI_INDEX).manifests) {
+        found.add(digest);
+        subjects.add(digest);
+      }
+    }
+    const [root] = manifests;
+    for (const tag of root === undefined ? [] : signatureTags(root)) {
+      try {
+        await registry.resolve(repository, tag, { signal });
+        found.add(tag);
+      } catch (error) {
+        if (!isAbsent(error)) throw error;
+      }
+    }
+    return [...found].slice(0, MAX_REFERRERS);
   }
 
   /** @returns the bytes that were read; 0: the blob was stored already, or was read for another image */

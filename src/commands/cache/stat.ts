@@ -1,6 +1,7 @@
 import { formatBytes, renderTable } from '../table.ts';
 import { takeInventory, type Inventory } from '../../upkeep/inventory.ts';
 import { readLease } from '../../upkeep/lease.ts';
+import { readWarmResult, type WarmResult } from '../../upkeep/warm-schedule.ts';
 import { countReferences } from '../../upkeep/plan.ts';
 import type { Host } from '../command.ts';
 import { createProgress } from './progress.ts';
@@ -24,6 +25,8 @@ interface Totals {
   oldestUse: string | null;
   /** When pruning was last finished, and by whom. */
   pruned: { at: string; by: string } | null;
+  /** What registry.warm has done last. */
+  warmed: WarmResult | null;
 }
 
 /** `kube-registry cache stat`: how much is stored. @throws OciError UNAVAILABLE */
@@ -35,12 +38,14 @@ export async function cacheStat({ config, stop, stdout, stderr }: Host, { json }
     const inventory = await takeInventory(store, { signal: stop, progress: bar.set });
     const { maxSize, maxAge } = await pruneLimits(config.registry)(inventory.blobs.bytes());
     const state = await readLease(store, { signal: stop });
+    const warmed = await readWarmResult(store, { signal: stop });
     bar.end();
     const totals: Totals = {
       ...count(inventory),
       limit: maxSize,
       maxAge,
       pruned: state === undefined || state.finishedAt === '' ? null : { at: state.finishedAt, by: state.owner },
+      warmed: warmed ?? null,
     };
     stdout.write(json ? `${JSON.stringify(totals, undefined, 2)}\n` : render(totals));
     return 0;
@@ -50,7 +55,7 @@ export async function cacheStat({ config, stop, stdout, stderr }: Host, { json }
   }
 }
 
-function count({ blobs, images, tags }: Inventory): Omit<Totals, 'limit' | 'maxAge' | 'pruned'> {
+function count({ blobs, images, tags }: Inventory): Omit<Totals, 'limit' | 'maxAge' | 'pruned' | 'warmed'> {
   const references = countReferences(blobs, images);
   const unnamed = { blobs: 0, bytes: 0 };
   for (let blob = 0; blob < blobs.count(); blob++) {
@@ -79,11 +84,16 @@ function count({ blobs, images, tags }: Inventory): Omit<Totals, 'limit' | 'maxA
   };
 }
 
+function describeWarming({ finishedAt, warm, failed, skipped, bytes }: WarmResult): string {
+  const exceptions = `${failed === 0 ? '' : `, ${failed} failed`}${skipped === 0 ? '' : `, ${skipped} are not of this registry`}`;
+  return `${finishedAt}: ${warm} images are warm${exceptions}, ${formatBytes(bytes)} were read`;
+}
+
 function upstreamOf(repository: string): string {
   return repository.slice(0, repository.indexOf('/'));
 }
 
-function render({ blobs, bytes, unnamed, images, tags, upstreams, limit, maxAge, oldestUse, pruned }: Totals): string {
+function render({ blobs, bytes, unnamed, images, tags, upstreams, limit, maxAge, oldestUse, pruned, warmed }: Totals): string {
   const facts = [
     ['stored', `${formatBytes(bytes)} in ${blobs} blobs`],
     ['limit', limit === 0 ? 'none' : `${formatBytes(limit)}, ${Math.round((100 * bytes) / limit)} % of it used`],
@@ -92,6 +102,7 @@ function render({ blobs, bytes, unnamed, images, tags, upstreams, limit, maxAge,
     ['unnamed', `${formatBytes(unnamed.bytes)} in ${unnamed.blobs} blobs that no image names`],
     ['oldest use', oldestUse ?? 'none is recorded'],
     ['pruned', pruned === null ? 'never' : `${pruned.at} by ${pruned.by}`],
+    ['warmed', warmed === null ? 'never by a schedule' : describeWarming(warmed)],
   ];
   const heading = facts.map(([name = '', value = '']) => `${name.padEnd(12)}${value}\n`).join('');
   const cells = Object.entries(upstreams).map(([name, own]) => [name, String(own.images), formatBytes(own.bytes)]);

@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import { arch } from 'node:os';
 import { text } from 'node:stream/consumers';
 import { ConfigError } from '../../config/load.ts';
 import { urlOf } from '../../config/scalars.ts';
@@ -19,6 +18,7 @@ import { imagesOf } from '../../webhook/pod-images.ts';
 import type { Host } from '../command.ts';
 import { createProgress, type Progress } from './progress.ts';
 import { openStore } from '../wiring/storage.ts';
+import { platformsOf } from '../wiring/warm.ts';
 import { remote } from '../../upstream/remote.ts';
 import { parseWarmName } from './warm-name.ts';
 import { askCluster, readPods } from '../webhook-report.ts';
@@ -49,7 +49,6 @@ interface Outcome extends Partial<Warmed> {
 }
 
 const LIMITS = { attempts: 2, headersMs: 60_000, idleMs: 120_000 };
-const ARCHITECTURES: Record<string, string> = { x64: 'amd64', ia32: '386' };
 
 /** `kube-registry cache warm`: pulls images through a running registry, so that they are there when nodes want them. 1: not all of them.
  *  @throws ConfigError: no registry answers, no image is named; OciError: the cluster cannot be asked */
@@ -61,7 +60,7 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
   await requireRegistry(url, stop);
   // The store of another registry than the configured one would say nothing about that.
   const store = options.registry === undefined ? await openOwnStore(config.registry) : undefined;
-  const platforms = options.platforms ?? [`linux/${ARCHITECTURES[arch()] ?? arch()}`];
+  const platforms = platformsOf(options.platforms);
   const warm = createWarmer(
     remote({
       name: 'registry',
@@ -71,14 +70,16 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
       limits: LIMITS,
     }),
     {
-      platforms: platforms.includes('all') ? 'all' : platforms,
+      platforms,
+      referrers: config.registry.warm.referrers,
       isStored: (digest, signal) => isIn(store, blobKey(digest), signal),
       signal: stop,
     },
   );
   const rules = { registryHost: config.webhook.registryHost, hosts: servedHosts(config.registry) };
   const progress = createProgress(stderr);
-  if (!options.json) stderr.write(`pulling ${wanted.size} images for ${platforms.join(', ')} through ${url}\n`);
+  if (!options.json)
+    stderr.write(`pulling ${wanted.size} images for ${typeof platforms === 'string' ? platforms : platforms.join(', ')} through ${url}\n`);
   const outcomes: Outcome[] = [];
   try {
     await inParallel(wanted, options.parallel, async ([image, { asked }]) => {
@@ -117,8 +118,9 @@ async function warmOne(image: string, { progress, work }: Job): Promise<Outcome>
   }
 }
 
-function describe({ bytes, blobs, known }: Warmed): string {
-  return `${formatBytes(bytes)} in ${blobs - known} blobs${known === 0 ? '' : `, ${known} were there`}`;
+function describe({ bytes, blobs, known, referrersError }: Warmed): string {
+  const exception = referrersError === undefined ? '' : printable(`, but not its referrers: ${referrersError}`);
+  return `${formatBytes(bytes)} in ${blobs - known} blobs${known === 0 ? '' : `, ${known} were there`}${exception}`;
 }
 
 function render(outcomes: readonly Outcome[]): string {
