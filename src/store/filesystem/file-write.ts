@@ -5,7 +5,7 @@ import { syncDirectory } from '../../io/sync-directory.ts';
 import { SourceError, wrongLength } from '../failure.ts';
 import type { StoreSource } from '../store.ts';
 
-/** Makes `file`, durably, from a source. @throws SourceError, OciError SIZE_INVALID, and the file system's errors */
+/** Creates `file` from a source and syncs it. @throws SourceError, OciError SIZE_INVALID, and the file system's errors */
 export async function writeFile(file: string, source: StoreSource, signal: AbortSignal): Promise<void> {
   const handle = await open(file, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o644);
   try {
@@ -22,7 +22,7 @@ export async function writeFile(file: string, source: StoreSource, signal: Abort
   }
 }
 
-/** Puts a source's spare file at `path`, durably; false when it lies on another file system.
+/** Moves a source's spare file to `path` and syncs it. False: it is on another file system.
  *  @throws OciError SIZE_INVALID, and the file system's errors */
 export async function moveSpare({ path: file, handle }: NonNullable<StoreSource['spare']>, size: number, path: string): Promise<boolean> {
   const found = await handle.stat();
@@ -49,10 +49,10 @@ async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
   for (let at = 0; at < chunk.length;) at += (await handle.write(chunk, at)).bytesWritten;
 }
 
-/** Directories that are being made and synced. */
+/** Directories that are being created and synced. */
 const making = new Set<Promise<void>>();
 
-/** Puts a finished file in its place. Its directory may be missing, or be removed as empty at this very moment. */
+/** Renames a finished file to `path`. The directory may be missing, or may be removed at this moment because it is empty. */
 export async function publish(file: string, path: string): Promise<void> {
   const parent = dirname(path);
   for (let tries = 0; ; tries++) {
@@ -66,7 +66,7 @@ export async function publish(file: string, path: string): Promise<void> {
       await made;
     }
   }
-  // Others may have made directories above this one, and not have synced them yet.
+  // Other writes may have created directories above this one and not synced them yet.
   await Promise.all([syncDirectory(parent), ...making]);
 }
 
@@ -75,7 +75,7 @@ async function makeParent(parent: string): Promise<void> {
   if (first !== undefined) await syncAbove(parent, dirname(first));
 }
 
-/** Syncs the directories that have new ones in them: all above `directory`, up to and including `top`. */
+/** Syncs the directories that got new entries: all above `directory`, up to and including `top`. */
 async function syncAbove(directory: string, top: string): Promise<void> {
   let at = directory;
   while (at !== top) {

@@ -14,17 +14,17 @@ import { walk } from './walk.ts';
 export interface FilesystemStore extends Store {
   /** Absolute. */
   directory: string;
-  /** Of this process alone and on the same file system: a file made here can be moved into the store. Removed
-   *  with all that is in it by `close`, or by the next process if this one is killed. */
+  /** A directory of this process alone, on the same file system: a file created here can be moved into the store. `close` removes it
+   *  with everything in it; if this process is killed, the next one does. */
   temporaryDirectory: string;
-  /** What to write elsewhere of an object here; undefined when it is absent. */
+  /** An object as the source of a write to another store. Undefined: it is absent. */
   source(key: string, context: StoreContext): Promise<StoreSource | undefined>;
-  /** Sets when an object was last modified to now; nothing happens to an absent one. */
+  /** Sets an object's time of modification to now. An absent object is ignored. */
   touch(key: string, context: StoreContext): Promise<void>;
 }
 
-/** Keeps each object in a file of the directory under its key. A write is a temporary file, fsync, rename, fsync of the
- *  directory: what is complete survives a power cut, what is not was never there.
+/** Keeps each object in a file whose path below the directory is its key. A write creates a temporary file, syncs it, renames it and
+ *  syncs the directory: a complete object survives a power cut, and an incomplete one is never visible.
  *  @throws OciError UNAVAILABLE: the directory cannot be used */
 export async function filesystem(options: { directory: string }): Promise<FilesystemStore> {
   const directory = resolve(options.directory);
@@ -124,7 +124,7 @@ interface Opened {
   handle: FileHandle;
   size: number;
   modified: Date;
-  /** It is this user's: of others' files the kernel does not tell what is in memory, but says that all is (mincore(2)). */
+  /** This user owns the file. For files of other users mincore(2) claims that all pages are in memory. */
   sendable: boolean;
 }
 

@@ -11,7 +11,7 @@ interface Walk {
   signal: AbortSignal;
 }
 
-/** The files below `root` as keys, in order, one directory's names at a time. Directories outside `prefix` or before `after` are not read. */
+/** Lists the files below `root` as keys, in order. It reads one directory at a time, and none that is outside `prefix` or before `after`. */
 export function walk(options: Walk): AsyncIterable<StoredObject & { key: string }> {
   const { prefix } = options;
   return walkFrom(prefix.slice(0, prefix.lastIndexOf('/') + 1), options);
@@ -41,15 +41,15 @@ async function* walkFrom(directory: string, options: Walk): AsyncIterable<Stored
   }
 }
 
-/** What Node's file threads are kept busy with. */
+/** Enough to keep Node's file threads busy. */
 const STATS_AT_ONCE = 16;
 
-/** A directory's files and, with a slash at their ends, its directories: so they sort as the keys below them do. */
+/** A directory's files and directories. Directories end with a slash, so that they sort as the keys below them do. */
 async function keysIn(directory: string, { root, prefix, after }: Walk): Promise<string[]> {
   const entries = (await absentAsUndefined(readdir(join(root, directory), { withFileTypes: true }))) ?? [];
   const keys: string[] = [];
   for (const entry of entries) {
-    // A volume has more than ours in it: lost+found, our own .tmp.
+    // A volume holds other entries too: lost+found, and the store's own .tmp.
     if (!isKeySegment(entry.name)) continue;
     if (entry.isDirectory()) {
       const key = `${directory}${entry.name}/`;

@@ -5,7 +5,8 @@ import { SourceError } from '../failure.ts';
 import { wrongLength } from '../failure.ts';
 import type { StoreSource } from '../store.ts';
 
-/** Bytes that are withheld until the source has ended where it should: whatever fits in is one write with the request's head. */
+/** Bytes that are withheld until the source has ended at its announced length. A source that fits in is sent in one write with the
+ *  request's head. */
 const TAIL = 2 ** 16;
 
 export interface Upload {
@@ -16,8 +17,8 @@ export interface Upload {
   signal: AbortSignal;
 }
 
-/** Sends a source as the body of the request that `send` makes of it. The SDK waits for what a source that failed does not bring: this ends
- *  the request. The source is closed in any case.
+/** Sends a source as the body of the request that `send` makes. The SDK would wait forever for the rest of a source that failed, so this
+ *  function ends the request then. It always closes the source.
  *  @throws SourceError: the source failed, or had another length (OciError SIZE_INVALID); what `send` throws */
 export async function upload<T>(
   { source, range, length, signal }: Upload,
@@ -40,15 +41,15 @@ export async function upload<T>(
     return await send(body, AbortSignal.any([signal, cut.signal]));
   } catch (error) {
     const thrown = signal.aborted ? error : (failure ?? error);
-    cut.abort(); // an answer may have come before all was sent
+    cut.abort(); // the answer may have come before the whole body was sent
     throw thrown;
   } finally {
     over.abort();
   }
 }
 
-/** A body for the SDK, which takes only streams, and pipes them into its request (smithy's node-http-handler): this one is no stream, but says
- *  what is to happen then. */
+/** A body for the SDK, which accepts only streams and calls `pipe` with its request (smithy's node-http-handler). This body streams
+ *  nothing itself: its `pipe` calls `send`. */
 function pipedBody(send: (request: ClientRequest) => void): Readable {
   const body = new Readable({
     read: () => void body.destroy(new Error('the SDK reads a body that it used to pipe')),
@@ -61,10 +62,10 @@ function pipedBody(send: (request: ClientRequest) => void): Readable {
   });
 }
 
-/** Writes what has to be `length` bytes, as `sendBody` does for the server: at most two chunks are under way, so that their buffers can be used
- *  again; by streams each byte cost more than twice as much, half of it for collecting the garbage. It is not told of the request's end: whoever
- *  waits for the answer is, and ends the source.
- *  @throws what `chunks` throws; OciError SIZE_INVALID before the last bytes of a wrong length are out */
+/** Writes exactly `length` bytes, as `sendBody` does for the server. At most two chunks are under way, so that their buffers can be used
+ *  again: with streams each byte cost more than twice as much CPU, half of it for garbage collection. When the request ends early, the
+ *  caller that waits for the answer ends the source.
+ *  @throws what `chunks` throws; OciError SIZE_INVALID, before the last bytes of a body of the wrong length are sent */
 async function sendAll(request: ClientRequest, chunks: AsyncIterable<Uint8Array>, length: number): Promise<void> {
   let size = 0;
   let before: Promise<void> | undefined;
@@ -77,14 +78,14 @@ async function sendAll(request: ClientRequest, chunks: AsyncIterable<Uint8Array>
     const sent = write(request, chunk.subarray(0, chunk.length - withheld));
     await before;
     before = sent;
-    // Asking once more makes the chunk before last invalid; and who says that all has been given may take back both.
+    // The next read invalidates the chunk before the last one, and a source that reports its end may reuse both buffers.
     if (size === length) await sent;
   }
   if (size < length) throw wrongLength(length, size);
   request.end(tail);
 }
 
-/** Until the kernel has `chunk`. */
+/** Resolves when the kernel has taken `chunk`. */
 function write(request: ClientRequest, chunk: Uint8Array): Promise<void> | undefined {
   return chunk.length === 0 ? undefined : new Promise((resolve) => request.write(chunk, () => resolve()));
 }
