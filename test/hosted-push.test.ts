@@ -158,7 +158,9 @@ test('pushing needs a user with the right to it: a Basic challenge without crede
   assert.match(anonymous.headers.get('www-authenticate') ?? '', /^Basic /);
   assert.equal((await post(REPOSITORY, basic('ci', 'wrong'))).status, 401);
   assert.equal((await post(REPOSITORY, basic('other', 'other'))).status, 403);
-  assert.equal((await post('local/elsewhere', AUTHORIZATION)).status, 403);
+  const denied = await post('local/elsewhere', AUTHORIZATION);
+  assert.equal(denied.status, 403);
+  assert.match(await denied.text(), /ci may not push local\/elsewhere"/, 'it names the repository');
   assert.equal((await post(REPOSITORY, AUTHORIZATION)).status, 202);
   // Pulling is not for everyone here, and who may push may look.
   const pull = (authorization?: string) =>
