@@ -1,17 +1,19 @@
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
-import { OciError } from '../oci/error.ts';
+import type { Digest } from '../oci/digest.ts';
+import { isOciError, OciError } from '../oci/error.ts';
 import type { PushRegistry } from '../oci/push-registry.ts';
 import type { Repository } from '../oci/reference.ts';
+import { awaitSweeps } from '../store/claims.ts';
 import { blobKey, ownerKey, ownersPrefix, parseOwnerKey } from '../store/keys.ts';
 import { bytesSource } from '../store/store.ts';
 import type { Contents } from './contents.ts';
+import type { Held, Quota } from './quota.ts';
 import { createUploads } from './uploads.ts';
 
 export interface BlobWriterOptions {
   /** Bytes. */
   maxBlobSize: number;
-  /** Called before `size` more bytes are stored for a repository. @throws OciError DENIED: its quota does not allow them */
-  checkQuota(this: void, repository: Repository, size: number, signal: AbortSignal): Promise<void>;
+  quota: Quota;
 }
 
 type BlobWriter = Pick<
@@ -27,18 +29,42 @@ type BlobWriter = Pick<
   | 'deleteBlob'
 >;
 
+function sweptAway(digest: Digest): OciError {
+  return new OciError('UNAVAILABLE', `a pruning has removed ${digest} meanwhile; push it again`, { origin: 'storage', retryAfter: 1 });
+}
+
 /** Takes blobs into hosted repositories. */
-export function createBlobWriter({ store, records, requireUnnamed }: Contents, options: BlobWriterOptions): BlobWriter {
-  const { checkQuota } = options;
-  const uploads = createUploads({ store, maxBlobSize: options.maxBlobSize });
+export function createBlobWriter({ store, records, removeUnnamed }: Contents, { maxBlobSize, quota }: BlobWriterOptions): BlobWriter {
+  const uploads = createUploads({ store, maxBlobSize });
 
   /** Records that a repository has a blob, which is stored. */
   async function addBlob(repository: Repository, descriptor: Descriptor, signal: AbortSignal): Promise<Descriptor> {
-    const known = await records.content(repository, descriptor.digest, signal);
-    // What was pushed as a manifest remains one, for clients that push it as a blob too.
-    if (known === undefined) await records.addContent(repository, descriptor, signal);
-    await store.write(ownerKey(descriptor.digest, repository), bytesSource(Buffer.alloc(0)), { signal });
+    const { digest } = descriptor;
+    const known = await records.content(repository, digest, signal);
+    const write = () =>
+      Promise.all([
+        // What was pushed as a manifest remains one, for clients that push it as a blob too. The record of a blob is written again: a
+        // pruning removes records that are as old as a blob that it has removed before.
+        known === undefined || known.mediaType === BLOB_MEDIA_TYPE ? records.addContent(repository, descriptor, signal) : undefined,
+        store.write(ownerKey(digest, repository), bytesSource(Buffer.alloc(0)), { signal }),
+      ]);
+    await write();
+    if (await awaitSweeps(store, [digest], signal)) {
+      await write();
+      if ((await store.stat(blobKey(digest), { signal })) === undefined) throw sweptAway(digest);
+    }
     return descriptor;
+  }
+
+  /** Runs `work`, which stores `size` bytes under `digest`, or as many as there is `room` for. What the repository has already takes
+   *  no more of its quota. */
+  async function withinQuota<Result>(
+    { digest, ...held }: Held & { digest: Digest },
+    work: (room: number) => Promise<Result>,
+  ): Promise<Result> {
+    const room = await quota.room(held.repository, held.signal);
+    const isFree = room === Infinity || (await records.content(held.repository, digest, held.signal)) !== undefined;
+    return isFree ? work(Infinity) : quota.hold(held, () => work(room));
   }
 
   return {
@@ -46,18 +72,27 @@ export function createBlobWriter({ store, records, requireUnnamed }: Contents, o
     uploadedSize: (repository, id, { signal }) => uploads.size({ repository, id }, signal),
 
     async appendChunk(repository, id, { chunk, signal }) {
-      await checkQuota(repository, chunk.length ?? 0, signal);
-      return uploads.append({ repository, id }, chunk, signal);
+      return uploads.append({ repository, id }, chunk, { room: await quota.room(repository, signal), signal });
     },
 
     async finishUpload(repository, id, { digest, chunk, signal }) {
       const place = { repository, id };
-      if (chunk !== undefined) await uploads.append(place, chunk, signal);
-      await checkQuota(repository, await uploads.size(place, signal), signal);
-      const size = await uploads.finish(place, digest, signal);
-      const descriptor = await addBlob(repository, { digest, mediaType: BLOB_MEDIA_TYPE, size }, signal);
-      await uploads.remove(place, signal);
-      return descriptor;
+      if (chunk !== undefined) await uploads.append(place, chunk, { room: await quota.room(repository, signal), signal });
+      try {
+        const parts = await uploads.verify(place, digest, signal);
+        const { size } = parts;
+        const descriptor = { digest, mediaType: BLOB_MEDIA_TYPE, size };
+        await withinQuota({ repository, digest, size, signal }, async () => {
+          await uploads.store(parts, digest, signal);
+          await addBlob(repository, descriptor, signal);
+        });
+        await uploads.remove(place, signal);
+        return descriptor;
+      } catch (error) {
+        // It would never fit: nothing of it is kept.
+        if (isOciError(error, 'DENIED', 'DIGEST_INVALID')) await uploads.remove(place, signal);
+        throw error;
+      }
     },
 
     async cancelUpload(repository, id, { signal }) {
@@ -67,18 +102,19 @@ export function createBlobWriter({ store, records, requireUnnamed }: Contents, o
     },
 
     async putBlob(repository, digest, { chunk, signal }) {
-      await checkQuota(repository, chunk.length ?? 0, signal);
-      const size = await uploads.put(digest, chunk, signal);
-      return addBlob(repository, { digest, mediaType: BLOB_MEDIA_TYPE, size }, signal);
+      return withinQuota({ repository, digest, size: chunk.length ?? 0, signal }, async (room) => {
+        const size = await uploads.put(digest, chunk, { room, signal });
+        return addBlob(repository, { digest, mediaType: BLOB_MEDIA_TYPE, size }, signal);
+      });
     },
 
     async mountBlob(repository, digest, { from, signal }) {
       for (const source of from) {
         const found = await records.content(source, digest, signal);
-        const stored = found === undefined ? undefined : await store.stat(blobKey(digest), { signal });
-        if (stored === undefined) continue;
-        await checkQuota(repository, stored.size, signal);
-        return addBlob(repository, { digest, mediaType: BLOB_MEDIA_TYPE, size: stored.size }, signal);
+        const size = found === undefined ? undefined : await uploads.claimStored(digest, signal);
+        if (size === undefined) continue;
+        const descriptor = { digest, mediaType: BLOB_MEDIA_TYPE, size };
+        return withinQuota({ repository, digest, size, signal }, () => addBlob(repository, descriptor, signal));
       }
       return undefined;
     },
@@ -93,8 +129,7 @@ export function createBlobWriter({ store, records, requireUnnamed }: Contents, o
     async deleteBlob(repository, digest, { signal }) {
       const found = await records.content(repository, digest, signal);
       if (found?.mediaType !== BLOB_MEDIA_TYPE) throw new OciError('BLOB_UNKNOWN', `${repository} has no blob ${digest}`);
-      await requireUnnamed(repository, digest, signal);
-      await records.removeContent(repository, digest, signal);
+      await removeUnnamed(repository, found, signal);
       await store.remove(ownerKey(digest, repository), { signal });
     },
   };

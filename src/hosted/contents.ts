@@ -26,6 +26,10 @@ export interface Contents {
   tagsOf(this: void, repository: Repository, signal: AbortSignal): AsyncIterable<{ tag: Tag; digest: Digest | undefined }>;
   /** @throws OciError DENIED: a manifest of the repository names `digest` */
   requireUnnamed(this: void, repository: Repository, digest: Digest, signal: AbortSignal): Promise<void>;
+  /** Removes the record of a blob or manifest. A manifest that is pushed meanwhile and names it was written before it looks for what it
+   *  names (manifest-writer.ts), and this removes before it looks for manifests again: at least one of the two sees the other.
+   *  @throws OciError DENIED, with the record back in place: a manifest of the repository names it */
+  removeUnnamed(this: void, repository: Repository, content: Descriptor, signal: AbortSignal): Promise<void>;
 }
 
 export function createContents(store: UploadStore): Contents {
@@ -53,6 +57,15 @@ export function createContents(store: UploadStore): Contents {
     }
   }
 
+  async function requireUnnamed(repository: Repository, digest: Digest, signal: AbortSignal): Promise<void> {
+    for await (const manifest of manifestsOf(repository, signal)) {
+      if (manifest.digest === digest) continue;
+      const { named } = parsePushedManifest(await readManifest(manifest, signal), manifest.mediaType);
+      if (!named.includes(digest)) continue;
+      throw new OciError('DENIED', `the manifest ${manifest.digest} of ${repository} names ${digest}: delete it first`);
+    }
+  }
+
   return {
     store,
     records,
@@ -73,12 +86,16 @@ export function createContents(store: UploadStore): Contents {
       }
     },
 
-    async requireUnnamed(repository, digest, signal) {
-      for await (const manifest of manifestsOf(repository, signal)) {
-        if (manifest.digest === digest) continue;
-        const { named } = parsePushedManifest(await readManifest(manifest, signal), manifest.mediaType);
-        if (!named.includes(digest)) continue;
-        throw new OciError('DENIED', `the manifest ${manifest.digest} of ${repository} names ${digest}: delete it first`);
+    requireUnnamed,
+
+    async removeUnnamed(repository, content, signal) {
+      await requireUnnamed(repository, content.digest, signal);
+      await records.removeContent(repository, content.digest, signal);
+      try {
+        await requireUnnamed(repository, content.digest, signal);
+      } catch (error) {
+        await records.addContent(repository, content, signal);
+        throw error;
       }
     },
   };

@@ -12,7 +12,7 @@ import { parsePushedManifest, type ManifestParts } from './pushed-manifest.ts';
 
 const STATS_AT_ONCE = 16;
 
-export interface ManifestWriterOptions extends Pick<BlobWriterOptions, 'checkQuota'> {
+export interface ManifestWriterOptions extends Pick<BlobWriterOptions, 'quota'> {
   /** Whether a tag never changes its meaning. */
   isImmutable(this: void, tag: Tag): boolean;
 }
@@ -20,9 +20,9 @@ export interface ManifestWriterOptions extends Pick<BlobWriterOptions, 'checkQuo
 /** Takes manifests and tags into hosted repositories. */
 export function createManifestWriter(
   contents: Contents,
-  { checkQuota, isImmutable }: ManifestWriterOptions,
+  { quota, isImmutable }: ManifestWriterOptions,
 ): Pick<PushRegistry, 'putManifest' | 'deleteManifest'> {
-  const { store, records, locate, readManifest, rememberManifest, tagsOf, requireUnnamed } = contents;
+  const { store, records, locate, readManifest, rememberManifest, tagsOf, requireUnnamed, removeUnnamed } = contents;
 
   /** @throws OciError MANIFEST_BLOB_UNKNOWN: the repository lacks something that the manifest names */
   async function requireParts(repository: Repository, { required }: ManifestParts, signal: AbortSignal): Promise<void> {
@@ -31,6 +31,22 @@ export function createManifestWriter(
       if (record !== undefined && stored !== undefined) return;
       throw new OciError('MANIFEST_BLOB_UNKNOWN', `${repository} has no ${digest}, which the manifest names: push it first`);
     });
+  }
+
+  /** After a manifest was recorded: a deletion beside this may have removed what it names, and have looked for manifests before.
+   *  A deletion does the same the other way round (Contents.removeUnnamed), so at least one of the two gives way.
+   *  @throws OciError MANIFEST_BLOB_UNKNOWN, with the record of `undo` removed */
+  async function requireStillThere(
+    repository: Repository,
+    { parts, undo, signal }: { parts: ManifestParts; undo: Digest | undefined; signal: AbortSignal },
+  ): Promise<void> {
+    const missing: Digest[] = [];
+    await inParallel(parts.required, STATS_AT_ONCE, async (part) => {
+      if ((await records.content(repository, part, signal)) === undefined) missing.push(part);
+    });
+    if (missing.length === 0) return;
+    if (undo !== undefined) await records.removeContent(repository, undo, signal);
+    throw new OciError('MANIFEST_BLOB_UNKNOWN', `${repository} has no ${missing[0]} any longer, which the manifest names: push it again`);
   }
 
   /** @param digest what the tags are to mean; undefined: they are to be deleted
@@ -63,14 +79,21 @@ export function createManifestWriter(
       }
       const names = [...(isDigest(reference) ? [] : [reference]), ...tags];
       await requireMutable(repository, names, { digest, signal });
-      await checkQuota(repository, bytes.length, signal);
       await claimBlobs(store, [digest, ...parts.named], signal);
-      await requireParts(repository, parts, signal);
+      const [known] = await Promise.all([records.content(repository, digest, signal), requireParts(repository, parts, signal)]);
       const descriptor = { digest, mediaType: parts.mediaType, size: bytes.length };
-      await store.write(blobKey(digest), bytesSource(bytes), { signal });
-      await records.addContent(repository, descriptor, signal);
+      const record = async (): Promise<void> => {
+        await records.addContent(repository, descriptor, signal);
+        await requireStillThere(repository, { parts, undo: known === undefined ? digest : undefined, signal });
+      };
+      await quota.hold({ repository, size: known === undefined ? bytes.length : 0, signal }, async () => {
+        await store.write(blobKey(digest), bytesSource(bytes), { signal });
+        await record();
+      });
       if (parts.subject !== undefined) await records.addReferrer(repository, parts.subject, { ...descriptor, ...parts.referrer }, signal);
       for (const tag of names) await records.setTag(repository, tag, digest, signal);
+      // A deletion of the same manifest beside this has not seen the tags: this push counts as the later one.
+      if ((await records.content(repository, digest, signal)) === undefined) await record();
       rememberManifest(digest, bytes);
       return { descriptor, subject: parts.subject };
     },
@@ -82,10 +105,15 @@ export function createManifestWriter(
       const tags: Tag[] = [];
       for await (const { tag, digest } of tagsOf(repository, signal)) if (digest === reference) tags.push(tag);
       await requireMutable(repository, tags, { digest: undefined, signal });
-      for (const tag of tags) await records.removeTag(repository, tag, signal);
       const { subject } = parsePushedManifest(await readManifest(descriptor, signal), descriptor.mediaType);
+      for (const tag of tags) await records.removeTag(repository, tag, signal);
+      try {
+        await removeUnnamed(repository, descriptor, signal);
+      } catch (error) {
+        for (const tag of tags) await records.setTag(repository, tag, reference, signal);
+        throw error;
+      }
       if (subject !== undefined) await records.removeReferrer(repository, subject, reference, signal);
-      await records.removeContent(repository, reference, signal);
     },
   };
 }

@@ -11,37 +11,102 @@ export interface QuotaOptions {
   store: Store;
 }
 
+/** What the repositories may still hold. */
+export interface Quota {
+  /** How many more bytes fit; Infinity: there is no limit. */
+  room(this: void, repository: Repository, signal: AbortSignal): Promise<number>;
+  /** Takes `size` bytes of what is left, for what `store` stores; gives them back when it fails.
+   *  @throws OciError DENIED: they do not fit; what `store` throws */
+  hold<Result>(this: void, what: Held, store: () => Promise<Result>): Promise<Result>;
+}
+
+export interface Held {
+  /** With the name of the hosted registry in front. */
+  repository: Repository;
+  /** Bytes. */
+  size: number;
+  signal: AbortSignal;
+}
+
+export const noQuota: Quota = { room: () => Promise.resolve(Infinity), hold: (_what, store) => store() };
+
 /** How old a count of what is stored may be, in ms; what this process has let in since is added to it. */
 const COUNT_LIFETIME_MS = 60_000;
+/** How old a count may be by which something is refused, in ms: what was let in since may have replaced what was there. */
+const REFUSAL_LIFETIME_MS = 1_000;
+
+interface Limit {
+  /** With `name` in front. */
+  prefix: string;
+  /** Bytes. */
+  allowed: number;
+  counted: number;
+  /** Stored since the count began. */
+  added: number;
+  /** Held for what is being stored. */
+  held: number;
+  /** When the count began, on the process's clock. */
+  at: number;
+  counting: Promise<void> | undefined;
+}
 
 /** Refuses what would not fit. A blob that several repositories of one prefix share counts once. Without a lock server, pushes
  *  to several replicas at once may pass a quota by what they bring within a minute. */
-export function createQuota({
-  name,
-  quota,
-  store,
-}: QuotaOptions): (repository: Repository, size: number, signal: AbortSignal) => Promise<void> {
-  const limits = typeof quota === 'number' ? [['', quota] as const] : Object.entries(quota ?? {});
-  const prefixes = limits.map(([prefix, allowed]) => ({ prefix: `${name}/${prefix}`, allowed, counted: 0, added: 0, at: -Infinity }));
+export function createQuota({ name, quota, store }: QuotaOptions): Quota {
+  const entries = typeof quota === 'number' ? [['', quota] as const] : Object.entries(quota ?? {});
+  const limits = entries.map(([prefix, allowed]): Limit => {
+    return { prefix: `${name}/${prefix}`, allowed, counted: 0, added: 0, held: 0, at: -Infinity, counting: undefined };
+  });
+  const limitsOf = (repository: Repository): Limit[] => limits.filter(({ prefix }) => repository.startsWith(prefix));
 
-  return async (repository, size, signal) => {
-    for (const own of prefixes.filter(({ prefix }) => repository.startsWith(prefix))) {
-      if (performance.now() - own.at > COUNT_LIFETIME_MS) {
-        own.counted = await countStored(store, own.prefix, signal);
-        own.added = 0;
-        own.at = performance.now();
+  /** Requests that need a count at the same time share one. */
+  async function recount(limit: Limit): Promise<void> {
+    limit.counting ??= (async () => {
+      const [at, before] = [performance.now(), limit.added];
+      limit.counted = await countStored(store, limit.prefix, AbortSignal.timeout(COUNT_TIMEOUT_MS));
+      limit.added -= before;
+      limit.at = at;
+    })().finally(() => (limit.counting = undefined));
+    await limit.counting;
+  }
+
+  async function roomOf(limit: Limit, size: number): Promise<number> {
+    if (performance.now() - limit.at > COUNT_LIFETIME_MS) await recount(limit);
+    const room = () => limit.allowed - limit.counted - limit.added - limit.held;
+    if (room() < size && limit.added > 0 && performance.now() - limit.at > REFUSAL_LIFETIME_MS) await recount(limit);
+    return Math.max(0, room());
+  }
+
+  return {
+    async room(repository, signal) {
+      signal.throwIfAborted();
+      const rooms = await Promise.all(limitsOf(repository).map((limit) => roomOf(limit, 1)));
+      return Math.min(Infinity, ...rooms);
+    },
+
+    async hold({ repository, size, signal }, storing) {
+      signal.throwIfAborted();
+      const own = limitsOf(repository);
+      for (const limit of own) await roomOf(limit, size);
+      // No await from here on: what is left is compared and taken at once.
+      for (const { prefix, allowed, counted, added, held } of own) {
+        const used = counted + added + held;
+        if (used + size <= allowed) continue;
+        throw new OciError('DENIED', `${prefix} may hold ${allowed} bytes and holds ${used}: ${size} more do not fit; delete something`);
       }
-      const used = own.counted + own.added;
-      if (used + size > own.allowed) {
-        throw new OciError(
-          'DENIED',
-          `${own.prefix} may hold ${own.allowed} bytes and holds ${used}: ${size} more do not fit; delete something`,
-        );
+      for (const limit of own) limit.held += size;
+      try {
+        const result = await storing();
+        for (const limit of own) limit.added += size;
+        return result;
+      } finally {
+        for (const limit of own) limit.held -= size;
       }
-      own.added += size;
-    }
+    },
   };
 }
+
+const COUNT_TIMEOUT_MS = 300_000;
 
 async function countStored(store: Store, prefix: string, signal: AbortSignal): Promise<number> {
   const digests = new Set<Digest>();

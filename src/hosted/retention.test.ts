@@ -10,6 +10,7 @@ import { parseRepository, parseTag, type Reference } from '../oci/reference.ts';
 import { filesystemUploads } from '../store/filesystem/filesystem-uploads.ts';
 import { filesystem } from '../store/filesystem/filesystem.ts';
 import { hosted } from './hosted.ts';
+import { noQuota } from './quota.ts';
 import { applyRetention, type RetentionRules } from './retention.ts';
 
 const signal = new AbortController().signal;
@@ -28,7 +29,7 @@ async function withWorld(work: (world: World) => Promise<void>): Promise<void> {
   const files = await filesystem({ directory: temporary.path });
   const store = filesystemUploads(files);
   const { log } = await captureLog();
-  const options = { maxBlobSize: 2 ** 30, isImmutable: () => false, checkQuota: () => Promise.resolve(), used: () => undefined };
+  const options = { maxBlobSize: 2 ** 30, isImmutable: () => false, quota: noQuota, used: () => undefined };
   const registry = hosted({ name: 'local', store, ...options });
   let count = 0;
   await work({

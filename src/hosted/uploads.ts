@@ -4,6 +4,7 @@ import { agrees, createDigestHash, splitDigest, type Digest } from '../oci/diges
 import { OciError } from '../oci/error.ts';
 import type { Chunk, UploadId } from '../oci/push-registry.ts';
 import type { Repository } from '../oci/reference.ts';
+import { claimBlobs } from '../store/claims.ts';
 import { blobKey, parseUploadChunkKey, uploadChunkKey, uploadPrefix, uploadStartKey } from '../store/keys.ts';
 import { bytesSource } from '../store/store.ts';
 import type { UploadPart, UploadStore } from '../store/upload-store.ts';
@@ -17,23 +18,34 @@ export interface Place {
 /** What this process has hashed of an upload, so that nothing is read back that it has seen whole. */
 interface Progress {
   hash: Hash;
-  /** Bytes hashed, from the first on. */
-  hashed: number;
+  /** The chunks hashed, from the first on. A key names the same bytes forever. */
+  keys: readonly string[];
 }
 
 export interface Uploads {
   start(repository: Repository, signal: AbortSignal): Promise<UploadId>;
   /** @returns the number of bytes that are there. @throws OciError BLOB_UPLOAD_UNKNOWN */
   size(place: Place, signal: AbortSignal): Promise<number>;
-  /** @returns the number of bytes that are there now. @throws OciError as PushRegistry.appendChunk */
-  append(place: Place, chunk: Chunk, signal: AbortSignal): Promise<number>;
-  /** Makes the blob of what was uploaded, which stays until it is removed.
-   *  @returns its size. @throws OciError as PushRegistry.finishUpload */
-  finish(place: Place, digest: Digest, signal: AbortSignal): Promise<number>;
+  /** @param room how many bytes the upload may have. @returns the number of bytes that are there now.
+   *  @throws OciError as PushRegistry.appendChunk; DENIED: there is no room for them */
+  append(place: Place, chunk: Chunk, context: { room: number; signal: AbortSignal }): Promise<number>;
+  /** Compares what was uploaded with its digest. @throws OciError BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID */
+  verify(place: Place, digest: Digest, signal: AbortSignal): Promise<VerifiedUpload>;
+  /** Makes the blob of what was verified. The upload stays until it is removed. */
+  store(upload: VerifiedUpload, digest: Digest, signal: AbortSignal): Promise<void>;
+  /** Keeps a blob that is there already from a pruning that may be about to remove it. @returns its size; undefined: it is not there */
+  claimStored(digest: Digest, signal: AbortSignal): Promise<number | undefined>;
   /** Forgets an upload. One that is not there is no error. */
   remove(place: Place, signal: AbortSignal): Promise<void>;
-  /** Stores a blob that comes in one piece. @returns its size. @throws OciError DIGEST_INVALID, SIZE_INVALID */
-  put(digest: Digest, chunk: Chunk, signal: AbortSignal): Promise<number>;
+  /** Stores a blob that comes in one piece. @returns its size. @throws OciError DIGEST_INVALID, SIZE_INVALID; DENIED: there is no room for it */
+  put(digest: Digest, chunk: Chunk, context: { room: number; signal: AbortSignal }): Promise<number>;
+}
+
+/** What was uploaded has the digest that it was to have. */
+export interface VerifiedUpload {
+  parts: readonly UploadPart[];
+  /** Bytes. */
+  size: number;
 }
 
 export interface UploadsOptions {
@@ -65,24 +77,46 @@ export function createUploads({ store, maxBlobSize }: UploadsOptions): Uploads {
     return parts;
   }
 
-  function remember(id: UploadId, start: number): Progress | undefined {
-    const known = progress.get(id) ?? (start === 0 ? { hash: createDigestHash(SHA256), hashed: 0 } : undefined);
-    return known?.hashed === start ? known : undefined;
+  function takeProgress(id: UploadId, parts: readonly UploadPart[]): Progress | undefined {
+    const known = progress.get(id) ?? (parts.length === 0 ? { hash: createDigestHash(SHA256), keys: [] } : undefined);
+    progress.delete(id); // until the next chunk is stored, the hash is ahead of the upload
+    return known !== undefined && isHashOf(known, parts) ? known : undefined;
   }
 
-  async function append(place: Place, chunk: Chunk, signal: AbortSignal): Promise<number> {
-    const size = sizeOf(await listChunks(place, signal));
-    if (chunk.start !== undefined && chunk.start !== size) {
-      throw new OciError('RANGE_INVALID', `the upload stands at ${size} bytes, and the chunk begins at ${chunk.start}`, { size });
+  async function append(place: Place, chunk: Chunk, { room, signal }: { room: number; signal: AbortSignal }): Promise<number> {
+    const parts = await listChunks(place, signal);
+    const size = sizeOf(parts);
+    if (chunk.start !== undefined && chunk.start !== size) throw standsAt(size, chunk.start);
+    if (chunk.length === 0) return size;
+    const known = takeProgress(place.id, parts);
+    const body = counted(chunk, { start: size, room, maxSize: maxBlobSize, onChunk: (bytes) => known?.hash.update(bytes) });
+    const key = uploadChunkKey(place.repository, place.id, { start: size, nonce: randomBytes(8).toString('hex') });
+    const length = await store.writeStream(key, body, { signal, ...sizeOfChunk(chunk) });
+    if (length === 0) {
+      await store.remove(key, { signal });
+      return size;
     }
-    const known = remember(place.id, size);
-    progress.delete(place.id); // until this chunk is stored, the hash is ahead of the upload
-    const hash = known?.hash;
-    const body = counted(chunk, { start: size, maxSize: maxBlobSize, onChunk: (bytes) => hash?.update(bytes) });
-    const length = await store.writeStream(uploadChunkKey(place.repository, place.id, size), body, { signal, ...sizeOfChunk(chunk) });
-    if (length === 0) await store.remove(uploadChunkKey(place.repository, place.id, size), { signal });
-    if (hash !== undefined) progress.set(place.id, { hash, hashed: size + length });
+    // Of two chunks that begin at the same byte, at least the one that was stored later sees the other, and gives way.
+    if (await hasRival(place, { key, start: size, signal })) {
+      await store.remove(key, { signal });
+      throw standsAt(sizeOf(await listChunks(place, signal)), size);
+    }
+    if (known !== undefined) progress.set(place.id, { hash: known.hash, keys: [...known.keys, key] });
     return size + length;
+  }
+
+  async function hasRival({ repository, id }: Place, own: { key: string; start: number; signal: AbortSignal }): Promise<boolean> {
+    for await (const { key } of store.list(uploadPrefix(repository, id), { signal: own.signal })) {
+      if (key !== own.key && parseUploadChunkKey(key) === own.start) return true;
+    }
+    return false;
+  }
+
+  async function claimStored(digest: Digest, signal: AbortSignal): Promise<number | undefined> {
+    const stored = await store.stat(blobKey(digest), { signal });
+    if (stored === undefined) return undefined;
+    await claimBlobs(store, [digest], signal);
+    return (await store.stat(blobKey(digest), { signal }))?.size;
   }
 
   async function readBack(parts: readonly UploadPart[], digest: Digest, signal: AbortSignal): Promise<boolean> {
@@ -113,27 +147,27 @@ export function createUploads({ store, maxBlobSize }: UploadsOptions): Uploads {
     size: async (place, signal) => sizeOf(await listChunks(place, signal)),
     append,
 
-    async finish(place, digest, signal) {
+    async verify(place, digest, signal) {
       const parts = await listChunks(place, signal);
-      const size = sizeOf(parts);
       const known = progress.get(place.id);
-      const isHashed = known?.hashed === size && splitDigest(digest).algorithm === 'sha256';
+      const isHashed = known !== undefined && isHashOf(known, parts) && splitDigest(digest).algorithm === 'sha256';
       const agreed = isHashed ? agrees(known.hash.copy(), digest) : await readBack(parts, digest, signal);
-      if (!agreed) {
-        await remove(place, signal);
-        throw wrongDigest(digest);
-      }
-      const stored = await store.stat(blobKey(digest), { signal });
-      if (stored?.size !== size) await store.compose(parts, blobKey(digest), { signal });
-      return size;
+      if (!agreed) throw wrongDigest(digest);
+      return { parts, size: sizeOf(parts) };
     },
 
+    async store({ parts, size }, digest, signal) {
+      if ((await claimStored(digest, signal)) !== size) await store.compose(parts, blobKey(digest), { signal });
+    },
+
+    claimStored,
     remove,
 
-    async put(digest, chunk, signal) {
+    async put(digest, chunk, { room, signal }) {
+      await claimStored(digest, signal);
       const hash = createDigestHash(digest);
       async function* verified(): AsyncGenerator<Uint8Array> {
-        yield* counted(chunk, { start: 0, maxSize: maxBlobSize, onChunk: (bytes) => hash.update(bytes) });
+        yield* counted(chunk, { start: 0, room, maxSize: maxBlobSize, onChunk: (bytes) => hash.update(bytes) });
         if (!agrees(hash, digest)) throw wrongDigest(digest);
       }
       return store.writeStream(blobKey(digest), verified(), { signal, ...sizeOfChunk(chunk) });
@@ -156,19 +190,31 @@ function wrongDigest(digest: Digest): OciError {
   return new OciError('DIGEST_INVALID', `the uploaded bytes do not have the digest ${digest}; nothing was stored`);
 }
 
+/** Whether these are the bytes that were hashed. */
+function isHashOf({ keys }: Progress, parts: readonly UploadPart[]): boolean {
+  return keys.length === parts.length && parts.every(({ key }, at) => key === keys[at]);
+}
+
+function standsAt(size: number, start: number): OciError {
+  return new OciError('RANGE_INVALID', `the upload stands at ${size} bytes, and the chunk begins at ${start}`, { size });
+}
+
 interface Counting {
   start: number;
+  /** Bytes that the quota leaves for the whole upload. */
+  room: number;
   maxSize: number;
   onChunk(this: void, bytes: Uint8Array): unknown;
 }
 
-/** @throws OciError SIZE_INVALID: another length than announced, or too large a blob */
-async function* counted({ body, length }: Chunk, { start, maxSize, onChunk }: Counting): AsyncGenerator<Uint8Array> {
+/** @throws OciError SIZE_INVALID: another length than announced, or too large a blob; DENIED: no room for it */
+async function* counted({ body, length }: Chunk, { start, room, maxSize, onChunk }: Counting): AsyncGenerator<Uint8Array> {
   let size = 0;
   for await (const bytes of body) {
     size += bytes.length;
     if (length !== undefined && size > length) throw new OciError('SIZE_INVALID', `the chunk has more than the ${length} bytes announced`);
     if (start + size > maxSize) throw new OciError('SIZE_INVALID', `the blob has more than the ${maxSize} bytes allowed`);
+    if (start + size > room) throw new OciError('DENIED', `the quota of the repository leaves ${room} bytes, and the blob has more`);
     onChunk(bytes);
     yield bytes;
   }

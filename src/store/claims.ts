@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import { inParallel } from '../async/parallel.ts';
 import { readAll } from '../io/body.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
@@ -26,8 +27,16 @@ const MAX_RECORD_SIZE = 16 * 2 ** 20;
 export async function claimBlobs(store: Store, digests: readonly Digest[], signal: AbortSignal): Promise<void> {
   const key = `${CLAIMS}${Date.now()}-${randomBytes(8).toString('hex')}`;
   await store.write(key, bytesSource(Buffer.from(JSON.stringify(digests))), { signal });
+  await awaitSweeps(store, digests, signal);
+}
+
+/** Waits until no pruning removes any of the blobs or their records. Call it after writing what a pruning may have found to be old.
+ *  @returns whether one did: then what was written may have been removed
+ *  @throws OciError UNAVAILABLE: a pruning does not end */
+export async function awaitSweeps(store: Store, digests: readonly Digest[], signal: AbortSignal): Promise<boolean> {
   const deadline = performance.now() + SWEEP_WAIT_MS;
-  while (await isSwept(store, digests, signal)) {
+  for (let wasSwept = false; ; wasSwept = true) {
+    if (!(await isSwept(store, digests, signal))) return wasSwept;
     if (performance.now() > deadline) {
       throw new OciError('UNAVAILABLE', 'a pruning is removing blobs that the manifest names; push it again shortly', { retryAfter: 10 });
     }
@@ -52,15 +61,42 @@ export interface Sweep {
   end(this: void): Promise<void>;
 }
 
-/** Announces that blobs are about to be removed, and leaves out those that a push has claimed. */
-export async function beginSweep(store: Store, digests: Iterable<Digest>, signal: AbortSignal): Promise<Sweep> {
+/** What pushes have claimed, as far as it was read. A claim never changes: one pruning reads each of them once. */
+export interface Claims {
+  read: Set<string>;
+  claimed: Set<Digest>;
+}
+
+export function noClaims(): Claims {
+  return { read: new Set(), claimed: new Set() };
+}
+
+const CLAIMS_AT_ONCE = 16;
+
+async function readClaims(store: Store, claims: Claims, signal: AbortSignal): Promise<void> {
+  async function* unread(): AsyncGenerator<string> {
+    for await (const { key } of store.list(CLAIMS, { signal })) if (!claims.read.has(key)) yield key;
+  }
+  await inParallel(unread(), CLAIMS_AT_ONCE, async (key) => {
+    for (const digest of await readDigests(store, key, signal)) claims.claimed.add(digest);
+    claims.read.add(key);
+  });
+}
+
+/** Announces that blobs are about to be removed, and leaves out those that a push has claimed.
+ *  @param claims what was read of them before: a day of pushes may have left more than can be read while the sweep is valid */
+export async function beginSweep(
+  store: Store,
+  digests: Iterable<Digest>,
+  { claims, signal }: { claims: Claims; signal: AbortSignal },
+): Promise<Sweep> {
+  await readClaims(store, claims, signal);
   const started = performance.now();
   const free = new Set(digests);
   const key = `${SWEEPS}${Date.now()}-${randomBytes(8).toString('hex')}`;
   await store.write(key, bytesSource(Buffer.from(JSON.stringify([...free]))), { signal });
-  for await (const claim of store.list(CLAIMS, { signal })) {
-    for (const digest of await readDigests(store, claim.key, signal)) free.delete(digest);
-  }
+  await readClaims(store, claims, signal);
+  for (const digest of free) if (claims.claimed.has(digest)) free.delete(digest);
   return {
     free,
     isValid: () => performance.now() - started < SWEEP_LIFETIME_MS / 2,

@@ -79,14 +79,14 @@ export function uploadStartKey(repository: Repository, id: string): string {
   return `${uploadPrefix(repository, id)}start`;
 }
 
-/** The bytes of an upload from `start` on. Keys sort as their starts do. */
-export function uploadChunkKey(repository: Repository, id: string, start: number): string {
-  return `${uploadPrefix(repository, id)}${String(start).padStart(16, '0')}`;
+/** The bytes of an upload from `start` on. Keys sort as their starts do. @param nonce 16 hexadecimal digits: no chunk is ever overwritten */
+export function uploadChunkKey(repository: Repository, id: string, { start, nonce }: { start: number; nonce: string }): string {
+  return `${uploadPrefix(repository, id)}${String(start).padStart(16, '0')}-${nonce}`;
 }
 
-/** Where a chunk begins, by its key; undefined: it is none. */
+/** Where a chunk begins, by its key; undefined: it is none. Older programs wrote chunks without a nonce. */
 export function parseUploadChunkKey(key: string): number | undefined {
-  const [, start] = /\/(\d{16})$/.exec(key) ?? [];
+  const [, start] = /\/(\d{16})(?:-[0-9a-f]{16})?$/.exec(key) ?? [];
   return start === undefined ? undefined : Number(start);
 }
 

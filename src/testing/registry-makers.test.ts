@@ -11,6 +11,7 @@ import { createUpstream } from '../commands/wiring/upstreams.ts';
 import { parseConfig } from '../config/load.ts';
 import type { Upstream } from '../config/schema.ts';
 import { hosted } from '../hosted/hosted.ts';
+import { noQuota } from '../hosted/quota.ts';
 import { createTransport } from '../http/undici-transport.ts';
 import { OciError } from '../oci/error.ts';
 import { parseRepository, parseTag } from '../oci/reference.ts';
@@ -165,13 +166,12 @@ async function open(storage: Record<string, unknown>, upstreams: Record<string, 
 testMaker('hosted and its createReader(), over what was pushed', repository, async (content, use) => {
   const store = filesystemUploads(await filesystem({ directory: use(await temporaryDirectory()).path }));
   use({ [Symbol.asyncDispose]: () => store.close() });
-  const nothing = () => Promise.resolve();
   const registry = hosted({
     name: 'local',
     store,
     maxBlobSize: 2 ** 30,
     isImmutable: () => false,
-    checkQuota: nothing,
+    quota: noQuota,
     used: () => undefined,
   });
   const signal = new AbortController().signal;

@@ -13,7 +13,7 @@ import {
   usedKey,
   USES,
 } from '../store/keys.ts';
-import { beginSweep, removeOldClaims } from '../store/claims.ts';
+import { beginSweep, noClaims, removeOldClaims, type Claims } from '../store/claims.ts';
 import type { Store, StoreContext } from '../store/store.ts';
 import { readManifest, takeInventory, type Image, type Inventory } from './inventory.ts';
 import { keptImages, type Keep, type KeepReason } from './keep.ts';
@@ -95,7 +95,7 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
       signal,
     });
   }
-  const work: Work = { store, inventory, limits, dryRun, context: { signal }, parallel, arrived, records: 0 };
+  const work: Work = { store, inventory, limits, dryRun, context: { signal }, parallel, arrived, records: 0, claims: noClaims() };
   const repositories = new Set(plan.departures.flatMap(({ image }) => image.places.map(({ repository }) => repository)));
   const tags = await readTags(store, { repositories, parallel: work.parallel, signal });
   const gone = await removeImages(work, { departures: plan.departures, tags }, (done) =>
@@ -158,6 +158,8 @@ interface Work {
   arrived: ReadonlySet<Digest>;
   /** Records removed so far. */
   records: number;
+  /** Of pushes beside this. */
+  claims: Claims;
 }
 
 async function removeRecord(work: Work, key: string): Promise<void> {
@@ -265,14 +267,14 @@ interface Unneeded {
 
 /** Removes what no push has claimed in the meantime (store/claims.ts). The next run finds the remainder. */
 async function sweep<Item>(
-  { store, context, dryRun, parallel }: Work,
+  { store, context, dryRun, parallel, claims }: Work,
   items: readonly Item[],
   digestOf: (item: Item) => Digest,
   remove: (item: Item) => Promise<void>,
 ): Promise<void> {
   if (items.length === 0) return;
   if (dryRun) return inParallel(items, parallel, remove);
-  const { free, isValid, end } = await beginSweep(store, items.map(digestOf), context.signal);
+  const { free, isValid, end } = await beginSweep(store, items.map(digestOf), { claims, signal: context.signal });
   await inParallel(items, parallel, async (item) => {
     if (free.has(digestOf(item)) && isValid()) await remove(item);
   });
@@ -331,7 +333,7 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
   const handled = (repository: Repository, image: Image | undefined): boolean =>
     image !== undefined && gone.has(image) && image.places.some((place) => place.repository === repository);
 
-  async function* useless(): AsyncGenerator<string> {
+  async function* useless(): AsyncGenerator<UselessRecord> {
     for await (const { key, modified } of store.list(REPOSITORIES, context)) {
       const record = parseRepositoryKey(key);
       if (record === undefined || !isOld(work, modified.getTime())) continue;
@@ -342,19 +344,40 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
         if (stored || handled(repository, byDigest.get(record.member))) continue;
         // Lists that do not have the blob may have left it out.
         if (blob === -1 && (await lookUp(store, record.member, context)) !== undefined) continue;
-        yield key;
+        yield { key, digest: record.member, modified };
       } else if ('subject' in record) {
         const image = byDigest.get(record.subject);
-        if (image === undefined || gone.has(image)) yield key;
+        if (image === undefined || gone.has(image)) yield { key, digest: record.subject, modified };
       } else if (limits.now - modified.getTime() > TAGS_KEPT) {
         const digest = (await readTag(store, record, context))?.digest;
         if (digest === undefined) continue; // it has gone, or the answer that says so is wrong
         const image = byDigest.get(digest);
-        if ((image === undefined || gone.has(image)) && !handled(repository, image)) yield key;
+        if ((image === undefined || gone.has(image)) && !handled(repository, image)) yield { key, digest, modified };
       }
     }
   }
-  await inParallel(useless(), work.parallel, (key) => removeRecord(work, key));
+  const remove = async ({ key, modified }: UselessRecord): Promise<void> => {
+    const found = await store.stat(key, context);
+    // A push has written it again.
+    if (found !== undefined && found.modified.getTime() > modified.getTime()) return;
+    await removeRecord(work, key);
+  };
+  // A push beside this may have claimed what the records stand for: its manifest is served by them.
+  let batch: UselessRecord[] = [];
+  for await (const record of useless()) {
+    batch.push(record);
+    if (batch.length < SWEPT_AT_ONCE) continue;
+    await sweep(work, batch, ({ digest }) => digest, remove);
+    batch = [];
+  }
+  await sweep(work, batch, ({ digest }) => digest, remove);
+}
+
+interface UselessRecord {
+  key: string;
+  /** What it names. */
+  digest: Digest;
+  modified: Date;
 }
 
 /** Of each image that stays, the last use stays and the days of the last month; of others nothing but what is recent. */

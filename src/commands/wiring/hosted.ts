@@ -63,7 +63,7 @@ export async function createHosted(config: RegistryConfig, { storage, used, env,
       store,
       maxBlobSize: own.maxBlobSize,
       isImmutable: own.immutableTags.length === 0 ? () => false : picomatch(own.immutableTags),
-      checkQuota: createQuota({ name, quota: own.quota, store }),
+      quota: createQuota({ name, quota: own.quota, store }),
       used,
     });
     byName.set(name, { registry, isAllowed: createRights(own) });
