@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AUTHORIZATION, startHosted } from './support/hosted.ts';
-import { makeImage, pushImage } from './support/image.ts';
+import { content, makeImage, pushImage, randomBytes } from './support/image.ts';
 import { statuses, talk } from './support/raw-http.ts';
+import { until } from './support/until.ts';
 
 const REPOSITORY = 'local/team/app';
 
@@ -60,4 +61,78 @@ test('a login with a wrong password is refused at the first request, and the cat
   for (const n of ['-1', '0', '1.5', 'x', '1e3']) assert.equal(await ask(`/v2/_catalog?n=${n}`, AUTHORIZATION), 400, n);
   assert.equal(await ask('/v2/_catalog', AUTHORIZATION, 'HEAD'), 200);
   assert.equal(await ask('/v2/_catalog', AUTHORIZATION, 'POST'), 405);
+});
+
+test('a quota counts a blob once however it comes, lets a client push again, and ends a body that passes it', async () => {
+  const everything = [{ users: ['ci'] }];
+  await using world = await startHosted({ local: { push: everything, delete: everything, quota: { 'team/': '200KiB' } } });
+  const { url } = world.registry;
+  const ask = (path: string, method: string, body?: Buffer | ReadableStream) =>
+    fetch(url + path, {
+      method,
+      headers: { authorization: AUTHORIZATION },
+      ...(body === undefined ? {} : { body: body instanceof Buffer ? new Uint8Array(body) : body, duplex: 'half' as const }),
+    });
+  const start = async () => (await ask(`/v2/${REPOSITORY}/blobs/uploads/`, 'POST')).headers.get('location') ?? '';
+  const blob = content('application/octet-stream', randomBytes('quota', 150_000));
+  const first = await start();
+  assert.equal((await ask(first, 'PATCH', blob.bytes)).status, 202);
+  assert.equal((await ask(`${first}?digest=${blob.digest}`, 'PUT')).status, 201);
+  for (let turn = 0; turn < 3; turn++) {
+    assert.equal((await ask(`/v2/${REPOSITORY}/blobs/uploads/?digest=${blob.digest}`, 'POST', blob.bytes)).status, 201);
+  }
+  const location = await start();
+  let sent = 0;
+  const endless = new ReadableStream({
+    pull(controller) {
+      sent += 10_000;
+      if (sent > 5_000_000) controller.close();
+      else controller.enqueue(new Uint8Array(10_000));
+    },
+  });
+  const refused = await ask(location, 'PATCH', endless);
+  assert.equal(refused.status, 403);
+  assert.equal(((await refused.json()) as { errors: { code: string }[] }).errors[0]?.code, 'DENIED');
+  assert.equal((await ask(location, 'GET')).headers.get('range'), '0-0', 'nothing of it was kept');
+  // Replacing what is there fits.
+  assert.equal((await ask(`/v2/${REPOSITORY}/blobs/${blob.digest}`, 'DELETE')).status, 202);
+  const other = content('application/octet-stream', randomBytes('another', 150_000));
+  await until(async () => {
+    const { status } = await ask(`/v2/${REPOSITORY}/blobs/uploads/?digest=${other.digest}`, 'POST', other.bytes);
+    return status === 201;
+  }, 'a deleted blob takes nothing of the quota');
+});
+
+test('a denied push is not asked for its body, and an allowed one is', async () => {
+  await using world = await startHosted();
+  const { url } = world.registry;
+  const port = Number(new URL(url).port);
+  const blob = content('application/octet-stream', randomBytes('expected', 1000));
+  const ask = async (authorization: string, more = '') => {
+    const head = `POST /v2/${REPOSITORY}/blobs/uploads/?digest=${blob.digest} HTTP/1.1\r\nHost: x\r\nAuthorization: ${authorization}\r\n`;
+    const { text } = await talk(port, `${head}${more}Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n`, { patience: 3_000 });
+    return statuses(text);
+  };
+  assert.deepEqual(await ask(`Basic ${Buffer.from('ci:wrong').toString('base64')}`), [401]);
+  assert.deepEqual(await ask(`Basic ${Buffer.from('other:other').toString('base64')}`), [403]);
+  assert.deepEqual(await ask(AUTHORIZATION, 'Content-Range: 5-2\r\n'), [416]);
+  assert.deepEqual(await ask(AUTHORIZATION), [100]);
+});
+
+test('a connection on which a push was refused in the middle answers the next request, and no byte of the body is taken for one', async () => {
+  await using world = await startHosted({ local: { push: [{ users: ['ci'] }], maxBlobSize: '100KiB' } });
+  const { url } = world.registry;
+  const head = `Host: x\r\nAuthorization: ${AUTHORIZATION}\r\n`;
+  const start = async () =>
+    (await fetch(`${url}/v2/${REPOSITORY}/blobs/uploads/`, { method: 'POST', headers: { authorization: AUTHORIZATION } })).headers.get(
+      'location',
+    );
+  const smuggled = `GET /v2/smuggled HTTP/1.1\r\nHost: x\r\n\r\n`.padEnd(3_000_000, 'x');
+  const bodies = [`Content-Length: ${smuggled.length}\r\n\r\n${smuggled}`];
+  bodies.push(`Transfer-Encoding: chunked\r\n\r\n${smuggled.length.toString(16)}\r\n${smuggled}\r\n0\r\n\r\n`);
+  for (const body of bodies) {
+    const request = `PATCH ${await start()} HTTP/1.1\r\n${head}${body}`;
+    const { text } = await talk(Number(new URL(url).port), `${request}GET /v2/ HTTP/1.1\r\n${head}Connection: close\r\n\r\n`);
+    assert.deepEqual(statuses(text), [400, 200]);
+  }
 });

@@ -126,7 +126,10 @@ export async function listen(options: ListenOptions): Promise<Listener> {
 }
 
 function attach(server: Server, { handler, connections, limits, log }: Guard & { handler: RequestHandler }): void {
-  server.on('request', guarded(handler, { connections, limits, log }));
+  const onRequest = guarded(handler, { connections, limits, log });
+  server.on('request', onRequest);
+  // Handlers that read a body ask for it (request-body.ts); Node itself would before anyone may refuse it.
+  server.on('checkContinue', onRequest);
   server.on('clientError', (error: ClientError, socket) => refuse(error, socket, connections.isAnswering(socket)));
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
     log.debug({ event: 'tls-handshake-failed', error }, 'TLS handshake failed');

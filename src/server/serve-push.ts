@@ -1,5 +1,4 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { readAll } from '../io/body.ts';
 import { MAX_MANIFEST_SIZE } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Action, Caller } from '../oci/caller.ts';
@@ -10,6 +9,7 @@ import type { Log } from '../telemetry/log.ts';
 import type { RequestHandler } from './listen.ts';
 import { parsePush, type PushRequest } from './parse-push.ts';
 import { findEndpoint, parseNamespace, splitTarget } from './parse-request.ts';
+import { openBody, type RequestBody } from './request-body.ts';
 import { API_VERSION, sendError } from './send-error.ts';
 
 /** A registry of one's own, under the first component of its repositories. */
@@ -47,6 +47,7 @@ interface Target {
 interface Push {
   request: IncomingMessage;
   response: ServerResponse;
+  body: RequestBody;
   target: Target;
   caller: Caller;
   signal: AbortSignal;
@@ -55,8 +56,6 @@ interface Push {
 /** A pushed manifest or blob that is wrong is the client's fault, not an upstream's. */
 const STATUSES: Partial<Record<OciErrorCode, number>> = { MANIFEST_INVALID: 400, SIZE_INVALID: 400 };
 const CHALLENGE = 'Basic realm="kube-registry", charset="UTF-8"';
-/** How much of a refused body is still read, so that the client gets to read the answer; bytes. */
-const MAX_DRAINED = 64 * 2 ** 20;
 const MAX_PAGE = 10_000;
 const ACTIONS: Record<string, Action> = { GET: 'pull', HEAD: 'pull', DELETE: 'delete' };
 
@@ -71,6 +70,7 @@ export function servePush(next: RequestHandler, options: ServePushOptions): Requ
     if (isPing) response.setHeader('WWW-Authenticate', CHALLENGE);
     // And `helm registry login` takes the first answer for that to its password.
     const isLogin = isPing && request.headers.authorization !== undefined;
+    const body = openBody(request, response);
     try {
       const name = findName(request.url ?? '', options);
       if (name === undefined && path !== '/v2/_catalog' && !isLogin) return await next(request, response);
@@ -79,10 +79,10 @@ export function servePush(next: RequestHandler, options: ServePushOptions): Requ
       const hosted = name === undefined ? undefined : options.hosted.get(name);
       if (hosted === undefined || name === undefined) return await read(request, response);
       const signal = signalOf(response);
-      const isHandled = await answer({ request, response, caller, hosted, name, signal }, options);
+      const isHandled = await answer({ request, response, body, caller, hosted, name, signal }, options);
       if (!isHandled) return await read(request, response);
     } catch (error) {
-      refuse(request, response, error, options.log);
+      refuse({ request, response, body }, error, options.log);
     }
   };
 }
@@ -90,6 +90,7 @@ export function servePush(next: RequestHandler, options: ServePushOptions): Requ
 interface Asked {
   request: IncomingMessage;
   response: ServerResponse;
+  body: RequestBody;
   caller: Caller;
   hosted: HostedRegistry;
   name: string;
@@ -97,7 +98,7 @@ interface Asked {
 }
 
 /** @returns false: the request reads, and may */
-async function answer({ request, response, caller, hosted, name, signal }: Asked, options: ServePushOptions): Promise<boolean> {
+async function answer({ request, response, body, caller, hosted, name, signal }: Asked, options: ServePushOptions): Promise<boolean> {
   const method = request.method ?? '';
   const push = parsePush(method, request.url ?? '');
   const repository = repositoryOf(request.url ?? '', name, push);
@@ -109,7 +110,7 @@ async function answer({ request, response, caller, hosted, name, signal }: Asked
     throw new OciError('UNSUPPORTED', `${method} is not supported here`);
   }
   const target = { hosted, repository, path: `/v2/${push.repository}`, query: push.namespace === undefined ? '' : `?ns=${push.namespace}` };
-  await carryOut(push, { request, response, target, caller, signal }, options);
+  await carryOut(push, { request, response, body, target, caller, signal }, options);
   return true;
 }
 
@@ -150,7 +151,7 @@ async function startUpload(
   const { registry } = target.hosted;
   if (asked.mount !== undefined && (await mount(asked.mount, asked.from, push))) return sendBlob(push, asked.mount);
   if (asked.mount === undefined && asked.digest !== undefined && hasBody(push.request)) {
-    await registry.putBlob(target.repository, asked.digest, { chunk: chunkOf(push.request), signal });
+    await registry.putBlob(target.repository, asked.digest, { chunk: chunkOf(push), signal });
     return sendBlob(push, asked.digest);
   }
   const id = await registry.startUpload(target.repository, { signal });
@@ -171,10 +172,10 @@ async function mount(digest: Digest, from: Repository | undefined, { target, cal
 }
 
 async function append(id: UploadId, push: Push): Promise<void> {
-  const { target, request, response, signal } = push;
+  const { target, response, signal } = push;
   const { registry } = target.hosted;
   try {
-    const size = await registry.appendChunk(target.repository, id, { chunk: chunkOf(request), signal });
+    const size = await registry.appendChunk(target.repository, id, { chunk: chunkOf(push), signal });
     sendUpload(push, { status: 202, id, size });
   } catch (error) {
     if (isOciError(error, 'RANGE_INVALID')) response.setHeaders(new Map(Object.entries(uploadHeaders(push, id, error.size ?? 0))));
@@ -184,7 +185,7 @@ async function append(id: UploadId, push: Push): Promise<void> {
 
 async function finish({ id, digest }: { id: UploadId; digest: Digest }, push: Push): Promise<void> {
   const { target, request, response, signal } = push;
-  const chunk = hasBody(request) ? { chunk: chunkOf(request) } : {};
+  const chunk = hasBody(request) ? { chunk: chunkOf(push) } : {};
   try {
     await target.hosted.registry.finishUpload(target.repository, id, { digest, ...chunk, signal });
   } catch (error) {
@@ -196,7 +197,7 @@ async function finish({ id, digest }: { id: UploadId; digest: Digest }, push: Pu
 
 async function putManifest(asked: Extract<PushRequest, { kind: 'put-manifest' }>, push: Push, log: Log): Promise<void> {
   const { target, request, signal } = push;
-  const bytes = await readAll(request, MAX_MANIFEST_SIZE);
+  const bytes = await readBytes(push.body.chunks);
   if (bytes === undefined) throw new OciError('MANIFEST_INVALID', `the manifest has more than the ${MAX_MANIFEST_SIZE} bytes allowed`);
   const { reference, tags } = asked;
   const mediaType = request.headers['content-type'] ?? '';
@@ -212,6 +213,18 @@ async function putManifest(asked: Extract<PushRequest, { kind: 'put-manifest' }>
   if (subject !== undefined) headers.push('OCI-Subject', subject);
   if (tags.length > 0) headers.push('OCI-Tag', tags.join(', '));
   send(push, 201, headers);
+}
+
+/** @returns undefined: there are more than a manifest may have */
+async function readBytes(chunks: AsyncIterable<Uint8Array>): Promise<Buffer | undefined> {
+  const read: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of chunks) {
+    size += chunk.length;
+    if (size > MAX_MANIFEST_SIZE) return undefined;
+    read.push(chunk);
+  }
+  return Buffer.concat(read);
 }
 
 /** @throws OciError PAGINATION_NUMBER_INVALID, UNSUPPORTED */
@@ -289,13 +302,9 @@ function refusal({ name }: Caller, action: Action, url: string, response: Server
   return new OciError('UNAUTHORIZED', `a login is needed to ${what}`);
 }
 
-/** Answers with the error, and reads on for a while: a client that still sends its body would not read the answer of a
- *  connection that is closed. */
-function refuse(request: IncomingMessage, response: ServerResponse, error: unknown, log: Log): void {
+function refuse({ request, response, body }: Pick<Push, 'request' | 'response' | 'body'>, error: unknown, log: Log): void {
   if (isOciError(error, 'UNAUTHORIZED')) response.setHeader('WWW-Authenticate', CHALLENGE);
-  const announced = Number(request.headers['content-length'] ?? Infinity);
-  if (!request.complete && announced > MAX_DRAINED) response.shouldKeepAlive = false;
-  request.resume();
+  body.drain();
   if (response.closed) return;
   const status = sendError(response, error, { head: request.method === 'HEAD', statuses: STATUSES });
   const level = error instanceof OciError ? (status >= 500 ? 'warn' : 'debug') : 'error';
@@ -318,11 +327,11 @@ function hasBody({ headers }: IncomingMessage): boolean {
 }
 
 /** @throws OciError RANGE_INVALID: a malformed Content-Range, or one of another length than the body */
-function chunkOf(request: IncomingMessage): Chunk {
+function chunkOf({ request, body: { chunks: body } }: Push): Chunk {
   const header = request.headers['content-length'];
   const length = header === undefined ? undefined : Number(header);
   const range = request.headers['content-range'];
-  if (range === undefined) return { start: undefined, length, body: request };
+  if (range === undefined) return { start: undefined, length, body };
   const [, first, last] = /^(?:bytes[ =])?(\d{1,15})-(\d{1,15})(?:\/(?:\d+|\*))?$/.exec(range) ?? [];
   const [start, end] = [Number(first), Number(last)];
   if (first === undefined || end < start || (length !== undefined && length !== end - start + 1)) {
@@ -331,7 +340,7 @@ function chunkOf(request: IncomingMessage): Chunk {
       `the Content-Range ${JSON.stringify(range.slice(0, 80))} does not fit the chunk; write <first>-<last>`,
     );
   }
-  return { start, length: end - start + 1, body: request };
+  return { start, length: end - start + 1, body };
 }
 
 function uploadHeaders({ target }: Push, id: UploadId, size: number): Record<string, string> {
@@ -354,8 +363,8 @@ function sendBlob(push: Push, digest: Digest): void {
   send(push, 201, ['Location', `${path}/blobs/${digest}${query}`, 'Docker-Content-Digest', digest]);
 }
 
-function send({ request, response }: Push, status: number, headers: readonly string[]): void {
-  request.resume(); // a body that nobody wanted
+function send({ response, body }: Push, status: number, headers: readonly string[]): void {
+  body.drain(); // where nobody wanted it
   const length = status === 204 ? [] : ['Content-Length', '0'];
   response.writeHead(status, [...API_VERSION, ...headers, ...length]).end();
 }

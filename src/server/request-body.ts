@@ -1,0 +1,49 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+
+/** The body of a request that a handler may refuse. */
+export interface RequestBody {
+  /** Its bytes, read once. A reader may leave in the middle without the connection being cut. */
+  chunks: AsyncIterable<Uint8Array>;
+  /** Reads what is left, up to a limit: a client that is still sending would not read the answer of a connection that is closed. */
+  drain(this: void): void;
+}
+
+/** How much is still read of a refused body; bytes. */
+const MAX_DRAINED = 64 * 2 ** 20;
+const MAX_DRAIN_MS = 30_000;
+
+/** A client that announced its body (`Expect: 100-continue`, RFC 9110 §10.1.1) is asked for it when the first byte is read. If it is refused
+ *  before that, the connection ends with the answer: whether the body still follows cannot be known. */
+export function openBody(request: IncomingMessage, response: ServerResponse): RequestBody {
+  let isAwaited = /\b100-continue\b/i.test(request.headers.expect ?? '') && request.httpVersion === '1.1';
+  const { shouldKeepAlive } = response;
+  if (isAwaited) response.shouldKeepAlive = false;
+
+  function invite(): void {
+    if (!isAwaited) return;
+    isAwaited = false;
+    response.shouldKeepAlive = shouldKeepAlive;
+    response.writeContinue();
+  }
+
+  return {
+    chunks: {
+      [Symbol.asyncIterator]() {
+        invite();
+        return request.iterator({ destroyOnReturn: false });
+      },
+    },
+    drain() {
+      if (isAwaited || request.complete || request.destroyed) return;
+      let left = MAX_DRAINED;
+      const cut = () => request.socket.destroy();
+      const late = setTimeout(cut, MAX_DRAIN_MS);
+      request.once('close', () => clearTimeout(late));
+      request.on('data', (chunk: Buffer) => {
+        left -= chunk.length;
+        if (left < 0) cut();
+      });
+      request.resume();
+    },
+  };
+}
