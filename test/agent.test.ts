@@ -198,8 +198,8 @@ test("promise A3: a slow registry is given time, a failing one is passed over, a
   await using agent = await startAgent({ registry: registry.url }, { registry: upstreams(upstream) });
   const url = `${agent.url}/v2/dockerhub/library/demo/blobs/${digest}`;
   registry.behave = () => ({ latency: 1000 });
-  const took = await seconds(async () => assert.equal(await digestOf(url), digest));
-  assert.ok(upstream.requests.length === 0 || took > 2.5, 'upstream is not asked within 3 s');
+  const tookFirst = await seconds(async () => assert.equal(await digestOf(url), digest));
+  assert.ok(upstream.requests.length === 0 || tookFirst > 2.5, 'upstream is not asked within 3 s');
   registry.behave = () => ({ status: 404 });
   let before = upstream.requests.length;
   assert.equal((await fetch(url)).status, 404);
@@ -211,8 +211,8 @@ test("promise A3: a slow registry is given time, a failing one is passed over, a
   assert.ok(upstream.requests.length >= before + 3);
   registry.behave = () => ({});
   before = upstream.requests.length;
-  assert.equal(await digestOf(url), digest);
-  assert.equal(upstream.requests.length, before, 'a registry whose upstream fails is not taken for dead');
+  const tookLast = await seconds(async () => assert.equal(await digestOf(url), digest));
+  assert.ok(upstream.requests.length === before || tookLast > 2.5, 'a registry whose upstream fails is not taken for dead');
 });
 
 test("promise A5: the agent follows the registry's redirects, and answers upstream's 401 with an anonymous token of its own", async () => {
