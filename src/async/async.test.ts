@@ -154,3 +154,23 @@ test('work runs on so many items at a time, and none is begun after a failure', 
   await assert.rejects(failing, /second/);
   assert.deepEqual(begun, [1, 2]);
 });
+
+test('when many calls have been left, those that are left last end at once, and those that were left first end together', async () => {
+  const share = singleFlight<void>({ timeoutMs: 60_000, lingerMs: 300 });
+  const client = new AbortController();
+  const ended: number[] = [];
+  const all = Array.from({ length: 300 }, (_, index) =>
+    share(String(index), client.signal, async (signal) => {
+      await raceAbort(new Promise<void>(() => undefined), signal).catch(() => ended.push(index));
+    }),
+  );
+  client.abort(new Error('left'));
+  await Promise.allSettled(all);
+  await delay(0);
+  assert.deepEqual(
+    ended,
+    Array.from({ length: 44 }, (_, index) => 256 + index),
+  );
+  for (let waited = 0; ended.length < 300 && waited < 5000; waited += 20) await delay(20);
+  assert.equal(ended.length, 300);
+});

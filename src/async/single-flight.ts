@@ -1,5 +1,5 @@
 import { OciError } from '../oci/error.ts';
-import { raceAbort } from './race-abort.ts';
+import { abandonUnwanted, type Callers } from './callers.ts';
 
 export interface SingleFlightOptions {
   /** How long the work may take, in ms. */
@@ -14,17 +14,14 @@ export type SingleFlight<Value> = (key: string, signal: AbortSignal, work: (sign
 
 interface Flight<Value> {
   answer: Promise<Value>;
-  /** Callers that still wait. */
-  callers: number;
-  /** Ends the work. */
-  stop: AbortController;
-  lingering: NodeJS.Timeout | undefined;
+  callers: Callers;
 }
 
 /** Runs one piece of work per key at a time, shared by all callers that ask for the key while it runs. Callers may leave: the
  *  work goes on for the others, and for `lingerMs` after the last caller has left. */
-export function singleFlight<Value>({ timeoutMs, lingerMs }: SingleFlightOptions): SingleFlight<Value> {
+export function singleFlight<Value>({ timeoutMs, lingerMs = Infinity }: SingleFlightOptions): SingleFlight<Value> {
   const running = new Map<string, Flight<Value>>();
+  const createCallers = abandonUnwanted({ lingerMs });
 
   async function run(work: (signal: AbortSignal) => Promise<Value>, stop: AbortController): Promise<Value> {
     const late = () => stop.abort(new OciError('UNAVAILABLE', 'upstream takes too long to answer', { origin: 'upstream' }));
@@ -37,34 +34,23 @@ export function singleFlight<Value>({ timeoutMs, lingerMs }: SingleFlightOptions
   }
 
   function start(key: string, work: (signal: AbortSignal) => Promise<Value>): Flight<Value> {
-    const stop = new AbortController();
-    const flight: Flight<Value> = { answer: run(work, stop), callers: 0, stop, lingering: undefined };
+    const remove = (): void => {
+      if (running.get(key) === flight) running.delete(key); // a caller that comes now starts again
+    };
+    const callers = createCallers(remove);
+    const flight: Flight<Value> = { answer: run(work, callers.stop), callers };
     const end = (): void => {
-      clearTimeout(flight.lingering);
-      if (running.get(key) === flight) running.delete(key);
+      callers.end();
+      remove();
     };
     flight.answer.then(end, end); // callers get the error; there may be none left
     running.set(key, flight);
     return flight;
   }
 
-  function leave(key: string, flight: Flight<Value>): void {
-    if (--flight.callers > 0 || lingerMs === undefined || running.get(key) !== flight) return;
-    flight.lingering = setTimeout(() => {
-      running.delete(key); // a caller that comes now starts again
-      flight.stop.abort(new OciError('UNAVAILABLE', 'no caller waits for this answer any longer'));
-    }, lingerMs);
-  }
-
   return async function share(key, signal, work) {
     signal.throwIfAborted();
-    const flight = running.get(key) ?? start(key, work);
-    flight.callers++;
-    clearTimeout(flight.lingering);
-    try {
-      return await raceAbort(flight.answer, signal);
-    } finally {
-      leave(key, flight);
-    }
+    const { answer, callers } = running.get(key) ?? start(key, work);
+    return callers.wait(answer, signal);
   };
 }

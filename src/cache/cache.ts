@@ -84,6 +84,8 @@ export interface CacheOptions {
 /** Bytes of manifests that stay in memory. */
 const MANIFEST_BYTES_IN_MEMORY = 32 * 2 ** 20;
 const QUESTION_TIMEOUT_MS = 25_000;
+/** How long a question goes on once its last caller has left, in ms. */
+const LINGER_MS = 1000;
 /** Registries that store before they serve take their time for a blob's first byte; a proof is waited for longer than its reader. */
 const PROOF_TIMEOUT_MS = 60_000;
 const ANNOUNCED_MANIFESTS = 10_000;
@@ -103,8 +105,8 @@ export async function createCache({ storage, spoolDirectory, peers, metrics, log
     manifests: new LRUCache({ maxSize: MANIFEST_BYTES_IN_MEMORY, sizeCalculation: (bytes) => Math.max(1, bytes.length) }),
     announced: new LRUCache({ maxSize: ANNOUNCED_MANIFESTS, sizeCalculation: () => 1 }),
     distrusted: new LRUCache({ maxSize: DISTRUSTED_BLOBS, sizeCalculation: () => 1 }),
-    fetching: singleFlight({ timeoutMs: QUESTION_TIMEOUT_MS }),
-    describing: singleFlight({ timeoutMs: PROOF_TIMEOUT_MS }),
+    fetching: singleFlight({ timeoutMs: QUESTION_TIMEOUT_MS, lingerMs: LINGER_MS }),
+    describing: singleFlight({ timeoutMs: PROOF_TIMEOUT_MS, lingerMs: LINGER_MS }),
     peers,
     servesPeers: false,
     metrics,

@@ -26,8 +26,6 @@ interface Located extends TagAnswer {
   outcome: 'hit' | 'miss' | 'stale';
 }
 
-/** Work that goes on when the clients that asked for it have left; it has time limits of its own. */
-const UNHURRIED = new AbortController().signal;
 const HEAD_TIMEOUT_MS = 25_000;
 
 /** Serves reads of `upstream` from `cache`; what is missing is fetched once for all that ask (promises 1 to 8, 12).
@@ -49,13 +47,14 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
     return descriptor;
   }
 
-  async function headTag(target: Target, tag: Tag): Promise<TagAnswer> {
-    const descriptor = await upstream.registry.resolve(target.repository, tag, { signal: AbortSignal.timeout(HEAD_TIMEOUT_MS) });
+  async function headTag(target: Target, tag: Tag, signal: AbortSignal): Promise<TagAnswer> {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(HEAD_TIMEOUT_MS)]);
+    const descriptor = await upstream.registry.resolve(target.repository, tag, { signal: limit });
     return { digest: announce(target, descriptor).digest };
   }
 
-  async function getTag(target: Target, tag: Tag): Promise<TagAnswer> {
-    const manifest = await manifests.fetch(target, tag, UNHURRIED);
+  async function getTag(target: Target, tag: Tag, signal: AbortSignal): Promise<TagAnswer> {
+    const manifest = await manifests.fetch(target, tag, signal);
     return { digest: manifest.descriptor.digest, manifest };
   }
 
@@ -63,9 +62,12 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
    *  manifest may be here under another tag, or may be another replica's to fetch. */
   function questionOf(target: Target, tag: Tag, method: 'GET' | 'HEAD'): Question {
     return {
-      ask: (known) => (known || policy.rateLimit.countsPulls() || method === 'HEAD' ? headTag(target, tag) : getTag(target, tag)),
-      async bring(digest) {
-        if ((await manifests.stored(digest, UNHURRIED)) === undefined) await manifests.fetch(target, digest, UNHURRIED);
+      ask(known, signal) {
+        const byHead = known || policy.rateLimit.countsPulls() || method === 'HEAD';
+        return byHead ? headTag(target, tag, signal) : getTag(target, tag, signal);
+      },
+      async bring(digest, signal) {
+        if ((await manifests.stored(digest, signal)) === undefined) await manifests.fetch(target, digest, signal);
       },
       isKept: (digest) => manifests.isKept(digest),
     };
@@ -77,9 +79,9 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
     if (fresh !== undefined) return { digest: fresh, stale: false, outcome: 'hit' };
     const question = questionOf(target, reference, method);
     let isMiss = false;
-    const ask = (known: boolean): Promise<TagAnswer> => {
+    const ask = (known: boolean, signal: AbortSignal): Promise<TagAnswer> => {
       isMiss = !known;
-      return question.ask(known);
+      return question.ask(known, signal);
     };
     const answer = await tags.resolve(target.name, reference, { ...question, ask }, signal);
     return { ...answer, outcome: answer.stale ? 'stale' : isMiss ? 'miss' : 'hit' };

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { afterEach, beforeEach, mock, test } from 'node:test';
 import { captureLog } from '../../test/support/log.ts';
+import { raceAbort } from '../async/race-abort.ts';
 import { digestOf, type Digest } from '../oci/digest.ts';
 import { isOciError, OciError, type OciErrorCode, type OciErrorOptions } from '../oci/error.ts';
 import { parseRepository, parseTag } from '../oci/reference.ts';
@@ -373,3 +375,45 @@ for (const code of ['MANIFEST_UNKNOWN', 'UNAVAILABLE', 'DENIED'] as const) {
     assert.deepEqual(await restarted.resolve(), stale(ONE));
   });
 }
+
+test('a question is cancelled once its last caller has left, which says nothing of the upstream: the tag is asked for again', async () => {
+  const { log } = await captureLog('warn');
+  const policy = {
+    tagTtl: MINUTE,
+    staleFor: 30 * DAY,
+    negativeTtl: 10_000,
+    onDeleted: 'forget' as const,
+    credentialed: () => false,
+    rateLimit: unlimited,
+  };
+  const tags = createTags(createRecordStore(memory(), log), policy, { log, memory: createTagMemory(() => Date.now()) });
+  const asked: AbortSignal[] = [];
+  let isSilent = false;
+  const question = {
+    ask(_: boolean, questionSignal: AbortSignal) {
+      asked.push(questionSignal);
+      return isSilent ? raceAbort(new Promise<never>(() => undefined), questionSignal) : Promise.resolve({ digest: ONE });
+    },
+    bring: () => Promise.resolve(),
+    isKept: () => Promise.resolve(true),
+  };
+  await tags.resolve(REPOSITORY, TAG, question, signal);
+  mock.timers.tick(2 * MINUTE);
+  isSilent = true;
+  const [first, second] = [new AbortController(), new AbortController()];
+  const waiting = [first, second].map((client) => tags.resolve(REPOSITORY, TAG, question, client.signal));
+  const gone = Promise.allSettled(waiting);
+  await new Promise((resolve) => setImmediate(resolve));
+  first.abort(new Error('left'));
+  second.abort(new Error('left too'));
+  assert.deepEqual(
+    (await gone).map(({ status }) => status),
+    ['rejected', 'rejected'],
+  );
+  assert.equal(asked.length, 2);
+  if (asked[1]?.aborted === false) await once(asked[1], 'abort', { signal: AbortSignal.timeout(10_000) });
+  await new Promise((resolve) => setImmediate(resolve));
+  isSilent = false;
+  assert.deepEqual(await tags.resolve(REPOSITORY, TAG, question, signal), fresh(ONE));
+  assert.equal(asked.length, 3);
+});

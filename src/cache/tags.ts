@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { abandonUnwanted, type Callers } from '../async/callers.ts';
 import { raceAbort } from '../async/race-abort.ts';
 import type { Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
@@ -26,6 +27,8 @@ export interface TagPolicy {
 
 /** How long a known tag waits for the upstream's answer, in ms. */
 export const ANSWER_TIMEOUT_MS = 2000;
+/** How long a question goes on once its last caller has left, in ms. */
+const LINGER_MS = 1000;
 /** How long a cached tag is served after the upstream has refused its credentials, counted from its last confirmation, in ms. */
 export const REFUSED_LIFE_MS = 3_600_000;
 /** The record of an unchanged tag is written again after this long, in ms: `checkedAt` counts in days, writes cost money. */
@@ -55,16 +58,23 @@ interface Asking {
   answered: Promise<void>;
   /** The answer has been cached. */
   done: Promise<TagAnswer>;
+  callers: Callers;
   since: number;
+}
+
+interface RefreshOptions {
+  /** Called when the upstream has answered. */
+  answered(this: void): void;
+  signal: AbortSignal;
 }
 
 /** How the upstream is asked about one tag. */
 export interface Question {
   /** Resolves the tag upstream. `known`: a digest is cached, so that this one may be answered by HEAD.
    *  @throws OciError MANIFEST_UNKNOWN: the upstream itself says that there is no such tag */
-  ask(known: boolean): Promise<TagAnswer>;
+  ask(known: boolean, signal: AbortSignal): Promise<TagAnswer>;
   /** Fetches the manifest of a tag that has moved: what the tag meant before is served until then. */
-  bring(digest: Digest): Promise<void>;
+  bring(digest: Digest, signal: AbortSignal): Promise<void>;
   /** Whether the store still has the manifest. True where the store cannot be asked. */
   isKept(digest: Digest): Promise<boolean>;
 }
@@ -89,6 +99,8 @@ export interface TagMemory {
   asking: Map<string, Asking>;
   /** By the upstream's name: when it last left a question unanswered. */
   unreachable: LRUCache<string, number>;
+  /** Counts the callers of each question. */
+  createCallers: ReturnType<typeof abandonUnwanted>;
   /** A clock that is never set back, in ms. */
   now(this: void): number;
 }
@@ -96,7 +108,8 @@ export interface TagMemory {
 export function createTagMemory(now: () => number = () => performance.now()): TagMemory {
   const limit = { maxSize: IN_MEMORY, sizeCalculation: () => 1 };
   const unreachable = new LRUCache<string, number>({ max: MAX_UNREACHABLE });
-  return { cached: new LRUCache(limit), absent: new LRUCache(limit), asking: new Map(), unreachable, now };
+  const createCallers = abandonUnwanted({ lingerMs: LINGER_MS });
+  return { cached: new LRUCache(limit), absent: new LRUCache(limit), asking: new Map(), createCallers, unreachable, now };
 }
 
 /** How many tags in memory the upstreams have deleted, by the upstream's name. */
@@ -116,7 +129,7 @@ function upstreamOf(key: string): string {
 /** Resolves tags: each is asked for upstream at most once per tagTtl, and served from the cache when the upstream cannot answer
  *  (promise 8). */
 export function createTags(records: RecordStore, policy: TagPolicy, { log, memory }: { log: Log; memory: TagMemory }): Tags {
-  const { cached, absent, asking, unreachable, now } = memory;
+  const { cached, absent, asking, createCallers, unreachable, now } = memory;
 
   async function find(key: string, signal: AbortSignal): Promise<CachedTag | undefined> {
     const remembered = cached.get(key);
@@ -157,19 +170,20 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
     return isRefused ? Math.min(REFUSED_LIFE_MS, policy.staleFor) : policy.staleFor;
   }
 
-  async function refresh(key: string, question: Question, answered: () => void): Promise<TagAnswer> {
+  async function refresh(key: string, question: Question, { answered, signal }: RefreshOptions): Promise<TagAnswer> {
     const asked = now();
     const checkedAt = new Date();
     try {
-      const answer = await question.ask(cached.get(key) !== undefined);
+      const answer = await question.ask(cached.get(key) !== undefined, signal);
       answered();
       if ((cached.get(key)?.digest ?? answer.digest) !== answer.digest && answer.manifest === undefined)
-        await bring(question, answer.digest);
+        await bring(question, answer.digest, signal);
       const before = cached.get(key);
       if (before !== undefined && before.checkedAt > asked) return { digest: before.digest }; // a later question was answered sooner
       confirm(key, answer.digest, { asked, recordedAs: checkedAt.toISOString() });
       return answer;
     } catch (error) {
+      if (signal.aborted) throw error; // it says nothing of the upstream
       const latest = cached.has(key) ? await findLatest(key, AbortSignal.timeout(ANSWER_TIMEOUT_MS)) : undefined;
       if (!isAbsent(error)) {
         postpone(key, error, asked);
@@ -233,27 +247,33 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
     if (refused !== before.refused) write(key, tag); // a restart must not bring it back
   }
 
-  /** Asks one question at a time per tag, for all that wait for it; it goes on when nobody does. A question without an answer for
-   *  longer than a tagTtl may be asked again: otherwise one hung connection would keep a tag as it was. */
+  /** Asks one question at a time per tag, for all callers. It goes on when they have been served the cached tag instead, and is aborted
+   *  once all of them have left. A question without an answer for longer than a tagTtl may be asked again: otherwise one hung connection
+   *  would keep a tag as it was. */
   function askOnce(key: string, question: Question): Asking {
     const running = asking.get(key);
     if (running !== undefined && now() - running.since < Math.max(policy.tagTtl, ANSWER_TIMEOUT_MS)) return running;
     const answer = Promise.withResolvers<void>();
-    const done = refresh(key, question, answer.resolve).finally(() => {
+    const remove = (): void => {
       if (asking.get(key) === started) asking.delete(key);
+    };
+    const callers = createCallers(remove);
+    const done = refresh(key, question, { answered: answer.resolve, signal: callers.stop.signal }).finally(() => {
+      callers.end();
+      remove();
     });
     done.then(() => answer.resolve(), answer.reject);
     answer.promise.catch(() => undefined); // every caller gets the error; there may be none
-    const started: Asking = { answered: answer.promise, done, since: now() };
+    const started: Asking = { answered: answer.promise, done, callers, since: now() };
     asking.set(key, started);
     return started;
   }
 
   /** Waits for the upstream's word on a cached tag, for ANSWER_TIMEOUT_MS. */
   async function revalidate(key: string, question: Question, signal: AbortSignal): Promise<TagAnswer> {
-    const { answered, done } = askOnce(key, question);
-    await raceAbort(answered, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT_MS)]));
-    return raceAbort(done, signal);
+    const { answered, done, callers } = askOnce(key, question);
+    const inTime = raceAbort(answered, AbortSignal.timeout(ANSWER_TIMEOUT_MS)).then(() => done);
+    return callers.wait(inTime, signal);
   }
 
   return {
@@ -266,7 +286,11 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
       const gone = absent.get(key);
       if (gone !== undefined && gone.until > now()) throw gone.error;
       const before = await find(key, signal);
-      if (before === undefined) return { ...(await raceAbort(askOnce(key, question).done, signal)), stale: false };
+      signal.throwIfAborted(); // the caller has left: it needs no answer
+      if (before === undefined) {
+        const { done, callers } = askOnce(key, question);
+        return { ...(await callers.wait(done, signal)), stale: false };
+      }
       if (now() - before.checkedAt < policy.tagTtl) return { digest: before.digest, stale: before.goneSince !== undefined };
 
       const isOutage = before.imported && now() - (unreachable.get(upstreamOf(key)) ?? -Infinity) < UNREACHABLE_MS;
@@ -302,9 +326,9 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
 }
 
 /** @throws OciError, never that the tag is absent: the upstream has just said that it is there */
-async function bring(question: Question, digest: Digest): Promise<void> {
+async function bring(question: Question, digest: Digest, signal: AbortSignal): Promise<void> {
   try {
-    await question.bring(digest);
+    await question.bring(digest, signal);
   } catch (cause) {
     if (!isAbsent(cause)) throw cause;
     throw new OciError('UNAVAILABLE', `upstream has moved a tag to ${digest}, but does not have that manifest`, {

@@ -77,6 +77,8 @@ const MAX_TOKEN_LENGTH = 256 * 1024;
 /** What an entry costs besides its token, in characters. */
 const ENTRY_COST = 512;
 const TOKEN_TIMEOUT_MS = 20_000;
+/** How long a question for a token goes on once its last caller has left, in ms. */
+const TOKEN_LINGER_MS = 1000;
 
 /** Gets and keeps tokens and passwords for one origin. Each goes only where it may (promise 12). */
 export function createAuthorizer({ origin, credentials, authHosts, ask }: AuthorizerOptions): Authorizer {
@@ -84,7 +86,7 @@ export function createAuthorizer({ origin, credentials, authHosts, ask }: Author
     maxSize: MAX_TOKENS_SIZE,
     sizeCalculation: ({ authorization }) => authorization.length + ENTRY_COST,
   });
-  const share = singleFlight<string | undefined>({ timeoutMs: TOKEN_TIMEOUT_MS });
+  const share = singleFlight<string | undefined>({ timeoutMs: TOKEN_TIMEOUT_MS, lingerMs: TOKEN_LINGER_MS });
   const longestFirst = [...credentials].sort((a, b) => b.repositories.length - a.repositories.length);
   /** How this origin wants a login. */
   let remembered: Challenge | undefined;

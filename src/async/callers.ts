@@ -1,0 +1,78 @@
+import { OciError } from '../oci/error.ts';
+import { raceAbort } from './race-abort.ts';
+
+export interface CallersOptions {
+  /** How long work goes on once its last caller has left, in ms, give or take half of it: container runtimes ask again at once. Infinity: to its end. */
+  lingerMs: number;
+}
+
+/** The callers that wait for one piece of work. */
+export interface Callers {
+  /** Stops the work; aborted when the last caller has left and none has come back. */
+  stop: AbortController;
+  /** Waits for `promise`, as one of the callers, until `signal` is aborted: then the caller has left. A caller whose promise fails earlier has
+   *  not left: it still wants the work to be done.
+   *  @throws what `promise` rejects with, or the signal's reason */
+  wait<T>(promise: Promise<T>, signal: AbortSignal): Promise<T>;
+  /** The work is over. */
+  end(): void;
+}
+
+/** How many pieces of work may go on without a caller. Beyond that, work is aborted as soon as its last caller leaves: not the oldest, which
+ *  has been sent on, so that its connection would be lost, while the newest still waits for its turn. */
+const MAX_LINGERING = 256;
+/** Work that was started by abandoned work ends with it, and does not linger a second time. */
+const ABANDONED = new OciError('UNAVAILABLE', 'no caller waits for this answer any longer');
+
+/** Aborts work that no caller waits for any longer.
+ *  @returns what to call for each piece of work; `onAbandoned` is called just before it is aborted */
+export function abandonUnwanted({ lingerMs }: CallersOptions): (onAbandoned: () => void) => Callers {
+  /** By what abandons it: when its last caller has left, in ms on the process's clock. */
+  const lingering = new Map<() => void, number>();
+  let timer: NodeJS.Timeout | undefined;
+
+  function linger(abandon: () => void): void {
+    if (lingerMs === Infinity) return;
+    if (lingering.size >= MAX_LINGERING) return abandon();
+    lingering.set(abandon, performance.now());
+    timer ??= setTimeout(sweep, lingerMs);
+  }
+
+  /** Abandons together what was left at about the same time: otherwise the place of one question in a queue would go to the next, which is
+   *  about to be abandoned too. */
+  function sweep(): void {
+    const now = performance.now();
+    for (const [abandon, since] of lingering) if (now - since >= lingerMs / 2) abandon();
+    timer = lingering.size === 0 ? undefined : setTimeout(sweep, lingerMs);
+  }
+
+  return (onAbandoned) => {
+    const stop = new AbortController();
+    let count = 0;
+    let over = false;
+    const abandon = (): void => {
+      lingering.delete(abandon);
+      over = true;
+      onAbandoned();
+      stop.abort(ABANDONED);
+    };
+    return {
+      stop,
+      async wait(promise, signal) {
+        if (count++ === 0) lingering.delete(abandon);
+        try {
+          return await raceAbort(promise, signal);
+        } finally {
+          if (signal.aborted && --count === 0 && !over) {
+            if (signal.reason === ABANDONED) abandon();
+            else linger(abandon);
+          }
+        }
+      },
+      end() {
+        over = true;
+        lingering.delete(abandon);
+      },
+    };
+  };
+}
