@@ -182,7 +182,7 @@ describe('an upstream that fails', { concurrency: 3 }, () => {
     await using own = await start(upstream);
     const running = read(`${own.url}/v2/hub/private/app/blobs/${digest}`);
     await delay(300);
-    assert.equal((await fetch(`${own.url}/v2/hub/public/app/blobs/${digest}`)).status, 404, 'while its fill runs');
+    assert.equal((await fetch(`${own.url}/v2/hub/public/app/blobs/${digest}`)).status, 404, 'while its download runs');
     assert.equal((await running).digest, digest);
     for (const method of ['GET', 'HEAD']) {
       for (const repository of ['hub/public/app', 'other/private2/app']) {

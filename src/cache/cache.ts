@@ -77,7 +77,7 @@ export interface CacheOptions {
   /** For the spool files: of the same file system as `storage.local`. */
   spoolDirectory: string;
   peers: Pick<Peers, 'ownerOf'>;
-  metrics: Pick<RegistryMetrics, 'read' | 'fillStarted' | 'fillEnded'>;
+  metrics: Pick<RegistryMetrics, 'read' | 'downloadStarted' | 'downloadEnded'>;
   log: Log;
 }
 

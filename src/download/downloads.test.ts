@@ -13,7 +13,7 @@ const BYTES = Buffer.alloc(300_000, 1);
 const DIGEST = digestOf(BYTES);
 const { signal } = new AbortController();
 
-test('a spool file that cannot be removed is told to the log, and the next fill runs', async () => {
+test('a spool file that cannot be removed is logged, and the next download runs', async () => {
   await using directory = await temporaryDirectory();
   const captured = await captureLog();
   let ended = 0;
@@ -30,7 +30,7 @@ test('a spool file that cannot be removed is told to the log, and the next fill 
       },
     },
     log: captured.log,
-    metrics: { fillStarted: () => undefined, fillEnded: () => void ended++ },
+    metrics: { downloadStarted: () => undefined, downloadEnded: () => void ended++ },
     maxDownloads: 1,
   });
   async function* body() {

@@ -33,7 +33,7 @@ export interface DownloadsOptions {
   /** Of the same file system as where `keeper` keeps blobs. */
   spoolDirectory: string;
   log: Log;
-  metrics: Pick<RegistryMetrics, 'fillStarted' | 'fillEnded'>;
+  metrics: Pick<RegistryMetrics, 'downloadStarted' | 'downloadEnded'>;
   /** Downloads at once; more wait. */
   maxDownloads?: number;
   /** Connections, beside one per download, that all downloads share; a running download leaves one fewer of them. */
@@ -92,7 +92,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
         max: request.connections,
         start: request.start,
       });
-      metrics.fillStarted(request.upstream);
+      metrics.downloadStarted(request.upstream);
       return { transfer, file, room, releaseSlot };
     } catch (error) {
       room.release();
@@ -112,7 +112,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
       log.error({ event: 'blob-corrupt', digest, source: sources.current() }, 'a blob arrived with wrong bytes; nothing of it was kept');
     }
     const kept = outcome === 'whole' && (await keep(digest, begun, sources.current()));
-    metrics.fillEnded(request.upstream, outcome === 'streamed' ? 'uncached' : kept ? 'stored' : 'failed');
+    metrics.downloadEnded(request.upstream, outcome === 'streamed' ? 'uncached' : kept ? 'stored' : 'failed');
     transfer.close();
     releaseSlot();
     room.release();

@@ -59,51 +59,55 @@ async function withoutRoom(content: (request: number) => Buffer): Promise<Transf
   return start({ digest: DIGEST, open: sourceOf(content), spool: await openSpool('/dev/full', 'r+') });
 }
 
-async function readAll(fill: Transfer, range?: ByteRange): Promise<Buffer> {
-  const blob = await fill.read(range, signal);
+async function readAll(transfer: Transfer, range?: ByteRange): Promise<Buffer> {
+  const blob = await transfer.read(range, signal);
   const chunks: Uint8Array[] = [];
   for await (const chunk of blob?.body ?? []) chunks.push(Uint8Array.from(chunk));
   return Buffer.concat(chunks);
 }
 
 test('promise 14: on a full disk every reader gets the whole blob and its ranges from upstream, also after the download has ended', async () => {
-  const fill = await withoutRoom(() => BYTES);
-  const first = await readAll(fill);
+  const transfer = await withoutRoom(() => BYTES);
+  const first = await readAll(transfer);
   assert.ok(first.equals(BYTES));
-  assert.equal(await fill.outcome, 'streamed');
-  assert.equal(fill.isSpoolFull(), true);
-  assert.ok((await readAll(fill)).equals(BYTES));
+  assert.equal(await transfer.outcome, 'streamed');
+  assert.equal(transfer.isSpoolFull(), true);
+  assert.ok((await readAll(transfer)).equals(BYTES));
   for (const range of [{ start: 10, end: 20 }, { start: 900 * KiB }, { start: BYTES.length - 1 }]) {
-    assert.ok((await readAll(fill, range)).equals(BYTES.subarray(range.start, (range.end ?? BYTES.length) + 1)), JSON.stringify(range));
+    assert.ok((await readAll(transfer, range)).equals(BYTES.subarray(range.start, (range.end ?? BYTES.length) + 1)), JSON.stringify(range));
   }
-  assert.equal((fill.spoolError() as NodeJS.ErrnoException).code, 'ENOSPC');
+  assert.equal((transfer.spoolError() as NodeJS.ErrnoException).code, 'ENOSPC');
 });
 
 test('promise 3: bytes downloaded again after the disk was full are verified again', async () => {
   for (const at of [0, 500 * KiB, BYTES.length - 1]) {
     const wrong = Buffer.from(BYTES);
     wrong[at] = (wrong[at] ?? 0) ^ 1;
-    const fill = await withoutRoom((request) => (request === 1 ? BYTES : wrong));
+    const transfer = await withoutRoom((request) => (request === 1 ? BYTES : wrong));
     for (const range of [undefined, { start: 100 * KiB }]) {
-      await assert.rejects(readAll(fill, range), (error) => isOciError(error, 'UNAVAILABLE'), `wrong at ${at}, ${JSON.stringify(range)}`);
+      await assert.rejects(
+        readAll(transfer, range),
+        (error) => isOciError(error, 'UNAVAILABLE'),
+        `wrong at ${at}, ${JSON.stringify(range)}`,
+      );
     }
-    await fill.outcome;
-    await assert.rejects(readAll(fill), (error) => isOciError(error, 'UNAVAILABLE'));
+    await transfer.outcome;
+    await assert.rejects(readAll(transfer), (error) => isOciError(error, 'UNAVAILABLE'));
   }
 });
 
-test('who follows a fill at its front is given the bytes from memory: nothing is read back from the spool', async () => {
+test('a reader at the front of a transfer gets the bytes from memory: nothing is read back from the spool', async () => {
   const bytes = BYTES.subarray(0, 700 * KiB); // as much as is kept in memory
-  const fill = start({
+  const transfer = start({
     digest: digestOf(bytes),
     open: sourceOf(() => bytes),
     spool: await openSpool(join(directory.path, 'spool'), 'w'), // not to be read
     maxSize: bytes.length,
   });
-  assert.ok((await readAll(fill)).equals(bytes));
+  assert.ok((await readAll(transfer)).equals(bytes));
 });
 
-test('who can send a file follows a fill by what is in the spool, but never to the end of wrong bytes', async () => {
+test('a reader that can send files follows a transfer through the spool file, but never to the end of wrong bytes', async () => {
   for (const range of [undefined, { start: 100 * KiB, end: 900 * KiB }]) {
     const right = start({ digest: DIGEST, open: sourceOf(() => BYTES), spool: await openSpool(join(directory.path, 'right'), 'w+') });
     const blob = await right.read(range, signal);
@@ -138,7 +142,7 @@ test('an answer that tells another size than the ones before is left, and asked 
   let opened = 0;
   const source = sourceOf(() => BYTES);
   let requests = 0;
-  const fill = start({
+  const transfer = start({
     digest: DIGEST,
     spool: await openSpool(join(directory.path, 'sizes'), 'w+'),
     async open(range) {
@@ -162,20 +166,20 @@ test('an answer that tells another size than the ones before is left, and asked 
       return { ...blob, body, ...(request === 2 ? { size: BYTES.length + 1 } : {}) };
     },
   });
-  assert.ok((await readAll(fill)).equals(BYTES));
-  await fill.outcome;
+  assert.ok((await readAll(transfer)).equals(BYTES));
+  await transfer.outcome;
   assert.equal(requests, 3);
   assert.equal(opened, 0);
 });
 
-test('a fill that fails before its first byte tells every reader why', async () => {
-  const fill = start({
+test('every reader of a transfer that fails before its first byte gets its error', async () => {
+  const transfer = start({
     digest: 'sha256:none' as Digest,
     open: () => Promise.reject(new OciError('DENIED', 'not for you')),
     spool: await openSpool('/dev/full', 'r+'),
     maxSize: 1,
   });
-  for (let reader = 0; reader < 2; reader++) await assert.rejects(fill.read(undefined, signal), (error) => isOciError(error, 'DENIED'));
-  await fill.outcome;
-  await assert.rejects(fill.read(undefined, signal), (error) => isOciError(error, 'DENIED'));
+  for (let reader = 0; reader < 2; reader++) await assert.rejects(transfer.read(undefined, signal), (error) => isOciError(error, 'DENIED'));
+  await transfer.outcome;
+  await assert.rejects(transfer.read(undefined, signal), (error) => isOciError(error, 'DENIED'));
 });

@@ -11,9 +11,9 @@ test('everything the registry counts appears in the Prometheus text format, unde
   registry.read('dockerhub', 'manifest', 'hit');
   registry.observeUpstream('ghcr', 'limited', 0.2);
   registry.received('ghcr', 7);
-  registry.fillStarted('ghcr');
-  registry.fillStarted('ghcr');
-  registry.fillEnded('ghcr', 'stored');
+  registry.downloadStarted('ghcr');
+  registry.downloadStarted('ghcr');
+  registry.downloadEnded('ghcr', 'stored');
   registry.rateLimit('dockerhub', 93);
   registry.uploadQueue(2, 2048);
   registry.storageError('write');

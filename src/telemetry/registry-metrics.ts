@@ -9,7 +9,7 @@ export type ReadKind = 'manifest' | 'blob' | 'tags' | 'referrers';
 export type UpstreamOutcome = 'ok' | 'absent' | 'refused' | 'limited' | 'failed' | 'proxy';
 /** How a download ended. stored: complete and kept. uncached: streamed to its clients completely, not kept. failed: cut, or the digest
  *  is wrong. */
-export type FillOutcome = 'stored' | 'uncached' | 'failed';
+export type DownloadOutcome = 'stored' | 'uncached' | 'failed';
 export type PeerOutcome = 'served' | 'failed';
 export type StorageOperation = 'stat' | 'read' | 'write' | 'remove' | 'list';
 
@@ -23,8 +23,8 @@ export interface RegistryMetrics {
   observeUpstream(upstream: string, outcome: UpstreamOutcome, seconds: number): void;
   /** Bytes of bodies received from upstream. */
   received(upstream: string, bytes: number): void;
-  fillStarted(upstream: string): void;
-  fillEnded(upstream: string, outcome: FillOutcome): void;
+  downloadStarted(upstream: string): void;
+  downloadEnded(upstream: string, outcome: DownloadOutcome): void;
   /** The last value of Docker Hub's `ratelimit-remaining`. */
   rateLimit(upstream: string, remaining: number): void;
   /** Blobs that are complete in the local tier and not yet uploaded to S3. */
@@ -120,10 +120,10 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
       latency({ upstream }, seconds);
     },
     received: (upstream, bytes) => received({ upstream: labelOf(upstream) }, bytes),
-    fillStarted() {
+    downloadStarted() {
       running++;
     },
-    fillEnded(upstream, outcome) {
+    downloadEnded(upstream, outcome) {
       running--;
       downloads({ upstream: labelOf(upstream), outcome });
     },
@@ -173,8 +173,8 @@ export const noRegistryMetrics: RegistryMetrics = {
   read: nothing,
   observeUpstream: nothing,
   received: nothing,
-  fillStarted: nothing,
-  fillEnded: nothing,
+  downloadStarted: nothing,
+  downloadEnded: nothing,
   rateLimit: nothing,
   uploadQueue: nothing,
   storageError: nothing,
