@@ -3,123 +3,125 @@ import type { Text } from './row.ts';
 /** What docs/benchmarks.md says beside the figures. */
 export const notes: { method: Text; rows: Record<string, Text>; profiles: Text } = {
   method: {
-    en: `Every contestant does the same work in turns (A B A B …), each in a process of its own, after a turn that warms it up and checks every
-byte. A ratio compares two contestants within one turn; the tables have the median of these ratios, their least and most, and the
-best turn of the one beside the best of the other. Absolute figures say more of the machine than of the programs: programs, clients and
-upstream share its cores.
+    en: `The contestants do the same work in turns (A B A B …), each in its own process, after one turn that warms it up and checks every
+byte. A ratio compares two contestants within one turn. The tables show the median, minimum and maximum of these ratios, and the ratio of the
+two best turns. Absolute figures depend more on the machine than on the programs: programs, clients and upstream share its cores.
 
-- *registry*: this one, as it is started, with its default configuration; *distribution*: Distribution v3 as a pull-through cache, access log off,
-  redirect off; *nginx* and *upstream*: nginx with sendfile and one worker over files in a registry's layout; *s3*: versitygw.
-- Clients: wrk for manifests; \`ctr\` for whole images; for blobs bench/load, in Go, since wrk's reads of 8 KiB cost it more time than nginx needs to
-  send them. A line of bounded speed is a process of its own, with 20 ms of burst.`,
+- *registry*: kube-registry, as started with its default configuration; *distribution*: Distribution v3 as a pull-through cache, without access log
+  and redirects; *nginx* and *upstream*: nginx with sendfile and one worker, over files in a registry's layout; *s3*: versitygw.
+- Clients: wrk for manifests; \`ctr\` for whole images; bench/load, written in Go, for blobs, because wrk reads 8 KiB at a time and needs more time
+  for that than nginx needs to send. A connection of limited speed is a separate process, with a burst of 20 ms.`,
     zh: `每个参与者轮流（A B A B …）完成同样的工作，各在自己的进程中；先有一轮热身，并校验每个字节。比值只在同一轮内比较两个参与者；表中给出这些比值的中位数、
 最小值和最大值，以及双方最佳一轮之比。绝对数值更多地反映机器而非程序：程序、客户端和上游共享同样的核心。
 
-- *registry*：本仓库，按默认配置启动；*distribution*：Distribution v3 拉取缓存，关闭访问日志和重定向；*nginx* 与 *upstream*：启用 sendfile、单 worker 的
-  nginx，提供按仓库布局存放的文件；*s3*：versitygw。
-- 客户端：manifest 用 wrk；整个镜像用 \`ctr\`；blob 用 Go 写的 bench/load，因为 wrk 每次只读 8 KiB，花费的时间比 nginx 发送还多。限速线路是独立的进程，
+- *registry*：kube-registry，按默认配置启动；*distribution*：Distribution v3 拉取缓存，关闭访问日志和重定向；*nginx* 与 *upstream*：启用 sendfile、单 worker 的
+  nginx，提供按 registry 布局存放的文件；*s3*：versitygw。
+- 客户端：manifest 用 wrk；整个镜像用 \`ctr\`；blob 用 Go 写的 bench/load，因为 wrk 每次只读 8 KiB，花费的时间比 nginx 发送还多。限速连接由独立的进程实现，
   突发量为 20 ms。`,
   },
   rows: {
     'warm-blob': {
-      en: `Sent by sendfile(2), as nginx does ([how](decisions/sendfile.md)): before, by two copies a byte, it was 0.40 to 0.47 of nginx where that gives 5 to 7 GB/s, and as fast as
-Distribution. Beside the system call itself the event loop has its own work, some 15 %, two thirds of it the question whether a MiB is in memory, which nginx does not ask, since it may wait for
-the disk: 0.73 to 0.88 of nginx, from run to run. Remembering the answer for a second was tried: 0.78 to 0.96. Both cores are full, half of them the client's.`,
+      en: `Blobs are sent with sendfile(2), as in nginx ([how](decisions/sendfile.md)). When each byte was copied twice, the registry reached 0.40 to 0.47 of nginx on a machine where
+nginx reached 5 to 7 GB/s, about as much as Distribution. Besides the system call itself, the event loop spends about 15 % on its own work. Two thirds of that is the check
+whether a MiB is in memory. nginx does not check, because it may wait for the disk. The registry reaches 0.73 to 0.88 of nginx, depending on the run. Remembering the result
+of the check for a second gave 0.78 to 0.96. Both cores are fully used, half of that by the client.`,
       zh: `与 nginx 一样用 sendfile(2) 发送（[实现](decisions/sendfile.md)）：之前每个字节复制两次，在 nginx 达到 5 到 7 GB/s 的机器上只有它的 0.40 到 0.47，与 Distribution 相当。
-系统调用之外事件循环自身的工作约占 15 %，其中三分之二是询问这 1 MiB 是否在内存中；nginx 不问，因为它可以等待磁盘：各次运行为 nginx 的 0.73 到 0.88。试过把答案记住一秒：0.78 到 0.96。两个核心都已占满，一半属于客户端。`,
+系统调用之外事件循环自身的工作约占 15 %，其中三分之二用于检查这 1 MiB 是否在内存中；nginx 不检查，因为它可以等待磁盘。各次运行达到 nginx 的 0.73 到 0.88；把检查结果记住一秒时为 0.78 到 0.96。两个核心都已占满，一半属于客户端。`,
     },
     'warm-blob-s3': {
-      en: `A hit in S3 is followed like a fill: hashed, written to the local tier, and read by its clients from memory or from there, so that slow clients hold
-no connection to S3 and wrong bytes never leave. That costs about 1.75 ns of CPU time a byte over all threads, 0.8 of them the main thread's: hashing 0.5, receiving, writing and
-sending about as much each. Distribution copies from socket to socket, 0.4 ns, and verifies nothing. Both cores, which S3 and the clients share, are busy then: that bounds the
-row at 600 to 1000 MB/s, by how fast the machine hashes (1.25 to 2 GB/s a core); S3 directly is versitygw with sendfile. The second read comes from the local tier.
+      en: `A hit in S3 is handled like a download from upstream: it is hashed and written to the local tier, and clients read it from memory or from the local tier. Slow clients therefore
+hold no connection to S3, and wrong bytes are never sent. This costs about 1.75 ns of CPU time per byte over all threads, 0.8 of that in the main thread: 0.5 for hashing, and about
+as much each for receiving, writing and sending. Distribution copies from socket to socket, which takes 0.4 ns, and verifies nothing. Both cores, shared with S3 and the clients,
+are fully used. This limits the row to 600 to 1000 MB/s, depending on how fast the machine hashes (1.25 to 2 GB/s per core). Direct access to S3 is versitygw with sendfile. The
+second read comes from the local tier.
 
-It was 4.3 to 4.8 ns before. Four connections for a blob instead of one cost half of that: more than a busy process can take, and what came out of order was read back to be hashed.
-Now none is taken for speed while the event loop is busy for more than three quarters of its time (a slow line still gets them). Reading the socket without
-Node's parser (plain HTTP only) and larger buffers for up to four downloads at once brought the rest; a thread that writes and hashes
-([why](decisions/spool-threads.md)) another quarter of the speed, and asking S3 for the blob at once, instead of first whether it is there, one of two round trips. Tried, and no
-help: pieces of 128 KiB, windows of 512 KiB. Copying from the socket's buffers into the windows is 1 % of the time. Left out: passing on what S3 gives without verifying it, or
-without keeping it, which is what the other contestants do.
+Earlier versions took 4.3 to 4.8 ns. Half of that was the cost of four connections per blob instead of one: a busy process cannot read more, and bytes that arrived out of order were
+read back to be hashed. Now the registry opens no further connections for speed while the event loop is busy for more than three quarters of its time (slow connections still get
+them). The rest came from reading the socket without Node's parser (plain HTTP only), and from larger buffers for up to four simultaneous downloads. A thread that writes and hashes
+([why](decisions/spool-threads.md)) added another quarter of the speed. Requesting the blob from S3 at once, instead of first checking whether it exists, saves one of two round
+trips. Pieces of 128 KiB and windows of 512 KiB made no difference. Copying from the socket's buffers into the windows takes 1 % of the time. Not done: forwarding bytes from S3
+without verifying or without keeping them, as the other contestants do.
 
-By redirect: S3 is asked for each request, since nobody may be sent to one that is away; once for all who ask at the same time, for one blob or for any that S3 has shown within
-5 s. The question was signed before, as the URL was: by the SDK, which signs each time, a HEAD takes 0.5 ms of the main thread (2 ms after a pause, as here), by node:http alone
-less than 0.1 (0.7). The four clients are sent on within 2 ms, where it was 9: of blobs of 64 MiB that are gone in 60 ms, a tenth of the row. A bare
-node:http server that redirects without asking comes to the same ratio, 0.94 to 0.97 over 40 turns: what is left are the second connection and the cores that all share.`,
+By redirect: before each redirect, the registry checks by HEAD that S3 works, because a client must not be redirected to an S3 that is down. Simultaneous requests share one check if they
+are for the same blob, or for any blobs that S3 has confirmed within the last 5 s. The check is presigned, as the URL is: with the SDK, which signs every time, a HEAD takes 0.5 ms of the main thread (2 ms after a pause, as in
+this row), and with plain node:http less than 0.1 ms (0.7 ms). The four clients are redirected within 2 ms instead of 9. Since a blob of 64 MiB is transferred in 60 ms, that is a tenth
+of this row. A bare node:http server that redirects without a check reaches the same ratio, 0.94 to 0.97 over 40 turns. The remaining difference is the second connection and the
+shared cores.`,
       zh: `S3 命中与首次拉取走同样的路径：计算哈希、写入本地层，客户端从内存或本地层读取；因此慢客户端不占用 S3 连接，错误的字节也不会发出。各线程合计每字节约 1.75 ns
 CPU 时间，其中主线程 0.8 ns：哈希 0.5 ns，接收、写入、发送各约相当。Distribution 只在套接字之间复制，0.4 ns，不做校验。此时两个核心（还要分给 S3 和客户端）都已占满，本行因此为 600 到 1000 MB/s，取决于机器的哈希速度（每核心 1.25 到 2 GB/s）；
 直接访问的 S3 是使用 sendfile 的 versitygw。第二次读取来自本地层。
 
-之前为 4.3 到 4.8 ns。其中一半来自每个 blob 用四个而非一个连接：忙碌的进程吃不下更多，乱序到达的部分还要读回来计算哈希。现在，事件循环的忙碌时间超过四分之三时不再为提速增加连接
-（慢线路照旧）。其余改进来自绕过 Node 的解析器直接读套接字（仅限明文 HTTP），以及让四个以内的并发下载都用大缓冲区；由一个线程负责写入和哈希（[原因](decisions/spool-threads.md)）使速度再提高四分之一；
-直接向 S3 要 blob 而不先问它有没有，省去两次往返中的一次。试过而无效：每次读 128 KiB、窗口 512 KiB。从套接字缓冲区复制到窗口只占 1 % 的时间。没有做的：不校验、或不保留就转发 S3 给出的内容，即其他参与者的做法。
+之前为 4.3 到 4.8 ns。其中一半来自每个 blob 用四个而非一个连接：忙碌的进程无法读取更多，乱序到达的部分还要读回来计算哈希。现在，事件循环的忙碌时间超过四分之三时不再为提速增加连接
+（慢连接仍会增加）。其余改进来自绕过 Node 的解析器直接读套接字（仅限明文 HTTP），以及让四个以内的并发下载都用大缓冲区；由一个线程负责写入和哈希（[原因](decisions/spool-threads.md)）使速度再提高四分之一；
+直接向 S3 请求 blob 而不先检查是否存在，省去两次往返中的一次。每次读 128 KiB、窗口 512 KiB 均无效果。从套接字缓冲区复制到窗口只占 1 % 的时间。没有采用的做法：像其他参与者那样，不校验或不保存就转发 S3 的内容。
 
-重定向：每个请求都会先询问 S3，因为不能把客户端送往已不可用的 S3；同时到达的请求，无论是同一个 blob 还是 S3 在 5 s 内给出过的任意 blob，只问一次。询问和 URL 一样预先签名：
-SDK 每次重新签名，一个 HEAD 占主线程 0.5 ms（如本行这样空闲之后为 2 ms），只用 node:http 则不到 0.1 ms（0.7 ms）。四个客户端在 2 ms 内得到重定向，之前为 9 ms；64 MiB 的 blob 在 60 ms 内传完，
-这便是本行的十分之一。不询问、直接重定向的裸 node:http 服务器在 40 轮中得到同样的比值 0.94 到 0.97：剩下的是第二个连接和共享的核心。`,
+重定向：每个请求都会先询问 S3，因为不能把客户端送往已不可用的 S3；同时到达的请求，无论是同一个 blob 还是 S3 在 5 s 内确认过的任意 blob，只询问一次。询问请求和 URL 一样预先签名：
+使用每次重新签名的 SDK 时，一个 HEAD 占主线程 0.5 ms（像本行这样在空闲之后为 2 ms），只用 node:http 时不到 0.1 ms（0.7 ms）。四个客户端在 2 ms 内得到重定向，之前为 9 ms；64 MiB 的 blob 在 60 ms 内传完，
+这相当于本行的十分之一。不询问、直接重定向的裸 node:http 服务器在 40 轮中得到同样的比值 0.94 到 0.97：剩下的是第二个连接和共享的核心。`,
     },
     'warm-blob-s3-shared': {
-      en: `The blob is read from S3, hashed and written once, and sent four times: 0.6 ns of CPU time a byte that is sent. Distribution reads it from S3 four times, 0.4 ns. Both cores are
-full in either case. By sendfile, sending is cheap: it was 0.7 of Distribution before, on the same machine, and is 0.8 now. The rest is the one fill, a quarter of what the row above says: hashing and writing
-64 MiB, one after the other, take longer than S3 does to give them four times.`,
+      en: `The registry reads the blob from S3, hashes it and writes it once, and sends it four times: 0.6 ns of CPU time per byte sent. Distribution reads the blob from S3 four times, at 0.4 ns.
+Both cores are fully used in either case. With sendfile, sending is cheap: on the same machine the ratio to Distribution rose from 0.7 to 0.8. The remaining difference is the one
+download, a quarter of the work in the row above: hashing and writing 64 MiB one after the other takes longer than S3 takes to serve them four times.`,
       zh: `blob 只从 S3 读取、哈希、写入一次，发送四次：每个发出的字节 0.6 ns CPU 时间。Distribution 从 S3 读取四次，0.4 ns。两种情况下两个核心都已占满。有了 sendfile，
-发送很便宜：同一台机器上之前为 Distribution 的 0.7，现在为 0.8。其余是那一次获取，即上一行所述的四分之一：依次哈希和写入 64 MiB，比 S3 给出四次还久。`,
+发送很便宜：同一台机器上之前为 Distribution 的 0.7，现在为 0.8。其余差距来自那一次下载，其工作量为上一行的四分之一：依次哈希和写入 64 MiB，比 S3 发送四次所需的时间还长。`,
     },
     'warm-manifest': {
-      en: `A manifest takes 17 to 18 µs of CPU time, where a bare node:http server that answers the same head and body takes 10 to 11, most of it in the
-kernel. What is left of the rest is spread: parsing the target, a dozen promises, counting.`,
+      en: `A manifest takes 17 to 18 µs of CPU time. A bare node:http server that sends the same headers and body takes 10 to 11 µs, most of it in the kernel. The rest is spread over many small
+costs: parsing the URL, a dozen promises, metrics.`,
       zh: `每个 manifest 需 17 到 18 µs CPU 时间；返回同样头部和内容的裸 node:http 服务器需 10 到 11 µs，大部分在内核中。其余开销分散在各处：解析目标、十几个 promise、
 计数。`,
     },
     'cold-blob': {
-      en: `Not reached, and not to be reached on two cores: over loopback nginx gives 64 MiB in 8 to 20 ms, hashing them takes 35 ms. A cold blob costs about
-1.8 ns of CPU time a byte over all threads, half of it the event loop's: receiving, hashing, writing to the spool, sending; it takes about half as long as Distribution does.
-Before a thread wrote and hashed it took 1.3 times as long. Over a line of 1 Gbit/s, the next but one row, all of it hides behind the line.`,
-      zh: `未达到，在两个核心上也无法达到：经回环网络 nginx 用 8 到 20 ms 给出 64 MiB，而计算其哈希需 35 ms。未缓存的 blob 各线程合计每字节约 1.8 ns CPU 时间，事件循环占一半：
-接收、哈希、写入暂存文件、发送；用时约为 Distribution 的一半。在由单独的线程写入和哈希之前，用时为现在的 1.3 倍。经 1 Gbit/s 线路（再下一行）时，这些全部被线路时间掩盖。`,
+      en: `Not reached, and not reachable on two cores: over loopback nginx serves 64 MiB in 8 to 20 ms, and hashing them takes 35 ms. A cold blob costs about 1.8 ns of CPU time per byte over all
+threads, half of it in the event loop: receiving, hashing, writing to the spool file, sending. It takes about half as long as with Distribution. Before a separate thread wrote and
+hashed, it took 1.3 times as long. With an upstream over 1 Gbit/s, two rows below, the network takes longer than all of this work.`,
+      zh: `未达到，在两个核心上也无法达到：nginx 经回环网络发送 64 MiB 只需 8 到 20 ms，而计算其哈希需 35 ms。未缓存的 blob 各线程合计每字节约 1.8 ns CPU 时间，事件循环占一半：
+接收、哈希、写入暂存文件、发送；用时约为 Distribution 的一半。在由单独的线程写入和哈希之前，用时为现在的 1.3 倍。上游带宽为 1 Gbit/s 时（往下两行），网络传输的时间超过以上全部工作。`,
     },
     'cold-32-clients-unbounded': {
-      en: `Distribution fetches the blob once for every client, which costs nothing where upstream is nginx on the same machine. Where upstream has a line, the
-row above, it does. What is in the spool is sent to all 32 clients by sendfile, without a copy (2.9 GB/s by copies, 3.5 to 4.2 GB/s now): what is left are
-2 GiB that the clients copy out of 32 sockets, and a turn of the event loop for every reader and piece.`,
+      en: `Distribution downloads the blob once per client. That costs nothing when upstream is nginx on the same machine, but it does when upstream has limited bandwidth, as in the row above.
+The registry sends the spool file to all 32 clients with sendfile, without copies (2.9 GB/s with copies, 3.5 to 4.2 GB/s now). The remaining costs are the 2 GiB that the clients copy
+out of 32 sockets, and one turn of the event loop per reader and piece.`,
       zh: `Distribution 为每个客户端各拉取一次；当上游是同一台机器上的 nginx 时，这没有代价。当上游有带宽限制时（上一行）则有。暂存文件中的内容用 sendfile 发给全部 32 个客户端，不再复制
-（复制时 2.9 GB/s，现在 3.5 到 4.2 GB/s）：剩下的是客户端从 32 个套接字复制出 2 GiB，以及每个读者、每一块各占事件循环的一轮。`,
+（复制时 2.9 GB/s，现在 3.5 到 4.2 GB/s）：剩下的是客户端从 32 个套接字复制出 2 GiB，以及事件循环为每个读者的每一块各运行一轮。`,
     },
     'pull-cold': {
-      en: `Not reached, by a few hundredths, less than the spread of a run. Both cores are full: a pull costs this registry 280 to 350 ms of CPU time over all threads, Distribution 270 to 350,
-containerd about as much, which hashes, writes and unpacks on the same cores. Asked for one after the other, without containerd, each layer comes sooner than from Distribution;
-under load a single event loop gets its turn later than a program of many threads. It was 1.13: what comes over plain HTTP is read straight from the socket, a thread writes and hashes, what was
-fetched is moved into the store instead of linked, and syncs of a directory are shared, 140 instead of 250 ms of the event loop. Tried, without a difference beyond the noise: no fsync, records
-written after the pull, no helper connections, a download that waits for its reader.`,
-      zh: `差百分之几，小于一次运行的离散。两个核心都已占满：一次拉取使本仓库各线程共用 280 到 350 ms CPU 时间，Distribution 为 270 到 350 ms，containerd 也差不多，它在同样的核心上计算哈希、
-写入并解包。不经 containerd 逐层请求时，每一层都比 Distribution 更快；在负载之下，单个事件循环比多线程程序更晚轮到。之前为 1.13：明文 HTTP 直接从套接字读取，由线程写入和哈希，
-取得的文件移入存储而不再建链接，目录的 fsync 合并进行，事件循环从 250 ms 降到 140 ms。以下尝试的差别均未超出噪声：不做 fsync、拉取之后才写记录、不用辅助连接、让下载等待其读者。`,
+      en: `Not reached, by a few hundredths, which is less than the spread of one run. Both cores are fully used: a pull costs the registry 280 to 350 ms of CPU time over all threads, Distribution 270
+to 350, and containerd, which hashes, writes and unpacks on the same cores, about as much. When the layers are requested one after the other without containerd, each arrives sooner than
+from Distribution. Under load, a single event loop is scheduled later than a program with many threads. The ratio was 1.13 before these changes: bytes over plain HTTP are read directly from the
+socket, a thread writes and hashes, downloaded files are moved into the store instead of linked, and directory syncs are shared (140 instead of 250 ms of the event loop). The following made no
+measurable difference: no fsync, writing records after the pull, no additional connections, a download that waits for its reader.`,
+      zh: `未达到，差百分之几，小于一次运行内的波动。两个核心都已占满：一次拉取在 registry 中各线程共用 280 到 350 ms CPU 时间，Distribution 为 270 到 350 ms，containerd 也差不多，它在同样的核心上计算哈希、
+写入并解包。不经 containerd 逐层请求时，每一层都比 Distribution 更快到达；在负载之下，单个事件循环比多线程程序更晚得到调度。以下改动之前比值为 1.13：明文 HTTP 直接从套接字读取，由线程写入和哈希，
+下载的文件移入存储而不再建链接，目录的 fsync 合并进行，事件循环从 250 ms 降到 140 ms。以下尝试没有可测量的差别：不做 fsync、拉取之后才写记录、不用辅助连接、让下载等待读者。`,
     },
     agent: {
-      en: `One more process that receives and sends every byte, on the same two cores: alone the registry and the client use 0.9 ns a byte of both cores, the agent's
-receiving and sending adds about as much. Node cannot splice sockets.`,
-      zh: `多一个进程接收并发送每个字节，且共用同样的两个核心：仅仓库和客户端每字节共用 0.9 ns，agent 的收发大约再加一倍。Node 不支持套接字 splice。`,
+      en: `The agent is one more process that receives and sends every byte on the same two cores. Without it, the registry and the client use 0.9 ns per byte of both cores; receiving and sending in
+the agent adds about as much. Node cannot splice sockets.`,
+      zh: `agent 是又一个接收并发送每个字节的进程，共用同样的两个核心：没有 agent 时 registry 和客户端每字节共用 0.9 ns，agent 的收发大约再加一倍。Node 不支持套接字 splice。`,
     },
   },
   profiles: {
     en: `## What the profiles show
 
-\`NODE_OPTIONS=--cpu-prof\`, a cold blob and hits in S3. Before: of the main thread's busy time 27 % was handing writes to the thread pool and 13 % handing reads
-(60 to 130 µs each, by pieces of 64 KiB), 17 % garbage collection of received chunks, 15 % SHA-256. Now chunks gather in windows of up to 256 KiB while the disk is busy or for
-1 ms, readers at the front are given the window itself instead of reading it back, and chunks are freed by hand: 0.75 of the CPU time of a cold blob, 0.9 of that of a hit in S3.
-After that SHA-256 was a third of the main thread's time, and handing over each window 60 to 130 µs; one thread now does both ([why](decisions/spool-threads.md)): a cold blob
-takes 0.9 instead of 1.5 ns a byte of the main thread, and 0.68 of the time.
+\`NODE_OPTIONS=--cpu-prof\`, a cold blob and hits in S3. Before the changes, the main thread spent 27 % of its busy time on handing writes to the thread pool and 13 % on handing over reads
+(60 to 130 µs each, for pieces of 64 KiB), 17 % on garbage collection of received chunks, and 15 % on SHA-256. Now chunks are collected in windows of up to 256 KiB while the disk is busy or for
+1 ms, readers at the end of the downloaded part receive the window itself instead of reading it back, and chunks are freed explicitly. This takes 0.75 of the CPU time for a cold blob, and 0.9 for a hit in S3.
+After that, SHA-256 took a third of the main thread's time, and handing over each window 60 to 130 µs. One thread now does both ([why](decisions/spool-threads.md)): a cold blob
+takes 0.9 instead of 1.5 ns per byte of the main thread, and 0.68 of the time.
 
-\`perf record -e cpu-clock\`, all threads, hits in S3: 22 % of the time was V8's threads marking (chunks that Node's parser had copied were garbage at once), 18 % waking threads for
-pieces of 32 KiB, since the large buffers were out; now 8 % is V8's, and SHA-256 is the largest part with 27 %. Storing in S3 what came from upstream cost more than fetching it,
-over 4 ns a byte, half of it collecting what \`fs.createReadStream\` allocated; from two buffers of 256 KiB, used again, it costs less than half of that. It happens after the pull. A file that grows the page cache
-into memory that the machine has never used costs a virtual machine twice as much to write; that is most of the spread of the cold rows.
+\`perf record -e cpu-clock\`, all threads, hits in S3: V8's threads spent 22 % of the time marking (chunks copied by Node's parser became garbage at once), and waking threads for pieces of 32 KiB
+took 18 %, because all large buffers were in use. Now V8 takes 8 %, and SHA-256 is the largest part with 27 %. Storing blobs from upstream in S3 used to cost more than downloading them: over
+4 ns per byte, half of it to collect the allocations of \`fs.createReadStream\`. With two reused buffers of 256 KiB it costs less than half of that. It happens after the pull. In a virtual machine,
+writing a file costs twice as much when the page cache grows into memory that the machine has never used; this explains most of the spread of the cold rows.
 
-A warm manifest, 16 connections: 40 to 42 µs of CPU time before. A quarter of the main thread's time was garbage collection: the request's context was an object
-literal with a getter, for which V8 makes a hidden class each, and the Maps of least recently used entries had new tables every few hits; both
-grew old and kept what they referred to until the next full collection. Noting the pull wrote out the date each time. Now 17 to 18 µs, nothing of a request
-outlives it, and 60 % of the time is writev. One write of head and body as a single string, and listeners shared by all responses, made no difference.
+A warm manifest, 16 connections, took 40 to 42 µs of CPU time before. The main thread spent a quarter of its time on garbage collection. The context of each request was an object literal with a
+getter, for which V8 creates a hidden class each time, and the Maps of the LRU caches allocated new tables every few hits; both reached the old generation, and kept everything they referred to until the
+next full collection. Recording a pull also formatted the date each time. A manifest now takes 17 to 18 µs, no object of a request outlives it, and 60 % of the time is writev. Writing headers and body as one
+string, and sharing listeners between all responses, made no difference.
 
-Start: with the compile cache on before anything else is imported, 0.8 of the CPU time of one that turns it on after the static imports, and half of one without.`,
+Startup: if the compile cache is enabled before any import, a start takes 0.8 of the CPU time of a start that enables it after the static imports, and half of a start without it.`,
     zh: `## 性能剖析
 
 \`NODE_OPTIONS=--cpu-prof\`，未缓存的 blob 与 S3 命中。之前：主线程忙碌时间的 27 % 用于把写操作交给线程池，13 % 用于交出读操作（每次 60 到 130 µs，每块 64 KiB），
@@ -127,8 +129,8 @@ Start: with the compile cache on before anything else is imported, 0.8 of the CP
 此后 SHA-256 占主线程时间的三分之一，交出每个窗口要 60 到 130 µs；现在由一个线程承担两者（[原因](decisions/spool-threads.md)）：未缓存 blob 的每个字节占主线程 0.9 ns 而非 1.5 ns，用时为原来的 0.68。
 
 \`perf record -e cpu-clock\`，全部线程，S3 命中：之前 22 % 的时间是 V8 线程在标记（Node 解析器复制的数据块随即成为垃圾），18 % 用于为 32 KiB 的小块唤醒线程（大缓冲区已用尽）；现在 V8 占 8 %，
-最大的部分是 SHA-256，占 27 %。把来自上游的内容存入 S3 曾比获取它更贵，每字节超过 4 ns，一半用于回收 \`fs.createReadStream\` 分配的内存；改用两个反复使用的 256 KiB 缓冲区后，代价不到原来的一半。这发生在拉取之后。在虚拟机中，若文件使页缓存扩展到机器从未用过的内存，
-写入的代价加倍；未缓存各行的离散主要由此而来。
+最大的部分是 SHA-256，占 27 %。把来自上游的 blob 存入 S3 曾比下载它开销更大，每字节超过 4 ns，一半用于回收 \`fs.createReadStream\` 分配的内存；改用两个反复使用的 256 KiB 缓冲区后，开销不到原来的一半。这发生在拉取之后。在虚拟机中，若文件使页缓存扩展到机器从未用过的内存，
+写入的代价加倍；未缓存各行的波动主要由此而来。
 
 已缓存的 manifest，16 个连接：之前 40 到 42 µs CPU 时间。主线程四分之一的时间用于垃圾回收：请求的 context 是带 getter 的对象字面量，V8 为每个都建立一个隐藏类；
 LRU 的 Map 每几次命中就换新表；两者都会进入老生代，把所引用的对象留到下一次完整回收。每次记录拉取还要写出日期。现在为 17 到 18 µs，请求的对象不再留存，60 % 的时间
