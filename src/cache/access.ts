@@ -9,15 +9,16 @@ import type { RecordStore } from './record-store.ts';
 
 /** Which repository may serve which digest (promise 12). Repositories start with their upstream's name. */
 export interface AccessRecords {
-  /** The record that says that the upstream has once served the digest under this name. */
+  /** Reads the record that the upstream once served the digest under this name. */
   find(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined>;
-  /** The same, where the record is in memory. */
+  /** The same record, if it is in memory. */
   recall(repository: Repository, digest: Digest): Descriptor | undefined;
-  /** The upstream has just served the digest under this name. */
+  /** Records that the upstream has just served the digest under this name. */
   grant(repository: Repository, descriptor: Descriptor): void;
-  /** The upstream has served this manifest under this name: it may serve what the manifest names. Undefined: that has been noted before. */
+  /** Notes the blobs of a manifest that the upstream has served under this name: the repository may
+   *  serve them too. Undefined: the manifest was noted before. */
   noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): Promise<void> | undefined;
-  /** What a manifest of this name says of a blob, as far as this process has seen it. */
+  /** The descriptor of a blob, from a manifest of this repository that this process has seen. */
   findNamed(repository: Repository, digest: Digest): Descriptor | undefined;
 }
 
@@ -30,7 +31,7 @@ const REWRITE_AFTER_MS = 3_600_000;
 
 interface Known {
   descriptor: Descriptor;
-  /** On the monotonic clock; -Infinity: by another process. */
+  /** On the monotonic clock; -Infinity: another process wrote the record. */
   writtenAt: number;
 }
 
@@ -67,7 +68,7 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
     grant(repository, { digest, mediaType: given, size }) {
       const key = memberKey(repository, digest);
       const before = known.get(key);
-      // Some upstreams serve a manifest as a blob too; it is a manifest all the same.
+      // Some upstreams also serve manifests as blobs: keep the media type of the manifest.
       const mediaType = given === BLOB_MEDIA_TYPE ? (before?.descriptor.mediaType ?? given) : given;
       const same = before?.descriptor.mediaType === mediaType && before.descriptor.size === size;
       if (same && now() - before.writtenAt < REWRITE_AFTER_MS) return;
@@ -84,11 +85,11 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
   };
 }
 
-/** The blobs that a manifest names; none where it cannot be parsed. */
+/** The blobs that a manifest names; none if the manifest cannot be parsed. */
 async function blobsOf(bytes: Uint8Array, mediaType: string): Promise<Descriptor[]> {
   try {
     return (await parseInTurn(bytes.length, () => parseManifest(bytes, mediaType))).blobs;
   } catch {
-    return []; // clients may read what this program cannot
+    return []; // clients may understand manifests that this program cannot parse
   }
 }

@@ -29,14 +29,16 @@ interface BlobRequest {
 
 interface StartOptions {
   range: RangeRequest | undefined;
-  /** False: the upstream cannot be asked whether the repository may have what is in the storage; its mirrors may have the blob. */
+  /** False: the upstream cannot be asked whether the repository has the blob, so only sources that
+   *  prove access are read; a mirror may have the blob. */
   mayUseStorage: boolean;
 }
 
-/** Downloads that one reader tries one after the other, where each fails for a reason of its own. */
+/** How many downloads one request tries in turn, if they fail for reasons that may not apply to the
+ *  next one. */
 const MAX_DOWNLOADS = 4;
 
-/** Reads blobs: from this machine, from a download that runs, or by a download that is started. */
+/** Reads blobs from this machine, from a running download, or by starting a new one. */
 export function createBlobs({ upstream, cache, proofs, name, connections }: BlobsOptions) {
   const { access, downloads, localBlobs, log } = cache;
 
@@ -72,8 +74,10 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
     });
   }
 
-  /** A blob of this machine, for a repository that may serve it. Undefined: it is not here. `unproved`: the upstream cannot be asked now
-   *  whether it belongs to the repository. @throws OciError as `Proofs.require` */
+  /** Reads a blob from this machine, if the repository may serve it. Undefined: the blob is not on
+   *  this machine. `unproved`: the upstream cannot be asked now whether the blob belongs to the
+   *  repository.
+   *  @throws OciError as `Proofs.require` */
   async function readStored(digest: Digest, target: Target, { range, signal }: BlobRequest): Promise<Blob | 'unproved' | undefined> {
     const blob = await localBlobs.open(digest, { range, signal });
     if (blob === undefined) return undefined;
@@ -91,14 +95,15 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
    *  (`PROVES_ACCESS`); otherwise the access record or the upstream has to. */
   async function admits(download: Download, target: Target, { digest, signal }: { digest: Digest; signal: AbortSignal }): Promise<boolean> {
     if (download.startedFor === target.name) {
-      // The record is read from the storage while that is asked for the blob.
+      // Read the access record while the storage is asked for the blob.
       if (cache.storage.remote !== undefined) access.find(target.name, digest, signal).catch(() => undefined); // `require` throws it
       if (PROVES_ACCESS[await raceAbort(download.located, signal)]) return true;
     }
     return proofs.require(target, { digest, size: download.size() }, signal);
   }
 
-  /** Reads from a download that another request has started. Undefined: it takes no further readers, or failed for a reason of its own.
+  /** Reads from a download that another request has started. Undefined: the download accepts no
+   *  more readers, or failed for a reason that does not concern this request.
    *  @throws OciError UNAVAILABLE: two replicas would wait for each other */
   async function join(download: Download, digest: Digest, target: Target, { range, signal }: BlobRequest): Promise<Blob | undefined> {
     if (!(await admits(download, target, { digest, signal }))) return undefined;
@@ -114,7 +119,8 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
     } catch (error) {
       signal.throwIfAborted();
       if (download.failure() === 'corrupt') return undefined;
-      // Without a size, the range that the upstream refused was that of the request which started the download.
+      // While the size is unknown, the range that the upstream refused is that of the request that
+      // started the download.
       const isOurs = isOciError(error, 'RANGE_INVALID') ? download.size() !== undefined : download.startedFor === target.name;
       if (isOurs) throw error;
       log.debug({ event: 'shared-download-failed', digest, repository: download.startedFor, error }, 'a shared download failed early');
@@ -122,8 +128,8 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
     }
   }
 
-  /** Reads from a download of this request's own. Undefined: its bytes were wrong and another source may have right ones, or it has
-   *  ended already and is on this machine. */
+  /** Reads from the download that this request has started. Undefined: its bytes were wrong and
+   *  another source may have the right ones, or it has ended and the blob is on this machine. */
   async function lead(download: Download, digest: Digest, target: Target, { range, signal }: BlobRequest): Promise<Blob | undefined> {
     try {
       return await download.read(range, signal);
@@ -159,7 +165,7 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
         // Another request may have started a download meanwhile.
         const other = downloads.running(digest);
         if (other !== undefined && other !== left) continue;
-        if (left?.failure() === 'corrupt') await left.result; // then it is known whose bytes were wrong
+        if (left?.failure() === 'corrupt') await left.result; // `learn` then knows which source sent wrong bytes
         const own = start(digest, target, { range, mayUseStorage });
         left = own;
         mayUseStorage = await admits(own, target, { digest, signal });

@@ -16,7 +16,7 @@ import { createReferrerMemory, type ReferrerMemory } from './referrer-memory.ts'
 import { createTagMemory, type TagMemory } from './tags.ts';
 import { createUsage, type Usage } from './usage.ts';
 
-/** Where a registry keeps what it has. */
+/** Where a registry stores blobs, manifests and records. */
 export interface CacheStorage extends BlobKeeper {
   /** On this machine: the storage itself, or the tier in front of it. */
   local: Store;
@@ -24,15 +24,17 @@ export interface CacheStorage extends BlobKeeper {
   remote: Store | undefined;
   /** Tags, access records, usage. */
   records: Store;
-  /** A verified blob is in `local`; one from a replica is that one's to store. */
+  /** Call it when a verified blob is in `local`. A blob from a replica is stored by that
+   *  replica. */
   arrived(this: void, digest: Digest, size: number, from: 'upstream' | 'replica'): void;
 }
 
 /** An upstream as the cache reads it. */
 export interface Upstream {
-  /** The upstream behind its mirrors. */
+  /** The upstream with its mirrors. */
   registry: Registry;
-  /** The upstream alone, whose word proves what belongs to a repository; the same as `registry` where there are no mirrors. */
+  /** The upstream without its mirrors: only its answers prove that a blob belongs to a repository.
+   *  The same as `registry` if there are no mirrors. */
   origin: Registry;
 }
 
@@ -40,13 +42,14 @@ export function hasMirrors({ registry, origin }: Upstream): boolean {
   return registry !== origin;
 }
 
-/** A repository as the upstream names it, and with the upstream's name in front, as it is called everywhere else. */
+/** A repository under two names: `repository` is its name at the upstream; `name` has the
+ *  upstream's name in front, and is used everywhere else. */
 export interface Target {
   repository: Repository;
   name: Repository;
 }
 
-/** What the upstreams of a registry share. */
+/** The state that all upstreams of a registry share. */
 export interface Cache {
   storage: CacheStorage;
   downloads: Downloads;
@@ -58,15 +61,17 @@ export interface Cache {
   usage: Usage;
   /** Manifests in memory, by digest. */
   manifests: LRUCache<Digest, Uint8Array>;
-  /** What upstreams have said of manifests that were not fetched, by `name@digest`: enough for HEAD, no proof of anything. */
+  /** Descriptors of manifests that were not fetched, from HEAD, by `name@digest`: enough to answer
+   *  HEAD, but no proof of access. */
   announced: LRUCache<string, Descriptor>;
-  /** Blobs of which a mirror or a replica sent wrong bytes, by `name@digest`. */
+  /** Blobs for which a mirror or a replica sent wrong bytes, by `name@digest`. */
   distrusted: LRUCache<string, true>;
-  /** Manifests that are being fetched, and questions that are being asked, once for all that wait. */
+  /** Running GET and HEAD requests to upstream, each shared by all requests that wait for it. */
   fetching: SingleFlight<Manifest>;
   describing: SingleFlight<Descriptor>;
   peers: Pick<Peers, 'ownerOf'>;
-  /** The requests come from other replicas: they get what this one has or fetches itself. */
+  /** True for requests from other replicas: they are answered from this replica or its upstreams,
+   *  never from a third replica. */
   servesPeers: boolean;
   metrics: Pick<RegistryMetrics, 'read'>;
   log: Log;
@@ -74,7 +79,7 @@ export interface Cache {
 
 export interface CacheOptions {
   storage: CacheStorage;
-  /** For the spool files: of the same file system as `storage.local`. */
+  /** For the spool files; on the same file system as `storage.local`. */
   spoolDirectory: string;
   peers: Pick<Peers, 'ownerOf'>;
   metrics: Pick<RegistryMetrics, 'read' | 'downloadStarted' | 'downloadEnded'>;
@@ -84,9 +89,9 @@ export interface CacheOptions {
 /** Bytes of manifests that stay in memory. */
 const MANIFEST_BYTES_IN_MEMORY = 32 * 2 ** 20;
 const QUESTION_TIMEOUT_MS = 25_000;
-/** How long a question goes on once its last caller has left, in ms. */
+/** How long a request to upstream continues after its last caller has left, in ms. */
 const LINGER_MS = 1000;
-/** Registries that store before they serve take their time for a blob's first byte; a proof is waited for longer than its reader. */
+/** Long, because registries that store a blob before they serve it are slow to answer. */
 const PROOF_TIMEOUT_MS = 60_000;
 const ANNOUNCED_MANIFESTS = 10_000;
 const DISTRUSTED_BLOBS = 1000;

@@ -1,25 +1,27 @@
 import { isDigest, type Digest } from '../oci/digest.ts';
 
-/** What is cached of one tag. Times are in ms on the monotonic clock (`TagMemory.now`), which survives corrections of the wall clock. */
+/** The cached state of one tag. Times are in ms on the monotonic clock (`TagMemory.now`), which
+ *  survives corrections of the wall clock. */
 export interface CachedTag {
   digest: Digest;
-  /** When the upstream last confirmed it, or said that it is gone: on the monotonic clock, and as the record says it. */
+  /** When the upstream last confirmed the tag or reported it deleted: `checkedAt` on the monotonic
+   *  clock, `recordedAs` as the record has it (ISO 8601). */
   checkedAt: number;
   recordedAs: string;
   writtenAt: number;
-  /** When its record was last read. */
+  /** When the tag's record was last read. */
   readAt: number;
-  /** The upstream is not asked before this time, after a question that failed. */
+  /** After a failed request, the upstream is not asked again before this time. */
   quietUntil: number;
-  /** The upstream has refused its credentials since the last confirmation. */
+  /** The upstream has answered 401 or 403 since it last confirmed the tag. */
   refused: boolean;
-  /** When the upstream first said that the tag is gone (ISO 8601); undefined: it has not. */
+  /** When the upstream first reported the tag deleted (ISO 8601); undefined: it has not. */
   goneSince: string | undefined;
-  /** It was put here by `cache import`, and the upstream has not moved it since. */
+  /** `cache import` stored the tag, and the upstream has not moved it since. */
   imported: boolean;
 }
 
-/** How far ahead of this machine's clock the record of another one may be, in ms. */
+/** How far a record of another machine may be ahead of this machine's clock, in ms. */
 const CLOCK_TOLERANCE_MS = 5000;
 
 /** The tag that a record describes; undefined: there is no record, or it is damaged. `now`: on the monotonic clock. */
@@ -29,7 +31,8 @@ export function parseTagRecord(record: unknown, { now, tagTtl }: { now: number; 
   if (typeof digest !== 'string' || !isDigest(digest)) return undefined;
   const recordedAs = typeof written === 'string' ? written : new Date(0).toISOString();
   const age = Date.now() - (Date.parse(recordedAs) || 0);
-  // A record of the future was written under a wrong clock: it says nothing of its age, so the upstream is asked.
+  // A record from the future was written under a wrong clock: its age is unknown, so upstream is
+  // asked.
   const checkedAt = now - (age < -CLOCK_TOLERANCE_MS ? tagTtl : Math.max(0, age));
   return {
     digest,
@@ -44,7 +47,7 @@ export function parseTagRecord(record: unknown, { now, tagTtl }: { now: number; 
   };
 }
 
-/** What `parseTagRecord` reads. */
+/** The record of a tag, as `parseTagRecord` reads it. */
 export function formatTagRecord({ digest, recordedAs, refused, goneSince, imported }: CachedTag): object {
   return {
     digest,

@@ -19,7 +19,7 @@ export interface CachePolicy extends TagPolicy {
   connections: number;
 }
 
-/** What a reference means. */
+/** The digest that a reference resolves to. */
 interface Located extends TagAnswer {
   stale: boolean;
   /** For the metrics. */
@@ -28,8 +28,9 @@ interface Located extends TagAnswer {
 
 const HEAD_TIMEOUT_MS = 25_000;
 
-/** Serves reads of `upstream` from `cache`; what is missing is fetched once for all that ask (promises 1 to 8, 12).
- *  @throws OciError as `upstream` does, when nothing is cached that may be served */
+/** Serves reads of `upstream` from `cache`. Missing content is fetched once for all requests that
+ *  need it (promises 1 to 8, 12).
+ *  @throws OciError as `upstream` does, if no cached content may be served */
 export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): Registry {
   const { access, announced, metrics, storage, usage, log } = cache;
   const tags = createTags(cache.records, policy, { log, memory: cache.tags });
@@ -40,7 +41,8 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
   const republish = createRepublish({ ...storage, access, log });
   const targetOf = (repository: Repository): Target => ({ repository, name: joinRepository(policy.name, repository) });
 
-  /** Remembers what the upstream has said by HEAD. A mirror's word proves nothing. */
+  /** Remembers the descriptor that a HEAD returned. If there are mirrors, it proves no access: it
+   *  may come from one of them. */
   function announce({ name }: Target, descriptor: Descriptor): Descriptor {
     if (!hasMirrors(upstream)) access.grant(name, descriptor);
     announced.set(`${name}@${descriptor.digest}`, descriptor);
@@ -58,8 +60,9 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
     return { digest: manifest.descriptor.digest, manifest };
   }
 
-  /** By GET when the manifest is wanted and nothing is cached, else by HEAD; by HEAD alone where a GET counts as a pull, since the
-   *  manifest may be here under another tag, or may be another replica's to fetch. */
+  /** Asks by GET if the client wants the manifest and nothing is cached, else by HEAD. Where a GET
+   *  counts as a pull, always by HEAD: the manifest may be cached under another tag, or another
+   *  replica may be the one to fetch it. */
   function questionOf(target: Target, tag: Tag, method: 'GET' | 'HEAD'): Question {
     return {
       ask(known, signal) {
@@ -87,7 +90,8 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
     return { ...answer, outcome: answer.stale ? 'stale' : isMiss ? 'miss' : 'hit' };
   }
 
-  /** The manifest as it is cached, for a repository that may serve it. Its record and its bytes are read at the same time. */
+  /** Finds a cached manifest that the repository may serve. Reads its access record and its bytes
+   *  at the same time. */
   async function findManifest({ name }: Target, digest: Digest, signal: AbortSignal): Promise<Omit<Manifest, 'stale'> | undefined> {
     let record = access.recall(name, digest);
     let bytes = cache.manifests.get(digest);
@@ -153,12 +157,13 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
 }
 
 interface LocateOptions {
-  /** What the client asked by. */
+  /** The method of the client's request. */
   method: 'GET' | 'HEAD';
   signal: AbortSignal;
 }
 
-/** What was served as a blob is no manifest, or one of an unknown type: the upstream says which. */
+/** Undefined for a descriptor of a blob: the content is no manifest, or one whose media type only
+ *  the upstream knows. */
 function asManifest(known: Descriptor | undefined): Descriptor | undefined {
   return known?.mediaType === BLOB_MEDIA_TYPE ? undefined : known;
 }

@@ -11,32 +11,36 @@ import { blobKey } from '../store/keys.ts';
 import type { Store, StoredContent } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 
-/** The blobs that are kept on this machine. */
+/** The blobs stored on this machine. */
 export interface LocalBlobs {
-  /** Opens a blob, with one call to the store. Undefined: it is not here, or cannot be read, or is damaged.
+  /** Opens a blob, with one call to the store. Undefined: the blob is missing, unreadable or
+   *  damaged.
    *  @throws OciError RANGE_INVALID */
   open(digest: Digest, options: { range: RangeRequest | undefined; signal: AbortSignal }): Promise<Blob | undefined>;
-  /** A verified blob has just been stored. */
+  /** Call it when a verified blob has just been stored. */
   trust(digest: Digest, size: number): void;
 }
 
 /** How long verifying a file may take, in ms. */
 const VERIFY_TIMEOUT_MS = 300_000;
 const TRUSTED_BLOBS = 50_000;
-/** Bytes up to which a file is verified before its headers are sent: a damaged one is then fetched again instead of being cut. */
+/** Files of up to this many bytes are verified before response headers are sent: a damaged one can
+ *  then be fetched again, and the response is not cut. */
 const SMALL_BYTES = 2 ** 20;
 
-/** What a file was when its bytes were last known to be right. */
+/** The state of a file when its bytes were last verified. */
 interface Trusted {
   size: number;
-  /** When the file was last modified, in ms since the epoch; undefined until it is first read: at some time before `before`. */
+  /** When the file was last modified, in ms since the epoch. Undefined until the file is first
+   *  read: it was then modified no later than `before`. */
   modified: number | undefined;
   before: number;
 }
 
-/** A file that was stored or verified by this process, and has not been modified since, is sent as it is. Any other one is hashed on
- *  its way out, and its end is withheld until the digest agrees (promise 3); one of which a range is read is verified first. A damaged
- *  file is removed. */
+/** Sends a file as it is if this process has stored or verified it and it has not been modified
+ *  since. Any other file is hashed while it is sent, and its end is withheld until the digest
+ *  matches (promise 3); if a range is requested, the whole file is verified first. A damaged file
+ *  is removed. */
 export function createLocalBlobs(local: Store, log: Log): LocalBlobs {
   const trusted = new LRUCache<Digest, Trusted>({ maxSize: TRUSTED_BLOBS, sizeCalculation: () => 1 });
   const verifying = singleFlight<boolean>({ timeoutMs: VERIFY_TIMEOUT_MS });
@@ -48,7 +52,7 @@ export function createLocalBlobs(local: Store, log: Log): LocalBlobs {
     return seen.modified === modified.getTime();
   }
 
-  /** Notes the verdict on a file. */
+  /** Compares a file's hash with its digest, and trusts or removes the file. */
   async function judge(digest: Digest, content: StoredContent, hash: Hash): Promise<boolean> {
     if (agrees(hash, digest)) {
       trusted.set(digest, { size: content.size, modified: content.modified.getTime(), before: 0 });
@@ -60,7 +64,7 @@ export function createLocalBlobs(local: Store, log: Log): LocalBlobs {
     return false;
   }
 
-  /** Reads a file only to compare it with its digest. */
+  /** Reads a whole file to verify its digest. */
   function verify(digest: Digest, signal: AbortSignal): Promise<boolean> {
     return verifying(digest, signal, async (signal) => {
       const content = await local.read(blobKey(digest), { signal });

@@ -12,9 +12,10 @@ import type { Cache, Target, Upstream } from './cache.ts';
 export interface Manifests {
   /** The bytes of a cached manifest: from memory, the local tier or the storage. */
   stored(digest: Digest, signal: AbortSignal): Promise<Uint8Array | undefined>;
-  /** Whether the storage has the manifest. True where that cannot be found out. */
+  /** Whether the storage has the manifest. True if the storage cannot be asked. */
   isKept(digest: Digest): Promise<boolean>;
-  /** Fetches a manifest, once for all that wait for it, and keeps it. @throws OciError as the upstream does */
+  /** Fetches and stores a manifest, once for all requests that wait for it.
+   *  @throws OciError as the upstream does */
   fetch(target: Target, reference: Reference, signal: AbortSignal): Promise<Manifest>;
 }
 
@@ -40,7 +41,7 @@ export function createManifests(upstream: Upstream, cache: Cache): Manifests {
       if (found === undefined) return undefined;
       const reserve = (bytes: number) => lease.reserve(bytes, signal);
       const bytes = await readWhole(found.body, { maxBytes: MAX_MANIFEST_SIZE, size: found.size, reserve });
-      if (bytes === undefined) return undefined; // a blob, which was requested as a manifest
+      if (bytes === undefined) return undefined; // too large: a blob was requested as a manifest
       if ((await digestInPieces(bytes, splitDigest(digest).algorithm)) === digest) return bytes;
       log.error({ event: 'stored-manifest-damaged', digest }, 'a stored manifest is damaged; fetching it again');
       await store.remove(blobKey(digest), { signal: limit });
@@ -94,12 +95,13 @@ export function createManifests(upstream: Upstream, cache: Cache): Manifests {
         }
         return false;
       } catch {
-        return true; // what the store observes is in its own log
+        return true; // the store logs its own errors
       }
     },
 
-    /** By its digest, it comes from the replica that fetches it for all. A caller that waits for another replica waits apart from those
-     *  that ask upstream: that replica may be among the latter. */
+    /** A manifest requested by digest comes from the replica that owns the digest. A request that
+     *  waits for another replica does not join one that asks upstream: that replica may itself be
+     *  waiting for the latter. */
     fetch(target, reference, signal) {
       const owner = isDigest(reference) ? cache.peers.ownerOf(reference) : undefined;
       const key = `${target.name}@${reference}${owner === undefined ? '' : ' of its owner'}`;

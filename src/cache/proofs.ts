@@ -6,14 +6,15 @@ import { hasMirrors, type Cache, type Target, type Upstream } from './cache.ts';
 /** A blob that may belong to a repository. */
 interface Claim {
   digest: Digest;
-  /** Bytes, where they are known here: not every upstream tells. */
+  /** In bytes, if known: not every upstream reports it. */
   size: number | undefined;
 }
 
-/** Whether a repository may be served what others have brought here (promise 12). */
+/** Checks whether a repository may serve content that was fetched for another one (promise 12). */
 export interface Proofs {
-  /** True: its record says so, or the upstream that owns the name does; mirrors are never believed. False: that upstream does not
-   *  answer now, but the blob itself may be available under this name, from a mirror or from an upstream that is slow to begin.
+  /** True: the repository's access record says so, or the upstream itself does; mirrors are never
+   *  believed. False: the upstream does not answer now, but the blob may still be available under
+   *  this name, from a mirror or from an upstream that is slow to respond.
    *  @throws OciError as the upstream does: BLOB_UNKNOWN, UNAUTHORIZED, DENIED, TOOMANYREQUESTS */
   require(target: Target, claim: Claim, signal: AbortSignal): Promise<boolean>;
 }
@@ -21,7 +22,7 @@ export interface Proofs {
 export function createProofs(upstream: Upstream, cache: Cache): Proofs {
   const { access } = cache;
 
-  /** @throws OciError as `stat` does; UNAVAILABLE: the upstream has something else under this digest */
+  /** @throws OciError as `stat` does; UNAVAILABLE: the upstream reports another size */
   async function askOrigin(target: Target, { digest, size }: Claim, signal: AbortSignal): Promise<Descriptor> {
     const descriptor = await upstream.origin.stat(target.repository, digest, { signal });
     if (size === undefined || size === descriptor.size) return descriptor;
@@ -32,7 +33,8 @@ export function createProofs(upstream: Upstream, cache: Cache): Proofs {
     async require(target, claim, signal) {
       const { digest } = claim;
       if ((await access.find(target.name, digest, signal)) !== undefined) return true;
-      // The upstream has served a manifest under this name that names the blob. Where there are mirrors, one of them may have.
+      // The upstream has served a manifest under this name that names the blob. If there are
+      // mirrors, the manifest may have come from one of them.
       const named = hasMirrors(upstream) ? undefined : access.findNamed(target.name, digest);
       if (named !== undefined) {
         access.grant(target.name, named);

@@ -10,18 +10,18 @@ const READ_TIMEOUT_MS = 1500;
 const WRITE_TIMEOUT_MS = 10_000;
 /** Bytes; a longer object is no record. */
 const MAX_RECORD_SIZE = 65_536;
-/** Records that may wait to be written while the store is unavailable. Beyond that the oldest are dropped: the upstream is asked
- *  again for what they say. */
+/** Records that may wait to be written while the store is unavailable. When there are more, the
+ *  oldest are dropped, and upstream is asked again later. */
 const MAX_PENDING = 100_000;
 const WRITES_AT_ONCE = 8;
 
-/** The small JSON documents beside the blobs. Reading never fails a pull and writing never delays one: what the store cannot
- *  take now is kept in memory and written later. */
+/** The small JSON documents beside the blobs. Reading never fails a pull and writing never delays
+ *  one: records that the store cannot accept now are kept in memory and written later. */
 export interface RecordStore {
   /** Undefined: there is no such record, it is longer than `maxSize` bytes (64 KiB by default), or it cannot be read now. */
   read(key: string, signal: AbortSignal, maxSize?: number): Promise<unknown>;
   put(key: string, value: object): void;
-  /** Writes an empty object: its key says it all. */
+  /** Writes an empty object; the key carries all the information. */
   mark(key: string): void;
   remove(key: string): void;
   /** How many records wait to be written. */
@@ -48,7 +48,8 @@ export function createRecordStore(store: Store, log: Log): RecordStore {
     if (pending.get(key) === entry) pending.delete(key);
   }
 
-  /** Moves a record behind the others, which it must not keep waiting. One that no store can take is dropped. */
+  /** Moves a record to the end of the queue, so that it does not hold up the others. A record that
+   *  no store can accept is dropped. */
   function postpone(key: string, entry: Pending, error: unknown): never {
     if (pending.get(key) === entry) {
       pending.delete(key);

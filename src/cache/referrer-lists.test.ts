@@ -36,7 +36,7 @@ function entries(count: number): { digest: string; artifactType: string; size: n
   }));
 }
 
-/** The referrers of an image whose upstream answers what `says` is. */
+/** The referrers of an image whose upstream answers as `says` tells it. */
 async function open(options: { store?: Store; policy?: Partial<TagPolicy>; isPulled?: boolean } = {}) {
   const store = options.store ?? memory();
   const { log } = await captureLog('warn');

@@ -12,8 +12,9 @@ export interface ListedReferrers extends Referrers {
   outcome: 'hit' | 'miss' | 'stale';
 }
 
-/** Lists what refers to a digest: asked for upstream at most once per tagTtl, whatever `artifactType` clients want, and served from the
- *  cache when the upstream cannot answer (promise 21). @throws OciError as the upstream does, when nothing is cached */
+/** Lists the referrers of a digest. The upstream is asked at most once per tagTtl, for all values
+ *  of `artifactType`; when it cannot answer, the cached list is served (promise 21).
+ *  @throws OciError as the upstream does, when nothing is cached */
 export function createReferrerLists(upstream: Upstream, cache: Cache, policy: TagPolicy) {
   const { records, access, log } = cache;
   const { cached, asking, listed, now } = cache.referrers;
@@ -53,7 +54,8 @@ export function createReferrerLists(upstream: Upstream, cache: Cache, policy: Ta
     }
   }
 
-  /** Whether a list is worth a record, even if it is empty: requests for random digests leave nothing in the store. */
+  /** Whether an empty list is worth a record: only for a known digest, so that requests for random
+   *  digests leave nothing in the store. */
   async function isKnown(name: Target['name'], digest: Digest, signal: AbortSignal): Promise<boolean> {
     return listed.has(`${name}@${digest}`) || (await access.find(name, digest, signal)) !== undefined;
   }
@@ -77,7 +79,7 @@ export function createReferrerLists(upstream: Upstream, cache: Cache, policy: Ta
     const refused = before.refused || isOciError(error, 'UNAUTHORIZED', 'DENIED');
     const list = { ...before, quietUntil: asked + policy.tagTtl, refused };
     cached.set(key, list);
-    if (refused !== before.refused) write(key, list); // a restart must not bring it back
+    if (refused !== before.refused) write(key, list); // the refusal must survive a restart
   }
 
   function mayServe({ checkedAt, refused }: CachedList, { name }: Target): boolean {

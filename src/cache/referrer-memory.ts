@@ -1,19 +1,20 @@
 import { LRUCache } from 'lru-cache';
 import { singleFlight, type SingleFlight } from '../async/single-flight.ts';
 
-/** What is cached of the referrers of one subject. Times are in ms on the monotonic clock. */
+/** The cached referrers of one subject. Times are in ms on the monotonic clock. */
 export interface CachedList {
   index: ReferrerIndex;
   /** Bytes of the index as JSON. */
   size: number;
-  /** When the upstream last listed it: on the monotonic clock, and as the record says it. */
+  /** When the upstream last returned the list: `checkedAt` on the monotonic clock, `recordedAs` as
+   *  the record has it (ISO 8601). */
   checkedAt: number;
   recordedAs: string;
-  /** -Infinity: it has not been written. */
+  /** -Infinity: the list has not been written. */
   writtenAt: number;
-  /** The upstream is not asked before this time, after a question that failed. */
+  /** After a failed request, the upstream is not asked again before this time. */
   quietUntil: number;
-  /** The upstream has refused its credentials since. */
+  /** The upstream has answered 401 or 403 since then. */
   refused: boolean;
 }
 
@@ -22,11 +23,12 @@ export interface ReferrerIndex {
   manifests: readonly { digest?: string; artifactType?: string }[];
 }
 
-/** What is known of referrers, shared by all that list them. */
+/** The referrers in memory, shared by all upstreams. */
 export interface ReferrerMemory {
   cached: LRUCache<string, CachedList>;
   asking: SingleFlight<CachedList>;
-  /** What has been listed as a referrer, by `name@digest`: clients look for its own referrers next. */
+  /** Digests that were listed as referrers, by `name@digest`: clients ask for their referrers
+   *  next. */
   listed: LRUCache<string, true>;
   /** A clock that is never set back, in ms. */
   now(this: void): number;
@@ -38,7 +40,7 @@ const BYTES_IN_MEMORY = 16 * 2 ** 20;
 const ASKING_TIMEOUT_MS = 120_000;
 /** Referrers whose own referrers are worth a record. */
 export const LISTED = 20_000;
-/** What a list takes in memory beside its index, in bytes. */
+/** Memory that a list takes besides its index, in bytes. */
 const OVERHEAD = 512;
 
 export function createReferrerMemory(now: () => number = () => performance.now()): ReferrerMemory {

@@ -10,16 +10,17 @@ interface RepublishOptions {
   local: Store;
   remote: Store | undefined;
   access: Pick<AccessRecords, 'grant'>;
-  /** A blob in `local` is to be stored in `remote` too. */
+  /** Call it for a blob in `local` that `remote` should store too. */
   arrived(this: void, digest: Digest, size: number, from: 'upstream' | 'replica'): void;
   log: Log;
 }
 
 const TIMEOUT_MS = 60_000;
 
-/** Stores a manifest, and the blobs of it that are here, once more, where pruning has removed them and they are still served from
- *  memory or from the local tier. Otherwise the store would lack them until somebody else asks for them, and pruning would take the
- *  blobs that the manifest names for unused. Never fails: no pull depends on it. */
+/** Stores a manifest again, and those of its blobs that are on this machine, if pruning has removed
+ *  them while they are still served from memory or the local tier. Otherwise the store would lack
+ *  them until the next download, and pruning would consider the blobs of the manifest unused. Never
+ *  fails: no pull depends on it. */
 export function createRepublish(
   options: RepublishOptions,
 ): (repository: Repository, manifest: Descriptor, bytes: Uint8Array) => Promise<void> {

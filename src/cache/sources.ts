@@ -8,11 +8,12 @@ import { blobKey } from '../store/keys.ts';
 import type { Store, StoredContent } from '../store/store.ts';
 import type { Cache, Target, Upstream } from './cache.ts';
 
-/** How long the storage has to begin its answer, in ms, before a blob comes from the next source. */
+/** How long the storage may take to begin its answer, in ms, before the next source is tried. */
 const STORAGE_TIMEOUT_MS = 2000;
 
-/** Where a blob that is not on this machine may come from, in order of preference: the storage, the replica that fetches it for all,
- *  the upstream. Once its bytes were wrong, neither mirrors nor replicas are asked any more. */
+/** The sources of a blob that is not on this machine, in order of preference: the storage, the
+ *  replica that owns the digest, the upstream. After a mirror or a replica has sent wrong bytes,
+ *  neither mirrors nor replicas are asked for the blob. */
 export function sourcesOf(digest: Digest, target: Target, { upstream, cache }: { upstream: Upstream; cache: Cache }): BlobSource[] {
   const { remote } = cache.storage;
   const isDistrusted = cache.distrusted.has(`${target.name}@${digest}`);
@@ -41,9 +42,9 @@ async function recordedSize(
   }
 }
 
-/** The storage is not asked first whether it has the blob: opening it is the answer, one round trip sooner. An object of another size
- *  than recorded is damaged, for example the half of an upload that was cut: the blob then comes from the next source, and the upload
- *  queue replaces the object. */
+/** Opens the blob without asking first whether the storage has it, which saves a round trip. An
+ *  object whose size differs from the recorded one is damaged, for example half of an interrupted
+ *  upload: the blob then comes from the next source, and the upload queue replaces the object. */
 function storageSource(digest: Digest, store: Store, sizeOf: (signal: AbortSignal) => Promise<number | undefined>): BlobSource {
   const checkSize = async (found: number | undefined, recorded: Promise<number | undefined>): Promise<void> => {
     const size = await recorded;

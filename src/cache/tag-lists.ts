@@ -4,8 +4,9 @@ import type { Context } from '../oci/registry.ts';
 import { tagKey } from '../store/keys.ts';
 import type { Cache, Target, Upstream } from './cache.ts';
 
-/** The tags of a repository, as the upstream lists them; where it cannot, those that have been pulled. A list that was cut is an error:
- *  its beginning would look like a whole one. */
+/** Lists the tags of a repository from upstream, or, if upstream cannot answer, the tags that have
+ *  been pulled. A list that breaks off is an error: its beginning would look like a complete
+ *  list. */
 export async function* listTags(
   { upstream, cache, upstreamName }: { upstream: Upstream; cache: Cache; upstreamName: string },
   { repository, name }: Target,

@@ -25,7 +25,7 @@ const signal = new AbortController().signal;
 beforeEach(() => mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 0, 1) }));
 afterEach(() => mock.timers.reset());
 
-/** A tag whose upstream answers what `says` is, and counts how often it is asked. */
+/** A tag whose upstream answers as `says` tells it, and counts the requests. */
 async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store; now?: () => number } = {}) {
   const captured = await captureLog('warn');
   const { log } = captured;

@@ -16,47 +16,50 @@ export interface TagPolicy {
   tagTtl: number;
   staleFor: number;
   negativeTtl: number;
-  /** What a cached tag means once the upstream says that there is no such tag. serve: what it meant, for as long as its image is kept. */
+  /** What happens to a cached tag that the upstream has deleted. forget: it is deleted here too.
+   *  serve: it is served as before, for as long as its image is kept. */
   onDeleted: 'forget' | 'serve';
-  /** Whether credentials are configured for a repository: the upstream's 401 or 403 may then mean that the right to read it has been
-   *  taken away. */
+  /** Whether credentials are configured for a repository: the upstream's 401 or 403 may then mean
+   *  that access has been revoked. */
   credentialed(repository: Repository): boolean;
   /** What the upstream still allows. */
   rateLimit: Pick<RateLimit, 'blockedUntil' | 'countsPulls'>;
 }
 
-/** How long a known tag waits for the upstream's answer, in ms. */
+/** How long a request for a cached tag waits for the upstream's answer, in ms. */
 export const ANSWER_TIMEOUT_MS = 2000;
-/** How long a question goes on once its last caller has left, in ms. */
+/** How long a request to upstream continues after its last caller has left, in ms. */
 const LINGER_MS = 1000;
 /** How long a cached tag is served after the upstream has refused its credentials, counted from its last confirmation, in ms. */
 export const REFUSED_LIFE_MS = 3_600_000;
-/** The record of an unchanged tag is written again after this long, in ms: `checkedAt` counts in days, writes cost money. */
+/** The record of an unchanged tag is written again after this long, in ms: tags expire after days,
+ *  and writes cost money. */
 export const REWRITE_AFTER_MS = 3_600_000;
 /** For how long an upstream's Retry-After is honoured, in ms. */
 const MAX_QUIET_MS = 3_600_000;
-/** How long an upstream counts as unreachable after a question without an answer, in ms: tags that were imported do not wait for it. */
+/** How long an upstream counts as unreachable after a request without an answer, in ms. Meanwhile,
+ *  pulls of imported tags do not wait for it. */
 const UNREACHABLE_MS = 600_000;
-/** How often the record of one tag is read again while the upstream cannot answer, in ms. */
+/** How often the record of a tag is read again while the upstream cannot answer, in ms. */
 const REREAD_AFTER_MS = 250;
 /** Upstreams that are remembered as unreachable. */
 const MAX_UNREACHABLE = 1000;
 /** Tags, each a few hundred bytes. */
 const IN_MEMORY = 20_000;
 
-/** What the upstream says of a tag. */
+/** The upstream's answer about a tag. */
 export interface TagAnswer {
   digest: Digest;
-  /** Its manifest, where the upstream was asked for that. */
+  /** The tag's manifest, if the upstream was asked for it. */
   manifest?: Manifest;
-  /** The upstream no longer has the tag: this is what it meant. */
+  /** The upstream has deleted the tag; `digest` is its last known digest. */
   gone?: true;
 }
 
 interface Asking {
-  /** The upstream has answered. */
+  /** Resolves when the upstream has answered. */
   answered: Promise<void>;
-  /** The answer has been cached. */
+  /** Resolves when the answer has been cached. */
   done: Promise<TagAnswer>;
   callers: Callers;
   since: number;
@@ -70,36 +73,37 @@ interface RefreshOptions {
 
 /** How the upstream is asked about one tag. */
 export interface Question {
-  /** Resolves the tag upstream. `known`: a digest is cached, so that this one may be answered by HEAD.
+  /** Resolves the tag upstream. `known`: a digest is cached, so HEAD is enough.
    *  @throws OciError MANIFEST_UNKNOWN: the upstream itself says that there is no such tag */
   ask(known: boolean, signal: AbortSignal): Promise<TagAnswer>;
-  /** Fetches the manifest of a tag that has moved: what the tag meant before is served until then. */
+  /** Fetches the manifest of a tag that has moved; until then, the previous manifest is served. */
   bring(digest: Digest, signal: AbortSignal): Promise<void>;
-  /** Whether the store still has the manifest. True where the store cannot be asked. */
+  /** Whether the store still has the manifest. True if the store cannot be asked. */
   isKept(digest: Digest): Promise<boolean>;
 }
 
 export interface Tags {
-  /** What a tag means that is in memory and was confirmed within tagTtl. */
+  /** The digest of a tag that is in memory and was confirmed within tagTtl. */
   fresh(repository: Repository, tag: Tag): Digest | undefined;
-  /** What the tag means. A cached tag is answered within ANSWER_TIMEOUT_MS, or, when it has moved, once its manifest has been fetched.
-   *  @throws OciError as `question` does, when nothing is cached that may be served */
+  /** Resolves a tag. A cached tag is answered within ANSWER_TIMEOUT_MS, or, if it has moved, once
+   *  its new manifest has been fetched.
+   *  @throws OciError as `question` does, if no cached digest may be served */
   resolve(repository: Repository, tag: Tag, question: Question, signal: AbortSignal): Promise<ResolvedTag>;
 }
 
 export interface ResolvedTag extends TagAnswer {
-  /** The upstream could not confirm it. */
+  /** The upstream could not confirm the tag. */
   stale: boolean;
 }
 
-/** What is known of tags, shared by all that resolve them. */
+/** The tags in memory, shared by all upstreams. */
 export interface TagMemory {
   cached: LRUCache<string, CachedTag>;
   absent: LRUCache<string, { until: number; error: OciError }>;
   asking: Map<string, Asking>;
-  /** By the upstream's name: when it last left a question unanswered. */
+  /** When each upstream last failed to answer, by its name. */
   unreachable: LRUCache<string, number>;
-  /** Counts the callers of each question. */
+  /** Counts the callers of each request to upstream. */
   createCallers: ReturnType<typeof abandonUnwanted>;
   /** A clock that is never set back, in ms. */
   now(this: void): number;
@@ -112,7 +116,7 @@ export function createTagMemory(now: () => number = () => performance.now()): Ta
   return { cached: new LRUCache(limit), absent: new LRUCache(limit), asking: new Map(), createCallers, unreachable, now };
 }
 
-/** How many tags in memory the upstreams have deleted, by the upstream's name. */
+/** Counts the tags in memory that their upstream has deleted, by the upstream's name. */
 export function countGone({ cached }: TagMemory): Map<string, number> {
   const counts = new Map<string, number>();
   for (const [key, { goneSince }] of cached.entries()) {
@@ -126,8 +130,8 @@ function upstreamOf(key: string): string {
   return key.slice(REPOSITORIES.length, key.indexOf('/', REPOSITORIES.length));
 }
 
-/** Resolves tags: each is asked for upstream at most once per tagTtl, and served from the cache when the upstream cannot answer
- *  (promise 8). */
+/** Resolves tags. The upstream is asked for each tag at most once per tagTtl; when it cannot
+ *  answer, the cached tag is served (promise 8). */
 export function createTags(records: RecordStore, policy: TagPolicy, { log, memory }: { log: Log; memory: TagMemory }): Tags {
   const { cached, absent, asking, createCallers, unreachable, now } = memory;
 
@@ -146,7 +150,7 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
     return parseTagRecord(await records.read(key, signal), { now: now(), tagTtl: policy.tagTtl });
   }
 
-  /** The tag in memory, or its record, where `cache import` has written that since. */
+  /** Returns the tag in memory, or its record if `cache import` has written a newer one. */
   async function findLatest(key: string, signal: AbortSignal): Promise<CachedTag | undefined> {
     const before = cached.get(key);
     if (before !== undefined && now() - before.readAt < REREAD_AFTER_MS) return before;
@@ -179,11 +183,11 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
       if ((cached.get(key)?.digest ?? answer.digest) !== answer.digest && answer.manifest === undefined)
         await bring(question, answer.digest, signal);
       const before = cached.get(key);
-      if (before !== undefined && before.checkedAt > asked) return { digest: before.digest }; // a later question was answered sooner
+      if (before !== undefined && before.checkedAt > asked) return { digest: before.digest }; // a later request was answered first
       confirm(key, answer.digest, { asked, recordedAs: checkedAt.toISOString() });
       return answer;
     } catch (error) {
-      if (signal.aborted) throw error; // it says nothing of the upstream
+      if (signal.aborted) throw error; // an aborted request says nothing about the upstream
       const latest = cached.has(key) ? await findLatest(key, AbortSignal.timeout(ANSWER_TIMEOUT_MS)) : undefined;
       if (!isAbsent(error)) {
         postpone(key, error, asked);
@@ -244,12 +248,13 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
     const refused = before.refused || isOciError(error, 'UNAUTHORIZED', 'DENIED'); // until the upstream confirms the tag again
     const tag = { ...before, quietUntil, refused };
     cached.set(key, tag);
-    if (refused !== before.refused) write(key, tag); // a restart must not bring it back
+    if (refused !== before.refused) write(key, tag); // the refusal must survive a restart
   }
 
-  /** Asks one question at a time per tag, for all callers. It goes on when they have been served the cached tag instead, and is aborted
-   *  once all of them have left. A question without an answer for longer than a tagTtl may be asked again: otherwise one hung connection
-   *  would keep a tag as it was. */
+  /** Sends one request to upstream at a time per tag, for all callers. The request continues if its
+   *  callers have been served the cached tag instead, and is aborted once all of them have left.
+   *  After a tagTtl without an answer, the upstream may be asked again: otherwise one hung
+   *  connection would keep the tag from being updated. */
   function askOnce(key: string, question: Question): Asking {
     const running = asking.get(key);
     if (running !== undefined && now() - running.since < Math.max(policy.tagTtl, ANSWER_TIMEOUT_MS)) return running;
@@ -269,7 +274,7 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
     return started;
   }
 
-  /** Waits for the upstream's word on a cached tag, for ANSWER_TIMEOUT_MS. */
+  /** Waits up to ANSWER_TIMEOUT_MS for the upstream's answer about a cached tag. */
   async function revalidate(key: string, question: Question, signal: AbortSignal): Promise<TagAnswer> {
     const { answered, done, callers } = askOnce(key, question);
     const inTime = raceAbort(answered, AbortSignal.timeout(ANSWER_TIMEOUT_MS)).then(() => done);
@@ -298,7 +303,8 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
       let reason: unknown = isSaving ? 'upstream allows few more pulls, or none' : 'asked a moment ago, without an answer';
       if (now() >= before.quietUntil && !isSaving) {
         try {
-          // Beside the pull: an upstream that is back is noticed, and one that is not costs nothing.
+          // Ask in the background, to notice when the upstream is back; the pull does not wait for
+          // it.
           if (isOutage) askOnce(key, question).done.catch(() => undefined);
           else {
             const { gone, ...answer } = await revalidate(key, question, signal);
@@ -325,7 +331,8 @@ export function createTags(records: RecordStore, policy: TagPolicy, { log, memor
   };
 }
 
-/** @throws OciError, never that the tag is absent: the upstream has just said that it is there */
+/** @throws OciError, but never that the tag is absent: the upstream has just confirmed that it
+ *  exists */
 async function bring(question: Question, digest: Digest, signal: AbortSignal): Promise<void> {
   try {
     await question.bring(digest, signal);

@@ -13,7 +13,7 @@ const DAY_MS = 86_400_000;
 /** Images that are remembered as marked today: about 200 bytes each. */
 const MAX_MARKED = 50_000;
 
-/** Records which images are pulled, once a day each: pruning goes by that (promise 13). */
+/** Records once a day for each image that it was pulled; pruning relies on that (promise 13). */
 export function createUsage(records: RecordStore): Usage {
   let day = 0;
   const marked = new Set<string>();
@@ -27,7 +27,7 @@ export function createUsage(records: RecordStore): Usage {
       }
       const image = `${repository}@${digest}`;
       if (marked.has(image)) return false;
-      if (marked.size >= MAX_MARKED) marked.clear(); // an image is marked twice then, which changes nothing
+      if (marked.size >= MAX_MARKED) marked.clear(); // images may then be marked twice, which is harmless
       marked.add(image);
       records.mark(usedKey(new Date(now), repository, digest));
       return true;

@@ -28,18 +28,20 @@ export interface ConnectionsOptions {
   start: number;
 }
 
-/** The connections of one download, which bring the blob to its spool. */
+/** The connections of one download, which write the blob to its spool. */
 export interface Connections {
   /** Resolves when the source has answered; rejects as it does. */
   readonly opened: Promise<void>;
-  /** Resolves when none is left, since everything has arrived, the download has failed or its spool is full; never rejects. */
+  /** Resolves when no connection is left: the whole blob has arrived, the download has failed, or
+   *  its spool is full. Never rejects. */
   readonly ended: Promise<void>;
-  /** Whether any still runs. */
+  /** Whether any connection is still running. */
   running(): boolean;
-  /** A reader waits for the byte at `position`. Readers that start together are given connections together: each part then ends
-   *  where the next begins, and no request is cut that could have been shorter. */
+  /** A reader waits for the byte at `position`. Readers that start together are assigned
+   *  connections together: each part then ends where the next begins, so that requests are not cut
+   *  later. */
   demand(reader: object, position: number): void;
-  /** The reader waits no longer. */
+  /** The reader no longer waits. */
   release(reader: object): void;
 }
 
@@ -55,11 +57,11 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
   const startedAt = performance.now();
   let isOpen = false;
   let assigning: NodeJS.Timeout | undefined;
-  /** Of the connection that every download has, in a row. */
+  /** Failures in a row of the connection that every download has. */
   let failures = 0;
   const isWanted = () => !state.spoolFull && !state.verified && state.failure === undefined;
 
-  /** Asks once for what is left of a segment, and brings it. */
+  /** Requests the rest of a segment once, and writes it to the spool. */
   async function transfer(segment: Segment, isHelper: boolean): Promise<void> {
     const requested = ranges ? rangeOf(segment, state) : undefined;
     const blob = await sources.open(requested, state.signal);
@@ -86,7 +88,7 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
     if (isWanted()) recruit();
   }
 
-  /** Brings a segment, over as many requests as it takes. */
+  /** Downloads a segment, in as many requests as necessary. */
   async function bring(segment: Segment): Promise<void> {
     while (segment.position < segment.end && isWanted()) {
       const before = segment.position;
@@ -99,7 +101,8 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
         if (isOpen ? isAbsent(error) && !ranged : !ranged || !mayBeRange(error, segment)) throw error;
         if (ranged && !isOpen) ranges = false;
         else await pause(error);
-        // A refusal that is no outage may be of the range: ask for the whole, and skip what is here.
+        // A refusal that is not an outage may concern the range: request the whole blob, and skip
+        // the bytes that have arrived.
         if (ranged && isOciError(error) && !isOciError(error, 'UNAVAILABLE', 'TOOMANYREQUESTS')) ranges = false;
       }
     }
@@ -120,7 +123,8 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
     return code === 'DENIED' || code === 'UNSUPPORTED' || code === 'UNKNOWN';
   }
 
-  /** The connection that every download has. It tries again; only when it fails for good, and alone, does the download fail. */
+  /** The connection that every download has. It retries; the download fails only if this connection
+   *  fails for good while no other one is running. */
   async function employ(first: Segment): Promise<void> {
     for (let segment: Segment | undefined = first; segment !== undefined; segment = nextSegment()) {
       segments.start(segment);
@@ -136,7 +140,8 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
     if (active.size === 0) await conclude();
   }
 
-  /** A further connection. It can only help: at its first failure its segment goes back to the others. */
+  /** An additional connection. It can do no harm: at its first failure, its segment goes back to
+   *  the others. */
   async function help(first: Segment, release: () => void): Promise<void> {
     for (let segment: Segment | undefined = first; segment !== undefined; segment = nextSegment()) {
       segments.start(segment);
@@ -165,7 +170,8 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
     state.fail(error);
   }
 
-  /** What a connection that has nothing to do should bring: what a reader waits for, else what nobody brings yet. */
+  /** The next segment for an idle connection: one that a reader waits for, else the largest
+   *  unassigned one. */
   function nextSegment(): Segment | undefined {
     if (state.size === undefined || !isWanted()) return undefined;
     for (const position of demands.values()) {
@@ -188,12 +194,13 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
     void help(half, release);
   }
 
-  /** Assigns connections to where readers wait; if there is only one, it turns there. */
+  /** Assigns connections to the positions where readers wait. If only one connection is allowed, it
+   *  moves there. */
   function assign(): void {
     assigning = undefined;
     const { size } = state;
     if (size === undefined || !ranges || !isWanted() || active.size === 0) return;
-    // What has arrived in the meantime is awaited no longer.
+    // Readers no longer wait for bytes that have arrived in the meantime.
     const awaited = [...demands.values()].map((position) => state.have.endFrom(position)).filter((position) => position < size);
     const positions = [...new Set(awaited)].sort((one, other) => other - one);
     for (const position of positions) {

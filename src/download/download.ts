@@ -8,15 +8,15 @@ import type { Transfer, TransferOutcome } from './transfer.ts';
 export interface DownloadRequest {
   /** In order of preference. */
   sources: readonly BlobSource[];
-  /** Under which name the blob is asked for, with the upstream's name in front. */
+  /** The repository that the blob is requested from, with the upstream's name in front. */
   repository: Repository;
   /** The upstream's name. */
   upstream: string;
   /** Parallel connections at most. */
   connections: number;
-  /** Of the blob in bytes, where a manifest says so. */
+  /** The size of the blob in bytes, if a manifest states it. */
   expectedSize: number | undefined;
-  /** The first request begins there. */
+  /** Where the first request begins. */
   start: number;
   /** None of its sources is a mirror or a replica: if its bytes are wrong, there is no other place to ask. */
   isLastResort: boolean;
@@ -30,11 +30,13 @@ export interface Download {
   readonly isLastResort: boolean;
   /** As `SourceList.located`. */
   readonly located: Promise<SourceName>;
-  /** Where it comes from now. */
+  /** The current source. */
   source(): SourceName;
-  /** How it ended, and how large the blob is, before it is kept; never rejects. */
+  /** How the download ended, and the size of the blob. Resolves before the blob is stored; never
+   *  rejects. */
   readonly result: Promise<DownloadResult>;
-  /** Waits for it to begin. False: it takes no further readers, since its spool is full or it has failed. */
+  /** Waits for the download to start. False: it accepts no more readers, because its spool is full
+   *  or it has failed. */
   isJoinable(signal: AbortSignal): Promise<boolean>;
   /** As `Transfer.read`. @throws OciError TOOMANYREQUESTS: too many downloads run */
   read(range: RangeRequest | undefined, signal: AbortSignal): Promise<Blob | undefined>;

@@ -12,7 +12,7 @@ import { openSpoolDirectory, type SpoolFile } from './spool/spool-file.ts';
 import type { Reservation } from './state.ts';
 import { startTransfer, type Transfer } from './transfer.ts';
 
-/** Where downloads put what they have brought. */
+/** Stores the blobs that have been downloaded. */
 export interface BlobKeeper {
   /** Room on disk for one download. */
   reserve(this: void): Reservation;
@@ -21,20 +21,20 @@ export interface BlobKeeper {
 }
 
 export interface Keeping {
-  /** `replica`: that one stores it. */
+  /** `replica`: that replica stores the blob in the shared storage. */
   from: SourceName;
-  /** Whose place the blob takes. */
+  /** The download's reservation, which the stored blob takes over. */
   room?: Reservation;
   signal: AbortSignal;
 }
 
 export interface DownloadsOptions {
   keeper: BlobKeeper;
-  /** Of the same file system as where `keeper` keeps blobs. */
+  /** On the same file system as the blobs of `keeper`. */
   spoolDirectory: string;
   log: Log;
   metrics: Pick<RegistryMetrics, 'downloadStarted' | 'downloadEnded'>;
-  /** Downloads at once; more wait. */
+  /** How many downloads may run at once; others wait. */
   maxDownloads?: number;
   /** Connections, beside one per download, that all downloads share; a running download leaves one fewer of them. */
   maxHelpers?: number;
@@ -45,19 +45,21 @@ export interface DownloadsOptions {
 export interface Downloads {
   /** The running download of a blob. */
   running(digest: Digest): Download | undefined;
-  /** Starts one, in the place of one that takes no further readers. */
+  /** Starts a download, in place of one that accepts no more readers. */
   start(digest: Digest, request: DownloadRequest): Download;
-  /** Ends what runs. Downloads that are nearly whole may end by themselves until `signal` is aborted. */
+  /** Ends the running downloads. Those that are nearly complete may finish until `signal` is
+   *  aborted. */
   close(signal: AbortSignal): Promise<void>;
 }
 
-/** How long a reader waits for a download of its own to begin, in ms: short enough that upstream's headers still arrive in time. */
+/** How long a request waits for its own download to start, in ms: short enough that upstream's
+ *  headers still arrive in time. */
 const MAX_WAIT_MS = 8000;
 /** How long storing a blob may take, in ms. */
 const KEEP_TIMEOUT_MS = 300_000;
 const MAX_BLOB_SIZE = 128 * 2 ** 30;
 
-/** Downloads blobs: each one once at a time, for all that ask for it (promise 2). */
+/** Downloads blobs, each once at a time for all requests that need it (promise 2). */
 export async function createDownloads(options: DownloadsOptions): Promise<Downloads> {
   const { keeper, log, metrics, maxBlobSize = MAX_BLOB_SIZE } = options;
   const running = new Map<Digest, { download: Download; transfer: Promise<Transfer>; ended: Promise<void> }>();
@@ -101,7 +103,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
     }
   }
 
-  /** Keeps what a transfer has brought, and frees what it held. */
+  /** Stores the blob of a transfer, and frees the transfer's resources. */
   async function end(digest: Digest, request: DownloadRequest, { begun, sources }: { begun: Begun; sources: SourceList }): Promise<void> {
     const { transfer, file, room, releaseSlot } = begun;
     const outcome = await transfer.outcome;

@@ -1,9 +1,10 @@
-/** The share of its time that a process with its hands full is busy for. */
+/** A process is busy if its event loop is active for more than this share of the time. */
 const FULL = 0.75;
-/** How long a process is watched at least, in ms. */
+/** The shortest period over which the load is measured, in ms. */
 const WATCHED = 40;
 
-/** Tells whether this process itself is what its work waits for, by the time that its event loop had nothing to do since it was asked before. */
+/** Tells whether this process itself is the bottleneck, by how busy its event loop has been since
+ *  the previous call. */
 export function createEventLoopLoad(): () => boolean {
   let seen = performance.eventLoopUtilization();
   let full = false;

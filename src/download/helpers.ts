@@ -7,23 +7,24 @@ export interface HelperBudget {
 }
 
 export interface Helpers {
-  /** Takes one connection; the function returned gives it back. Undefined: none is left, or they have failed at this upstream
-   *  lately. */
+  /** Takes one connection, and returns a function that gives it back. Undefined: no connection is
+   *  free, or helpers have recently failed at this upstream. */
   take(): (() => void) | undefined;
-  /** A helper has failed where the first connection works: takes none for this upstream for a while. */
+  /** Call it when a helper has failed where the first connection works: this upstream then gets no
+   *  helpers for a while. */
   discourage(): void;
-  /** More connections would not help: this process itself is what the downloads wait for. */
+  /** Whether this process itself is the bottleneck, so that more connections would not help. */
   isBusy(): boolean;
 }
 
 export interface HelperBudgetOptions {
   max: number;
-  /** How many downloads run; each leaves one helper fewer, since many downloads keep the network busy by themselves and every
-   *  connection holds some 256 KiB. */
+  /** The number of running downloads. Each of them leaves one helper fewer: many downloads keep the
+   *  network busy by themselves, and every connection holds about 256 KiB. */
   running(this: void): number;
 }
 
-/** How long an upstream at which a helper failed gets none, in ms. */
+/** How long an upstream gets no helpers after one has failed, in ms. */
 const DISCOURAGED_MS = 120_000;
 
 export function createHelperBudget({ max, running }: HelperBudgetOptions): HelperBudget {

@@ -11,7 +11,7 @@ export interface ReaderOptions {
   /** Where the reader begins, and where it ends: [from, to); `to` is undefined while the size is unknown. */
   from: number;
   to: number | undefined;
-  /** The bytes that the spool will never have. */
+  /** Reads the bytes that the spool will never have. */
   rest(this: void, from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array>;
 }
 
@@ -26,8 +26,8 @@ export function createReader({ state, connections, from, to, rest: withoutSpool 
   let whole = false;
   const end = (): number | undefined => to ?? (state.verified ? state.size : undefined);
 
-  /** Waits until the next byte may be read from the spool, and returns how far it may be read. Undefined: the body ends here, or the
-   *  spool will not have the byte. */
+  /** Waits until the next byte may be read from the spool, and returns the position up to which it
+   *  may be read. Undefined: the body ends here, or the spool will not have the byte. */
   async function reach(): Promise<number | undefined> {
     while (open && rest === undefined) {
       signal.throwIfAborted();

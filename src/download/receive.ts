@@ -7,14 +7,16 @@ import { createCoalescingWriter } from './spool/coalescing-writer.ts';
 import type { SharedBuffer } from '../io/buffers.ts';
 import type { DownloadState } from './state.ts';
 
-/** What to ask the source for, so that it brings a segment; undefined: the whole blob. */
+/** The range to request for a segment; undefined: the whole blob. */
 export function rangeOf({ position, end }: Segment, { size = Infinity }: { size?: number | undefined }): ByteRange | undefined {
   if (position === 0 && end === size) return undefined;
   return end === Infinity ? { start: position } : { start: position, end: end - 1 };
 }
 
-/** Brings what `blob` has of a segment to the spool, until the segment ends. `written` is called after each write.
- *  @throws OciError UNAVAILABLE (the answer ended early), SIZE_INVALID (the blob is too large); what the body throws */
+/** Writes the bytes of a segment from `blob` to the spool, until the segment ends. `written` is
+ *  called after each write.
+ *  @throws OciError UNAVAILABLE (the answer ended early), SIZE_INVALID (the blob is too large);
+ *  what the body throws */
 export async function receive(state: DownloadState, { segment, blob, written }: Received): Promise<void> {
   const writer = createCoalescingWriter(segment.position, state.chunks, {
     write: (bytes, buffer) => writeSegment(state, segment, { bytes, buffer }),
@@ -65,7 +67,9 @@ async function writeSegment(
   return chunk.length;
 }
 
-/** Learns the size that an answer tells; closes its body when it contradicts what is known. @throws OciError */
+/** Takes the blob's size from an answer, and closes the answer's body if it contradicts the known
+ *  size.
+ *  @throws OciError */
 export async function learnSize(state: DownloadState, blob: Blob): Promise<void> {
   try {
     if (blob.size !== undefined) state.learnSize(blob.size);

@@ -3,31 +3,33 @@ import { createByteRanges, type ByteRanges } from './spool/byte-ranges.ts';
 /** How close behind a reader's position a connection must be for the reader to wait for it, in bytes. */
 const NEAR_BYTES = 2 * 1024 * 1024;
 
-/** What one connection is to bring: [position, end). */
+/** The bytes that one connection is to download: [position, end). */
 export interface Segment {
   position: number;
   end: number;
-  /** The end of what is being written now: no other connection may bring bytes before it, since what is hashed must be what is
-   *  kept. */
+  /** The end of the bytes that are being written now. No other connection may download bytes before
+   *  it: the bytes that are hashed must be the bytes that are stored. */
   reach: number;
 }
 
-/** Which connection brings which bytes of a blob. No byte is assigned to two connections, and every byte that has not arrived is
- *  assigned to one or is returned by `largest`. */
+/** Assigns the bytes of a blob to connections. No byte is assigned to two connections, and every
+ *  byte that has not arrived is assigned to one or is returned by `largest`. */
 export interface Segments {
-  /** Those that a connection is working on. */
+  /** The segments that connections are working on. */
   readonly active: ReadonlySet<Segment>;
   start(segment: Segment): void;
-  /** A connection has stopped: what is left of its segment belongs to no one, or to the connection that ends right before it. */
+  /** A connection has stopped: the rest of its segment goes to the connection that ends right
+   *  before it, if there is one. */
   stop(segment: Segment): void;
   /** Cuts the segments at the size of the blob, once it is known. */
   limit(size: number | undefined): void;
-  /** Takes the part that starts at `position` away from the connection that would come to it too late. Undefined: the byte is on
-   *  its way, or here. */
+  /** Takes the part that starts at `position` from the connection that would reach it too late.
+   *  Undefined: the byte has arrived, or will soon. */
   at(position: number, size: number): Segment | undefined;
-  /** The largest part that has not arrived and that no connection brings. */
+  /** The largest part that has not arrived and is assigned to no connection. */
   largest(size: number): Segment | undefined;
-  /** Splits the segment that has the most left. Undefined: its second half would have less than `worth` bytes. */
+  /** Splits the segment that has the most bytes left, and returns its second half. Undefined: that
+   *  half would have less than `worth` bytes. */
   half(worth: number): Segment | undefined;
   /** Whether a connection will bring the byte at `position` soon. */
   isNear(this: void, position: number): boolean;
@@ -37,7 +39,7 @@ export function createSegment(position: number, end: number): Segment {
   return { position, reach: position, end };
 }
 
-/** `have`: what has arrived. */
+/** `have`: the bytes that have arrived. */
 export function createSegments(have: ByteRanges): Segments {
   const active = new Set<Segment>();
 

@@ -15,22 +15,24 @@ export const PROVES_ACCESS: Readonly<Record<SourceName, boolean>> = { storage: f
 /** One place that a blob may come from. */
 export interface BlobSource {
   readonly name: SourceName;
-  /** Opens the blob, or a part of it. A source that cannot do ranges answers with the whole (`range` undefined).
-   *  @throws OciError BLOB_UNKNOWN: the source does not have the blob; others as `Registry.blob` does */
+  /** Opens the blob, or a part of it. A source that does not support ranges returns the whole blob
+   *  (`range` undefined).
+   *  @throws OciError BLOB_UNKNOWN: the source does not have the blob; others as `Registry.blob`
+   *  does */
   open(range: ByteRange | undefined, signal: AbortSignal): Promise<Blob>;
 }
 
-/** What one download reads from: the first of its sources that works. */
+/** The sources of one download, which reads from the first one that works. */
 export interface SourceList {
-  /** Opens the blob at the current source. A source that fails, then or in the middle of a body, is left for good; the last one
-   *  is asked again.
+  /** Opens the blob at the current source. A source that fails, at once or in the middle of a body,
+   *  is not used again; only the last one is retried.
    *  @throws as the last source does; OciError UNAVAILABLE: it has a blob of another size */
   open(range: ByteRange | undefined, signal: AbortSignal): Promise<Blob>;
   current(this: void): SourceName;
-  /** Resolves to the source that the blob comes from, as soon as that is a source that proves access or one that has answered;
-   *  never rejects. */
+  /** Resolves to the current source: at once if that source proves access, else when it has
+   *  answered. Never rejects. */
   located: Promise<SourceName>;
-  /** Those that have answered with bytes. */
+  /** The sources that have answered with bytes. */
   used: ReadonlySet<SourceName>;
   /** The last source has a blob of another size than expected. */
   hasWrongSize(this: void): boolean;
@@ -42,7 +44,8 @@ export interface SourceListOptions {
   digest: Digest;
   /** In order of preference, at least one. */
   sources: readonly BlobSource[];
-  /** Of the blob in bytes, where a manifest says so: a source that has another size has something else. */
+  /** The size of the blob in bytes, if a manifest states it: a source that reports another size has
+   *  a different blob. */
   expectedSize: number | undefined;
   log: Log;
 }

@@ -1,28 +1,33 @@
 /** A helper's smallest worthwhile segment, in bytes: serial 4 MiB segments were measured to take 1.8 times as long as one stream. */
 const MIN_SEGMENT_BYTES = 4 * 1024 * 1024;
-/** How long the speed of a download is measured before another connection is taken, in ms beside two round trips. */
+/** How long the speed of a download is measured before another connection is taken, in ms, in
+ *  addition to two round trips. */
 const MEASURED_MS = 80;
-/** What the wait for the first headers counts for at most, in ms: it may include a handshake, a token, or a stall. */
+/** The longest round trip that is derived from the wait for the first headers, in ms: that wait may
+ *  include a handshake, a token request or a stall. */
 const MAX_ROUND_TRIP_MS = 300;
-/** How long none is taken after one that brought less than half of its share, in ms. */
+/** How long no connection is taken after one that brought less than half of its share, in ms. */
 const UNPAID_MS = 2000;
 
-/** Decides when another connection is worth it: when one round trip is small beside what it would bring, and the one taken before has
- *  paid. Where the network is full, another one only costs what is on its way to the connection that is cut for it. */
+/** Decides when another connection is worthwhile: one round trip must be short compared with the
+ *  time the connection would save, and the previous connection must have paid off. On a saturated
+ *  network, another connection only wastes the bytes in flight to the connection that is cut for
+ *  it. */
 export interface Speed {
   /** The first headers have arrived. */
   opened(): void;
-  /** How many bytes a further connection should bring at least; undefined: none should be taken now.
+  /** The fewest bytes that another connection should download; undefined: none should be taken now.
    *  @param received of the whole download so far, in bytes @param connections that run now */
   worth(received: number, connections: number): number | undefined;
-  /** One more has been taken. */
+  /** Another connection has been taken. */
   hired(received: number, connections: number): void;
 }
 
 export function createSpeed(now: () => number = () => performance.now()): Speed {
   const startedAt = now();
   let openedAt = startedAt;
-  /** When the last connection was taken, what had arrived by then, and how fast: bytes a millisecond, of all connections together. */
+  /** When the last connection was taken, how many bytes had arrived by then, and the speed of all
+   *  connections together, in bytes per millisecond. */
   let last: { at: number; received: number; rate: number; connections: number } | undefined;
 
   const rateSince = (received: number): { since: number; rate: number } => {

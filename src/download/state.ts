@@ -20,7 +20,7 @@ export interface DownloadStateOptions {
   spool: FileHandle;
   /** Bytes; a larger blob is refused. */
   maxSize: number;
-  /** Room for the spool file; without it, readers go on without the spool. */
+  /** Room for the spool file; without it, readers continue without the spool. */
   room: Reservation;
 }
 
@@ -29,7 +29,7 @@ export interface DownloadState {
   readonly digest: Digest;
   readonly spool: FileHandle;
   readonly maxSize: number;
-  /** What the spool holds. */
+  /** The bytes that are in the spool. */
   readonly have: ByteRanges;
   readonly chunks: RecentChunks;
   readonly prefix: PrefixHash;
@@ -41,7 +41,7 @@ export interface DownloadState {
   readonly received: number;
   /** The whole blob is in the spool, and its digest is right. */
   verified: boolean;
-  /** The spool takes no more bytes: there is no room, or it failed. */
+  /** The spool accepts no more bytes: the disk has no room, or writing failed. */
   readonly spoolFull: boolean;
   readonly failure: { error: unknown } | undefined;
   /** @throws OciError UNAVAILABLE (another size than before); SIZE_INVALID (more than maxSize) */
@@ -53,7 +53,7 @@ export interface DownloadState {
   fail(this: void, error: unknown): void;
   /** How far the spool may be read from `position` now. */
   readableEnd(this: void, position: number): number;
-  /** Wakes all that wait for `changed`. */
+  /** Wakes all waiters of `changed`. */
   notify(this: void): void;
   /** Resolves at the next `notify`. */
   changed(this: void): Promise<void>;
@@ -67,7 +67,7 @@ export function createDownloadState({ digest, spool, maxSize, room }: DownloadSt
   const prefix = createPrefixHash({ digest, spool, have });
   let wake = Promise.withResolvers<void>();
 
-  /** Readers go on without the spool. */
+  /** Makes readers continue without the spool. */
   function leaveSpool(): void {
     state.spoolFull = true;
     prefix.stop();
@@ -105,7 +105,7 @@ export function createDownloadState({ digest, spool, maxSize, room }: DownloadSt
       try {
         await prefix.write(bytes, buffer, { position, size: state.size });
       } catch (error) {
-        // The disk is full, or broken: upstream is not, so no reader has to fail.
+        // The disk is full or broken, but upstream is not: no reader has to fail.
         state.spoolError ??= error;
         leaveSpool();
         return false;

@@ -15,32 +15,35 @@ export interface TransferOptions extends DownloadStateOptions, Omit<ConnectionsO
   sources: SourceList;
 }
 
-/** How a download ended. `whole`: the spool has the blob, verified. `streamed`: its spool took no more, readers went on without it.
- *  `corrupt`: its bytes are not what the digest names. */
+/** How a download ended. `whole`: the spool has the verified blob. `streamed`: the spool was full,
+ *  and readers continued without it. `corrupt`: the bytes do not match the digest. */
 export type TransferOutcome = 'whole' | 'streamed' | 'corrupt' | 'failed';
 
-/** One blob on its way into a spool file, over one connection or several, hashed as its contiguous prefix grows, and followed by any
- *  number of readers (promises 1 to 6). It outlives them: only `abort` and failures end it early, and, while the size of the blob is
- *  unknown, that its last reader leaves: such a body may never end. */
+/** Downloads one blob into a spool file, over one or more connections, hashes it as its contiguous
+ *  prefix grows, and serves any number of readers (promises 1 to 6). A transfer outlives its
+ *  readers: only `abort` and failures end it early. A blob of unknown size may never end, so its
+ *  transfer fails when its last reader leaves. */
 export interface Transfer {
   /** Resolves when the source has answered; rejects as it does. */
   readonly opened: Promise<void>;
   /** Resolves when nothing is written any more; never rejects. The spool stays open for readers until `close`. */
   readonly outcome: Promise<TransferOutcome>;
-  /** Reads at the reader's own pace. Undefined: the transfer has ended and been closed; what it kept is to be read instead.
-   *  @throws what the transfer failed with; OciError RANGE_INVALID */
+  /** Reads at the reader's own pace. Undefined: the transfer has ended and been closed; read the
+   *  stored blob instead.
+   *  @throws the error that the transfer failed with; OciError RANGE_INVALID */
   read(range: RangeRequest | undefined, signal: AbortSignal): Promise<Blob | undefined>;
-  /** What is known so far; undefined: it still runs, or has not failed. */
+  /** How the transfer has failed; undefined: it has not, so far. */
   failure(): 'corrupt' | 'failed' | undefined;
-  /** No more bytes go to the spool: later readers are better off with a download of their own. */
+  /** The spool accepts no more bytes: later readers should start a new download. */
   isSpoolFull(): boolean;
   /** Bytes, of the whole blob; undefined while it is unknown. */
   size(): number | undefined;
-  /** Why the spool takes no more bytes; undefined: it has not failed. */
+  /** The error of the spool file; undefined: it has not failed. */
   spoolError(): unknown;
-  /** Fails it, and all readers, with `reason`. */
+  /** Fails the transfer and all readers with `reason`. */
   abort(reason: unknown): void;
-  /** The owner needs the spool no longer: it is closed with the last reader. Call it once, after `outcome`. */
+  /** The owner no longer needs the spool, which is then closed with its last reader. Call it once,
+   *  after `outcome`. */
   close(): void;
 }
 
@@ -89,7 +92,7 @@ export function startTransfer(options: TransferOptions): Transfer {
     spool.close().catch(() => undefined); // nothing is written any more, so nothing can be lost
   }
 
-  /** Counts as a reader until the body is closed: the spool stays open that long. */
+  /** The returned body counts as a reader, and keeps the spool open, until it is closed. */
   function follow(from: number, to: number | undefined, signal: AbortSignal): Body {
     readers++;
     const body = createReader({ state, connections, from, to, rest }, signal);
@@ -104,15 +107,16 @@ export function startTransfer(options: TransferOptions): Transfer {
     closeWhenIdle();
   }
 
-  /** Goes on without the spool, straight from the source. The bytes that were hashed are skipped only where this reader has them
-   *  from the spool: what it gets now may be something else. */
+  /** Continues without the spool, straight from the source. Hashed bytes are skipped only if this
+   *  reader has them from the spool: the source may now send different bytes. */
   async function* rest(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const seen = from < state.prefix.hashed() || closed ? { hash: createDigestHash(digest), hashed: 0 } : await state.prefix.again();
     const { size, maxSize } = state;
     yield* readWithoutSpool({ digest, sources, maxSize, size, from, to, hashed: seen.hashed, hash: seen.hash.copy() }, signal);
   }
 
-  /** Waits for the verification of a blob that is too small to withhold a part of: a wrong one is an error instead of a cut. */
+  /** Waits until a blob that is too small to withhold a part of has been verified: wrong bytes then
+   *  cause an error instead of a cut response. */
   async function settle(signal: AbortSignal): Promise<void> {
     while ((state.size ?? 0) <= WITHHELD_BYTES && !state.verified && !state.spoolFull && state.failure === undefined) {
       if (state.size === undefined && state.have.endFrom(0) > WITHHELD_BYTES) break;

@@ -2,18 +2,21 @@ import type { Hash } from 'node:crypto';
 import { createBody, iterableSource } from '../io/body.ts';
 import type { Body } from '../oci/registry.ts';
 
-/** How many bytes at a blob's end no response gets before its digest has been checked (promise 3). */
+/** How many bytes at a blob's end are withheld from every response until the blob's digest has been
+ *  checked (promise 3). */
 export const WITHHELD_BYTES = 64 * 1024;
 
-/** How far of the bytes that end at `end` a reader may have before the digest has been checked. While the size is unknown, the blob
- *  may end there: its last bytes so far are withheld. */
+/** The position up to which a reader may have the bytes before `end` while the digest has not been
+ *  checked. While the size is unknown, the blob may end at `end`: its last bytes so far are
+ *  withheld. */
 export function freeEnd(end: number, size: number | undefined): number {
   return Math.min(end, (size ?? end) - WITHHELD_BYTES);
 }
 
 /** Holds back the end of a blob that is passed on as it arrives. */
 export interface Withholder {
-  /** Takes the bytes that follow those taken before, and returns those that may go: copies, in order. `size`: of the whole blob. */
+  /** Takes the next bytes, and returns copies of those that may be sent, in order. `size`: of the
+   *  whole blob. */
   take(chunk: Uint8Array, at: { position: number; size: number | undefined }): Uint8Array[];
   /** The bytes held back; call it once the digest has been checked. */
   rest(): Uint8Array[];
@@ -45,8 +48,9 @@ export function createWithholder(from: number, to = Infinity): Withholder {
   };
 }
 
-/** `body`, a whole blob, hashed by `hash` on its way. Its end is withheld until `check` resolves, once all of it has been hashed.
- *  Chunks are copies. @throws what `body` and `check` throw */
+/** Passes on `body`, a whole blob, and hashes it with `hash`. Its end is withheld until `check`
+ *  resolves, which runs once the whole blob has been hashed. Chunks are copies.
+ *  @throws what `body` and `check` throw */
 export function withheldBody(
   body: Body,
   { size, signal }: { size: number; signal: AbortSignal },

@@ -13,7 +13,7 @@ export interface WithoutSpoolOptions {
   maxSize: number;
   /** Of the whole blob, when it is known. */
   size: number | undefined;
-  /** What the reader wants: [from, to), to the blob's end when `to` is undefined. */
+  /** The part that the reader wants: [from, to), up to the blob's end if `to` is undefined. */
   from: number;
   to: number | undefined;
   /** Has seen the blob's first `hashed` bytes, at most those before `from`. */
@@ -23,10 +23,11 @@ export interface WithoutSpoolOptions {
 
 const MAX_FAILURES = 6;
 
-/** A blob for one reader, kept nowhere: what is left when the disk is full. It is verified like every other one: a part that reaches
- *  into the last bytes waits until the whole has been hashed (promise 3). A cut is resumed. Chunks are copies: several may be read
- *  here while one is on its way to the client.
- *  @throws OciError as the source does; UNAVAILABLE: wrong bytes, or cut too often */
+/** Streams a blob to one reader without storing it: the fallback when the disk is full. It is
+ *  verified like any other blob: a part that reaches into the last bytes waits until the whole blob
+ *  has been hashed (promise 3). A response that breaks off is resumed. Chunks are copies: several
+ *  may be read here while one is on its way to the client.
+ *  @throws OciError as the source does; UNAVAILABLE: wrong bytes, or too many broken responses */
 export async function* readWithoutSpool(options: WithoutSpoolOptions, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const { digest, from, to, hash, hashed, size: known } = options;
   if (to !== undefined && known !== undefined && to <= known - WITHHELD_BYTES) {
@@ -52,7 +53,7 @@ interface Fetched {
   size: number | undefined;
 }
 
-/** The bytes of [start, end), over as many requests as it takes. */
+/** Reads [start, end), in as many requests as necessary. */
 async function* fetchFrom(
   { digest, sources, maxSize, ...options }: WithoutSpoolOptions,
   { start, end }: { start: number; end: number | undefined },

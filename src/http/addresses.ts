@@ -34,8 +34,9 @@ for (const network of INTERNAL_NETWORKS) {
   internal.addSubnet(address, Number(bits), address.includes(':') ? 'ipv6' : 'ipv4');
 }
 
-/** True for an address of this machine or of an internal network, in any form that a URL or a socket accepts, and for names that
- *  always mean one. A text that is no host at all counts as internal: nothing is sent there. */
+/** True for an address of this machine or of an internal network, in any form that a URL or a
+ *  socket accepts, and for names that always resolve to one. A text that is no host at all counts
+ *  as internal: nothing is sent there. */
 export function isInternal(host: string): boolean {
   const bare = host.replace(/^\[|\]$/g, '').replace(/%.*$/, ''); // a zone, as in fe80::1%eth0
   if (bare.includes(':')) return isIP(bare) !== 6 || isInternalV6(bare);
@@ -84,13 +85,14 @@ function groupsOf(address: string): number[] {
 /** True for a host whose addresses, as this machine resolves its name, are all internal. */
 export async function resolvesInside(host: string): Promise<boolean> {
   if (isInternal(host)) return true;
-  const addresses = await promises.lookup(host, { all: true }).catch(() => []); // a name that does not resolve is nowhere
+  const addresses = await promises.lookup(host, { all: true }).catch(() => []); // a name that does not resolve is not internal
   return addresses.length > 0 && addresses.every(({ address }) => isInternal(address));
 }
 
 type Callback = (error: NodeJS.ErrnoException | null, address: string | LookupAddress[], family?: number) => void;
 
-/** A `lookup` for sockets that returns no internal addresses, so that the name in a redirect cannot lead inside by way of DNS. */
+/** A `lookup` for sockets that returns no internal addresses, so that the name in a redirect cannot
+ *  lead to an internal network through DNS. */
 export function lookupExternal(hostname: string, options: LookupOptions, callback: Callback): void {
   lookup(hostname, { ...options, all: true }, (error, addresses) => {
     if (error !== null) return callback(error, []);

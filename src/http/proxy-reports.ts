@@ -8,14 +8,15 @@ export type ProxyOutcome = 'cut' | 'silent' | 'refused';
 
 const PATH = '/kube-registry/downloads';
 const LIMIT_MS = 2000;
-/** How long a proxy that does not know these reports gets none. */
+/** How long no reports are sent to a proxy that does not support them. */
 const PAUSE_MS = 600_000;
 /** Hosts on which the sidecar can be. No report leaves this machine. */
 const LOOPBACK = new Set(['127.0.0.1', 'localhost', '[::1]']);
 
-/** Tells the clash sidecar, where `proxy` is one, how requests through it went wrong: it then tests the node in use, and leaves
- *  it after two downloads that were cut or starved. The sidecar answers on the port of its proxy, as an HTTP server; any other
- *  proxy refuses such a request, and is not asked again for ten minutes. */
+/** Tells the clash sidecar, if `proxy` is one, how requests through it failed: it then tests the
+ *  current node, and switches to another after two downloads that were cut or starved. The sidecar
+ *  takes reports on its proxy port, as an HTTP server; any other proxy refuses them, and gets no
+ *  more for ten minutes. */
 export function withProxyReports(inner: Transport, proxy: string): Transport {
   const url = URL.canParse(proxy) ? new URL(proxy) : undefined;
   if (!inner.proxied || url?.protocol !== 'http:' || !LOOPBACK.has(url.hostname)) return inner;
@@ -76,6 +77,6 @@ function createReporter(origin: string): (outcome: ProxyOutcome) => void {
 
   return (outcome) => {
     if (Date.now() < pausedUntil) return;
-    send(outcome).catch(() => (pausedUntil = Date.now() + LIMIT_MS)); // the proxy is down: requests through it say so
+    send(outcome).catch(() => (pausedUntil = Date.now() + LIMIT_MS)); // the proxy is down: requests through it fail with that error
   };
 }

@@ -3,7 +3,7 @@ import { isInternal } from './addresses.ts';
 /** Why a redirect is not followed. */
 export type RedirectProblem = 'too-many' | 'no-url' | 'scheme' | 'internal';
 
-/** Its message may hold parts of a secret URL: use `problem` where those must not be shown. */
+/** The message may contain parts of a secret URL: use `problem` where those must not be shown. */
 export class RedirectError extends Error {
   override readonly name = 'RedirectError';
   readonly problem: RedirectProblem;
@@ -17,7 +17,8 @@ export class RedirectError extends Error {
 }
 
 export interface FollowOptions<Response> {
-  /** @param route `own`: the URL may be internal. `outside`: connect to external addresses alone, whatever the name resolves to. */
+  /** @param route `own`: the URL may be internal. `outside`: connect only to external addresses,
+   *  whatever the name resolves to. */
   send(this: void, url: URL, route: Route): Promise<Response>;
   /** Frees a response that was not the last. */
   discard(this: void, response: Response): void;
@@ -58,7 +59,7 @@ export async function followRedirects<Response extends Head>(
   }
 }
 
-/** How `url` may be reached. @throws RedirectError: not at all */
+/** The route by which `url` may be reached. @throws RedirectError: it may not be reached at all */
 async function routeTo(url: URL, mayBeInternal: FollowOptions<never>['mayBeInternal']): Promise<Route> {
   if (await mayBeInternal(url)) return 'own';
   if (!isInternal(url.hostname)) return 'outside';

@@ -30,8 +30,8 @@ export interface TransportResponse {
   abandon: (rest: 'short' | 'long') => void;
 }
 
-/** The most that the headers of a response may have, in bytes. Registries behind single sign-on send cookies and policies beyond
- *  the 16 KiB that Node accepts by default. */
+/** The size limit of a response's headers, in bytes. Registries behind single sign-on send cookies
+ *  and policies beyond the 16 KiB that Node accepts by default. */
 export const MAX_RESPONSE_HEADERS = 128 * 1024;
 
 /** A response whose body is a stream. */
@@ -63,8 +63,9 @@ const PROXY_CODES = new Set([
 /** A proxy's answer to CONNECT has at most this many bytes. */
 const MAX_CONNECT_ANSWER = 256;
 
-/** True for a connection that ended before a byte of an answer. clash reports an open tunnel before it looks for a node, and
- *  closes the tunnel when it finds none. After a TLS handshake, the upstream has been reached. */
+/** True for a connection that ended before a byte of an answer. clash reports an open tunnel before
+ *  it looks for a node, and closes the tunnel if it finds none. After a TLS handshake, the upstream
+ *  has been reached. */
 function endsUnanswered(error: unknown, secure: boolean): boolean {
   const { code, message, socket } = error as NodeJS.ErrnoException & { socket?: { bytesRead?: number } };
   if (code === 'ECONNRESET') return message.includes('before secure TLS connection was established');

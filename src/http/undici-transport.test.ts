@@ -30,7 +30,7 @@ async function listening(server: Server): Promise<{ port: number } & AsyncDispos
   };
 }
 
-/** A proxy that answers CONNECT so, and then goes on with `then`. */
+/** A proxy that answers CONNECT with `answer`, and then runs `then`. */
 function tunnels(answer: string, then: (socket: Socket, target: string) => void): Server {
   return createServer((socket) => {
     socket.once('data', (head: Buffer) => {
@@ -42,7 +42,7 @@ function tunnels(answer: string, then: (socket: Socket, target: string) => void)
 
 const OPEN = 'HTTP/1.1 200 Connection established\r\n\r\n';
 
-/** Whom the error of a request blames. */
+/** The origin that the error of a request blames. */
 async function blamed(proxy: string, url: string, ca?: string): Promise<string> {
   const way = createTransport({ proxy, ca });
   try {
@@ -67,7 +67,7 @@ test('a proxy that is down, refuses, or closes the tunnel without an answer is t
   const relay = (socket: Socket, target: string) => {
     const [, port = ''] = target.split(':');
     const far = connect(Number(port), '127.0.0.1').on('error', () => socket.destroy());
-    far.pipe(socket).pipe(far); // a test's proxy: nothing has to be told of its errors
+    far.pipe(socket).pipe(far); // a test's proxy: errors need no handling
   };
   await using closing = await listening(tunnels(OPEN, (socket) => socket.end()));
   await using refusing = await listening(tunnels('HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n', (socket) => socket.end()));

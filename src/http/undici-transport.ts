@@ -9,13 +9,13 @@ import { MAX_RESPONSE_HEADERS, type Transport, type TransportRequest, type Trans
 export interface TransportOptions {
   /** `direct`, or an http, https, socks5 or socks5h URL. */
   proxy: string;
-  /** A PEM file of authorities to trust beside the usual ones. */
+  /** A PEM file of certificate authorities to trust in addition to the default ones. */
   ca?: string | undefined;
   /** PEM files of the certificate to present, and of its key. */
   clientCertificate?: { certFile: string; keyFile: string } | undefined;
   /** Milliseconds; 5 s by default. */
   connectTimeout?: number;
-  /** Refuse to connect to internal addresses, whatever names they have. */
+  /** Refuse to connect to internal addresses, under any name. */
   externalOnly?: boolean;
 }
 
@@ -46,7 +46,7 @@ export function createTransport(options: TransportOptions): PooledTransport {
   }
   const { protocol } = new URL(options.proxy);
   if (protocol.startsWith('socks5')) {
-    const uri = options.proxy.replace(/^socks5h:/, 'socks5:'); // both leave names to the proxy
+    const uri = options.proxy.replace(/^socks5h:/, 'socks5:'); // with both, the proxy resolves names
     return over(new Socks5ProxyAgent(uri, { ...pool, connectTimeout: timeout, requestTls: tls }), { proxied: true });
   }
   const dispatcher = new ProxyAgent({
@@ -59,8 +59,8 @@ export function createTransport(options: TransportOptions): PooledTransport {
   return over(dispatcher, { proxied: true });
 }
 
-/** One TLS context for all connections: each context of its own would parse some 140 certificates again, into memory that the
- *  garbage collector does not see. */
+/** One TLS context for all connections: with a context each, every connection would parse some 140
+ *  certificates again, into memory that the garbage collector does not see. */
 function tlsOptions({ ca, clientCertificate }: TransportOptions): { secureContext?: ReturnType<typeof createSecureContext> } {
   if (ca === undefined && clientCertificate === undefined) return {};
   const context: SecureContextOptions = {
@@ -76,8 +76,9 @@ function over(dispatcher: Dispatcher, { proxied }: { proxied: boolean }): Pooled
   return { dispatcher, proxied, request: (request) => dispatch(dispatcher, request) };
 }
 
-/** Sends a request and takes its body as it comes from the connection. `dispatcher.request` would put a stream in between, which
- *  holds two chunks of its own, and keep the chunks that had the headers in them: 16 MB with 64 downloads at once. */
+/** Sends a request and reads its body directly from the connection. `dispatcher.request` would put
+ *  a stream in between, which buffers two chunks, and would keep the chunks that contained the
+ *  headers: 16 MB with 64 downloads at once. */
 function dispatch(dispatcher: Dispatcher, { signal, ...request }: TransportRequest): Promise<TransportResponse> {
   const answer = Promise.withResolvers<TransportResponse>();
   let controller: Dispatcher.DispatchController | undefined;

@@ -2,8 +2,8 @@ import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises'
 
 /** How long a process has to answer a ping. */
 const ANSWER_TIMEOUT_MS = 700;
-/** When a timer of this process fires this late, its own event loop was stalled, by a busy machine or a quota: a missing answer proves
- *  nothing then. */
+/** If a timer of this process fires this late, its own event loop was stalled, by a busy machine or
+ *  a CPU quota: a missing answer then proves nothing. */
 const STALLED_MS = 150;
 const MAX_ROUNDS = 3;
 /** While a request waits for the process, it is pinged after this long without a sign of life. */
@@ -11,7 +11,7 @@ const SILENCE_MS = 250;
 
 /** Whether another process is alive. */
 export interface Pulse {
-  /** By the last answer; true before the first ping. */
+  /** According to the last ping; true before the first one. */
   alive(): boolean;
   /** Call when the process has shown a sign of life: an answer, or a part of one. */
   heard(): void;
@@ -28,8 +28,9 @@ export interface PulseOptions {
   changed(this: void, alive: boolean): void;
 }
 
-/** Tells a dead or hung process from a slow one, which still answers a cheap request. While a request waits for the process, it is pinged
- *  whenever it is silent, and found dead within about a second. */
+/** Tells a dead or hung process from a slow one, which still answers a cheap request. While a
+ *  request waits for the process, the process is pinged whenever it is silent, and is found dead
+ *  within about a second. */
 export function createPulse({ ping, changed }: PulseOptions): Pulse {
   const watchers = new Set<() => void>();
   let alive = true;

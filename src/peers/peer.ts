@@ -6,10 +6,11 @@ import { createPulse, type Pulse } from './liveness.ts';
 import { remote } from '../upstream/remote.ts';
 import type { Transport } from '../http/transport.ts';
 
-/** The header by which one replica asks another one. Its value is 1. */
+/** The header that marks a request from another replica. Its value is 1. */
 const PEER_HEADER = 'x-kube-registry-hop';
 
-/** Whether a request comes from another replica: it is to be answered here, without asking a further one (promise 10). */
+/** Whether a request comes from another replica: it must be answered without asking a third one
+ *  (promise 10). */
 export function isFromPeer(headers: Readonly<Record<string, string | string[] | undefined>>): boolean {
   return headers[PEER_HEADER] === '1';
 }
@@ -18,7 +19,7 @@ export interface PeerOptions {
   /** http://ADDRESS:PORT */
   url: string;
   transport: Transport;
-  /** For the questions whether it lives, which must not queue behind blobs. */
+  /** For liveness probes, which must not queue behind blobs. */
   pingTransport: Transport;
   changed(this: void, alive: boolean): void;
   metrics: Pick<RegistryMetrics, 'askedPeer' | 'receivedFromPeers'>;
@@ -26,16 +27,19 @@ export interface PeerOptions {
 
 /** Another replica. */
 export interface Peer {
-  /** What it has and what it fetches; it asks no further replica. Repositories start with their upstream's name. Every method throws UNAVAILABLE
-   *  as soon as the replica is found to be gone, in the middle of a body too. */
+  /** The content that the replica has or fetches from upstream; it asks no third replica.
+   *  Repositories start with their upstream's name. Every method throws UNAVAILABLE as soon as the
+   *  replica is found dead, even in the middle of a body. */
   registry: Registry;
   pulse: Pulse;
 }
 
-/** How long a living replica has for its headers, in ms. It gives them as soon as upstream does; one whose way out is worse than this one's
- *  must leave time to ask upstream from here before a client gives up (containerd: 30 s). */
+/** How long a live replica may take to send headers, in ms. It sends them as soon as upstream does;
+ *  if its own connection to upstream is slow, time must be left to ask upstream from here before a
+ *  client gives up (containerd: 30 s). */
 const HEADERS_LIMIT_MS = 8000;
-/** How long a living replica may bring no byte of a body, in ms: whether upstream is silent is its business. */
+/** How long a live replica may send no byte of a body, in ms: the replica itself watches for a
+ *  silent upstream. */
 const IDLE_LIMIT_MS = 60_000;
 
 export function createPeer({ url, transport, pingTransport, changed, metrics }: PeerOptions): Peer {
@@ -55,7 +59,7 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
     },
   });
 
-  /** A signal that ends with the caller's, and when the replica is found to be gone. */
+  /** A signal that is aborted with the caller's signal, or when the replica is found dead. */
   function attend({ signal }: Context): { signal: AbortSignal; end: () => void } {
     signal.throwIfAborted();
     const own = new AbortController();
@@ -71,7 +75,7 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
     };
   }
 
-  /** The answer, while the replica lives. `end` is the caller's to call when there was one. */
+  /** Runs `work` while the replica is alive. After success, the caller must call `end`. */
   async function ask<T>(
     context: Context,
     work: (signal: AbortSignal) => Promise<T>,
@@ -86,7 +90,7 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
       end();
       if (!context.signal.aborted) {
         metrics.askedPeer('failed');
-        void pulse.check(); // was it an answer, or is it gone? The next who asks should know.
+        void pulse.check(); // is the replica dead? The next request should know
       }
       throw error;
     }

@@ -10,9 +10,10 @@ import { createTransport } from '../http/undici-transport.ts';
 import { createPeer, type Peer } from './peer.ts';
 
 export interface PeersOptions {
-  /** A name that leads to every replica (a headless Service), and the port that they listen on. */
+  /** A name that resolves to every replica (a headless Service), and the port that they listen
+   *  on. */
   service: { host: string; port: number };
-  /** Where this replica listens itself. */
+  /** Where this replica listens. */
   own: { host: string; port: number };
   log: Log;
   metrics: Pick<RegistryMetrics, 'askedPeer' | 'receivedFromPeers' | 'livePeers'>;
@@ -20,21 +21,22 @@ export interface PeersOptions {
 
 /** The replicas of one registry (promise 10). */
 export interface Peers {
-  /** The replica that fetches this digest for all of them; undefined: this one. */
+  /** The replica that fetches this digest for all replicas; undefined: this one. */
   ownerOf(this: void, digest: Digest): Registry | undefined;
   close(): void;
 }
 
-/** What a registry of one replica has. */
+/** For a registry with a single replica. */
 export const noPeers: Peers = { ownerOf: () => undefined, close: () => undefined };
 
-/** Milliseconds between two looks at who is there and who lives. */
+/** Milliseconds between two lookups of the replicas and checks of their liveness. */
 const REFRESH = 2000;
 const CONNECT_TIMEOUT = 800;
 
-/** Finds the other replicas by the name of their Service, in the background: no pull ever waits for a lookup. Each digest has one owner among
- *  those that live, by rendezvous hashing: when a replica goes, only what it owned moves. Replicas that disagree for a moment about who is there cost a
- *  second download, nothing else. */
+/** Finds the other replicas by the name of their Service, in the background: no pull ever waits for
+ *  a lookup. Each digest has one owner among the live replicas, by rendezvous hashing: when a
+ *  replica disappears, only its digests change owner. If replicas briefly disagree about the list,
+ *  the only cost is a second download. */
 export function createPeers({ service, own, log, metrics }: PeersOptions): Peers {
   const transport = createTransport({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
   const pingTransport = createTransport({ proxy: 'direct', connectTimeout: CONNECT_TIMEOUT });
@@ -69,7 +71,7 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
       addresses = [...new Set(found.map(({ address }) => address))].sort();
       failing = false;
     } catch (error) {
-      // Who was there is still presumed to be.
+      // Keep the replicas of the last successful lookup.
       if (!failing) log.warn({ event: 'replicas-not-resolved', error, service: service.host }, 'cannot look up the replicas');
       failing = true;
     }
@@ -97,7 +99,7 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
   };
 }
 
-/** Rendezvous hashing: every replica finds the same one of the same addresses. */
+/** Rendezvous hashing: from the same addresses, every replica picks the same one. */
 export function highest(digest: string, addresses: readonly string[]): string | undefined {
   let best: { address: string; weight: string } | undefined;
   for (const address of addresses) {
@@ -107,7 +109,8 @@ export function highest(digest: string, addresses: readonly string[]): string | 
   return best?.address;
 }
 
-/** What this process is reached by: the address that it listens on, or all of the machine's when it listens on all. */
+/** The addresses of this process: the one that it listens on, or all of the machine's if it listens
+ *  on all. */
 function ownAddresses(listening: string): Set<string> {
   if (!['0.0.0.0', '::'].includes(listening)) return new Set([listening]);
   return new Set(Object.values(networkInterfaces()).flatMap((entries = []) => entries.map(({ address }) => address)));

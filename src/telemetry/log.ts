@@ -10,8 +10,8 @@ export interface LogOptions {
   readable: boolean;
 }
 
-/** JSON lines, or on a terminal a form for people. Query strings and passwords of URLs never get through: presigned and
- *  subscription URLs carry secrets there. */
+/** JSON lines, or on a terminal a form for people. Query strings and passwords of URLs are never
+ *  logged: presigned and subscription URLs carry secrets there. */
 export async function createLog(options: LogOptions, output: DestinationStream): Promise<Log> {
   const destination = options.readable ? await readable(output) : output;
   return pino(
@@ -36,7 +36,8 @@ async function readable(output: DestinationStream): Promise<DestinationStream> {
   return PinoPretty({ destination: output, ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l', sync: true });
 }
 
-/** A URL without its user, password, query and fragment; what is no URL comes back as it is. */
+/** A URL without its user, password, query and fragment; a text that is no URL is returned
+ *  unchanged. */
 function redactUrl(url: unknown): string {
   if (!URL.canParse(String(url))) return String(url);
   const { protocol, host, pathname } = new URL(String(url));

@@ -1,7 +1,7 @@
 import type { Labels, Metrics } from './metrics.ts';
 
-/** How a read was answered. hit: from the store. miss: from upstream. stale: from the store, although upstream could not confirm it.
- *  error: not at all. */
+/** How a read was answered. hit: from the store. miss: from upstream. stale: from the store,
+ *  although upstream could not confirm it. error: it was not. */
 export type ReadOutcome = 'hit' | 'miss' | 'stale' | 'error';
 export type ReadKind = 'manifest' | 'blob' | 'tags' | 'referrers';
 /** ok: a usable answer. absent: 404. refused: 401, 403. limited: 429. failed: 5xx, an unusable answer, silence, no connection.
@@ -13,7 +13,8 @@ export type DownloadOutcome = 'stored' | 'uncached' | 'failed';
 export type PeerOutcome = 'served' | 'failed';
 export type StorageOperation = 'stat' | 'read' | 'write' | 'remove' | 'list';
 
-/** What the registry counts. Plain functions, so that callers know nothing of Prometheus. `upstream` is a configured name, or a host. */
+/** The metrics of the registry. Plain functions, so that callers know nothing of Prometheus.
+ *  `upstream` is a configured name, or a host. */
 export interface RegistryMetrics {
   /** A response to a client, and the bytes of its body. `upstream` is `unknown` or `none` if the request named no configured one. */
   answered(upstream: string, answer: { kind: string; status: number; bytes: number }): void;
@@ -41,11 +42,11 @@ export interface RegistryMetrics {
   receivedFromPeers(bytes: number): void;
   /** Replicas that are alive, including this one. */
   livePeers(count: number): void;
-  /** Shows at each scrape how many tags are served although their upstream has deleted them. */
+  /** Reports at each scrape how many tags are served although their upstream has deleted them. */
   watchGone(read: () => ReadonlyMap<string, number>): void;
 }
 
-/** Upstreams with labels of their own; all further ones share `other`. */
+/** The most upstreams that have their own labels; all others share `other`. */
 const MAX_UPSTREAM_LABELS = 100;
 
 export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
@@ -98,7 +99,7 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   );
   let running = 0;
   const upstreams = new Set<string>();
-  /** Hosts that clients name become labels: a bounded number of them. */
+  /** Hosts that clients name become labels, so their number is limited. */
   function labelOf(upstream: string): string {
     if (!upstreams.has(upstream) && upstreams.size >= MAX_UPSTREAM_LABELS) return 'other';
     upstreams.add(upstream);
@@ -151,7 +152,7 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   };
 }
 
-/** A counter that is also shown under its former name, for one release. */
+/** A counter that is also reported under its former name, for one release. */
 function renamed<Name extends string>(
   metrics: Metrics,
   name: string,

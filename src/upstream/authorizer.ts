@@ -10,11 +10,11 @@ export interface Credentials {
   password(): Promise<string>;
 }
 
-/** What a request wants to do. A token for one may not do for the other. */
+/** What a request wants to do. A token for one action may not be valid for the other. */
 export interface Access {
   /** As the credentials name it. */
   repository: string;
-  /** As the registry that is asked names it, with its project. */
+  /** As the registry names it, with its project. */
   scopeName: string;
   /** `pull`: manifests and blobs. `list`: tags and referrers. */
   action: 'pull' | 'list';
@@ -40,18 +40,20 @@ export interface AuthorizerOptions {
 }
 
 export interface Authorizer {
-  /** The Authorization for a request, as far as one is known. */
+  /** The Authorization for a request, if one is known. */
   current(access: Access): string | undefined;
-  /** The same, but logs in first where the origin is known to want it and there are credentials for the repository: some registries hide
-   *  private repositories instead of asking for a login. @throws the signal's reason; OciError TOOMANYREQUESTS */
+  /** The same, but logs in first if the origin is known to require it and there are credentials for
+   *  the repository: some registries hide private repositories instead of asking for a login.
+   *  @throws the signal's reason; OciError TOOMANYREQUESTS */
   prepare(access: Access, signal: AbortSignal): Promise<string | undefined>;
   /** Answers a 401.
-   *  @returns the Authorization to try again with; undefined: there is none
-   *  @throws OciError UNAVAILABLE (the token service does not answer), DENIED (it is where no request may go), TOOMANYREQUESTS */
+   *  @returns the Authorization to retry with; undefined: there is none
+   *  @throws OciError UNAVAILABLE (the token service does not answer), DENIED (its address is
+   *  forbidden), TOOMANYREQUESTS */
   answer(access: Access, refused: Refused, signal: AbortSignal): Promise<string | undefined>;
   /** Whether there is a login for a repository. */
   covers(repository: string): boolean;
-  /** What to do about a refusal, in words for the person who reads a failed pull. */
+  /** Advice about a refused login, for the person who reads the error of a failed pull. */
   explain(repository: string): string;
 }
 
@@ -66,21 +68,23 @@ export interface Refused {
 
 /** Docker's default for tokens without `expires_in`, in seconds (distribution, "Token Authentication"). */
 const DEFAULT_LIFE = 60;
-/** Tokens are renewed this long before they end. */
+/** Tokens are renewed this long before they expire. */
 const MARGIN_MS = 10_000;
-/** How long a password is sent unasked; a file that has changed is read again then, or at the next 401. */
+/** How long a password is sent without a new challenge; a changed file is read again after that, or
+ *  at the next 401. */
 const BASIC_LIFE_MS = 60_000;
-/** Characters of all tokens that are kept together, by access: clients may name as many repositories as they like, and some
- *  registries have a token for each. */
+/** The most characters of all cached tokens together: clients may name any number of repositories,
+ *  and some registries issue a token for each. */
 const MAX_TOKENS_SIZE = 8 * 1024 * 1024;
 const MAX_TOKEN_LENGTH = 256 * 1024;
-/** What an entry costs besides its token, in characters. */
+/** The cost of an entry besides its token, in characters. */
 const ENTRY_COST = 512;
 const TOKEN_TIMEOUT_MS = 20_000;
-/** How long a question for a token goes on once its last caller has left, in ms. */
+/** How long a token request continues after its last caller has left, in ms. */
 const TOKEN_LINGER_MS = 1000;
 
-/** Gets and keeps tokens and passwords for one origin. Each goes only where it may (promise 12). */
+/** Gets and caches tokens and passwords for one origin, and sends each only where it may go
+ *  (promise 12). */
 export function createAuthorizer({ origin, credentials, authHosts, ask }: AuthorizerOptions): Authorizer {
   const tokens = new LRUCache<string, { authorization: string; until: number }>({
     maxSize: MAX_TOKENS_SIZE,
@@ -88,7 +92,7 @@ export function createAuthorizer({ origin, credentials, authHosts, ask }: Author
   });
   const share = singleFlight<string | undefined>({ timeoutMs: TOKEN_TIMEOUT_MS, lingerMs: TOKEN_LINGER_MS });
   const longestFirst = [...credentials].sort((a, b) => b.repositories.length - a.repositories.length);
-  /** How this origin wants a login. */
+  /** The challenge that this origin has sent. */
   let remembered: Challenge | undefined;
   /** Hosts of token services to which credentials were not sent. */
   const withheld = new LRUCache<string, string>({ max: 100 });
@@ -155,7 +159,7 @@ export function createAuthorizer({ origin, credentials, authHosts, ask }: Author
       if (known !== undefined || remembered === undefined || find(access.repository) === undefined) return known;
       return logIn(access, [remembered], signal).catch((error: unknown) => {
         signal.throwIfAborted();
-        if (error instanceof OciError && error.code !== 'TOOMANYREQUESTS') return undefined; // it may do without
+        if (error instanceof OciError && error.code !== 'TOOMANYREQUESTS') return undefined; // the request may work without a login
         throw error;
       });
     },

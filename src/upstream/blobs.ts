@@ -15,9 +15,10 @@ import { isWebPage, webPageError, type Source, type SourceRequest } from './requ
 
 /** Answers to HEAD that GET may contradict: public ECR answers 401, Harbor's proxy cache 404, URLs signed for GET alone 403. */
 const DOUBTFUL = [400, 401, 403, 404, 405, 406, 501];
-/** Answers to a range that the whole may contradict: Artifactory and some CDNs refuse ranges. */
+/** Answers to a range request that do not rule out the whole blob: Artifactory and some CDNs refuse
+ *  ranges. */
 const RANGE_REFUSED = [400, 403, 405, 416, 501];
-/** The largest blob that is read to find out its size and to check its digest, in bytes. */
+/** The largest blob that is read to find its size and check its digest, in bytes. */
 const MAX_READ = 64 * 1024 * 1024;
 
 function requestOf(method: 'GET' | 'HEAD', repository: Repository, digest: Digest, range?: RangeRequest): SourceRequest {
@@ -26,11 +27,12 @@ function requestOf(method: 'GET' | 'HEAD', repository: Repository, digest: Diges
 }
 
 export interface Blobs {
-  /** HEAD of a blob, or GET where HEAD gives no clear answer. Compare the size with what is known: something that is no registry may
-   *  answer 200 to everything.
-   *  @throws OciError BLOB_UNKNOWN; UNAVAILABLE (something else is there) */
+  /** HEAD of a blob, or GET if HEAD gives no clear answer. Compare the size with the known one: a
+   *  server that is no registry may answer 200 to everything.
+   *  @throws OciError BLOB_UNKNOWN; UNAVAILABLE (other content is there) */
   stat(source: Source, repository: Repository, digest: Digest, limits: Limits): Promise<Descriptor>;
-  /** GET of a blob or a range of it; of the whole where ranges are refused. @throws OciError BLOB_UNKNOWN, RANGE_INVALID */
+  /** GET of a blob or a range of it, or of the whole blob if ranges are refused. @throws OciError
+   *  BLOB_UNKNOWN, RANGE_INVALID */
   open(source: Source, wanted: { repository: Repository; digest: Digest; range: RangeRequest | undefined }, limits: Limits): Promise<Blob>;
 }
 
@@ -60,14 +62,15 @@ export function createBlobs({ name, metrics }: { name: string; metrics: Pick<Reg
       reply = await source.request(requestOf('GET', repository, digest), limits);
     }
     const length = lengthOf(reply);
-    // A web page is believed when its bytes are those of the digest.
+    // Accept a web page only if its bytes match the digest.
     if (length === undefined || isWebPage(reply)) return descriptor(digest, await readSize(reply, digest, source.endpoint.host));
     reply.discard();
     requireDigest(reply, digest, source.endpoint.host);
     return descriptor(digest, length);
   }
 
-  /** The size of a blob whose upstream announces none: it is read. @throws UpstreamError UNAVAILABLE: too large, or wrong bytes */
+  /** Reads a blob whose upstream announces no size, to learn the size. @throws UpstreamError
+   *  UNAVAILABLE: too large, or wrong bytes */
   async function readSize(reply: Reply, digest: Digest, host: string): Promise<number> {
     const { algorithm, hex } = splitDigest(digest);
     const hash = createHash(algorithm);
@@ -89,8 +92,9 @@ export function createBlobs({ name, metrics }: { name: string; metrics: Pick<Reg
     const { host } = source.endpoint;
     const expected = range === undefined ? [200] : [200, 206, ...RANGE_REFUSED];
     const reply = await source.request({ ...requestOf('GET', repository, digest, range), expected }, limits);
-    // A proxy may even put the digest beside it that was asked for (Harbor in front of something else, goharbor/harbor issue 23882).
-    // Of the registry itself every byte is checked anyhow.
+    // Such a page may even carry the requested digest in a header (Harbor in front of something
+    // else, goharbor/harbor issue 23882). A page from the registry itself is passed on: every byte
+    // is checked anyway.
     if (!source.isOrigin && isWebPage(reply)) {
       reply.discard();
       throw webPageError(host);
@@ -117,7 +121,7 @@ export function createBlobs({ name, metrics }: { name: string; metrics: Pick<Reg
     return { digest, size, range: { start, end }, body: checked(reply.body, end - start + 1, host) };
   }
 
-  /** The body, whose bytes are counted in the metrics. */
+  /** Counts the bytes of the body in the metrics. */
   function counted(body: Body, add?: (chunk: Uint8Array) => void): Body {
     let received = 0;
     return mapBody(body, {
@@ -129,7 +133,7 @@ export function createBlobs({ name, metrics }: { name: string; metrics: Pick<Reg
     });
   }
 
-  /** The body, which fails when it ends before `length`. */
+  /** Fails the body if it ends before `length`. */
   function checked(body: Body, length: number | undefined, host: string): Body {
     let received = 0;
     const whole = counted(body, (chunk) => (received += chunk.length));

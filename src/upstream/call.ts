@@ -11,19 +11,20 @@ export interface Limits {
   reserve?: (bytes: number, signal: AbortSignal) => Promise<void>;
 }
 
-/** A response with no more than this left is read to its end, so that the connection can be used again; in bytes. */
+/** If no more than this is left of a response, it is read to its end, so that the connection can be
+ *  reused; in bytes. */
 const MAX_DRAIN = 64 * 1024;
 
 /** The signal of one request, body included. */
 export interface Call {
   signal: AbortSignal;
   abort(reason: OciError): void;
-  /** From here on the deadline does not count. */
+  /** Call it when the headers have arrived: the deadline no longer applies. */
   headersCame(): void;
   end(): void;
 }
 
-/** @throws the signal's reason; OciError UNAVAILABLE: the deadline is over */
+/** @throws the signal's reason; OciError UNAVAILABLE: the deadline has passed */
 export function startCall({ signal, deadline }: Limits, host: string): Call {
   const own = new AbortController();
   const left = () => own.abort(signal.reason);
@@ -41,8 +42,8 @@ export function startCall({ signal, deadline }: Limits, host: string): Call {
   };
 }
 
-/** The body, cut when it brings no byte for too long. Only the time counts in which the reader waits: a slow reader does not make upstream
- *  silent. */
+/** Fails the body when no byte arrives for too long. Only the time in which the reader waits
+ *  counts: a slow reader does not make the upstream look silent. */
 export function withIdleTimeout(
   response: TransportResponse,
   call: Call,
@@ -70,7 +71,8 @@ export function withIdleTimeout(
   );
 }
 
-/** Frees a connection for the next request when little is left of the body, and cuts it otherwise. */
+/** Frees the connection for the next request if little is left of the body, and closes it
+ *  otherwise. */
 export function discard({ headers, abandon }: TransportResponse): void {
   abandon(Number(headers['content-length'] ?? Infinity) <= MAX_DRAIN ? 'short' : 'long');
 }

@@ -4,7 +4,7 @@ export interface Challenge {
   parameters: Record<string, string>;
 }
 
-/** The most of a header that is read, in characters. */
+/** The longest part of a header that is read, in characters. */
 const MAX_LENGTH = 8192;
 const SEPARATORS = /[\s,]*/y;
 /** RFC 9110 §5.6.2. */
@@ -15,8 +15,9 @@ const QUOTED = /"((?:[^"\\]|\\[^])*)"/y;
 const BARE = /[^\s,"]+/y;
 const TOKEN68 = /[A-Za-z0-9\-._~+/]+=*(?=\s*(?:,|$))/y;
 
-/** Parses WWW-Authenticate headers (RFC 9110 §11.6.1). A header may hold several challenges, and commas separate both these and
- *  their parameters. What does not parse is passed over. */
+/** Parses WWW-Authenticate headers (RFC 9110 §11.6.1). A header may hold several challenges, and
+ *  commas separate both the challenges and their parameters. Parts that cannot be parsed are
+ *  skipped. */
 export function parseChallenges(headers: readonly string[]): Challenge[] {
   return headers.flatMap((header) => parseHeader(header.slice(0, MAX_LENGTH)));
 }
@@ -43,7 +44,7 @@ function parseHeader(text: string): Challenge[] {
       current.parameters[name.toLowerCase()] = quoted?.replace(/\\([^])/g, '$1') ?? bare;
     } else {
       challenges.push({ scheme: name.toLowerCase(), parameters: Object.create(null) as Record<string, string> });
-      if (take(/\s+/y) !== null) take(TOKEN68); // of schemes that no registry uses
+      if (take(/\s+/y) !== null) take(TOKEN68); // a token68 of a scheme that no registry uses
     }
   }
   return challenges;

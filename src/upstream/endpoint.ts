@@ -10,16 +10,17 @@ import { createAuthorizer, type Access, type Authorizer, type Credentials, type 
 import { parseRegistryUrl, type RegistryPath } from './links.ts';
 import { parseRetryAfter } from './retry-after.ts';
 
-/** How to reach an endpoint, and where it redirects to. */
+/** The transports to an endpoint and to the hosts that it redirects to. */
 export interface Routes {
-  /** For the endpoint's own host, and for all others where the endpoint itself is inside. */
+  /** For the endpoint's own host, and for all others if the endpoint itself is on an internal
+   *  network. */
   own: Transport;
-  /** For other hosts: connects to no internal address. */
+  /** For other hosts; never connects to internal addresses. */
   outside: Transport;
 }
 
 export interface EndpointOptions {
-  /** With a base path before /v2/, or a project behind it, where there is one. */
+  /** With the base path before /v2/ and the project after it, if there are any. */
   url: string;
   routes: Routes;
   /** Used when a proxy fails. */
@@ -27,18 +28,18 @@ export interface EndpointOptions {
   credentials: readonly Credentials[];
   /** Hosts of token services that may see the credentials, besides the endpoint's own. */
   authHosts: readonly string[];
-  /** Sent with every request to the endpoint itself, but not to where it redirects. */
+  /** Sent with every request to the endpoint itself, but not to redirect targets. */
   headers?: Readonly<Record<string, string>> | undefined;
-  /** The registry that is meant, for mirrors of several: sent as `?ns=`, as containerd does. */
+  /** The registry to ask a mirror of several registries for; sent as `?ns=`, as containerd does. */
   ns?: string | undefined;
-  /** How long a body may bring no byte, in ms. */
+  /** How long a body may stay silent, in ms. */
   idleTimeoutMs: number;
 }
 
 export interface Ask {
   method: 'GET' | 'HEAD';
   repository: string;
-  /** Behind the repository's name: `manifests/1.27`, `tags/list?last=b`. */
+  /** The path after the repository's name: `manifests/1.27`, `tags/list?last=b`. */
   resource: string;
   /** The next page of a list, instead of `resource`. */
   page?: URL | undefined;
@@ -51,11 +52,11 @@ export interface Reply {
   headers: Record<string, string | string[] | undefined>;
   /** Where it came from, after redirects. */
   url: URL;
-  /** A login was asked for, and there is none to give. */
+  /** The registry asked for a login, and no credentials are configured. */
   loginRefused: boolean;
   /** Fails when upstream is silent for too long or cuts the connection. Must be iterated, returned or discarded. */
   body: Body;
-  /** Frees the connection, for another request when little is left of the body. */
+  /** Frees the connection, for reuse if little is left of the body. */
   discard(): void;
 }
 
@@ -64,11 +65,11 @@ export interface Endpoint {
   readonly path: RegistryPath;
   /** Whether there are credentials for a repository. */
   covers(repository: string): boolean;
-  /** What to do about a refused login. */
+  /** Tells the user what to do about a refused login. */
   explainRefusal(repository: string): string;
-  /** Sends one request, follows its redirects, and logs in where that is asked for.
-   *  @throws OciError UNAVAILABLE (origin upstream or proxy), DENIED (a redirect or a token service that is where no request may go),
-   *  TOOMANYREQUESTS (by a token service) */
+  /** Sends one request, follows its redirects, and logs in if asked to.
+   *  @throws OciError UNAVAILABLE (origin upstream or proxy), DENIED (a redirect or a token service
+   *  points to a forbidden address), TOOMANYREQUESTS (from a token service) */
   ask(ask: Ask, limits: Limits): Promise<Reply>;
 }
 
@@ -76,11 +77,11 @@ const USER_AGENT = 'kube-registry';
 const MAX_TOKEN_SIZE = 1024 * 1024;
 /** How often a request may be answered by a challenge, redirects included. */
 const MAX_CHALLENGES = 3;
-/** How long it is believed whether an endpoint is on an internal network. */
+/** How long the check whether an endpoint is on an internal network stays valid. */
 const PLACE_LIFE_MS = 60_000;
-/** How long it is believed that /v2/ asks for no login. */
+/** How long the finding that /v2/ asks for no login stays valid. */
 const NO_CHALLENGE_LIFE_MS = 600_000;
-/** Other registries to which this one redirects and which want tokens of their own. */
+/** The most other registries that this one redirects to and that want tokens of their own. */
 const MAX_OTHER_ORIGINS = 64;
 
 /** A registry at a URL. */
@@ -92,7 +93,7 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
   const isInside = createPlace(base, options.routes.own);
   let noChallengeUntil = 0;
 
-  /** The endpoint itself; the same host by https is the same registry. */
+  /** Whether a URL is on the endpoint itself; the same host by https is the same registry. */
   const isOwn = (url: URL) =>
     url.origin === base.origin || (url.hostname === base.hostname && base.protocol === 'http:' && url.protocol === 'https:');
   const mayBeInternal = async (url: URL): Promise<boolean> => url.host === base.host || (await isInside());
@@ -147,7 +148,7 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
     return url;
   }
 
-  /** Sends a request along its redirects; each origin gets the token that it has asked for. */
+  /** Sends a request along its redirects; each origin gets the token that it has requested. */
   async function askOnce(
     ask: Ask,
     signal: AbortSignal,
@@ -172,7 +173,7 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
         const response = await send(url, route, { method: ask.method, headers, signal });
         const offered = [response.headers['www-authenticate'] ?? []].flat();
         const challenge = offered.join().replace(/,?\s*error(?:_description)?="[^"]*"/g, '');
-        // The same challenge again: another token would be no better.
+        // The same challenge again: another token would not help.
         if (response.statusCode !== 401 || challenge === '' || challenge === asked || challenges >= MAX_CHALLENGES) return response;
         challenges++;
         asked = challenge;
@@ -193,8 +194,9 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
     return known;
   }
 
-  /** Registries may hide what nobody in particular may see behind a 404 or 403, and ask for a login at /v2/ alone (GitHub's packages,
-   *  Artifactory). @returns whether there is a login now */
+  /** Registries may answer 404 or 403 for content that anonymous users may not see, and ask for a
+   *  login only at /v2/ (GitHub's packages, Artifactory).
+   *  @returns whether there is a login now */
   async function logInAtRoot(ask: Ask, signal: AbortSignal): Promise<boolean> {
     if (noChallengeUntil > Date.now()) return false;
     const { response } = await follow(new URL(`${path.origin}${path.base}/v2/`), (url, route) =>
@@ -249,7 +251,8 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
   };
 }
 
-/** Whether a registry is on an internal network: then so may be what it redirects to. Names that a proxy resolves say nothing. */
+/** Checks whether a registry is on an internal network: its redirect targets may then be internal
+ *  too. Through a proxy, only the host name itself is judged, since the proxy resolves it. */
 function createPlace(base: URL, { proxied }: Transport): () => Promise<boolean> {
   let place: { inside: Promise<boolean>; until: number } | undefined;
   return () => {

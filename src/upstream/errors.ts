@@ -2,13 +2,14 @@ import { ERROR_CODE_HEADER, isAbsent, isOciError, OciError, type OciErrorCode, t
 import type { Reply } from './endpoint.ts';
 import { parseRetryAfter } from './retry-after.ts';
 
-/** What an answer that was not hoped for says about its source.
- *  `object`: the source does not give this one object; asking it again is pointless, asking it for others is not.
- *  `moment`: it failed this time, and may succeed when asked again.
- *  `source`: this is not the registry that it should be, whatever it is asked for. */
+/** What a failed request says about its source.
+ *  `object`: the source does not serve this object; retrying is pointless, but other objects may be
+ *  available.
+ *  `moment`: a temporary failure; a retry may succeed.
+ *  `source`: the source is not the registry that it should be, whatever it is asked for. */
 export type Failure = 'object' | 'moment' | 'source';
 
-/** An error that an upstream's answer stands for. */
+/** The error that an upstream's answer is turned into. */
 export class UpstreamError extends OciError {
   readonly failure: Failure;
   constructor(failure: Failure, code: OciErrorCode, message: string, options: Omit<OciErrorOptions, 'origin'> = {}) {
@@ -24,18 +25,18 @@ export interface RefusalContext {
   absent: OciErrorCode;
   /** The message in the error's body. */
   words: string | undefined;
-  /** The answer's body, or a header, is one that only a registry sends. */
+  /** The answer has a body or a header that only registries send. */
   ofRegistry: boolean;
-  /** Upstream is another part of this program: its message is passed on as it is. */
+  /** Upstream is another part of this program: its message is passed on unchanged. */
   trusted: boolean;
   /** What to do about a refused login. */
   advice: string;
 }
 
 const NOUNS: Partial<Record<OciErrorCode, string>> = { MANIFEST_UNKNOWN: 'manifest', BLOB_UNKNOWN: 'blob' };
-/** Answers of servers that are overloaded or being restarted, or that wait for another in vain. */
+/** Statuses of servers that are overloaded, restarting, or waiting in vain for another server. */
 const MOMENTARY = [408, 425, 500, 502, 503, 504];
-/** "I will not give you this", for reasons that a retry does not change. */
+/** Statuses that refuse the request for good: a retry does not help. */
 const FINAL = [400, 402, 405, 406, 409, 410, 411, 412, 413, 414, 415, 421, 422, 426, 428, 431, 451, 501, 505];
 
 /** Makes the error of an answer that is not one of those expected. */
@@ -103,7 +104,7 @@ export function parseErrorBody(bytes: Uint8Array): { words: string | undefined; 
   if (!Array.isArray(errors)) return { words: undefined, ofRegistry: false };
   const [first] = errors as ({ code?: unknown; message?: unknown; detail?: unknown } | null)[];
   const words = [first?.message, first?.detail, first?.code].find((text): text is string => typeof text === 'string' && text.trim() !== '');
-  // Control characters would write to the terminal of whoever reads a log.
+  // Control characters would affect the terminal of a person who reads the log.
   return {
     words: words
       ?.replace(/\p{Cc}+/gu, ' ')
@@ -113,7 +114,8 @@ export function parseErrorBody(bytes: Uint8Array): { words: string | undefined; 
   };
 }
 
-/** The other end closed the connection instead of answering, as it does with one that was idle for too long. */
+/** Whether the other end closed the connection instead of answering, as it does with one that was
+ *  idle for too long. */
 export function wasHungUp(error: unknown): boolean {
   const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
   return isOciError(error, 'UNAVAILABLE') && ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'].includes(code ?? '');

@@ -15,7 +15,7 @@ const MAX_LENGTH = 16_384;
 const LINK = /<([^<>]*)>((?:\s*;\s*[^\s;,="]+\s*(?:=\s*(?:"[^"]*"|[^\s;,"]*))?)*)/g;
 const REL = /;\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]*))/i;
 
-/** Where the registry lies: `https://host/base` + `/v2/` + `project/`. */
+/** The parts of a registry's URL: `https://host/base` + `/v2/` + `project/`. */
 export interface RegistryPath {
   /** `https://host:port` */
   origin: string;
@@ -36,8 +36,9 @@ export function parseRegistryUrl(text: string): RegistryPath & { endsInV2: boole
   return { origin, base: path.slice(0, at), project: project === '' ? '' : `${project}/`, endsInV2: project === '' };
 }
 
-/** The URL of the next page of a list. A link is believed as far as its path and query: a registry behind a proxy may know neither its own
- *  name and scheme nor the base path and project under which it is reached.
+/** The URL of the next page of a list. Only the path and query of a link are used: a registry
+ *  behind a proxy may not know the name and scheme, nor the base path and project, under which it
+ *  is reached.
  *  @param page where this page came from, after redirects
  *  @returns undefined: `link` is not a URL */
 export function resolveNextPage(link: string, page: URL, { origin, base, project }: RegistryPath): URL | undefined {

@@ -36,7 +36,7 @@ async function getTagPage(
   return { tags: parseTags(bytes, source.endpoint.host), next: nextPageOf(reply, source), size: bytes.length };
 }
 
-/** @throws UpstreamError UNAVAILABLE: there is a link, and it leads nowhere */
+/** @throws UpstreamError UNAVAILABLE: the answer has a link that is not a URL */
 function nextPageOf(reply: Reply, { endpoint }: Source): URL | undefined {
   const link = parseNextLink(reply.headers['link']);
   if (link === undefined) return undefined;
@@ -57,9 +57,10 @@ function parseTags(bytes: Uint8Array, host: string): Tag[] {
 }
 
 export interface TagPages {
-  /** The first page, and the source that has it: all others come from the same. */
+  /** Fetches the first page, and returns the source that has it: all other pages come from the same
+   *  source. */
   first(repository: Repository, last: Tag | undefined): Promise<{ source: Source; page: TagPage & { size: number } }>;
-  /** Asks that source again, as often as may be necessary. */
+  /** Asks that source for another page, with retries. */
   again<T>(source: Source, work: (source: Source, limits: Limits) => Promise<T>): Promise<T>;
 }
 
@@ -91,7 +92,7 @@ async function* eachPage(pages: TagPages, repository: Repository, last: Tag | un
   }
 }
 
-/** All tags after `last`, also where the registry ignores `last` (Distribution 2, GCR). */
+/** All tags after `last`, even if the registry ignores `last` (Distribution 2, GCR). */
 export async function* listTags(pages: TagPages, repository: Repository, last: Tag | undefined): AsyncGenerator<readonly Tag[]> {
   let held: Tag[] | undefined = last === undefined ? undefined : [];
   for await (const tags of eachPage(pages, repository, last)) {
@@ -108,10 +109,11 @@ export async function* listTags(pages: TagPages, repository: Repository, last: T
   }
   if (held === undefined || last === undefined) return;
   const sorted = held.every((tag, index) => index === 0 || (held?.[index - 1] ?? '') < tag);
-  yield sorted ? held.filter((tag) => tag > last) : held; // a registry with an order of its own, that began after `last`
+  yield sorted ? held.filter((tag) => tag > last) : held; // the registry sorts differently, and began after `last`
 }
 
-/** What refers to a digest: by the API, all its pages, or by the tag that clients push where there is none.
+/** The referrers of a digest: all pages of the referrers API, or, if the registry has none, the
+ *  index under the tag that clients push instead.
  *  @throws OciError MANIFEST_INVALID: not an index, or too large */
 export async function getReferrers(
   source: Source,
@@ -128,7 +130,7 @@ export async function getReferrers(
   }
 }
 
-/** The pages of the answer. */
+/** Reads all pages of the referrers API. */
 async function readReferrers(
   source: Source,
   { repository, digest, artifactType }: { repository: Repository; digest: Digest; artifactType: string | undefined },
@@ -147,7 +149,7 @@ async function readReferrers(
         headers: { accept: OCI_INDEX },
         kind: 'lists',
         absent: 'NAME_UNKNOWN',
-        // Registries without this API answer so to the first page.
+        // Registries without this API answer the first page with one of these.
         expected: count === 0 ? [200, 400, 404, 405, 406, 501] : [200],
       },
       limits,
@@ -171,19 +173,20 @@ async function readReferrers(
 
 const EMPTY_INDEX = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: [] }));
 
-/** What clients push as a tag where there is no referrers API (distribution specification, "Referrers Tag Schema"). */
+/** The index that clients push as a tag if there is no referrers API (distribution specification,
+ *  "Referrers Tag Schema"). */
 async function referrersByTag(source: Source, repository: Repository, digest: Digest, limits: Limits): Promise<Buffer> {
   const { algorithm, hex } = splitDigest(digest);
   const tag = `${algorithm.slice(0, 32)}-${hex.slice(0, 64)}` as Tag;
   try {
     return Buffer.from((await getManifest(source, repository, tag, limits)).bytes);
   } catch (error) {
-    if (isAbsent(error) && source.isOrigin) return EMPTY_INDEX; // a mirror may just not have it
+    if (isAbsent(error) && source.isOrigin) return EMPTY_INDEX; // a mirror may merely lack it
     throw error;
   }
 }
 
-/** One index of all pages, of what has `artifactType` when that is given. */
+/** Merges all pages into one index, of the entries with `artifactType` if that is given. */
 function mergeReferrers(documents: readonly Buffer[], artifactType: string | undefined): Referrers {
   for (const bytes of documents) parseManifest(bytes, OCI_INDEX);
   const [only] = documents;

@@ -44,7 +44,8 @@ async function readManifest(source: Source, repository: Repository, reference: R
   return { descriptor: { mediaType, digest, size: bytes.length }, bytes, stale: false };
 }
 
-/** @throws UpstreamError MANIFEST_INVALID: the bytes are not those of the reference, or not those of the answer's own digest */
+/** @throws UpstreamError MANIFEST_INVALID: the bytes do not match the reference, or the digest that
+ *  the answer states */
 async function verify(bytes: Buffer, reference: Reference, reply: Reply, host: string) {
   const header = headerDigest(reply);
   const expected = isDigest(reference) ? reference : header;

@@ -10,30 +10,32 @@ import type { Source } from './request.ts';
 export interface SourcesOptions {
   origin: Source;
   mirrors: readonly Source[];
-  /** Repositories that start so are asked only of mirrors that have credentials for them. */
+  /** Repositories with these prefixes are only requested from mirrors that have credentials for
+   *  them. */
   privatePrefixes: readonly string[];
   /** How often the origin is asked at most. */
   attempts: number;
-  /** How long a mirror that failed is out of favour. */
+  /** How long a mirror that has failed is asked only when no other source answers. */
   deadMirrorMs: number;
 }
 
-/** How one thing is looked for. */
+/** How to look for one object. */
 export interface Search {
   repository: string;
   signal: AbortSignal;
   /** Until headers, over all sources and retries. */
   headersMs: number;
-  /** `mirrors`: mirrors, then the origin. `origin`: the origin, and mirrors where it does not answer. `alone`: the origin. */
+  /** `mirrors`: mirrors, then the origin. `origin`: the origin, then mirrors if it does not answer.
+   *  `alone`: only the origin. */
   order: 'mirrors' | 'origin' | 'alone';
 }
 
 export interface Sources {
-  /** Asks one source after the other until one answers. Mirrors that are out of favour are asked when nothing else answers. The origin's word
-   *  alone is final about what does not exist.
+  /** Asks one source after another until one answers. Mirrors that have recently failed are asked
+   *  only when no other source answers. Only the origin can say that an object does not exist.
    *  @throws what the origin throws; its signal's reason */
   ask<T>(this: void, search: Search, work: Work<T>): Promise<T>;
-  /** Asks one source, and again when it fails for a moment. */
+  /** Asks one source, and retries after temporary failures. */
   insist<T>(this: void, source: Source, search: Pick<Search, 'signal' | 'headersMs'>, work: Work<T>): Promise<T>;
 }
 export type Work<T> = (source: Source, limits: Limits) => Promise<T>;
@@ -41,11 +43,12 @@ export type Work<T> = (source: Source, limits: Limits) => Promise<T>;
 interface Favour {
   /** Milliseconds since the epoch. */
   lostUntil: number;
-  /** Failures since the last success; at MAX_STRIKES it is out of favour. */
+  /** Failures since the last success; at MAX_STRIKES the mirror is asked last. */
   strikes: number;
 }
 
-/** Failures of single requests in a row until a mirror is out of favour: one broken image is not a broken mirror. */
+/** Failures of single requests in a row after which a mirror is asked last: one broken image is not
+ *  a broken mirror. */
 const MAX_STRIKES = 3;
 
 export function createSources({ origin, mirrors, privatePrefixes, attempts, deadMirrorMs }: SourcesOptions): Sources {
@@ -59,14 +62,15 @@ export function createSources({ origin, mirrors, privatePrefixes, attempts, dead
     const favour = favours.get(mirror);
     if (favour === undefined) return;
     if (isOciError(error, 'TOOMANYREQUESTS')) return lose(mirror, 1000 * (error.retryAfter ?? 0));
-    // An answer about one object says little about others; no answer says much.
+    // An error about one object says little about others; no answer at all says much.
     const single = error instanceof UpstreamError ? error.failure !== 'source' : isOciError(error, 'MANIFEST_INVALID');
     if (!single) return lose(mirror);
     const counts = isOciError(error, 'MANIFEST_INVALID') || (error instanceof UpstreamError && error.failure === 'moment');
     if (counts && ++favour.strikes >= MAX_STRIKES) lose(mirror);
   }
 
-  /** In the order in which they are asked. What there is a login for is not shown to mirrors that have none. */
+  /** The sources in the order in which they are asked. Repositories with credentials are not
+   *  revealed to mirrors that have none for them. */
   function candidatesFor({ repository, order }: Search): Source[] {
     if (order === 'alone') return [origin];
     const isPrivate = privatePrefixes.some((prefix) => repository.startsWith(prefix));
@@ -131,14 +135,15 @@ export function createSources({ origin, mirrors, privatePrefixes, attempts, dead
   };
 }
 
-/** Whether the same source may answer when it is asked again at once. */
+/** Whether the same source may answer if it is asked again at once. */
 function mayPass(error: unknown): error is OciError {
   if (error instanceof UpstreamError && error.failure !== 'moment') return false;
   if (isOciError(error, 'TOOMANYREQUESTS')) return error.retryAfter !== undefined && 1000 * error.retryAfter <= SHORT_WAIT_MS;
   return isOciError(error, 'UNAVAILABLE') && (error.retryAfter ?? 0) <= 2;
 }
 
-/** The error to show: the origin's, unless a mirror has said that the range is outside while the origin said nothing. */
+/** The error to show: the origin's, unless a mirror has rejected the range and the origin has not
+ *  answered. */
 function worst(failures: readonly { candidate: Source; error: unknown }[]): unknown {
   const own = failures.find(({ candidate }) => candidate.isOrigin)?.error;
   const range = failures.find(({ error }) => isOciError(error, 'RANGE_INVALID') && error.size !== undefined)?.error;

@@ -4,48 +4,52 @@ import { OciError } from '../oci/error.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Limits } from './call.ts';
 
-/** What an upstream limits apart from other things. */
+/** Kinds of requests that an upstream limits separately. */
 export type LimitedKind = 'manifests' | 'blobs' | 'lists';
 
-/** What an upstream still allows, as its answers say. Docker Hub counts each GET of a manifest as a pull, and no HEAD; its answers to both
- *  carry `ratelimit-limit: 100;w=21600` and `ratelimit-remaining`, and a 429 may carry Retry-After. */
+/** The rate limit of an upstream, as its answers report it. Docker Hub counts each GET of a
+ *  manifest as a pull, but no HEAD; its answers to both carry `ratelimit-limit: 100;w=21600` and
+ *  `ratelimit-remaining`, and a 429 may carry Retry-After. */
 export interface RateLimit {
-  /** Takes in the headers of an answer about a manifest. */
+  /** Reads the headers of an answer about a manifest. */
   observe(headers: Record<string, string | string[] | undefined>): void;
-  /** Known tags are not asked for again before this, in ms since the epoch. Unknown tags are asked for nevertheless: a client waits. */
+  /** Cached tags are not checked upstream before this time, in ms since the epoch. Tags that are
+   *  not cached are requested nevertheless: a client waits for them. */
   blockedUntil(): number;
-  /** The upstream counts pulls: what a HEAD can answer is not asked by GET. */
+  /** Whether the upstream counts pulls: GET is then not used where HEAD is enough. */
   countsPulls(): boolean;
-  /** Call before each request. After a 429, one request alone goes through when its Retry-After is over; the others wait for what becomes
-   *  of it. A wait of a few seconds is waited for.
+  /** Call before each request. After a 429, once its Retry-After has passed, a single request goes
+   *  through; the others wait for its result. If Retry-After is only a few seconds, requests wait
+   *  for it.
    *  @param account whose limit it is
-   *  @returns what to call with the request's error, or with undefined when it succeeded
+   *  @returns a function to call with the request's error, or with undefined when it succeeded
    *  @throws OciError TOOMANYREQUESTS (with the seconds that are left); the signal's reason */
   enter(kind: LimitedKind, account: string, limits: Limits): Promise<(error: unknown) => void>;
 }
 
-/** This part of the limit is left for images that are not here yet. */
+/** The part of the limit that is reserved for images that are not cached. */
 const RESERVE = 0.05;
-/** Of upstreams that announce no limit. */
+/** The limit that is assumed if an upstream does not announce one. */
 const USUAL_LIMIT = 100;
-/** How long known tags are not asked for when few pulls are left. Then one question brings the count up to date. */
+/** How long cached tags are not checked when few pulls are left. Then one request updates the
+ *  count. */
 const SAVING_MS = 5 * 60_000;
 /** The longest Retry-After that is honoured: limits end, and accounts change. */
 const MAX_BLOCK_MS = 3_600_000;
-/** How long a 429 without Retry-After counts. */
+/** The wait after a 429 without Retry-After. */
 const DEFAULT_BLOCK_MS = 1000;
-/** Waits of at most this long are waited for. */
+/** Requests wait for up to this long; longer waits fail. */
 export const SHORT_WAIT_MS = 3000;
 
-/** What one account may do with one kind of thing. */
+/** The limit of one account for one kind of request. */
 interface Gate {
   /** Milliseconds since the epoch. */
   until: number;
-  /** The request that finds out whether the limit is over. */
+  /** The request that tests whether the limit has ended. */
   probe: Promise<void> | undefined;
 }
 
-/** How long to wait for the request that finds out: it may hang. */
+/** How long to wait for that request, which may hang. */
 const PROBE_PATIENCE_MS = 1000;
 
 /** @returns false: the probe takes too long @throws the signal's reason */
@@ -60,7 +64,7 @@ async function isOver(probe: Promise<void>, signal: AbortSignal): Promise<boolea
   }
 }
 
-/** Accounts that are known to be limited: clients name them. */
+/** The most limited accounts that are remembered: clients name them. */
 const MAX_GATES = 1000;
 
 export function createRateLimit(upstream: string, metrics: Pick<RegistryMetrics, 'rateLimit'>): RateLimit {

@@ -5,7 +5,8 @@ import { upstream, type UpstreamOptions } from './upstream.ts';
 
 export type RemoteOptions = Pick<UpstreamOptions, 'name' | 'url' | 'metrics' | 'limits' | 'headers'> & { transport: Transport };
 
-/** Another part of this program: no mirrors, no credentials, no limits of pulls, its redirects followed wherever they lead. */
+/** A registry that is another part of this program: no mirrors, no credentials and no pull limits,
+ *  and redirects are followed to any address. */
 export function remote({ transport, ...options }: RemoteOptions): Registry {
   const routes = { own: transport, outside: transport };
   const { registry } = upstream({ ...options, routes, mirrors: [], credentials: [], authHosts: [], rateLimit: unlimited, trusted: true });

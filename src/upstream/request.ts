@@ -14,7 +14,7 @@ import type { LimitedKind, RateLimit } from './rate-limit.ts';
 export interface Source {
   readonly endpoint: Endpoint;
   readonly isOrigin: boolean;
-  /** Sends one request, and lets no more than a few wait for the upstream at once.
+  /** Sends one request. Only a limited number of requests wait for the upstream at once.
    *  @throws OciError: the answer is none of `expected`, or there is none */
   request(this: void, request: SourceRequest, limits: Limits): Promise<Reply>;
   /** The body of a document. `reserve`: see `readWhole`. @throws OciError MANIFEST_INVALID: it has more than `maxBytes` */
@@ -35,7 +35,7 @@ export interface SourceOptions {
   endpoint: Endpoint;
   isOrigin: boolean;
   rateLimit: RateLimit;
-  /** For questions, which are small: blobs are limited elsewhere. */
+  /** For small requests (manifests and lists): blobs are limited elsewhere. */
   queue: FairQueue | undefined;
   metrics: Pick<RegistryMetrics, 'observeUpstream' | 'received'>;
   trusted: boolean;
@@ -53,7 +53,8 @@ export function createSource(options: SourceOptions): Source {
   }
 
   async function readError(reply: Reply, method: string): Promise<{ words: string | undefined; ofRegistry: boolean }> {
-    // Ingresses do not send this header; distribution and its kin do, also without a body.
+    // Ingresses do not send this header; distribution and registries derived from it do, even
+    // without a body.
     const named = reply.headers['docker-distribution-api-version'] !== undefined;
     const readable =
       method === 'GET' && /json|text\/plain/.test(mediaTypeOf(reply)) && Number(reply.headers['content-length'] ?? 0) <= MAX_ERROR_SIZE;
@@ -61,7 +62,7 @@ export function createSource(options: SourceOptions): Source {
       reply.discard();
       return { words: undefined, ofRegistry: named };
     }
-    const body = await readAll(reply.body, MAX_ERROR_SIZE).catch(() => undefined); // the status says enough
+    const body = await readAll(reply.body, MAX_ERROR_SIZE).catch(() => undefined); // the status is enough
     const { words, ofRegistry } = parseErrorBody(body ?? Buffer.alloc(0));
     return { words, ofRegistry: ofRegistry || named };
   }
@@ -118,7 +119,7 @@ export function createSource(options: SourceOptions): Source {
   };
 }
 
-/** What the answer says of its body's length, in bytes. */
+/** The length of the body that the answer announces, in bytes. */
 function sizeOf({ headers }: Reply): number | undefined {
   const size = Number(headers['content-length'] ?? Number.NaN);
   return Number.isSafeInteger(size) && size >= 0 ? size : undefined;
@@ -131,7 +132,8 @@ const DECODERS: Record<string, (bytes: Buffer, options: { maxOutputLength: numbe
   br: promisify(brotliDecompress),
 };
 
-/** Undoes a Content-Encoding that was not asked for. A label on bytes that are JSON as they are is wrong, and ignored. */
+/** Undoes a Content-Encoding that was not asked for. If the bytes already are JSON, the header is
+ *  wrong and is ignored. */
 async function decode(bytes: Buffer, { headers }: Reply, maxBytes: number): Promise<Buffer> {
   const decoder =
     DECODERS[
@@ -140,7 +142,7 @@ async function decode(bytes: Buffer, { headers }: Reply, maxBytes: number): Prom
         .toLowerCase()
     ];
   if (decoder === undefined || /^\s*[{[]/.test(bytes.subarray(0, 64).toString('latin1'))) return bytes;
-  return decoder(bytes, { maxOutputLength: maxBytes }).catch(() => bytes); // what follows finds out that it is no document
+  return decoder(bytes, { maxOutputLength: maxBytes }).catch(() => bytes); // the caller finds out that it is no document
 }
 
 export function mediaTypeOf({ headers }: Pick<Reply, 'headers'>): string {
@@ -148,7 +150,8 @@ export function mediaTypeOf({ headers }: Pick<Reply, 'headers'>): string {
   return type.trim().toLowerCase();
 }
 
-/** A web page: what closed mirrors, parked domains and single-page applications answer to everything. */
+/** Whether the answer is a web page, as closed mirrors, parked domains and single-page applications
+ *  send for every request. */
 export function isWebPage(reply: Pick<Reply, 'headers'>): boolean {
   return ['text/html', 'application/xhtml+xml'].includes(mediaTypeOf(reply));
 }

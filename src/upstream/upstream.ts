@@ -11,9 +11,9 @@ import { createSources, type Search, type Work } from './mirrors.ts';
 import { unlimited, type RateLimit } from './rate-limit.ts';
 import { createSource, type Source } from './request.ts';
 
-/** Where a registry is, and how it wants to be asked. */
+/** The address of a registry, and how to access it. */
 export interface RegistryAddress {
-  /** With a base path before /v2/, or a project behind it, where there is one. */
+  /** With the base path before /v2/ and the project after it, if there are any. */
   url: string;
   routes: Routes;
   credentials: readonly Credentials[];
@@ -28,16 +28,18 @@ export interface RegistryAddress {
 export interface UpstreamOptions extends RegistryAddress {
   /** As the configuration names it. */
   name: string;
-  /** Used when a proxy fails; without it, that fails the request. */
+  /** Used when a proxy fails; without it, the request then fails. */
   fallback?: Routes | undefined;
   /** Asked in this order before `url`. */
   mirrors: readonly RegistryAddress[];
-  /** Repositories that start so are asked only of mirrors that have credentials for them; by default those of `credentials`. */
+  /** Repositories with these prefixes are only requested from mirrors that have credentials for
+   *  them; by default those of `credentials`. */
   privatePrefixes?: readonly string[];
-  /** Of `url`. */
+  /** The rate limit of `url`. */
   rateLimit: RateLimit;
   metrics: Pick<RegistryMetrics, 'observeUpstream' | 'received'>;
-  /** It is another part of this program: its messages are passed on as they are, and it may be asked without limit. */
+  /** The upstream is another part of this program: its messages are passed on unchanged, and
+   *  requests to it are not limited. */
   trusted?: boolean;
   limits?: Partial<UpstreamLimits>;
 }
@@ -45,10 +47,10 @@ export interface UpstreamOptions extends RegistryAddress {
 export interface UpstreamLimits {
   /** Until headers, over all mirrors and retries. */
   headersMs: number;
-  /** The same for blobs: registries that store before they serve take their time for the first byte, and a download outlives the reader that
-   *  began it. */
+  /** The same for blobs: longer, because registries that store a blob before they serve it are slow
+   *  to send its first byte, and a download outlives the reader that started it. */
   blobHeadersMs: number;
-  /** Without a byte of a body. */
+  /** How long a body may stay silent. */
   idleMs: number;
   /** How often `url` itself is asked at most. */
   attempts: number;
@@ -57,17 +59,18 @@ export interface UpstreamLimits {
 }
 
 const DEFAULT_LIMITS: UpstreamLimits = { headersMs: 20_000, blobHeadersMs: 60_000, idleMs: 15_000, deadMirrorMs: 60_000, attempts: 4 };
-/** Questions about manifests and lists, of all clients together. Blobs are limited by downloads. */
+/** Requests for manifests and lists, of all clients together. Blobs are limited by downloads. */
 const QUESTIONS = { running: 128, waiting: 4096, perKey: 512 };
 
 export interface UpstreamReaders {
-  /** The upstream behind its mirrors. */
+  /** The upstream with its mirrors. */
   registry: Registry;
-  /** The upstream alone; the same as `registry` where there are no mirrors. */
+  /** The upstream without its mirrors; the same as `registry` if there are no mirrors. */
   origin: Registry;
 }
 
-/** A registry elsewhere, with its mirrors: read by the distribution specification 1.1, and by what Docker registries do besides.
+/** A remote registry with its mirrors, read by the distribution specification 1.1 and the
+ *  additional behaviour of Docker registries.
  *  @throws OciError of origin `upstream` or `proxy`, whichever failed */
 export function upstream(options: UpstreamOptions): UpstreamReaders {
   const { name, metrics, trusted = false } = options;
@@ -105,7 +108,8 @@ export function upstream(options: UpstreamOptions): UpstreamReaders {
         ask(repository, context, {}, (source, own) => headManifest(source, repository, reference, own)),
       manifest: (repository, reference, context) =>
         ask(repository, context, {}, (source, own) => getManifest(source, repository, reference, withReserve(own, context))),
-      // Whether a repository has a blob is for its own registry to say: the answer may open private blobs.
+      // Only the registry itself may say whether a repository has a blob: the answer may open
+      // private blobs.
       stat: (repository, digest, context) =>
         ask(repository, context, { order: 'origin', headersMs: limits.blobHeadersMs }, (source, own) =>
           blobs.stat(source, repository, digest, own),
@@ -114,7 +118,7 @@ export function upstream(options: UpstreamOptions): UpstreamReaders {
         ask(repository, context, { headersMs: limits.blobHeadersMs }, (source, own) =>
           blobs.open(source, { repository, digest, range: context.range }, own),
         ),
-      // Mirrors list what they have, which may be a part.
+      // Mirrors list only the content that they have, which may be a part.
       tags: (repository, { last, ...context }) =>
         listTags(
           {

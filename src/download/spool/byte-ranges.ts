@@ -3,7 +3,7 @@ export interface ByteRanges {
   add(start: number, end: number): void;
   /** The end of the range that holds `position`; `position` itself when none does. */
   endFrom(position: number): number;
-  /** What of [start, end) is not in the set, ascending. */
+  /** The parts of [start, end) that are not in the set, ascending. */
   gaps(start: number, end: number): [number, number][];
 }
 

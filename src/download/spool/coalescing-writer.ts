@@ -6,14 +6,14 @@ const ENOUGH_BYTES = 256 * 1024;
 /** How long fewer bytes wait for more, in ms. */
 const GATHER_MS = 1;
 
-/** What one connection brings, on its way into the spool: pieces as the network delivers them are written in larger ones while
- *  the disk is busy, and at once while it is not. */
+/** Writes the bytes of one connection to the spool. While the disk is busy, the pieces that the
+ *  network delivers are combined into larger writes; while it is idle, they are written at once. */
 export interface CoalescingWriter {
   /** The position of the next byte to be taken. */
   position(): number;
   /** Copies a chunk; waits while two buffers are full and not written. */
   take(chunk: Uint8Array): Promise<void>;
-  /** Waits until all that was taken is written, or no more is wanted. */
+  /** Waits until all bytes taken are written, or no more are wanted. */
   end(): Promise<void>;
 }
 
@@ -21,7 +21,7 @@ export interface CoalescingWriter {
 export interface Sink {
   /** Writes bytes, a part of `buffer`. @returns how many were written: fewer when no more are wanted */
   write(bytes: Uint8Array, buffer: SharedBuffer): Promise<number>;
-  /** The bytes written last can be found among the recent chunks. */
+  /** Called when the bytes written last can be found among the recent chunks. */
   written(): void;
 }
 

@@ -5,20 +5,23 @@ import type { SharedBuffer } from '../../io/buffers.ts';
 import type { ByteRanges } from './byte-ranges.ts';
 import { createSpoolWriter, hashFile, type SpoolWriter } from './spool-writer.ts';
 
-/** A spool file that is hashed as its prefix grows: the bytes of a blob that have arrived without a gap. */
+/** Hashes a spool file as its prefix grows, that is, the bytes of the blob that have arrived
+ *  without a gap. */
 export interface PrefixHash {
   /** How many bytes have been hashed, or are about to be; all of them are in the spool. */
   hashed(): number;
   /** Writes a part of `buffer` to the spool. `size`: of the whole blob, as far as it is known.
    *  @throws the file system's errors */
   write(bytes: Uint8Array, buffer: SharedBuffer, at: { position: number; size: number | undefined }): Promise<void>;
-  /** There is more in the spool than before. */
+  /** Call it when bytes have been added to the spool. */
   grown(): void;
-  /** What arrived out of order need not be hashed any longer. */
+  /** Stops hashing bytes that arrived out of order. */
   stop(): void;
-  /** Hashes all that there is without a gap. @returns whether it is what the digest names. @throws the file system's errors */
+  /** Hashes the rest of the prefix. @returns whether the hash matches the digest. @throws the file
+   *  system's errors */
   finish(): Promise<boolean>;
-  /** Once nothing is written any more: a hash of the prefix, for readers that go on from its end without the spool. */
+  /** Returns a hash of the prefix, for readers that continue from its end without the spool. Call
+   *  it once writing has ended. */
   again(): Promise<{ hash: Hash; hashed: number }>;
   /** Resolves when the file is neither written nor hashed any more; never rejects. */
   close(): Promise<void>;
@@ -27,7 +30,7 @@ export interface PrefixHash {
 export interface PrefixHashOptions {
   digest: Digest;
   spool: FileHandle;
-  /** What is in the spool. */
+  /** The bytes that are in the spool. */
   have: ByteRanges;
 }
 
@@ -55,7 +58,7 @@ export function createPrefixHash({ digest, spool, have }: PrefixHashOptions): Pr
     }
   }
 
-  /** In this thread, since each reader goes on from a copy of the hash. */
+  /** Runs in this thread, since each reader continues from a copy of the hash. */
   async function hashAgain(): Promise<{ hash: Hash; hashed: number }> {
     const end = hashed;
     const hash = createDigestHash(digest);

@@ -11,8 +11,8 @@ export interface RecentChunk {
   buffer: SharedBuffer;
 }
 
-/** The chunks that arrived last. Readers that keep up take their bytes from here, all of them the same ones, instead of reading
- *  back what was just written. */
+/** The chunks that arrived last. Readers that keep up share them instead of reading back bytes that
+ *  were just written. */
 export interface RecentChunks {
   /** A new chunk; the caller holds its buffer until it releases it. */
   open(start: number): RecentChunk;

@@ -9,9 +9,10 @@ export interface SpoolFile {
   path: string;
   /** Open for reading and writing. */
   handle: FileHandle;
-  /** Undefined: it takes bytes. Else why no file could be made; `handle` is a stand-in that takes nothing useful. */
+  /** Why the file could not be created; undefined: it was created. After a failure, `handle` is
+   *  /dev/null. */
   failure: unknown;
-  /** Removes it, where it still is. @throws the file system's errors */
+  /** Removes the file, if it still exists. @throws the file system's errors */
   remove(): Promise<void>;
 }
 
@@ -19,7 +20,8 @@ export interface SpoolDirectory {
   create(): Promise<SpoolFile>;
 }
 
-/** The directory of spool files. What a process that was killed left there is removed: none of it is whole. */
+/** Opens the directory of spool files, and removes the files that a killed process has left there:
+ *  all of them are incomplete. */
 export async function openSpoolDirectory(directory: string): Promise<SpoolDirectory> {
   await makeDirectory(directory);
   for (const name of await readdir(directory)) if (name.endsWith('.spool')) await rm(join(directory, name), { force: true });

@@ -3,10 +3,10 @@ import { OciError } from '../../oci/error.ts';
 import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
 import type { RecentChunks } from './recent-chunks.ts';
 
-/** Reads the spool for one reader. Chunks are valid as long as a `Blob`'s body says. */
+/** Reads the spool for one reader. Chunks stay valid for as long as those of `Blob.body`. */
 export interface SpoolReader {
-  /** Returns at least one byte of [position, limit), which is in the spool. The reader reads nothing behind `end`. Called once at a
-   *  time. */
+  /** Returns at least one byte of [position, limit), which is in the spool. The reader reads
+   *  nothing beyond `end`. Calls must not overlap. */
   read(position: number, limit: number, end: number): Promise<Uint8Array>;
   /** `whole`: everything up to the end was returned, and the chunk before the last is no longer in use; else the last two may still
    *  be on their way to the client. */
@@ -24,7 +24,7 @@ export function createSpoolReader(spool: FileHandle, chunks: RecentChunks): Spoo
     if (recent !== undefined) {
       const { buffer, start, written } = recent;
       buffer.hold();
-      given = buffer; // released even if the reader is closed before `read` goes on
+      given = buffer; // released even if the reader is closed before `read` continues
       return { buffer, chunk: buffer.bytes.subarray(position - start, Math.min(limit, written) - start) };
     }
     const buffer = acquireShared(spoolBuffers);
@@ -42,8 +42,8 @@ export function createSpoolReader(spool: FileHandle, chunks: RecentChunks): Spoo
       const { chunk, buffer } = await next(position, limit);
       if (!open) return chunk; // `close` has forgotten the buffer
       if (position + chunk.length < end) return chunk;
-      // Nothing says when the reader is done with the last chunk. A copy is collected by itself, and the buffer, of shared memory, which
-      // is slow to be freed, is used again.
+      // Nothing tells when the reader is done with the last chunk, so it gets a copy, which is
+      // garbage collected. The buffer is reused: it is shared memory, which is slow to be freed.
       const last = Uint8Array.from(chunk);
       given = undefined;
       buffer.release();

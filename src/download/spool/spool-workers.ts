@@ -4,7 +4,7 @@ import type { DigestAlgorithm } from '../../oci/digest.ts';
 
 /** Each writes and hashes a gigabyte a second or more. There are none on a machine with one processor. */
 const THREADS = Math.min(4, Math.floor(availableParallelism() / 2));
-/** A worker holds next to nothing. */
+/** A worker needs little memory. */
 const HEAP = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 };
 
 /** A request about one of the files; they are processed in order. */
@@ -35,7 +35,7 @@ export interface ThreadFile {
 }
 export interface SpoolThread {
   open(descriptor: number, algorithm: DigestAlgorithm): ThreadFile;
-  /** How many files it has open. */
+  /** How many files the worker has open. */
   used(): number;
 }
 
@@ -67,7 +67,7 @@ function startSpoolThread(ended: () => void): SpoolThread {
   });
   worker.on('error', (error: Error) => {
     failure = error;
-    ended(); // no further file is given to it in the moment until it exits
+    ended(); // the worker gets no more files before it exits
   });
   worker.on('exit', () => {
     ended();

@@ -17,7 +17,7 @@ export interface SpoolWriter {
   write(bytes: Uint8Array, buffer: SharedBuffer, at: { position: number; hashed: boolean }): Promise<void>;
   /** The hash takes [start, end), which has been written. @throws OciError UNAVAILABLE, and the file system's errors */
   hash(start: number, end: number): Promise<void>;
-  /** Finishes the hash. @returns whether it is that of the digest */
+  /** Finishes the hash. @returns whether it matches the digest */
   agrees(): Promise<boolean>;
   /** Resolves when the file is no longer used; never rejects. */
   close(): Promise<void>;

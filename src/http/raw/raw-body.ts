@@ -2,19 +2,22 @@ import type { Socket } from 'node:net';
 import type { BodySource } from '../../io/body.ts';
 import { createBufferPool } from '../../io/buffers.ts';
 
-/** Bytes read at once: what stays in a CPU's cache. Node's own 64 KiB cost a third more time. */
+/** Bytes read at once: few enough to stay in a CPU's cache. Node's own 64 KiB cost a third more
+ *  time. */
 const PIECE = 256 * 1024;
-/** One that the kernel writes into, or that waits; and two that the reader may still look at. */
+/** One buffer that the kernel writes into, or that waits, and two that the reader may still look
+ *  at. */
 const RING = 3;
-/** Of sixteen bodies at once; more of them read smaller pieces. */
+/** Enough for sixteen bodies at once; further ones read smaller pieces. */
 const pieces = createBufferPool(16 * RING, PIECE);
 
-/** A body of known length, read from a socket into few buffers that are used again: what it gives stays valid until the second pull
- *  after it. The socket ends with it. */
+/** A body of known length, read from a socket into a few buffers that are reused: a chunk stays
+ *  valid until the second pull after the one that returned it. The socket is closed with the
+ *  body. */
 export interface RawBody extends BodySource {
-  /** Where the socket is to read to. */
+  /** The buffer that the socket reads into next. */
   buffer(): Uint8Array;
-  /** What the socket has read. @returns false: no more for now */
+  /** Takes bytes that the socket has read. @returns false: no more for now */
   take(bytes: Uint8Array): boolean;
 }
 
@@ -36,13 +39,13 @@ export function createRawBody(socket: Socket, length: number): RawBody {
         await new Promise<void>((resolve) => (wake = resolve));
       }
       const chunk = arrived.shift();
-      if (missing > 0 && arrived.length === 0) socket.resume(); // while the reader is busy with this one
+      if (missing > 0 && arrived.length === 0) socket.resume(); // read on while the reader is busy with this chunk
       given += chunk?.length ?? 0;
       return chunk;
     },
     close(aborted) {
       socket.destroy();
-      // Who left early, or was told to, may still look at some of them.
+      // A reader that left early, or was aborted, may still look at some of the buffers.
       const done = given === length && !aborted;
       for (const piece of ring.splice(0)) (done ? pieces.release : pieces.forget)(piece);
       return Promise.resolve();

@@ -8,15 +8,18 @@ const LONG = 1024 * 1024;
 export interface RawSockets {
   /** Makes the connections of the requests whose bodies may be taken over. */
   agent: Agent;
-  /** The rest of a response, read straight from its socket. Call it as soon as the head has come. The connection ends with the body.
+  /** Reads the rest of a response straight from its socket. Call it as soon as the head has
+   *  arrived. The connection ends with the body.
    *  @param length of the body, in bytes
-   *  @returns undefined when the response is to be read as usual: it is short, or came over a connection of another agent */
+   *  @returns undefined when the response must be read as usual: it is short, or came over a
+   *  connection of another agent */
   takeOver(this: void, response: IncomingMessage, length: number): RawBody | undefined;
 }
 
-/** Connections of plain HTTP whose long bodies bypass Node's parser, which copies each byte once more, into memory that is garbage at
- *  once: a byte costs a third of what it costs otherwise. Relies on `onread` of net.connect and on what a paused response has
- *  buffered; `rawSocketsWork` finds out whether that holds in this version of Node. */
+/** Connections of plain HTTP whose long bodies bypass Node's parser, which copies each byte once
+ *  more, into memory that is garbage at once: without it, a byte costs a third of the CPU time.
+ *  Relies on `onread` of net.connect and on the bytes that a paused response has buffered;
+ *  `rawSocketsWork` checks that this works in the current version of Node. */
 export function openRawSockets(options: AgentOptions): RawSockets {
   const connections = new WeakMap<Socket, Connection>();
   const agent = new Agent(options);
@@ -37,7 +40,7 @@ interface Connection {
   takeOver(response: IncomingMessage, length: number): RawBody;
 }
 
-/** All connections read into this; what arrives is copied before the next of them reads. */
+/** All connections read into this buffer; the bytes are copied before the next connection reads. */
 const shared = Buffer.allocUnsafeSlow(64 * 1024);
 
 function createConnection(options: NetConnectOpts): Connection {

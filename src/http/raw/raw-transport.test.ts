@@ -42,7 +42,7 @@ for (const [name, plain] of [
     return transport.request({ origin, path, method: 'GET', headers: {}, signal });
   }
 
-  /** Reads as a slow client would have it read: chunks are looked at when the next one is already asked for. */
+  /** Reads like a slow client: it looks at a chunk when the next one has already been requested. */
   async function digestOf({ body }: TransportResponse, pause = 0): Promise<string> {
     const hash = createHash('sha256');
     let before: Uint8Array | undefined;
@@ -167,7 +167,7 @@ for (const [name, plain] of [
     const gone = await serve(() => undefined);
     await gone[Symbol.asyncDispose]();
     await assert.rejects(get(gone.origin), { code: 'ECONNREFUSED' });
-    // TEST-NET-1: either there is no way, or nobody answers.
+    // TEST-NET-1: there is no route, or no host answers.
     await assert.rejects(get('http://192.0.2.1:5000'));
     await using six = await serve((_, response) => response.end(bytes), '::1');
     assert.equal(await digestOf(await get(six.origin)), digest(bytes));

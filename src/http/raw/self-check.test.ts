@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import { rawSocketsWork } from './self-check.ts';
 
 test('a self-check that the machine has no time for says no, and ends nothing else', async (t) => {
-  // The whole time is up before the answer arrives: as on a machine that stalls for seconds.
+  // The time is up before the answer arrives, as on a machine that stalls for seconds.
   t.mock.method(AbortSignal, 'timeout', () => AbortSignal.abort(new Error('too late')));
   assert.equal(await rawSocketsWork(), false);
-  await new Promise((resolve) => setTimeout(resolve, 200)); // an error that nobody listens to would fail the test
+  await new Promise((resolve) => setTimeout(resolve, 200)); // an error without a listener would fail the test
 });

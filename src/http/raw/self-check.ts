@@ -5,16 +5,16 @@ import type { AddressInfo } from 'node:net';
 import { createBody } from '../../io/body.ts';
 import { openRawSockets } from './raw-socket.ts';
 
-/** A few pieces more than Node or the kernel buffer at once, in bytes. */
+/** Somewhat more than Node or the kernel buffers at once, in bytes. */
 const CHECKED = 3 * 1024 * 1024 + 12_345;
 const TIMEOUT_MS = 5000;
 
 let checked: Promise<boolean> | undefined;
 
-/** Whether a long body that is taken over from Node's parser comes whole. Found out once per process, over one loopback
- *  connection. Never rejects. */
+/** Checks whether a long body that is taken over from Node's parser arrives complete: once per
+ *  process, over one loopback connection. Never rejects. */
 export function rawSocketsWork(): Promise<boolean> {
-  return (checked ??= check().catch(() => false)); // whatever fails here, the plain way remains
+  return (checked ??= check().catch(() => false)); // on any failure, Node's parser is used
 }
 
 async function check(): Promise<boolean> {
@@ -30,7 +30,8 @@ async function check(): Promise<boolean> {
     const { port } = server.address() as AddressInfo;
     const signal = AbortSignal.timeout(TIMEOUT_MS);
     const request = get({ host: '127.0.0.1', port, agent: sockets.agent });
-    // Given up after the timeout, it fails once its connection is closed below; `once` listens no more by then.
+    // After the timeout, the request fails once its connection is closed below; `once` no longer
+    // listens by then.
     request.on('error', () => undefined);
     const [response] = (await once(request, 'response', { signal })) as [IncomingMessage];
     const body = sockets.takeOver(response, bytes.length);
