@@ -59,7 +59,8 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
     return download;
   }
 
-  /** Remembers what a download has shown: that the upstream serves the blob under this name, or that a source has wrong bytes. */
+  /** Records the result of a download: that the upstream serves the blob under this name, or that a
+   *  source has wrong bytes. */
   async function learn(digest: Digest, target: Target, download: Download): Promise<void> {
     const { outcome, size, used } = await download.result;
     if (outcome === 'whole' && size !== undefined) {

@@ -22,7 +22,7 @@ export interface TagPolicy {
   /** Whether credentials are configured for a repository: the upstream's 401 or 403 may then mean
    *  that access has been revoked. */
   credentialed(repository: Repository): boolean;
-  /** What the upstream still allows. */
+  /** The upstream's rate limit. */
   rateLimit: Pick<RateLimit, 'blockedUntil' | 'countsPulls'>;
 }
 

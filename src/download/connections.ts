@@ -11,7 +11,7 @@ import { learnSize, rangeOf, receive } from './receive.ts';
 
 /** How long readers' demands are gathered before connections are assigned to them, in ms. */
 const GATHER_MS = 20;
-/** Failed attempts in a row, none of which brought a byte, after which a download fails. */
+/** How many failed attempts in a row, without a byte in between, a download survives. */
 const MAX_FAILURES = 6;
 /** A failure that comes later than this, in ms, is an outage: no time is left to ask for the whole blob instead of a range. */
 const QUICK_FAILURE_MS = 5000;
@@ -22,7 +22,7 @@ export interface ConnectionsOptions {
   state: DownloadState;
   sources: SourceList;
   helpers: Helpers;
-  /** Parallel connections at most. */
+  /** The maximum number of parallel connections. */
   max: number;
   /** Where the first request begins. */
   start: number;

@@ -12,7 +12,7 @@ export interface DownloadRequest {
   repository: Repository;
   /** The upstream's name. */
   upstream: string;
-  /** Parallel connections at most. */
+  /** The maximum number of parallel connections. */
   connections: number;
   /** The size of the blob in bytes, if a manifest states it. */
   expectedSize: number | undefined;
@@ -53,7 +53,7 @@ export interface DownloadResult {
   used: ReadonlySet<SourceName>;
 }
 
-/** @param transfer rejects where the transfer could not begin */
+/** @param transfer rejects if the transfer could not begin */
 export function createDownload(
   { repository, isLastResort }: DownloadRequest,
   { sources, transfer }: { sources: SourceList; transfer: Promise<Transfer> },

@@ -36,7 +36,8 @@ export interface DownloadsOptions {
   metrics: Pick<RegistryMetrics, 'downloadStarted' | 'downloadEnded'>;
   /** How many downloads may run at once; others wait. */
   maxDownloads?: number;
-  /** Connections, beside one per download, that all downloads share; a running download leaves one fewer of them. */
+  /** Connections in addition to one per download, shared by all downloads; each running download
+   *  leaves one fewer of them. */
   maxHelpers?: number;
   /** Bytes. */
   maxBlobSize?: number;

@@ -8,7 +8,7 @@ import type { DownloadState } from './state.ts';
 export interface ReaderOptions {
   state: DownloadState;
   connections: Connections;
-  /** Where the reader begins, and where it ends: [from, to); `to` is undefined while the size is unknown. */
+  /** The part that the reader wants: [from, to); `to` is undefined while the size is unknown. */
   from: number;
   to: number | undefined;
   /** Reads the bytes that the spool will never have. */

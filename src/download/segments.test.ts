@@ -29,7 +29,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 function setUp(start: number) {
   const have = createByteRanges();
   const segments = createSegments(have);
-  /** How often each byte range was brought: no byte may be brought twice. */
+  /** Every byte range that was downloaded: no byte may be downloaded twice. */
   const brought: [number, number][] = [];
   segments.start(createSegment(start, Infinity));
   segments.limit(SIZE);
@@ -86,7 +86,8 @@ test('promise 6: every byte arrives exactly once, whatever fails on the way', ()
     fc.property(run, ([start, steps]) => {
       const { segments, apply, bring, have, brought } = setUp(start);
       for (const taken of steps) apply(taken);
-      // The connections that are left bring their parts; one that has none takes the largest that is missing.
+      // The remaining connections download their parts; an idle one takes the largest missing
+      // part.
       for (let turns = 0; have.gaps(0, SIZE).length > 0; turns++) {
         assert.ok(turns < 1000, 'it goes on without end');
         const [segment] = segments.active;

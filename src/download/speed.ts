@@ -10,9 +10,9 @@ const MAX_ROUND_TRIP_MS = 300;
 const UNPAID_MS = 2000;
 
 /** Decides when another connection is worthwhile: one round trip must be short compared with the
- *  time the connection would save, and the previous connection must have paid off. On a saturated
- *  network, another connection only wastes the bytes in flight to the connection that is cut for
- *  it. */
+ *  time that the connection would download for, and the previous connection must have paid off. On
+ *  a saturated network, another connection only wastes the bytes in flight to the connection that
+ *  is cut for it. */
 export interface Speed {
   /** The first headers have arrived. */
   opened(): void;

@@ -24,7 +24,7 @@ export interface DownloadStateOptions {
   room: Reservation;
 }
 
-/** What the connections and the readers of one download share. */
+/** The state that the connections and the readers of one download share. */
 export interface DownloadState {
   readonly digest: Digest;
   readonly spool: FileHandle;

@@ -21,7 +21,7 @@ const signal = new AbortController().signal;
 const directory = await temporaryDirectory();
 after(() => directory[Symbol.asyncDispose]());
 
-/** A source that gives what `content` is at each request, in chunks. */
+/** A source that answers each request with `content(request)`, in chunks. */
 function sourceOf(content: (request: number) => Buffer) {
   let requests = 0;
   return (range: ByteRange | undefined): Promise<Blob> => {
@@ -39,7 +39,7 @@ type Own = { digest: Digest; open: BlobSource['open'] } & Pick<TransferOptions, 
 
 const { log } = await captureLog();
 
-/** Over one connection, with all the room, where `own` says nothing else. */
+/** Starts a transfer over one connection, with unlimited room, unless `own` says otherwise. */
 function start({ open, ...own }: Own): Transfer {
   const transfer = startTransfer({
     max: 1,
@@ -97,7 +97,7 @@ test('promise 3: bytes downloaded again after the disk was full are verified aga
 });
 
 test('a reader at the front of a transfer gets the bytes from memory: nothing is read back from the spool', async () => {
-  const bytes = BYTES.subarray(0, 700 * KiB); // as much as is kept in memory
+  const bytes = BYTES.subarray(0, 700 * KiB); // no more than is kept in memory
   const transfer = start({
     digest: digestOf(bytes),
     open: sourceOf(() => bytes),

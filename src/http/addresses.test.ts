@@ -57,7 +57,7 @@ const INTERNAL = [
   'not a host',
   '',
 ];
-// 198.18.0.1 is what clash answers to DNS.
+// clash answers DNS queries with 198.18.0.1.
 const EXTERNAL = [
   '198.18.0.1',
   '198.19.255.255',

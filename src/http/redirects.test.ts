@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { followRedirects, RedirectError, type Route } from './redirects.ts';
 
-/** Follows from https://start.example/ over what `locations` say, in turn. */
+/** Follows redirects from https://start.example/ through `locations`, in turn. */
 async function follow(
   locations: (string | undefined)[],
   { inside = [] as string[], status = 307, start = 'https://start.example/a' } = {},

@@ -25,8 +25,8 @@ export interface TransportResponse {
   headers: Record<string, string | string[] | undefined>;
   /** A chunk stays valid until the second pull after the one that returned it, as in `Blob.body`. Copy it to keep it longer. */
   body: BodySource;
-  /** Call instead of reading the rest of the body: a short rest is read, so that the connection can be used again; for a long one
-   *  the connection is closed. */
+  /** Call it instead of reading the rest of the body. A short rest is read, so that the connection
+   *  can be reused; for a long rest the connection is closed. */
   abandon: (rest: 'short' | 'long') => void;
 }
 

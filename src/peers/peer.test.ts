@@ -42,7 +42,7 @@ testRegistry('another replica', async (content) => {
   return { registry: connect(listener.url).registry, repository, [Symbol.asyncDispose]: () => listener.close() };
 });
 
-/** A replica that does what `answer` does, and answers pings while `pings`. */
+/** A replica that answers requests with `answer`, and answers pings while `pings` is true. */
 async function startReplica(answer: RequestListener) {
   const state = { pings: true, url: '', hops: [] as unknown[] };
   const server = createServer((request, response) => {

@@ -12,7 +12,8 @@ test('the challenges of real registries are read', () => {
   const docker = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull"';
   const expected = { realm: 'https://auth.docker.io/token', service: 'registry.docker.io', scope: 'repository:library/nginx:pull' };
   assert.deepEqual(parse(docker), [['bearer', expected]]);
-  // Scopes with commas in quotes (GitLab), spaces around, parameters in any case, and an error beside.
+  // Quoted scopes with commas (GitLab), extra spaces, parameters in any case, and an `error`
+  // parameter.
   assert.deepEqual(parse('bearer  Realm = "https://gitlab.com/jwt/auth" , scope="repository:a/b:pull,push", error="insufficient_scope"'), [
     ['bearer', { realm: 'https://gitlab.com/jwt/auth', scope: 'repository:a/b:pull,push', error: 'insufficient_scope' }],
   ]);

@@ -29,7 +29,7 @@ export interface RefusalContext {
   ofRegistry: boolean;
   /** Upstream is another part of this program: its message is passed on unchanged. */
   trusted: boolean;
-  /** What to do about a refused login. */
+  /** Advice about a refused login, for the user. */
   advice: string;
 }
 

@@ -18,7 +18,7 @@ import {
 import { sha256 } from '../../test/support/image.ts';
 import { isOciError } from '../oci/error.ts';
 
-// How real registries answer, each with where that was seen. docs/upstreams.md has the table.
+// Answers of real registries, with the place where each was seen. docs/upstreams.md has the table.
 
 const challenge = (realm: string, more = '') => ({ 'www-authenticate': `Bearer realm="${realm}"${more}` });
 

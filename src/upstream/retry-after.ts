@@ -7,5 +7,5 @@ export function parseRetryAfter(header: string | string[] | undefined): number |
   return Number.isNaN(date) ? undefined : Math.min(Math.max(0, Math.ceil((date - Date.now()) / 1000)), MAX_SECONDS);
 }
 
-/** A year: what is longer is a mistake. */
+/** A year: anything longer is a mistake. */
 const MAX_SECONDS = 31_536_000;

@@ -46,7 +46,7 @@ export function createPrefixHash({ digest, spool, have }: PrefixHashOptions): Pr
 
   const open = (size?: number): SpoolWriter => (writer ??= createSpoolWriter({ digest, file: spool, size }));
 
-  /** Hashes what arrived out of order, once the prefix has reached it. */
+  /** Hashes bytes that arrived out of order, once the prefix has reached them. */
   async function catchUp(): Promise<void> {
     try {
       for (let end = have.endFrom(hashed); end > hashed && !stopped; end = have.endFrom(hashed)) {

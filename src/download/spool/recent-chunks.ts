@@ -1,6 +1,6 @@
 import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
 
-/** Chunks that are kept for readers beside the one that is being filled. */
+/** How many chunks are kept for readers in addition to the one that is being filled. */
 const KEPT_CHUNKS = 2;
 
 /** A part of a blob in memory: [start, end) has arrived, [start, written) is in the spool too. */

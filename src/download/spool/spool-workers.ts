@@ -10,14 +10,15 @@ const HEAP = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 };
 /** A request about one of the files; they are processed in order. */
 export type SpoolRequest = { id: number } & (
   | { kind: 'open'; descriptor: number; algorithm: DigestAlgorithm }
-  /** `hashed`: the hash takes these bytes next. */
+  /** `hashed`: these are the next bytes to hash. */
   | { kind: 'write'; bytes: Uint8Array; position: number; hashed: boolean }
-  /** The hash takes [start, end) of the file. */
+  /** Hashes [start, end) of the file. */
   | { kind: 'hash'; start: number; end: number }
   | { kind: 'finish' }
   | { kind: 'close' }
 );
-/** One for each request. `write` is answered once the bytes are written, before they are hashed; `finish` with the hash in hex. */
+/** The reply to a request. `write` is answered once the bytes are written, before they are hashed;
+ *  `finish` with the hash in hex. */
 export interface SpoolReply {
   id: number;
   hex?: string;
@@ -28,7 +29,8 @@ type Asked<Request> = Request extends { id: number } ? Omit<Request, 'id'> : nev
 
 /** A file that a worker writes and hashes. */
 export interface ThreadFile {
-  /** Requests are processed in the order of the calls. @throws the file system's errors, with their codes; what ended the worker */
+  /** Requests are processed in the order of the calls. @throws the file system's errors, with their
+   *  codes; the error that ended the worker */
   ask(this: void, request: Asked<SpoolRequest>): Promise<SpoolReply>;
   /** Resolves when the worker no longer uses the file; never rejects. */
   close(this: void): Promise<void>;

@@ -15,7 +15,7 @@ const directory = await temporaryDirectory();
 after(() => directory[Symbol.asyncDispose]());
 let files = 0;
 
-/** Writes a piece of `content`, from a buffer that is filled with something else once it is released. */
+/** Writes a piece of `content`, from a buffer that is overwritten once it is released. */
 async function writePiece(writer: SpoolWriter, content: Buffer, position: number, hashed: boolean): Promise<void> {
   const pool = createBufferPool(1, PIECE, { shared: true });
   const buffer = acquireShared({ ...pool, release: (released) => void released.fill(0) });
@@ -24,7 +24,8 @@ async function writePiece(writer: SpoolWriter, content: Buffer, position: number
   buffer.release();
 }
 
-/** Whether `content` agrees with a digest, when its pieces come in order but for those at `late`; it is written as it is in any case. */
+/** Whether `content` matches a digest if its pieces arrive in order, except for those at `late`.
+ *  The file must have the bytes of `content` in any case. */
 async function agrees(digest: Digest, content: Buffer, size: number | undefined, late: readonly number[] = []): Promise<boolean> {
   const path = join(directory.path, `${++files}`);
   await using file = await open(path, 'wx+');

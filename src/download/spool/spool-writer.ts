@@ -12,10 +12,12 @@ const READ_BACK = 4 * 2 ** 20;
 
 /** Writes a blob to its spool file, in pieces of any order, and hashes it in the order of its bytes. */
 export interface SpoolWriter {
-  /** Writes a part of `buffer`, and holds the buffer for as long as it needs it. `hashed`: the hash takes these bytes next. Resolves when
-   *  they are written. @throws the file system's errors: nothing has been hashed then */
+  /** Writes a part of `buffer`, and holds the buffer for as long as it is needed. `hashed`: these
+   *  are the next bytes to hash. Resolves when they are written. @throws the file system's errors:
+   *  nothing has been hashed then */
   write(bytes: Uint8Array, buffer: SharedBuffer, at: { position: number; hashed: boolean }): Promise<void>;
-  /** The hash takes [start, end), which has been written. @throws OciError UNAVAILABLE, and the file system's errors */
+  /** Hashes [start, end), which has been written. @throws OciError UNAVAILABLE, and the file
+   *  system's errors */
   hash(start: number, end: number): Promise<void>;
   /** Finishes the hash. @returns whether it matches the digest */
   agrees(): Promise<boolean>;
@@ -50,7 +52,8 @@ function createOwnWriter({ digest, file }: SpoolWriterOptions): SpoolWriter {
   };
 }
 
-/** `hash` takes [start, end) of a file. @throws OciError UNAVAILABLE, and the file system's errors */
+/** Updates `hash` with [start, end) of a file. @throws OciError UNAVAILABLE, and the file system's
+ *  errors */
 export async function hashFile(hash: Hash, file: FileHandle, start: number, end: number): Promise<void> {
   const buffer = spoolBuffers.acquire();
   try {
