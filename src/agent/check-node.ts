@@ -4,7 +4,8 @@ import { makeDirectory } from '../io/make-directory.ts';
 import { readContainerdConfig, type ContainerdConfig } from './containerd-config.ts';
 import { hostFolder } from './node-files.ts';
 
-/** Why this node does not use the agent as it should. Values of a metric's label: the set is fixed. */
+/** Why this node does not use the agent as it should. These are values of a metric label: the set
+ *  is fixed. */
 export type ProblemKind =
   | 'folder-not-writable'
   | 'config-not-readable'
@@ -15,7 +16,7 @@ export type ProblemKind =
 
 export interface Problem {
   kind: ProblemKind;
-  /** What is wrong, and what to write where. */
+  /** What is wrong, and how to fix it. */
   message: string;
 }
 
@@ -74,8 +75,9 @@ function judge({ configPath, transferConfigPath, pullsLocally }: ContainerdConfi
   return { kind: 'config-path-unset', message };
 }
 
-/** Checks that a `_default/hosts.toml` in `directory` does not redirect pulls of `agent`, the agent's own `host:port`, which
- *  rewritten images name: containerd applies it to every host that has no folder of its own. */
+/** Checks that a `_default/hosts.toml` in `directory` does not redirect pulls of `agent`, the
+ *  agent's own `host:port`, which rewritten images name: containerd applies it to every host
+ *  without a folder. */
 export async function checkDefaultHosts(directory: string, agent: string): Promise<Problem[]> {
   const exists = (path: string) =>
     access(path).then(

@@ -6,8 +6,8 @@ import { join } from 'node:path';
 const SECRET_BYTES = 32;
 
 /** Reads the secret by which an agent and its successor recognise each other.
- *  @param file of the configuration; by default one that the first agent of this user creates in a private temporary folder,
- *         which serves agents that share a file system
+ *  @param file the configured file; by default one that the first agent of this user creates in a
+ *  private temporary folder, which suits agents that share a file system
  *  @throws Error: the file cannot be read or is empty, or the folder is open to other users */
 export async function readHandoverSecret(file: string | undefined): Promise<Buffer> {
   const secret = await readFile(file ?? (await ownSecretFile()));
@@ -27,7 +27,7 @@ async function ownSecretFile(): Promise<string> {
   const file = join(folder, 'handover-secret');
   const own = `${file}.${randomBytes(8).toString('hex')}`;
   await writeFile(own, randomBytes(SECRET_BYTES), { mode: 0o600 });
-  // The first one stays: link(2) does not replace a file.
+  // The first file wins: link(2) does not replace a file.
   await link(own, file).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error;
   });

@@ -45,7 +45,7 @@ test('promise A6: certificates beside hosts.toml, which containerd would then ig
   );
   assert.match(await readFile(at('harbor.test_8443_', 'hosts.toml'), 'utf8'), /^ca = \["\.\.\/harbor\.test:8443\/ca\.crt"\]$/m);
   assert.doesNotMatch(await readFile(at('plain.test', 'hosts.toml'), 'utf8'), /^(?:ca|client) =/m);
-  // A certificate that comes later is named at the next look.
+  // A certificate that is added later is named at the next check.
   await write(at('plain.test', 'ca.crt'));
   await files.write();
   assert.match(await readFile(at('plain.test', 'hosts.toml'), 'utf8'), /^ca = \["ca\.crt"\]$/m);

@@ -12,8 +12,8 @@ export interface NodeFile {
   content: () => Promise<string | undefined>;
   /** The folder was created for this file, and is removed with it when it is empty. */
   inOwnFolder: boolean;
-  /** Another place where the runtime would look for it. A file of somebody else there takes precedence, and one of an earlier
-   *  agent is removed. */
+  /** Another path where the runtime would look for the file. A foreign file there takes precedence;
+   *  one that an earlier agent wrote is removed. */
   otherPath?: string;
 }
 
@@ -22,8 +22,9 @@ export interface MirroredUpstream {
   hosts: readonly string[];
 }
 
-/** The files of one agent on its node. During an upgrade two agents share them: the newer one takes them over, and the older one
- *  leaves alone what it no longer owns. Files of anybody else are never touched, and a warning names them. */
+/** The files of one agent on its node. During an upgrade two agents share them: the newer one takes
+ *  them over, and the older one no longer touches them. Foreign files are never touched, and a
+ *  warning names them. */
 export interface NodeFiles {
   readonly count: number;
   /** Writes the files that are missing or differ. @throws Error: the directory cannot be written */
@@ -81,7 +82,8 @@ export function ownHostsFile(directory: string, agent: string): NodeFile {
   };
 }
 
-/** containerd's hosts.toml for every host that has none of its own. Without a `server`, containerd falls back to the host itself. */
+/** containerd's hosts.toml for every host without one. Without a `server`, containerd falls back to
+ *  the host itself. */
 export function defaultHostsFile(directory: string, agent: string): NodeFile {
   return {
     path: join(directory, '_default', 'hosts.toml'),
@@ -90,7 +92,8 @@ export function defaultHostsFile(directory: string, agent: string): NodeFile {
   };
 }
 
-/** CRI-O's drop-in: since 1.35 it trusts no plain HTTP on loopback by itself (containers-registries.conf.d(5)). */
+/** CRI-O's drop-in: since 1.35 CRI-O does not trust plain HTTP on loopback by default
+ *  (containers-registries.conf.d(5)). */
 export function crioFile(directory: string, agent: string): NodeFile {
   const content = `[[registry]]\nlocation = "${new URL(agent).host}"\ninsecure = true\n`;
   return { path: join(directory, '50-kube-registry.conf'), content: () => Promise.resolve(content), inOwnFolder: false };
@@ -123,7 +126,7 @@ export function createNodeFiles(files: readonly NodeFile[], log: Log): NodeFiles
     }
   }
 
-  /** @returns the path of somebody else's file for the same purpose */
+  /** @returns the path of a foreign file for the same purpose */
   async function writeFileOf({ path, otherPath, content, inOwnFolder }: NodeFile): Promise<string | undefined> {
     const other = otherPath === undefined ? undefined : await read(otherPath);
     if (other?.ours === false) return otherPath;

@@ -21,8 +21,8 @@ const MAX_RESOURCE_BYTES = 16 * 2 ** 20;
 
 export interface FeedsContext {
   own: ClashConfig;
-  /** How to reach hosts, for a value of the configuration's `proxy` keys: direct, or a proxy's
-   *  URL. */
+  /** How to connect, for a value of the configuration's `proxy` keys: directly, or through a
+   *  proxy's URL. */
   wayOf: (proxy: string) => Way;
   copies: Copies;
   redactor: Redactor;
@@ -112,14 +112,14 @@ function inOrder<T>({ subscriptions }: ClashConfig, map: ReadonlyMap<string, T>)
 }
 
 export interface ResourceFeeds {
-  /** Fetches these, and no others from now on. */
+  /** Fetches these resources, and no others from now on. */
   follow(wanted: readonly Resource[]): void;
-  /** Why the last content of one cannot be used. */
+  /** Why the last content of a resource cannot be used. */
   problem(): string | undefined;
 }
 
-/** Fetches what providers of the config in use name by URL. Content that cannot be used never
- *  replaces content that can. */
+/** Fetches the URLs of providers in the current config. Unusable content never replaces usable
+ *  content. */
 export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
   const { wayOf, copies, redactor, offer, own, mihomo, reader, log, signal } = context;
   const running = new Map<string, AbortController>();
@@ -153,8 +153,8 @@ export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
     problems.set(key, text);
   }
 
-  /** Writes the content under a name of its own, so that a former config still finds its own.
-   *  @throws ClashError: there is no rule or no node in it */
+  /** Writes the content under a unique name, so that a former config still finds its own file.
+   *  @throws ClashError: it has no rule or no node */
   async function store({ key, name, ruleSet }: Resource, bytes: Uint8Array): Promise<string> {
     const path = `providers/${key}-${fingerprint(bytes)}`;
     if (ruleSet !== undefined) return prepareRuleSet(bytes, { ...ruleSet, path, copies, mihomo });

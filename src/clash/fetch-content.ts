@@ -12,9 +12,9 @@ import type { Download } from './subscription/download.ts';
 import { nameServersAnswer } from './subscription/name-servers.ts';
 
 export interface FetchContentOptions {
-  /** Fetches the body, as the program that this User-Agent names. @throws ClashError */
+  /** Fetches the body with this User-Agent. @throws ClashError */
   download(this: void, userAgent: string): Promise<Download>;
-  /** The configured one; undefined: mihomo's own. */
+  /** The configured User-Agent; undefined: mihomo's own. */
   userAgent: string | undefined;
   /** mihomo's version. */
   version: string;
@@ -25,7 +25,7 @@ export interface FetchContentOptions {
   log: Log;
 }
 
-/** Providers choose the form of a subscription by its reader. The first is mihomo's own. */
+/** Providers choose the format of a subscription by the User-Agent. The first is mihomo's own. */
 function userAgents(version: string): string[] {
   return [`clash.meta/v${version}`, 'clash-verge/v2.4.2', `mihomo/${version}`, 'ClashforWindows/0.20.39', 'v2rayN/7.14.4'];
 }
@@ -68,7 +68,7 @@ async function readContent(bytes: Uint8Array, reader: EntryReader): Promise<Cont
   return vetContent(await parseContent(bytes), reader);
 }
 
-/** Tells of rules that need name servers where none answers: each connection waits for them. */
+/** Reports rules that need name servers if none answers: each connection waits for them. */
 async function withLookupNote(content: Content, { mode, healthCheck }: ClashConfig): Promise<Content> {
   if (mode !== 'full' || content.kind === 'uris') return content;
   const rule = firstLookup(textsOf(content.document['rules']));
@@ -81,8 +81,8 @@ function countNodes(content: Content): number {
   return content.kind === 'uris' ? content.text.split('\n').length : itemsOf(content.document['proxies']).length;
 }
 
-/** Reads the file of a proxy-provider, which may be any form of a subscription, and writes it
- *  again without the nodes that mihomo cannot use.
+/** Reads the file of a proxy-provider, which may have any subscription format, and writes it again
+ *  without the nodes that mihomo cannot use.
  *  @returns the file, and what was left out
  *  @throws ClashError: it has no node that mihomo can use */
 export async function rewriteProvider(

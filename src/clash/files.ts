@@ -20,7 +20,7 @@ export interface Files {
 
 const POLL_INTERVAL_MS = 2000;
 
-/** @throws ClashError: a file cannot be read, or is no mihomo config */
+/** @throws ClashError: a file cannot be read, or is not a mihomo config */
 export function openFiles(own: ClashConfig, redactor: Redactor): Files {
   const secrets = own.users.map(({ username, password, passwordFile }) => ({
     username,

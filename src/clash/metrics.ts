@@ -6,8 +6,8 @@ export interface ClashMetrics {
   counted(outcome: Outcome | 'failed'): void;
 }
 
-/** The metrics of the proxy, read from the `latest` status at each scrape. Nodes have no label of
- *  their own, since they come and go with every fetch: /status names them. */
+/** The metrics of the proxy, read from the `latest` status at each scrape. Nodes are not a label,
+ *  since they change with every fetch: /status names them. */
 export function createClashMetrics(metrics: Metrics, latest: () => ClashStatus | undefined): ClashMetrics {
   const configs = metrics.counter(
     'clash_configs_total',

@@ -25,8 +25,8 @@ import type { UserInfo } from './subscription/userinfo.ts';
 
 export interface ClashOptions {
   own: ClashConfig;
-  /** How to reach hosts, for a value of the configuration's `proxy` keys: direct, or a proxy's
-   *  URL. */
+  /** How to connect, for a value of the configuration's `proxy` keys: directly, or through a
+   *  proxy's URL. */
   wayOf: (proxy: string) => Way;
   log: Log;
   env: NodeJS.ProcessEnv;
@@ -34,12 +34,12 @@ export interface ClashOptions {
   signal: AbortSignal;
 }
 
-/** What /status shows. */
+/** The content of /status. */
 export interface ClashStatus extends MihomoStatus {
   mode: ClashConfig['mode'];
   mihomo: { version: string; running: boolean; restarts: number };
   config: { proven: boolean; problem: string | undefined; notes: string[] };
-  /** Where everything goes that no rule matches. */
+  /** The target of traffic that no rule matches. */
   group: string;
   subscriptions: SubscriptionStatus[];
 }
@@ -61,12 +61,13 @@ export interface Clash {
   ended: Promise<void>;
 }
 
-/** How often a config that no request has been through is tried, in ms; doubled by each failure. */
+/** How often an unproven config is tried, in ms; doubled by each failure. */
 const FIRST_CONFIRM_MS = 2000;
 const CONFIRM = { baseMs: 15_000, capMs: 300_000 };
 
-/** Runs mihomo with a config made of the configuration and the subscriptions. Returns without
- *  waiting for either: the proxy is there within a second, and refuses until it has a node.
+/** Runs mihomo with a config made from the configuration and the subscriptions. Returns without
+ *  waiting for either: the proxy accepts connections within a second, and refuses requests until it
+ *  has a node.
  *  @throws ClashError: mihomo, a password's file or a port cannot be used; Error (EACCES …): the
  *  directory cannot be written */
 export async function superviseClash({ own, wayOf, log, env, counted, signal }: ClashOptions): Promise<Clash> {
@@ -128,7 +129,7 @@ export async function superviseClash({ own, wayOf, log, env, counted, signal }: 
 
 type EntrancesContext = Pick<InstanceContext, 'mihomo' | 'copies' | 'secret'> & { log: Log; signal: AbortSignal };
 
-/** The ports that clients know, and the mihomo processes behind them. */
+/** The listeners for clients, and the mihomo processes behind them. */
 async function openEntrances(own: ClashConfig, { log, signal, ...context }: EntrancesContext): Promise<{ front: Front; fleet: Fleet }> {
   const preferProviders = own.mode === 'nodes';
   const start = (spec: Spec, first?: string) =>
@@ -188,7 +189,7 @@ async function readCopies(
   return known;
 }
 
-/** A copy that another version of mihomo has read is read again. Undefined: this one can use
+/** A copy that another version of mihomo has read is checked again. Undefined: this version can use
  *  nothing of it. */
 async function vetCopy(copy: Copy | undefined, { reader, version }: { reader: EntryReader; version: string }): Promise<Copy | undefined> {
   if (copy === undefined || copy.vettedBy === version) return copy;
@@ -196,8 +197,7 @@ async function vetCopy(copy: Copy | undefined, { reader, version }: { reader: En
   return content === undefined ? undefined : { ...copy, content };
 }
 
-/** A config that could not be proven when it came may be good all the same: the network was down.
- */
+/** A config that could not be proven at first may still be good: the network may have been down. */
 async function confirmForever(applier: Applier, { log, signal }: { log: Log; signal: AbortSignal }): Promise<void> {
   for (let failures = 0; !signal.aborted; failures = applier.proven() ? 0 : failures + 1) {
     await applier.confirm().catch((error: unknown) => log.warn({ event: 'clash-confirm-failed', error }, 'the good config cannot be kept'));

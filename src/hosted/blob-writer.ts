@@ -33,18 +33,19 @@ function sweptAway(digest: Digest): OciError {
   return new OciError('UNAVAILABLE', `a pruning has removed ${digest} meanwhile; push it again`, { origin: 'storage', retryAfter: 1 });
 }
 
-/** Takes blobs into hosted repositories. */
+/** Writes blobs into hosted repositories. */
 export function createBlobWriter({ store, records, removeUnnamed }: Contents, { maxBlobSize, quota }: BlobWriterOptions): BlobWriter {
   const uploads = createUploads({ store, maxBlobSize });
 
-  /** Records that a repository has a blob, which is stored. */
+  /** Records that a repository has a blob that is already stored. */
   async function addBlob(repository: Repository, descriptor: Descriptor, signal: AbortSignal): Promise<Descriptor> {
     const { digest } = descriptor;
     const known = await records.content(repository, digest, signal);
     const write = () =>
       Promise.all([
-        // What was pushed as a manifest remains one, for clients that push it as a blob too. The record of a blob is written again: a
-        // pruning removes records that are as old as a blob that it has removed before.
+        // A pushed manifest stays a manifest, even if a client pushes it as a blob too. The record
+        // of a blob is written again, since a pruning that has removed the blob also removes its
+        // old records.
         known === undefined || known.mediaType === BLOB_MEDIA_TYPE ? records.addContent(repository, descriptor, signal) : undefined,
         store.write(ownerKey(digest, repository), bytesSource(Buffer.alloc(0)), { signal }),
       ]);
@@ -56,8 +57,8 @@ export function createBlobWriter({ store, records, removeUnnamed }: Contents, { 
     return descriptor;
   }
 
-  /** Runs `work`, which stores `size` bytes under `digest`, or as many as there is `room` for. What the repository has already takes
-   *  no more of its quota. */
+  /** Runs `work`, which stores `size` bytes under `digest`, or as many as there is `room` for.
+   *  Content that the repository already has does not count against its quota again. */
   async function withinQuota<Result>(
     { digest, ...held }: Held & { digest: Digest },
     work: (room: number) => Promise<Result>,
@@ -89,7 +90,7 @@ export function createBlobWriter({ store, records, removeUnnamed }: Contents, { 
         await uploads.remove(place, signal);
         return descriptor;
       } catch (error) {
-        // It would never fit: nothing of it is kept.
+        // A retry would fail the same way, so the upload is removed.
         if (isOciError(error, 'DENIED', 'DIGEST_INVALID')) await uploads.remove(place, signal);
         throw error;
       }

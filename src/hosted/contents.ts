@@ -12,7 +12,7 @@ import { createHostedRecords, type HostedRecords } from './records.ts';
 /** Bytes of manifests in memory: the content of a digest never changes. */
 const MANIFESTS_IN_MEMORY = 16 * 2 ** 20;
 
-/** What hosted repositories hold. Repositories have their full names: `local/team/app`. */
+/** The contents of hosted repositories. Repositories have their full names: `local/team/app`. */
 export interface Contents {
   store: UploadStore;
   records: HostedRecords;
@@ -22,13 +22,15 @@ export interface Contents {
   readManifest(this: void, descriptor: Descriptor, signal: AbortSignal): Promise<Buffer>;
   /** Keeps the bytes of a manifest that was just stored in memory. */
   rememberManifest(this: void, digest: Digest, bytes: Uint8Array): void;
-  /** The tags of a repository and the digests that they mean. */
+  /** The tags of a repository and their digests. */
   tagsOf(this: void, repository: Repository, signal: AbortSignal): AsyncIterable<{ tag: Tag; digest: Digest | undefined }>;
   /** @throws OciError DENIED: a manifest of the repository names `digest` */
   requireUnnamed(this: void, repository: Repository, digest: Digest, signal: AbortSignal): Promise<void>;
-  /** Removes the record of a blob or manifest. A manifest that is pushed meanwhile and names it was written before it looks for what it
-   *  names (manifest-writer.ts), and this removes before it looks for manifests again: at least one of the two sees the other.
-   *  @throws OciError DENIED, with the record back in place: a manifest of the repository names it */
+  /** Removes the record of a blob or manifest. A concurrent push writes its manifest before it
+   *  checks that everything the manifest names is there (manifest-writer.ts); this function removes
+   *  the record before it looks for manifests again. So at least one of the two sees the other.
+   *  @throws OciError DENIED, with the record back in place: a manifest of the repository names
+   *  it */
   removeUnnamed(this: void, repository: Repository, content: Descriptor, signal: AbortSignal): Promise<void>;
 }
 

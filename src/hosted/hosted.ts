@@ -10,12 +10,14 @@ import { createReader, type ReaderOptions } from './reader.ts';
 export interface HostedOptions extends ReaderOptions, BlobWriterOptions, ManifestWriterOptions {
   /** The first component of the repositories: `local`. */
   name: string;
-  /** Where everything is kept: the storage itself, not a tier in front of it. */
+  /** The storage itself, not a tier in front of it. */
   store: UploadStore;
 }
 
-/** Repositories of one's own: what is pushed to them is kept until it is deleted. Repositories are named without `name`.
- *  @throws OciError NAME_UNKNOWN, MANIFEST_UNKNOWN, BLOB_UNKNOWN; UNAVAILABLE when the store is; see PushRegistry */
+/** Hosted repositories: pushed content is kept until it is deleted. Repositories are named without
+ *  `name`.
+ *  @throws OciError NAME_UNKNOWN, MANIFEST_UNKNOWN, BLOB_UNKNOWN; UNAVAILABLE if the store is; see
+ *  PushRegistry */
 export function hosted(options: HostedOptions): PushRegistry {
   const { name, store } = options;
   const contents = createContents(store);
@@ -44,7 +46,8 @@ export function hosted(options: HostedOptions): PushRegistry {
     },
   };
 
-  /** The first repository behind `after`: one listing each, since a repository may hold thousands of records. */
+  /** The first repository after `after`: one listing each, since a repository may have thousands of
+   *  records. */
   async function firstRepository(after: string | undefined, signal: AbortSignal): Promise<Repository | undefined> {
     for await (const { key } of store.list(`${REPOSITORIES}${name}/`, { signal, ...(after === undefined ? {} : { after }) })) {
       const record = parseRepositoryKey(key);
@@ -64,7 +67,7 @@ function withNames<Methods extends object>(methods: Methods, full: (repository: 
   return Object.fromEntries(named) as unknown as Methods;
 }
 
-/** A key behind all records of a repository, and before those of the next. */
+/** A key after all records of a repository, and before those of the next. */
 function endOf(repository: Repository): string {
   return `${repositoryPrefix(repository)}_~`;
 }

@@ -22,7 +22,8 @@ const REPOSITORY = parseRepository('team/app');
 const FULL = parseRepository('local/team/app');
 const signal = new AbortController().signal;
 
-/** `store`, whose calls each wait for a random number of turns of the event loop before and after. */
+/** Makes each call of `store` wait for a random number of turns of the event loop before and
+ *  after. */
 function shaken(store: UploadStore, chance: Chance): UploadStore {
   const wait = async () => {
     for (let turns = chance.happens(0.1) ? chance.below(60) : chance.below(4); turns > 0; turns--) {
@@ -50,7 +51,7 @@ function shaken(store: UploadStore, chance: Chance): UploadStore {
 
 interface World {
   store: UploadStore;
-  /** Replicas over one store. */
+  /** Replicas that share one store. */
   registries: PushRegistry[];
   chance: Chance;
   blobs: { digest: Digest; bytes: Buffer }[];
@@ -77,7 +78,7 @@ function pushManifest(registry: PushRegistry, { bytes, digest, mediaType }: Worl
   return registry.putManifest(REPOSITORY, digest, { bytes, mediaType, tags: [], signal });
 }
 
-/** One step of a client, or a pruning to which everything is two days old. */
+/** One step of a client, or a pruning that takes everything for two days old. */
 async function act({ store, registries, chance, blobs, manifests }: World): Promise<void> {
   const registry = chance.pick(registries);
   const [blob, manifest] = [chance.pick(blobs), chance.pick(manifests)];
@@ -98,7 +99,7 @@ async function act({ store, registries, chance, blobs, manifests }: World): Prom
   }
 }
 
-/** @throws AssertionError: a manifest of the repository names what is not there */
+/** @throws AssertionError: a manifest of the repository names missing content */
 async function assertWhole({ store, manifests }: World): Promise<void> {
   const records = createHostedRecords(store);
   for (const { digest, bytes, mediaType } of manifests) {

@@ -17,7 +17,7 @@ export interface ManifestWriterOptions extends Pick<BlobWriterOptions, 'quota'> 
   isImmutable(this: void, tag: Tag): boolean;
 }
 
-/** Takes manifests and tags into hosted repositories. */
+/** Writes manifests and tags into hosted repositories. */
 export function createManifestWriter(
   contents: Contents,
   { quota, isImmutable }: ManifestWriterOptions,
@@ -33,8 +33,9 @@ export function createManifestWriter(
     });
   }
 
-  /** After a manifest was recorded: a deletion beside this may have removed what it names, and have looked for manifests before.
-   *  A deletion does the same the other way round (Contents.removeUnnamed), so at least one of the two gives way.
+  /** Checks again after the manifest was recorded: a concurrent deletion may have removed something
+   *  that the manifest names, and may have looked for manifests earlier. A deletion checks in the
+   *  opposite order (Contents.removeUnnamed), so at least one of the two fails.
    *  @throws OciError MANIFEST_BLOB_UNKNOWN, with the record of `undo` removed */
   async function requireStillThere(
     repository: Repository,
@@ -49,8 +50,8 @@ export function createManifestWriter(
     throw new OciError('MANIFEST_BLOB_UNKNOWN', `${repository} has no ${missing[0]} any longer, which the manifest names: push it again`);
   }
 
-  /** @param digest what the tags are to mean; undefined: they are to be deleted
-   *  @throws OciError DENIED: one of them is immutable, and means something else */
+  /** @param digest the new digest of the tags; undefined: they are to be deleted
+   *  @throws OciError DENIED: one of the tags is immutable, and has another digest */
   async function requireMutable(
     repository: Repository,
     tags: readonly Tag[],
@@ -92,7 +93,8 @@ export function createManifestWriter(
       });
       if (parts.subject !== undefined) await records.addReferrer(repository, parts.subject, { ...descriptor, ...parts.referrer }, signal);
       for (const tag of names) await records.setTag(repository, tag, digest, signal);
-      // A deletion of the same manifest beside this has not seen the tags: this push counts as the later one.
+      // A concurrent deletion of the same manifest has not seen the tags: the push counts as the
+      // later one.
       if ((await records.content(repository, digest, signal)) === undefined) await record();
       rememberManifest(digest, bytes);
       return { descriptor, subject: parts.subject };

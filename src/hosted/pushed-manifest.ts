@@ -2,20 +2,23 @@ import { MANIFEST_MEDIA_TYPES, MAX_MANIFEST_SIZE, OCI_INDEX, OCI_MANIFEST, parse
 import type { Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 
-/** What a pushed manifest says of itself. */
+/** The parsed content of a pushed manifest. */
 export interface ManifestParts {
   mediaType: string;
-  /** Everything that it names, but its subject: manifests, config and layers. */
+  /** Everything that the manifest names except its subject: manifests, config and layers. */
   named: Digest[];
-  /** Of these, what has to be there: not what only its vendor may distribute. */
+  /** Those of `named` that must be in the repository: all but layers that only their vendor may
+   *  distribute. */
   required: Digest[];
   subject: Digest | undefined;
-  /** What the index of its subject's referrers says beside its descriptor (distribution specification, "Listing Referrers"). */
+  /** The fields that the subject's referrers index adds to the descriptor (distribution
+   *  specification, "Listing Referrers"). */
   referrer: { artifactType?: string; annotations?: Record<string, string> };
 }
 
-/** Reads a manifest or an index that a client pushes. @param contentType of the request
- *  @throws OciError MANIFEST_INVALID: too large, malformed, or of another type than the request says */
+/** Parses a manifest or an index that a client pushes. @param contentType of the request
+ *  @throws OciError MANIFEST_INVALID: too large, malformed, or of another type than the request
+ *  says */
 export function parsePushedManifest(bytes: Uint8Array, contentType: string): ManifestParts {
   if (bytes.length > MAX_MANIFEST_SIZE) {
     throw new OciError('MANIFEST_INVALID', `the manifest has ${bytes.length} bytes, more than the ${MAX_MANIFEST_SIZE} allowed`);
@@ -45,7 +48,8 @@ function guessMediaType(document: Record<string, unknown>): string {
   return Array.isArray(document['manifests']) ? OCI_INDEX : OCI_MANIFEST;
 }
 
-/** An image's config type stands in for a missing artifactType; an index has none then. */
+/** If artifactType is missing, the config type of an image takes its place; an index then has
+ *  none. */
 function artifactTypeOf({ artifactType, config }: Record<string, unknown>): { artifactType?: string } {
   if (typeof artifactType === 'string' && artifactType !== '') return { artifactType };
   const type = (config as Record<string, unknown> | undefined)?.['mediaType'];

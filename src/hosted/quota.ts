@@ -6,16 +6,16 @@ import type { Store } from '../store/store.ts';
 
 export interface QuotaOptions {
   name: string;
-  /** Bytes, of all repositories or by their prefix. */
+  /** In bytes: of all repositories, or by prefix of their names. */
   quota: number | Readonly<Record<string, number>> | undefined;
   store: Store;
 }
 
-/** What the repositories may still hold. */
+/** The remaining quota of the repositories. */
 export interface Quota {
   /** How many more bytes fit; Infinity: there is no limit. */
   room(this: void, repository: Repository, signal: AbortSignal): Promise<number>;
-  /** Takes `size` bytes of what is left, for what `store` stores; gives them back when it fails.
+  /** Reserves `size` bytes of the quota while `store` runs, and releases them if it fails.
    *  @throws OciError DENIED: they do not fit; what `store` throws */
   hold<Result>(this: void, what: Held, store: () => Promise<Result>): Promise<Result>;
 }
@@ -30,9 +30,11 @@ export interface Held {
 
 export const noQuota: Quota = { room: () => Promise.resolve(Infinity), hold: (_what, store) => store() };
 
-/** How old a count of what is stored may be, in ms; what this process has let in since is added to it. */
+/** How old a count of the stored bytes may be, in ms; bytes that this process has stored since are
+ *  added. */
 const COUNT_LIFETIME_MS = 60_000;
-/** How old a count may be by which something is refused, in ms: what was let in since may have replaced what was there. */
+/** How old a count may be to refuse a push, in ms: bytes stored since may have replaced counted
+ *  ones. */
 const REFUSAL_LIFETIME_MS = 1_000;
 
 interface Limit {
@@ -41,17 +43,18 @@ interface Limit {
   /** Bytes. */
   allowed: number;
   counted: number;
-  /** Stored since the count began. */
+  /** Bytes stored since the count began. */
   added: number;
-  /** Held for what is being stored. */
+  /** Bytes reserved for writes in progress. */
   held: number;
   /** When the count began, on the process's clock. */
   at: number;
   counting: Promise<void> | undefined;
 }
 
-/** Refuses what would not fit. A blob that several repositories of one prefix share counts once. Without a lock server, pushes
- *  to several replicas at once may pass a quota by what they bring within a minute. */
+/** Refuses pushes that would exceed the quota. A blob that several repositories of one prefix share
+ *  counts once. Without a lock server, concurrent pushes to several replicas may exceed a quota by
+ *  what they push within a minute. */
 export function createQuota({ name, quota, store }: QuotaOptions): Quota {
   const entries = typeof quota === 'number' ? [['', quota] as const] : Object.entries(quota ?? {});
   const limits = entries.map(([prefix, allowed]): Limit => {
@@ -88,7 +91,7 @@ export function createQuota({ name, quota, store }: QuotaOptions): Quota {
       signal.throwIfAborted();
       const own = limitsOf(repository);
       for (const limit of own) await roomOf(limit, size);
-      // No await from here on: what is left is compared and taken at once.
+      // No await from here on: the check and the reservation must be atomic.
       for (const { prefix, allowed, counted, added, held } of own) {
         const used = counted + added + held;
         if (used + size <= allowed) continue;

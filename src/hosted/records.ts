@@ -5,7 +5,7 @@ import type { Repository, Tag } from '../oci/reference.ts';
 import { memberKey, referrerKey, referrersPrefix, tagKey } from '../store/keys.ts';
 import { bytesSource, type Store } from '../store/store.ts';
 
-/** What an index of referrers says of one of them (image specification, "Image Index"). */
+/** An entry in an index of referrers (image specification, "Image Index"). */
 export interface ReferrerDescriptor extends Descriptor {
   artifactType?: string;
   annotations?: Record<string, string>;
@@ -27,7 +27,7 @@ export function createHostedRecords(store: Store) {
     await store.write(key, bytesSource(Buffer.from(JSON.stringify(record))), { signal });
   }
 
-  /** What `repository` has under a digest, manifest or blob. */
+  /** The manifest or blob that `repository` has under a digest. */
   async function content(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined> {
     const { mediaType, size } = (await read(memberKey(repository, digest), signal)) ?? {};
     return typeof mediaType === 'string' && typeof size === 'number' ? { digest, mediaType, size } : undefined;
@@ -35,7 +35,7 @@ export function createHostedRecords(store: Store) {
 
   return {
     content,
-    /** What a tag means. */
+    /** The digest of a tag. */
     async tag(repository: Repository, tag: Tag, signal: AbortSignal): Promise<Digest | undefined> {
       const digest = (await read(tagKey(repository, tag), signal))?.['digest'];
       return typeof digest === 'string' && isDigest(digest) ? digest : undefined;

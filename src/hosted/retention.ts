@@ -11,7 +11,7 @@ import type { Log } from '../telemetry/log.ts';
 import { createHostedRecords } from './records.ts';
 
 export interface RetentionRules {
-  /** Milliseconds after which a manifest goes that no tag and no index names; undefined: it stays. */
+  /** The age in ms at which a manifest that no tag or index names is deleted; undefined: never. */
   untagged?: number | undefined;
   /** The first rule whose glob matches a tag counts. */
   keepTags: readonly { tags: string; newest: number }[];
@@ -26,13 +26,14 @@ export interface RetentionOptions {
   signal: AbortSignal;
 }
 
-/** What a repository holds. */
+/** The contents of a repository. */
 interface Contents {
   tags: { tag: Tag; digest: Digest | undefined; at: number }[];
   manifests: Map<Digest, { at: number; names: Digest[]; subject: Digest | undefined }>;
 }
 
-/** Deletes what the rules do not keep, as a client would: what is deleted is never named by what stays.
+/** Deletes what the rules do not keep, as a client would: nothing that remains names deleted
+ *  content.
  *  @returns how many tags and manifests were deleted */
 export async function applyRetention(options: RetentionOptions): Promise<number> {
   const { registry, rules, signal } = options;
@@ -75,7 +76,7 @@ async function readContents({ name, store, signal }: RetentionOptions, repositor
   }
 }
 
-/** The tags beyond the newest that a rule keeps. */
+/** The tags in excess of the newest ones that a rule keeps. */
 function surplusTags({ tags }: Contents, { keepTags }: RetentionRules): Contents['tags'] {
   const rules = keepTags.map(({ tags, newest }) => ({ matches: picomatch(tags), newest }));
   const surplus: Contents['tags'] = [];
@@ -86,14 +87,15 @@ function surplusTags({ tags }: Contents, { keepTags }: RetentionRules): Contents
   return surplus;
 }
 
-/** Manifests, older than `before`, that no tag, no index and no kept subject needs; an index before what it names. */
+/** Manifests older than `before` that no tag, index or remaining subject needs; an index comes
+ *  before its manifests. */
 function unnamed({ tags, manifests }: Contents, before: number): Digest[] {
   const needed = new Set(tags.flatMap(({ digest }) => (digest === undefined ? [] : [digest])));
   for (const [digest, { at }] of manifests) if (at > before) needed.add(digest);
   for (let size = -1; size !== needed.size;) {
     size = needed.size;
     for (const [digest, { names, subject }] of manifests) {
-      // A signature stays as long as what it signs.
+      // A signature stays as long as the image that it signs.
       if (subject !== undefined && needed.has(subject)) needed.add(digest);
       if (needed.has(digest)) for (const name of names) needed.add(name);
     }
@@ -102,7 +104,7 @@ function unnamed({ tags, manifests }: Contents, before: number): Digest[] {
   return rest.sort(([, one], [, other]) => other.names.length - one.names.length).map(([digest]) => digest);
 }
 
-/** @returns 1; 0: it may not be deleted now: it is immutable, or something that was pushed meanwhile names it */
+/** @returns 1; 0 if it cannot be deleted now: it is immutable, or newly pushed content names it */
 async function remove({ name, registry, log, signal }: RetentionOptions, repository: Repository, reference: Reference): Promise<number> {
   try {
     await registry.deleteManifest(repository, reference, { signal });

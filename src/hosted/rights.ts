@@ -12,7 +12,7 @@ export function createRights({
   return (caller, action, repository) => {
     const own = rules[action];
     if (own === 'anyone') return true;
-    // Who may push or delete has to see what is there: clients look before they upload.
+    // Pushing and deleting imply pulling: clients look before they upload.
     const all = action === 'pull' ? [...own, ...push, ...remove] : own;
     return all.some((rule) => repository.startsWith(rule.repositories) && names(rule, caller));
   };

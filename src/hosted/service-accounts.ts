@@ -4,15 +4,16 @@ import { createSemaphore } from '../async/semaphore.ts';
 import { fieldsOf, textOf, textsOf } from '../io/untrusted.ts';
 import { OciError } from '../oci/error.ts';
 
-/** The audience that a projected token must have been made for. */
+/** The required audience of a projected token. */
 export const TOKEN_AUDIENCE = 'kube-registry';
-/** Reviews at once; more wait. */
+/** Concurrent reviews; further ones wait. */
 const MAX_REVIEWS = 8;
 const MAX_WAITING = 128;
 const MAX_REMEMBERED = 10_000;
-/** How long a token that was refused is refused without another review: a pod may try again and again. */
+/** How long a refusal is cached: a pod may retry again and again. */
 const REFUSED_LIFE_MS = 10_000;
-/** How long a token is believed at most: Kubernetes may have deleted its pod or its ServiceAccount. */
+/** How long an accepted token is cached at most: Kubernetes may have deleted its pod or its
+ *  ServiceAccount. */
 const MAX_LIFE_MS = 300_000;
 const MAX_TOKEN_LENGTH = 16 * 1024;
 const SERVICE_ACCOUNT = /^system:serviceaccount:([^:]+):([^:]+)$/;
@@ -34,7 +35,8 @@ export function createServiceAccounts(review: ReviewToken): (token: string, sign
 
   return async (token, signal) => {
     if (token.length > MAX_TOKEN_LENGTH) return undefined;
-    // A key is no token, and nobody can compute one without this process's secret.
+    // The cache holds keys instead of tokens; they cannot be computed without this process's
+    // secret.
     const key = createHmac('sha256', secret).update(token).digest('base64');
     const remembered = known.get(key);
     if (remembered !== undefined) return remembered.name;
@@ -52,7 +54,8 @@ function nameOf(status: unknown): string | undefined {
   return namespace === undefined ? undefined : `${namespace}/${name}`;
 }
 
-/** Milliseconds until a JSON Web Token expires, by its `exp` claim (RFC 7519, section 4.1.4); 0: it says nothing of the kind. */
+/** Milliseconds until a JSON Web Token expires, by its `exp` claim (RFC 7519, section 4.1.4); 0 if
+ *  it has none. */
 function lifeOf(token: string): number {
   try {
     const claims: unknown = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());

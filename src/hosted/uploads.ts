@@ -9,13 +9,14 @@ import { blobKey, parseUploadChunkKey, uploadChunkKey, uploadPrefix, uploadStart
 import { bytesSource } from '../store/store.ts';
 import type { UploadPart, UploadStore } from '../store/upload-store.ts';
 
-/** An upload, by where it is kept: any replica over the same store may go on with it. */
+/** Identifies an upload in the store: any replica over the same store may continue it. */
 export interface Place {
   repository: Repository;
   id: UploadId;
 }
 
-/** What this process has hashed of an upload, so that nothing is read back that it has seen whole. */
+/** The running hash of an upload, so that bytes that passed through this process are not read
+ *  back. */
 interface Progress {
   hash: Hash;
   /** The chunks hashed, from the first on. A key names the same bytes forever. */
@@ -24,24 +25,28 @@ interface Progress {
 
 export interface Uploads {
   start(repository: Repository, signal: AbortSignal): Promise<UploadId>;
-  /** @returns the number of bytes that are there. @throws OciError BLOB_UPLOAD_UNKNOWN */
+  /** @returns the number of bytes uploaded so far. @throws OciError BLOB_UPLOAD_UNKNOWN */
   size(place: Place, signal: AbortSignal): Promise<number>;
-  /** @param room how many bytes the upload may have. @returns the number of bytes that are there now.
+  /** @param room the maximum size of the upload in bytes. @returns the number of bytes uploaded so
+   *  far.
    *  @throws OciError as PushRegistry.appendChunk; DENIED: there is no room for them */
   append(place: Place, chunk: Chunk, context: { room: number; signal: AbortSignal }): Promise<number>;
-  /** Compares what was uploaded with its digest. @throws OciError BLOB_UPLOAD_UNKNOWN, DIGEST_INVALID */
+  /** Compares the uploaded bytes with their digest. @throws OciError BLOB_UPLOAD_UNKNOWN,
+   *  DIGEST_INVALID */
   verify(place: Place, digest: Digest, signal: AbortSignal): Promise<VerifiedUpload>;
-  /** Makes the blob of what was verified. The upload stays until it is removed. */
+  /** Creates the blob from the verified upload, which stays until it is removed. */
   store(upload: VerifiedUpload, digest: Digest, signal: AbortSignal): Promise<void>;
-  /** Keeps a blob that is there already from a pruning that may be about to remove it. @returns its size; undefined: it is not there */
+  /** Protects a stored blob from a pruning that may be about to remove it. @returns its size;
+   *  undefined if it is not stored */
   claimStored(digest: Digest, signal: AbortSignal): Promise<number | undefined>;
-  /** Forgets an upload. One that is not there is no error. */
+  /** Removes an upload. A missing upload is not an error. */
   remove(place: Place, signal: AbortSignal): Promise<void>;
-  /** Stores a blob that comes in one piece. @returns its size. @throws OciError DIGEST_INVALID, SIZE_INVALID; DENIED: there is no room for it */
+  /** Stores a blob from one request. @returns its size. @throws OciError DIGEST_INVALID,
+   *  SIZE_INVALID; DENIED: there is no room for it */
   put(digest: Digest, chunk: Chunk, context: { room: number; signal: AbortSignal }): Promise<number>;
 }
 
-/** What was uploaded has the digest that it was to have. */
+/** An upload whose digest was verified. */
 export interface VerifiedUpload {
   parts: readonly UploadPart[];
   /** Bytes. */
@@ -54,14 +59,15 @@ export interface UploadsOptions {
   maxBlobSize: number;
 }
 
-/** Uploads whose hash is kept in memory; of others, the bytes are read back when they end. */
+/** Number of uploads whose hash is kept in memory; other uploads are read back when they end. */
 const MAX_PROGRESS = 10_000;
 
-/** Keeps uploads in the store, an object for each chunk: what was acknowledged is durable, and known to every replica. */
+/** Keeps uploads in the store, one object per chunk: acknowledged bytes are durable, and visible to
+ *  every replica. */
 export function createUploads({ store, maxBlobSize }: UploadsOptions): Uploads {
   const progress = new LRUCache<UploadId, Progress>({ max: MAX_PROGRESS });
 
-  /** The chunks of an upload that follow each other without a gap. */
+  /** The contiguous chunks of an upload, from its start. */
   async function listChunks({ repository, id }: Place, signal: AbortSignal): Promise<UploadPart[]> {
     const parts: UploadPart[] = [];
     let end = 0;
@@ -96,7 +102,8 @@ export function createUploads({ store, maxBlobSize }: UploadsOptions): Uploads {
       await store.remove(key, { signal });
       return size;
     }
-    // Of two chunks that begin at the same byte, at least the one that was stored later sees the other, and gives way.
+    // If two chunks begin at the same byte, at least the one stored later sees the other, and is
+    // removed.
     if (await hasRival(place, { key, start: size, signal })) {
       await store.remove(key, { signal });
       throw standsAt(sizeOf(await listChunks(place, signal)), size);
@@ -133,7 +140,7 @@ export function createUploads({ store, maxBlobSize }: UploadsOptions): Uploads {
     progress.delete(id);
     const keys: string[] = [];
     for await (const { key } of store.list(uploadPrefix(repository, id), { signal })) keys.push(key);
-    // The start goes last: without it, a chunk that is left would look like an upload of nothing.
+    // The start is removed last: without it, a leftover chunk would look like an empty upload.
     for (const key of keys) await store.remove(key, { signal });
   }
 
@@ -175,7 +182,8 @@ export function createUploads({ store, maxBlobSize }: UploadsOptions): Uploads {
   };
 }
 
-/** Only its algorithm matters: clients name the digest at the end of an upload, and nearly all of them use this one. */
+/** Only the algorithm matters: clients name the digest at the end of an upload, and nearly all use
+ *  sha256. */
 const SHA256 = `sha256:${'0'.repeat(64)}` as Digest;
 
 function sizeOfChunk({ length }: Chunk): { size?: number } {
@@ -190,7 +198,7 @@ function wrongDigest(digest: Digest): OciError {
   return new OciError('DIGEST_INVALID', `the uploaded bytes do not have the digest ${digest}; nothing was stored`);
 }
 
-/** Whether these are the bytes that were hashed. */
+/** Whether exactly these chunks were hashed. */
 function isHashOf({ keys }: Progress, parts: readonly UploadPart[]): boolean {
   return keys.length === parts.length && parts.every(({ key }, at) => key === keys[at]);
 }
@@ -207,7 +215,8 @@ interface Counting {
   onChunk(this: void, bytes: Uint8Array): unknown;
 }
 
-/** @throws OciError SIZE_INVALID: another length than announced, or too large a blob; DENIED: no room for it */
+/** @throws OciError SIZE_INVALID: the length differs from the announced one, or the blob is too
+ *  large; DENIED: no room for it */
 async function* counted({ body, length }: Chunk, { start, room, maxSize, onChunk }: Counting): AsyncGenerator<Uint8Array> {
   let size = 0;
   for await (const bytes of body) {

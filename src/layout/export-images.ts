@@ -42,7 +42,7 @@ export interface ExportOptions {
   /** `linux/amd64`, `linux/arm/v7`; or all that an index names. */
   platforms: readonly string[] | 'all';
   signal: AbortSignal;
-  /** Called after each piece, with the bytes of blobs written and those to be written. */
+  /** Called after each piece, with the bytes of blobs written and of all blobs to write. */
   progress?(this: void, done: number, total: number): void;
 }
 
@@ -54,7 +54,7 @@ export interface ExportResult {
   bytes: number;
 }
 
-/** What one archive holds, each digest once. */
+/** The contents of one archive, each digest once. */
 interface Contents {
   roots: { descriptor: Descriptor; name: string }[];
   docker: DockerImage[];
@@ -62,10 +62,12 @@ interface Contents {
   blobs: Map<Digest, { repository: Repository; descriptor: Descriptor }>;
 }
 
-/** Writes images into one tar file, an OCI image layout that skopeo, crane, `ctr image import` and `docker load` read. Indexes stay
- *  as they are; with `platforms`, only the chosen platforms' manifests and blobs are in the file.
- *  @throws OciError as the reader does; MANIFEST_UNKNOWN: an index has none of the platforms; UNAVAILABLE: a blob has other bytes
- *  than its digest says; errors of the file system. Then no file is left. */
+/** Writes images into one tar file, an OCI image layout that skopeo, crane, `ctr image import` and
+ *  `docker load` read. Indexes stay as they are; with `platforms`, the file has only the manifests
+ *  and blobs of the chosen platforms.
+ *  @throws OciError as the reader does; MANIFEST_UNKNOWN: an index has none of the platforms;
+ *  UNAVAILABLE: the bytes of a blob do not match its digest; errors of the file system. Then no
+ *  file is left. */
 export async function exportImages(options: ExportOptions): Promise<ExportResult> {
   const contents: Contents = { roots: [], docker: [], manifests: new Map(), blobs: new Map() };
   for (const image of options.images) await collect(image, options, contents);
@@ -154,7 +156,7 @@ async function writeContents(tar: TarWriter, contents: Contents, { reader, signa
   return bytes + done;
 }
 
-/** @throws OciError UNAVAILABLE: other bytes than the digest says */
+/** @throws OciError UNAVAILABLE: the bytes do not match the digest */
 async function* verified(digest: Digest, body: AsyncIterable<Uint8Array>, read: (bytes: number) => void): AsyncGenerator<Uint8Array> {
   const hash = createDigestHash(digest);
   for await (const chunk of body) {

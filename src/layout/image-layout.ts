@@ -24,19 +24,20 @@ export function blobPath(digest: Digest): string {
 /** An image that a layout's index names. */
 export interface LayoutImage {
   descriptor: Descriptor;
-  /** containerd's name where there is one, else the reference name: the whole name of an image, or its tag alone.
+  /** containerd's name if there is one, else the reference name: the whole name of an image, or its
+   *  tag alone.
    *  Undefined: the entry has none. */
   name: string | undefined;
 }
 
-/** @throws OciError MANIFEST_INVALID: no layout, or one of another version */
+/** @throws OciError MANIFEST_INVALID: not a layout, or one of another version */
 export function checkLayoutVersion(bytes: Uint8Array): void {
   const version = fieldOf(parseJson(bytes, LAYOUT_FILE), 'imageLayoutVersion');
   if (version === LAYOUT_VERSION) return;
   throw new OciError('MANIFEST_INVALID', `${LAYOUT_FILE} has the version ${JSON.stringify(version)}; only ${LAYOUT_VERSION} is known`);
 }
 
-/** Reads a layout's index.json. @throws OciError MANIFEST_INVALID: it is no image index */
+/** Reads a layout's index.json. @throws OciError MANIFEST_INVALID: it is not an image index */
 export function parseLayoutIndex(bytes: Uint8Array): LayoutImage[] {
   const list = fieldOf(parseJson(bytes, INDEX_FILE), 'manifests');
   const { manifests } = parseManifest(bytes, '');
@@ -76,7 +77,7 @@ export function formatDockerIndex(images: readonly DockerImage[]): Uint8Array {
   return Buffer.from(JSON.stringify(entries));
 }
 
-/** What a path of a layout holds; undefined: no blob. */
+/** The digest of the blob at a path of a layout; undefined: the path is not a blob's. */
 export function parseBlobPath(path: string): Digest | undefined {
   const [, algorithm = '', hex = ''] = /^blobs\/([a-z0-9]+)\/([0-9a-f]+)$/.exec(path) ?? [];
   const digest = `${algorithm}:${hex}`;

@@ -22,22 +22,25 @@ export interface ImportOptions {
   /** A tar file that holds an OCI image layout. */
   file: string;
   store: Store;
-  /** What an entry of the layout's index is called here; undefined: no upstream has its host, or it has no name. */
+  /** The registry's name for an entry of the layout's index; undefined: no upstream has its host,
+   *  or it has no name. */
   locate(this: void, image: LayoutImage): { repository: Repository; reference: Reference } | undefined;
   signal: AbortSignal;
-  /** Blobs written at once. */
+  /** The number of blobs written concurrently. */
   parallel?: number;
-  /** Called after each piece, with the bytes of blobs that are in the store and of those that are to get there. */
+  /** Called after each piece, with the bytes of blobs that are in the store and of all blobs to
+   *  import. */
   progress?(this: void, done: number, total: number): void;
 }
 
 /** `sparse`: images of some platforms are not in the file; the others can be pulled. */
 export interface ImportedImage {
-  /** As the file names it. */
+  /** The name in the file. */
   name: string;
   digest: Digest;
   outcome: 'imported' | 'sparse' | 'failed';
-  /** What the file does not hold: platforms of an index, or digests of an image that cannot be imported. */
+  /** Missing from the file: platforms of an index, or digests of an image that cannot be
+   *  imported. */
   missing: string[];
   error?: string;
 }
@@ -45,15 +48,15 @@ export interface ImportedImage {
 export interface ImportResult {
   images: ImportedImage[];
   blobs: number;
-  /** Of these, those that were stored already. */
+  /** How many of the blobs were stored already. */
   known: number;
   /** Bytes of the blobs. */
   bytes: number;
-  /** Blobs of the file whose bytes have another digest; none of them was stored. */
+  /** Blobs of the file whose bytes do not match their digest; none of them was stored. */
   corrupt: Digest[];
 }
 
-/** What belongs to one image of the file. */
+/** The manifests and blobs of one image of the file. */
 interface Tree {
   manifests: { descriptor: Descriptor; bytes: Uint8Array }[];
   blobs: Map<Digest, Descriptor>;
@@ -65,10 +68,11 @@ interface Archive {
   entries: ReadonlyMap<Digest, TarEntry>;
 }
 
-/** Puts the images of a layout into a store as if their upstreams had served them. Blobs come first and names last: an
- *  import that is interrupted shows nothing, and goes on where it was when it is run again.
- *  @throws OciError MANIFEST_INVALID: the file is no layout; UNAVAILABLE: the store cannot be read or written; errors of the
- *  file system */
+/** Puts the images of a layout into a store as if their upstreams had served them. Blobs come first
+ *  and names last: an interrupted import leaves no visible image, and continues when it is run
+ *  again.
+ *  @throws OciError MANIFEST_INVALID: the file is not a layout; UNAVAILABLE: the store cannot be
+ *  read or written; errors of the file system */
 export async function importImages(options: ImportOptions): Promise<ImportResult> {
   const file = await open(options.file, 'r');
   try {
@@ -127,7 +131,8 @@ async function readEntry(file: FileHandle, { path, offset, size }: TarEntry): Pr
 }
 
 /** Reads the manifests below `root`, and lists the blobs that they name.
- *  @throws OciError MANIFEST_INVALID: a manifest has another digest, is damaged, or is not there */
+ *  @throws OciError MANIFEST_INVALID: a manifest does not match its digest, is damaged, or is
+ *  missing */
 async function readTree(archive: Archive, root: Descriptor): Promise<Tree> {
   const tree: Tree = { manifests: [], blobs: new Map(), missing: [] };
   const visited = new Set<Digest>();
@@ -147,7 +152,8 @@ async function readTree(archive: Archive, root: Descriptor): Promise<Tree> {
       if (archive.entries.has(child.digest)) await visit(child);
       else tree.missing.push(formatPlatform(child.platform) || child.digest);
     }
-    // Children before their index: what an interrupted import has written is never an index without its manifests.
+    // Children come before their index, so that an interrupted import never leaves an index without
+    // its manifests.
     tree.manifests.push({ descriptor: { digest, mediaType: content.mediaType, size: bytes.length }, bytes });
   }
 

@@ -2,13 +2,13 @@ import type { FileHandle } from 'node:fs/promises';
 import { Header, Pax } from 'tar';
 import { OciError } from '../oci/error.ts';
 
-/** One file of a tar archive, by where its bytes lie. */
+/** One file of a tar archive, and the position of its bytes. */
 export interface TarEntry {
   /** As written, without a leading `./`. */
   path: string;
   /** `File`, `Directory`, `SymbolicLink`, `Link` or another of the types of pax(1). */
   type: string;
-  /** Of its first byte in the archive. */
+  /** The position of its first byte in the archive. */
   offset: number;
   /** Bytes. */
   size: number;
@@ -16,16 +16,18 @@ export interface TarEntry {
 
 const BLOCK_SIZE = 512;
 const READ_SIZE = 64 * 1024;
-/** Of a pax header or a GNU long name, in bytes: paths of archives that hold image layouts have some 80. */
+/** The maximum size of a pax header or a GNU long name, in bytes: paths in image layouts have about
+ *  80. */
 const MAX_EXTENSION_SIZE = 64 * 1024;
 const MAX_ENTRIES = 1_000_000;
 const GZIP_MAGIC = 0x1f8b;
 const ZSTD_MAGIC = 0x28b52ffd;
-/** Header types that describe the entry behind them. */
+/** Header types that describe the next entry. */
 const EXTENSIONS: readonly string[] = ['ExtendedHeader', 'OldExtendedHeader', 'NextFileHasLongPath', 'OldGnuLongPath'];
 
-/** Lists an archive without reading the contents of its files (ustar, pax and GNU headers: pax(1), tar(5)).
- *  @throws OciError MANIFEST_INVALID: it is no tar archive, is compressed, or ends early */
+/** Lists an archive without reading the contents of its files (ustar, pax and GNU headers: pax(1),
+ *  tar(5)).
+ *  @throws OciError MANIFEST_INVALID: it is not a tar archive, is compressed, or ends early */
 export async function listTar(file: FileHandle, signal: AbortSignal): Promise<TarEntry[]> {
   const { size } = await file.stat();
   await refuseCompressed(file);
@@ -102,7 +104,7 @@ function invalid(message: string): OciError {
 
 /** Writes an archive, one file after the other. */
 export interface TarWriter {
-  /** @throws Error: `body` has another size than `size`; errors of `body` and of the file system */
+  /** @throws Error: the size of `body` is not `size`; errors of `body` and of the file system */
   add(path: string, size: number, body: AsyncIterable<Uint8Array>): Promise<void>;
   addBytes(path: string, bytes: Uint8Array): Promise<void>;
   /** Ends the archive; the file stays open. */
@@ -121,7 +123,7 @@ export function createTarWriter(file: FileHandle): TarWriter {
     const isDirectory = path.endsWith('/');
     const type = isDirectory ? ('Directory' as const) : ('File' as const);
     const header = new Header({ path, size, type, mode: isDirectory ? 0o755 : 0o644, mtime: new Date(0), uid: 0, gid: 0 });
-    // Only sizes of 8 GiB and more need one: paths of a layout are short.
+    // Only sizes of 8 GiB and more need a pax header: paths in a layout are short.
     if (header.encode()) await write(new Pax({ path, size }).encode());
     header.encode();
     if (header.block !== undefined) await write(header.block);

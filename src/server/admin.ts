@@ -3,12 +3,12 @@ import type { RequestHandler } from './listen.ts';
 import { renderStatusPage, type Status } from './status-page.ts';
 
 export interface AdminOptions {
-  /** Whether this process can take work. It must depend on nothing outside the process: else an outage of S3 or of an
-   *  upstream would empty the Service (promise 11). */
+  /** Whether this process is ready. It must depend on nothing outside the process: otherwise an
+   *  outage of S3 or of an upstream would empty the Service (promise 11). */
   ready(): boolean;
   /** The Prometheus text format. */
   metrics(): Promise<string>;
-  /** What people want to see: as JSON at /status, and as a page at /. */
+  /** The status: as JSON at /status, and as a page at /. */
   status?: () => Promise<Status>;
 }
 

@@ -13,11 +13,11 @@ export interface BasicAuthOptions {
   log: Log;
 }
 
-/** Where a login comes from. */
+/** The client that a login comes from. */
 export interface LoginClient {
   /** Its IP address. */
   address: string;
-  /** True once it has disconnected. */
+  /** True once the client has disconnected. */
   isGone: () => boolean;
 }
 
@@ -47,7 +47,7 @@ export async function createBasicAuth({ file, log }: BasicAuthOptions): Promise<
       rememberedFor = users;
       remembered = new Set();
     }
-    // A key is no password, and nobody can compute one without this process's secret.
+    // Remembers a key instead of the password; it cannot be computed without this process's secret.
     const key = keyed(`${given.user}\0${given.password}`).toString('base64');
     if (remembered.has(key)) return true;
     const into = remembered;
@@ -69,8 +69,9 @@ function remember(logins: Set<string>, key: string): void {
   logins.add(key);
 }
 
-/** The hash that a password of an unknown user is compared with, so that it takes as long as one of a known user: that of
- *  some user of the file, always the same for one name, since hashes of one file may differ in cost. */
+/** The hash to compare an unknown user's password with, so that the check takes as long as for a
+ *  known user: the hash of some user in the file, always the same one for a name, since hashes in
+ *  one file may differ in cost. */
 function standIn(users: Users, key: Buffer): string | undefined {
   const hashes = [...users.values()];
   return hashes[key.readUInt32BE() % hashes.length];

@@ -13,19 +13,19 @@ export interface Connections {
 }
 
 interface Connection {
-  /** Under way, those that wait for their turn (pipelining) among them. */
+  /** Responses in progress, including those queued behind another one (pipelining). */
   responses: Set<ServerResponse>;
-  /** Whether any request has come. */
+  /** Whether a request has arrived. */
   used: boolean;
-  /** Milliseconds on the process's clock. */
+  /** When it was opened, in ms on the process's clock. */
   opened: number;
 }
 
-/** How long a connection may take to bring its first request when the server drains, in milliseconds. */
+/** How long a connection may take to send its first request while the server drains, in ms. */
 const FIRST_REQUEST = 1_000;
 
-/** Knows what happens on every connection of the servers. Beyond what Node knows itself: a connection that was just made is not
- *  idle, and a response that is queued behind another one learns by its 'close' that its client is gone. */
+/** Tracks every connection of the servers. Unlike Node, it does not count a new connection as idle,
+ *  and a response that is queued behind another one emits 'close' when its client disconnects. */
 export function createConnections(servers: readonly Server[], { secure }: { secure: boolean }): Connections {
   const sockets = new Set<Socket>();
   const known = new Map<Duplex, Connection>();
@@ -54,7 +54,7 @@ export function createConnections(servers: readonly Server[], { secure }: { secu
       if (!secure) add(socket);
     });
     if (secure) server.on('secureConnection', add);
-    // close() calls it while the port still listens: those clients would come straight back to it.
+    // close() calls this while the port still listens: those clients would reconnect to it at once.
     server.closeIdleConnections = () => undefined;
   }
 

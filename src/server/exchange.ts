@@ -2,16 +2,16 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Context } from '../oci/registry.ts';
 import type { ParsedRequest } from './parse-request.ts';
 
-/** One request and its answer. */
+/** A request and its response. */
 export interface Exchange {
   request: IncomingMessage;
   response: ServerResponse;
-  /** Only the head is wanted. */
+  /** Whether the request is a HEAD. */
   head: boolean;
   context: Context;
-  /** Of the body, taken by the client. */
+  /** Body bytes that the client has accepted. */
   bytes: number;
-  /** Known once the path has been read; a label of bounded variety. */
+  /** Set once the path has been parsed; a metric label with few values. */
   upstream: string;
   kind: ParsedRequest['kind'] | 'none';
   stale: boolean;
@@ -30,8 +30,9 @@ export function openExchange(request: IncomingMessage, response: ServerResponse)
   };
 }
 
-/** Its signal aborts when the client is gone. It is made at once: a getter would make every context a hidden class of its own (V8), which
- *  lasts until the next full collection with all that it refers to, and took half of the time of a small request. */
+/** Its signal aborts when the client disconnects. The signal is created at once: a getter would
+ *  give every context its own hidden class (V8), which lasts until the next full garbage collection
+ *  with all that it references, and took half of the time of a small request. */
 function createContext(response: ServerResponse): Context {
   const controller = new AbortController();
   const gone = () => {

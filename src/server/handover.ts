@@ -6,8 +6,9 @@ import { adoptPipe, connectPipe, type IpcPipe, type ListeningSocket } from './ip
 
 /** How a process hands its listening sockets to its successor on the same machine.
  *
- *  The process offers them on an abstract unix socket, which is visible to everything in its network namespace. Whoever connects
- *  must therefore prove that it knows `secret`, and so must the process itself: HMAC-SHA256 over a nonce of each side. */
+ *  The process offers them on an abstract unix socket, which is visible to everything in its
+ *  network namespace. Both sides must therefore prove that they know `secret`: HMAC-SHA256 over a
+ *  nonce of each side. */
 export interface Handover {
   /** Names the abstract socket. */
   name: string;
@@ -17,11 +18,13 @@ export interface Handover {
 /** `host:port` → the socket that listens there. */
 export type Sockets = ReadonlyMap<string, ListeningSocket>;
 
-/** Milliseconds for all of one conversation. */
+/** The time limit of a whole conversation. */
 const CONVERSATION_MS = 5_000;
-/** Between two attempts to take the name over, which the predecessor keeps until it stops. */
+/** The pause between two attempts to take over the name, which the predecessor holds until it
+ *  stops. */
 const NAME_RETRY_MS = 500;
-/** After the last message, in ms: the successor closes the connection earlier. */
+/** How long the pipe stays open after the last message; normally the successor closes it
+ *  earlier. */
 const CLOSE_AFTER_MS = 1_000;
 const MAX_CONVERSATIONS = 8;
 const MAX_LINE_BYTES = 4096;
@@ -33,10 +36,10 @@ interface Request {
 }
 
 /** Asks the process that offers sockets under this name for those of `addresses`.
- *  @returns those that it has; undefined if there is no such process
- *  @throws Error: it does not answer as it should, or does not know the secret */
+ *  @returns the sockets that the process has; undefined if there is no such process
+ *  @throws Error: the process violates the protocol, or does not know the secret */
 export async function requestSockets({ name, secret }: Handover, addresses: readonly string[]): Promise<Sockets | undefined> {
-  const pipe = await connectPipe(pathOf(name)).catch(() => undefined); // nobody listens
+  const pipe = await connectPipe(pathOf(name)).catch(() => undefined); // nothing listens
   if (pipe === undefined) return undefined;
   const timer = setTimeout(() => pipe.close(), CONVERSATION_MS);
   try {
@@ -61,7 +64,7 @@ export async function requestSockets({ name, secret }: Handover, addresses: read
 }
 
 export interface Offer {
-  /** Offers nothing from now on. */
+  /** Stops offering the sockets. */
   close(): void;
 }
 
@@ -100,7 +103,8 @@ async function listenOnName(server: Server, path: string, signal: AbortSignal): 
   }
 }
 
-/** One conversation, as the process that has the sockets. @throws Error: the other side has not proved that it may have them */
+/** Runs one conversation on the side that has the sockets. @throws Error: the other side has not
+ *  proved that it knows the secret */
 async function answer(socket: Socket, { name, secret }: Handover, sockets: Sockets): Promise<string[]> {
   const own = randomBytes(16).toString('hex');
   socket.write(`${JSON.stringify({ nonce: own })}\n`);
@@ -143,7 +147,8 @@ interface Message {
   socket: ListeningSocket | undefined;
 }
 
-/** Lines of JSON. A socket belongs to the last line of the text that it came with: the kernel never joins what follows it. */
+/** Reads lines of JSON. A socket belongs to the last line of the text that it arrived with: the
+ *  kernel never joins later text to it. */
 async function* readMessages(pipe: IpcPipe): AsyncGenerator<Message> {
   for (let rest = '', part = await pipe.read(); part !== undefined; part = await pipe.read()) {
     const lines = (rest + part.text).split('\n');

@@ -2,19 +2,20 @@ import type { ServerResponse } from 'node:http';
 import { SMALL_DOCUMENT_BYTES } from '../io/document.ts';
 import { OciError } from '../oci/error.ts';
 
-/** Large documents that are held in memory while they are sent. One that several clients get at the same time counts once. */
+/** Limits the large documents that are held in memory while they are sent. A document that several
+ *  clients receive at the same time counts once. */
 export interface HeldDocuments {
   /** Counts `bytes` until `response` is closed.
-   *  @returns false: too many bytes are held already; a copy that lies in a file is to be sent instead */
+   *  @returns false if too many bytes are held already: send the copy in the file instead */
   hold(this: void, bytes: Uint8Array, response: ServerResponse): boolean;
   /** As `hold`, up to a higher limit, for documents that are in memory only.
    *  @throws OciError TOOMANYREQUESTS: too many bytes are held already */
   require(this: void, bytes: Uint8Array, response: ServerResponse): void;
 }
 
-/** Slow clients may hold this many bytes of documents that lie in files as well. */
+/** The limit in bytes for documents that also exist in files. */
 const MAX_HELD_BYTES = 16 * 2 ** 20;
-/** And this many together with those that do not: four of the longest tag lists. */
+/** The limit in bytes together with documents in memory only: four of the longest tag lists. */
 const MAX_REQUIRED_BYTES = 128 * 2 ** 20;
 
 export function createHeldDocuments(): HeldDocuments {

@@ -5,7 +5,7 @@ import type { Log } from '../telemetry/log.ts';
 /** User name → bcrypt hash. */
 export type Users = ReadonlyMap<string, string>;
 
-/** Milliseconds between two looks at the file. */
+/** The interval between two checks of the file, in ms. */
 const CHECK_INTERVAL_MS = 1_000;
 const LINE = /^([^:\s]+):(\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53})$/;
 

@@ -3,8 +3,9 @@ import type { Server, Socket } from 'node:net';
 /** A listening TCP socket as Node's own servers hold it. */
 export type ListeningSocket = object & { readonly fd: number };
 
-/** A unix socket that carries open sockets beside text (SCM_RIGHTS, unix(7)). Node has that for its child processes only, so this
- *  uses the binding behind `child_process`. It is the only file that does; without the binding, nothing is handed over. */
+/** A unix socket that carries open sockets along with text (SCM_RIGHTS, unix(7)). Node supports
+ *  this for its child processes only, so this file uses the internal binding behind
+ *  `child_process`. No other file does; without the binding, there is no handover. */
 export interface IpcPipe {
   /** The next text that arrived, with the socket that came with it, if any; undefined at the end. */
   read(): Promise<{ text: string; socket: ListeningSocket | undefined } | undefined>;
@@ -45,7 +46,7 @@ export function listeningSocket(server: Server): ListeningSocket | undefined {
 }
 
 /** Connects to the unix socket `path`; a leading NUL makes it an abstract one.
- *  @throws NodeJS.ErrnoException-like Error: nobody listens there */
+ *  @throws NodeJS.ErrnoException-like Error: nothing listens there */
 export async function connectPipe(path: string): Promise<IpcPipe> {
   const { Pipe, PipeConnectWrap, ipc } = bindings();
   const handle = new Pipe(ipc);

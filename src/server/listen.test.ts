@@ -80,7 +80,7 @@ test('a client that takes no byte of its response is cut off, and one that takes
   await using listener = await start(handler, { idle: 1500 });
   const slow = await openSilently(listener.address.port, 'GET / HTTP/1.1\r\nHost: x\r\n\r\n');
   const stuck = await openSilently(listener.address.port, 'GET / HTTP/1.1\r\nHost: x\r\n\r\n');
-  // Node looks twice before it takes a connection for idle.
+  // Node checks twice before it takes a connection for idle.
   for (let turn = 0; turn < 100 && cut === 0; turn++) {
     slow.resume();
     await sleep(1);
@@ -298,14 +298,14 @@ test('sockets are handed to nobody without the secret, and taken from nobody wit
   }
   assert.equal((await requestSockets(handover, [`127.0.0.1:${port}`]))?.size, 1, 'the right one still gets it');
   offer.close();
-  // Somebody else under this name.
+  // Another process under this name.
   const stranger = createServer((socket) => void socket.end('{"nonce":"1"}\n{"proof":"2"}\n{}\n')).listen(`\0${handover.name}`);
   await once(stranger, 'listening');
   await assert.rejects(requestSockets(handover, []), /does not know the secret/);
   stranger.close();
 });
 
-/** What `get` returns once it returns something. */
+/** Calls `get` until it returns a value. */
 async function until<T>(get: () => Promise<T | undefined>): Promise<T> {
   for (let tries = 0; tries < 100; tries++) {
     const value = await get();

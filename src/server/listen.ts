@@ -10,12 +10,13 @@ import { createConnections, type Connections } from './connections.ts';
 import type { Sockets } from './handover.ts';
 import { listeningSocket } from './ipc-pipe.ts';
 
-/** Answers one request. What it throws becomes a 500 and a line in the log; the process lives. */
+/** Answers one request. If it throws, the client gets a 500 and the log a line; the process goes
+ *  on. */
 export type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 
 export interface ListenAddress {
   host: string;
-  /** 0 takes a free one. */
+  /** 0 picks a free port. */
   port: number;
 }
 
@@ -25,15 +26,17 @@ export interface TlsPair {
   key: string | Buffer;
 }
 
-/** Milliseconds, where nothing else is said. */
+/** In milliseconds unless stated otherwise. */
 export interface ListenLimits {
-  /** Until a request's headers have all arrived, and until a TLS handshake is complete. A silent connection is closed after it too. */
+  /** Until all headers of a request have arrived, and until a TLS handshake is complete. A silent
+   *  connection is closed after this time too. */
   headers: number;
-  /** Until a request's body is all there. */
+  /** Until the whole body of a request has arrived. */
   request: number;
-  /** How long a connection may stay between two requests. Above what load balancers and clients use, so that they close first. */
+  /** How long a connection may be idle between two requests. Longer than the idle timeouts of load
+   *  balancers and clients, so that they close it first. */
   keepAlive: number;
-  /** How long a client may take no byte of its response. */
+  /** How long a client may accept no byte of its response. */
   idle: number;
   /** Bytes of all headers. */
   headerBytes: number;
@@ -52,7 +55,7 @@ export interface ListenOptions {
   clientCa?: string;
   /** Called with the address of every new connection, before anything is read from it; false closes it at once. */
   accept?: (address: string) => boolean;
-  /** Called with the address of every connection that `accept` let in, when it has closed. */
+  /** Called with the address of every connection that `accept` admitted, when it has closed. */
   closed?: (address: string) => void;
   /** Sockets that a predecessor handed over, by `host:port`: they are used instead of opening these addresses. */
   sockets?: Sockets;
@@ -60,18 +63,18 @@ export interface ListenOptions {
 }
 
 export interface Listener extends AsyncDisposable {
-  /** Where it listens, with the port that was taken. */
+  /** The address that the server listens on, with the actual port. */
   address: ListenAddress;
   /** `http://host:port`, or https. */
   url: string;
-  /** Takes no more connections, closes the idle ones, and answers with `Connection: close`; returns once all requests have
-   *  ended, the last of them by force after `graceMs`. */
+  /** Accepts no more connections, closes idle ones, and answers with `Connection: close`; resolves
+   *  once all requests have ended. Those that still run after `graceMs` are cut. */
   drain(graceMs: number): Promise<void>;
   /** Cuts every connection. */
   close(): Promise<void>;
-  /** The sockets that it listens on, by the `host:port` that was asked for: for a successor. */
+  /** The sockets that the server listens on, by the requested `host:port`: for a successor. */
   sockets(): Sockets;
-  /** Connections from now on see this certificate. Only where `tls` was given. */
+  /** Uses this certificate for new connections. Only if `tls` was given. */
   setCertificate(tls: TlsPair): void;
 }
 
@@ -128,7 +131,8 @@ export async function listen(options: ListenOptions): Promise<Listener> {
 function attach(server: Server, { handler, connections, limits, log }: Guard & { handler: RequestHandler }): void {
   const onRequest = guarded(handler, { connections, limits, log });
   server.on('request', onRequest);
-  // Handlers that read a body ask for it (request-body.ts); Node itself would before anyone may refuse it.
+  // Handlers that read a body send 100 Continue themselves (request-body.ts); Node would send it
+  // before a handler can refuse the body.
   server.on('checkContinue', onRequest);
   server.on('clientError', (error: ClientError, socket) => refuse(error, socket, connections.isAnswering(socket)));
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
@@ -138,7 +142,8 @@ function attach(server: Server, { handler, connections, limits, log }: Guard & {
 }
 
 async function drain(servers: readonly Server[], connections: Connections, graceMs: number): Promise<void> {
-  // The port is closed first: a client whose connection ends before would come straight back to it, and be reset as it closes.
+  // Stops listening before it closes connections: their clients would reconnect at once, and be
+  // reset when the port closes.
   await untilQuiet();
   const ended = Promise.all(servers.map((server) => ending(server)));
   connections.startDraining();
@@ -150,7 +155,7 @@ async function drain(servers: readonly Server[], connections: Connections, grace
   clearTimeout(deadline);
 }
 
-/** Between two closings of idle connections, while the server drains. */
+/** The interval at which idle connections are closed while the server drains. */
 const SWEEP_INTERVAL_MS = 50;
 
 /** `host:port`, an IPv6 host in brackets. */
@@ -174,7 +179,7 @@ function makeServer(limits: ListenLimits, tls: TlsPair | undefined, clientCa: st
       ? createServer(options)
       : createTlsServer({ ...options, ...tls, ...verification(clientCa), handshakeTimeout: limits.headers });
   server.maxRequestsPerSocket = 0;
-  // Node counts a socket that the client takes bytes from as alive, however slow it is.
+  // Node counts a socket as active as long as the client accepts bytes, however slowly.
   server.timeout = limits.idle;
   return server;
 }
@@ -183,7 +188,7 @@ function verification(clientCa: string | undefined) {
   return clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
 }
 
-/** Puts `accept` before what Node itself does with a connection: with TLS that is a handshake. */
+/** Calls `accept` before Node handles a connection: with TLS, before the handshake. */
 function admitConnections(server: Server, { accept, closed }: ListenOptions): void {
   if (accept === undefined) return;
   const own = server.listeners('connection') as ((socket: Socket) => void)[];
@@ -263,8 +268,8 @@ const PARSE_ERROR_STATUS: Record<string, number> = {
   ERR_HTTP_REQUEST_TIMEOUT: 408,
 };
 
-/** Answers what is not HTTP. A TLS ClientHello too: containerd tries HTTPS first, and falls back on plain HTTP when it reads
- *  an HTTP answer. */
+/** Answers bytes that are not HTTP, including a TLS ClientHello: containerd tries HTTPS first, and
+ *  falls back to plain HTTP when it reads an HTTP response. */
 function refuse(error: ClientError, socket: Duplex, answering: boolean): void {
   if (!socket.writable || answering) {
     socket.destroy(); // a second status line would end up inside the body that is being sent
@@ -281,9 +286,9 @@ function refuse(error: ClientError, socket: Duplex, answering: boolean): void {
   );
 }
 
-/** Returns right after the event loop has polled and found nothing to do, or after a quarter of a second. A connection that the
- *  kernel holds and that was not accepted yet is reset when the socket closes, even where another process listens on the
- *  port as well; now there is most likely none. */
+/** Resolves after an idle turn of the event loop, or after a quarter of a second. A connection that
+ *  the kernel holds and that was not accepted yet is reset when the socket closes, even if another
+ *  process listens on the port too; after an idle turn there is most likely none. */
 async function untilQuiet(): Promise<void> {
   const deadline = performance.now() + 250;
   for (let before = performance.now(), now = Infinity; now - before > QUIET_TURN && before < deadline;) {
@@ -293,7 +298,7 @@ async function untilQuiet(): Promise<void> {
   }
 }
 
-/** Milliseconds of a turn of the event loop in which nothing happened. */
+/** The longest turn of the event loop that counts as idle, in ms. */
 const QUIET_TURN = 0.05;
 
 /** Stops listening; resolves when the last connection has ended. */

@@ -45,7 +45,8 @@ export function createLoginQueue({ maxRunning, maxWaiting }: LoginQueueLimits = 
     if (waiting > maxWaiting) refuseOne();
   }
 
-  /** Takes one entry out of the queue of `address` and `user`; both move to the end of their turns. */
+  /** Removes one entry from the queue of `address` and `user`; both go to the back of their
+   *  rotation. */
   function take(address: string, user: string, end: 'oldest' | 'newest'): Waiting | undefined {
     const users = addresses.get(address);
     const queue = users?.get(user);
@@ -54,7 +55,7 @@ export function createLoginQueue({ maxRunning, maxWaiting }: LoginQueueLimits = 
     waiting--;
     users.delete(user);
     if (queue.length > 0) users.set(user, queue);
-    if (end === 'newest' && users.size > 0) return entry; // a refusal is no turn
+    if (end === 'newest' && users.size > 0) return entry; // a refusal does not count as a turn
     addresses.delete(address);
     if (users.size > 0) addresses.set(address, users);
     return entry;

@@ -11,7 +11,8 @@ interface Named {
   namespace: string | undefined;
 }
 
-/** A request that writes, or looks at an upload (distribution specification 1.1, "Endpoints" 4 to 11). */
+/** A request that writes, or queries an upload (distribution specification 1.1, "Endpoints" 4 to
+ *  11). */
 export type PushRequest = Named &
   (
     | { kind: 'start-upload'; digest: Digest | undefined; mount: Digest | undefined; from: Repository | undefined }
@@ -24,9 +25,10 @@ export type PushRequest = Named &
 
 const MAX_TAGS = 100;
 
-/** @param target path and query as they came
- *  @returns undefined: a request that reads, or one of a method that the endpoint does not have
- *  @throws OciError NAME_INVALID, TAG_INVALID, DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, NAME_UNKNOWN (no such endpoint) */
+/** @param target path and query, not decoded
+ *  @returns undefined for a request that reads, or whose method the endpoint does not support
+ *  @throws OciError NAME_INVALID, TAG_INVALID, DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, NAME_UNKNOWN
+ *  (no such endpoint) */
 export function parsePush(method: string, target: string): PushRequest | undefined {
   const { path, query: search } = splitTarget(target);
   const endpoint = findEndpoint(path.slice('/v2/'.length));
@@ -73,7 +75,7 @@ function parseUpload(method: string, argument: string, query: URLSearchParams, n
   }
 }
 
-/** @throws OciError DIGEST_INVALID: none, or more than one */
+/** @throws OciError DIGEST_INVALID: no digest, or more than one */
 function onlyDigest(query: URLSearchParams): Digest {
   const [digest, ...more] = query.getAll('digest');
   if (digest === undefined) throw new OciError('DIGEST_INVALID', 'an upload ends with its digest: PUT …?digest=sha256:…');

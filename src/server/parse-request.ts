@@ -2,19 +2,20 @@ import { parseDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import { parseReference, parseRepository, parseTag, type Reference, type Repository, type Tag } from '../oci/reference.ts';
 
-/** One request of the distribution API, read. `repository` is as the client wrote it: with the upstream's name in front, or,
- *  where `namespace` (containerd's `?ns=`) says which registry is meant, without. */
+/** A parsed request of the distribution API. `repository` is as the client wrote it: with the
+ *  upstream's name in front, or, if `namespace` (containerd's `?ns=`) names the registry, without
+ *  it. */
 export type ParsedRequest =
   | { kind: 'ping' }
   | { kind: 'manifest'; repository: Repository; namespace: string | undefined; reference: Reference }
   | { kind: 'blob'; repository: Repository; namespace: string | undefined; digest: Digest }
   | { kind: 'tags'; repository: Repository; namespace: string | undefined; page: TagsPage }
   | { kind: 'referrers'; repository: Repository; namespace: string | undefined; digest: Digest; artifactType: string | undefined }
-  /** Answered 405. `allow`: the methods that would do. */
+  /** Answered with 405. `allow`: the supported methods. */
   | { kind: 'unsupported'; message: string; allow: string };
 
 export interface TagsPage {
-  /** At most so many; undefined: all. */
+  /** The maximum number of tags; undefined: all. */
   n: number | undefined;
   last: Tag | undefined;
 }
@@ -27,11 +28,12 @@ const ARTIFACT_TYPE = /^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}\/[A-Za-z0-9][A-Za
 const HOST = /^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?$/;
 const ABSOLUTE = /^https?:\/\/[^/?#]*/i;
 
-/** Reads method and request target (`/v2/…?…`, as it came: nothing decoded).
+/** Parses method and request target (`/v2/…?…`, not decoded).
  *
- *  Nothing in a path needs percent-encoding, so an encoded slash, dot or NUL is outside the grammar; only the colon of a
- *  digest, which some clients encode, is decoded.
- *  @throws OciError NAME_INVALID, TAG_INVALID, DIGEST_INVALID, PAGINATION_NUMBER_INVALID, NAME_UNKNOWN (no such endpoint) */
+ *  Nothing in a path needs percent-encoding, so an encoded slash, dot or NUL is outside the
+ *  grammar; only the colon of a digest, which some clients encode, is decoded.
+ *  @throws OciError NAME_INVALID, TAG_INVALID, DIGEST_INVALID, PAGINATION_NUMBER_INVALID,
+ *  NAME_UNKNOWN (no such endpoint) */
 export function parseRequest(method: string, target: string): ParsedRequest {
   const { path, query } = splitTarget(target);
   if (path !== '/v2' && !path.startsWith('/v2/')) {
@@ -47,9 +49,10 @@ export function parseRequest(method: string, target: string): ParsedRequest {
   return parseEndpoint(findEndpoint(path.slice(4)), query === undefined ? undefined : new URLSearchParams(query));
 }
 
-/** Splits a request target, which may be an absolute URL (RFC 9112 §3.2.2), at its first question mark. Every part of the server
- *  that reads a target splits it here: rights are checked for exactly what is served.
- *  @returns `query` without the question mark; undefined: there is none */
+/** Splits a request target, which may be an absolute URL (RFC 9112 §3.2.2), at its first question
+ *  mark. Every part of the server splits targets with this function, so that rights are checked for
+ *  exactly what is served.
+ *  @returns `query` without the question mark; undefined if the target has none */
 export function splitTarget(target: string): { path: string; query: string | undefined } {
   const url = target.startsWith('/') ? target : target.replace(ABSOLUTE, '');
   const question = url.indexOf('?');
@@ -57,7 +60,7 @@ export function splitTarget(target: string): { path: string; query: string | und
   return { path: url.slice(0, question), query: url.slice(question + 1) };
 }
 
-/** The verb is the last segment but one: a repository's name may hold any of the verbs itself. */
+/** The verb is the second to last segment: the name of a repository may contain any verb. */
 export function findEndpoint(path: string): Endpoint {
   const end = path.lastIndexOf('/');
   const start = path.lastIndexOf('/', end - 1);

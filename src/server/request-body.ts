@@ -2,18 +2,21 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 
 /** The body of a request that a handler may refuse. */
 export interface RequestBody {
-  /** Its bytes, read once. A reader may leave in the middle without the connection being cut. */
+  /** The bytes of the body, readable once. A reader may stop early without closing the
+   *  connection. */
   chunks: AsyncIterable<Uint8Array>;
-  /** Reads what is left, up to a limit: a client that is still sending would not read the answer of a connection that is closed. */
+  /** Reads and drops the rest of the body, up to a limit: a client that is still sending would not
+   *  read the response if the connection were closed. */
   drain(this: void): void;
 }
 
-/** How much is still read of a refused body; bytes. */
+/** How much of a refused body is still read, in bytes. */
 const MAX_DRAINED = 64 * 2 ** 20;
 const MAX_DRAIN_MS = 30_000;
 
-/** A client that announced its body (`Expect: 100-continue`, RFC 9110 §10.1.1) is asked for it when the first byte is read. If it is refused
- *  before that, the connection ends with the answer: whether the body still follows cannot be known. */
+/** A client that announced its body (`Expect: 100-continue`, RFC 9110 §10.1.1) gets 100 Continue
+ *  when the first byte is read. If the body is refused before that, the connection closes after the
+ *  response: the client may or may not send the body. */
 export function openBody(request: IncomingMessage, response: ServerResponse): RequestBody {
   let isAwaited = /\b100-continue\b/i.test(request.headers.expect ?? '') && request.httpVersion === '1.1';
   const { shouldKeepAlive } = response;

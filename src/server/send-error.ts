@@ -1,10 +1,10 @@
 import type { ServerResponse } from 'node:http';
 import { ERROR_CODE_HEADER, OciError, type OciErrorCode } from '../oci/error.ts';
 
-/** On every answer below /v2/: clients take a server without it for no registry. */
+/** Sent with every response below /v2/: without it, clients do not recognise a registry. */
 export const API_VERSION = ['Docker-Distribution-Api-Version', 'registry/2.0'] as const;
 
-/** Who is wrong: the client with what it asked (4xx), or an upstream with what it gave (502). */
+/** A bad request is the client's fault (4xx), a bad response an upstream's (502). */
 const STATUS: Record<OciErrorCode, number> = {
   BLOB_UNKNOWN: 404,
   BLOB_UPLOAD_INVALID: 400,
@@ -27,7 +27,8 @@ const STATUS: Record<OciErrorCode, number> = {
   UNSUPPORTED: 405,
 };
 
-/** The answer to a failed request: the specification's JSON while there is still a head to send, else a cut connection.
+/** Answers a failed request: with the specification's JSON if the head has not been sent yet, else
+ *  by cutting the connection.
  *  @returns the status */
 export function sendError(
   response: ServerResponse,
@@ -37,7 +38,7 @@ export function sendError(
   const known = error instanceof OciError ? error : new OciError('UNKNOWN', 'the registry failed unexpectedly; its log says more');
   const status = statuses[known.code] ?? statusOf(known);
   if (response.headersSent) {
-    // To HTTP/1.0, a body without a length ends with the connection, unless that is reset.
+    // For HTTP/1.0, a body without a length ends when the connection ends, unless that is reset.
     if (response.req.httpVersion === '1.0') response.socket?.resetAndDestroy();
     else response.destroy();
     return status;

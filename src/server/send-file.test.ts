@@ -31,10 +31,11 @@ after(() => store.close());
 const file = join(directory.path, KEY);
 
 const sender = lazyFileSender();
-/** As where koffi is not installed. */
+/** As if koffi were not installed. */
 const none = () => Promise.resolve(undefined);
 
-/** Serves the range of the file that the path names, and tells of each response how much of it was read to be sent. */
+/** Serves the range of the file that the path names, and reports for each response how much of it
+ *  was read to be sent. */
 async function serve({ tls, fileSender = sender }: { tls?: TlsPair; fileSender?: SendOptions['fileSender'] } = {}) {
   const sent: Promise<SentBody & { read: number }>[] = [];
   const listener = await listen({
@@ -52,7 +53,7 @@ async function serve({ tls, fileSender = sender }: { tls?: TlsPair; fileSender?:
       const body = mapBody(content.body, { onChunk: (chunk) => void (read += chunk.length) });
       const sending = sendBody(response, body, { length: end - start + 1, fileSender });
       const told = sending.then((result) => ({ ...result, read }));
-      told.catch(() => undefined); // looked at by the tests that care
+      told.catch(() => undefined); // checked by the tests that need it
       sent.push(told);
       await sending.catch(() => response.destroy());
     },
@@ -81,7 +82,7 @@ const digestOf = (start: number, end: number) =>
     .update(bytes.subarray(start, end + 1))
     .digest('hex');
 
-/** What of a file that is in memory may be read at most: tmpfs does not say what is. */
+/** How much of a file in memory may be read at most: tmpfs does not report which pages are. */
 const copied = async () => ((await statfs(directory.path)).type === 0x01_02_19_94 ? Infinity : 2 ** 16);
 
 const RANGES: [number, number][] = [
@@ -110,7 +111,7 @@ for (const [way, fileSender] of [
   });
 }
 
-/** The file leaves the page cache. */
+/** Evicts the file from the page cache. */
 const leaveMemory = () => promisify(execFile)('dd', [`if=${file}`, 'iflag=nocache', 'count=0']);
 
 test('a stretch is ready when all of it is in memory, as far as one call sends it', async () => {
@@ -172,7 +173,7 @@ test('a file that lost bytes cuts the connection', async () => {
 
 test('who leaves in the middle ends the sending', async () => {
   await writeFile(file, bytes);
-  await truncate(file, 2 ** 40); // more than anybody could be sent
+  await truncate(file, 2 ** 40); // more than any client could receive
   await using server = await serve();
   using agent = closing(new Agent());
   const response = await ask(`${server.url}/0-${2 ** 40 - 1}`, agent.agent);

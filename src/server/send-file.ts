@@ -37,14 +37,15 @@ const RWF_NOWAIT = 8;
 const PROT_READ = 1;
 const MAP_SHARED = 1;
 
-/** Loads what it takes to send files, where this system can. Undefined: it cannot, since koffi, an optional dependency, is not
- *  installed or has no build for this processor, or the system is not Linux. */
+/** Loads the system calls for sending files. Undefined if they are not available: koffi, an
+ *  optional dependency, is not installed or has no build for this processor, or the system is not
+ *  Linux. */
 async function loadFileSender(): Promise<FileSender | undefined> {
   const libc = await bindLibc();
   return libc === undefined ? undefined : createFileSender(libc);
 }
 
-/** `loadFileSender`, when the first blob is sent, and once. */
+/** Calls `loadFileSender` once, when the first blob is sent. */
 export function lazyFileSender(): () => Promise<FileSender | undefined> {
   let loaded: Promise<FileSender | undefined> | undefined;
   return () => (loaded ??= loadFileSender());

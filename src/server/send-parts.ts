@@ -21,8 +21,8 @@ export interface MultipartOptions {
   open(this: void, range: Required<ByteRange>): Promise<Blob>;
 }
 
-/** multipart/byteranges of `ranges`; `first`, which is open, is the first of them. The others are opened one after the other. The body throws
- *  what `open` throws. */
+/** Returns the multipart/byteranges body of `ranges`. `first` is the first range, already open; the
+ *  others are opened one after the other. The body throws what `open` throws. */
 export function multipartBody(first: Blob, { size, ranges, open }: MultipartOptions): MultipartBody {
   const boundary = randomBytes(18).toString('hex');
   const heads = ranges.map(({ start, end }, index) =>

@@ -17,12 +17,12 @@ interface Sending {
   length?: number;
 }
 
-/** A server that sends one body to whoever asks, and tells how each sending ended. */
+/** A server that sends one body to every client, and reports how each transfer ended. */
 async function serve(
   make: () => Sending,
 ): Promise<{ url: string; port: number; sent: Promise<SentBody>; [Symbol.asyncDispose](): Promise<void> }> {
   const { promise: sent, resolve, reject } = Promise.withResolvers<SentBody>();
-  sent.catch(() => undefined); // looked at by the tests that care
+  sent.catch(() => undefined); // checked by the tests that need it
   const listener = await listen({
     address: { host: '127.0.0.1', port: 0 },
     log,
@@ -40,7 +40,7 @@ async function serve(
   return { url: listener.url, port: listener.address.port, sent, [Symbol.asyncDispose]: () => listener.close() };
 }
 
-/** Two buffers in turn, each wiped at the moment from which it may be wiped; chunk k is full of byte k. */
+/** Alternates two buffers, and wipes each as soon as that is allowed; chunk k is full of byte k. */
 async function* alternating(chunks: number): AsyncGenerator<Uint8Array> {
   const buffers = [Buffer.alloc(CHUNK), Buffer.alloc(CHUNK)] as const;
   try {

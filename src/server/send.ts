@@ -15,18 +15,19 @@ export interface SentBody {
 export interface SendOptions {
   /** Of the body, in bytes; undefined: it is sent chunked. */
   length: number | undefined;
-  /** Sends what lies in a file without reading it; absent: everything is read. */
+  /** Sends bytes from a file without reading them; absent: all bytes are read. */
   fileSender?: (() => Promise<FileSender | undefined>) | undefined;
 }
 
 /** Sends `body` as the rest of a response whose head has been written.
  *
- *  This is the hot loop of the program, and its one stream that is no `pipeline`: it asks for the next chunk while the one before
- *  is being sent, and has at most two chunks under way, since a producer may alternate two buffers (see `Blob.body`). A loop over
- *  1 MiB buffers measured two to three times the throughput of `createReadStream().pipe()`. Bytes that lie in a file and in the page
+ *  This is the hot loop of the program, and its only stream without `pipeline`: it requests the
+ *  next chunk while the previous one is being sent, and has at most two chunks in flight, since a
+ *  producer may alternate two buffers (see `Blob.body`). A loop over 1 MiB buffers measured two to
+ *  three times the throughput of `createReadStream().pipe()`. Bytes of a file that are in the page
  *  cache are sent without being read, up to twice as fast again (docs/decisions/sendfile.md).
- *  @throws what `body` throws, and OciError SIZE_INVALID if it is not `length` bytes long: cut the connection then, so that the
- *          client does not take what it has for the whole */
+ *  @throws what `body` throws, and OciError SIZE_INVALID if it is not `length` bytes long: cut the
+ *  connection then, so that the client does not take a partial body for the whole */
 export async function sendBody(response: ServerResponse, body: Body, { length, fileSender }: SendOptions): Promise<SentBody> {
   const iterator = body[Symbol.asyncIterator]();
   const nextSlice = fileSliceOf(body);

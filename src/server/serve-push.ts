@@ -12,7 +12,7 @@ import { findEndpoint, parseNamespace, splitTarget } from './parse-request.ts';
 import { openBody, type RequestBody } from './request-body.ts';
 import { API_VERSION, sendError } from './send-error.ts';
 
-/** A registry of one's own, under the first component of its repositories. */
+/** A hosted registry, whose repositories share their first component. */
 export interface HostedRegistry {
   registry: PushRegistry;
   /** @param repository without the first component */
@@ -22,18 +22,18 @@ export interface HostedRegistry {
 export interface ServePushOptions {
   /** By the first component of their repositories. */
   hosted: ReadonlyMap<string, HostedRegistry>;
-  /** The first component of the repositories that this host names (containerd's `?ns=`). */
+  /** The first component of the repositories of this host (containerd's `?ns=`). */
   nameOf(this: void, host: string): string | undefined;
   /** @throws OciError UNAUTHORIZED (wrong credentials), TOOMANYREQUESTS, UNAVAILABLE */
   authenticate(this: void, request: IncomingMessage): Promise<Caller>;
-  /** Serves what an authenticated caller may read, where that is not `next`. */
+  /** Serves the reads of authenticated callers; absent: `next` does. */
   read?: RequestHandler;
-  /** Shorter chunks cost more; bytes; undefined: they do not. */
+  /** Chunks shorter than this many bytes cost more; undefined: they do not. */
   minChunkSize: number | undefined;
   log: Log;
 }
 
-/** Where a request goes. */
+/** The repository that a request is for. */
 interface Target {
   hosted: HostedRegistry;
   /** Without the first component. */
@@ -59,16 +59,17 @@ const CHALLENGE = 'Basic realm="kube-registry", charset="UTF-8"';
 const MAX_PAGE = 10_000;
 const ACTIONS: Record<string, Action> = { GET: 'pull', HEAD: 'pull', DELETE: 'delete' };
 
-/** Answers what concerns hosted repositories: checks rights, writes, and leaves reading to `next`, which serves every other
- *  request too (distribution specification 1.1, "Push" and "Content Management"). */
+/** Answers requests for hosted repositories: checks rights, and handles writes. Reads go to `read`,
+ *  all other requests to `next` (distribution specification 1.1, "Push" and "Content
+ *  Management"). */
 export function servePush(next: RequestHandler, options: ServePushOptions): RequestHandler {
   const { read = next } = options;
   return async (request, response) => {
     const { path } = splitTarget(request.url ?? '');
     const isPing = path === '/v2/' || path === '/v2';
-    // Clients such as skopeo send credentials only where the first answer asks for them.
+    // Clients such as skopeo send credentials only if the first response asks for them.
     if (isPing) response.setHeader('WWW-Authenticate', CHALLENGE);
-    // And `helm registry login` takes the first answer for that to its password.
+    // `helm registry login` takes the first response as the verdict on its password.
     const isLogin = isPing && request.headers.authorization !== undefined;
     const body = openBody(request, response);
     try {
@@ -97,7 +98,7 @@ interface Asked {
   signal: AbortSignal;
 }
 
-/** @returns false: the request reads, and may */
+/** @returns false for a permitted read, which is not answered here */
 async function answer({ request, response, body, caller, hosted, name, signal }: Asked, options: ServePushOptions): Promise<boolean> {
   const method = request.method ?? '';
   const push = parsePush(method, request.url ?? '');
@@ -159,7 +160,7 @@ async function startUpload(
   sendUpload(push, { status: 202, id, size: 0, headers: hint });
 }
 
-/** Takes the blob from `from`, or from any repository that the caller may pull from. */
+/** Mounts the blob from `from`, or from any repository that the caller may pull from. */
 async function mount(digest: Digest, from: Repository | undefined, { target, caller, signal }: Push): Promise<boolean> {
   const { registry, isAllowed } = target.hosted;
   const sources: Repository[] = [];
@@ -215,7 +216,7 @@ async function putManifest(asked: Extract<PushRequest, { kind: 'put-manifest' }>
   send(push, 201, headers);
 }
 
-/** @returns undefined: there are more than a manifest may have */
+/** @returns undefined if there are more bytes than a manifest may have */
 async function readBytes(chunks: AsyncIterable<Uint8Array>): Promise<Buffer | undefined> {
   const read: Uint8Array[] = [];
   let size = 0;
@@ -326,7 +327,7 @@ function hasBody({ headers }: IncomingMessage): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }
 
-/** @throws OciError RANGE_INVALID: a malformed Content-Range, or one of another length than the body */
+/** @throws OciError RANGE_INVALID: Content-Range is malformed, or its length is not the body's */
 function chunkOf({ request, body: { chunks: body } }: Push): Chunk {
   const header = request.headers['content-length'];
   const length = header === undefined ? undefined : Number(header);
@@ -364,7 +365,7 @@ function sendBlob(push: Push, digest: Digest): void {
 }
 
 function send({ response, body }: Push, status: number, headers: readonly string[]): void {
-  body.drain(); // where nobody wanted it
+  body.drain(); // if the handler has not read it
   const length = status === 204 ? [] : ['Content-Length', '0'];
   response.writeHead(status, [...API_VERSION, ...headers, ...length]).end();
 }

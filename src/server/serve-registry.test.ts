@@ -57,7 +57,7 @@ async function start(registry: Registry = memory.registry, options: Partial<Serv
   };
 }
 
-/** By node:http: fetch would change headers and follow redirects. */
+/** Uses node:http: fetch would change headers and follow redirects. */
 function send(options: { port: number; path: string; method: string; headers: Record<string, string> }): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const sent = request({ ...options, host: '127.0.0.1', agent: false }, (response) => {
@@ -437,7 +437,7 @@ test('what was answered is observed, with upstreams of bounded variety', async (
 });
 
 test('a large manifest is sent from its stored copy once slow clients hold too many bytes, and from memory where there is no copy', async () => {
-  const bytes = [0, 1, 2].map((fill) => Buffer.alloc(24 * 2 ** 20, fill)); // more than the buffers of a connection take
+  const bytes = [0, 1, 2].map((fill) => Buffer.alloc(24 * 2 ** 20, fill)); // more than a connection can buffer
   const digests = bytes.map((one) => digestOf(one));
   const opened: number[] = [];
   const registry: Registry = {

@@ -14,14 +14,14 @@ import { parseRequest, type ParsedRequest, type TagsPage } from './parse-request
 import { multipartBody, rangeBytes } from './send-parts.ts';
 import { sendBody, type SendOptions } from './send.ts';
 
-/** What was answered. */
+/** A request and its response, for logs and metrics. */
 export interface Served {
   /** The upstream's name; `unknown` for one that is not configured, `none` where the request named none. */
   upstream: string;
   method: string;
   kind: ParsedRequest['kind'] | 'none';
   outcome: 'ok' | 'stale' | 'error' | 'gone';
-  /** 499: the client was gone before its answer was whole. */
+  /** 499: the client disconnected before the response was complete. */
   status: number;
   /** Of the body. */
   bytes: number;
@@ -34,24 +34,25 @@ export interface ServeOptions {
   nameOf(this: void, first: string): string | undefined;
   /** The upstream whose images are named by this host (containerd's `?ns=`). */
   upstreamOf(host: string): string | undefined;
-  /** Asked before a blob is: a URL that the client is sent to by 307. It answers for access itself. */
+  /** Called before a blob is read; returns the URL to redirect the client to (307). It checks
+   *  access itself. */
   redirect?: (repository: Repository, digest: Digest, context: Context) => Promise<string | undefined>;
   observe?: (served: Served) => void;
-  /** Sends blobs that lie in files without reading them. */
+  /** Sends blobs from files without reading them. */
   fileSender?: SendOptions['fileSender'];
 }
 
 const PING = Buffer.from('{}');
 
-/** Where a request goes: the repository with its upstream's name in front. */
+/** The repository that a request is for, with its upstream's name in front. */
 interface Target {
   repository: Repository;
-  /** Put on every answer. */
+  /** Sent with every response. */
   headers: readonly string[];
 }
 
-/** The read half of the OCI distribution specification 1.1 over `registry`. A client's Accept never selects content: what a
- *  reference means may not depend on who asks. */
+/** The read half of the OCI distribution specification 1.1 over `registry`. A client's Accept
+ *  header never selects content: a reference must mean the same for every client. */
 export function serveRegistry(registry: Registry, options: ServeOptions): RequestHandler {
   const documents = sharedDocuments(registry);
   const held = createHeldDocuments();
@@ -75,7 +76,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
       case 'ping':
         return sendBytes(exchange, PING, [...API_VERSION, 'Content-Type', 'application/json']);
       case 'unsupported':
-        exchange.response.shouldKeepAlive = false; // its body, if it has one, is not worth reading
+        exchange.response.shouldKeepAlive = false; // its body, if any, is not worth reading
         exchange.response.setHeader('Allow', parsed.allow);
         throw new OciError('UNSUPPORTED', parsed.message);
       case 'manifest':
@@ -130,7 +131,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
     if (!head) exchange.bytes = bytes.length;
   }
 
-  /** Sends the copy of a manifest that lies in a file, and so takes little memory however slow the client is. */
+  /** Sends a manifest from its file, which takes little memory however slow the client is. */
   async function sendCopy(exchange: Exchange, { body }: Blob, { size, headers }: StoredManifest): Promise<void> {
     exchange.response.writeHead(200, [...headers]);
     const { bytes } = await sendBody(exchange.response, body, { length: size, fileSender: options.fileSender });
@@ -158,7 +159,8 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
     await sendBlob(exchange, target, { blob, fileSender: options.fileSender });
   }
 
-  /** Several ranges in parts; one, or the whole, where that is no longer (RFC 9110 §15.3.7.2).
+  /** Sends several ranges as a multipart body, a single one plainly, and the whole blob if the
+   *  ranges are no shorter (RFC 9110 §15.3.7.2).
    *  @throws OciError RANGE_INVALID: all ranges lie outside the blob */
   async function answerRanges(
     exchange: Exchange,
@@ -232,7 +234,7 @@ interface Failure {
   status: number;
 }
 
-/** Requests that succeeded, mistakes of clients, and clients that left are logged at level debug. */
+/** Successful requests, client errors and disconnects are logged at level debug. */
 function logRequest(log: Log, served: Served, { path = '', error }: { path: string | undefined; error: unknown }): void {
   const unexpected = error !== undefined && !(error instanceof OciError) && served.outcome !== 'gone';
   const level = unexpected ? 'error' : served.status >= 500 ? 'warn' : 'debug';
@@ -288,13 +290,13 @@ function sendNotModified({ response }: Exchange, target: Target, digest: Digest)
   response.writeHead(304, [...target.headers, 'Docker-Content-Digest', digest, 'ETag', `"${digest}"`]).end();
 }
 
-/** The client has it already (If-None-Match, RFC 9110 §13.1.2). */
+/** The client already has the content (If-None-Match, RFC 9110 §13.1.2). */
 function isKnown({ request }: Exchange, digest: Digest): boolean {
   const header = request.headers['if-none-match'];
   return header !== undefined && (header.trim() === '*' || header.includes(`"${digest}"`));
 }
 
-/** Relative, so that it holds whatever name and port the client came by. */
+/** Relative, so that it is valid for any host name and port that clients use. */
 function nextPage({ request }: Exchange, n: number, last: Tag): string {
   const [path = '', query] = (request.url ?? '').split('?', 2);
   const parameters = new URLSearchParams(query);

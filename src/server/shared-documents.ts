@@ -13,7 +13,7 @@ export interface TagList {
   next: Tag | undefined;
 }
 
-/** Documents that are made for an answer and may be large: a tag list may have 32 MiB. */
+/** Documents that are built for a response and may be large: a tag list may have 32 MiB. */
 export interface SharedDocuments {
   /** @throws OciError as `Registry.tags` does */
   tagList(repository: Repository, asked: { repository: Repository; page: TagsPage }, context: Context): Promise<TagList>;
@@ -21,15 +21,16 @@ export interface SharedDocuments {
   referrers(repository: Repository, digest: Digest, context: Context & { artifactType?: string }): Promise<Referrers>;
 }
 
-/** A document takes this long at most, in ms: a list may have a thousand pages. */
+/** The time limit for building a document, in ms: a list may have a thousand pages. */
 const TIMEOUT_MS = 120_000;
-/** Tag lists that are made at the same time. One takes several times its size while it is read. */
+/** How many tag lists are built at the same time. Each takes several times its size in memory while
+ *  it is read. */
 const MAX_TAG_LISTS = 4;
 const MAX_WAITING = 1024;
 /** Tags written as JSON before other requests get a turn: about 2 ms. */
 const TAGS_PER_TURN = 20_000;
 
-/** Clients that ask for the same document at the same time share one question and one buffer. */
+/** Clients that request the same document at the same time share one call and one buffer. */
 export function sharedDocuments(registry: Registry): SharedDocuments {
   const lists = singleFlight<TagList>({ timeoutMs: TIMEOUT_MS, lingerMs: 0 });
   const indexes = singleFlight<Referrers>({ timeoutMs: TIMEOUT_MS, lingerMs: 0 });

@@ -1,8 +1,9 @@
-/** What a process tells of itself: nested plain values. A list of records becomes a table. `title` is the page's. */
+/** The status of a process: nested plain values. A list of records becomes a table. `title` is the
+ *  title of the page. */
 export type Status = { [key: string]: StatusValue };
 export type StatusValue = string | number | boolean | null | undefined | StatusValue[] | Status;
 
-/** A page that needs no script and loads nothing. */
+/** Renders a page without scripts or external resources. */
 export function renderStatusPage(status: Status): string {
   const { title: own, ...rest } = status;
   const title = typeof own === 'string' ? own : 'kube-registry';

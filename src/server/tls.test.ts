@@ -39,7 +39,7 @@ async function makePair(directory: string, name: string): Promise<{ certFile: st
   return { certFile, keyFile };
 }
 
-/** Whom a new connection meets. */
+/** The common name of the certificate that a new connection gets. */
 async function peer(port: number): Promise<string> {
   const socket = connect({ port, host: '127.0.0.1', rejectUnauthorized: false });
   await once(socket, 'secureConnect');

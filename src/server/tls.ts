@@ -24,17 +24,18 @@ export async function loadTls(files: TlsFiles): Promise<TlsPair> {
 }
 
 export interface FollowOptions {
-  /** Gets each new pair. */
+  /** Called with each new pair. */
   use: (pair: TlsPair) => void;
   log: Log;
-  /** Ends the following. */
+  /** Stops the watch. */
   signal: AbortSignal;
-  /** Milliseconds between two looks. Looking is the one way that holds for mounted Secrets, which change by a link's swap. */
+  /** The polling interval, in ms. Polling is the only method that works for mounted Secrets, which
+   *  change when a link is swapped. */
   interval?: number;
 }
 
-/** Looks for changes of the files until `signal` aborts. While they are no usable pair, as between the writing of one and
- *  the other, the last good one stays, and the log says so once. */
+/** Polls the files for changes until `signal` aborts. While they are not a usable pair, as between
+ *  the writes of the two files, the last good pair stays in use, and the log says so once. */
 export function followTls(files: TlsFiles, current: TlsPair, options: FollowOptions): void {
   const { use, log, signal, interval = 10_000 } = options;
   let known = current;

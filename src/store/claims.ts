@@ -12,17 +12,18 @@ import { bytesSource, type Store } from './store.ts';
 // for the blobs that it is about to remove, then looks for claims, and spares what is claimed. Stores read their own writes,
 // so at least one of the two sees the other; see docs/decisions/pushes-beside-pruning.md.
 
-/** A sweep older than this is that of a process that ended: a running one removes nothing under its own sweep by then. */
+/** A sweep older than this belongs to a process that has ended: a running process removes nothing
+ *  under such an old sweep. */
 const SWEEP_LIFETIME_MS = 300_000;
 /** Claims outlive the push: a pruning that took its inventory before the manifest was there must still see them. */
 const CLAIM_LIFETIME_MS = 24 * 3_600_000;
 const SWEEP_POLL_MS = 200;
-/** How long a push waits for a pruning to be done with the blobs that it names. */
+/** How long a push waits until a pruning has finished with the blobs that the manifest names. */
 const SWEEP_WAIT_MS = 30_000;
 const MAX_RECORD_SIZE = 16 * 2 ** 20;
 
-/** Claims blobs for a manifest that is being pushed: no pruning removes them from now on. Call it before looking whether they
- *  are there.
+/** Claims blobs for a manifest that is being pushed: no pruning removes them from now on. Call it
+ *  before checking whether they are stored.
  *  @throws OciError UNAVAILABLE: the store cannot be written, or a pruning does not end */
 export async function claimBlobs(store: Store, digests: readonly Digest[], signal: AbortSignal): Promise<void> {
   const key = `${CLAIMS}${Date.now()}-${randomBytes(8).toString('hex')}`;
@@ -30,8 +31,9 @@ export async function claimBlobs(store: Store, digests: readonly Digest[], signa
   await awaitSweeps(store, digests, signal);
 }
 
-/** Waits until no pruning removes any of the blobs or their records. Call it after writing what a pruning may have found to be old.
- *  @returns whether one did: then what was written may have been removed
+/** Waits until no pruning removes any of the blobs or their records. Call it after writing records
+ *  that a pruning may have seen in their old state.
+ *  @returns whether a pruning was removing some of them: then the written records may be gone
  *  @throws OciError UNAVAILABLE: a pruning does not end */
 export async function awaitSweeps(store: Store, digests: readonly Digest[], signal: AbortSignal): Promise<boolean> {
   const deadline = performance.now() + SWEEP_WAIT_MS;
@@ -56,12 +58,13 @@ async function isSwept(store: Store, digests: readonly Digest[], signal: AbortSi
 export interface Sweep {
   /** The blobs that may be removed: no push has claimed them. */
   free: Set<Digest>;
-  /** False once so much time has passed that a push may take this sweep for an abandoned one: then nothing more may be removed. */
+  /** False once a push might take this sweep for an abandoned one: then nothing more may be
+   *  removed. */
   isValid(this: void): boolean;
   end(this: void): Promise<void>;
 }
 
-/** What pushes have claimed, as far as it was read. A claim never changes: one pruning reads each of them once. */
+/** The claims of pushes read so far. A claim never changes: a pruning reads each of them once. */
 export interface Claims {
   read: Set<string>;
   claimed: Set<Digest>;
@@ -84,7 +87,8 @@ async function readClaims(store: Store, claims: Claims, signal: AbortSignal): Pr
 }
 
 /** Announces that blobs are about to be removed, and leaves out those that a push has claimed.
- *  @param claims what was read of them before: a day of pushes may have left more than can be read while the sweep is valid */
+ *  @param claims the claims read before: a day of pushes may have left more than can be read while
+ *  the sweep is valid */
 export async function beginSweep(
   store: Store,
   digests: Iterable<Digest>,
@@ -104,7 +108,7 @@ export async function beginSweep(
   };
 }
 
-/** Removes claims and sweeps whose time is over. */
+/** Removes expired claims and sweeps. */
 export async function removeOldClaims(store: Store, signal: AbortSignal): Promise<void> {
   for (const [prefix, lifetime] of [
     [CLAIMS, CLAIM_LIFETIME_MS],

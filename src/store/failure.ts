@@ -1,6 +1,7 @@
 import { OciError } from '../oci/error.ts';
 
-/** What a failed file operation means to the person who has to act. An OciError stays as it is. */
+/** Translates a failed file operation into an error for the operator. An OciError stays as it
+ *  is. */
 export function fileFailure(error: unknown, doing: string, directory: string): OciError {
   if (error instanceof OciError) return error;
   const code = (error as NodeJS.ErrnoException).code ?? '';
@@ -26,7 +27,7 @@ const ADVICE: Record<string, ((directory: string) => string) | undefined> = {
   ESTALE: (directory) => `the network file system of ${directory} was replaced: restart the registry`,
 };
 
-/** A source that gave another number of bytes than it said. */
+/** The error for a source that returned more or fewer bytes than it announced. */
 export function wrongLength(expected: number, actual: number): OciError {
   const what = actual > expected ? `more than the ${expected} bytes` : `${actual} of the ${expected} bytes`;
   return new OciError('SIZE_INVALID', `the content has ${what} that it was said to have; nothing was stored`);

@@ -6,13 +6,13 @@ import { isRepository, isTag, type Repository, type Tag } from '../oci/reference
 // No component of a repository starts with `_` or holds a colon, so what lies beneath one repository is never taken for a
 // part of another one's name, nor a file for a directory.
 
-/** Where the bytes of a digest lie: manifests and blobs alike, one copy for all repositories. */
+/** The bytes of a digest: of manifests and blobs alike, one copy for all repositories. */
 export function blobKey(digest: Digest): string {
   const { algorithm, hex } = splitDigest(digest);
   return `v1/blobs/${algorithm}/${hex.slice(0, 2)}/${hex}`;
 }
 
-/** { digest, checkedAt }: what a tag meant when upstream was last asked. */
+/** { digest, checkedAt }: the digest of a tag when upstream was last asked. */
 export function tagKey(repository: Repository, tag: Tag): string {
   return `v1/repos/${repository}/_tags/${tag}`;
 }
@@ -23,20 +23,21 @@ export function memberKey(repository: Repository, digest: Digest): string {
   return `v1/repos/${repository}/_members/${algorithm}/${hex}`;
 }
 
-/** { checkedAt, index }: what referred to `subject` when the upstream was last asked. */
+/** { checkedAt, index }: the referrers of `subject` when upstream was last asked. */
 export function referrerListKey(repository: Repository, subject: Digest): string {
   const { algorithm, hex } = splitDigest(subject);
   return `v1/repos/${repository}/_subjects/${algorithm}/${hex}`;
 }
 
-/** Empty; says that the digest was asked for on that day (UTC). */
+/** Empty; says that the digest was requested on that day (UTC). */
 export function usedKey(day: Date, repository: Repository, digest: Digest): string {
   return `v1/used/${day.toISOString().slice(0, 10)}/${repository}/${digest}`;
 }
 
-/** What everything in a store starts with. */
+/** The prefix of every key in a store. */
 export const V1 = 'v1/';
-/** What prefixes a listing of the records of `repository`, and of those whose names start with its name and a slash. */
+/** The prefix of the records of `repository`, and of repositories whose names start with its name
+ *  and a slash. */
 export function repositoryPrefix(repository: Repository): string {
   return `v1/repos/${repository}/`;
 }
@@ -46,7 +47,7 @@ export function referrerKey(repository: Repository, subject: Digest, digest: Dig
   return `${referrersPrefix(repository, subject)}${digest}`;
 }
 
-/** What prefixes a listing of the referrers of `subject`. */
+/** The prefix of the referrers of `subject`. */
 export function referrersPrefix(repository: Repository, subject: Digest): string {
   const { algorithm, hex } = splitDigest(subject);
   return `v1/repos/${repository}/_referrers/${algorithm}/${hex}/`;
@@ -57,19 +58,19 @@ export function ownerKey(digest: Digest, repository: Repository): string {
   return `${ownersPrefix(digest)}${repository}/_`;
 }
 
-/** What prefixes a listing of the repositories that a blob was pushed to. */
+/** The prefix of the repositories that a blob was pushed to. */
 export function ownersPrefix(digest: Digest): string {
   const { algorithm, hex } = splitDigest(digest);
   return `v1/owners/${algorithm}/${hex.slice(0, 2)}/${hex}/`;
 }
 
-/** The repository that a key below `ownersPrefix(digest)` names; undefined: none. */
+/** The repository that a key below `ownersPrefix(digest)` names; undefined if it names none. */
 export function parseOwnerKey(key: string, digest: Digest): Repository | undefined {
   const repository = key.slice(ownersPrefix(digest).length, -'/_'.length);
   return key.endsWith('/_') && isRepository(repository) ? repository : undefined;
 }
 
-/** What prefixes the objects of one upload: its start, and its chunks. */
+/** The prefix of the objects of one upload: its start, and its chunks. */
 export function uploadPrefix(repository: Repository, id: string): string {
   return `${UPLOADS}${repository}/_${id}/`;
 }
@@ -84,45 +85,48 @@ export function uploadChunkKey(repository: Repository, id: string, { start, nonc
   return `${uploadPrefix(repository, id)}${String(start).padStart(16, '0')}-${nonce}`;
 }
 
-/** Where a chunk begins, by its key; undefined: it is none. Older programs wrote chunks without a nonce. */
+/** The position of a chunk, by its key; undefined: the key is not a chunk's. Older programs wrote
+ *  chunks without a nonce. */
 export function parseUploadChunkKey(key: string): number | undefined {
   const [, start] = /\/(\d{16})(?:-[0-9a-f]{16})?$/.exec(key) ?? [];
   return start === undefined ? undefined : Number(start);
 }
 
-/** What prefixes a listing of the claims of pushes, and of the blobs that a pruning is removing (store/claims.ts). */
+/** The prefixes of the claims of pushes, and of the blobs that a pruning is removing
+ *  (store/claims.ts). */
 export const CLAIMS = 'v1/claims/';
 export const SWEEPS = 'v1/sweeps/';
 
-/** What prefixes a listing of all uploads. */
+/** The prefix of all uploads. */
 export const UPLOADS = 'v1/uploads/';
 
-/** What prefixes a listing of all blobs, all records of repositories, all notes of use. */
+/** The prefixes of all blobs, all records of repositories, and all usage records. */
 export const BLOBS = 'v1/blobs/';
 export const REPOSITORIES = 'v1/repos/';
 export const USES = 'v1/used/';
 
-/** What prefixes a listing of the blobs of a local tier that its remote store does not have yet. */
+/** The prefix of the markers of blobs in a local tier that its remote store does not have yet. */
 export const PENDING = 'v1/pending/';
 
-/** Beside such a blob; empty. It survives the process. */
+/** The marker of such a blob; empty. It survives the process. */
 export function pendingKey(digestKey: string): string {
   return PENDING + digestKey.slice(BLOBS.length);
 }
 
-/** The blob's key that a key which starts with PENDING stands for. */
+/** The key of the blob that a marker's key (starting with PENDING) stands for. */
 export function keyOfPending(key: string): string {
   return BLOBS + key.slice(PENDING.length);
 }
 
-/** { owner, renewedAt, finishedAt }: who prunes, and when that was last done. */
+/** { owner, renewedAt, finishedAt }: the process that prunes, and when a pruning last finished. */
 export const PRUNING = 'v1/pruning';
 
-/** The same of the scheduled warming, and what that did last: { startedAt, finishedAt, warm, failed, skipped, bytes }. */
+/** The same for scheduled warming, and the result of its last run: { startedAt, finishedAt, warm,
+ *  failed, skipped, bytes }. */
 export const WARMING = 'v1/warming';
 export const WARMED = 'v1/warmed';
 
-/** What a key that starts with BLOBS names; undefined: it is none of ours. */
+/** Parses a key that starts with BLOBS; undefined: this program did not write it. */
 export function parseBlobKey(key: string): Digest | undefined {
   const [, , algorithm = '', , hex = ''] = key.split('/');
   const digest = `${algorithm}:${hex}`;
@@ -131,7 +135,7 @@ export function parseBlobKey(key: string): Digest | undefined {
 
 export type RepositoryRecord = { repository: Repository } & ({ tag: Tag } | { member: Digest } | { subject: Digest });
 
-/** What a key that starts with REPOSITORIES names; undefined: it is none of ours. */
+/** Parses a key that starts with REPOSITORIES; undefined: this program did not write it. */
 export function parseRepositoryKey(key: string): RepositoryRecord | undefined {
   // No component of a repository starts with `_`.
   const at = key.indexOf('/_');
@@ -147,7 +151,7 @@ export function parseRepositoryKey(key: string): RepositoryRecord | undefined {
 
 const USED = /^v1\/used\/(\d{4}-\d\d-\d\d)\/(.+)\/([^/]+)$/;
 
-/** What a key that starts with USES says; undefined: it is none of ours. */
+/** Parses a key that starts with USES; undefined: this program did not write it. */
 export function parseUsedKey(key: string): { day: string; repository: Repository; digest: Digest } | undefined {
   const [, day = '', repository = '', digest = ''] = USED.exec(key) ?? [];
   return isRepository(repository) && isDigest(digest) ? { day, repository, digest } : undefined;
@@ -160,8 +164,9 @@ export function isManifestRecord(size: number): boolean {
   return size > 63;
 }
 
-// What every store can keep, in this order and under these names: a file's name holds 255 bytes, an S3 key 1024 with its
-// prefix. A segment never starts with a dot: no way up, and room for a store's own files.
+// Keys that every store can keep, in this order and under these names: a file name holds 255 bytes,
+// an S3 key 1024 including its prefix. A segment never starts with a dot: this excludes `..`, and
+// leaves room for a store's own files.
 const SEGMENT = /^[A-Za-z0-9_][A-Za-z0-9._:-]{0,254}$/;
 const PARTIAL_SEGMENT = /^(?:[A-Za-z0-9_][A-Za-z0-9._:-]{0,254})?$/;
 const MAX_KEY_LENGTH = 900;
@@ -175,13 +180,13 @@ export function isKey(key: string): boolean {
   return key.length <= MAX_KEY_LENGTH && key.split('/').every(isKeySegment);
 }
 
-/** `key` itself, when it can name an object. @throws OciError NAME_INVALID */
+/** Returns `key` if it can name an object. @throws OciError NAME_INVALID */
 export function checkKey(key: string): string {
   if (!isKey(key)) throw refusal(key);
   return key;
 }
 
-/** `prefix` itself, when keys can start with it. @throws OciError NAME_INVALID */
+/** Returns `prefix` if keys can start with it. @throws OciError NAME_INVALID */
 export function checkPrefix(prefix: string): string {
   const segments = prefix.split('/');
   const last = segments.pop() ?? '';

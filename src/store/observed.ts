@@ -6,17 +6,17 @@ import type { Store, StoreContext } from './store.ts';
 
 export interface StoreObserver {
   log: Log;
-  /** A call failed for the store's own sake. */
+  /** A call failed because of the store. */
   failed(this: void, operation: StorageOperation): void;
 }
 
-/** `inner`, whose failures are counted. The log hears when it begins to fail and when it works again: pulls go on without it, so
- *  that nobody else may notice. */
+/** Counts the failures of `inner`, and logs when it begins to fail and when it works again: pulls
+ *  continue without the store, so the failure might otherwise go unnoticed. */
 export function observedStore<S extends Store>(inner: S, { log, failed }: StoreObserver): S {
   let failingSince: number | undefined;
 
   function note(error: unknown, operation: StorageOperation, { signal }: StoreContext): void {
-    // Who gave up first may have waited for a store that is silent: that is a failure too.
+    // A caller that timed out may have waited for a silent store: that is a failure too.
     const late = signal.aborted && (signal.reason as Error).name === 'TimeoutError';
     if (!late && (signal.aborted || !isOciError(error, 'UNAVAILABLE'))) return;
     failed(operation);

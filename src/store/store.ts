@@ -7,7 +7,8 @@ import { fileBody } from '../io/file-body.ts';
 
 export interface StoreContext {
   signal: AbortSignal;
-  /** How long a store elsewhere has to begin its answer to `stat` and `read`, in ms; absent: as long as it thinks right. */
+  /** How long a remote store may take to begin its response to `stat` and `read`, in ms; absent:
+   *  the store decides. */
   within?: number;
 }
 export interface StoredObject {
@@ -25,33 +26,37 @@ export interface StoredContent extends StoredObject {
 export interface StoreSource {
   /** Bytes, exactly. */
   size: number;
-  /** All of it, or `range`, from its beginning each time: a write that failed is tried again. Chunks are valid as long as a `Blob`'s body says
-   *  (oci/registry.ts); like it, what is opened holds a file until it ends, is returned, or the signal is aborted, and fails then. */
+  /** Opens the whole source, or `range`, from its beginning each time, since failed writes are
+   *  retried. Chunks are valid as long as a `Blob`'s body says (oci/registry.ts); like it, the
+   *  opened body holds a file until it ends, is returned, or the signal is aborted, and fails
+   *  then. */
   open(context: StoreContext & { range?: Required<ByteRange> }): Promise<AsyncIterable<Uint8Array>>;
-  /** The same bytes, where they are in memory anyway. */
+  /** The same bytes, if they are in memory anyway. */
   bytes?: Uint8Array;
-  /** A file that holds exactly these bytes, open, and that nobody needs where it is: a store of files moves it away, or removes it. */
+  /** An open file with exactly these bytes that the caller no longer needs: a file store moves or
+   *  removes it. */
   spare?: { path: string; handle: FileHandle };
 }
 
-/** A place for bytes under keys of `/`-joined segments (store/keys.ts). Absent is undefined, never an error.
- *  Every method throws OciError UNAVAILABLE (origin storage) when the place cannot be reached, is full or refuses; its
- *  `retryAfter` is set where waiting may help (an outage), absent where somebody has to act (a full disk, a refusal).
- *  NAME_INVALID: no key. What a source throws comes through as it is; a source of another length than it said is
- *  SIZE_INVALID. */
+/** A place for bytes under keys of `/`-joined segments (store/keys.ts). An absent object is
+ *  undefined, never an error. Every method throws OciError UNAVAILABLE (origin storage) if the
+ *  place cannot be reached, is full or refuses; its `retryAfter` is set if waiting may help (an
+ *  outage), and absent if an operator has to act (a full disk, a refusal). NAME_INVALID: not a
+ *  valid key. Errors of a source are passed on; a source whose length differs from the announced
+ *  one is SIZE_INVALID. */
 export interface Store {
   stat(key: string, context: StoreContext): Promise<StoredObject | undefined>;
   /** Opens an object, or the part of it that `range` selects by the rules of RFC 9110 §14.1.2: an end behind the object's last byte
    *  means that byte. The caller need not know the size: the store answers a range with one request.
    *  @throws OciError RANGE_INVALID, with the object's size: the range selects no byte */
   read(key: string, context: StoreContext & { range?: RangeRequest }): Promise<StoredContent | undefined>;
-  /** All or nothing: a reader sees the object as it was or as it will be. Overwrites. */
+  /** Writes or replaces an object atomically: a reader sees the old object or the new one. */
   write(key: string, source: StoreSource, context: StoreContext): Promise<void>;
-  /** Removing what is absent is no error. */
+  /** Removing an absent object is no error. */
   remove(key: string, context: StoreContext): Promise<void>;
   /** Every object whose key starts with `prefix`, in ascending order of key (UTF-8 bytes), those up to and including `after` left out. */
   list(prefix: string, context: StoreContext & { after?: string }): AsyncIterable<StoredObject & { key: string }>;
-  /** Ends what the store holds open. */
+  /** Closes the files and connections of the store. */
   close(): Promise<void>;
 }
 
@@ -67,7 +72,8 @@ async function* oneChunk(chunk: Uint8Array): AsyncGenerator<Uint8Array> {
   yield chunk;
 }
 
-/** `file` holds exactly `size` bytes and will never change; what has another size all the same is SIZE_INVALID. */
+/** `file` holds exactly `size` bytes and will never change; if its size differs, the error is
+ *  SIZE_INVALID. */
 export function fileSource(file: string, size: number): StoreSource {
   const tooShort = (actual: number) => wrongLength(size, actual);
   return {

@@ -4,11 +4,12 @@ import { OciError } from '../oci/error.ts';
 /** All blobs of a store, numbered from 0, at about 50 bytes each: a million of them fit into a registry's memory. */
 export interface BlobTable {
   count(): number;
-  /** Of all blobs together, in bytes. */
+  /** The total size of all blobs, in bytes. */
   bytes(): number;
-  /** Add blobs in ascending order of key, as a store lists them. @throws OciError UNAVAILABLE: the order is another one */
+  /** Adds a blob; call it in ascending order of key, as a store lists them. @throws OciError
+   *  UNAVAILABLE: the order differs */
   add(digest: Digest, size: number, modified: number): void;
-  /** Its number; -1: it is not stored. */
+  /** The number of a blob; -1: it is not stored. */
   find(digest: Digest): number;
   digest(index: number): Digest;
   /** Bytes. */

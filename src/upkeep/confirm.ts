@@ -8,39 +8,42 @@ import { readManifest, type Inventory } from './inventory.ts';
 import { countReferences } from './plan.ts';
 import type { TagsByImage } from './tags.ts';
 
-// A pruning rests on what the store does not list: no image names a blob, no use was recorded. A gateway in front of S3 can
-// leave keys out of a page, or answer a listing with a well-formed empty page, and no single answer shows it. So the
-// listings are repeated before anything is removed: a gateway would have to hide the same key every time.
+// A pruning relies on absent records: no image names a blob, no use was recorded. A gateway in
+// front of S3 may leave keys out of a page, or answer a listing with a well-formed empty page, and
+// no single response shows it. So the listings are repeated before anything is removed: a gateway
+// would have to hide the same key every time.
 
 /** Records younger than this may have arrived after the first listing: the clocks of this machine and of the store may differ this much. */
 const CLOCK_TOLERANCE_MS = 60_000;
 /** How often each prefix is listed again. */
 const REPEATED_LISTINGS = 2;
-/** How often the records of use are listed again. Their last days alone decide whether an image is too old. */
+/** How often the usage records are listed again. Only the last days decide whether an image is too
+ *  old. */
 const REPEATED_USE_LISTINGS = 3;
 /** How often a prefix is listed again that came back empty although the store has blobs. An empty page costs one call. */
 const REPEATED_EMPTY_LISTINGS = 6;
 /** How often the records are listed again for a stored manifest that no record names. */
 const REPEATED_ORPHAN_LISTINGS = 4;
-/** How often a blob that a record names and no listing has is looked up before it counts as absent. */
+/** How often a blob that a record names but no listing has is looked up before it counts as
+ *  absent. */
 const LOOKUPS = 3;
 
 export interface ConfirmOptions {
   /** When the first listing began, in ms since the epoch. */
   started: number;
-  /** The tags that the decision about pinned images rests on; absent: it rests on none. */
+  /** The tags on which the decision about pinned images relies; absent: it relies on none. */
   tags?: TagsByImage;
-  /** Blobs modified within so many ms are never removed. */
+  /** Blobs modified within this many ms are never removed. */
   grace: number;
-  /** Calls to the store at once. */
+  /** The number of concurrent calls to the store. */
   parallel: number;
   signal: AbortSignal;
 }
 
-/** Lists and reads a second time what an inventory rests on.
+/** Repeats the listings and reads that an inventory relies on.
  *  @returns the manifests whose records have appeared since the inventory began
- *  @throws OciError UNAVAILABLE: a later answer has an image, a blob, a tag or a use that the inventory should have had, or the store
- *  cannot be listed or read */
+ *  @throws OciError UNAVAILABLE: a later response has an image, a blob, a tag or a use that the
+ *  inventory lacks, or the store cannot be listed or read */
 export async function confirmInventory(store: Store, inventory: Inventory, options: ConfirmOptions): Promise<Set<Digest>> {
   const arrived = new Set<Digest>();
   await confirmBlobs(store, inventory, options);
@@ -50,7 +53,7 @@ export async function confirmInventory(store: Store, inventory: Inventory, optio
   return arrived;
 }
 
-/** Lists `prefix` several times, and more often while it comes back empty. */
+/** Lists `prefix` several times, and more often if the listings are empty. */
 async function listAgain(
   store: Store,
   { prefix, times, signal }: { prefix: string; times: number; signal: AbortSignal },
@@ -70,7 +73,7 @@ function wasThere(modified: Date, { started }: ConfirmOptions): boolean {
   return modified.getTime() < started - CLOCK_TOLERANCE_MS;
 }
 
-/** Every blob that is listed was known, and every manifest that is listed could be read. */
+/** Checks that every listed blob was known, and that every listed manifest could be read. */
 async function confirmBlobs(store: Store, { blobs, absent }: Inventory, options: ConfirmOptions): Promise<void> {
   await listAgain(store, { prefix: BLOBS, times: REPEATED_LISTINGS, signal: options.signal }, ({ key, modified }) => {
     const digest = parseBlobKey(key);
@@ -80,7 +83,7 @@ async function confirmBlobs(store: Store, { blobs, absent }: Inventory, options:
   });
 }
 
-/** Every image and tag that is recorded was known. */
+/** Checks that every recorded image and tag was known. */
 async function confirmRecords(
   store: Store,
   { byDigest, blobs }: Inventory,
@@ -109,7 +112,7 @@ async function confirmRecords(
   });
 }
 
-/** Looks a blob up several times. @returns undefined: every answer says that it is absent */
+/** Looks a blob up several times. @returns undefined if every response says that it is absent */
 export async function lookUp(store: Store, digest: Digest, context: StoreContext): Promise<StoredObject | undefined> {
   for (let lookup = 0; lookup < LOOKUPS; lookup++) {
     const found = await store.stat(blobKey(digest), context);
@@ -124,7 +127,7 @@ function namesIn(tags: TagsByImage): Set<string> {
   return names;
 }
 
-/** No image was used on a later day than the inventory says. */
+/** Checks that no image was used on a later day than the inventory says. */
 async function confirmUses(store: Store, { byDigest }: Inventory, options: ConfirmOptions): Promise<void> {
   await listAgain(store, { prefix: USES, times: REPEATED_USE_LISTINGS, signal: options.signal }, ({ key, modified }) => {
     const use = parseUsedKey(key);
@@ -167,7 +170,7 @@ async function isListed(store: Store, digest: Digest, signal: AbortSignal): Prom
   return false;
 }
 
-/** A blob that the store lists and does not return. */
+/** The error for a blob that the store lists but does not return. */
 export function hidden(digest: Digest): OciError {
   return new OciError('UNAVAILABLE', `the store lists ${digest} and says that it is absent; pruning stops here`, { origin: 'storage' });
 }

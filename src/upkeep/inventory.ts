@@ -18,31 +18,31 @@ import type { Store, StoreContext } from '../store/store.ts';
 import { createBlobTable, type BlobTable } from './blob-table.ts';
 import { inParallel } from '../async/parallel.ts';
 
-/** Bytes; a longer object is no record. */
+/** In bytes; a larger object is not a record. */
 const MAX_RECORD_SIZE = 65_536;
 
-/** A manifest or an index in the store, and everything that is known of it. */
+/** A manifest or an index in the store, with all its known properties. */
 export interface Image {
   digest: Digest;
-  /** Its own number among the blobs. */
+  /** The number of the manifest's own blob. */
   blob: number;
   /** The repositories that may serve it. */
   places: Place[];
   /** The numbers of the stored blobs and manifests that it names, each once. */
   names: Uint32Array;
-  /** What it names and the store does not have. */
+  /** Digests that it names but the store does not have. */
   missing: Digest[];
-  /** Whether it names manifests. */
+  /** Whether it is an index: it names manifests. */
   isIndex: boolean;
   /** The manifest that an artifact, such as a signature, is about. */
   subject: Digest | undefined;
-  /** Its bytes have another digest; then it names nothing. */
+  /** Its bytes do not match its digest; then it names nothing. */
   corrupt: boolean;
 }
 
 export interface Place {
   repository: Repository;
-  /** On how many days it was pulled, as far as recorded. */
+  /** The number of days on which it was pulled, as far as recorded. */
   days: number;
   /** The last of these days (UTC), such as 2026-03-01; empty: none is recorded. */
   lastDay: string;
@@ -56,7 +56,7 @@ export interface Inventory {
   images: Image[];
   /** By digest. */
   byDigest: ReadonlyMap<Digest, Image>;
-  /** Manifests that the store listed, and that it said are absent when they were to be read. */
+  /** Manifests that the store listed, but reported as absent when they were read. */
   absent: ReadonlySet<Digest>;
   /** The number of tag records. */
   tags: number;
@@ -64,15 +64,17 @@ export interface Inventory {
 
 export interface InventoryOptions {
   signal: AbortSignal;
-  /** How many manifests to read at once. */
+  /** The number of manifests to read concurrently. */
   parallel?: number;
   /** Called with each manifest that has been read. */
   read?(image: Image, content: ManifestContent): void;
   progress?(done: number, total: number): void;
 }
 
-/** Lists the store and reads its manifests, at some 50 bytes a blob and a few hundred a manifest of memory.
- *  @throws OciError UNAVAILABLE: the store cannot be listed or read. It never takes a failure for an absence. */
+/** Lists the store and reads its manifests. Takes about 50 bytes of memory per blob and a few
+ *  hundred per manifest.
+ *  @throws OciError UNAVAILABLE: the store cannot be listed or read. A failure is never taken for
+ *  an absence. */
 export async function takeInventory(store: Store, options: InventoryOptions): Promise<Inventory> {
   const { signal } = options;
   // Blobs come first: one that arrives while this runs is unknown here, and is therefore not removed.
@@ -131,7 +133,7 @@ async function noteUses(store: Store, byDigest: ReadonlyMap<Digest, Image>, sign
   }
 }
 
-/** @returns what the store has under the image's digest */
+/** @returns the stored content of the image's digest */
 async function readImage(
   store: Store,
   image: Image,
@@ -154,7 +156,7 @@ async function readImage(
   return 'image';
 }
 
-/** Whether its records say that it is a blob, and no manifest. @throws OciError UNAVAILABLE */
+/** Whether its records say that it is a blob and not a manifest. @throws OciError UNAVAILABLE */
 async function isBlob(store: Store, { digest, places }: Image, signal: AbortSignal): Promise<boolean> {
   for (const { repository } of places) {
     const found = await store.read(memberKey(repository, digest), { signal });
@@ -172,7 +174,8 @@ function mediaTypeOf(record: Buffer): unknown {
   }
 }
 
-/** How often a manifest is read before it counts as absent or corrupt: an answer of something in front of the store is not the store's. */
+/** How often a manifest is read before it counts as absent or corrupt: a response may come from a
+ *  gateway instead of the store. */
 const READS = 3;
 
 /** Reads a stored manifest; undefined: it is not stored. @throws OciError UNAVAILABLE */

@@ -5,25 +5,27 @@ import { isDigest } from '../oci/digest.ts';
 import type { Image } from './inventory.ts';
 import type { TagsByImage } from './tags.ts';
 
-/** hosted: it was pushed here, and no upstream has it. pinned: registry.cache.keep names it. in-use: a pod of the cluster runs it. */
+/** hosted: the image was pushed here, and no upstream has it. pinned: registry.cache.keep names it.
+ *  in-use: a pod of the cluster runs it. */
 export type KeepReason = 'hosted' | 'pinned' | 'in-use';
 
-/** An image as the store has it, under one of its names. */
+/** A stored image under one of its names. */
 export interface KeepCandidate {
   repository: Repository;
   digest: Digest;
   tags: readonly Tag[];
 }
 
-/** Why an image must stay, whatever the limits say; undefined: it need not. */
+/** The reason why an image must stay, regardless of the limits; undefined: it need not. */
 export type Keep = (candidate: KeepCandidate) => KeepReason | undefined;
 
 export interface KeepOptions {
   /** The first components of hosted repositories. */
   hosted: readonly string[];
-  /** Globs over `dockerhub/library/nginx:1.27`, and over the names that `namesOf` returns; a star stands for slashes too. */
+  /** Globs over `dockerhub/library/nginx:1.27`, and over the names that `namesOf` returns; a star
+   *  also matches slashes. */
   pinned: readonly string[];
-  /** What pods run now, by the registry's own names. */
+  /** The images that pods run now, by the registry's own names. */
   inUse: readonly { repository: Repository; reference: Reference }[];
   /** Other names of a repository: `docker.io/library/nginx`. */
   namesOf(this: void, repository: Repository): readonly string[];

@@ -5,26 +5,27 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { PRUNING } from '../store/keys.ts';
 import { bytesSource, type Store, type StoreContext } from '../store/store.ts';
 
-/** Who does a piece of work that one replica does for all, such as pruning a store, as far as that can be known without conditional writes: a record that is written, and read again. Two at once waste
- *  work and break nothing. */
+/** Elects the replica that does work for all, such as pruning a store, as well as that is possible
+ *  without conditional writes: it writes a record and reads it again. Two replicas at once waste
+ *  work but break nothing. */
 export interface Lease {
-  /** Aborted when another process has taken it, or the record cannot be renewed. */
+  /** Aborted when another process has taken the lease, or the record cannot be renewed. */
   signal: AbortSignal;
-  /** Gives it back. `finished`: the work has been done. */
+  /** Releases the lease. `finished`: the work has been done. */
   release(finished: boolean): Promise<void>;
 }
 
 export interface LeaseState {
   /** The process: its host and a random part. */
   owner: string;
-  /** When it last renewed the record; empty: it has ended. */
+  /** When it last renewed the record; empty: it has released the lease. */
   renewedAt: string;
   /** When any process last finished a run; empty: never. */
   finishedAt: string;
 }
 
 export interface LeaseTiming {
-  /** How long a record counts without being renewed, in ms; it is renewed three times as often. */
+  /** How long a record is valid without renewal, in ms; it is renewed three times as often. */
   lifetime: number;
   /** How long a process that has written the record waits before it checks that no other one has written it since, in ms. */
   settle: number;

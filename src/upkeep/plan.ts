@@ -1,12 +1,12 @@
 import type { BlobTable } from './blob-table.ts';
 import type { Image, Inventory } from './inventory.ts';
 
-/** What may stay, in milliseconds and bytes. */
+/** The limits of a pruning, in milliseconds and bytes. */
 export interface Limits {
   now: number;
   /** Objects that were modified or used within this time are never removed. */
   grace: number;
-  /** Of all blobs together; 0 for no limit. */
+  /** The total size of all blobs; 0 for no limit. */
   maxSize: number;
   /** Images that have not been pulled for longer than this are removed; 0: none is. */
   maxAge: number;
@@ -27,13 +27,15 @@ export interface Plan {
   after: number;
 }
 
-/** What there is, and the images that must stay, whatever the limits say: with all that they name, and with what is about them. */
+/** The contents of the store, and the images that must stay regardless of the limits, with
+ *  everything that they name and all artifacts about them. */
 type PlanInput = Pick<Inventory, 'blobs' | 'images' | 'byDigest'> & { kept?: { has(image: Image): boolean } };
 
 const DAY = 86_400_000;
 
-/** Which images go: those that are too old, and then, while the rest is too large, the least recently used (promise 13). What an
- *  index names stays with it; an artifact counts as used whenever its subject is. */
+/** Selects the images to remove: those that are too old, and then, while the rest is too large, the
+ *  least recently used (promise 13). Images that an index names stay with it; an artifact counts as
+ *  used whenever its subject is. */
 export function planPruning({ blobs, images, byDigest, kept = new Set() }: PlanInput, limits: Limits): Plan {
   const { now, grace, maxSize, maxAge } = limits;
   const uses = usesOf(images, { blobs, byDigest, now, kept });
@@ -74,10 +76,11 @@ interface Use {
   at: number;
 }
 
-/** Of an image that must stay. */
+/** The use of an image that must stay. */
 const ALWAYS: Use = { lastUse: Infinity, at: Infinity };
 
-/** When each image was last used: by itself, by an index that names it, or by what it is about. */
+/** When each image was last used: by itself, through an index that names it, or through its
+ *  subject. */
 function usesOf(
   images: readonly Image[],
   { blobs, byDigest, now, kept }: Pick<Required<PlanInput>, 'blobs' | 'byDigest' | 'kept'> & { now: number },
@@ -93,7 +96,8 @@ function usesOf(
     target.at = Math.max(target.at, source.at);
     return true;
   };
-  // An index of indexes, an artifact about an artifact: each round reaches one further. No digest can name itself, so it ends.
+  // For an index of indexes or an artifact about an artifact, each round reaches one level further.
+  // No digest can name itself, so the loop ends.
   for (let changed = true; changed;) {
     changed = false;
     for (const image of images) {

@@ -29,7 +29,7 @@ interface Pulled {
   layers: Digest[];
 }
 
-/** What a registry keeps of a pull of `name` with these layers' contents. */
+/** Stores what a registry keeps after a pull of `name` with these layers' contents. */
 async function pull(store: Store, name: string, layers: string[], { tag = 'latest', ago = 0 } = {}): Promise<Pulled> {
   const repository = parseRepository(`hub/${name}`);
   const kept = await Promise.all(layers.map((content) => keep(store, repository, { content, mediaType: BLOB_MEDIA_TYPE })));
@@ -69,7 +69,7 @@ function run(store: Store, limits: Partial<Limits>, dryRun = false): Promise<Pru
   });
 }
 
-/** Sets all that is there to have been modified this many days ago. */
+/** Sets the modification time of all stored objects to this many days ago. */
 async function age(store: FilesystemStore, days: number, keys?: string[]): Promise<void> {
   const then = new Date(Date.now() - days * DAY);
   for (const key of keys ?? (await keysOf(store, ''))) await utimes(join(store.directory, key), then, then);

@@ -24,54 +24,58 @@ import { countReferences, planPruning, type Departure, type Limits } from './pla
 import { namesOf, readTag, readTags, type TagsByImage } from './tags.ts';
 
 export interface PruneOptions {
-  /** Asked when it is known how many bytes are stored. */
+  /** Called once the number of stored bytes is known. */
   limits(stored: number): Promise<Limits>;
-  /** The largest part of the stored bytes, from 0 to 1, that one run may remove as too old or named by no image; absent: all. A run that would remove
-   *  more removes nothing: it is likelier that something is wrong with the store or the clock. */
+  /** The largest part of the stored bytes, from 0 to 1, that one run may remove as too old or named
+   *  by no image; absent: all. A run that would remove more removes nothing, because more likely
+   *  the store or the clock is wrong. */
   maxShare?: number;
-  /** Asked before anything is planned: what must stay. When it rejects, nothing is removed. */
+  /** Called before the planning: decides which images must stay. If it rejects, nothing is
+   *  removed. */
   keep?(this: void, signal: AbortSignal): Promise<Keep>;
-  /** Says what would go, and removes nothing. */
+  /** Reports what would be removed, and removes nothing. */
   dryRun?: boolean;
   signal: AbortSignal;
-  /** Calls to the store at once. */
+  /** The number of concurrent calls to the store. */
   parallel?: number;
   progress?(this: void, doing: string, done: number, total: number): void;
 }
 
 export interface PruneResult {
-  /** Images that went, in that order, and what they were called: `repository:tag`, or `repository@digest`. */
+  /** Removed images, in this order, with their names: `repository:tag`, or `repository@digest`. */
   images: (Departure & { names: string[] })[];
   /** Images that were to be removed, but were pulled during the run. */
   spared: number;
-  /** Blobs that went, manifests among them. */
+  /** Removed blobs, including manifests. */
   blobs: number;
-  /** Bytes that went. */
+  /** Removed bytes. */
   bytes: number;
-  /** Tags, members and notes of use that went. */
+  /** Removed tags, access records and usage records. */
   records: number;
   /** Images that must stay. */
   kept: number;
-  /** Bytes of all blobs before. */
+  /** Bytes of all blobs before the run. */
   before: number;
-  /** Bytes that may stay; 0: no limit. */
+  /** The limit in bytes; 0: none. */
   limit: number;
-  /** Still larger than the limit: everything else is in use or young. */
+  /** The store is still larger than the limit: all other images are in use or young. */
   overLimit: boolean;
 }
 
 const DAY = 86_400_000;
-/** Blobs that are announced to pushes at once. */
+/** The number of blobs announced to pushes at once. */
 const SWEPT_AT_ONCE = 500;
-/** How long it stays known on which days an image was pulled, beside the last one. */
+/** How long usage records are kept, apart from the last one of an image. */
 const USES_KEPT = 30 * DAY;
-/** How long a tag stays known that means nothing here, after upstream has last confirmed it. */
+/** How long a tag is kept whose image is not stored, after upstream has last confirmed it. */
 const TAGS_KEPT = 30 * DAY;
 
-/** Removes images that are too old or too many, what no image names, and the records of both. What runs beside it, pulls and other prunings,
- *  loses nothing but time: what is removed is fetched again. It may be ended at any moment: an image goes before what it
- *  names, and what is left is found by the next.
- *  @throws OciError UNAVAILABLE: the store cannot be listed, read or written, or two listings differ; DENIED: more than `maxShare` would go */
+/** Removes images that are too old or too many, blobs that no image names, and the records of both.
+ *  Concurrent pulls and prunings lose only time: removed content is downloaded again. A run may be
+ *  interrupted at any moment: an image is removed before its blobs, and the next run finds the
+ *  rest.
+ *  @throws OciError UNAVAILABLE: the store cannot be listed, read or written, or two listings
+ *  differ; DENIED: more than `maxShare` would be removed */
 export async function prune(store: Store, options: PruneOptions): Promise<PruneResult> {
   const { signal, dryRun = false, progress } = options;
   const started = performance.now();
@@ -126,7 +130,8 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
   };
 }
 
-/** What goes by `maxSize` is not counted: that limit is meant to be reached. @throws OciError DENIED: more would go than may in one run */
+/** Removals by `maxSize` do not count: that limit is meant to be reached. @throws OciError DENIED:
+ *  more would be removed than one run may */
 function checkShare(inventory: Parameters<typeof planPruning>[0], limits: Limits, maxShare: number): void {
   const { before, after } = planPruning(inventory, { ...limits, maxSize: 0 });
   if (before - after <= maxShare * before) return;
@@ -158,7 +163,7 @@ interface Work {
   arrived: ReadonlySet<Digest>;
   /** Records removed so far. */
   records: number;
-  /** Of pushes beside this. */
+  /** The claims of concurrent pushes. */
   claims: Claims;
 }
 
@@ -171,8 +176,8 @@ function isOld({ limits }: Work, modified: number): boolean {
   return limits.now - modified >= limits.grace;
 }
 
-/** Tags first and manifests last: what is half removed is still an image, without a name.
- *  @returns those that went */
+/** Removes tags first and manifests last: a partly removed image is still an image, without a name.
+ *  @returns the removed images */
 async function removeImages(
   work: Work,
   { departures, tags }: { departures: readonly Departure[]; tags: TagsByImage },
@@ -194,28 +199,28 @@ async function removeImages(
     if (!work.dryRun) await work.store.remove(blobKey(image.digest), work.context);
     gone.add(image);
   }
-  /** Pushes beside this may name the same manifest. */
+  /** In sweeps, since concurrent pushes may name the same manifests. */
   async function removeAll(departing: readonly Departure[]): Promise<void> {
     for (let at = 0; at < departing.length; at += SWEPT_AT_ONCE) {
       const batch = departing.slice(at, at + SWEPT_AT_ONCE);
       await sweep(work, batch, ({ image }) => image.digest, removeImage);
     }
   }
-  // An index is asked before what it names, which stays with it.
+  // Indexes are checked first: if one stays, so does everything that it names.
   const [indexes, others] = [departures.filter(({ image }) => image.isIndex), departures.filter(({ image }) => !image.isIndex)];
   await removeAll(indexes);
   await removeAll(others);
   return gone;
 }
 
-/** The days of which a record says that something was used within the grace. */
+/** The days whose records may show a use within the grace. */
 function recentDays({ limits }: Work): Date[] {
   const days: Date[] = [];
   for (let day = limits.now - (limits.now % DAY); day + DAY > limits.now - limits.grace; day -= DAY) days.push(new Date(day));
   return days;
 }
 
-/** Whether it was fetched again or pulled since the inventory. */
+/** Whether the image was downloaded again or pulled since the inventory. */
 async function wasUsedMeanwhile(work: Work, image: Image): Promise<boolean> {
   const { store, context, inventory } = work;
   const manifest = await store.stat(blobKey(image.digest), context);
@@ -229,7 +234,7 @@ async function wasUsedMeanwhile(work: Work, image: Image): Promise<boolean> {
   return false;
 }
 
-/** How many images need each blob now, those counted that were pulled since the inventory. */
+/** How many images need each blob now, including images pulled since the inventory. */
 async function stillNeeded(work: Work, gone: ReadonlySet<Image>): Promise<Uint32Array> {
   const { inventory, store, context, dryRun } = work;
   const { blobs, images, byDigest } = inventory;
@@ -265,7 +270,8 @@ interface Unneeded {
   size: number;
 }
 
-/** Removes what no push has claimed in the meantime (store/claims.ts). The next run finds the remainder. */
+/** Removes blobs that no push has claimed in the meantime (store/claims.ts). The next run finds the
+ *  rest. */
 async function sweep<Item>(
   { store, context, dryRun, parallel, claims }: Work,
   items: readonly Item[],
@@ -286,7 +292,8 @@ interface Left {
   references: Uint32Array;
 }
 
-/** Removes what nothing needs: what became unneeded now, and what a former run or a pull without a manifest left. */
+/** Removes unneeded blobs: those that became unneeded in this run, and those left by a former run
+ *  or by a pull without a manifest. */
 async function sweepBlobs(
   work: Work,
   { gone, references }: Left,
@@ -325,8 +332,8 @@ async function sweepBlobs(
   return swept;
 }
 
-/** Removes members whose blob is not stored, and tags that mean nothing here any more, and lists of the referrers of images
- *  that are not stored. */
+/** Removes access records whose blob is not stored, tags without a stored image, and referrers
+ *  lists of images that are not stored. */
 async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Uint32Array): Promise<void> {
   const { store, context, inventory, limits } = work;
   const { blobs, byDigest } = inventory;
@@ -342,7 +349,7 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
         const blob = blobs.find(record.member);
         const stored = blob !== -1 && ((references[blob] ?? 0) > 0 || !isOld(work, blobs.modified(blob)));
         if (stored || handled(repository, byDigest.get(record.member))) continue;
-        // Lists that do not have the blob may have left it out.
+        // The listings may have left out the blob.
         if (blob === -1 && (await lookUp(store, record.member, context)) !== undefined) continue;
         yield { key, digest: record.member, modified };
       } else if ('subject' in record) {
@@ -350,7 +357,7 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
         if (image === undefined || gone.has(image)) yield { key, digest: record.subject, modified };
       } else if (limits.now - modified.getTime() > TAGS_KEPT) {
         const digest = (await readTag(store, record, context))?.digest;
-        if (digest === undefined) continue; // it has gone, or the answer that says so is wrong
+        if (digest === undefined) continue; // it was removed, or the response that says so is wrong
         const image = byDigest.get(digest);
         if ((image === undefined || gone.has(image)) && !handled(repository, image)) yield { key, digest, modified };
       }
@@ -358,11 +365,11 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
   }
   const remove = async ({ key, modified }: UselessRecord): Promise<void> => {
     const found = await store.stat(key, context);
-    // A push has written it again.
+    // A push has written the record again.
     if (found !== undefined && found.modified.getTime() > modified.getTime()) return;
     await removeRecord(work, key);
   };
-  // A push beside this may have claimed what the records stand for: its manifest is served by them.
+  // A concurrent push may have claimed the digests: its manifest needs these records.
   let batch: UselessRecord[] = [];
   for await (const record of useless()) {
     batch.push(record);
@@ -375,12 +382,13 @@ async function sweepRecords(work: Work, gone: ReadonlySet<Image>, references: Ui
 
 interface UselessRecord {
   key: string;
-  /** What it names. */
+  /** The digest that the record names. */
   digest: Digest;
   modified: Date;
 }
 
-/** Of each image that stays, the last use stays and the days of the last month; of others nothing but what is recent. */
+/** Keeps the last use of each remaining image and its uses of the last month; of other images only
+ *  recent ones. */
 async function sweepUses(work: Work, gone: ReadonlySet<Image>): Promise<void> {
   const { store, context, inventory, limits } = work;
   async function* useless(): AsyncGenerator<string> {

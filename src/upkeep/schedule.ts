@@ -15,9 +15,9 @@ export interface ScheduleOptions {
   before?(this: void, signal: AbortSignal): Promise<void>;
   /** Milliseconds. */
   timing: {
-    /** Before the first run: a start has other things to do. */
+    /** Before the first run: the program has other work at its start. */
     first: number;
-    /** Between the end of one run, by whichever replica, and the next. */
+    /** Between the end of one run, by any replica, and the next. */
     interval: number;
     lease?: LeaseTiming;
   };
@@ -26,8 +26,8 @@ export interface ScheduleOptions {
   stop: AbortSignal;
 }
 
-/** Prunes periodically until `stop` aborts; of several replicas that share a store, one does. A failed run is logged, and
- *  the next one takes up its work. */
+/** Prunes periodically until `stop` aborts; if replicas share a store, one of them does. A failed
+ *  run is logged, and the next one continues its work. */
 export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
   const { timing, log, stop } = options;
   let pause = timing.first;
@@ -45,7 +45,7 @@ export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
 
 async function pruneInTurn({ store, limits, keep, before, maxShare = 1, timing, log, metrics, stop }: ScheduleOptions): Promise<void> {
   const state = await readLease(store, { signal: stop });
-  // Another replica's run serves as well. Ours drift apart by the tenths above.
+  // A run of another replica counts too. The random tenths above keep the replicas' runs apart.
   if (Date.now() - Date.parse(state?.finishedAt ?? '') < timing.interval * 0.8) return;
   const turn = await takeLease(store, { signal: stop }, timing.lease);
   if ('holder' in turn) {

@@ -9,26 +9,26 @@ import { inParallel } from '../async/parallel.ts';
 /** By `repository@digest`. */
 export type TagsByImage = ReadonlyMap<string, Tag[]>;
 
-/** Bytes; a longer object is no tag record. */
+/** In bytes; a larger object is not a tag record. */
 const MAX_RECORD_SIZE = 65_536;
 
 export interface ReadTagsOptions {
   /** Only the tags of these repositories. */
   repositories?: Iterable<Repository>;
-  /** Calls to the store at once. */
+  /** The number of concurrent calls to the store. */
   parallel: number;
   signal: AbortSignal;
   /** Called with each tag that its upstream has deleted, and when that was first noticed (ISO 8601). */
   gone?(this: void, record: { repository: Repository; tag: Tag }, since: string): void;
 }
 
-/** What a tag record says. */
+/** The content of a tag record. */
 export interface TagContent {
   digest: Digest;
   goneSince: string | undefined;
 }
 
-/** Reads what the tags in the store mean, one read each. @throws OciError UNAVAILABLE */
+/** Reads the digests of the tags in the store, one read each. @throws OciError UNAVAILABLE */
 export async function readTags(store: Store, { repositories, parallel, signal, gone }: ReadTagsOptions): Promise<TagsByImage> {
   const context = { signal };
   const tags = new Map<string, Tag[]>();
@@ -73,7 +73,8 @@ export async function readTag(
   }
 }
 
-/** The names of an image: `repository:tag` for each of its tags, `repository@digest` where it has none. */
+/** The names of an image: `repository:tag` for each of its tags, `repository@digest` if it has
+ *  none. */
 export function namesOf({ digest, places }: Image, tags: TagsByImage): string[] {
   return places.flatMap(({ repository }) => {
     const own = tags.get(`${repository}@${digest}`);

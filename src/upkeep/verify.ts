@@ -7,7 +7,7 @@ import { inParallel } from '../async/parallel.ts';
 
 export interface VerifyOptions {
   signal: AbortSignal;
-  /** Blobs read at once. */
+  /** The number of blobs read concurrently. */
   parallel: number;
   progress?(this: void, bytes: number, total: number): void;
   /** Fetches a blob or a manifest again, verified, and stores it. Absent: nothing is repaired. */
@@ -16,7 +16,8 @@ export interface VerifyOptions {
 
 export interface Damage {
   digest: Digest;
-  /** wrong: its bytes have another digest. missing: an image names it, its repository had it, and it is no longer stored. */
+  /** wrong: its bytes do not match its digest. missing: an image names it, its repository had it,
+   *  and it is no longer stored. */
   kind: 'wrong' | 'missing';
   /** Whether it is a manifest or an index. */
   isManifest: boolean;
@@ -30,8 +31,9 @@ export interface VerifyResult {
   damages: (Damage & { outcome: 'found' | 'repaired' | 'removed'; error?: unknown })[];
 }
 
-/** Reads every blob of a store and compares it with its digest, and looks whether what images name is there. A wrong blob that cannot be
- *  fetched again is removed when repairing: then it is a miss instead of a wrong answer.
+/** Reads every blob of a store and compares it with its digest, and checks that the blobs that
+ *  images name are stored. A repair removes a wrong blob that cannot be fetched again: a miss is
+ *  better than a wrong answer.
  *  @throws OciError UNAVAILABLE: the store cannot be listed or read */
 export async function verify(store: Store, options: VerifyOptions): Promise<VerifyResult> {
   const { signal, refetch } = options;

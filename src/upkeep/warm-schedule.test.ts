@@ -18,7 +18,7 @@ afterEach(() => mock.timers.reset());
 
 const sleeping = new Set<{ until: number; wake(): void }>();
 
-/** Sleeps until the mocked clock is there. */
+/** Sleeps until the mocked clock reaches the time. */
 async function sleep(milliseconds: number, stop: AbortSignal): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<undefined>();
   const sleeper = { until: Date.now() + milliseconds, wake: () => resolve(undefined) };
@@ -28,18 +28,19 @@ async function sleep(milliseconds: number, stop: AbortSignal): Promise<void> {
   sleeping.delete(sleeper);
 }
 
-/** Lets the clock pass, and wakes what sleeps until then. */
+/** Advances the clock, and wakes sleepers whose time has come. */
 function pass(milliseconds: number): void {
   mock.timers.tick(milliseconds);
   for (const sleeper of sleeping) if (sleeper.until <= Date.now()) sleeper.wake();
 }
 
-/** Waits until so many replicas sleep: they have done what was due. */
+/** Waits until this many replicas sleep: they have done all due work. */
 async function allAsleep(count: number): Promise<void> {
   await until(() => [...sleeping].filter((sleeper) => sleeper.until > Date.now()).length === count, 'every replica sleeps');
 }
 
-/** A replica that warms three images at 03:17, of which one fails, and an image of a pod that comes from elsewhere. */
+/** A replica that warms three images at 03:17, of which one fails, and a pod's image from another
+ *  registry. */
 async function startReplica(store: Store) {
   const { log, entries } = await captureLog('info');
   const stop = new AbortController();

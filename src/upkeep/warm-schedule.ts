@@ -12,60 +12,63 @@ import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { readLease, takeLease, type LeaseTiming } from './lease.ts';
 import type { Warmed } from './warm.ts';
 
-/** An image that is to be warm. */
+/** An image to warm. */
 export interface WarmTarget {
   /** As it was written. */
   image: string;
   /** As the registry names it; undefined: it does not serve this image. */
   located: { repository: Repository; reference: Reference } | undefined;
-  /** The configuration names it; the others are those of pods, which may come from anywhere. */
+  /** The configuration names it; the others are images of pods, which may come from any
+   *  registry. */
   isConfigured: boolean;
 }
 
 export interface WarmScheduleOptions {
-  /** Of all replicas. */
+  /** The store that all replicas share. */
   store: Store;
   /** Five fields, as cron has them. */
   schedule: string;
   /** Called at each run. */
   targets(this: void, signal: AbortSignal): Promise<readonly WarmTarget[]>;
-  /** Called at each run; what it returns fetches an image, and throws OciError where that cannot be done. */
+  /** Called at each run; returns a function that fetches an image, and throws OciError if that
+   *  fails. */
   begin(this: void, signal: AbortSignal): (located: NonNullable<WarmTarget['located']>) => Promise<Warmed>;
   log: Log;
   metrics: Pick<RegistryMetrics, 'warmed'>;
   stop: AbortSignal;
-  /** For tests: of the lease, and what waits so many ms, or until the signal is aborted. */
+  /** For tests: the timing of the lease, and a function that waits this many ms or until the signal
+   *  is aborted. */
   timing?: { lease?: LeaseTiming; sleep?: Sleep };
 }
 
 type Sleep = (milliseconds: number, signal: AbortSignal) => Promise<void>;
 
-/** What the last run of any replica did, as `cache stat` shows it. */
+/** The result of the last run of any replica, as `cache stat` shows it. */
 export interface WarmResult {
   /** ISO 8601. */
   startedAt: string;
   finishedAt: string;
-  /** How many are warm. */
+  /** The number of warm images. */
   warm: number;
-  /** Not all of it could be fetched. */
+  /** Images that could not be fetched completely. */
   failed: number;
-  /** The registry does not serve them. */
+  /** Images that the registry does not serve. */
   skipped: number;
   /** Bytes that were read. */
   bytes: number;
 }
 
-/** Images at once: their blobs are fetched over several connections each. */
+/** Images warmed concurrently: each fetches its blobs over several connections. */
 const IMAGES_AT_ONCE = 2;
-/** How long a start has other things to do, in ms. */
+/** The delay of a missed run after the start, when the program has other work, in ms. */
 const CATCH_UP_AFTER_MS = 60_000;
 /** Timers cannot wait for longer than 24 days, and clocks are corrected. */
 const LONGEST_SLEEP_MS = 3_600_000;
-/** Bytes of a result. */
+/** The maximum size of a result, in bytes. */
 const MAX_RESULT_SIZE = 65_536;
 
-/** Fetches images by a schedule until it is told to stop; of several replicas over one store one does. A run that was missed, because no
- *  replica ran at that time, is made up for after the start. */
+/** Fetches images by a schedule until `stop` aborts; if replicas share a store, one of them does. A
+ *  run that was missed, because no replica ran at that time, is made up for after the start. */
 export async function warmRegularly(options: WarmScheduleOptions): Promise<void> {
   const { store, schedule, timing, log, stop } = options;
   const cron = new Cron(schedule, { mode: '5-part', paused: true });

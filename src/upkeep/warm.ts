@@ -9,11 +9,11 @@ import { inParallel } from '../async/parallel.ts';
 import { backoff } from '../async/backoff.ts';
 
 export interface WarmOptions {
-  /** `linux/amd64`, `linux/arm/v7`; or all that an index names. */
+  /** `linux/amd64`, `linux/arm/v7`; or all platforms that an index names. */
   platforms: readonly string[] | 'all';
   /** Signatures, SBOMs and other referrers as well. */
   referrers: boolean;
-  /** Whether a blob is already stored where it should be, so that it need not be read. */
+  /** Whether a blob is already stored in its place and need not be read. */
   isStored(this: void, digest: Digest, signal: AbortSignal): Promise<boolean>;
   signal: AbortSignal;
 }
@@ -25,7 +25,7 @@ export interface Warmed {
   known: number;
   /** Bytes that were read. */
   bytes: number;
-  /** Why signatures and other referrers are not all there; the image itself is. */
+  /** Why some signatures or other referrers are missing; the image itself is complete. */
   referrersError?: string;
 }
 
@@ -34,7 +34,7 @@ const ATTEMPTS = 3;
 /** Milliseconds. */
 const FIRST_PAUSE = 500;
 
-/** Referrers of one image that are fetched. */
+/** The maximum number of referrers fetched for one image. */
 const MAX_REFERRERS = 500;
 
 type IndexedManifest = ManifestContent['manifests'][number];
@@ -44,7 +44,7 @@ interface Content {
   blobs: Map<Digest, Descriptor>;
 }
 
-/** Where cosign keeps what it does not attach as a referrer. */
+/** The tags under which cosign keeps content that it does not attach as a referrer. */
 function signatureTags(digest: Digest): Tag[] {
   return ['sig', 'att', 'sbom'].map((kind) => parseTag(`${digest.replace(':', '-')}.${kind}`));
 }
@@ -111,7 +111,8 @@ export function createWarmer(registry: Registry, { platforms, referrers, isStore
     return { manifests: [...manifests], blobs };
   }
 
-  /** What refers to the manifests of an image (the first is what its tag means), and what refers to that: clients look for both. */
+  /** The referrers of an image's manifests (the first is the one of its tag), and their referrers:
+   *  clients look for both. */
   async function findReferrers(repository: Repository, manifests: readonly Digest[]): Promise<Reference[]> {
     const found = new Set<Reference>();
     const subjects = new Set(manifests);

@@ -4,9 +4,9 @@ import type { Note, Sourced } from './override.ts';
 import type { Parts } from './parts.ts';
 import { BUILT_IN_TARGETS } from './rules.ts';
 
-/** Leaves out what is chained (`dialer-proxy`) to a node or group that is not there, or to
- *  itself: mihomo refuses the whole config for it.
- *  @throws ClashError: it is a node of the user's own */
+/** Drops nodes that are chained (`dialer-proxy`) to a missing node or group, or to themselves:
+ *  mihomo refuses the whole config for one of them.
+ *  @throws ClashError: such a node is the user's own */
 export function checkDialers(parts: Parts, note: Note): Parts {
   const groups = parts.groups.map(({ value }) => nameOf(value));
   let { proxies } = parts;

@@ -1,5 +1,5 @@
-/** Characters that Go's YAML refuses within a text (control characters) or takes for a line
- *  break, which it folds. */
+/** Characters that Go's YAML refuses within a text (control characters), or folds as line
+ *  breaks. */
 const UNSAFE = /[\u007F-\u009F\u2028\u2029\uFEFF\uFFFE\uFFFF]/g;
 
 /** Writes a config as JSON that mihomo reads: its YAML parser takes JSON, except for some

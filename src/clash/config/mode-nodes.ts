@@ -5,9 +5,9 @@ import { innerProviderOf, linkProvider, MAIN_GROUP, providerOf, renameDialers, t
 import { BUILT_IN_TARGETS } from './rules.ts';
 import { takeGroups, takeNodes, takeProxyProviders } from './sanitise.ts';
 
-/** Mode nodes: one url-test group over the nodes of all subscriptions, those of their own
- *  providers too. Where there are several subscriptions, a node's name starts with that of its
- *  subscription. */
+/** Mode nodes: one url-test group over the nodes of all subscriptions, including those of the
+ *  subscriptions' own providers. If there are several subscriptions, a node's name starts with the
+ *  name of its subscription. */
 export function nodesOnly({ subscriptions, pathOf, several, note }: PartsContext): Parts {
   const group = { name: MAIN_GROUP, type: 'url-test', lazy: false, tolerance: 50 };
   const parts: Parts = {
@@ -35,8 +35,8 @@ interface DocumentContext {
   notes: string[];
 }
 
-/** Adds the nodes and providers of a document, and of its groups those that nodes are chained to
- *  by `dialer-proxy`. */
+/** Adds the nodes and providers of a document, and those groups that nodes are chained to by
+ *  `dialer-proxy`. */
 function addDocument(
   parts: Parts,
   { document }: Extract<Content, { kind: 'clash' }>,
@@ -84,7 +84,7 @@ function chainGroup(subscription: string, name: string): string {
   return `${providerOf(subscription)}, group ${name}`;
 }
 
-/** Names of groups that lie behind these names. */
+/** The names of groups reachable through these names. */
 function reachable(groups: ReadonlyMap<string, Fields>, names: readonly string[]): Set<string> {
   const found = new Set<string>();
   function visit(name: string): void {

@@ -56,7 +56,7 @@ export function editNamed(
   return edited;
 }
 
-/** Edits rules, each a line of text. `override` replaces all of them.
+/** Edits rules, which are lines of text. `override` replaces all of them.
  *  @throws ClashError: a rule is not text */
 export function editRules(
   list: readonly Sourced<string>[],

@@ -7,8 +7,8 @@ import { linkAddress, linkName } from '../subscription/links.ts';
 
 const LOOPBACK = /^(?:localhost\.?|127(?:\.\d{1,3}){1,3}|0|0\.0\.0\.0|::1?|0:0:0:0:0:0:0:1|::ffff:(?:127\.\d+\.\d+\.\d+|7f\w\w:\w{1,4}))$/i;
 
-/** Tells addresses at which this sidecar itself listens. A node there would send traffic round in
- *  a circle. */
+/** Recognises the addresses on which this sidecar listens. A node there would send traffic in a
+ *  loop. */
 export function createOwnListener({ ports, controller, admin }: ClashConfig): (server: unknown, port: unknown) => boolean {
   const own = new Set([ports.proxy, ports.shared, controller.port, admin.port].filter((port) => port !== 0).map(String));
   return (server, port) => {
@@ -24,7 +24,8 @@ interface Check {
   note: (message: string) => void;
 }
 
-/** `nodes` without those that lead to this sidecar's own listeners, each of which is noted. */
+/** Returns `nodes` without those that lead to this sidecar's own listeners; each of these is
+ *  noted. */
 export function withoutOwnNodes<T>(nodes: readonly T[], nodeOf: (entry: T) => Fields, { isOwn, note }: Check): T[] {
   return nodes.filter((entry) => {
     const node = nodeOf(entry);
@@ -34,7 +35,7 @@ export function withoutOwnNodes<T>(nodes: readonly T[], nodeOf: (entry: T) => Fi
   });
 }
 
-/** The same for content: its links, or the nodes of its document and of that document's
+/** Does the same for content: for its links, or the nodes of its document and of that document's
  *  providers. */
 export function withoutOwnListeners(content: Content, check: Check): Content {
   const { isOwn, note } = check;

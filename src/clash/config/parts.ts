@@ -36,7 +36,7 @@ export function providerOf(subscription: string): string {
   return `subscription ${subscription}`;
 }
 
-/** The name of a provider that a subscription names itself, in mode nodes. */
+/** The name, in mode nodes, of a provider that a subscription defines. */
 export function innerProviderOf(subscription: string, provider: string): string {
   return `${providerOf(subscription)} ${provider}`;
 }
@@ -51,7 +51,7 @@ export function linkProvider(path: string, prefix: string): Fields {
   return { type: 'file', path, ...(prefix === '' ? {} : { override: { 'additional-prefix': prefix } }) };
 }
 
-/** A provider whose names of other nodes and groups are replaced, in `dialer-proxy` and
+/** A provider in which the names of other nodes and groups are replaced, in `dialer-proxy` and
  *  `override.dialer-proxy`. */
 export function renameDialers(provider: Fields, target: (name: string) => string): Fields {
   const override = fieldsOf(provider['override']);

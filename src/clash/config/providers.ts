@@ -33,9 +33,9 @@ export function nodeProviders(proxies: readonly Sourced<Fields>[], own: ClashCon
   return providers;
 }
 
-/** What a registry answers at /v2/ to a client that it serves: 200, 401 without a token, or 405
- *  where HEAD is not known. 403, 429, 5xx and redirects say that the node's address is not
- *  welcome, or that something else than the registry answers. */
+/** The status of /v2/ for a client that the registry serves: 200, 401 without a token, or 405 if it
+ *  does not support HEAD. 403, 429, 5xx and redirects mean that the registry blocks the node's
+ *  address, or that another server answers. */
 const EXPECTED_STATUS = '200-299/401/405';
 
 export function healthCheck({ healthCheck }: ClashConfig): { url: string; interval: number; 'expected-status': string } {
@@ -43,8 +43,8 @@ export function healthCheck({ healthCheck }: ClashConfig): { url: string; interv
   return { url: healthCheck.url, interval, 'expected-status': EXPECTED_STATUS };
 }
 
-/** mihomo judges a node of a provider by the provider's check, where the group tests the same
- *  URL: what stands in the generated group, with the user's override of it, has to stand there
+/** mihomo judges a provider's node by the provider's check if the group tests the same URL: so the
+ *  settings of the generated group, including the user's override, must be set on the provider
  *  too. */
 export function withHealthChecks(providers: Record<string, Fields>, own: ClashConfig, group: Fields | undefined): Record<string, Fields> {
   const {
@@ -57,16 +57,16 @@ export function withHealthChecks(providers: Record<string, Fields>, own: ClashCo
 }
 
 interface HttpContext {
-  /** Files that are there already, by the resource's key: paths within mihomo's directory. */
+  /** Files that exist already, by the resource's key: paths within mihomo's directory. */
   files: ReadonlyMap<string, string>;
-  /** What is to be fetched is added here. */
+  /** The resources to fetch are added here. */
   resources: Resource[];
   /** Names of the providers that the user wrote; undefined means all of them. */
   own: string[] | undefined;
   note: Note;
 }
 
-/** Replaces providers that have a URL by providers of a file, which this program fetches. */
+/** Replaces providers with a URL by providers with a file, whose content this program fetches. */
 export function withoutHttp(providers: Fields, { files, resources, own, note }: HttpContext): Record<string, Fields> {
   return Object.fromEntries(
     Object.entries(providers).map(([name, value]) => {
@@ -98,7 +98,7 @@ export function withoutHttp(providers: Fields, { files, resources, own, note }: 
       const path = files.get(key);
       if (path === undefined)
         note(`${provider['behavior'] === undefined ? 'proxy' : 'rule'}-provider ${JSON.stringify(name)} has not been fetched yet`);
-      // Until it is fetched, a rule set is empty, and mihomo logs that a proxy-provider's file is
+      // A rule set is empty until it is fetched, and mihomo logs that a proxy-provider's file is
       // missing.
       if (path === undefined && provider['behavior'] !== undefined)
         return [name, { ...omit(rest, ['format']), type: 'inline', payload: [] }];
@@ -108,7 +108,7 @@ export function withoutHttp(providers: Fields, { files, resources, own, note }: 
   );
 }
 
-/** In mihomo's config a header's value is a list. */
+/** In mihomo's config, the value of a header is a list. */
 function headersOf(header: unknown): Record<string, string> {
   return Object.fromEntries(
     Object.entries(fieldsOf(header)).map(([name, value]) => [name, Array.isArray(value) ? value.join(', ') : String(value)]),

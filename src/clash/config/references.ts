@@ -48,7 +48,7 @@ interface Known {
   subRules: ReadonlySet<string>;
 }
 
-/** @returns whether the rule refers to things that exist
+/** @returns whether the rule refers to existing names only
  *  @throws ClashError: it does not, and the user wrote it */
 export function checkRule({ value, origin, own }: Sourced<string>, known: Known, note: Note): boolean {
   const rule = parseRule(value);

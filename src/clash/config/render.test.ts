@@ -70,7 +70,7 @@ test('promise C1: mode nodes has one tested group over every subscription, which
   assert.deepEqual(groups(make({ mode: 'nodes' }))['auto']?.['proxies'], ['REJECT'], 'nothing fetched yet');
 });
 
-/** What a subscription may wish for, and must not get. */
+/** Settings that a subscription may contain, but that must not take effect. */
 const HOSTILE: Fields = {
   port: 1,
   'socks-port': 2,

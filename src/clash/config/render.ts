@@ -16,7 +16,7 @@ import { fingerprint } from '../subscription/fingerprint.ts';
 
 /** Everything a config is made from. */
 export interface Inputs {
-  /** By name, in the order of the configuration; without those that have never been fetched. */
+  /** Subscriptions by name, in the order of the configuration, without those never fetched. */
   subscriptions: ReadonlyMap<string, Content>;
   /** Mode custom: the file's content. */
   custom?: Fields | undefined;
@@ -123,7 +123,7 @@ export function render(given: Inputs, { own, secret }: RenderContext): Rendered 
   return { config: locked, files, resources, notes, main, groups: ownGroups, rules, proxies, nodes: parts.proxies };
 }
 
-/** The config that mihomo runs with until there is another: it refuses all traffic. */
+/** The config that mihomo uses until there is another: it refuses all traffic. */
 export function renderNothing({ own, secret }: RenderContext, users: readonly User[]): Fields {
   const first = own.ports.shared === 0 ? [] : [refuseInternal(SHARED_LISTENER)];
   return lock({ 'log-level': 'warning', rules: [...first, 'MATCH,REJECT'] }, { own, users, secret });
@@ -141,7 +141,7 @@ function partsOf(
   return customDocument(custom);
 }
 
-/** Removes what mihomo refuses, then applies the user's edits. */
+/** Removes the entries that mihomo refuses, then applies the user's edits. */
 function edit(parts: Parts, { own, inputs, note }: { own: ClashConfig; inputs: Inputs; note: Note }): Parts {
   const { override } = own;
   const lists = [...inputs.subscriptions].filter(([, content]) => content.kind === 'uris').map(([name]) => name);

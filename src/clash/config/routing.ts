@@ -3,8 +3,8 @@ import { nameOf, namesOf } from '../subscription/document.ts';
 import type { Sourced } from './override.ts';
 import { BUILT_IN_TARGETS, parseRule, type Rule } from './rules.ts';
 
-/** Hosts that pulls from the usual upstreams reach: registries, their token servers, and where
- *  they redirect blobs to. */
+/** Hosts that pulls from the usual upstreams reach: registries, their token servers, and the hosts
+ *  of blobs to which they redirect. */
 const PULL_HOSTS = [
   'registry-1.docker.io',
   'auth.docker.io',
@@ -28,9 +28,9 @@ export interface Routing {
   groups: readonly Fields[];
 }
 
-/** Which hosts of pulls no node is used for: rules send them to DIRECT or REJECT, or to a group
- *  that leads there. Rules that only mihomo can judge (sets, geo data, addresses) are taken for
- *  not matching. */
+/** The hosts of pulls that bypass all nodes: rules send them to DIRECT or REJECT, or to a group
+ *  that leads there. Rules that only mihomo can judge (sets, geo data, addresses) count as not
+ *  matching. */
 export function describeUnproxied({ rules, groups }: Routing): string[] {
   const byName = new Map(groups.map((group) => [nameOf(group), group]));
   const parsed = rules.flatMap((source) => {
@@ -66,14 +66,14 @@ function reachesNode(target: string, groups: ReadonlyMap<string, Fields>, depth 
   const members = namesOf(group['proxies']);
   const hasOthers =
     namesOf(group['use']).length > 0 || Object.keys(group).some((key) => key.startsWith('include-all') && group[key] === true);
-  // A select group starts with its first member; the others with one that lives.
+  // A select group starts with its first member; other groups with a live one.
   if (group['type'] === 'select' && members.length > 0) return reachesNode(members[0] ?? '', groups, depth + 1);
   return hasOthers || members.some((member) => reachesNode(member, groups, depth + 1));
 }
 
 const ADDRESS_RULES = new Set(['IP-CIDR', 'IP-CIDR6', 'IP-SUFFIX', 'IP-ASN', 'GEOIP']);
 
-/** The first rule for which mihomo looks up the address of every host that reaches it. */
+/** The first rule for which mihomo resolves every host that reaches it. */
 export function firstLookup(rules: readonly string[]): string | undefined {
   return rules.find((line) => {
     const rule = parseRule(line);

@@ -6,7 +6,7 @@ export interface Rule {
   payload: string;
   /** A group, a node, DIRECT, REJECT …; for SUB-RULE, the name of a list of sub-rules. */
   target: string;
-  /** What follows: `,no-resolve`. */
+  /** The rest of the rule: `,no-resolve`. */
   options: string;
 }
 
@@ -36,7 +36,7 @@ function lastTarget(rest: string): number {
 /** Targets that mihomo always has. */
 export const BUILT_IN_TARGETS = ['DIRECT', 'REJECT', 'REJECT-DROP', 'PASS', 'PASS-RULE'] as const;
 
-/** Leads to any IPv4 address, internal ones too, through a translator. */
+/** A NAT64 prefix, through which any IPv4 address can be reached, including internal ones. */
 const NAT64 = '64:ff9b::/96';
 
 /** The first rule when the proxy is shared: refuses internal addresses on that listener. mihomo

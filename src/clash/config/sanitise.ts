@@ -9,7 +9,7 @@ export interface Taken {
   rules: string[];
   proxyProviders: Record<string, Fields>;
   ruleProviders: Record<string, Fields>;
-  /** What was left out, with the reason. */
+  /** The dropped entries, with the reason. */
   notes: string[];
 }
 
@@ -78,8 +78,7 @@ export function sanitise(document: Fields): Taken {
 }
 
 /** mihomo refuses a whole rule set for one line that is neither text nor a number, such as `true`
- *  or `{ domain: a.example }`. Lines of text that it cannot read it leaves out itself, and logs
- *  each. */
+ *  or `{ domain: a.example }`. Lines of text that it cannot parse it skips, and logs each. */
 function takeRuleProviders(document: Fields, notes: string[]): Record<string, Fields> {
   const providers = takeProviders(document['rule-providers'], { keys: RULE_PROVIDER_KEYS, what: 'rule-provider', notes });
   return Object.fromEntries(

@@ -38,7 +38,7 @@ async function startFront() {
   return {
     front,
     events,
-    /** Sends text by a connection of its own. */
+    /** Sends text over a new connection. */
     async ask(text: string): Promise<string> {
       const socket = connect(port, '127.0.0.1', () => socket.write(text));
       let answer = '';

@@ -3,11 +3,11 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { raceAbort } from '../../async/race-abort.ts';
 import { ClashError } from '../subscription/document.ts';
 
-/** The listeners that clients know. Their ports stay the same while mihomo processes come and go
- *  behind them. */
+/** The listeners for clients. Their ports stay the same while mihomo processes behind them
+ *  change. */
 export type Entrance = 'proxy' | 'shared' | 'controller';
 
-/** Where a mihomo process listens on 127.0.0.1, by entrance. */
+/** The ports of a mihomo process on 127.0.0.1, by entrance. */
 export type Ports = Readonly<Record<Entrance, number>>;
 
 /** One client connection and its counterpart to mihomo. */
@@ -15,8 +15,7 @@ export interface Link {
   entrance: Entrance;
   /** The mihomo process. */
   ports: Ports;
-  /** The port on our side of the connection to mihomo: its list of connections calls it
-   *  `sourcePort`. */
+  /** The local port of the connection to mihomo, which lists it as `sourcePort`. */
   localPort: number;
   /** When the client last sent a byte, and mihomo last did, in ms since 1970, to the second. */
   sentAt: number;
@@ -30,8 +29,8 @@ export interface Link {
 export interface FrontEvents {
   /** A client has connected to the proxy. */
   opened(): void;
-  /** mihomo closed a connection of the proxy before an answer: its node refuses connections, or
-   *  has none. */
+  /** mihomo closed a connection of the proxy without a response: its node refuses connections, or
+   *  there is no node. */
   unanswered(): void;
   /** Called for a connection to the proxy port whose first bytes are a request to this program
    *  itself, `POST /…`. */
@@ -50,7 +49,7 @@ export interface Front {
   use(ports: Ports | undefined): void;
   /** The open connections. */
   links(): Link[];
-  /** Ends the idle connections to a mihomo that is not in use any more. Call it several times a
+  /** Ends the idle connections to mihomo processes no longer in use. Call it several times a
    *  second. */
   shed(ports: Ports): void;
   closed: Promise<void>;
@@ -62,19 +61,19 @@ const HOLD_LIMIT_MS = 15_000;
 const FIRST_BYTE_LIMIT_MS = 60_000;
 const LINGER_MS = 2000;
 const SAMPLE_INTERVAL_MS = 1000;
-/** mihomo says that a tunnel is open before it tries a node; a connection that ends with fewer
- *  bytes had no answer. */
+/** mihomo reports a tunnel as open before it tries a node; a connection that ends with fewer bytes
+ *  had no response. */
 const GREETING_BYTES = 256;
-/** A connection on which the client has spoken and was answered so often is kept alive between
- *  requests, and the registry, which keeps it, sends a request again when it is closed. */
+/** A connection on which client and mihomo have taken this many turns is kept alive between
+ *  requests, and the registry, which keeps it, repeats a request if it is closed. */
 const KEPT_TURNS = 6;
-/** A former connection without a byte for so long is idle. */
+/** A former connection is idle after this long without a byte. */
 const IDLE_LIMIT_MS = 60_000;
 const REQUEST = Buffer.from('POST /');
 
-/** Listens on the ports that clients know, and passes each connection on, byte by byte, to the
- *  mihomo process in use. A new config can therefore run in a new process, and no connection
- *  notices.
+/** Listens on the ports for clients, and relays each connection, byte by byte, to the mihomo
+ *  process in use. A new config can therefore run in a new process without affecting any
+ *  connection.
  *  @throws ClashError: a port cannot be listened on */
 export async function openFront({ listen, events, signal }: FrontOptions): Promise<Front> {
   const links = new Set<ReturnType<typeof createLink>>();
@@ -109,7 +108,7 @@ export async function openFront({ listen, events, signal }: FrontOptions): Promi
   const accept = (entrance: Entrance) => (client: Socket) => {
     clients.add(client);
     client.once('close', () => clients.delete(client));
-    client.on('error', () => undefined); // told by the relay, which ends then
+    client.on('error', () => undefined); // handled by the relay, which ends then
     admit(client, entrance).catch(() => client.destroy());
   };
   const servers = await Promise.all(listen.map(({ entrance, host, port }) => openServer({ host, port }, accept(entrance))));
@@ -156,7 +155,7 @@ function createLink({ client, server, ...place }: Pick<Link, 'entrance' | 'ports
       client.resetAndDestroy();
       server.destroy();
     },
-    /** No byte has come since the last `markShed`. */
+    /** No byte has arrived since the last `markShed`. */
     isQuiet: () => client.writableLength === 0 && server.bytesRead === marked,
     markShed: () => void (marked = server.bytesRead),
     /** The last bytes came from mihomo. */
@@ -174,16 +173,16 @@ function createLink({ client, server, ...place }: Pick<Link, 'entrance' | 'ports
   return link;
 }
 
-/** Passes bytes both ways until both connections are closed. `pipeline` would not do: it destroys
- *  both sides after a failure of one, and the client could not tell a reset from an end. */
+/** Relays bytes both ways until both connections are closed. `pipeline` would not do: if one side
+ *  fails it destroys both, and the client could not tell a reset from an end. */
 async function join(client: Socket, server: Socket): Promise<void> {
   const closed = Promise.all([client, server].map((socket) => new Promise((resolve) => void socket.once('close', resolve))));
   client.once('error', () => server.destroy());
   client.once('close', () => server.destroy());
   server.once('error', () => {
-    // A reset in the middle of an answer is passed on: the client must not take it for a proper
-    // end. Without an answer it is mihomo's way to refuse, and the client is to see an end,
-    // whatever it was sending.
+    // A reset in the middle of a response is passed on, so that the client does not take it for a
+    // proper end. Without a response, a reset is how mihomo refuses: the client then sees an end,
+    // regardless of what it was sending.
     if (!server.readableEnded && server.bytesRead > GREETING_BYTES) client.resetAndDestroy();
   });
   server.once('close', () => endGently(client));

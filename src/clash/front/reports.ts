@@ -2,11 +2,11 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { Socket } from 'node:net';
 import { fieldsOf, textOf } from '../../io/untrusted.ts';
 
-/** What the registry tells about a download through the proxy. `cut`: the connection ended in the
+/** The registry's report about a download through the proxy. `cut`: the connection ended in the
  *  middle of a body; `silent`: a body stopped; `refused`: the upstream answered 403, 429 or 5xx. */
 export interface DownloadReport {
   outcome: 'cut' | 'silent' | 'refused';
-  /** The node that it went through; undefined: the one in use. */
+  /** The node of the download; undefined: the one in use. */
   node?: string;
 }
 
@@ -14,10 +14,10 @@ const PATH = '/kube-registry/downloads';
 const MAX_BYTES = 4096;
 const OUTCOMES = new Set(['cut', 'silent', 'refused']);
 
-/** Answers the requests that the registry sends to the proxy's port itself:
- *  `POST /kube-registry/downloads` with `{"outcome": "cut"}`. The registry knows that port, which is on
+/** Answers requests that the registry sends to the proxy's own port: `POST
+ *  /kube-registry/downloads` with `{"outcome": "cut"}`. The registry knows that port, which is on
  *  loopback; other proxies answer 4xx there.
- *  @returns a function that takes a connection over */
+ *  @returns a function that takes over a connection */
 export function createReportServer(heard: (report: DownloadReport) => void): (socket: Socket) => void {
   const server = createServer({ requestTimeout: 10_000 }, (request, response) => {
     answer(request, response, heard).catch(() => response.destroy());
@@ -46,6 +46,6 @@ function outcomeOf(text: string): DownloadReport['outcome'] | undefined {
     const outcome = textOf(fieldsOf(JSON.parse(text))['outcome']) ?? '';
     return OUTCOMES.has(outcome) ? (outcome as DownloadReport['outcome']) : undefined;
   } catch {
-    return undefined; // no JSON
+    return undefined; // not JSON
   }
 }

@@ -10,13 +10,14 @@ export interface WatchOptions {
   signal: AbortSignal;
 }
 
-/** Watches what clients get through the proxy, and has nodes tested when something looks wrong. */
+/** Watches the connections of clients through the proxy, and triggers tests of nodes if something
+ *  looks wrong. */
 export interface Watch {
   /** A client has connected. */
   opened(): void;
   /** A connection ended before an answer. */
   unanswered(): void;
-  /** The registry says how a download went wrong. */
+  /** The registry reports how a download went wrong. */
   report(report: DownloadReport): void;
   /** A node failed its test while it was in use: ends the connections that still wait for it, so
    *  that clients try again. */
@@ -24,28 +25,27 @@ export interface Watch {
 }
 
 const TICK_MS = 1000;
-/** While clients connect, the node in use is tested this often; nothing is tested while nobody
- *  uses the proxy. */
+/** While clients connect, the node in use is tested this often; an unused proxy is not tested. */
 const VERIFIED_MS = 5000;
-/** A client has sent something and has had no answer for so long. */
+/** A client that sent bytes counts as waiting after this long without a response. */
 const WAITING_MS = 2000;
-/** A connection in the middle of an answer has been silent for so long; after `IDLE_MS` it is
- *  taken for an idle one. */
+/** A connection counts as stalled after this long without a byte in the middle of a response; after
+ *  `IDLE_MS` it counts as idle. */
 const STALLED_MS = 4000;
 const IDLE_MS = 60_000;
-/** A download is starved if for so many seconds it gets some bytes, and fewer than
+/** A download is starved if for this many seconds it gets some bytes, but fewer than
  *  `STARVED_BYTES`, while its client only listens; unless all connections together get
- *  `ENOUGH_BYTES`: then many share what there is. */
+ *  `ENOUGH_BYTES`: then many share the bandwidth. */
 const STARVED_TICKS = 5;
 const STARVED_BYTES = STARVED_TICKS * 16 * 1024;
 const ENOUGH_BYTES = STARVED_TICKS * 512 * 1024;
-/** A connection of a node that was left goes on if it is in the middle of a download: it had
- *  bytes more recently than this, and its client has sent nothing for so long. All others are
- *  cut: they wait in vain, or are kept for further requests. */
+/** A connection through an abandoned node continues if it is in the middle of a download: it
+ *  received bytes more recently than this, and its client has sent nothing for this long. All
+ *  others are cut: they wait in vain, or are kept alive for further requests. */
 const PROGRESS_MS = 2500;
 
 export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch {
-  /** The bytes that a link had at each of the last ticks. */
+  /** The bytes that a link had received at each of the last ticks. */
   const received = new WeakMap<Link, number[]>();
   let starvedTicks = 0;
 
@@ -57,7 +57,8 @@ export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch 
     if (current !== undefined && Date.now() - current.verifiedAt() >= ms) void current.check();
   }
 
-  /** How many bytes a link has had in the last `STARVED_TICKS` seconds; Infinity: it is younger. */
+  /** How many bytes a link received in the last `STARVED_TICKS` seconds; Infinity: it is
+   *  younger. */
   function gainOf(link: Link): number {
     const ticks = [...(received.get(link) ?? []), link.received].slice(-STARVED_TICKS - 1);
     received.set(link, ticks);

@@ -13,7 +13,7 @@ import type { Instance, Spec } from './instance.ts';
 import type { Mihomo } from './mihomo.ts';
 import { CANDIDATE, understand, type Understood } from './understand.ts';
 
-/** What came of a change: `applied`; `unchanged`, the config is the same as before; `unproven`,
+/** The outcome of a change: `applied`; `unchanged`, the config is the same as before; `unproven`,
  *  no request gets through with it; `invalid`, mihomo or this program refuses it. */
 export type Outcome = 'applied' | 'unchanged' | 'unproven' | 'invalid';
 
@@ -28,28 +28,29 @@ export interface ApplyOptions {
 }
 
 export interface Applier {
-  /** What mihomo runs with. Undefined: a former config, because none can be made now. */
+  /** The inputs of the running config. Undefined: it is a former config, because none can be made
+   *  now. */
   rendered(): Rendered | undefined;
-  /** Where everything goes that no rule matches. */
+  /** The target of traffic that no rule matches. */
   main(): string;
   inputs(): Inputs;
-  /** Whether a request has been through what runs. */
+  /** Whether a request has got through the running config. */
   proven(): boolean;
-  /** Why the config that was asked for last is not the one in use. */
+  /** Why the last requested config is not the one in use. */
   problem(): string | undefined;
-  /** Starts mihomo with a config made of `inputs`, or with the last good one, or with one that
-   *  refuses everything. */
+  /** Starts mihomo with a config made from `inputs`, or with the last good one, or with one that
+   *  refuses all traffic. */
   begin(inputs: Inputs): Promise<void>;
   /** Tries other inputs in a second mihomo: it has to accept them, and a request has to get
    *  through. Only then do clients reach it.
    *  @throws Error: the second mihomo does not start */
   change(change: (inputs: Inputs) => Inputs): Promise<Outcome>;
-  /** Sends a request through what runs, if none has been through, and remembers it as good. */
+  /** Sends a request through the running config unless one has got through, and saves the config as
+   *  good. */
   confirm(): Promise<void>;
 }
 
-/** The files of the directory: the config in use, and the last one that a request has been
- *  through. */
+/** The files of the directory: the config in use, and the last one proven by a request. */
 const CONFIG = 'config.json';
 const GOOD = 'good.json';
 
@@ -75,7 +76,7 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
     await removeUnused(copies);
   }
 
-  /** Whether there is anything that a request could get through. */
+  /** Whether the inputs have any source of nodes. */
   const hasSources = () => inputs.subscriptions.size > 0 || inputs.custom !== undefined;
 
   async function proveLive(): Promise<boolean> {
@@ -127,7 +128,8 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
     }
   }
 
-  /** The config for the start: of `first`, or the last good one, or one that refuses everything. */
+  /** The config for the start: made from `first`, or the last good one, or one that refuses all
+   *  traffic. */
   async function firstConfig(first: Inputs): Promise<Spec> {
     try {
       const { inputs: usable, rendered, text } = await understand(first, { context, copies, mihomo, log });
@@ -182,7 +184,7 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
   };
 }
 
-/** The name of a new document of whose nodes none is left. */
+/** The name of a new document that has lost all its nodes. */
 function documentWithoutNodes(fresh: readonly [string, Content][], { nodes }: Rendered): string | undefined {
   const documents = fresh.filter(([, content]) => content.kind === 'clash' && itemsOf(content.document['proxies']).length > 0);
   return documents.find(([name]) => !nodes.some(({ subscription }) => subscription === name))?.[0];

@@ -15,14 +15,14 @@ export interface Group {
   type: string;
   now: string;
   members: string[];
-  /** '' where the group tests nothing. */
+  /** '' if the group tests nothing. */
   testUrl: string;
   /** Such as `200-299/401`; `*` for any. */
   expectedStatus: string;
 }
 
-/** What a test of a node shows. `unexpected`: something answered, with a status that the group
- *  does not accept. */
+/** The result of testing a node. `unexpected`: the response had a status that the group does not
+ *  accept. */
 export type TestResult = { outcome: 'alive'; delayMs: number } | { outcome: 'unexpected' } | { outcome: 'dead' };
 
 export interface NodeTest {
@@ -50,8 +50,7 @@ export interface Controller {
   /** Makes a group use one of its members for as long as that one is alive. */
   choose(group: string, member: string): Promise<void>;
   traffic(): Promise<{ uploaded: number; downloaded: number; connections: number }>;
-  /** The connections: by the port that each came from, the names of its node and of the groups
-   *  that led there. */
+  /** The connections: the names of the node and of the groups that led to it, by source port. */
   chains(): Promise<Map<number, string[]>>;
 }
 
@@ -76,7 +75,7 @@ export function createController({ port, secret }: { port: number; secret: strin
     return fieldsOf(JSON.parse(text));
   }
 
-  /** A group counts as a provider of its own here, of the vehicle type Compatible. */
+  /** A group is also listed as a provider, with the vehicle type Compatible. */
   async function realProviders(): Promise<[string, Fields[]][]> {
     const { providers } = await get('/providers/proxies');
     return Object.entries(fieldsOf(providers))
@@ -137,8 +136,8 @@ export function createController({ port, secret }: { port: number; secret: strin
       const delayMs = status === 200 ? Number(fieldsOf(JSON.parse(text))['delay']) : 0;
       if (!(delayMs > 0)) return { outcome: 'dead' };
       if (expectedStatus === '*') return { outcome: 'alive', delayMs };
-      // The delay comes whatever the status was; whether it was an expected one is in the node's
-      // state alone.
+      // The response has a delay for any status; only the node's state shows whether the status was
+      // expected.
       const state = fieldsOf(fieldsOf((await get(pathOf(member)))['extra'])[url]);
       return state['alive'] === true ? { outcome: 'alive', delayMs } : { outcome: 'unexpected' };
     },

@@ -3,7 +3,7 @@ import { backoff } from '../../async/backoff.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { Instance, Spec } from './instance.ts';
 
-/** Where clients connect. */
+/** The listeners for clients. */
 export interface Entrances {
   /** Sends new connections to these ports; undefined: they wait. */
   use(ports: Instance['ports'] | undefined): void;
@@ -20,34 +20,34 @@ export interface FleetOptions {
   signal: AbortSignal;
 }
 
-/** The mihomo processes: the one in use, at most one on trial, and former ones whose last
- *  connections go on. */
+/** The mihomo processes: the one in use, at most one on trial, and former ones with open
+ *  connections. */
 export interface Fleet {
-  /** Starts the first one, and starts it again whenever it ends. Returns at once. */
+  /** Starts the first process, and restarts it whenever it ends. Returns at once. */
   begin(spec: Spec): void;
-  /** The one in use; undefined: it is being started. */
+  /** The process in use; undefined: it is being started. */
   live(): Instance | undefined;
-  /** Starts another one, which no client reaches. @throws Error: it does not start */
+  /** Starts another process, which no client reaches. @throws Error: it does not start */
   trial(spec: Spec): Promise<Instance>;
-  /** Sends new connections to the one that was on trial; the former one ends with its last
+  /** Sends new connections to the process that was on trial; the former one ends with its last
    *  connection. */
   promote(instance: Instance): void;
-  /** How often the one in use had to be started again. */
+  /** How often the process in use had to be restarted. */
   restarts(): number;
-  /** Resolves when all have ended, after `signal`. */
+  /** Resolves when all processes have ended, after `signal`. */
   ended: Promise<void>;
 }
 
-/** Former processes that may still have connections: each takes as much memory as the one in use.
- */
+/** The maximum number of former processes with connections: each takes as much memory as the one in
+ *  use. */
 const MAX_FORMER = 2;
-/** A download may take this long at most when further changes wait for its process. */
+/** The time limit of a download when further changes wait for its process. */
 const FORMER_LIMIT_MS = 600_000;
 const FORMER_POLL_MS = 250;
 /** How long new connections wait at the start until a node has been found. */
 const FIRST_NODE_LIMIT_MS = 3000;
 const RESTART = { baseMs: 250, capMs: 15_000 };
-/** One that lived this long did not end because of its config. */
+/** A process that lived this long did not end because of its config. */
 const STEADY_MS = 60_000;
 
 export function createFleet({ entrances, start, log, signal }: FleetOptions): Fleet {
@@ -71,7 +71,7 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
     }
   }
 
-  /** Takes new connections to this one once `admitted` resolves. */
+  /** Sends new connections to this process once `admitted` resolves. */
   function enter(instance: Instance, admitted: Promise<unknown> = Promise.resolve()): void {
     live = instance;
     void admitted.then(() => {
@@ -103,7 +103,7 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
     }
   }
 
-  /** Waits until few former processes are left, so that memory stays bounded. */
+  /** Waits until there are few former processes, so that memory stays bounded. */
   async function room(): Promise<void> {
     const until = Date.now() + FORMER_LIMIT_MS;
     while (former.size >= MAX_FORMER && !signal.aborted) {
@@ -117,7 +117,7 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
     }
   }
 
-  /** Ends it with its last connection. */
+  /** Ends the process with its last connection. */
   async function retire(instance: Instance): Promise<void> {
     former.add(instance);
     do {

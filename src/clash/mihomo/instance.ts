@@ -8,16 +8,15 @@ import { createController, type Controller } from './controller.ts';
 import type { Mihomo } from './mihomo.ts';
 import { createSteering, type Steering, type SteeringOptions } from './steering.ts';
 
-/** What a mihomo process is to run. */
+/** The config of a mihomo process. */
 export interface Spec {
-  /** The config, with the ports of the configuration: each process gets ports of its own instead.
-   */
+  /** The config, with the configured ports; each process gets free ports instead. */
   config: Fields;
-  /** Where everything goes that no rule matches: a group or a node. */
+  /** The target of traffic that no rule matches: a group or a node. */
   main: string;
 }
 
-/** A mihomo process that listens on ports of its own. */
+/** A mihomo process that listens on its own free ports. */
 export interface Instance {
   spec: Spec;
   /** On 127.0.0.1. */
@@ -39,7 +38,7 @@ export interface InstanceContext {
   left: SteeringOptions['left'];
 }
 
-/** How long mihomo may take until it listens: it reads all nodes before. */
+/** How long mihomo may take until it listens: it reads all nodes first. */
 const START_LIMIT_MS = 60_000;
 const POLL_MS = 25;
 let started = 0;

@@ -6,7 +6,7 @@ import { ClashError } from '../subscription/document.ts';
 import type { Redactor } from '../subscription/redact.ts';
 
 export interface MihomoOptions {
-  /** The program: a path, or a name that PATH finds. */
+  /** The program: a path, or a name to look up in PATH. */
   binary: string;
   /** Its home: it reads and writes no other files. */
   directory: string;
@@ -38,8 +38,8 @@ export interface Mihomo {
 const GRACE_MS = 5000;
 const TEST_LIMIT_MS = 60_000;
 const COMPILE_LIMIT_MS = 120_000;
-/** Where programs are, Go's way to trust other authorities, and the time zone: all that mihomo
- *  gets of the environment. More of it would move its paths and its controller (SAFE_PATHS,
+/** The environment variables that mihomo gets: the program path, Go's settings for other
+ *  authorities, and the time zone. Others could move its paths and its controller (SAFE_PATHS,
  *  CLASH_OVERRIDE_…). */
 const ENVIRONMENT = ['PATH', 'SSL_CERT_FILE', 'SSL_CERT_DIR', 'TZ'];
 
@@ -123,6 +123,6 @@ function parseLine(line: string): { level: string; message: string } {
   try {
     return { level, message: quoted === undefined ? line : (JSON.parse(quoted) as string) };
   } catch {
-    return { level, message: quoted ?? line }; // Go quotes some characters otherwise than JSON
+    return { level, message: quoted ?? line }; // Go quotes some characters differently from JSON
   }
 }

@@ -6,14 +6,14 @@ import type { Redactor } from '../subscription/redact.ts';
 import type { Applier, Outcome } from './apply.ts';
 
 export interface Change {
-  /** A later change of the same source takes the place of one that waits. */
+  /** A later change of the same source replaces one that waits. */
   source: string;
   change: (inputs: Inputs) => Inputs;
   applied(): Promise<void>;
   refused(problem: string): void;
 }
 
-/** Asks for a change. Resolves when it has been tried. */
+/** Requests a change. Resolves when it has been tried. */
 export type Offer = (change: Change) => Promise<void>;
 
 export interface OffersOptions {
@@ -31,20 +31,20 @@ interface Waiting {
   change: Change;
   /** Resolves when it has been tried, or replaced by a later change of its source. */
   tried: PromiseWithResolvers<void>;
-  /** How often it was tried in vain. */
+  /** How often it failed. */
   failures: number;
   /** Not before this time, in ms since 1970. */
   notBefore: number;
 }
 
-/** While mihomo does not answer, and while no request gets through: that may have been the
- *  network. */
+/** Retries while mihomo does not answer or no request gets through: the network may have failed. */
 const RETRY = { failed: { baseMs: 1000, capMs: 600_000 }, unproven: { baseMs: 10_000, capMs: 600_000 } };
 /** Changes that arrive together, as at the start, become one config. */
 const GATHER_MS = 50;
 
-/** Tries changes: all that wait together, in one config. If that is refused, one by one, so that
- *  a bad one stops no other. What mihomo understands and yet leads nowhere is tried again later. */
+/** Tries all waiting changes in one config. If that is refused, it tries them one by one, so that a
+ *  bad change stops no other. A config that mihomo accepts but that passes no request is tried
+ *  again later. */
 export function createOffers({ applier, redactor, log, signal, counted, changed }: OffersOptions): Offer {
   const waiting = new Map<string, Waiting>();
   let working = false;

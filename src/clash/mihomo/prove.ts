@@ -4,7 +4,7 @@ import { fieldsOf } from '../../io/untrusted.ts';
 import type { Instance } from './instance.ts';
 
 export interface ProveOptions {
-  /** What nodes are tested with. */
+  /** The settings for testing nodes. */
   url: string;
   signal: AbortSignal;
 }
@@ -16,7 +16,8 @@ const PAUSE_MS = 500;
 const LOADING_LIMIT_MS = 60_000;
 
 /** Whether a request gets through this mihomo: a node has passed its test, and the health check's
- *  URL can be fetched. Any answer counts there, since rules may send that URL past the group. */
+ *  URL can be fetched. Any response counts there, since rules may route that URL around the
+ *  group. */
 export async function prove({ spec, ports, steering }: Instance, { url, signal }: ProveOptions): Promise<boolean> {
   if (spec.main === '' || spec.main === 'REJECT') return false;
   const loads = Object.keys(fieldsOf(spec.config['rule-providers'])).length > 0;
@@ -30,7 +31,7 @@ export async function prove({ spec, ports, steering }: Instance, { url, signal }
   return false;
 }
 
-/** By a connection of its own: a kept one would go on through the former node. */
+/** Uses a new connection: a kept-alive one would continue through the former node. */
 async function answers(url: string, proxy: string, signal: AbortSignal): Promise<boolean> {
   const { origin, pathname, search } = new URL(url);
   const dispatcher = new ProxyAgent({ uri: proxy, proxyTunnel: true, connectTimeout: REQUEST_LIMIT_MS });

@@ -13,13 +13,13 @@ export interface RuleSet {
 }
 
 export interface PrepareContext extends RuleSet {
-  /** Of the file to write, within mihomo's directory. */
+  /** The file to write, within mihomo's directory. */
   path: string;
   copies: Copies;
   mihomo: Pick<Mihomo, 'compileRules'>;
 }
 
-/** A compiled rule set's name ends so, which tells its format. */
+/** The extension of a compiled rule set, which tells its format. */
 const COMPILED = '.mrs';
 /** mihomo's format mrs is compressed by Zstandard (RFC 8878, section 3.1.1: its magic number). */
 const MRS_MAGIC = Buffer.from([0x28, 0xb5, 0x2f, 0xfd]);
@@ -53,7 +53,7 @@ export async function prepareRuleSet(bytes: Uint8Array, { behavior, format, path
   }
 }
 
-/** Classical rules cannot be compiled; mihomo takes a file without any rule for an empty set. */
+/** Classical rules cannot be compiled; mihomo treats a file without rules as an empty set. */
 async function checkClassical(text: string, format: string): Promise<void> {
   const { document } = format === 'text' ? { document: undefined } : await parseYaml(text);
   const rules = format === 'text' ? text.split('\n').map((line) => line.trim()) : textsOf(fieldsOf(document)['payload']);

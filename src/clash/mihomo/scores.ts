@@ -1,14 +1,14 @@
 import type { TestResult } from './controller.ts';
 
-/** What is known about each node of a group. */
+/** The test results and complaints of each node in a group. */
 export interface Scores {
   record(node: string, result: TestResult): void;
-  /** A download through the node went wrong. True: it is avoided from now on. */
+  /** Records that a download through the node went wrong. True: the node is avoided from now on. */
   complain(node: string): boolean;
   isAlive(node: string): boolean;
   /** After `MAX_COMPLAINTS` within `COMPLAINT_LIFE_MS`, for `AVOIDANCE_MS`. */
   isAvoided(node: string): boolean;
-  /** Of the last test, in ms; Infinity: not alive, or never tested. */
+  /** The delay of the last test, in ms; Infinity: not alive, or never tested. */
   delayOf(node: string): number;
   /** The node to use: alive before only answering, not avoided before avoided, then `current`
    *  unless another one is faster by more than `TOLERANCE_MS`. Undefined: no node has answered. */

@@ -7,7 +7,7 @@ import type { Rendered } from '../config/render.ts';
 export interface NodeStatus {
   name: string;
   type: string;
-  /** The subscription that brought it; undefined: none did. */
+  /** The subscription of the node; undefined: it has none. */
   subscription: string | undefined;
   /** Undefined: not tested yet. */
   alive: boolean | undefined;
@@ -24,7 +24,7 @@ export interface MihomoStatus {
 }
 
 export interface StatusContext {
-  /** The group that everything goes through which no rule matches. */
+  /** The group for traffic that no rule matches. */
   main: string;
   rendered: Rendered | undefined;
   /** Names. */

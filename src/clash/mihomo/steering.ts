@@ -8,7 +8,7 @@ import { createScores, type Scores } from './scores.ts';
 
 export interface SteeringOptions {
   controller: Controller;
-  /** The name of the group that everything goes through which no rule matches. */
+  /** The name of the group for traffic that no rule matches. */
   main: string;
   /** In mode nodes, the group's nodes are those of providers; elsewhere a node of that name among
    *  the config's own comes first. */
@@ -30,28 +30,28 @@ export interface Steering {
   /** Tests the nodes until one is alive, and makes the group use it; goes on to find the fastest
    *  one. `untested`: there is no group, or it tests nothing. */
   settle(): Promise<'alive' | 'dead' | 'untested'>;
-  /** Tests the node in use, and leaves it if it fails. Calls that come meanwhile share the
+  /** Tests the node in use, and switches to another if it fails. Concurrent calls share the
    *  result. */
   check(): Promise<void>;
   /** When the node in use was last seen to be alive, in ms since 1970. */
   verifiedAt(): number;
-  /** A download through this node was cut, starved or refused. Enough of them, and it is left for
-   *  some minutes. */
+  /** A download through this node was cut, starved or refused. After enough of them, the node is
+   *  avoided for some minutes. */
   complain(node: string): Promise<void>;
-  /** The node in use, as far as is known here. */
+  /** The node in use, as last known here. */
   chosen(): string | undefined;
 }
 
 /** A node that has not answered by then is silent. */
 const TEST_LIMIT_MS = 5000;
-/** Of the node in use, for which clients wait. */
+/** The time limit for testing the node in use, for which clients wait. */
 const CURRENT_LIMIT_MS = 3000;
-/** While the node in use is silent for so long, and another one has answered, that one is used. */
+/** If the node in use is silent for this long, and another one has answered, that one is used. */
 const HEDGE_MS = 1000;
-/** Nodes tested at a time when all are; more cost memory: 6,000 at once take 170 MiB, 200 take
+/** How many nodes a full test tests at once; more cost memory: 6,000 at once take 170 MiB, 200 take
  *  25. */
 const SWEEP_CONCURRENCY = 200;
-/** Once one is alive, the rest is tested with less haste: clients need the processor. */
+/** Once a node is alive, the others are tested more slowly: clients need the CPU. */
 const CALM_CONCURRENCY = 16;
 /** The first of two rounds over many nodes, so that hundreds of silent ones delay nothing. */
 const QUICK_LIMIT_MS = 1500;
@@ -59,7 +59,7 @@ const QUICK_LIMIT_MS = 1500;
 const ALTERNATIVES = 8;
 const MIN_REFRESH_MS = 5000;
 const SWEEP_RETRY = { baseMs: 2000, capMs: 60_000 };
-/** Between two checks while no node is alive. */
+/** The interval between checks while no node is alive. */
 const DEAD_PAUSE_MS = 1000;
 const REFUSING = new Set(['REJECT', 'REJECT-DROP', 'COMPATIBLE']);
 /** Groups have groups as members; this deep at most. */
@@ -77,8 +77,8 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
   let failedSweeps = 0;
   let nextSweepAt = 0;
 
-  /** The group whose member is a node, on the way from the main one. Undefined: the main one is
-   *  none, or has no choice. */
+  /** The innermost group on the path from the main one: its choice is a node. Undefined: the main
+   *  one is not a group, or has no choice. */
   async function findGroup(): Promise<Group | undefined> {
     let found = await controller.group(main);
     for (let depth = 0; found !== undefined && depth < MAX_DEPTH; depth++) {
@@ -131,7 +131,7 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
     chosen = name;
   }
 
-  /** Makes the group use the best node that is known to be alive. False: none is. */
+  /** Makes the group use the best live node. False: there is none. */
   async function useBest(): Promise<boolean> {
     const known = await target();
     if (known === undefined) return false;
@@ -168,8 +168,8 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
     return alive;
   }
 
-  /** Tests all nodes, unless that failed a moment ago. Calls that come meanwhile share the
-   *  result: whether a node is alive, as soon as one is. */
+  /** Tests all nodes, unless that failed a moment ago. Concurrent calls share the result: whether a
+   *  node is alive, as soon as one is. */
   function search(): Promise<boolean> {
     if (searching !== undefined) return searching;
     if (Date.now() < nextSweepAt) return Promise.resolve(false);
@@ -181,7 +181,7 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
     return searching;
   }
 
-  /** Tests nodes that were alive last, side by side, and says which answered first. */
+  /** Tests nodes that were alive last concurrently, and returns the first that is alive. */
   async function findAlternative(except: string): Promise<string | undefined> {
     const known = await target();
     if (known === undefined) return undefined;
@@ -215,7 +215,7 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
     await search();
   }
 
-  /** Takes the results of mihomo's own tests over, and uses the node that is the fastest by now. */
+  /** Imports the results of mihomo's own tests, and uses the fastest node. */
   async function refresh(): Promise<void> {
     const known = await target();
     if (known === undefined || searching !== undefined || checking !== undefined) return;

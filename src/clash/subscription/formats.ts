@@ -61,12 +61,12 @@ function sip008Plugin(plugin: string, text: string): Fields {
 const ACCOUNT =
   '剩余流量|剩餘流量|流量剩余|已用流量|总流量|可用流量|套餐到期|套餐有效期|到期时间|到期時間|过期时间|有效期|距离下次重置|下次重置|重置剩余|剩余天数|官网|官方网站|网址|公告|' +
   'remaining traffic|traffic(?: left| remaining)?|data left|expires?(?: on| at| in)?|expiry(?: date)?|expire date|expiration(?: date)?|days left|next reset|resets?(?: in| on)?';
-/** Names of what stands in a list of nodes and only tells something: traffic left, the date of
- *  expiry, a web site. */
+/** The names of list entries that are only information: traffic left, the date of expiry, a web
+ *  site. */
 const PSEUDO_NODE = new RegExp(`^[^\\p{L}\\p{N}]{0,6}(?:${ACCOUNT})(?:剩余)?\\s*(?:[:：|]|\\d)`, 'iu');
 
-/** Whether a node with this name is no node: providers put the state of the account among the
- *  nodes. */
+/** Whether a node with this name is not a real node: providers list the state of the account among
+ *  the nodes. */
 export function isPseudoNode(name: string): boolean {
   return PSEUDO_NODE.test(name);
 }

@@ -1,20 +1,20 @@
 import { fieldsOf, textOf, type Fields } from '../../io/untrusted.ts';
 import { decodeBase64 } from './text.ts';
 
-/** A list of share links, one a line. */
+/** A list of share links, one per line. */
 export interface LinkList {
   links: string[];
-  /** What lines say that are no links, such as `STATUS=…`. */
+  /** Information in lines that are not links, such as `STATUS=…`. */
   remarks: string[];
   /** Numbers, from 1, of lines that are neither. */
   unread: number[];
 }
 
 const LINK = /^[a-z][a-z0-9+.-]*:\/\/\S/i;
-/** Of v2rayN and others: what an airport says about the account or itself. */
+/** Lines for v2rayN and others: an airport's information about the account or itself. */
 const REMARK = /^(?:STATUS|REMARKS|TRAFFIC|EXPIRE|TOTAL)\s*=\s*\S/i;
 
-/** Reads a text as a list of links. Undefined when no line is one. */
+/** Parses a text as a list of links. Undefined if no line is a link. */
 export function readLinks(text: string): LinkList | undefined {
   const list: LinkList = { links: [], remarks: [], unread: [] };
   for (const [index, untrimmed] of text.split(/\r\n?|\n/).entries()) {
@@ -31,7 +31,7 @@ function schemeOf(link: string): string {
   return link.slice(0, link.indexOf(':')).toLowerCase();
 }
 
-/** The name that a link gives its node, or '' when it gives none. */
+/** The name that a link gives its node; '' if none. */
 export function linkName(link: string): string {
   const fragment = link.indexOf('#');
   if (fragment >= 0) return decodeName(link.slice(fragment + 1));
@@ -50,7 +50,7 @@ function decodeName(name: string): string {
   }
 }
 
-/** What stands behind `scheme://`, decoded from base64; undefined when it is none. */
+/** The text after `scheme://`, decoded from base64; undefined if it is not base64. */
 function decodedBody(link: string): string | undefined {
   return decodeBase64(bodyOf(link));
 }
@@ -68,7 +68,7 @@ function vmessFields(link: string): Fields {
   }
 }
 
-/** Where the node of a link listens. Undefined when the link does not say. */
+/** The address of a link's node. Undefined if the link has none. */
 export function linkAddress(link: string): { server: string; port: string } | undefined {
   const scheme = schemeOf(link);
   if (scheme === 'vmess') {
@@ -84,8 +84,8 @@ export function linkAddress(link: string): { server: string; port: string } | un
   return server === undefined || port === undefined ? undefined : { server: server.replace(/^\[|\]$/g, ''), port };
 }
 
-/** The same link in the form that mihomo reads, where a known one differs: base64 that is padded,
- *  or of the other alphabet. Undefined when there is nothing to repair. */
+/** The same link in the form that mihomo reads, for known differences: padded base64, or the other
+ *  base64 alphabet. Undefined if there is nothing to repair. */
 export function repairLink(link: string): string | undefined {
   const fragment = link.includes('#') ? link.slice(link.indexOf('#')) : '';
   const body = bodyOf(link);

@@ -3,7 +3,8 @@ import { Resolver } from 'node:dns/promises';
 
 const TIME_LIMIT_MS = 2000;
 
-/** Whether this machine's name servers answer about `host`, be it that there is no such name. */
+/** Whether this machine's name servers answer a query for `host`, even if only that it does not
+ *  exist. */
 export async function nameServersAnswer(host: string): Promise<boolean> {
   if (isIP(host) !== 0) return true;
   try {

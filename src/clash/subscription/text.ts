@@ -11,8 +11,8 @@ const DECOMPRESS: Record<string, Decompress> = {
   zstd: zstdDecompressSync,
 };
 
-/** Undoes a Content-Encoding that came although none was asked for. Labels that name no
- *  compression (utf-8, none) mean nothing.
+/** Undoes a Content-Encoding that the request had not asked for. Labels that name no compression
+ *  (utf-8, none) are ignored.
  *  @param limit bytes
  *  @throws ClashError: it cannot be decompressed, or is larger than `limit` */
 export function decompress(bytes: Uint8Array, encoding: string, limit: number): Uint8Array {

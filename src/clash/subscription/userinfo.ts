@@ -1,4 +1,4 @@
-/** What a provider says about the account, in the header `subscription-userinfo`. */
+/** A provider's information about the account, in the header `subscription-userinfo`. */
 export interface UserInfo {
   /** Bytes. */
   used?: number;

@@ -14,7 +14,8 @@ class BodyError extends Error {
   override readonly name = 'BodyError';
 }
 
-/** Takes uploads into a directory: each stream is a temporary file, fsync, and rename. */
+/** Stores uploads in a directory: each stream is written to a temporary file, synced and
+ *  renamed. */
 export function filesystemUploads(store: FilesystemStore): UploadStore {
   const { directory, temporaryDirectory } = store;
   const pathOf = (key: string): string => join(directory, checkKey(key));
@@ -96,9 +97,10 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
   };
 }
 
-/** Gives a file another name, without copying it. @returns false: this file system has no hard links */
+/** Gives a file another name without copying it. @returns false: this file system has no hard
+ *  links */
 async function linkFile(from: string, { temporaryDirectory, path }: { temporaryDirectory: string; path: string }): Promise<boolean> {
-  // By way of a name of its own, since link(2) replaces nothing, and rename(2) makes directories durable (publish).
+  // Links to a temporary name first: link(2) replaces nothing, and publish renames durably.
   const temporary = join(temporaryDirectory, `upload-${randomUUID()}`);
   try {
     await link(from, temporary);
@@ -107,7 +109,7 @@ async function linkFile(from: string, { temporaryDirectory, path }: { temporaryD
     return false;
   }
   await publish(temporary, path);
-  // rename(2) does nothing, and leaves both names, where they name one file already.
+  // rename(2) does nothing, and leaves both names, if they are links to the same file.
   await rm(temporary, { force: true });
   return true;
 }

@@ -14,8 +14,9 @@ import { walk } from './walk.ts';
 export interface FilesystemStore extends Store {
   /** Absolute. */
   directory: string;
-  /** A directory of this process alone, on the same file system: a file created here can be moved into the store. `close` removes it
-   *  with everything in it; if this process is killed, the next one does. */
+  /** A private directory of this process on the same file system: a file created here can be moved
+   *  into the store. `close` removes it with everything in it; if this process is killed, the next
+   *  one does. */
   temporaryDirectory: string;
   /** An object as the source of a write to another store. Undefined: it is absent. */
   source(key: string, context: StoreContext): Promise<StoreSource | undefined>;
@@ -23,8 +24,9 @@ export interface FilesystemStore extends Store {
   touch(key: string, context: StoreContext): Promise<void>;
 }
 
-/** Keeps each object in a file whose path below the directory is its key. A write creates a temporary file, syncs it, renames it and
- *  syncs the directory: a complete object survives a power cut, and an incomplete one is never visible.
+/** Keeps each object in a file whose path below the directory is its key. A write creates a
+ *  temporary file, syncs it, renames it and syncs the directory: a complete object survives a power
+ *  cut, and an incomplete one is never visible.
  *  @throws OciError UNAVAILABLE: the directory cannot be used */
 export async function filesystem(options: { directory: string }): Promise<FilesystemStore> {
   const directory = resolve(options.directory);

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { temporaryDirectory } from '../../../test/support/temporary.ts';
 import { createTemporaryDirectory } from './temporary.ts';
 
-/** A process that holds a temporary directory in a PID namespace of its own, as a container does. */
+/** A process that holds a temporary directory in a separate PID namespace, as a container does. */
 async function startContainer(directory: string) {
   const script = `
     const { createTemporaryDirectory } = await import(${JSON.stringify(import.meta.resolve('./temporary.ts'))});

@@ -8,12 +8,14 @@ import { makeDirectory } from '../../io/make-directory.ts';
 import { absentAsUndefined } from '../../io/absent.ts';
 
 const FOLDER = '.tmp';
-/** Before the name of a process's directory: the abstract socket (unix(7)) on which it listens. The kernel tells every container of
- *  the pod, which share a network namespace, whether somebody does. */
+/** The prefix of the abstract socket (unix(7)) on which a process listens; the name of its
+ *  directory follows. All containers of the pod share a network namespace, so each can see whether
+ *  a process listens there. */
 const LIVENESS = '\0kube-registry.';
-/** How often a process sets the time of its directory, for processes of other machines, which cannot see whether it runs. */
+/** How often a process updates the time of its directory, for processes on other machines, which
+ *  cannot see whether it runs. */
 const HEARTBEAT_MS = 60_000;
-/** The directory of a process on another machine is removed after so long without a heartbeat. */
+/** The directory of a process on another machine is removed after this long without a heartbeat. */
 const GIVEN_UP_MS = 10 * 60_000;
 const CONNECT_TIMEOUT_MS = 2000;
 
@@ -25,9 +27,10 @@ export interface TemporaryDirectory {
   close(): Promise<void>;
 }
 
-/** Makes a directory for this process under `<directory>/.tmp`, for files that are half written. Directories of processes that have
- *  ended are removed first, those of former containers of the same pod among them: what they hold counts against the volume's limit.
- *  A process on another machine counts as running until it misses its heartbeats.
+/** Creates a directory for this process under `<directory>/.tmp`, for partly written files.
+ *  Directories of processes that have ended are removed first, including those of former containers
+ *  of the same pod, since their files count against the volume's limit. A process on another
+ *  machine counts as running until it misses its heartbeats.
  *  @throws the file system's errors */
 export async function createTemporaryDirectory(directory: string): Promise<TemporaryDirectory> {
   const root = join(directory, FOLDER);
@@ -39,7 +42,7 @@ export async function createTemporaryDirectory(directory: string): Promise<Tempo
   await makeDirectory(path);
 
   const timer = setInterval(() => {
-    // What fails now is tried again at the next beat; a write that needs the directory reports what is wrong with it.
+    // A failure is retried at the next beat; a write that needs the directory reports the cause.
     beat(path).then(
       () => removeAbandoned(root, self),
       () => undefined,
@@ -78,7 +81,8 @@ async function listenAs(name: string): Promise<Server | undefined> {
   }
 }
 
-/** Whether a process of this network namespace listens under a directory's name; 'unknown': it cannot be asked. */
+/** Whether a process of this network namespace listens under a directory's name; 'unknown' if that
+ *  cannot be checked. */
 async function isListening(name: string): Promise<boolean | 'unknown'> {
   const socket = connect(LIVENESS + name);
   try {
@@ -92,12 +96,14 @@ async function isListening(name: string): Promise<boolean | 'unknown'> {
 }
 
 interface Identity {
-  /** Names the boot and the network namespace, within which an abstract socket is seen; empty where that is unknown. */
+  /** Identifies the boot and the network namespace, within which an abstract socket is visible;
+   *  empty if unknown. */
   network: string;
-  /** Names the boot and the PID namespace, within which a process number means the same. */
+  /** Identifies the boot and the PID namespace, within which process numbers are unique. */
   place: string;
   pid: number;
-  /** In clock ticks since boot: process numbers are used again, above all in containers. Empty where that is unknown. */
+  /** In clock ticks since boot: process numbers are reused, above all in containers. Empty if
+   *  unknown. */
   started: string;
 }
 
@@ -132,7 +138,7 @@ async function removeAbandoned(root: string, self: Identity): Promise<void> {
   }
 }
 
-/** Former releases wrote the place alone, without the network namespace. */
+/** Former releases wrote only the place, without the network namespace. */
 async function isAlive(path: string, name: string, self: Identity): Promise<boolean> {
   const [owner = '', pid, started] = name.split('.');
   const [network, place] = owner.includes('-') ? owner.split('-') : [undefined, owner];

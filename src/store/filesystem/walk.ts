@@ -11,7 +11,8 @@ interface Walk {
   signal: AbortSignal;
 }
 
-/** Lists the files below `root` as keys, in order. It reads one directory at a time, and none that is outside `prefix` or before `after`. */
+/** Lists the files below `root` as keys, in order. It reads one directory at a time, and skips
+ *  those outside `prefix` or before `after`. */
 export function walk(options: Walk): AsyncIterable<StoredObject & { key: string }> {
   const { prefix } = options;
   return walkFrom(prefix.slice(0, prefix.lastIndexOf('/') + 1), options);

@@ -8,7 +8,7 @@ import { bytesSource } from '../store.ts';
 import type { S3Options, S3Store } from './options.ts';
 import { s3 } from './s3.ts';
 
-// What S3 servers, and what stands in front of them, were seen to answer.
+// Responses seen from S3 servers and from servers in front of them.
 
 const signal = AbortSignal.timeout(120_000);
 const content = Buffer.from('content');

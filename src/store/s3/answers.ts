@@ -2,9 +2,9 @@ import type { S3Client, ServiceInputTypes, ServiceOutputTypes } from '@aws-sdk/c
 import type { DeserializeMiddleware } from '@smithy/types';
 import { ForeignAnswer, isSigned } from './errors.ts';
 
-/** What is learned from the headers of S3's answers. */
+/** Findings from the headers of S3's responses. */
 export interface Lessons {
-  /** S3's clock is so many ms ahead of this machine's. */
+  /** S3's clock is this many ms ahead of this machine's. */
   clock(this: void, offset: number): void;
 }
 
@@ -22,14 +22,15 @@ export interface AnswerHead {
 /** Calls whose success carries an ETag. */
 const TAGGED = ['GetObjectCommand', 'PutObjectCommand', 'UploadPartCommand'];
 
-/** Why an answer cannot be S3's own; undefined: it may be. Whoever stands in front of S3 (an ingress that has lost its route, a login page, a
- *  proxy) answers in S3's place, with statuses that would mean something if S3 had said them: a 404 that nothing is stored, a 200 that a write
- *  has been kept. */
+/** The reason why a response cannot come from S3; undefined: it may. A server in front of S3 (an
+ *  ingress that has lost its route, a login page, a proxy) may answer in S3's place, with a status
+ *  that would be wrong to believe: a 404 for a stored object, or a 200 for a write that was not
+ *  stored. */
 export function foreignness({ command, status, headers }: AnswerHead): string | undefined {
   if (isSigned(headers)) return undefined;
   const type = headers['content-type'] ?? '';
   if (status >= 300) {
-    // An error of S3 is an XML document; that of a HEAD has no body, and often no type.
+    // S3 sends errors as XML documents; the error of a HEAD has no body, and often no type.
     return type === '' || /\bxml\b|octet-stream/i.test(type) ? undefined : `an answer ${status} of type ${type} is not S3's own`;
   }
   if (/^text\/html/i.test(type)) return `an answer ${status} of type ${type} is not S3's own`;
@@ -38,14 +39,16 @@ export function foreignness({ command, status, headers }: AnswerHead): string | 
   return undefined;
 }
 
-/** How far S3's clock is ahead, in ms, as an answer's Date says; undefined: it says nothing, or a cache's. */
+/** How far S3's clock is ahead by the response's Date, in ms; undefined: there is no Date, or it
+ *  comes from a cache. */
 export function clockOffset(headers: Headers, now = Date.now()): number | undefined {
   const { date, age } = headers;
   const told = date === undefined || age !== undefined ? NaN : Date.parse(date);
   return Number.isNaN(told) ? undefined : told - now;
 }
 
-/** Looks at every answer that `client` gets before the SDK makes anything of it: one that is not S3's own is thrown as a ForeignAnswer. */
+/** Checks every response to `client` before the SDK parses it, and throws a ForeignAnswer if it
+ *  does not come from S3. */
 export function watchAnswers(client: S3Client, lessons: Lessons): void {
   const watch: DeserializeMiddleware<ServiceInputTypes, ServiceOutputTypes> = (next, context) => async (args) => {
     const result = await next(args);
@@ -60,7 +63,7 @@ export function watchAnswers(client: S3Client, lessons: Lessons): void {
   client.middlewareStack.addRelativeTo(watch, { name: WATCH, relation: 'after', toMiddleware: 'deserializerMiddleware', override: true });
 }
 
-/** The head of an answer as the SDK's middleware gets it. */
+/** The head of a response as the SDK's middleware receives it. */
 export function headOf(response: unknown): { status: number; headers: Headers; body?: { destroy?(): void } } {
   const { statusCode: status, ...rest } = response as { statusCode: number; headers: Headers; body?: { destroy?(): void } };
   return { status, ...rest };

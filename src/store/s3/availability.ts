@@ -13,37 +13,43 @@ export interface Call {
   doing: string;
   kind: CallKind;
   signal: AbortSignal;
-  /** How long S3 has to answer, in ms; a body that comes with the answer is not hurried. Infinity: as long as it keeps taking bytes. */
+  /** How long S3 may take to answer, in ms; the response body is not limited. Infinity: as long as
+   *  S3 keeps accepting bytes. */
   limit?: number | undefined;
-  /** S3 may answer that there is no such object: the result is undefined then. Otherwise that is an error. */
+  /** If S3 answers that there is no such object, the result is undefined instead of an error. */
   mayBeAbsent?: boolean;
 }
 
 export interface Availability {
-  /** Runs `work`, again where that may help. @throws OciError UNAVAILABLE (origin storage); what a SourceError was caused by */
+  /** Runs `work`, and retries it if that may help. @throws OciError UNAVAILABLE (origin storage);
+   *  the cause of a SourceError */
   attempt<T>(this: void, call: Call, work: (signal: AbortSignal) => Promise<T>): Promise<T | undefined>;
 }
 
 export interface AvailabilityOptions {
-  /** What an error means to the person who has to act. */
+  /** Translates an error for the operator. */
   describe(this: void, error: unknown, doing: string): OciError;
-  /** Whether something was learned from an error, a clock or a region, that lets the same call succeed now. */
+  /** Whether an error has revealed a clock difference or a region that lets the same call succeed
+   *  now. */
   corrected(this: void, error: unknown): boolean;
 }
 
-/** How long calls fail at once after one that S3 left without an answer: pulls do not wait for an S3 that is down. */
+/** How long calls fail immediately after a call that S3 did not answer: pulls do not wait for an S3
+ *  that is down. */
 const PAUSE_MS = 3000;
-/** How long a call without a body to send waits for the head of its answer. */
+/** How long a call without a request body waits for the head of the response. */
 const ANSWER_LIMIT_MS = 5000;
-/** How often a call is made in all, by how the one before failed. A connection that was kept alive may have been closed just now, and so may the
- *  next one in the agent's hands; a busy S3 may have one bad moment. */
+/** The maximum number of tries, by the failure of the previous one. A kept-alive connection may
+ *  just have been closed, and so may the next one in the pool; a busy S3 may have one bad
+ *  moment. */
 const MAX_TRIES: Record<CallKind, Partial<Record<Failure, number>>> = {
   read: { reset: 3, busy: 2 },
   write: { reset: 3, busy: 3 },
 };
 
-/** Repeats calls that failed for a passing reason, and spares the callers an S3 that says nothing: only silence pauses a kind of calls. An S3 that
- *  answers, whatever it answers, costs nobody time. */
+/** Retries calls that failed temporarily, and saves callers from waiting for a silent S3: only
+ *  silence pauses calls of a kind. An S3 that answers, whatever the answer, costs no waiting
+ *  time. */
 export function createAvailability({ describe, corrected }: AvailabilityOptions): Availability {
   const pausedUntil: Record<CallKind, number> = { read: 0, write: 0 };
 
@@ -56,7 +62,7 @@ export function createAvailability({ describe, corrected }: AvailabilityOptions)
         retryAfter: PAUSE_MS / 1000,
       });
     }
-    // After a pause one call finds out for all; the rest go on without S3 until it has been answered.
+    // After a pause one call probes S3; all others skip S3 until that call has been answered.
     if (pausedUntil[kind] > 0) pausedUntil[kind] = now + PAUSE_MS;
   }
 
@@ -75,7 +81,7 @@ export function createAvailability({ describe, corrected }: AvailabilityOptions)
         if (error instanceof SourceError) throw error.cause;
         if (error instanceof OciError) throw error;
         const failure = failureOf(error);
-        // A caller whose own time was up before `limit` has had no answer either.
+        // A caller whose own timeout ended before `limit` has had no answer either.
         const late = (signal.reason as Error | undefined)?.name === 'TimeoutError';
         if (signal.aborted && !late) throw signal.reason;
         pausedUntil[kind] = failure === 'silent' ? Date.now() + PAUSE_MS : 0;
@@ -100,7 +106,8 @@ function pauseBefore(kind: CallKind, tries: number): number {
   return backoff(tries, kind === 'read' ? { baseMs: 50, jitter: 'full' } : { baseMs: 200, jitter: 'half' });
 }
 
-/** The answer of `work`, within `limit` ms. Not all of a call heeds its signal: credentials may be on their way from a service that is silent. */
+/** Runs `work` for at most `limit` ms. Not every part of a call honours its signal: the credentials
+ *  may come from a silent service. */
 async function answered<T>(work: (signal: AbortSignal) => Promise<T>, signal: AbortSignal, limit: number): Promise<T> {
   if (limit === Infinity) return work(signal);
   const late = new AbortController();

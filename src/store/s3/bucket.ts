@@ -12,7 +12,7 @@ import type { Availability } from './availability.ts';
 import { codeOf, statusOf } from './errors.ts';
 import type { S3Options } from './options.ts';
 
-/** Some stores make pools or volumes for a new bucket. */
+/** Some stores create pools or volumes for a new bucket. */
 const MAKE_TIMEOUT_MS = 30_000;
 const ABANDONED_AFTER_MS = 24 * 3_600_000;
 
@@ -28,13 +28,13 @@ export interface Bucket {
   prepare(this: void, signal: AbortSignal): Promise<void>;
 }
 
-/** What is done with a bucket before it is used, and told about it. */
+/** Prepares a bucket before its first use, and logs its state. */
 export function createBucket({ client, attempt, options, prefix }: BucketOptions): Bucket {
   const { bucket, createBucket, log } = options;
-  /** What the log has been told already: `prepare` is repeated while S3 is down. */
+  /** Messages that were logged already: `prepare` is repeated while S3 is down. */
   const told = new Set<string>();
 
-  /** Reads one page: unlike HeadBucket's, its refusals have words. */
+  /** Lists one page: unlike HeadBucket, a refusal has an error message. */
   async function look(signal: AbortSignal): Promise<void> {
     const Prefix = `${await prefix(signal)}${BLOBS}`;
     await attempt({ doing: 'looking into the bucket', kind: 'read', signal }, (abortSignal) =>
@@ -42,7 +42,8 @@ export function createBucket({ client, attempt, options, prefix }: BucketOptions
     );
   }
 
-  /** Replicas that start together make the bucket together: one succeeds, the others find it made. */
+  /** Replicas that start together all create the bucket: one succeeds, the others find that it
+   *  exists. */
   async function make(signal: AbortSignal): Promise<void> {
     try {
       await attempt({ doing: 'making the bucket', kind: 'write', signal, limit: MAKE_TIMEOUT_MS }, (abortSignal) =>
@@ -56,7 +57,7 @@ export function createBucket({ client, attempt, options, prefix }: BucketOptions
     await look(signal); // whatever the answer was, the bucket has to exist now
   }
 
-  /** @returns undefined: S3 refuses it, which is logged once */
+  /** @returns undefined if S3 refuses the call, which is logged once */
   async function unlessRefused<T>(what: string, message: string, call: () => Promise<T | undefined>): Promise<T | undefined> {
     try {
       return await call();

@@ -8,23 +8,25 @@ import { createRawSockets } from '../../http/raw/raw.ts';
 import { fromProfile, fromRole, type Credentials } from './credentials.ts';
 import type { S3Options } from './options.ts';
 
-/** Sockets to S3. What is read from it goes to disk at the disk's pace, so no slow client holds one; but 256 downloads and their 64 helpers may run
- *  at once, and a call that waited for a socket of theirs would take S3 for silent. */
+/** The maximum number of sockets to S3. Bytes from S3 go to disk at the disk's pace, so slow
+ *  clients hold no sockets; but 256 downloads and their 64 helpers may run at once, and a call that
+ *  waited for one of their sockets would take S3 for silent. */
 const MAX_SOCKETS = 384;
 const AGENT: AgentOptions = { keepAlive: true, maxSockets: MAX_SOCKETS, keepAliveMsecs: 10_000 };
 const CONNECT_TIMEOUT_MS = 2000;
-/** Without a byte on a connection: a store may take its time over putting a large object together. */
+/** The timeout of a connection without a byte: a store may take a while to assemble a large
+ *  object. */
 const SOCKET_TIMEOUT_MS = 60_000;
-/** How long credentials of files or an own provider are believed before they are asked for again. */
+/** How long credentials of files or of a custom provider are cached. */
 const CREDENTIALS_KEPT_MS = 60_000;
 
-/** Connections to S3, for the SDK and for requests that are signed already. */
+/** Connections to S3, for the SDK and for presigned requests. */
 export interface Connections {
   /** For `http:`. */
   agent: Agent;
   /** For `https:`. */
   secureAgent: SecureAgent;
-  /** Undefined where the body has to go through Node's parser, as behind a proxy. */
+  /** Undefined if the body has to go through Node's parser, as behind a proxy. */
   takeOver: ReturnType<typeof createRawSockets>['takeOver'];
 }
 
@@ -45,7 +47,7 @@ export function createConnections({ ca, insecureSkipVerify = false, proxy }: S3O
   return { agent, secureAgent: new SecureAgent({ ...AGENT, ...tls }), takeOver };
 }
 
-/** A client that signs for the region that `region` tells at the time of each call. */
+/** A client that signs for the region that `region` returns at the time of each call. */
 export function createClient(
   options: S3Options,
   { endpoint, region, connections }: { endpoint: string | undefined; region: () => string; connections: Connections },
@@ -67,8 +69,8 @@ export function createClient(
     ...(fips ? { useFipsEndpoint: true } : {}),
     ...(accelerate ? { useAccelerateEndpoint: true } : {}),
     ...(userAgent === undefined ? {} : { customUserAgent: userAgent }),
-    maxAttempts: 1, // `Availability` knows better when to try again, and for how long
-    logger: { trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing }, // the console's, if there is none
+    maxAttempts: 1, // `Availability` decides about retries
+    logger: { trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing }, // the SDK's default is the console
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
     requestHandler,
@@ -77,7 +79,7 @@ export function createClient(
 
 const nothing = (): void => undefined;
 
-/** Who signs; undefined: the SDK's default chain finds out. */
+/** The credentials to sign with; undefined: those of the SDK's default chain. */
 function credentialsOf(
   options: S3Options,
   { region, requestHandler }: { region: () => string; requestHandler: NodeHttpHandler },

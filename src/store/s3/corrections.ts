@@ -3,20 +3,22 @@ import type { Lessons } from './answers.ts';
 import { headersOf, statusOf } from './errors.ts';
 import type { S3Options } from './options.ts';
 
-/** S3's clock is believed from so many ms of difference on: a Date header has seconds, and an answer takes its time. */
+/** Clock differences from this many ms on are corrected: a Date header has seconds, and a response
+ *  takes time. */
 const MIN_OFFSET_MS = 5000;
 /** Clock differences of at least this many ms are logged. */
 const NOTABLE_OFFSET_MS = 60_000;
 
-/** What S3's answers correct of the configuration and of this machine. */
+/** Corrections that S3's responses make to the configuration and to this machine's clock. */
 export interface Corrections extends Lessons {
   /** The region to sign for. */
   region(this: void): string;
-  /** S3's time. */
+  /** The time by S3's clock. */
   now(this: void): Date;
-  /** Whether the call that failed with `error` may succeed now, since its answer corrected something. */
+  /** Whether the call that failed with `error` may succeed now, because its response corrected
+   *  something. */
   corrected(this: void, error: unknown): boolean;
-  /** Lets a client sign by S3's clock. */
+  /** Makes a client sign by S3's clock. */
   apply(this: void, client: S3Client): void;
 }
 
@@ -26,7 +28,7 @@ export function createCorrections({ region: configured, bucket, log }: Pick<S3Op
   let clockChanged = false;
   const clients: S3Client[] = [];
 
-  /** Takes over the region that a refusal names. */
+  /** Adopts the region that a refusal names. */
   function learnRegion(error: unknown): boolean {
     const told = headersOf(error)['x-amz-bucket-region'] ?? (error as { Region?: string }).Region ?? '';
     if (told === '' || told === region || ![301, 307, 400, 403].includes(statusOf(error) ?? 0)) return false;

@@ -10,9 +10,9 @@ export interface Credentials {
 
 export interface Role {
   arn: string;
-  /** What the role's owner agreed on with the one who assumes it. */
+  /** The external ID that the role's trust policy requires. */
   externalId?: string | undefined;
-  /** Of the token service; absent: that of the region. */
+  /** The endpoint of the token service; absent: that of the region. */
   endpoint?: string | undefined;
 }
 
@@ -26,8 +26,9 @@ export function fromProfile(profile: string): () => Promise<Credentials> {
   };
 }
 
-/** The credentials of a role, which `credentials` may assume; absent: those of the SDK's default chain.
- *  @throws OciError UNAVAILABLE: the token service gives none; its own errors */
+/** The credentials of a role that `credentials` may assume; absent: those of the SDK's default
+ *  chain.
+ *  @throws OciError UNAVAILABLE: the token service returns none; its own errors */
 export function fromRole(
   { arn, externalId, endpoint }: Role,
   options: { credentials: (() => Promise<Credentials>) | undefined; region: () => string; requestHandler: NodeHttpHandler },

@@ -1,13 +1,14 @@
 import { OciError } from '../../oci/error.ts';
 
-/** The headers by which an S3-compatible server, or a vendor's own dialect of it, signs its answers. */
+/** Headers that only S3-compatible servers send, some in a vendor's own dialect. */
 const SIGNATURE = /^x-(?:amz-.+|(?:oss|cos|obs|tos|bce|ks3|qs|kss|jdcloud|minio)-request-id)$/;
-/** Codes of an answer that says that there is no such object. `NotFound`: what the SDK calls a HEAD's 404. */
+/** Error codes for a missing object. `NotFound`: the SDK's name for a HEAD's 404. */
 const ABSENCES = ['NoSuchKey', 'NoSuchVersion'];
 const MAX_WORDS = 300;
 const NOT_IMPLEMENTED = 501;
 
-/** An answer from S3's address that S3 did not give: a load balancer's, an ingress's, a login page. */
+/** A response from S3's address that did not come from S3: from a load balancer, an ingress, a
+ *  login page. */
 export class ForeignAnswer extends Error {
   override readonly name = 'ForeignAnswer';
   readonly status: number;
@@ -18,18 +19,20 @@ export class ForeignAnswer extends Error {
   }
 }
 
-/** How a call to S3 failed, and so what to do next.
- *  absent: S3 says that there is no such object. refused: S3 says no. busy: something answers, but cannot do it now; trying again may help.
- *  reset: the connection was closed without an answer. silent: nobody listens, or whoever does says nothing. */
+/** How a call to S3 failed, which decides what to do next. absent: S3 says that there is no such
+ *  object. refused: S3 refuses. busy: the server answers, but is unable now; a retry may help.
+ *  reset: the connection was closed without a response. silent: nothing listens, or nothing
+ *  answers. */
 export type Failure = 'absent' | 'refused' | 'busy' | 'reset' | 'silent';
 
-/** The HTTP status of an answer; undefined: none came. */
+/** The HTTP status of a response; undefined: none arrived. */
 export function statusOf(error: unknown): number | undefined {
   if (error instanceof ForeignAnswer) return error.status;
   return (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
 }
 
-/** S3's own name of an error, from its error document; undefined: the answer had none, as that of a HEAD. */
+/** S3's own name of an error, from its error document; undefined: the response had none, as that of
+ *  a HEAD. */
 export function codeOf(error: unknown): string | undefined {
   const { Code } = error as { Code?: unknown };
   return typeof Code === 'string' && Code !== '' ? Code : undefined;
@@ -39,7 +42,7 @@ export function headersOf(error: unknown): Readonly<Record<string, string | unde
   return (error as { $response?: { headers?: Record<string, string> } }).$response?.headers ?? {};
 }
 
-/** Whether a header stands in an answer that only S3 sends. */
+/** Whether the response has a header that only S3 sends. */
 export function isSigned(headers: Readonly<Record<string, unknown>>): boolean {
   return Object.keys(headers).some((name) => SIGNATURE.test(name));
 }
@@ -57,12 +60,13 @@ export function failureOf(error: unknown): Failure {
     return passing || codeOf(error) === 'OperationAborted' ? 'busy' : 'refused';
   }
   const { name, code = '', message } = error as NodeJS.ErrnoException;
-  // Before the name: the SDK calls a connection that was reset a TimeoutError too.
+  // Checked before the name: the SDK calls a connection that was reset a TimeoutError too.
   if (RESETS.includes(code) || message === 'socket hang up') return 'reset';
   return SILENCES.includes(code) || ['TimeoutError', 'AbortError'].includes(name) ? 'silent' : 'busy';
 }
 
-/** What a failure means to the person who has to act, with S3's own words. `retryAfter` is set where waiting may help. */
+/** Translates a failure for the operator, with S3's own words. `retryAfter` is set if waiting may
+ *  help. */
 export function describe(error: unknown, doing: string, bucket: string): OciError {
   if (error instanceof OciError) return error;
   const status = statusOf(error);
@@ -99,7 +103,7 @@ const UNTRUSTED = [
   'DEPTH_ZERO_SELF_SIGNED_CERT',
 ];
 
-/** What remedies the refusals that an operator meets. */
+/** How to fix the refusals that operators meet. */
 function adviceFor(error: unknown, bucket: string): string | undefined {
   const code = codeOf(error) ?? (error as Error).name;
   const region = headersOf(error)['x-amz-bucket-region'] ?? (error as { Region?: string }).Region;
@@ -128,8 +132,8 @@ function wordsOf(error: unknown): string {
   return useful ? `${title}: ${message.replace(/; if the root CA is installed locally.*/s, '').slice(0, MAX_WORDS)}` : title;
 }
 
-/** What S3's 416 means. Where the server tells the object's size, it does so in the Content-Range header or in the error document.
- *  `found`: the size, when it was learned otherwise. */
+/** Translates S3's 416. A server that reports the object's size does so in the Content-Range header
+ *  or in the error document. `found`: the size, if known otherwise. */
 export function unsatisfiable(error: unknown, found?: number): OciError {
   const [, told] = /^bytes \*\/(\d{1,15})$/.exec(headersOf(error)['content-range'] ?? '') ?? [];
   const size = found ?? told ?? (error as { ActualObjectSize?: string }).ActualObjectSize;

@@ -3,7 +3,7 @@ import { startGofakes3 } from '../../../test/s3/gofakes3.ts';
 import { storeConformance } from '../../testing/store-suite.ts';
 import { s3 } from './s3.ts';
 
-// A second server beside versitygw, by other hands; the others: npm run test:s3.
+// A second server besides versitygw, by other authors; the others: npm run test:s3.
 
 const server = await startGofakes3();
 let buckets = 0;

@@ -5,12 +5,13 @@ import type { Connections } from './client.ts';
 import { clockOffset, foreignness } from './answers.ts';
 import { ForeignAnswer, isSigned } from './errors.ts';
 
-/** What a HEAD's answer proves. It has no body in which S3 could say more: `unclear` is to be asked again by GET. */
+/** The result of a HEAD. Its response has no body with details: `unclear` needs a GET. */
 export type HeadAnswer = { found: StoredObject } | 'absent' | 'unclear';
 
-/** Asks for an object by HEAD at a URL that is signed already. The SDK's way signs each request anew and leads through all of its middleware, which
- *  keeps the event loop busy for eight times as long.
- *  @throws ForeignAnswer; Error: no answer, or one that is no success, with its status where the SDK's errors have it */
+/** Sends a HEAD to a presigned URL. The SDK signs each request again and runs all of its
+ *  middleware, which takes eight times as much time of the event loop.
+ *  @throws ForeignAnswer; Error: no response, or one that is not a success, with its status where
+ *  the SDK's errors have it */
 export function headObject(
   url: string,
   { agent, secureAgent, signal, clock }: Connections & { signal: AbortSignal; clock: (offset: number) => void },
@@ -25,7 +26,7 @@ export function headObject(
     try {
       const status = answer.statusCode ?? 0;
       const head = readHead(status, headersOf(answer));
-      // A refusal concerns the signature: a request that is signed now would not meet it.
+      // A refusal concerns the signature: a newly signed request may succeed.
       if (head === 'unclear' && status !== 200 && status !== 404) reject(refusal(status));
       else resolve(head);
     } catch (error) {
@@ -37,7 +38,7 @@ export function headObject(
   return promise;
 }
 
-/** @throws ForeignAnswer; Error: a refusal without words */
+/** @throws ForeignAnswer; Error: a refusal without a message */
 export function readHead(status: number, headers: Readonly<Record<string, string | undefined>>): HeadAnswer {
   const foreign = foreignness({ command: 'HeadObjectCommand', status, headers });
   if (foreign !== undefined) throw new ForeignAnswer(status, foreign);
@@ -47,7 +48,7 @@ export function readHead(status: number, headers: Readonly<Record<string, string
     return { found: { size: Number(length), modified: new Date(modified) } };
   }
   if (status === 404) return isSigned(headers) ? 'absent' : 'unclear';
-  if (status < 500) return 'unclear'; // the same refusal of a GET has words
+  if (status < 500) return 'unclear'; // the same refusal of a GET has a message
   throw refusal(status);
 }
 

@@ -8,13 +8,15 @@ export interface PageRequest {
   ContinuationToken?: string | undefined;
 }
 
-/** How often in a row a page may come without a key, as over many delete markers. */
+/** How many pages in a row may come without a key, as over many delete markers. */
 const MAX_EMPTY_PAGES = 10_000;
 
-/** The objects under `prefix` and after `after`, page by page as `ask` gets them. Who prunes takes what is not listed for unused: so a page that does
- *  not explain itself ends the listing with an error, and never stands for "nothing more".
+/** Lists the objects under `prefix` and after `after`, page by page as `ask` returns them. A
+ *  pruning takes missing keys for unused, so an inconsistent page ends the listing with an error,
+ *  and never counts as the end.
  *
- *  Goes on behind the last key of a page, not by the page's token: keys that a page left out are listed again then.
+ *  Continues after the last key of a page, not from the page's token, so that keys that a page left
+ *  out are listed again.
  *  @throws OciError UNAVAILABLE; what `ask` throws */
 export async function* listObjects(
   { prefix, after }: { prefix: string; after: string | undefined },

@@ -9,24 +9,25 @@ export interface S3Options {
   endpoint?: string | undefined;
   forcePathStyle: boolean;
   createBucket: boolean;
-  /** A path that is put before every key. */
+  /** A path in front of every key. */
   prefix: string;
-  /** Absent: those of `profile`, or of the SDK's default chain. Asked each time the SDK wants to know: files may rotate. */
+  /** Absent: those of `profile`, or of the SDK's default chain. Called each time the SDK needs
+   *  them: files may rotate. */
   credentials?: (() => Promise<Credentials>) | undefined;
-  /** Of the SDK's own configuration files. */
+  /** A profile in the SDK's own configuration files. */
   profile?: string | undefined;
-  /** What is assumed with those credentials. */
+  /** The role to assume with those credentials. */
   role?: Role | undefined;
-  /** Of S3 as clients reach it; absent: `endpoint`. */
+  /** The endpoint of S3 for clients; absent: `endpoint`. */
   redirectEndpoint?: string | undefined;
-  /** A PEM file of authorities to trust beside the usual ones. */
+  /** A PEM file of authorities to trust in addition to the usual ones. */
   ca?: string | undefined;
-  /** Takes any certificate. */
+  /** Accepts any certificate. */
   insecureSkipVerify?: boolean | undefined;
-  /** The URL of an HTTP proxy on the way to S3. */
+  /** The URL of an HTTP proxy to S3. */
   proxy?: string | undefined;
   serverSideEncryption?: 'AES256' | 'aws:kms' | undefined;
-  /** Of the key for aws:kms; absent: the bucket's. */
+  /** The ID of the key for aws:kms; absent: the bucket's. */
   kmsKeyId?: string | undefined;
   storageClass?: string | undefined;
   /** A canned ACL for every object. */
@@ -34,29 +35,32 @@ export interface S3Options {
   dualStack?: boolean | undefined;
   fips?: boolean | undefined;
   accelerate?: boolean | undefined;
-  /** Bytes. What is larger goes in parts of this size; absent: in one request, up to S3's limit of 5 GiB. */
+  /** In bytes. Larger objects are uploaded in parts of this size; absent: in one request, up to
+   *  S3's limit of 5 GiB. */
   partSize?: number | undefined;
   /** Added to the SDK's own. */
   userAgent?: string | undefined;
   log?: Log | undefined;
 }
 
-/** URLs that anybody may use who has them, as long as they were signed for. */
+/** Presigned URLs: anyone who has one may use it until it expires. */
 export interface SignedUrls {
-  /** Gives the object, at the endpoint that clients reach. */
+  /** GETs the object, at the endpoint for clients. */
   get: string;
-  /** Asks for it, at the registry's own endpoint. */
+  /** HEADs the object, at the registry's own endpoint. */
   head: string;
-  /** When they end, in ms since the epoch: with the credentials, when these go first. */
+  /** When they expire, in ms since the epoch; not after the credentials do. */
   until: number;
 }
 
 export interface S3Store extends UploadStore {
-  /** `by`: the key's `SignedUrls.head`. The same question, which costs little of the event loop's time then. */
+  /** `by`: the key's `SignedUrls.head`, which takes little time of the event loop. */
   stat(key: string, context: StoreContext & { by?: string }): Promise<StoredObject | undefined>;
-  /** Makes the bucket when it is missing and `createBucket` is set, gives up what was uploaded half more than a day ago, and tells the log what an
-   *  operator should know of the bucket. @throws OciError UNAVAILABLE */
+  /** Creates the bucket if it is missing and `createBucket` is set, aborts multipart uploads that
+   *  are more than a day old, and logs what an operator should know about the bucket. @throws
+   *  OciError UNAVAILABLE */
   prepare(context: StoreContext): Promise<void>;
-  /** For `ttl` ms. @throws OciError UNAVAILABLE: there are no keys to sign with */
+  /** Signs URLs for `ttl` ms. @throws OciError UNAVAILABLE: there are no credentials to sign
+   *  with */
   presign(key: string, ttl: number): Promise<SignedUrls>;
 }

@@ -4,9 +4,10 @@ function normalizePrefix(prefix: string): string {
   return segments.map((segment) => `${segment}/`).join('');
 }
 
-/** The prefix of every key of a store. Former releases put the configured text before each key as it was: `team` gave `teamv1/…`, where a path gives
- *  `team/v1/…`. What was stored so is still found: `isUsed` is asked once whether keys start with the text as it is, where that makes a difference.
- *  @returns a function that tells it, and asks again as long as `isUsed` rejects */
+/** The prefix of every key of a store. Former releases put the configured text before each key
+ *  unchanged: `team` gave `teamv1/…`, where a path gives `team/v1/…`. Such objects are still found:
+ *  if the two differ, `isUsed` is asked once whether keys start with the unchanged text.
+ *  @returns a function that returns the prefix, and asks again as long as `isUsed` rejects */
 export function createPrefix(
   given: string,
   isUsed: (prefix: string, signal: AbortSignal) => Promise<boolean>,

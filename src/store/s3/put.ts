@@ -34,11 +34,11 @@ export interface Put {
 }
 
 export interface Putter {
-  /** One attempt to store an object. @throws SourceError; what the SDK throws */
+  /** Tries once to store an object. @throws SourceError; what the SDK throws */
   put(this: void, put: Put): Promise<void>;
 }
 
-/** Stores objects in one request where S3 takes that, in parts otherwise. */
+/** Stores objects in one request if S3 accepts that, else in parts. */
 export function createPutter(client: S3Client, options: S3Options): Putter {
   const { partSize } = options;
   const attributes = attributesOf(options);
@@ -72,7 +72,7 @@ export function createPutter(client: S3Client, options: S3Options): Putter {
       const { ETag } = await client.send(complete, { abortSignal: signal });
       if (ETag === undefined) throw new ForeignAnswer(200, "an answer without an ETag is not S3's own");
     } catch (error) {
-      // What cannot be aborted now is given up by `prepare` later.
+      // If the abort fails, `prepare` aborts the upload later.
       await client.send(new AbortMultipartUploadCommand({ ...target, UploadId })).catch(() => undefined);
       throw error;
     }
@@ -83,7 +83,7 @@ export function createPutter(client: S3Client, options: S3Options): Putter {
   };
 }
 
-/** What every object gets, for policies that demand it. */
+/** Headers of every object, for policies that demand them. */
 export function attributesOf({ serverSideEncryption, kmsKeyId, storageClass, acl }: S3Options) {
   return {
     ...(serverSideEncryption === undefined ? {} : { ServerSideEncryption: serverSideEncryption }),
@@ -93,8 +93,9 @@ export function attributesOf({ serverSideEncryption, kmsKeyId, storageClass, acl
   };
 }
 
-/** The x-amz-checksum-sha256 of what will be sent, by which S3 refuses to keep half of it: of a blob its name, of a record its bytes, which are in
- *  memory. Undefined: it is not known without reading all of it. */
+/** The x-amz-checksum-sha256 of the body, by which S3 rejects a truncated one: for a blob from its
+ *  name, for a record from its bytes in memory. Undefined: computing it would require reading the
+ *  whole source. */
 export function checksumOf(key: string, { bytes }: StoreSource): string | undefined {
   const digest = parseBlobKey(key);
   const { algorithm, hex } = digest === undefined ? { algorithm: '', hex: '' } : splitDigest(digest);

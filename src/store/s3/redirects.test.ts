@@ -32,7 +32,7 @@ interface Opened extends AsyncDisposable {
   told(): unknown[];
 }
 
-/** Redirects to S3 that is asked by way of the tap, with these blobs in it. */
+/** Redirects to an S3 behind the tap, with these blobs in it. */
 async function open(names: readonly string[], secret = () => server.secretAccessKey): Promise<Opened> {
   const { bucket, region, accessKeyId } = server;
   const captured = await captureLog();

@@ -6,9 +6,11 @@ import { isOciError } from '../../oci/error.ts';
 import { blobKey } from '../keys.ts';
 import type { S3Store, SignedUrls } from './options.ts';
 
-/** How long S3 has to confirm that it has a blob; after that the registry serves the blob itself. */
+/** How long S3 may take to confirm that it has a blob; after that the registry serves the blob
+ *  itself. */
 const CONFIRM_TIMEOUT_MS = 1500;
-/** How long S3 is taken to have what it has just confirmed: what may be pruned has not been pulled for a day. */
+/** How long a confirmed blob is assumed to be in S3: a blob that may be pruned has not been pulled
+ *  for a day. */
 const CONFIRMED_MS = 5000;
 /** How many blobs are remembered. */
 const MAX_KNOWN = 1000;
@@ -20,7 +22,7 @@ export interface Redirection {
   size: number;
 }
 
-/** Where S3 gives a blob; undefined: S3 does not have it, or does not answer. */
+/** The redirect to a blob in S3; undefined: S3 does not have it, or does not answer. */
 export type Redirect = (digest: Digest, signal: AbortSignal) => Promise<Redirection | undefined>;
 
 interface Known {
@@ -31,16 +33,18 @@ interface Known {
   size: number;
 }
 
-/** Redirects to S3. Before each redirect a HEAD shows that S3 is reachable: a client that was sent to an S3 that is down would fail. Concurrent requests
- *  share one HEAD: those for the same blob, as of nodes that pull one image, and those for any blob that S3 has confirmed within the last five seconds,
- *  for which the HEAD only proves that S3 is up.
+/** Redirects to S3. Before each redirect a HEAD shows that S3 is reachable: a client that is sent
+ *  to an S3 that is down would fail. Concurrent requests share one HEAD: those for the same blob,
+ *  as of nodes that pull one image, and those for any blob that S3 has confirmed within the last
+ *  five seconds, for which the HEAD only proves that S3 is up.
  *
- *  Signing takes longer than asking: a signed URL is used again for half of the time that it stays good, `ttl` ms or as long as the credentials do. */
+ *  Signing takes longer than the HEAD: a signed URL is reused for half of its lifetime, which is
+ *  `ttl` ms or ends with the credentials. */
 export function createRedirects(remote: S3Store, ttl: number): Redirect {
   const share = singleFlight<string | undefined>({ timeoutMs: 2 * CONFIRM_TIMEOUT_MS }); // `confirm` gives up before
   const known = new LRUCache<string, Known>({ maxSize: MAX_KNOWN, sizeCalculation: () => 1 });
 
-  /** @throws the signal's reason: credentials may be on their way from a service that is silent */
+  /** @throws the signal's reason: the credentials may come from a silent service */
   async function sign(key: string, signal: AbortSignal): Promise<Known> {
     const before = known.get(key);
     if (before !== undefined && performance.now() < before.goodUntil) return before;

@@ -77,7 +77,7 @@ export function s3(options: S3Options): S3Store {
     return head ?? 'unclear';
   }
 
-  /** Asks by GET for the first byte of an object of which a HEAD's answer did not prove enough. */
+  /** GETs the first byte of an object if the response to a HEAD was not conclusive. */
   async function askByGet(at: Target, signal: AbortSignal): Promise<StoredObject> {
     try {
       const found = await client.send(new GetObjectCommand({ ...at, Range: 'bytes=0-0' }), { abortSignal: signal });
@@ -114,7 +114,8 @@ export function s3(options: S3Options): S3Store {
     if (found === undefined || 'body' in found) return found;
     const body = found.Body as IncomingMessage;
     try {
-      // A proxy that passes the body on in chunks leaves the size out; without a size it cannot be told from a body that was cut.
+      // A proxy that sends the body in chunks drops the size; without a size, a truncated body goes
+      // unnoticed.
       const length = found.ContentLength ?? (found.ContentRange === undefined ? (await stat(key, { signal }))?.size : undefined);
       const part = partOf(key, range, { ...found, ContentLength: length });
       const failure = (error: unknown): OciError => explain(error, `reading ${key}`);
@@ -128,8 +129,9 @@ export function s3(options: S3Options): S3Store {
     }
   }
 
-  /** After S3 has said that a range selects no byte. Not every server tells the object's size then (versitygw does not for an empty object), and
-   *  some refuse what RFC 9110 §14.1.2 allows: the last N bytes of an object that has fewer (gofakes3, rclone).
+  /** Handles S3's answer that a range selects no byte. Not every server reports the object's size
+   *  then (versitygw does not for an empty object), and some refuse what RFC 9110 §14.1.2 allows:
+   *  the last N bytes of an object that has fewer (gofakes3, rclone).
    *  @throws OciError RANGE_INVALID, with the size */
   async function retryRange(
     key: string,
@@ -173,7 +175,7 @@ export function s3(options: S3Options): S3Store {
       });
       for await (const object of objects) {
         const key = object.key.slice(base.length);
-        // Others put objects of their own into a bucket, and some servers list folders: v1/blobs/.
+        // Other programs may put objects into the bucket, and some servers list folders: v1/blobs/.
         if (isKey(key)) yield { ...object, key };
       }
     },

@@ -19,7 +19,8 @@ import type { S3Options } from './options.ts';
 import { attributesOf, checksumOf, MAX_PUT, type Target } from './put.ts';
 import { upload } from './upload.ts';
 
-/** The smallest part of a multipart upload, but for its last (Amazon S3, "Multipart upload limits"); bytes. */
+/** The minimum size of a part of a multipart upload, except for the last (Amazon S3, "Multipart
+ *  upload limits"); bytes. */
 export const MIN_PART_SIZE = 5 * 2 ** 20;
 /** Parts of a blob of known size; bytes. */
 const PART_SIZE = 64 * 2 ** 20;
@@ -31,13 +32,13 @@ const MAX_BUFFERED_STREAMS = 12;
 export interface StreamsOptions {
   client: S3Client;
   attempt: Availability['attempt'];
-  /** Where a key is kept. */
+  /** The location of a key. */
   target(this: void, key: string, signal: AbortSignal): Promise<Target>;
   read: Store['read'];
   options: S3Options;
 }
 
-/** Takes streams into S3, and joins objects there. */
+/** Uploads streams to S3, and joins objects there. */
 export function createStreams({ client, attempt, target, read, options }: StreamsOptions): Pick<UploadStore, 'writeStream' | 'compose'> {
   const attributes = attributesOf(options);
   const buffered = createSemaphore(MAX_BUFFERED_STREAMS);
@@ -50,7 +51,7 @@ export function createStreams({ client, attempt, target, read, options }: Stream
     );
   }
 
-  /** Makes an object of the parts that `send` uploads, or none. */
+  /** Creates an object from the parts that `send` uploads, or none. */
   async function multipart(
     at: Target,
     signal: AbortSignal,
@@ -64,7 +65,7 @@ export function createStreams({ client, attempt, target, read, options }: Stream
       const { ETag } = await client.send(complete, { abortSignal: signal });
       if (ETag === undefined) throw new ForeignAnswer(200, "an answer without an ETag is not S3's own");
     } catch (error) {
-      // What cannot be aborted now is given up by `prepare` later.
+      // If the abort fails, `prepare` aborts the upload later.
       await client.send(new AbortMultipartUploadCommand({ ...at, UploadId })).catch(() => undefined);
       throw error;
     }
@@ -172,7 +173,7 @@ export function createStreams({ client, attempt, target, read, options }: Stream
     return written;
   }
 
-  /** A stream that S3 has had a part of cannot be sent again. */
+  /** A stream cannot be sent again once S3 has received a part of it. */
   async function attemptOnce<T>(call: Parameters<Availability['attempt']>[0], work: () => Promise<T>): Promise<T> {
     let failure: { error: unknown } | undefined;
     const result = await attempt(call, async () => {
@@ -209,7 +210,7 @@ export function createStreams({ client, attempt, target, read, options }: Stream
   };
 }
 
-/** Not every S3 server copies on its side. */
+/** Not every S3 server supports copies on the server. */
 function isUnsupported(error: unknown): boolean {
   const cause = error instanceof OciError ? error.cause : error;
   return statusOf(cause) === 501 || ['NotImplemented', 'MethodNotAllowed', 'InvalidRequest'].includes(codeOf(cause) ?? '');
@@ -219,7 +220,7 @@ function copySource({ Bucket, Key }: Target): string {
   return [Bucket, ...Key.split('/')].map(encodeURIComponent).join('/');
 }
 
-/** Gives one body away in stretches of exact lengths. */
+/** Splits a body into pieces of exact lengths. */
 function createSplitter(body: AsyncIterable<Uint8Array>) {
   const chunks = body[Symbol.asyncIterator]();
   let rest: Uint8Array = Buffer.alloc(0);
@@ -237,7 +238,8 @@ function createSplitter(body: AsyncIterable<Uint8Array>) {
     }
   }
   return Object.assign(take, {
-    /** Lets the body check what it has given. @throws what the body throws; OciError SIZE_INVALID */
+    /** Lets the body check its bytes at the end. @throws what the body throws; OciError
+     *  SIZE_INVALID */
     async requireEnd(): Promise<void> {
       if (rest.length > 0 || (await chunks.next()).done !== true)
         throw new OciError('SIZE_INVALID', 'the body has more bytes than announced');
@@ -245,7 +247,7 @@ function createSplitter(body: AsyncIterable<Uint8Array>) {
   });
 }
 
-/** Gathers a body into parts of the size that S3 wants at least. */
+/** Collects a body into parts of at least the size that S3 requires. */
 async function* inPieces(body: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer, undefined> {
   let count = 0;
   let buffer = Buffer.allocUnsafe(MIN_PART_SIZE);

@@ -17,7 +17,7 @@ const SIZE = 64 * MIB;
 
 type Request = [IncomingMessage, ServerResponse];
 
-/** An S3 that does with each PUT what the test says. */
+/** An S3 that handles each PUT as the test says. */
 const server = createServer();
 server.listen(0, '127.0.0.1');
 await once(server, 'listening');
@@ -46,7 +46,8 @@ async function hashOf(body: AsyncIterable<Buffer>): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Until nothing more comes of a body that nobody reads: all that is between the file and here is full. */
+/** Waits until no more bytes of an unread body arrive: all buffers between the file and here are
+ *  full. */
 async function untilStuck({ socket }: IncomingMessage): Promise<void> {
   for (let before = -1; socket.bytesRead !== before; await delay(300)) before = socket.bytesRead;
 }

@@ -17,9 +17,11 @@ export interface Upload {
   signal: AbortSignal;
 }
 
-/** Sends a source as the body of the request that `send` makes. The SDK would wait forever for the rest of a source that failed, so this
- *  function ends the request then. It always closes the source.
- *  @throws SourceError: the source failed, or had another length (OciError SIZE_INVALID); what `send` throws */
+/** Sends a source as the body of the request that `send` makes. The SDK would wait forever for the
+ *  rest of a source that failed; this function ends the request instead. It always closes the
+ *  source.
+ *  @throws SourceError: the source failed, or had another length (OciError SIZE_INVALID); what
+ *  `send` throws */
 export async function upload<T>(
   { source, range, length, signal }: Upload,
   send: (body: Readable, signal: AbortSignal) => Promise<T>,

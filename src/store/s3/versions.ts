@@ -3,15 +3,16 @@ import type { Availability } from './availability.ts';
 import type { Target } from './put.ts';
 import type { S3Options } from './options.ts';
 
-/** Removes an object, and in a bucket that keeps versions those too, where the keys' policy allows it: an object that is merely hidden takes up as
- *  much space as before. Needs s3:ListBucketVersions and s3:DeleteObjectVersion. */
+/** Removes an object, and in a versioned bucket its versions too if the credentials' policy allows
+ *  it: a merely hidden object takes up as much space as before. Needs s3:ListBucketVersions and
+ *  s3:DeleteObjectVersion. */
 export function createRemover(client: S3Client, attempt: Availability['attempt'], { log, bucket }: S3Options) {
   let refused = false;
 
   async function removeVersions({ Bucket, Key }: Target, signal: AbortSignal): Promise<void> {
     const page = await client.send(new ListObjectVersionsCommand({ Bucket, Prefix: Key, MaxKeys: 1000 }), { abortSignal: signal });
     const { Versions = [], DeleteMarkers = [] } = page;
-    // A version that has become current was written in the meantime: it stays.
+    // A version that is current now was written in the meantime: it stays.
     const old = [...Versions.filter(({ IsLatest }) => IsLatest !== true), ...DeleteMarkers].filter((one) => one.Key === Key);
     for (const { VersionId } of old) {
       await client.send(new DeleteObjectCommand({ Bucket, Key, VersionId }), { abortSignal: signal });

@@ -15,7 +15,7 @@ import { bytesSource } from '../store.ts';
 import type { S3Options, S3Store } from './options.ts';
 import { s3 } from './s3.ts';
 
-// What each key of the configuration changes in the requests themselves, as a server sees them.
+// The effect of each configuration key on the requests, as a server sees them.
 
 const signal = AbortSignal.timeout(120_000);
 const content = Buffer.from('content');
@@ -148,11 +148,12 @@ test('an S3 with a certificate of a private authority is used with ca or insecur
 
 interface Proxy extends AsyncDisposable {
   url: string;
-  /** METHOD and what was asked for: a URL, or HOST:PORT of a tunnel. */
+  /** METHOD and the target: a URL, or HOST:PORT of a tunnel. */
   asked: string[];
 }
 
-/** An HTTP proxy that passes plain requests and tunnels on to loopback, and notes other tunnels only. */
+/** An HTTP proxy that forwards plain requests and tunnels to loopback, and only records other
+ *  tunnels. */
 async function startProxy(): Promise<Proxy> {
   const asked: string[] = [];
   const sockets = new Set<Socket>();

@@ -32,7 +32,7 @@ async function setUp(maxSize: number) {
   const seen: number[] = [];
   const tier = localTier(files, maxSize, (used) => seen.push(used));
   const has = async (name: string) => (await files.stat(key(name), context)) !== undefined;
-  /** What leaves does so in the background. */
+  /** Waits for an eviction, which happens in the background. */
   const gone = async (name: string) => {
     for (let tries = 0; tries < 500 && (await has(name)); tries++) await delay(10);
     return !(await has(name));

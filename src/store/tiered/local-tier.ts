@@ -4,31 +4,35 @@ import { BLOBS } from '../keys.ts';
 import type { Store } from '../store.ts';
 
 export interface LocalTier extends Store {
-  /** Room for something that is still being written. */
+  /** Reserves room for a blob that is still being written. */
   reserve(this: void): Room;
-  /** Keeps an object from being evicted: it is nowhere else yet. */
+  /** Protects an object from eviction, because it is stored nowhere else yet. */
   pin(key: string): void;
   unpin(key: string): void;
   /** Size in bytes of the stored and reserved blobs. */
   used(): number;
-  /** Learns what a process before this one left; until then that does not count. Least recently used is what is oldest.
+  /** Adds the blobs that a former process left, oldest as least recently used; until then they do
+   *  not count.
    *  @throws OciError UNAVAILABLE */
   takeStock(signal: AbortSignal): Promise<void>;
 }
 export interface Room {
-  /** Asks for `total` bytes; false: what is here must stay, and leaves not enough. */
+  /** Grows the reservation to `total` bytes; false: the blobs that must stay leave too little
+   *  room. */
   grow(total: number): boolean;
-  /** Give it back right before what is in it is written: the object then takes its place. */
+  /** Releases the reservation. Call it right before writing the object, which then takes its
+   *  place. */
   release(): void;
 }
 
-/** A bounded tier of blobs on disk: the least recently used leave first, never what is pinned, being read or being written. (A file
- *  that is removed while it is read would go on taking up the disk.) `observe` hears how many bytes it uses. */
+/** A bounded tier of blobs on disk: the least recently used are evicted first, but never a blob
+ *  that is pinned, being read or being written. (A file that is removed while it is read would
+ *  still occupy the disk.) `observe` is called with the number of bytes in use. */
 export function localTier(store: FilesystemStore, maxSize: number, observe: (bytes: number) => void): LocalTier {
   /** Least recently used first. */
   const sizes = new Map<string, number>();
   const pinned = new Set<string>();
-  /** How often each is being read or written. */
+  /** How many reads and writes of each key are in progress. */
   const held = new Map<string, number>();
   let used = 0;
   let reserved = 0;
@@ -57,7 +61,7 @@ export function localTier(store: FilesystemStore, maxSize: number, observe: (byt
     evict(0);
   }
 
-  /** Removes what is oldest until `more` bytes fit. */
+  /** Evicts the least recently used blobs until `more` bytes fit. */
   function evict(more: number): boolean {
     for (const key of sizes.keys()) {
       if (used + reserved + more <= maxSize) return true;

@@ -16,16 +16,18 @@ export interface UploadsOptions {
   observe: { uploadQueue(blobs: number, bytes: number): void };
 }
 export interface Uploads {
-  /** Call it before writing a blob to the local tier that will be enqueued: the blob is not evicted, and a restart does not forget it. */
+  /** Call it before writing a blob to the local tier that will be enqueued: the blob is not
+   *  evicted, and a restart does not lose it. */
   announce(key: string): Promise<void>;
-  /** Takes an announcement back: the blob could not be written. */
+  /** Revokes an announcement: the blob could not be written. */
   withdraw(key: string): Promise<void>;
   /** Uploads a blob of the local tier as soon as possible, unless the remote store has it. `after`: how many ms to wait, because another
    *  replica is expected to upload it. */
   enqueue(key: string, size: number, after?: number): void;
   /** The number of blobs that are not uploaded yet. */
   pending(): number;
-  /** Waits for the uploads that succeed now, at most until `signal` is aborted. The others are kept for the next start. */
+  /** Waits for the uploads that succeed now, at most until `signal` is aborted. The others are left
+   *  for the next start. */
   close(signal: AbortSignal): Promise<void>;
 }
 

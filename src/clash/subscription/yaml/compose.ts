@@ -29,7 +29,7 @@ function composeFirst(text: string): Node | undefined {
   else if (directives) throw new YamlError("'---' is missing", line);
   if (isOneOf(scanner.peek(), ['directive', 'document-start', 'document-end', 'end'])) return emptyScalar(line);
   const root = composeNode(composer, { block: true, indentless: false });
-  scanner.peek(); // what cannot follow makes the document no YAML, as it does in Go
+  scanner.peek(); // an invalid next token makes the document invalid YAML, as in Go
   return root;
 }
 
@@ -44,7 +44,7 @@ function emptyScalar(line: number): Node {
 interface Place {
   /** Blocks may start here. */
   block: boolean;
-  /** It is the value of a key: a sequence may start at the key's own column. */
+  /** The node is the value of a key: a sequence may start at the key's own column. */
   indentless: boolean;
 }
 
@@ -134,8 +134,7 @@ function close(scanner: Scanner, problem: string): void {
   scanner.next();
 }
 
-/** Passes over the comma between two entries. @returns false at the end, which it passes over too
- */
+/** Skips the comma between two entries. @returns false at the end, which it skips too */
 function nextEntry(scanner: Scanner, end: ']' | '}', first: boolean): boolean {
   if (!first && scanner.peek().type !== end) {
     const { type, line } = scanner.peek();
@@ -192,7 +191,7 @@ function flowValue(composer: Composer, end: ']' | '}'): Node {
 export interface Document {
   /** Made of null, booleans, numbers, texts, arrays and plain objects. */
   value: unknown;
-  /** Lines, counted from 1, of keys that stand twice in one map; the last one counts. */
+  /** Lines, counted from 1, of keys that occur twice in one map; the last one counts. */
   repeated: number[];
 }
 
@@ -208,7 +207,7 @@ interface Conversion {
   repeated: number[];
 }
 
-/** Reads the first document of `text`. @throws YamlError: no YAML, or a few aliases stand for a
+/** Reads the first document of `text`. @throws YamlError: not YAML, or a few aliases stand for a
  *  huge document */
 export function parseDocument(text: string): Document {
   const node = composeFirst(text);
@@ -246,7 +245,7 @@ function convertMapping(pairs: readonly [Node, Node][], aliased: boolean, conver
     if (own.has(text)) conversion.repeated.push(key.line + 1);
     own.set(text, convert(value, aliased, conversion));
   }
-  // Of several merged maps the first counts, and the map's own keys before all.
+  // Of several merged maps the first takes precedence, and the map's own keys over all of them.
   const sources = merged.flat(1).filter((source) => typeof source === 'object' && source !== null);
   const all = new Map([...sources.toReversed().flatMap((source) => Object.entries(source)), ...own]);
   const result: Record<string, unknown> = {};

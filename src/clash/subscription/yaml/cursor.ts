@@ -1,25 +1,25 @@
-/** A place in a text. Lines and columns count from 0. */
+/** A position in a text. Lines and columns count from 0. */
 export interface Mark {
   index: number;
   line: number;
   column: number;
 }
 
-/** The text of a document and the place that is read next. */
+/** The text of a document and the current reading position. */
 export interface Cursor {
   readonly text: string;
   readonly mark: Mark;
   /** The character `ahead` of the current one; '' at the end of the text. */
   peek(ahead?: number): string;
-  /** Passes over `count` characters that are no line break. */
+  /** Skips `count` characters that are not line breaks. */
   skip(count?: number): void;
-  /** Passes over a line break. @returns it in its normal form: '\n', or U+2028, U+2029 */
+  /** Skips a line break. @returns it in its normal form: '\n', or U+2028, U+2029 */
   skipBreak(): string;
-  /** Passes over the rest of the line, without its break. */
+  /** Skips the rest of the line, without its break. */
   skipLine(): void;
 }
 
-/** YAML that cannot be read. The message holds nothing of the document. */
+/** The error for unreadable YAML. The message quotes nothing of the document. */
 export class YamlError extends Error {
   override readonly name = 'YamlError';
   readonly line: number;
@@ -47,7 +47,7 @@ export function isBlankOrEnd(character: string): boolean {
   return character === '' || isBlank(character) || isBreak(character);
 }
 
-/** A letter, a digit, _ or -: what names of anchors and tags are made of. */
+/** A letter, a digit, _ or -: the characters of anchor and tag names. */
 export function isWord(character: string): boolean {
   return /^[A-Za-z0-9_-]$/.test(character);
 }
@@ -76,7 +76,7 @@ export function createCursor(text: string): Cursor {
   };
 }
 
-/** Whether `---` or `...` stands here, at the start of a line. */
+/** Whether the cursor is at `---` or `...` at the start of a line. */
 export function atDocumentMarker(cursor: Cursor): boolean {
   const { mark, text } = cursor;
   if (mark.column !== 0) return false;

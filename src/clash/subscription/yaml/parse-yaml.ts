@@ -5,19 +5,19 @@ import { ClashError } from '../document.ts';
 import type { Document } from './compose.ts';
 
 const TIME_LIMIT_MS = 60_000;
-/** MiB of the worker's heap: some hundred times what a usual subscription needs. */
+/** The worker's heap in MiB: hundreds of times what a usual subscription needs. */
 const MEMORY_LIMIT_MIB = 256;
 
 export interface YamlContent {
   /** Undefined: the text is YAML, but not a map. */
   document: Fields | undefined;
-  /** Lines, counted from 1, where a key stands a second time in its map; the last one counts. */
+  /** Lines, counted from 1, of keys that occur a second time in their map; the last one counts. */
   repeated: number[];
 }
 
 export type YamlAnswer = Document | { problem: string };
 
-/** Reads YAML from an untrusted source as mihomo does, in a thread of its own: megabytes take
+/** Reads YAML from an untrusted source as mihomo does, in a separate thread: megabytes take
  *  seconds, and a document that exhausts memory or never ends stops that thread alone.
  *  @throws ClashError: the text is not valid YAML, or too much of it; the message does not quote
  *  the text */

@@ -1,5 +1,5 @@
-/** What a scalar without quotes or tag may be. Integers that a double cannot hold exactly stay
- *  text: passwords are such. */
+/** The value of a scalar without quotes or tag. Integers that a double cannot hold exactly stay
+ *  text: some passwords are such numbers. */
 export type ScalarValue = string | number | boolean | null;
 
 const WORDS = new Map<string, ScalarValue>([
@@ -8,14 +8,15 @@ const WORDS = new Map<string, ScalarValue>([
   ...['', '~', 'null', 'Null', 'NULL'].map((word) => [word, null] as const),
 ]);
 const STARTS_NUMBER = /^[-+.\d]/;
-/** Of Go's strconv.ParseInt with base 0: 0x, 0o, 0b, and a leading 0 means octal. Underscores are
- *  gone already. */
+/** Integers of Go's strconv.ParseInt with base 0: 0x, 0o, 0b, and a leading 0 means octal.
+ *  Underscores have been removed already. */
 const INTEGER = /^([-+]?)(?:0[xX]([\dA-Fa-f]+)|0[oO]?([0-7]+)|0[bB]([01]+)|(0|[1-9]\d*))$/;
 const FLOAT = /^[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?$/;
 const MAX_UINT64 = 2n ** 64n - 1n;
 const MIN_INT64 = -(2n ** 63n);
 
-/** Reads a plain scalar as Go's yaml v3 does (resolve.go). What it takes for a date stays text. */
+/** Reads a plain scalar as Go's yaml v3 does (resolve.go). Text that Go takes for a date stays
+ *  text. */
 export function resolvePlain(text: string): ScalarValue {
   const word = WORDS.get(text);
   if (word !== undefined) return word;

@@ -1,6 +1,6 @@
 import { atDocumentMarker, isBlank, isBlankOrEnd, isBreak, YamlError, type Cursor } from './cursor.ts';
 
-/** The lines of a flow scalar are joined: one break becomes a space, of several all but the first
+/** The lines of a flow scalar are joined: one break becomes a space; of several, all but the first
  *  stay. */
 function fold(breaks: readonly string[]): string {
   const [first = '', ...others] = breaks;
@@ -8,7 +8,7 @@ function fold(breaks: readonly string[]): string {
   return others.length === 0 ? ' ' : others.join('');
 }
 
-/** Passes over blanks and line breaks. @returns what they mean within a flow scalar */
+/** Skips blanks and line breaks. @returns their meaning within a flow scalar */
 function scanSpace(cursor: Cursor, breaks: string[]): string {
   let blanks = '';
   for (let next = cursor.peek(); isBlank(next) || isBreak(next); next = cursor.peek()) {
@@ -45,7 +45,7 @@ const ESCAPES: Record<string, string> = {
 };
 const HEX_DIGITS: Record<string, number> = { x: 2, u: 4, U: 8 };
 
-/** @throws YamlError: no escape that YAML has */
+/** @throws YamlError: not an escape of YAML */
 function scanEscape(cursor: Cursor): string {
   const kind = cursor.peek(1);
   const digits = HEX_DIGITS[kind];
@@ -62,7 +62,7 @@ function scanEscape(cursor: Cursor): string {
   return String.fromCodePoint(code);
 }
 
-/** Reads a scalar in quotes; the cursor stands on the first one.
+/** Reads a quoted scalar; the cursor is at the opening quote.
  *  @throws YamlError: it does not end, or has an unknown escape */
 export function scanQuoted(cursor: Cursor): string {
   const { line } = cursor.mark;
@@ -110,12 +110,12 @@ const FLOW_INDICATORS = new Set([',', '?', '[', ']', '{', '}']);
 
 export interface PlainScalar {
   value: string;
-  /** It ended at the start of a line, where a key may follow. */
+  /** The scalar ended at the start of a line, where a key may follow. */
   endsLine: boolean;
 }
 
 /** Reads a scalar without quotes.
- *  @param place `indent`: the column of the block it stands in, or -1; `flow`: it stands in
+ *  @param place `indent`: the column of the enclosing block, or -1; `flow`: the scalar is within
  *  brackets or braces
  *  @throws YamlError: a tab where spaces indent */
 export function scanPlain(cursor: Cursor, { indent, flow }: { indent: number; flow: boolean }): PlainScalar {
@@ -208,8 +208,7 @@ function scanBlockHead(cursor: Cursor): { chomping: string; increment: number } 
   return { chomping, increment };
 }
 
-/** Passes over empty lines and the indentation after them, which it finds out when it is not
- *  given. */
+/** Skips empty lines and the indentation after them, which it determines if it is not given. */
 function scanBlockBreaks(cursor: Cursor, state: { indent: number; parent: number }): string {
   let breaks = '';
   let deepest = 0;

@@ -33,22 +33,22 @@ export interface Token {
 }
 
 export interface Scanner {
-  /** The next token, which `next` returns too. @throws YamlError: none can be made of what
-   *  follows */
+  /** The next token, which `next` also returns. @throws YamlError: the text does not continue with
+   *  a token */
   peek(): Token;
   next(): Token;
 }
 
 /** A token that is a key if a colon follows it. */
 interface SimpleKey {
-  /** Of the token, among all tokens. */
+  /** The index of the token among all tokens. */
   number: number;
   mark: Mark;
-  /** It stands where only a key may stand. */
+  /** Only a key may be at its position. */
   required: boolean;
 }
 
-/** Code units. A key is no longer. */
+/** The maximum length of a key, in code units. */
 const MAX_KEY = 1024;
 const MAX_DEPTH = 10_000;
 const NEVER_PLAIN = new Set('-?:,[]{}#&*!|>\'"%@`');
@@ -56,7 +56,7 @@ const NEVER_PLAIN = new Set('-?:,[]{}#&*!|>\'"%@`');
 interface State {
   cursor: Cursor;
   tokens: Token[];
-  /** How many tokens were taken. */
+  /** The number of tokens taken. */
   taken: number;
   /** The column of the innermost block, or -1. */
   indent: number;
@@ -67,9 +67,9 @@ interface State {
   ended: boolean;
 }
 
-/** Splits YAML into tokens by the rules of libyaml, which Go's yaml and with it mihomo follow:
- *  brackets may close at any column, a comment needs no space before it, a colon makes a key of
- *  what stands before it on its line. */
+/** Splits YAML into tokens by the rules of libyaml, which Go's yaml and therefore mihomo follow:
+ *  brackets may close at any column, a comment needs no space before it, and a colon makes the text
+ *  before it on its line a key. */
 export function createScanner(text: string): Scanner {
   const state: State = {
     cursor: createCursor(text),
@@ -113,8 +113,8 @@ function push(
   state.tokens.splice(at, 0, { type, line, value, plain });
 }
 
-/** Forgets a key that no colon can follow any more. @throws YamlError: only a key may stand there
- */
+/** Drops a possible key that no colon can follow any more. @throws YamlError: only a key may be at
+ *  its position */
 function expire(state: State, key: SimpleKey): void {
   const { mark } = state.cursor;
   if (key.mark.line === mark.line && key.mark.index + MAX_KEY >= mark.index) return;
