@@ -35,10 +35,11 @@ export async function checkWritable(directory: string): Promise<Problem[]> {
 
 /** Checks that containerd reads hosts.toml files in `directory`, by the config.toml beside it.
  *
- *  What is read was found in containerd's source and by pulling with it. Releases 1.6 to 2.0 split `config_path` at colons and
- *  look into each folder. From 2.1 on the transfer service pulls, which takes the whole value for one folder: with two folders
- *  it reads neither. 2.2 to 2.4 have two folders by default. `config_path` of the transfer plugin itself does not count for
- *  pulls by the kubelet. */
+ *  The rules are from containerd's source, and were confirmed by pulls. Releases 1.6 to 2.0 split
+ *  `config_path` at colons and look into each folder. From 2.1 on the transfer service pulls, which
+ *  takes the whole value for one folder: with two folders it reads neither. 2.2 to 2.4 have two
+ *  folders by default. `config_path` of the transfer plugin itself does not apply to pulls by the
+ *  kubelet. */
 export async function checkContainerd(directory: string): Promise<Problem[]> {
   const folder = dirname(directory);
   const file = join(folder, 'config.toml');

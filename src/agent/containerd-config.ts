@@ -19,7 +19,7 @@ const TRANSFER_PLUGIN = 'io.containerd.transfer.v1.local';
 const DEFAULT_CONCURRENT_DOWNLOADS = 3;
 
 /** Reads `config.toml` in `folder` and the files that it imports, as far as they are visible here.
- *  @returns undefined: there is no such file, or it may not be read
+ *  @returns undefined if there is no such file, or it is not readable
  *  @throws Error: a file is not TOML */
 export async function readContainerdConfig(folder: string): Promise<ContainerdConfig | undefined> {
   const file = join(folder, 'config.toml');

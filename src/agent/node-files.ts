@@ -66,8 +66,8 @@ function hostsFile(directory: string, host: string, { url, agent }: { url: strin
   };
 }
 
-/** hosts.toml for the agent's own address, which rewritten images name. It is needed only beside a `_default/hosts.toml`, which
- *  containerd would otherwise apply to that address too. */
+/** hosts.toml for the agent's own address, which rewritten images name. It is needed only if there
+ *  is a `_default/hosts.toml`, which containerd would otherwise apply to that address too. */
 export function ownHostsFile(directory: string, agent: string): NodeFile {
   return {
     path: join(directory, hostFolder(new URL(agent).host), 'hosts.toml'),

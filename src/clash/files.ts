@@ -73,8 +73,8 @@ export interface FollowFilesOptions {
   signal: AbortSignal;
 }
 
-/** Offers each change, until `signal`. @returns a function that tells what is wrong with a file
- *  now */
+/** Offers each change, until `signal` aborts. @returns a function that returns what is wrong with a
+ *  file now */
 export function followFiles({ files, inputs, offer, log, signal }: FollowFilesOptions): () => string | undefined {
   let { users, custom } = inputs;
   let problem: string | undefined;

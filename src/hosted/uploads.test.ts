@@ -13,7 +13,7 @@ import { createUploads } from './uploads.ts';
 const signal = new AbortController().signal;
 const REPOSITORY = parseRepository('local/team/app');
 
-/** A body that ends when it is told to. */
+/** A body that ends when the test says so. */
 function heldBody(bytes: Buffer) {
   const { promise, resolve } = Promise.withResolvers<void>();
   async function* body() {

@@ -6,7 +6,8 @@ import { OciError } from '../oci/error.ts';
 
 export const LAYOUT_FILE = 'oci-layout';
 export const INDEX_FILE = 'index.json';
-/** The list that `docker load` and crane look for; Docker 25 and later write it beside the layout's own index too. */
+/** The list that `docker load` and crane look for; Docker 25 and later write it in addition to the
+ *  layout's own index. */
 export const DOCKER_FILE = 'manifest.json';
 export const LAYOUT_VERSION = '1.0.0';
 

@@ -50,7 +50,7 @@ test('GNU tar reads what the writer writes', () =>
 for (const format of ['gnu', 'pax', 'ustar', 'v7']) {
   test(`archives in GNU tar's format ${format} are listed with the offset of each file`, () =>
     withDirectory(async (directory) => {
-      // Longer than the 100 bytes of a plain header, where the format can say so.
+      // Longer than the 100 bytes of a plain header, if the format supports that.
       const folder = format === 'gnu' || format === 'pax' ? 'd'.repeat(180) : 'd';
       await mkdir(join(directory, folder));
       await writeFile(join(directory, folder, 'one'), 'content of one');

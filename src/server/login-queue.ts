@@ -99,7 +99,7 @@ export function createLoginQueue({ maxRunning, maxWaiting }: LoginQueueLimits = 
   };
 }
 
-/** The entry with the largest `size`; the last one where several have it. The map must not be empty. */
+/** The entry with the largest `size`; of several, the last. The map must not be empty. */
 function longest<Value>(entries: ReadonlyMap<string, Value>, size: (value: Value) => number): [string, Value] {
   return [...entries].reduce((largest, entry) => (size(entry[1]) >= size(largest[1]) ? entry : largest));
 }

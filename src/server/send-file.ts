@@ -32,7 +32,7 @@ export interface FileSender {
 const MAX_CALL = 2 ** 20;
 /** Bytes that are written in the usual way when the socket buffer is full. */
 const PIECE = 2 ** 14;
-/** Reads only what is in memory, and waits for no lock (preadv2(2)). */
+/** Reads only bytes in memory, and waits for no lock (preadv2(2)). */
 const RWF_NOWAIT = 8;
 const PROT_READ = 1;
 const MAP_SHARED = 1;

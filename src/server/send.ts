@@ -51,7 +51,7 @@ export async function sendBody(response: ServerResponse, body: Body, { length, f
       const ready = slice.position < present ? present - slice.position : sender.ready(slice);
       if (ready === 0) return;
       if (writer.underWay() > 0) {
-        await writer.until(0); // that may take long: check again what is in memory
+        await writer.until(0); // this may take long: check again which bytes are in memory
         present = 0;
         continue;
       }

@@ -38,9 +38,9 @@ interface Target {
   hosted: HostedRegistry;
   /** Without the first component. */
   repository: Repository;
-  /** What a Location starts with: the path of the repository as the client wrote it. */
+  /** The start of a Location: the path of the repository as the client wrote it. */
   path: string;
-  /** What a Location ends with: `?ns=…`, or nothing. */
+  /** The end of a Location: `?ns=…`, or nothing. */
   query: string;
 }
 
@@ -285,7 +285,7 @@ function repositoryOf(url: string, name: string, push: PushRequest | undefined):
   return isRepository(own) ? own : undefined;
 }
 
-/** @throws OciError NAME_INVALID: `ns` is no host */
+/** @throws OciError NAME_INVALID: `ns` is not a host */
 function namespaceOf(query: string | undefined): string | undefined {
   return query === undefined ? undefined : parseNamespace(new URLSearchParams(query).get('ns'));
 }

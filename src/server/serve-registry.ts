@@ -16,7 +16,7 @@ import { sendBody, type SendOptions } from './send.ts';
 
 /** A request and its response, for logs and metrics. */
 export interface Served {
-  /** The upstream's name; `unknown` for one that is not configured, `none` where the request named none. */
+  /** The upstream's name; `unknown` if it is not configured, `none` if the request named none. */
   upstream: string;
   method: string;
   kind: ParsedRequest['kind'] | 'none';

@@ -7,10 +7,11 @@ import { OciError } from '../oci/error.ts';
 import { CLAIMS, SWEEPS } from './keys.ts';
 import { bytesSource, type Store } from './store.ts';
 
-// A push and a pruning on different replicas agree without a lock. The push writes a claim for all blobs that its manifest
-// names, then looks for sweeps that name one of them, and only then whether the blobs are there. The pruning writes a sweep
-// for the blobs that it is about to remove, then looks for claims, and spares what is claimed. Stores read their own writes,
-// so at least one of the two sees the other; see docs/decisions/pushes-beside-pruning.md.
+// A push and a pruning on different replicas agree without a lock. The push writes a claim for all
+// blobs that its manifest names, then looks for sweeps that name one of them, and only then checks
+// whether the blobs are stored. The pruning writes a sweep for the blobs that it is about to
+// remove, then looks for claims, and keeps claimed blobs. Stores read their own writes, so at least
+// one of the two sees the other; see docs/decisions/pushes-beside-pruning.md.
 
 /** A sweep older than this belongs to a process that has ended: a running process removes nothing
  *  under such an old sweep. */

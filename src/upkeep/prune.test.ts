@@ -274,7 +274,7 @@ test('a run that was ended at any call to the store is finished by the next', as
     await run(store, limits);
     assert.deepEqual(
       (await keysOf(store, 'v1/blobs/')).length + (await keysOf(store, 'v1/repos/')).length,
-      3 + 3 + 1 + 1, // its blobs, their members and the tag; and the other's member of what is shared
+      3 + 3 + 1 + 1, // its blobs, their access records and the tag; and the other image's access record of the shared blob
       `after ${calls} removals`,
     );
     assert.ok(calls < 50);

@@ -53,7 +53,7 @@ export async function readTags(store: Store, { repositories, parallel, signal, g
 /** How often a record that was listed is read before it counts as removed. */
 const READS = 3;
 
-/** Undefined: there is no such record, or it is damaged. @throws OciError UNAVAILABLE */
+/** Reads a tag record. Undefined: it does not exist, or is damaged. @throws OciError UNAVAILABLE */
 export async function readTag(
   store: Store,
   { repository, tag }: { repository: Repository; tag: Tag },

@@ -28,7 +28,7 @@ function targetOf(text: string): { target: string; options: string } {
   return { target: target.trim(), options: text.slice(target.length) };
 }
 
-/** @returns the index of the comma before the target, where the payload may contain commas too */
+/** @returns the index of the comma before the target; the payload may contain commas too */
 function lastTarget(rest: string): number {
   return rest.replace(/,\s*(?:no-resolve|src)\s*$/i, '').lastIndexOf(',');
 }

@@ -78,7 +78,7 @@ export function sanitise(document: Fields): Taken {
 }
 
 /** mihomo refuses a whole rule set for one line that is neither text nor a number, such as `true`
- *  or `{ domain: a.example }`. Lines of text that it cannot parse it skips, and logs each. */
+ *  or `{ domain: a.example }`. It skips and logs lines of text that it cannot parse. */
 function takeRuleProviders(document: Fields, notes: string[]): Record<string, Fields> {
   const providers = takeProviders(document['rule-providers'], { keys: RULE_PROVIDER_KEYS, what: 'rule-provider', notes });
   return Object.fromEntries(
@@ -153,7 +153,7 @@ export function takeProxyProviders(document: Fields, notes: string[]): Record<st
   );
 }
 
-/** Takes the nodes of a document, and makes their names unique among nodes and groups. */
+/** Returns the nodes of a document, with names that are unique among nodes and groups. */
 export function takeNodes(document: Fields, notes: string[]): Fields[] {
   const taken = new Map<string, Fields>();
   const groups = new Set(itemsOf(document['proxy-groups']).map(nameOf));

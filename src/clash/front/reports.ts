@@ -14,9 +14,9 @@ const PATH = '/kube-registry/downloads';
 const MAX_BYTES = 4096;
 const OUTCOMES = new Set(['cut', 'silent', 'refused']);
 
-/** Answers requests that the registry sends to the proxy's own port: `POST
- *  /kube-registry/downloads` with `{"outcome": "cut"}`. The registry knows that port, which is on
- *  loopback; other proxies answer 4xx there.
+/** Answers the registry's own requests to the proxy's port: `POST /kube-registry/downloads` with
+ *  `{"outcome": "cut"}`. The registry knows that port, which is on loopback; other proxies answer
+ *  4xx there.
  *  @returns a function that takes over a connection */
 export function createReportServer(heard: (report: DownloadReport) => void): (socket: Socket) => void {
   const server = createServer({ requestTimeout: 10_000 }, (request, response) => {

@@ -27,8 +27,8 @@ export interface SteeringOptions {
  *  s each, and keeps a node that has fallen silent until its next turn. This tests the node in
  *  use whenever there is a reason, and looks for another one at once. */
 export interface Steering {
-  /** Tests the nodes until one is alive, and makes the group use it; goes on to find the fastest
-   *  one. `untested`: there is no group, or it tests nothing. */
+  /** Tests the nodes until one is alive, and makes the group use it; then continues to find the
+   *  fastest. `untested`: there is no group, or it tests nothing. */
   settle(): Promise<'alive' | 'dead' | 'untested'>;
   /** Tests the node in use, and switches to another if it fails. Concurrent calls share the
    *  result. */
@@ -269,9 +269,9 @@ function resultOf(proxy: Fields | undefined, url: string): TestResult | undefine
   return { outcome: proxy?.['alive'] === true ? 'unexpected' : 'dead' };
 }
 
-/** The order of tests: `ahead`, then the nodes that were alive last by their delay, then the
- *  rest; by chance where all are unknown, so that hundreds of dead ones at the head of a list do
- *  not come first. A fallback group keeps its order. */
+/** The order of tests: `ahead`, then the nodes that were alive last by their delay, then the rest
+ *  in random order, so that hundreds of dead nodes at the head of a list do not come first. A
+ *  fallback group keeps its order. */
 function order({ members, type }: Group, scores: Scores, ahead: readonly (string | undefined)[]): string[] {
   const rank = (name: string): number => {
     if (ahead.includes(name)) return -2;

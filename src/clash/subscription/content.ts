@@ -5,8 +5,9 @@ import { linkName, readLinks, type LinkList } from './links.ts';
 import { decodeBase64, decodeText } from './text.ts';
 import { parseYaml } from './yaml/parse-yaml.ts';
 
-/** What a subscription contains: a Clash document, or share links, one a line, which mihomo
- *  itself reads. `notes`: what was left out, and what the provider says in place of nodes. */
+/** The content of a subscription: a Clash document, or share links, one per line, which mihomo
+ *  itself reads. `notes`: what was left out, and information that the provider lists in place of
+ *  nodes. */
 export type Content = { notes?: readonly string[] } & ({ kind: 'clash'; document: Fields } | { kind: 'uris'; text: string });
 
 /** Reads the body of a subscription: Clash YAML (or JSON), share links, or SIP008 JSON; plain or

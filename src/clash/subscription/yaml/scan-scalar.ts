@@ -157,8 +157,8 @@ function scanPlainSpace(cursor: Cursor, breaks: string[], least: number): string
   return breaks.length === 0 ? blanks : fold(breaks);
 }
 
-/** Reads a scalar behind | or >; the cursor stands on that.
- *  @param parent the column of the block it stands in, or -1
+/** Reads a scalar after `|` or `>`, where the cursor is.
+ *  @param parent the column of the enclosing block, or -1
  *  @throws YamlError: its head is malformed, or a tab indents it */
 export function scanBlock(cursor: Cursor, parent: number): string {
   const literal = cursor.peek() === '|';
