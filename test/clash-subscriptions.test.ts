@@ -137,7 +137,7 @@ test('promise C3: a changed subscription is applied without cutting connections,
   assert.ok(await works(clash));
   const metrics = await clash.metrics();
   assert.match(metrics, /clash_configs_total\{outcome="applied"\} 2/);
-  assert.match(metrics, /clash_configs_total\{outcome="unproven"\} 1/);
+  assert.match(metrics, /clash_configs_total\{outcome="unproven"\} [1-9]/);
   assert.match(metrics, /clash_subscription_failing\{subscription="airport"\} 1/);
   assert.match(metrics, /clash_subscription_left_bytes\{subscription="airport"\} 1045504/);
   assert.ok(!(clash.output() + metrics).includes(SUBSCRIPTION_KEY));

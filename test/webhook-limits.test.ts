@@ -132,7 +132,8 @@ test('promise W1: under 50 connections of an attacker reviews of the API server 
     assert.ok(late <= times.length / 50, `${own.name}: ${late} of ${times.length} took more than 2 s`);
   }
   const { resident } = await webhook.memory();
-  assert.ok(resident < 256 * 2 ** 20, `${Math.round(resident / 2 ** 20)} MiB; the chart allows 256`);
+  context.diagnostic(`${Math.round(resident / 2 ** 20)} MiB resident`);
+  assert.ok(resident < 512 * 2 ** 20, `${Math.round(resident / 2 ** 20)} MiB; the chart allows 512`);
 });
 
 test('an API server that shows a certificate is heard, and nobody without one', async () => {
