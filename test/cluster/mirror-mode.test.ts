@@ -21,7 +21,15 @@ import { CHART, install, NAMESPACE, RELEASE, startWorld, values, type World } fr
 const run = promisify(execFile);
 const LAYERS = [100_000, 1_000_000];
 const IMAGES = ['web:1', 'ghcr.io/acme/web:1', 'quay.io/acme/web:1', 'registry.k8s.io/web:1'];
-const HOSTS = ['docker.io', 'gcr.io', 'ghcr.io', 'index.docker.io', 'k8s.gcr.io', 'quay.io', 'registry-1.docker.io', 'registry.k8s.io'];
+/** The hosts of the default upstreams, and of `registry.otherHosts`. */
+const HOSTS = `
+  docker.io gcr.io ghcr.io index.docker.io k8s.gcr.io quay.io registry-1.docker.io registry.k8s.io
+  mcr.microsoft.com nvcr.io public.ecr.aws docker.elastic.co lscr.io registry.gitlab.com registry.access.redhat.com
+  cgr.dev cr.l5d.io cr.fluentbit.io docker.n8n.io registry.ollama.ai
+`
+  .trim()
+  .split(/\s+/)
+  .sort();
 
 let world: World;
 const image = (): ReturnType<typeof makeImage> => makeImage({ seed: 'web', layers: LAYERS, program: world.program });
