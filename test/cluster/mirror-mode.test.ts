@@ -104,7 +104,7 @@ step("the README's quick start, line by line", async (t) => {
     t.diagnostic(`${typed}\n${await shell.type(typed)}`);
   }
   const installed = await readFile(join(CHART, '../docs/install.md'), 'utf8');
-  const [more = ''] = /(?<=See that it works:\n\n```sh\n)[^`]*/.exec(installed) ?? [];
+  const [more = ''] = /(?<=Check that it works:\n\n```sh\n)[^`]*/.exec(installed) ?? [];
   const [, runHello = '', showImage = ''] = more.trim().split('\n');
   await shell.type(runHello);
   assert.equal((await shell.type(showImage)).trim(), '127.0.0.1:25000/dockerhub/library/nginx:1.27');
