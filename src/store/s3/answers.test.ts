@@ -2,29 +2,16 @@ import assert from 'node:assert/strict';
 import type { ServerResponse } from 'node:http';
 import { describe, test } from 'node:test';
 import { captureLog } from '../../../test/support/log.ts';
-import { html, s3Error, startScriptedS3, xml, type Answer, type ScriptedS3 } from '../../../test/support/scripted-s3.ts';
+import { openS3 } from '../../../test/support/open-s3.ts';
+import { html, s3Error, startScriptedS3, xml, type Answer } from '../../../test/support/scripted-s3.ts';
 import { keysOf } from '../../testing/store-suite.ts';
 import { bytesSource } from '../store.ts';
-import type { S3Options, S3Store } from './options.ts';
-import { s3 } from './s3.ts';
+import type { S3Store } from './options.ts';
 
 // Responses seen from S3 servers and from servers in front of them.
 
 const signal = AbortSignal.timeout(120_000);
 const content = Buffer.from('content');
-
-function open(server: ScriptedS3, options: Partial<S3Options> = {}): S3Store {
-  return s3({
-    bucket: 'images',
-    region: 'us-east-1',
-    endpoint: server.url,
-    forcePathStyle: true,
-    createBucket: false,
-    prefix: '',
-    credentials: () => Promise.resolve({ accessKeyId: 'id', secretAccessKey: 'secret' }),
-    ...options,
-  });
-}
 
 const plainText: Answer = (response) => response.writeHead(404, { 'content-type': 'text/plain' }).end('default backend - 404');
 const bare =
@@ -54,7 +41,7 @@ void describe("an answer that is not S3's own", () => {
         remove: (store) => store.remove('v1/object', { signal }),
       };
       for (const [call, run] of Object.entries(calls)) {
-        const store = open(server, { createBucket: true });
+        const store = openS3(server, { createBucket: true });
         await assert.rejects(run(store), { code: 'UNAVAILABLE', origin: 'storage' }, call);
         await store.close();
       }
@@ -63,7 +50,7 @@ void describe("an answer that is not S3's own", () => {
 
   void test("is told apart from S3's own by the request ID, the XML document or, after a HEAD, by a GET", async () => {
     await using server = await startScriptedS3();
-    const store = open(server);
+    const store = openS3(server);
     server.behave = ({ method }) => (method === 'HEAD' ? bare(404) : undefined);
     assert.equal(await store.stat('v1/object', { signal }), undefined);
     assert.deepEqual(
@@ -112,7 +99,7 @@ void describe('a page of a listing', () => {
     void test(`${name} ends the listing with an error`, async () => {
       await using server = await startScriptedS3();
       server.behave = ({ query }) => (query.has('list-type') ? answer : undefined);
-      const store = open(server);
+      const store = openS3(server);
       await assert.rejects(keysOf(store, 'v1/'), { code: 'UNAVAILABLE', origin: 'storage' });
       await store.close();
     });
@@ -127,7 +114,7 @@ void describe('a page of a listing', () => {
       if (query.get('continuation-token') === 'two') return undefined;
       return token(query.get('continuation-token') === 'one' ? 'two' : 'one');
     };
-    const store = open(server);
+    const store = openS3(server);
     assert.deepEqual(await keysOf(store, 'v1/'), ['v1/a']);
     assert.equal(server.requests.length, 3);
     await store.close();
@@ -149,7 +136,7 @@ void describe('a page of a listing', () => {
         'true',
       );
     };
-    const store = open(server);
+    const store = openS3(server);
     assert.deepEqual(await keysOf(store, 'v1/'), keys);
     await store.close();
   });
@@ -160,7 +147,7 @@ void describe('a call that fails', () => {
 
   void test('because its connection was reset is made again at once, and pauses nothing', async () => {
     await using server = await startScriptedS3();
-    const store = open(server);
+    const store = openS3(server);
     for (const method of ['PUT', 'GET', 'HEAD', 'DELETE']) {
       let resets = 0;
       server.behave = (request) => (request.method === method && resets++ < 2 ? reset : undefined);
@@ -176,7 +163,7 @@ void describe('a call that fails', () => {
 
   void test('again and again, with any answer or none, does not pause the others', async () => {
     await using server = await startScriptedS3();
-    const store = open(server);
+    const store = openS3(server);
     for (const answer of [reset, s3Error(500, 'InternalError'), s3Error(503, 'SlowDown'), s3Error(403, 'AccessDenied'), html(502)]) {
       server.behave = ({ key }) => (key === 'v1/bad' ? answer : undefined);
       for (let round = 0; round < 3; round++) await assert.rejects(store.read('v1/bad', { signal }), { code: 'UNAVAILABLE' });
@@ -187,7 +174,7 @@ void describe('a call that fails', () => {
 
   void test('for want of an answer pauses its own kind alone: reads go on while writes wait', async () => {
     await using server = await startScriptedS3();
-    const store = open(server);
+    const store = openS3(server);
     server.behave = ({ method }) => (method === 'DELETE' ? () => undefined : undefined);
     await assert.rejects(store.remove('v1/object', { signal: AbortSignal.timeout(300) }), { name: 'TimeoutError' });
     await assert.rejects(store.write('v1/object', bytesSource(content), { signal }), /did not answer a moment ago/);
@@ -204,7 +191,7 @@ void describe('a region', () => {
         ? undefined
         : s3Error(400, 'AuthorizationHeaderMalformed', { headers: { 'x-amz-bucket-region': 'eu-central-1' } });
     const { log, entries } = await captureLog();
-    const store = open(server, { log });
+    const store = openS3(server, { log });
     await store.write('v1/object', bytesSource(content), { signal });
     server.requests.length = 0;
     assert.equal((await store.stat('v1/object', { signal }))?.size, content.length);
@@ -227,7 +214,7 @@ void describe('preparing a bucket', () => {
       made = true;
       return s3Error(409, 'BucketAlreadyOwnedByYou');
     };
-    const store = open(server, { createBucket: true });
+    const store = openS3(server, { createBucket: true });
     await store.prepare({ signal });
     assert.ok(made);
     await store.close();
@@ -238,7 +225,7 @@ void describe('preparing a bucket', () => {
       await using server = await startScriptedS3();
       server.behave = ({ query }) => (query.has('uploads') ? refusal : undefined);
       const { log, entries } = await captureLog();
-      const store = open(server, { log });
+      const store = openS3(server, { log });
       await store.prepare({ signal });
       await store.prepare({ signal });
       assert.deepEqual(
@@ -270,7 +257,7 @@ void describe('preparing a bucket', () => {
       return (response) => response.writeHead(204, query.has('versionId') ? {} : { 'x-amz-delete-marker': 'true' }).end();
     };
     const { log, entries } = await captureLog();
-    const store = open(server, { log });
+    const store = openS3(server, { log });
     await store.prepare({ signal });
     await store.remove('v1/object', { signal });
     assert.deepEqual(removed.sort(), ['v1/object?', 'v1/object?marker', 'v1/object?old']);
@@ -296,7 +283,7 @@ void describe('an answer without Content-Length', () => {
     await using server = await startScriptedS3();
     server.objects.set('v1/object', { bytes: content, modified: new Date() });
     server.behave = ({ method, headers }) => (method === 'GET' && headers.range === undefined ? chunked : undefined);
-    const store = open(server);
+    const store = openS3(server);
     const found = await store.read('v1/object', { signal });
     assert.equal(found?.size, content.length);
     assert.deepEqual(Buffer.concat(await Array.fromAsync(found.body)), content);
@@ -316,7 +303,7 @@ void describe('a prefix', () => {
       ['/team//one/', 'team/one/v1/object'],
     ] as const) {
       await using server = await startScriptedS3();
-      const store = open(server, { prefix });
+      const store = openS3(server, { prefix });
       await store.write('v1/object', bytesSource(content), { signal });
       assert.deepEqual([...server.objects.keys()], [expected]);
       assert.deepEqual(await keysOf(store, 'v1/'), ['v1/object']);
@@ -327,7 +314,7 @@ void describe('a prefix', () => {
   void test('under which a former release has stored without a slash stays as it was', async () => {
     await using server = await startScriptedS3();
     server.objects.set('teamv1/object', { bytes: content, modified: new Date() });
-    const store = open(server, { prefix: 'team' });
+    const store = openS3(server, { prefix: 'team' });
     assert.deepEqual(await keysOf(store, 'v1/'), ['v1/object']);
     await store.write('v1/other', bytesSource(content), { signal });
     assert.deepEqual([...server.objects.keys()], ['teamv1/object', 'teamv1/other']);

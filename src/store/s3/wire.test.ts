@@ -7,36 +7,23 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { makeCertificate } from '../../../test/support/certificate.ts';
 import { captureLog } from '../../../test/support/log.ts';
-import { startScriptedS3, xml, type S3Request, type ScriptedS3 } from '../../../test/support/scripted-s3.ts';
+import { openS3 } from '../../../test/support/open-s3.ts';
+import { startScriptedS3, xml, type S3Request } from '../../../test/support/scripted-s3.ts';
 import { temporaryDirectory } from '../../../test/support/temporary.ts';
 import { digestOf } from '../../oci/digest.ts';
 import { blobKey } from '../keys.ts';
 import { bytesSource } from '../store.ts';
-import type { S3Options, S3Store } from './options.ts';
-import { s3 } from './s3.ts';
+import type { S3Options } from './options.ts';
 
 // The effect of each configuration key on the requests, as a server sees them.
 
 const signal = AbortSignal.timeout(120_000);
 const content = Buffer.from('content');
 
-function open(server: Pick<ScriptedS3, 'url'>, options: Partial<S3Options> = {}): S3Store {
-  return s3({
-    bucket: 'images',
-    region: 'us-east-1',
-    endpoint: server.url,
-    forcePathStyle: true,
-    createBucket: false,
-    prefix: '',
-    credentials: () => Promise.resolve({ accessKeyId: 'id', secretAccessKey: 'secret' }),
-    ...options,
-  });
-}
-
 /** The requests of one write. */
 async function written(options: Partial<S3Options>, bytes = content): Promise<S3Request[]> {
   await using server = await startScriptedS3();
-  const store = open(server, options);
+  const store = openS3(server, options);
   await store.write('v1/object', bytesSource(bytes), { signal });
   await store.close();
   return server.requests;
@@ -75,7 +62,7 @@ test('what is larger than partSize goes in parts, and the upload that they make 
 
 test('a PUT carries the SHA-256 of its content, of a blob by its name', async () => {
   await using server = await startScriptedS3();
-  const store = open(server);
+  const store = openS3(server);
   const digest = digestOf(content);
   const { bytes: _, ...streamed } = bytesSource(content);
   await store.write(blobKey(digest), streamed, { signal });
@@ -101,7 +88,7 @@ test('profile takes the keys from the AWS files, and a role is assumed with them
   await writeFile(file, '[team]\naws_access_key_id = profile-id\naws_secret_access_key = profile-secret\n');
   // oxlint-disable-next-line node/no-process-env -- the SDK's own chain reads it
   Object.assign(process.env, { AWS_SHARED_CREDENTIALS_FILE: file });
-  const store = open(server, { credentials: undefined, profile: 'team' });
+  const store = openS3(server, { credentials: undefined, profile: 'team' });
   await store.stat('v1/object', { signal });
   await store.close();
   assert.match(server.requests[0]?.headers.authorization ?? '', /Credential=profile-id\//);
@@ -115,7 +102,7 @@ test('profile takes the keys from the AWS files, and a role is assumed with them
       `<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>${keys}<Expiration>${expiration}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`,
     );
   const role = { arn: 'arn:aws:iam::123456789012:role/images', externalId: 'agreed', endpoint: tokens.url };
-  const other = open(server, { credentials: undefined, profile: 'team', role });
+  const other = openS3(server, { credentials: undefined, profile: 'team', role });
   server.requests.length = 0;
   await other.stat('v1/object', { signal });
   await other.stat('v1/object', { signal });
@@ -133,11 +120,11 @@ test('an S3 with a certificate of a private authority is used with ca or insecur
   await using temporary = await temporaryDirectory();
   const { certificate, key } = await makeCertificate(temporary.path);
   await using server = await startScriptedS3({ key: await readFile(key, 'utf8'), cert: await readFile(certificate, 'utf8') });
-  const refusing = open(server);
+  const refusing = openS3(server);
   await assert.rejects(refusing.stat('v1/object', { signal }), /name its certificate authority in storage\.s3\.ca/);
   await refusing.close();
   for (const options of [{ ca: certificate }, { insecureSkipVerify: true }]) {
-    const store = open(server, options);
+    const store = openS3(server, options);
     await store.write('v1/object', bytesSource(content), { signal });
     assert.equal((await store.stat('v1/object', { signal }))?.size, content.length);
     const { head } = await store.presign('v1/object', 60_000);
@@ -206,7 +193,7 @@ test('every request goes through the proxy: plain ones by their URL, TLS by a tu
     [secure, `CONNECT ${secure.url.replace('https://', '')}`],
   ] as const) {
     proxy.asked.length = 0;
-    const store = open(server, { proxy: proxy.url, ca: certificate });
+    const store = openS3(server, { proxy: proxy.url, ca: certificate });
     await store.write('v1/object', bytesSource(content), { signal });
     const { head } = await store.presign('v1/object', 60_000);
     assert.equal((await store.stat('v1/object', { signal, by: head }))?.size, content.length);
@@ -226,7 +213,7 @@ test('dualStack, fips and accelerate choose the endpoint of Amazon S3', async ()
     [{ fips: true, region: 'us-east-2' }, 'images.s3-fips.us-east-2.amazonaws.com:443'],
   ] as const) {
     proxy.asked.length = 0;
-    const store = open({ url: '' }, { endpoint: undefined, forcePathStyle: false, proxy: proxy.url, region: 'eu-central-1', ...options });
+    const store = openS3({ url: '' }, { endpoint: undefined, forcePathStyle: false, proxy: proxy.url, region: 'eu-central-1', ...options });
     await assert.rejects(store.stat('v1/object', { signal }), { code: 'UNAVAILABLE' });
     await store.close();
     assert.equal(proxy.asked[0], `CONNECT ${host}`);
@@ -236,7 +223,7 @@ test('dualStack, fips and accelerate choose the endpoint of Amazon S3', async ()
 test('requests and presigned URLs are signed by the clock of S3', async () => {
   await using server = await startScriptedS3();
   const { log, entries } = await captureLog();
-  const store = open(server, { log });
+  const store = openS3(server, { log });
   server.ahead = 3 * 3_600_000;
   await store.write('v1/object', bytesSource(content), { signal });
   await store.stat('v1/object', { signal });
