@@ -26,7 +26,7 @@ test('leases share a number of bytes and are granted in the order of the calls',
   assert.deepEqual(granted, ['second', 'third', 'fourth']);
 });
 
-test('a lease of more than the whole budget is granted alone, and one that is enlarged gives back what it held first', async () => {
+test('a lease larger than the budget is granted when no other is held, and a lease that grows releases its former bytes first', async () => {
   const budget = createByteBudget(10);
   const [one, other] = [budget.lease(), budget.lease()];
   await one.reserve(4, signal);

@@ -8,7 +8,7 @@ export interface ByteLease {
   /** Waits, in the order of the calls, until the lease may hold `bytes` in total. A lease that holds as many already returns at once.
    *  @throws the signal's reason */
   reserve(this: void, bytes: number, signal: AbortSignal): Promise<void>;
-  /** Gives back what the lease holds. */
+  /** Returns the lease's bytes to the budget. */
   release(this: void): void;
 }
 

@@ -2,7 +2,8 @@ import { OciError } from '../oci/error.ts';
 import { raceAbort } from './race-abort.ts';
 
 export interface CallersOptions {
-  /** How long work goes on once its last caller has left, in ms, give or take half of it: container runtimes ask again at once. Infinity: to its end. */
+  /** How long work continues after its last caller has left, in ms, plus or minus half of it: container
+   *  runtimes repeat a request at once. Infinity: until it ends. */
   lingerMs: number;
 }
 
@@ -27,7 +28,7 @@ const ABANDONED = new OciError('UNAVAILABLE', 'no caller waits for this answer a
 /** Aborts work that no caller waits for any longer.
  *  @returns what to call for each piece of work; `onAbandoned` is called just before it is aborted */
 export function abandonUnwanted({ lingerMs }: CallersOptions): (onAbandoned: () => void) => Callers {
-  /** By what abandons it: when its last caller has left, in ms on the process's clock. */
+  /** By the function that abandons the work: when its last caller left, in ms on the process's clock. */
   const lingering = new Map<() => void, number>();
   let timer: NodeJS.Timeout | undefined;
 

@@ -36,7 +36,7 @@ function entries(count: number): { digest: string; artifactType: string; size: n
   }));
 }
 
-/** The referrers of an image whose upstream answers as `says` tells it. */
+/** The referrers of an image; `says` is the upstream's answer. */
 async function open(options: { store?: Store; policy?: Partial<TagPolicy>; isPulled?: boolean } = {}) {
   const store = options.store ?? memory();
   const { log } = await captureLog('warn');
@@ -145,7 +145,7 @@ test('promise 21: a list of megabytes is kept, too', async () => {
   assert.deepEqual(await referrers.list(), ['stale', digests(8000)]);
 });
 
-test('questions about digests that nobody has pulled leave no record', async () => {
+test('a request for the referrers of a digest that was never pulled writes no record', async () => {
   const referrers = await open({ isPulled: false });
   referrers.says = [];
   assert.deepEqual(await referrers.list(), ['miss', []]);

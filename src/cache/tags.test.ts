@@ -25,7 +25,7 @@ const signal = new AbortController().signal;
 beforeEach(() => mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 0, 1) }));
 afterEach(() => mock.timers.reset());
 
-/** A tag whose upstream answers as `says` tells it, and counts the requests. */
+/** A tag; `says` is the upstream's answer. Counts the requests to the upstream. */
 async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store; now?: () => number } = {}) {
   const captured = await captureLog('warn');
   const { log } = captured;
@@ -198,7 +198,7 @@ test('no other failure is remembered of a tag that is not known', async () => {
   assert.deepEqual(await tag.resolve(), fresh(ONE));
 });
 
-test('Retry-After is heeded, but not for ever', async () => {
+test('Retry-After is obeyed up to a limit', async () => {
   const tag = await openTag();
   await tag.resolve();
   mock.timers.tick(MINUTE);
