@@ -16,6 +16,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   http: ['http/raw'],
   'http/raw': ['http', 'telemetry'],
   upstream: ['http', 'telemetry'],
+  clouds: [],
   peers: ['http', 'upstream', 'telemetry'],
   store: ['telemetry'],
   'store/filesystem': ['store'],

@@ -170,7 +170,7 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
   counts.watchGone(() => countGone(cache.tags));
   const routes = Object.entries(own.upstreams).map(([name, config]) => {
     const policy = policyOf(name, config, { cache: own.cache, rateLimit: createRateLimit(name, counts) });
-    const upstream = createUpstream(name, config, { metrics: counts, rateLimit: policy.rateLimit });
+    const upstream = createUpstream(name, config, { metrics: counts, rateLimit: policy.rateLimit, log });
     return { name, upstream, policy, defaultNamespace: config.defaultNamespace };
   });
   const hostUpstream = createHostUpstreams(own, { metrics: counts, createRateLimit: (name) => createRateLimit(name, counts) });

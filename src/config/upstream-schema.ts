@@ -1,6 +1,20 @@
 import { z } from 'zod';
 import { duration, httpUrl, proxy, text } from './scalars.ts';
 
+const ecr = z.strictObject({
+  region: text.optional().describe("Default: as the registry's host says, else as the AWS SDK finds it (AWS_REGION)."),
+  roleArn: text.optional().describe('A role to assume first, such as one of the account that owns the registry.'),
+});
+const gcp = z.strictObject({
+  keyFile: text
+    .optional()
+    .describe("A service account's key or a workload identity federation's configuration (JSON). Default: the metadata server's identity."),
+});
+const azure = z.strictObject({
+  clientId: text.optional().describe("The client ID of a user-assigned managed identity, or of a workload identity's application."),
+});
+
+const LOGINS = 'one of: username and password (or their files), ecr, gcp, azure';
 const credentials = z
   .strictObject({
     repositories: z
@@ -11,9 +25,28 @@ const credentials = z
     usernameFile: text.optional().describe('A file that holds the user name; read again when it changes.'),
     password: text.optional().describe('Or passwordFile. A password or a token.'),
     passwordFile: text.optional().describe('A file with that value; read again when it changes.'),
+    ecr: ecr
+      .optional()
+      .describe(
+        "Passwords that Amazon ECR issues to the pod's AWS identity (IRSA, Pod Identity, …), renewed before they expire; {} suffices.",
+      ),
+    gcp: gcp
+      .optional()
+      .describe("Passwords that Google Cloud issues to the pod's workload identity, for Artifact Registry and gcr.io; {} suffices."),
+    azure: azure
+      .optional()
+      .describe("Passwords that Azure Container Registry issues to the pod's workload or managed identity; {} suffices."),
   })
-  .refine((own) => (own.username === undefined) !== (own.usernameFile === undefined), 'one of username and usernameFile')
-  .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile');
+  .superRefine((own, context) => {
+    const issued = [own.ecr, own.gcp, own.azure].filter((login) => login !== undefined).length;
+    const refuse = (message: string): void => context.addIssue({ code: 'custom', message, input: own });
+    if (issued === 0) {
+      if ((own.username === undefined) === (own.usernameFile === undefined)) refuse('one of username and usernameFile');
+      if ((own.password === undefined) === (own.passwordFile === undefined)) refuse('one of password and passwordFile');
+      return;
+    }
+    if (issued > 1 || [own.username, own.usernameFile, own.password, own.passwordFile].some((part) => part !== undefined)) refuse(LOGINS);
+  });
 
 const clientCertificate = z.strictObject({
   certFile: text.describe('The certificate chain, PEM.'),

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 
 /** How to install a tool with Go's or Python's own client, at one version. */
-export type Recipe = GoRecipe | GoSourceRecipe | GoModuleRecipe | WheelRecipe | MavenRecipe;
+export type Recipe = GoRecipe | GoSourceRecipe | GoModuleRecipe | WheelRecipe | PythonRecipe | MavenRecipe;
 
 interface Common {
   version: string;
@@ -32,6 +32,13 @@ interface WheelRecipe extends Common {
   kind: 'wheel';
   distribution: string;
   sha256: readonly string[];
+}
+
+/** A Python package and all that it needs, in one folder, which is to be the PYTHONPATH. */
+interface PythonRecipe extends Common {
+  kind: 'python';
+  /** NAME==VERSION; each package that they need is among them. */
+  requirements: readonly string[];
 }
 
 /** A Java library and all that it needs, as jars in one folder. */
@@ -117,6 +124,40 @@ export const RECIPES = {
     version: '1.37.0',
     distribution: 'kubernetes-validate',
     sha256: ['85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9'],
+  },
+  // A double of AWS's own APIs, of which the tests use STS and ECR.
+  moto: {
+    kind: 'python',
+    program: '',
+    version: '5.2.5',
+    requirements: [
+      'blinker==1.9.0',
+      'boto3==1.44.8',
+      'botocore==1.44.8',
+      'certifi==2026.10.19.post1',
+      'cffi==2.1.1',
+      'charset-normalizer==3.5.3',
+      'click==8.5.1',
+      'cryptography==50.0.2',
+      'Flask==3.1.3',
+      'flask-cors==6.0.5',
+      'idna==3.20',
+      'itsdangerous==2.2.0',
+      'Jinja2==3.1.6',
+      'jmespath==1.1.0',
+      'MarkupSafe==3.0.4',
+      'moto==5.2.5',
+      'pycparser==3.12',
+      'python-dateutil==2.9.0.post0',
+      'PyYAML==6.0.4',
+      'requests==2.34.2',
+      'responses==0.26.3',
+      's3transfer==0.19.3',
+      'six==1.17.0',
+      'urllib3==2.8.0',
+      'Werkzeug==3.1.9',
+      'xmltodict==1.0.4',
+    ],
   },
   shellcheck: {
     kind: 'wheel',

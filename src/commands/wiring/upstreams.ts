@@ -1,10 +1,10 @@
-import { createSecret } from '../../config/secret.ts';
 import type { Mirror, Upstream } from '../../config/schema.ts';
 import { withProxyReports } from '../../http/proxy-reports.ts';
 import { createTransport } from '../../http/undici-transport.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { Routes } from '../../upstream/endpoint.ts';
 import { parseRegistryUrl } from '../../upstream/links.ts';
+import { createCredentials } from './credentials.ts';
 import { upstream, type RegistryAddress, type UpstreamOptions, type UpstreamReaders } from '../../upstream/upstream.ts';
 
 export interface UpstreamContext {
@@ -14,13 +14,15 @@ export interface UpstreamContext {
   connectTimeout?: number;
   /** Instead of connections of its own. */
   routes?: Routes;
+  /** For what fails while nobody waits for it. */
+  log?: Log | undefined;
 }
 
 /** The registry that `config` describes, with its mirrors and without them. */
 export function createUpstream(
   name: string,
   config: Upstream & { privatePrefixes?: readonly string[] },
-  { metrics, rateLimit, connectTimeout, routes }: UpstreamContext,
+  { metrics, rateLimit, connectTimeout, routes, log }: UpstreamContext,
 ): UpstreamReaders {
   const routesTo = ({ ca, clientCertificate }: Mirror, proxy: string): Routes => {
     const options = { proxy, ca, ...(connectTimeout === undefined ? {} : { connectTimeout }) };
@@ -36,11 +38,7 @@ export function createUpstream(
     authHosts: own.authHosts,
     headers: own.headers,
     ns: own.ns,
-    credentials: own.credentials.map(({ repositories, ...login }) => ({
-      repositories,
-      username: createSecret({ value: login.username, file: login.usernameFile }),
-      password: createSecret({ value: login.password, file: login.passwordFile }),
-    })),
+    credentials: own.credentials.map((login) => createCredentials(login, own, { upstream: name, log })),
   });
   return upstream({
     name,
