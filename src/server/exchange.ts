@@ -1,6 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Descriptor } from '../oci/descriptor.ts';
+import type { Digest } from '../oci/digest.ts';
 import type { Context } from '../oci/registry.ts';
 import type { ParsedRequest } from './parse-request.ts';
+import { API_VERSION } from './send-error.ts';
 
 /** A request and its response. */
 export interface Exchange {
@@ -9,6 +12,8 @@ export interface Exchange {
   /** Whether the request is a HEAD. */
   head: boolean;
   context: Context;
+  /** Headers of every successful response to this request. */
+  headers: readonly string[];
   /** Body bytes that the client has accepted. */
   bytes: number;
   /** Set once the path has been parsed; a metric label with few values. */
@@ -23,6 +28,7 @@ export function openExchange(request: IncomingMessage, response: ServerResponse)
     response,
     head: request.method === 'HEAD',
     context: createContext(response),
+    headers: API_VERSION,
     bytes: 0,
     upstream: 'none',
     kind: 'none',
@@ -41,4 +47,26 @@ function createContext(response: ServerResponse): Context {
   if (response.closed) gone();
   else response.once('close', gone);
   return { signal: controller.signal };
+}
+
+/** Headers of a manifest or of a whole blob. */
+export function headersOf({ headers }: Exchange, { digest, mediaType, size }: Descriptor): string[] {
+  return [...headers, 'Content-Type', mediaType, 'Content-Length', String(size), 'Docker-Content-Digest', digest, 'ETag', `"${digest}"`];
+}
+
+/** Whether the client already has the content (If-None-Match, RFC 9110 §13.1.2). */
+export function isKnown({ request }: Exchange, digest: Digest): boolean {
+  const header = request.headers['if-none-match'];
+  return header !== undefined && (header.trim() === '*' || header.includes(`"${digest}"`));
+}
+
+export function sendNotModified({ response, headers }: Exchange, digest: Digest): void {
+  response.writeHead(304, [...headers, 'Docker-Content-Digest', digest, 'ETag', `"${digest}"`]).end();
+}
+
+/** Sends a document with its headers; to HEAD, the headers alone. */
+export function sendBytes(exchange: Exchange, headers: string[], bytes: Uint8Array): void {
+  const { response, head } = exchange;
+  response.writeHead(200, headers).end(head ? undefined : bytes);
+  if (!head) exchange.bytes = bytes.length;
 }
