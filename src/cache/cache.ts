@@ -13,7 +13,7 @@ import { createAccessRecords, type AccessRecords } from './access.ts';
 import { createLocalBlobs, type LocalBlobs } from './local-blobs.ts';
 import { createRecordStore, type RecordStore } from './record-store.ts';
 import { createReferrerMemory, type ReferrerMemory } from './referrer-memory.ts';
-import { createTagMemory, type TagMemory } from './tags.ts';
+import { createTagMemory, type TagMemory } from './tag-memory.ts';
 import { createUsage, type Usage } from './usage.ts';
 
 /** Where a registry stores blobs, manifests and records. */

@@ -10,9 +10,12 @@ import { createProofs } from './proofs.ts';
 import { createReferrerLists } from './referrer-lists.ts';
 import { createRepublish } from './republish.ts';
 import { listTags } from './tag-lists.ts';
-import { createTags, type Question, type TagAnswer, type TagPolicy } from './tags.ts';
+import type { FreshnessPolicy } from './freshness.ts';
+import type { TagAnswer } from './tag-memory.ts';
+import type { Question } from './tag-questions.ts';
+import { createTags } from './tags.ts';
 
-export interface CachePolicy extends TagPolicy {
+export interface CachePolicy extends FreshnessPolicy {
   /** The upstream's name, which is put before its repositories in the store. */
   name: string;
   /** Parallel connections for one blob. */
@@ -33,7 +36,7 @@ const HEAD_TIMEOUT_MS = 25_000;
  *  @throws OciError as `upstream` does, if no cached content may be served */
 export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): Registry {
   const { access, announced, metrics, storage, usage, log } = cache;
-  const tags = createTags(cache.records, policy, { log, memory: cache.tags });
+  const tags = createTags({ memory: cache.tags, records: cache.records, policy, log });
   const manifests = createManifests(upstream, cache);
   const proofs = createProofs(upstream, cache);
   const blobs = createBlobs({ ...policy, upstream, cache, proofs });
@@ -69,7 +72,7 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
         const byHead = known || policy.rateLimit.countsPulls() || method === 'HEAD';
         return byHead ? headTag(target, tag, signal) : getTag(target, tag, signal);
       },
-      async bring(digest, signal) {
+      async fetchManifest(digest, signal) {
         if ((await manifests.stored(digest, signal)) === undefined) await manifests.fetch(target, digest, signal);
       },
       isKept: (digest) => manifests.isKept(digest),

@@ -15,7 +15,7 @@ import type { Cache } from './cache.ts';
 import { createRecordStore } from './record-store.ts';
 import { createReferrerLists } from './referrer-lists.ts';
 import { createReferrerMemory } from './referrer-memory.ts';
-import type { TagPolicy } from './tags.ts';
+import type { FreshnessPolicy } from './freshness.ts';
 
 const MINUTE = 60_000;
 const DAY = 24 * 60 * MINUTE;
@@ -37,7 +37,7 @@ function entries(count: number): { digest: string; artifactType: string; size: n
 }
 
 /** The referrers of an image; `says` is the upstream's answer. */
-async function open(options: { store?: Store; policy?: Partial<TagPolicy>; isPulled?: boolean } = {}) {
+async function open(options: { store?: Store; policy?: Partial<FreshnessPolicy>; isPulled?: boolean } = {}) {
   const store = options.store ?? memory();
   const { log } = await captureLog('warn');
   const records = createRecordStore(store, log);

@@ -5,8 +5,8 @@ import { isAbsent, isOciError } from '../oci/error.ts';
 import type { Context, Referrers } from '../oci/registry.ts';
 import { referrerListKey } from '../store/keys.ts';
 import type { Cache, Target, Upstream } from './cache.ts';
+import { ANSWER_TIMEOUT_MS, isSaving, lifeOf, REWRITE_AFTER_MS, type FreshnessPolicy } from './freshness.ts';
 import { LISTED, type CachedList, type ReferrerIndex } from './referrer-memory.ts';
-import { ANSWER_TIMEOUT_MS, REFUSED_LIFE_MS, REWRITE_AFTER_MS, type TagPolicy } from './tags.ts';
 
 export interface ListedReferrers extends Referrers {
   outcome: 'hit' | 'miss' | 'stale';
@@ -15,7 +15,7 @@ export interface ListedReferrers extends Referrers {
 /** Lists the referrers of a digest. The upstream is asked at most once per tagTtl, for all values
  *  of `artifactType`; when it cannot answer, the cached list is served (promise 21).
  *  @throws OciError as the upstream does, when nothing is cached */
-export function createReferrerLists(upstream: Upstream, cache: Cache, policy: TagPolicy) {
+export function createReferrerLists(upstream: Upstream, cache: Cache, policy: FreshnessPolicy) {
   const { records, access, log } = cache;
   const { cached, asking, listed, now } = cache.referrers;
 
@@ -83,9 +83,7 @@ export function createReferrerLists(upstream: Upstream, cache: Cache, policy: Ta
   }
 
   function mayServe({ checkedAt, refused }: CachedList, { name }: Target): boolean {
-    const isRefused = refused && policy.credentialed(name);
-    if (policy.onDeleted === 'serve' && !isRefused) return true;
-    return now() - checkedAt <= (isRefused ? Math.min(REFUSED_LIFE_MS, policy.staleFor) : policy.staleFor);
+    return now() - checkedAt <= lifeOf(policy, name, { refused, outlives: true });
   }
 
   async function latest(
@@ -98,9 +96,9 @@ export function createReferrerLists(upstream: Upstream, cache: Cache, policy: Ta
     const before = await find(key, signal);
     if (before === undefined) return { list: await question(signal), outcome: 'miss' };
     if (now() - before.checkedAt < policy.tagTtl) return { list: before, outcome: 'hit' };
-    const isSaving = Date.now() < policy.rateLimit.blockedUntil() && mayServe(before, target);
-    let reason: unknown = isSaving ? 'upstream allows few more pulls, or none' : 'asked a moment ago, without an answer';
-    if (now() >= before.quietUntil && !isSaving) {
+    const isSpared = isSaving(policy) && mayServe(before, target);
+    let reason: unknown = isSpared ? 'upstream allows few more pulls, or none' : 'asked a moment ago, without an answer';
+    if (now() >= before.quietUntil && !isSpared) {
       try {
         const limit = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT_MS)]);
         return { list: await raceAbort(question(limit), limit), outcome: 'miss' };

@@ -12,7 +12,9 @@ import { createRateLimit, unlimited } from '../upstream/rate-limit.ts';
 import { createRecordStore } from './record-store.ts';
 import { tagKey } from '../store/keys.ts';
 import { bytesSource, type Store } from '../store/store.ts';
-import { countGone, createTagMemory, createTags, type TagPolicy } from './tags.ts';
+import type { FreshnessPolicy } from './freshness.ts';
+import { countGone, createTagMemory } from './tag-memory.ts';
+import { createTags } from './tags.ts';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -26,7 +28,7 @@ beforeEach(() => mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 0, 1) 
 afterEach(() => mock.timers.reset());
 
 /** A tag; `says` is the upstream's answer. Counts the requests to the upstream. */
-async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store; now?: () => number } = {}) {
+async function openTag(options: { policy?: Partial<FreshnessPolicy>; store?: Store; now?: () => number } = {}) {
   const captured = await captureLog('warn');
   const { log } = captured;
   const records = createRecordStore(options.store ?? memory(), log);
@@ -40,16 +42,16 @@ async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store; no
     ...options.policy,
   };
   const tagMemory = createTagMemory(options.now ?? (() => Date.now()));
-  const tags = createTags(records, policy, { log, memory: tagMemory });
+  const tags = createTags({ memory: tagMemory, records, policy, log });
   const state = {
     says: ONE as Digest | OciError,
-    brings: undefined as OciError | undefined,
+    fetchFails: undefined as OciError | undefined,
     asked: 0,
     kept: true,
     /** Settles before an answer arrives. */
     answering: Promise.resolve(),
     gone: () => countGone(tagMemory).get('hub') ?? 0,
-    brought: [] as Digest[],
+    fetched: [] as Digest[],
     warnings: () => captured.entries().length,
     records,
     async resolve(): Promise<{ digest: Digest; stale: boolean } | OciErrorCode> {
@@ -60,9 +62,9 @@ async function openTag(options: { policy?: Partial<TagPolicy>; store?: Store; no
           if (state.says instanceof OciError) throw state.says;
           return { digest: state.says };
         },
-        bring(digest: Digest) {
-          state.brought.push(digest);
-          return state.brings === undefined ? Promise.resolve() : Promise.reject(state.brings);
+        fetchManifest(digest: Digest) {
+          state.fetched.push(digest);
+          return state.fetchFails === undefined ? Promise.resolve() : Promise.reject(state.fetchFails);
         },
         isKept: () => Promise.resolve(state.kept),
       };
@@ -91,7 +93,7 @@ test('promise 8: upstream is asked once per tagTtl, and the first request after 
   mock.timers.tick(3 * DAY);
   assert.deepEqual(await tag.resolve(), fresh(TWO));
   assert.equal(tag.asked, 2);
-  assert.deepEqual(tag.brought, [TWO], 'its manifest was fetched before');
+  assert.deepEqual(tag.fetched, [TWO], 'its manifest was fetched before');
 });
 
 for (const code of ['UNAVAILABLE', 'TOOMANYREQUESTS', 'UNAUTHORIZED', 'DENIED', 'MANIFEST_INVALID'] as const) {
@@ -220,11 +222,11 @@ test('a tag that has moved means what it did until the new manifest can be had',
   await tag.resolve();
   tag.says = TWO;
   for (const code of ['TOOMANYREQUESTS', 'MANIFEST_UNKNOWN'] as const) {
-    tag.brings = failure(code);
+    tag.fetchFails = failure(code);
     mock.timers.tick(MINUTE);
     assert.deepEqual(await tag.resolve(), stale(ONE), code);
   }
-  tag.brings = undefined;
+  tag.fetchFails = undefined;
   mock.timers.tick(MINUTE);
   assert.deepEqual(await tag.resolve(), fresh(TWO));
 });
@@ -386,7 +388,7 @@ test('a question is cancelled once its last caller has left, which says nothing 
     credentialed: () => false,
     rateLimit: unlimited,
   };
-  const tags = createTags(createRecordStore(memory(), log), policy, { log, memory: createTagMemory(() => Date.now()) });
+  const tags = createTags({ memory: createTagMemory(() => Date.now()), records: createRecordStore(memory(), log), policy, log });
   const asked: AbortSignal[] = [];
   let isSilent = false;
   const question = {
@@ -394,7 +396,7 @@ test('a question is cancelled once its last caller has left, which says nothing 
       asked.push(questionSignal);
       return isSilent ? raceAbort(new Promise<never>(() => undefined), questionSignal) : Promise.resolve({ digest: ONE });
     },
-    bring: () => Promise.resolve(),
+    fetchManifest: () => Promise.resolve(),
     isKept: () => Promise.resolve(true),
   };
   await tags.resolve(REPOSITORY, TAG, question, signal);

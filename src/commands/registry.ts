@@ -7,7 +7,7 @@ import { isOciError } from '../oci/error.ts';
 import type { Registry } from '../oci/registry.ts';
 import { createRateLimit, type RateLimit } from '../upstream/rate-limit.ts';
 import { createCache, type Upstream } from '../cache/cache.ts';
-import { countGone } from '../cache/tags.ts';
+import { countGone } from '../cache/tag-memory.ts';
 import { cached, type CachePolicy } from '../cache/cached.ts';
 import { observed } from '../registry/observed.ts';
 import { isFromPeer } from '../peers/peer.ts';
