@@ -1,4 +1,4 @@
-import type { Gauge } from 'prom-client';
+import type { Counter, Gauge } from 'prom-client';
 
 const PREFIX = 'kube_registry_';
 
@@ -6,8 +6,14 @@ const PREFIX = 'kube_registry_';
 export type Labels<Name extends string> = Readonly<Record<Name, string>>;
 
 export interface Metrics {
-  /** `add(labels, by)`; `name` without the prefix, ending in `_total`. */
-  counter<Name extends string>(name: string, help: string, labels: readonly Name[]): (labels: Labels<Name>, by?: number) => void;
+  /** `add(labels, by)`; `name` without the prefix, ending in `_total`.
+   *  @param former a name under which the counter is reported as well, for one release */
+  counter<Name extends string>(
+    name: string,
+    help: string,
+    labels: readonly Name[],
+    former?: string,
+  ): (labels: Labels<Name>, by?: number) => void;
   /** `set(labels, to)`. */
   gauge<Name extends string>(name: string, help: string, labels: readonly Name[]): (labels: Labels<Name>, to: number) => void;
   /** A gauge whose value is read at each scrape. */
@@ -39,9 +45,18 @@ export async function createMetrics(): Promise<Metrics> {
   const common = (name: string, help: string) => ({ name: `${PREFIX}${name}`, help, registers: [register] });
 
   return {
-    counter(name, help, labels) {
-      const counter = new prometheus.Counter({ ...common(name, help), labelNames: [...labels] });
-      return (labels, by = 1) => counter.inc(labels, by);
+    counter(name, help, labels, former) {
+      const counts = createCounts(labels);
+      const report = (name: string, help: string): void => {
+        const collect = () => {
+          counter.reset();
+          for (const { labels, value } of counts.rows()) counter.inc(labels, value);
+        };
+        const counter: Counter = new prometheus.Counter({ ...common(name, help), labelNames: [...labels], collect });
+      };
+      report(name, help);
+      if (former !== undefined) report(former, `Deprecated: use ${PREFIX}${name}.`);
+      return counts.add;
     },
     gauge(name, help, labels) {
       const gauge = new prometheus.Gauge({ ...common(name, help), labelNames: [...labels] });
@@ -62,5 +77,26 @@ export async function createMetrics(): Promise<Metrics> {
       return (labels, value) => histogram.observe(labels, value);
     },
     render: () => register.metrics(),
+  };
+}
+
+interface Counts<Name extends string> {
+  add(this: void, labels: Labels<Name>, by?: number): void;
+  rows(this: void): Iterable<{ labels: Labels<Name>; value: number }>;
+}
+
+/** Counts by labels. prom-client checks and sorts the labels at each call, which took longer than
+ *  reading a manifest from memory; it gets the sums at each scrape instead. */
+function createCounts<Name extends string>(names: readonly Name[]): Counts<Name> {
+  const rows = new Map<string, { labels: Labels<Name>; value: number }>();
+  return {
+    add(labels, by = 1) {
+      let key = '';
+      for (const name of names) key += `${labels[name]}\n`;
+      const row = rows.get(key);
+      if (row === undefined) rows.set(key, { labels, value: by });
+      else row.value += by;
+    },
+    rows: () => rows.values(),
   };
 }

@@ -1,4 +1,4 @@
-import type { Labels, Metrics } from './metrics.ts';
+import type { Metrics } from './metrics.ts';
 
 /** How a read was answered. hit: from the store. miss: from upstream. stale: from the store,
  *  although upstream could not confirm it. error: it was not. */
@@ -50,17 +50,19 @@ export interface RegistryMetrics {
 const MAX_UPSTREAM_LABELS = 100;
 
 export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
-  const responses = renamed(metrics, 'http_requests_total', {
-    former: 'answers_total',
-    help: 'HTTP requests of clients by upstream, kind and status of the response.',
-    labels: ['upstream', 'kind', 'status'],
-  });
+  const responses = metrics.counter(
+    'http_requests_total',
+    'HTTP requests of clients by upstream, kind and status of the response.',
+    ['upstream', 'kind', 'status'],
+    'answers_total',
+  );
   const sent = metrics.counter('sent_bytes_total', 'Bytes of bodies sent to clients.', ['upstream']);
-  const reads = renamed(metrics, 'cache_reads_total', {
-    former: 'requests_total',
-    help: 'Reads of the cache by upstream, kind and outcome: hit, miss, stale, error.',
-    labels: ['upstream', 'kind', 'outcome'],
-  });
+  const reads = metrics.counter(
+    'cache_reads_total',
+    'Reads of the cache by upstream, kind and outcome: hit, miss, stale, error.',
+    ['upstream', 'kind', 'outcome'],
+    'requests_total',
+  );
   const asked = metrics.counter(
     'upstream_requests_total',
     'Requests to upstreams by outcome: ok, absent, refused, limited, failed, proxy.',
@@ -71,11 +73,12 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20],
   });
   const received = metrics.counter('received_bytes_total', 'Bytes of bodies received from upstreams.', ['upstream']);
-  const downloads = renamed(metrics, 'downloads_total', {
-    former: 'fills_total',
-    help: 'Finished downloads of blobs by upstream and outcome: stored, uncached, failed.',
-    labels: ['upstream', 'outcome'],
-  });
+  const downloads = metrics.counter(
+    'downloads_total',
+    'Finished downloads of blobs by upstream and outcome: stored, uncached, failed.',
+    ['upstream', 'outcome'],
+    'fills_total',
+  );
   const remaining = metrics.gauge('ratelimit_remaining', 'Pulls that the upstream still allows, by its last response.', ['upstream']);
   const queued = metrics.gauge('upload_queue_blobs', 'Blobs that wait for their upload to S3.', []);
   const queuedBytes = metrics.gauge('upload_queue_bytes', 'Bytes that wait for their upload to S3.', []);
@@ -149,20 +152,6 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     watchGone(read) {
       readGone = read;
     },
-  };
-}
-
-/** A counter that is also reported under its former name, for one release. */
-function renamed<Name extends string>(
-  metrics: Metrics,
-  name: string,
-  { former, help, labels }: { former: string; help: string; labels: readonly Name[] },
-): (labels: Labels<Name>) => void {
-  const current = metrics.counter(name, help, labels);
-  const deprecated = metrics.counter(former, `Deprecated: use kube_registry_${name}.`, labels);
-  return (values) => {
-    current(values);
-    deprecated(values);
   };
 }
 
