@@ -1,0 +1,81 @@
+import { inParallel } from '../async/parallel.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Repository } from '../oci/reference.ts';
+import { parseRepositoryKey, parseUsedKey, REPOSITORIES, USES } from '../store/keys.ts';
+import { lookUp } from './confirm.ts';
+import type { Image } from './inventory.ts';
+import { isOld, removeRecord, sweep, type Run } from './removal.ts';
+import { readTag } from './tags.ts';
+
+const DAY = 86_400_000;
+/** How long usage records are kept, apart from the last one of an image. */
+const USES_KEPT = 30 * DAY;
+/** How long a tag is kept whose image is not stored, after upstream has last confirmed it. */
+const TAGS_KEPT = 30 * DAY;
+
+/** Removes access records whose blob is not stored, tags without a stored image, and referrers
+ *  lists of images that are not stored. */
+export async function sweepRecords(run: Run, gone: ReadonlySet<Image>, references: Uint32Array): Promise<void> {
+  const { store, context, inventory, limits } = run;
+  const { blobs, byDigest } = inventory;
+  const handled = (repository: Repository, image: Image | undefined): boolean =>
+    image !== undefined && gone.has(image) && image.places.some((place) => place.repository === repository);
+
+  async function* useless(): AsyncGenerator<UselessRecord> {
+    for await (const { key, modified } of store.list(REPOSITORIES, context)) {
+      const record = parseRepositoryKey(key);
+      if (record === undefined || !isOld(run, modified.getTime())) continue;
+      const { repository } = record;
+      if ('member' in record) {
+        const blob = blobs.find(record.member);
+        const stored = blob !== -1 && ((references[blob] ?? 0) > 0 || !isOld(run, blobs.modified(blob)));
+        if (stored || handled(repository, byDigest.get(record.member))) continue;
+        // The listings may have left out the blob.
+        if (blob === -1 && (await lookUp(store, record.member, context)) !== undefined) continue;
+        yield { key, digest: record.member, modified };
+      } else if ('subject' in record) {
+        const image = byDigest.get(record.subject);
+        if (image === undefined || gone.has(image)) yield { key, digest: record.subject, modified };
+      } else if (limits.now - modified.getTime() > TAGS_KEPT) {
+        const digest = (await readTag(store, record, context))?.digest;
+        if (digest === undefined) continue; // it was removed, or the response that says so is wrong
+        const image = byDigest.get(digest);
+        if ((image === undefined || gone.has(image)) && !handled(repository, image)) yield { key, digest, modified };
+      }
+    }
+  }
+  const remove = async ({ key, modified }: UselessRecord): Promise<void> => {
+    const found = await store.stat(key, context);
+    // A push has written the record again.
+    if (found !== undefined && found.modified.getTime() > modified.getTime()) return;
+    await removeRecord(run, key);
+  };
+  // A concurrent push may have claimed the digests: its manifest needs these records.
+  await sweep(run, useless(), ({ digest }) => digest, remove);
+}
+
+interface UselessRecord {
+  key: string;
+  /** The digest that the record names. */
+  digest: Digest;
+  modified: Date;
+}
+
+/** Keeps the last use of each remaining image and its uses of the last month; of other images only
+ *  recent ones. */
+export async function sweepUses(run: Run, gone: ReadonlySet<Image>): Promise<void> {
+  const { store, context, inventory, limits } = run;
+  async function* useless(): AsyncGenerator<string> {
+    for await (const { key } of store.list(USES, context)) {
+      const use = parseUsedKey(key);
+      if (use === undefined) continue;
+      const image = inventory.byDigest.get(use.digest);
+      const place = image?.places.find(({ repository }) => repository === use.repository);
+      const age = limits.now - (Date.parse(use.day) + DAY);
+      if (image === undefined || place === undefined || gone.has(image)) {
+        if (age >= limits.grace) yield key;
+      } else if (age > USES_KEPT && use.day < place.lastDay) yield key;
+    }
+  }
+  await inParallel(useless(), run.parallel, (key) => removeRecord(run, key));
+}
