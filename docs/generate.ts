@@ -1,10 +1,13 @@
-// Makes config.schema.json and configuration.md from the configuration's schema (src/config/schema.ts).
+// Makes config.schema.json and configuration.md from the configuration's schema (src/config/schema.ts), and console-api.json from the
+// schemas of the console (src/console/api).
 // With --check it only says whether they are up to date.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { renderCompatibility } from './compatibility.ts';
+import own from '../package.json' with { type: 'json' };
 import { configSchema, DEFAULT_UPSTREAMS } from '../src/config/schema.ts';
+import { openApiDocument } from '../src/console/api/openapi.ts';
 
 interface JsonSchema {
   type?: string;
@@ -142,6 +145,7 @@ function generated(): Record<string, string> {
   const [, ...parts] = sections(schema, '');
   return {
     'config.schema.json': `${JSON.stringify({ ...schema, title: 'The configuration of kube-registry' }, null, 1)}\n`,
+    'console-api.json': `${JSON.stringify(openApiDocument(own.version), null, 1)}\n`,
     'compatibility.md': renderCompatibility('en'),
     'compatibility.zh-CN.md': renderCompatibility('zh'),
     'configuration.md': `${INTRODUCTION}\n${parts.flatMap(renderSection).join('\n')}`,

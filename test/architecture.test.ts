@@ -29,6 +29,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   upkeep: ['store', 'telemetry'],
   layout: ['store'],
   hosted: ['config', 'store', 'telemetry'],
+  'console/api': [],
+  policy: ['store', 'upkeep'],
   server: ['telemetry'],
   webhook: ['config', 'server', 'telemetry'],
   agent: ['telemetry'],

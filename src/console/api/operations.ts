@@ -1,0 +1,126 @@
+import type { z } from 'zod';
+import {
+  checkQuerySchema,
+  checkSchema,
+  chooseNodeSchema,
+  deletedSchema,
+  deleteTagSchema,
+  jobSchema,
+  jobsSchema,
+  pinSchema,
+  policySchema,
+  pruneSchema,
+  warmSchema,
+} from './actions.ts';
+import { emptySchema } from './common.ts';
+import { downloadsSchema } from './downloads.ts';
+import { historyQuerySchema, historySchema } from './history.ts';
+import { imageDetailSchema, imageQuerySchema, imagesQuerySchema, imagesSchema } from './images.ts';
+import { overviewSchema } from './overview.ts';
+import { agentsSchema, clashSchema, replicasSchema, upstreamsSchema, webhookQuerySchema, webhookSchema } from './places.ts';
+import { loginSchema, sessionSchema } from './sessions.ts';
+
+export interface Operation {
+  method: 'GET' | 'POST' | 'DELETE';
+  path: `/api/${string}`;
+  summary: string;
+  query?: z.ZodObject;
+  body?: z.ZodObject;
+  response: z.ZodObject;
+  /** Whether it changes something: it needs a session, and the headers that browsers add or allow only to the console's own page. */
+  acts: boolean;
+}
+
+/** The header that every request with a method other than GET must carry: a browser sends it for another origin's page only
+ *  after asking, and is refused. */
+export const ACTION_HEADER = 'x-kube-registry-console';
+
+/** Every operation of the API. `/api/events` and `/api/openapi.json` are beside them. */
+export const OPERATIONS = {
+  overview: { method: 'GET', path: '/api/overview', summary: 'The state at a glance', response: overviewSchema, acts: false },
+  downloads: { method: 'GET', path: '/api/downloads', summary: 'Downloads that run', response: downloadsSchema, acts: false },
+  images: { method: 'GET', path: '/api/images', summary: 'Stored images', query: imagesQuerySchema, response: imagesSchema, acts: false },
+  image: {
+    method: 'GET',
+    path: '/api/image',
+    summary: 'One stored image',
+    query: imageQuerySchema,
+    response: imageDetailSchema,
+    acts: false,
+  },
+  upstreams: { method: 'GET', path: '/api/upstreams', summary: 'Upstreams', response: upstreamsSchema, acts: false },
+  clash: { method: 'GET', path: '/api/clash', summary: 'The clash proxy', response: clashSchema, acts: false },
+  agents: { method: 'GET', path: '/api/agents', summary: 'The agents of the nodes', response: agentsSchema, acts: false },
+  webhook: {
+    method: 'GET',
+    path: '/api/webhook',
+    summary: 'Which images of pods are rewritten',
+    query: webhookQuerySchema,
+    response: webhookSchema,
+    acts: false,
+  },
+  replicas: { method: 'GET', path: '/api/replicas', summary: 'The replicas of the registry', response: replicasSchema, acts: false },
+  history: {
+    method: 'GET',
+    path: '/api/history',
+    summary: 'The last hour or day',
+    query: historyQuerySchema,
+    response: historySchema,
+    acts: false,
+  },
+  policy: { method: 'GET', path: '/api/policy', summary: 'The rules, and what they refused', response: policySchema, acts: false },
+  check: {
+    method: 'GET',
+    path: '/api/check',
+    summary: 'Whether an image would be served',
+    query: checkQuerySchema,
+    response: checkSchema,
+    acts: false,
+  },
+  jobs: { method: 'GET', path: '/api/jobs', summary: 'The latest actions', response: jobsSchema, acts: false },
+  session: { method: 'GET', path: '/api/session', summary: 'Who is logged in', response: sessionSchema, acts: false },
+  logIn: { method: 'POST', path: '/api/session', summary: 'Log in', body: loginSchema, response: sessionSchema, acts: false },
+  logOut: { method: 'DELETE', path: '/api/session', summary: 'Log out', response: sessionSchema, acts: false },
+  warm: { method: 'POST', path: '/api/actions/warm', summary: 'Fetch an image', body: warmSchema, response: jobSchema, acts: true },
+  pin: {
+    method: 'POST',
+    path: '/api/actions/pin',
+    summary: 'Keep an image from pruning',
+    body: pinSchema,
+    response: emptySchema,
+    acts: true,
+  },
+  unpin: { method: 'POST', path: '/api/actions/unpin', summary: 'Take a pin back', body: pinSchema, response: emptySchema, acts: true },
+  deleteTag: {
+    method: 'POST',
+    path: '/api/actions/delete-tag',
+    summary: 'Delete a tag',
+    body: deleteTagSchema,
+    response: deletedSchema,
+    acts: true,
+  },
+  prune: {
+    method: 'POST',
+    path: '/api/actions/prune',
+    summary: 'Prune, dry run first',
+    body: pruneSchema,
+    response: jobSchema,
+    acts: true,
+  },
+  chooseNode: {
+    method: 'POST',
+    path: '/api/actions/choose-node',
+    summary: 'Choose the node of the clash proxy',
+    body: chooseNodeSchema,
+    response: clashSchema,
+    acts: true,
+  },
+} as const satisfies Record<string, Operation>;
+
+export type OperationName = keyof typeof OPERATIONS;
+
+/** The events of `/api/events`: whole snapshots, at most one of each kind a second. A reader that is too slow misses snapshots. */
+export interface ConsoleEvents {
+  downloads: z.output<typeof downloadsSchema>;
+  jobs: z.output<typeof jobsSchema>;
+}
