@@ -25,6 +25,7 @@ import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/regist
 import { pruneRegularly } from '../upkeep/schedule.ts';
 import type { Host } from './command.ts';
 import { createKeepOf } from './wiring/keep.ts';
+import { createGuard } from './wiring/policy.ts';
 import { pruneLimits, pruneTiming } from './wiring/prune-limits.ts';
 import { createHosted } from './wiring/hosted.ts';
 import { openStorage, type Storage } from './wiring/storage.ts';
@@ -175,11 +176,21 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
   });
   const hostUpstream = createHostUpstreams(own, { metrics: counts, createRateLimit: (name) => createRateLimit(name, counts) });
   const { registries, serve, serveExposed, applyRetention } = await createHosted(own, { storage, used: cache.usage.mark, env, log });
+  const guard = createGuard(own, {
+    storage,
+    refused({ repository, kind }) {
+      counts.denied(repository.slice(0, repository.indexOf('/')), kind);
+    },
+  });
   const routedBy = (make: (upstream: Upstream, policy: CachePolicy) => Registry): Registry => {
     const registryOf = ({ upstream, policy, name }: (typeof routes)[number]): Registry =>
-      observed(make(upstream, policy), (kind) => counts.read(name, kind, 'error'));
+      guard(
+        observed(make(upstream, policy), (kind) => counts.read(name, kind, 'error')),
+        name,
+      );
     const hosted = Object.entries(registries).map(([name, registry]) => {
-      return [name, { registry: observed(registry, (kind) => counts.read(name, kind, 'error')) }] as const;
+      const counted = observed(registry, (kind) => counts.read(name, kind, 'error'));
+      return [name, { registry: guard(counted, name) }] as const;
     });
     const otherHosts = new LRUCache<string, Route>({ max: MAX_HOST_ROUTES });
     const otherwise = (name: string): Route | undefined => {

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { s3 } from './s3-schema.ts';
 import { DEFAULT_UPSTREAMS, upstreamSchema as upstream, type Upstream } from './upstream-schema.ts';
 import { hostedSchema, usersSchema } from './hosted-schema.ts';
+import { policySchema } from './policy-schema.ts';
 import { address, duration, proxy, schedule, size, text } from './scalars.ts';
 
 const tls = z.strictObject({
@@ -48,6 +49,7 @@ export const registrySchema = z
   .strictObject({
     listen: address.prefault('127.0.0.1:5000').describe('Address of the OCI API, /v2/.'),
     admin: address.prefault('127.0.0.1:5001').describe('/livez, /readyz, /metrics and the status page.'),
+    policy: policySchema,
     storage: storage.prefault({ filesystem: {} }).describe('Where images are kept. Set exactly one of filesystem and s3.'),
     local: z
       .strictObject({

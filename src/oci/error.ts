@@ -23,8 +23,8 @@ export type OciErrorCode =
 
 export interface OciErrorOptions {
   cause?: unknown;
-  /** Who failed, for logs and metrics; a client sees only code and message. */
-  origin?: 'proxy' | 'storage' | 'upstream';
+  /** Who failed, for logs and metrics; a client sees only code and message. policy: nobody, registry.policy refuses. */
+  origin?: 'policy' | 'proxy' | 'storage' | 'upstream';
   /** Seconds after which trying again makes sense. */
   retryAfter?: number;
   /** RANGE_INVALID: the whole blob's size in bytes, for `Content-Range: bytes *\/N`. */
@@ -50,6 +50,13 @@ export class OciError extends Error {
 
 /** The response header that carries the error's code between parts of this program: an answer to HEAD has no body. */
 export const ERROR_CODE_HEADER = 'x-kube-registry-error';
+/** The value of that header for a refusal by registry.policy: it is final, so that an agent does not ask upstream instead. */
+export const REFUSED_BY_POLICY = 'POLICY';
+
+/** Whether registry.policy refuses. */
+export function isPolicyRefusal(error: unknown): boolean {
+  return error instanceof OciError && error.origin === 'policy';
+}
 
 /** True for an OciError of one of `codes`, or of any code when none is given. */
 export function isOciError(error: unknown, ...codes: OciErrorCode[]): error is OciError {

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { isOciError, OciError } from '../oci/error.ts';
+import { isOciError, isPolicyRefusal, OciError } from '../oci/error.ts';
 import type { Outage } from './outage.ts';
 
 /** `first` is the registry, `second` goes straight to upstream. */
@@ -162,6 +162,7 @@ export function isOutage(error: unknown): boolean {
 /** True of errors of `first` after which `second` need not be asked. NAME_UNKNOWN means that the registry has no such upstream,
  *  which this agent's configuration may have. */
 function isFinal(error: unknown): boolean {
+  if (isPolicyRefusal(error)) return true;
   return !isOutage(error) && !isOciError(error, 'UNAUTHORIZED', 'DENIED', 'NAME_UNKNOWN');
 }
 

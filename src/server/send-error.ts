@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http';
-import { ERROR_CODE_HEADER, OciError, type OciErrorCode } from '../oci/error.ts';
+import { ERROR_CODE_HEADER, isPolicyRefusal, OciError, REFUSED_BY_POLICY, type OciErrorCode } from '../oci/error.ts';
 
 /** Sent with every response below /v2/: without it, clients do not recognise a registry. */
 export const API_VERSION = ['Docker-Distribution-Api-Version', 'registry/2.0'] as const;
@@ -51,7 +51,7 @@ export function sendError(
     'Content-Length',
     String(body.length),
     ERROR_CODE_HEADER,
-    known.code,
+    isPolicyRefusal(known) ? REFUSED_BY_POLICY : known.code,
   ];
   if (known.code === 'RANGE_INVALID' && known.size !== undefined) headers.push('Content-Range', `bytes */${known.size}`);
   if (known.retryAfter !== undefined) headers.push('Retry-After', String(Math.max(1, Math.ceil(known.retryAfter))));

@@ -34,6 +34,12 @@ export function usedKey(day: Date, repository: Repository, digest: Digest): stri
   return `v1/used/${day.toISOString().slice(0, 10)}/${repository}/${digest}`;
 }
 
+/** { at }: when this registry first saw a manifest. Written only if registry.policy.minimumAge is set. */
+export function seenKey(digest: Digest): string {
+  const { algorithm, hex } = splitDigest(digest);
+  return `v1/seen/${algorithm}/${hex.slice(0, 2)}/${hex}`;
+}
+
 /** The prefix of every key in a store. */
 export const V1 = 'v1/';
 /** The prefix of the records of `repository`, and of repositories whose names start with its name

@@ -42,6 +42,8 @@ export interface RegistryMetrics {
   receivedFromPeers(bytes: number): void;
   /** Replicas that are alive, including this one. */
   livePeers(count: number): void;
+  /** registry.policy has refused a pull: by `allow`, by `deny` or by `minimumAge`. */
+  denied(upstream: string, rule: 'allow' | 'deny' | 'age'): void;
   /** Reports at each scrape how many tags are served although their upstream has deleted them. */
   watchGone(read: () => ReadonlyMap<string, number>): void;
 }
@@ -90,6 +92,10 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     'outcome',
   ]);
   const warmedBytes = metrics.counter('warmed_bytes_total', 'Bytes read by scheduled warmings.', []);
+  const refusals = metrics.counter('denied_total', 'Requests that registry.policy refused, by upstream and rule: allow, deny, age.', [
+    'upstream',
+    'rule',
+  ]);
   const peers = metrics.counter('peer_requests_total', 'Requests to other replicas by outcome: served, failed.', ['outcome']);
   const peerBytes = metrics.counter('peer_received_bytes_total', 'Bytes of bodies received from other replicas.', []);
   const live = metrics.gauge('peers_live', 'Replicas that are alive, including this one; 0 without peers.', []);
@@ -146,6 +152,7 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
       for (const [outcome, count] of Object.entries(images)) warmedImages({ outcome }, count);
       warmedBytes({}, bytes);
     },
+    denied: (upstream, rule) => refusals({ upstream: labelOf(upstream), rule }),
     askedPeer: (outcome) => peers({ outcome }),
     receivedFromPeers: (bytes) => peerBytes({}, bytes),
     livePeers: (count) => live({}, count),
@@ -171,6 +178,7 @@ export const noRegistryMetrics: RegistryMetrics = {
   localTier: nothing,
   pruned: nothing,
   warmed: nothing,
+  denied: nothing,
   askedPeer: nothing,
   receivedFromPeers: nothing,
   livePeers: nothing,

@@ -18,6 +18,9 @@ import { parseRepository, parseTag } from '../oci/reference.ts';
 import type { Blob, Registry } from '../oci/registry.ts';
 import { createPeer } from '../peers/peer.ts';
 import { noPeers } from '../peers/peers.ts';
+import { guarded } from '../policy/guarded.ts';
+import { createKnownTags } from '../policy/known-tags.ts';
+import { createRules } from '../policy/rules.ts';
 import { failover } from '../registry/failover.ts';
 import { lazy } from '../registry/lazy.ts';
 import { observed } from '../registry/observed.ts';
@@ -125,6 +128,20 @@ testMaker('createPeer', prefixed, async (content, use) => {
 });
 testMaker('routed', prefixed, (content) => Promise.resolve(routed({ dockerhub: { registry: filled(content) } })));
 testMaker('observed', repository, (content) => Promise.resolve(observed(filled(content), () => undefined)));
+testMaker('guarded, by rules that admit it', repository, (content) => {
+  const rules = createRules({ allow: ['hub/*'], deny: ['hub/*:refused'], namesOf: (name) => [name] });
+  const firstSeen = { at: () => Promise.resolve(0), recall: () => Promise.resolve(0), inherit: () => Promise.resolve() };
+  return Promise.resolve(
+    guarded(filled(content), 'hub', {
+      rules,
+      tags: createKnownTags([]),
+      age: { minimumMs: 1, firstSeen },
+      nameOf: (name) => name,
+      refused: () => undefined,
+      now: Date.now,
+    }),
+  );
+});
 testMaker('lazy', repository, (content) => Promise.resolve(lazy(() => Promise.resolve(filled(content)))));
 
 testMaker('failover, both well', repository, (content, use) => over(filled(content), filled(content), use));

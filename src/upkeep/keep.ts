@@ -1,5 +1,5 @@
-import picomatch from 'picomatch';
 import type { Digest } from '../oci/digest.ts';
+import { createImageGlobs } from '../oci/image-globs.ts';
 import type { Reference, Repository, Tag } from '../oci/reference.ts';
 import { isDigest } from '../oci/digest.ts';
 import type { Image } from './inventory.ts';
@@ -32,7 +32,7 @@ export interface KeepOptions {
 }
 
 export function createKeep({ hosted, pinned, inUse, namesOf }: KeepOptions): Keep {
-  const matches = pinned.length === 0 ? () => false : picomatch([...pinned], { bash: true, dot: true, nonegate: true });
+  const globs = createImageGlobs(pinned);
   const tags = new Set<string>();
   const digests = new Set<Digest>();
   for (const { repository, reference } of inUse) {
@@ -43,7 +43,8 @@ export function createKeep({ hosted, pinned, inUse, namesOf }: KeepOptions): Kee
   return ({ repository, digest, tags: own }) => {
     if (hosted.includes(repository.slice(0, repository.indexOf('/')))) return 'hosted';
     const references = ['', `@${digest}`, ...own.map((tag) => `:${tag}`)];
-    if ([repository, ...namesOf(repository)].some((name) => references.some((reference) => matches(name + reference)))) return 'pinned';
+    if ([repository, ...namesOf(repository)].some((name) => references.some((reference) => globs.find(name + reference) !== undefined)))
+      return 'pinned';
     return digests.has(digest) || own.some((tag) => tags.has(`${repository}:${tag}`)) ? 'in-use' : undefined;
   };
 }

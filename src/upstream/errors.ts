@@ -1,4 +1,12 @@
-import { ERROR_CODE_HEADER, isAbsent, isOciError, OciError, type OciErrorCode, type OciErrorOptions } from '../oci/error.ts';
+import {
+  ERROR_CODE_HEADER,
+  isAbsent,
+  isOciError,
+  OciError,
+  REFUSED_BY_POLICY,
+  type OciErrorCode,
+  type OciErrorOptions,
+} from '../oci/error.ts';
 import type { Reply } from './endpoint.ts';
 import { parseRetryAfter } from './retry-after.ts';
 
@@ -49,6 +57,8 @@ export function refusal({ status, headers, loginRefused }: Reply, context: Refus
     case 401:
       return new UpstreamError('object', 'UNAUTHORIZED', say(login(context, loginRefused)));
     case 403:
+      if (trusted && headers[ERROR_CODE_HEADER] === REFUSED_BY_POLICY)
+        return new OciError('DENIED', say(`registry.policy refuses ${repository}`), { origin: 'policy' });
       return new UpstreamError('object', 'DENIED', say(`${host} does not allow reading ${repository}`));
     case 404: {
       const noun = NOUNS[absent] === undefined ? `repository ${repository}` : `such ${NOUNS[absent]} in ${repository}`;

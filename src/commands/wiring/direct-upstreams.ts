@@ -5,6 +5,7 @@ import { routed, type Route } from '../../registry/routed.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { createRateLimit } from '../../upstream/rate-limit.ts';
 import { createHostUpstreams } from './other-hosts.ts';
+import { createGuard } from './policy.ts';
 import { createUpstream, prefixesOf } from './upstreams.ts';
 
 export interface DirectOptions {
@@ -17,12 +18,13 @@ export interface DirectOptions {
 /** The upstreams with their mirrors, and the other hosts, reached through the agent's own proxy instead of the registry's, and
  *  anonymously: an agent has no credentials. */
 export function createDirectUpstreams(config: RegistryConfig, { proxy, connectTimeout, metrics }: DirectOptions): Registry {
+  const guard = createGuard(config, { storage: undefined, refused: ({ repository, kind }) => metrics.denied(firstOf(repository), kind) });
   const routes = Object.entries(config.upstreams).map(([name, upstream]) => {
     const anonymous = { proxy, credentials: [], clientCertificate: undefined };
     const mirrors = upstream.mirrors.map((mirror) => ({ ...mirror, ...anonymous }));
     const direct = { ...upstream, ...anonymous, mirrors, privatePrefixes: prefixesOf(upstream) };
     const { registry } = createUpstream(name, direct, { connectTimeout, metrics, rateLimit: createRateLimit(name, metrics) });
-    return [name, { registry, defaultNamespace: upstream.defaultNamespace }] as const;
+    return [name, { registry: guard(registry, name), defaultNamespace: upstream.defaultNamespace }] as const;
   });
   const hosted = Object.keys(config.hosted).map((name) => [name, { registry: onlyInRegistry(name) }] as const);
   const hostUpstream = createHostUpstreams(config, {
@@ -33,9 +35,13 @@ export function createDirectUpstreams(config: RegistryConfig, { proxy, connectTi
   });
   function otherwise(name: string): Route | undefined {
     const host = hostUpstream(name);
-    return host === undefined ? undefined : { registry: host.upstream.registry };
+    return host === undefined ? undefined : { registry: guard(host.upstream.registry, name) };
   }
   return routed(Object.fromEntries([...routes, ...hosted]), { otherwise, defaultName: config.defaultUpstream });
+}
+
+function firstOf(repository: string): string {
+  return repository.slice(0, repository.indexOf('/'));
 }
 
 /** What was pushed to the registry is nowhere else. */

@@ -2,23 +2,18 @@ import type { Config } from '../../config/schema.ts';
 import { fieldsOf, itemsOf, textOf, type Fields } from '../../io/untrusted.ts';
 import { OciError } from '../../oci/error.ts';
 import { servedHosts } from '../../oci/image-name.ts';
-import type { Repository } from '../../oci/reference.ts';
 import { createKeep, type Keep, type KeepOptions } from '../../upkeep/keep.ts';
 import { imagesOf } from '../../webhook/pod-images.ts';
 import { parseWarmName, type WarmRules } from '../cache/warm-name.ts';
 import { askCluster } from '../webhook-report.ts';
+import { createRepositoryNames } from './repository-names.ts';
 
 /** What pruning must leave, by registry.cache.keep, registry.cache.keepInUse and registry.hosted.
  *  @returns a function that throws OciError UNAVAILABLE: what pods use cannot be found out, so that nothing may be removed */
 export function createKeepOf({ registry, webhook }: Config, env: NodeJS.ProcessEnv): (signal: AbortSignal) => Promise<Keep> {
-  const { cache, hosted, upstreams } = registry;
+  const { cache, hosted } = registry;
   const rules: WarmRules = { registryHost: webhook.registryHost, hosts: servedHosts(registry) };
-  const hosts = new Map(Object.entries(upstreams).map(([name, own]) => [name, own.hosts]));
-
-  function namesOf(repository: Repository): string[] {
-    const slash = repository.indexOf('/');
-    return (hosts.get(repository.slice(0, slash)) ?? []).map((host) => `${host}${repository.slice(slash)}`);
-  }
+  const namesOf = createRepositoryNames(registry);
 
   return async (signal) => {
     const inUse = cache.keepInUse ? imagesInUse(await podsOfCluster(env, signal), rules) : [];

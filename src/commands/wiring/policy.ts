@@ -1,0 +1,52 @@
+import type { RegistryConfig } from '../../config/schema.ts';
+import type { Registry } from '../../oci/registry.ts';
+import { createFirstSeen } from '../../policy/first-seen.ts';
+import { guarded, type Policy, type Refusal } from '../../policy/guarded.ts';
+import { createKnownTags } from '../../policy/known-tags.ts';
+import { createRules, type Rules } from '../../policy/rules.ts';
+import type { Store } from '../../store/store.ts';
+import { createRepositoryNames } from './repository-names.ts';
+
+type Config = Parameters<typeof createRepositoryNames>[0] & Pick<RegistryConfig, 'policy'>;
+
+/** registry.policy.allow and registry.policy.deny. */
+function createConfiguredRules(config: Config): Rules {
+  const namesOf = createRepositoryNames(config);
+  const { allow, deny } = config.policy;
+  return createRules({ allow, deny, namesOf: (repository) => [...namesOf(repository), repository] });
+}
+
+export interface PolicyContext {
+  /** undefined: an agent, which has none. What is known about tags is then what it has seen itself, and about ages nothing. */
+  storage: { local: Store; remote: Store | undefined; records: Store } | undefined;
+  refused(this: void, refusal: Refusal): void;
+}
+
+export type Guard = (inner: Registry, name: string) => Registry;
+
+/** registry.policy, as a function that guards the repositories of an upstream or of registry.hosted. */
+export function createGuard(
+  config: Config & Pick<RegistryConfig, 'hosted'>,
+  { storage, refused }: PolicyContext,
+): Guard & { policy: Policy } {
+  const stores = storage === undefined ? [] : [storage.local, ...(storage.remote === undefined ? [] : [storage.remote])];
+  const namesOf = createRepositoryNames(config);
+  const policy: Policy = {
+    rules: createConfiguredRules(config),
+    tags: createKnownTags(stores),
+    age: storage === undefined ? undefined : createAge(config.policy.minimumAge, storage),
+    nameOf: (repository) => namesOf(repository)[0] ?? repository,
+    refused,
+    now: Date.now,
+  };
+  // What is pushed here is seen when it is pushed; whoever may push decides when it is good.
+  const pushed: Policy = { ...policy, age: undefined };
+  return Object.assign((inner: Registry, name: string) => guarded(inner, name, Object.hasOwn(config.hosted, name) ? pushed : policy), {
+    policy,
+  });
+}
+
+function createAge(minimumMs: number, { records, local, remote }: NonNullable<PolicyContext['storage']>): Policy['age'] {
+  if (minimumMs === 0) return undefined;
+  return { minimumMs, firstSeen: createFirstSeen({ records, blobs: remote ?? local }) };
+}

@@ -1,0 +1,106 @@
+import { LRUCache } from 'lru-cache';
+import { parseManifest } from '../oci/descriptor.ts';
+import type { Digest } from '../oci/digest.ts';
+import type { Repository, Tag } from '../oci/reference.ts';
+import { readManifest } from '../upkeep/inventory.ts';
+import { readTags } from '../upkeep/tags.ts';
+import type { Store } from '../store/store.ts';
+
+/** Which tags lead to a digest: to an image, to one of its platforms, or to one of their blobs. */
+export interface KnownTags {
+  /** Notes that a tag means this manifest. */
+  noteTag(this: void, repository: Repository, tag: Tag, digest: Digest): void;
+  /** Notes what a manifest names. */
+  noteManifest(this: void, repository: Repository, digest: Digest, bytes: Uint8Array): void;
+  /** The tags that were noted. */
+  recall(this: void, repository: Repository, digest: Digest): readonly Tag[];
+  /** The tags by what the store has, and those that were noted. @throws OciError UNAVAILABLE */
+  find(this: void, repository: Repository, digest: Digest, signal: AbortSignal): Promise<readonly Tag[]>;
+}
+
+/** Entries, each a few hundred bytes. */
+const IN_MEMORY = 50_000;
+/** Repositories whose stored tags are kept in memory. */
+const REPOSITORIES_IN_MEMORY = 100;
+/** How long the stored tags of a repository are kept in memory, in ms. */
+const STORED_LIFE_MS = 30_000;
+const READS_AT_ONCE = 16;
+/** An index of indexes is not looked into any deeper. */
+const MAX_DEPTH = 4;
+
+type TagsByDigest = ReadonlyMap<Digest, ReadonlySet<Tag>>;
+
+/** @param stores where manifests are, in the order in which they are asked; the tags are in the last one. None: only what is noted is
+ *  known */
+export function createKnownTags(stores: readonly Store[]): KnownTags {
+  const tags = new LRUCache<string, Set<Tag>>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
+  const parents = new LRUCache<string, Set<Digest>>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
+  const stored = new LRUCache<Repository, Promise<TagsByDigest>>({ max: REPOSITORIES_IN_MEMORY, ttl: STORED_LIFE_MS });
+
+  function noteNamed(repository: Repository, digest: Digest, named: readonly { digest: Digest }[]): void {
+    for (const { digest: child } of named) add(parents, `${repository}@${child}`, digest);
+  }
+
+  function recall(repository: Repository, digest: Digest, depth = 0): Tag[] {
+    const key = `${repository}@${digest}`;
+    const above = depth === MAX_DEPTH ? [] : [...(parents.get(key) ?? [])];
+    return [...(tags.get(key) ?? []), ...above.flatMap((parent) => recall(repository, parent, depth + 1))];
+  }
+
+  async function readStored(repository: Repository, signal: AbortSignal): Promise<TagsByDigest> {
+    const found = new Map<Digest, Set<Tag>>();
+    const store = stores.at(-1);
+    if (store === undefined) return found;
+    const records = await readTags(store, { repositories: [repository], parallel: READS_AT_ONCE, signal });
+    for (const [name, own] of records) await follow(name.slice(repository.length + 1) as Digest, own, 0);
+    return found;
+
+    async function follow(digest: Digest, own: readonly Tag[], depth: number): Promise<void> {
+      const known = found.get(digest) ?? new Set<Tag>();
+      found.set(digest, known);
+      for (const tag of own) known.add(tag);
+      if (depth === MAX_DEPTH) return;
+      const content = await readFirst(digest, signal);
+      if (content === undefined) return;
+      for (const blob of content.blobs) found.set(blob.digest, new Set([...(found.get(blob.digest) ?? []), ...own]));
+      for (const manifest of content.manifests) await follow(manifest.digest, own, depth + 1);
+    }
+  }
+
+  async function readFirst(digest: Digest, signal: AbortSignal) {
+    for (const store of stores) {
+      const content = await readManifest(store, digest, { signal });
+      if (content !== undefined && content !== 'corrupt') return content;
+    }
+    return undefined;
+  }
+
+  return {
+    noteTag: (repository, tag, digest) => add(tags, `${repository}@${digest}`, tag),
+    noteManifest(repository, digest, bytes) {
+      try {
+        const { manifests, blobs } = parseManifest(bytes, '');
+        noteNamed(repository, digest, [...manifests, ...blobs]);
+      } catch {
+        // Clients may understand manifests that this program cannot parse; nothing is known to belong to them.
+      }
+    },
+    recall: (repository, digest) => recall(repository, digest),
+    async find(repository, digest, signal) {
+      const reading = stored.get(repository) ?? readStored(repository, signal);
+      stored.set(repository, reading);
+      try {
+        return [...new Set([...((await reading).get(digest) ?? []), ...recall(repository, digest)])];
+      } catch (error) {
+        if (stored.get(repository) === reading) stored.delete(repository);
+        throw error;
+      }
+    },
+  };
+}
+
+function add<Value>(sets: LRUCache<string, Set<Value>>, key: string, value: Value): void {
+  const set = sets.get(key);
+  if (set === undefined) sets.set(key, new Set([value]));
+  else set.add(value);
+}
