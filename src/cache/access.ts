@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import { parseInTurn } from '../async/long-steps.ts';
 import { singleFlight } from '../async/single-flight.ts';
 import { BLOB_MEDIA_TYPE, parseManifest, type Descriptor } from '../oci/descriptor.ts';
+import { withoutCapability } from '../oci/capability.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import { memberKey } from '../store/keys.ts';
@@ -13,13 +14,26 @@ export interface AccessRecords {
   find(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined>;
   /** The same record, if it is in memory. */
   recall(repository: Repository, digest: Digest): Descriptor | undefined;
-  /** Records that the upstream has just served the digest under this name. */
-  grant(repository: Repository, descriptor: Descriptor): void;
+  /** Records that the upstream has served the digest under this name: just now, or at `provedAt`. */
+  grant(repository: Repository, descriptor: Descriptor, provedAt?: number): void;
+  /** Writes a record again that pruning may have removed. It proves no more than before. */
+  restore(repository: Repository, descriptor: Descriptor): void;
+  /** When the upstream last confirmed a record in memory, in ms on the monotonic clock. */
+  provedAt(repository: Repository, digest: Digest): number | undefined;
+  /** Forgets that the repository may serve the digest. */
+  revoke(repository: Repository, digest: Digest): void;
   /** Notes the blobs of a manifest that the upstream has served under this name: the repository may
-   *  serve them too. Undefined: the manifest was noted before. */
+   *  serve them too. Undefined: the manifest was noted a short time ago. */
   noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): Promise<void> | undefined;
-  /** The descriptor of a blob, from a manifest of this repository that this process has seen. */
-  findNamed(repository: Repository, digest: Digest): Descriptor | undefined;
+  /** The descriptor of a blob, from a manifest of this repository that this process has seen, and when
+   *  the upstream confirmed that manifest. */
+  findNamed(repository: Repository, digest: Digest): NamedBlob | undefined;
+}
+
+export interface NamedBlob {
+  descriptor: Descriptor;
+  /** In ms on the monotonic clock. */
+  provedAt: number;
 }
 
 /** Entries, each a few hundred bytes. */
@@ -28,25 +42,49 @@ const IN_MEMORY = 50_000;
 const READ_TIMEOUT_MS = 10_000;
 /** A record is written again when the upstream serves the digest after this long: it may have been pruned with its blob. */
 const REWRITE_AFTER_MS = 3_600_000;
+/** A manifest is noted again when the upstream has confirmed it this long after it was noted. */
+const NOTE_AGAIN_AFTER_MS = 1_800_000;
+/** How far a record of another machine may be ahead of this machine's clock, in ms. */
+const CLOCK_TOLERANCE_MS = 5000;
 
 interface Known {
   descriptor: Descriptor;
   /** On the monotonic clock; -Infinity: another process wrote the record. */
   writtenAt: number;
+  provedAt: number;
 }
 
 /** `now`: a clock that is never set back, in ms. */
 export function createAccessRecords(records: RecordStore, now: () => number = () => performance.now()): AccessRecords {
   // `max` would allocate its arrays for the full number of entries at once.
   const known = new LRUCache<string, Known>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
-  const named = new LRUCache<string, Descriptor>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
-  const noted = new LRUCache<string, true>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
+  const named = new LRUCache<string, NamedBlob>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
+  /** When the manifests were confirmed whose blobs are in `named`. */
+  const noted = new LRUCache<string, number>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const share = singleFlight<Descriptor | undefined>({ timeoutMs: READ_TIMEOUT_MS });
 
-  async function noteBlobs(repository: Repository, bytes: Uint8Array, mediaType: string): Promise<void> {
-    for (const { digest, size } of await blobsOf(bytes, mediaType)) {
-      named.set(`${repository}@${digest}`, { digest, mediaType: BLOB_MEDIA_TYPE, size });
+  async function noteBlobs(
+    repository: Repository,
+    manifest: Descriptor,
+    { bytes, provedAt }: { bytes: Uint8Array; provedAt: number },
+  ): Promise<void> {
+    for (const { digest, size } of await blobsOf(bytes, manifest.mediaType)) {
+      named.set(`${repository}@${digest}`, { descriptor: { digest, mediaType: BLOB_MEDIA_TYPE, size }, provedAt });
     }
+  }
+
+  /** When a record says that the upstream last confirmed it. Records without a time, and those from
+   *  the future, count as very old. */
+  function timeOf(written: unknown): number {
+    const age = Date.now() - (typeof written === 'string' ? Date.parse(written) : Number.NaN);
+    return age >= -CLOCK_TOLERANCE_MS ? now() - Math.max(0, age) : -Infinity;
+  }
+
+  /** Only the proofs of capabilities expire, so only their records carry a time. */
+  function write(repository: Repository, { digest, mediaType, size }: Descriptor, provedAt: number): void {
+    const isTimed = withoutCapability(repository) !== repository && provedAt > -Infinity;
+    const time = isTimed ? { provedAt: new Date(Date.now() - (now() - provedAt)).toISOString() } : {};
+    records.put(memberKey(repository, digest), { mediaType, size, ...time });
   }
 
   return {
@@ -55,31 +93,49 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
       const remembered = known.get(key);
       if (remembered !== undefined) return remembered.descriptor;
       return share(key, signal, async (signal) => {
-        const record = (await records.read(key, signal)) as { mediaType?: unknown; size?: unknown } | undefined;
+        const record = (await records.read(key, signal)) as { mediaType?: unknown; size?: unknown; provedAt?: unknown } | undefined;
         const meanwhile = known.get(key);
         if (meanwhile !== undefined) return meanwhile.descriptor; // granted while the record was being read
         if (typeof record?.mediaType !== 'string' || typeof record.size !== 'number') return undefined;
         const descriptor = { digest, mediaType: record.mediaType, size: record.size };
-        known.set(key, { descriptor, writtenAt: -Infinity });
+        known.set(key, { descriptor, writtenAt: -Infinity, provedAt: timeOf(record.provedAt) });
         return descriptor;
       });
     },
     recall: (repository, digest) => known.get(memberKey(repository, digest))?.descriptor,
-    grant(repository, { digest, mediaType: given, size }) {
+    grant(repository, { digest, mediaType: given, size }, provedAt = now()) {
       const key = memberKey(repository, digest);
       const before = known.get(key);
       // Some upstreams also serve manifests as blobs: keep the media type of the manifest.
       const mediaType = given === BLOB_MEDIA_TYPE ? (before?.descriptor.mediaType ?? given) : given;
       const same = before?.descriptor.mediaType === mediaType && before.descriptor.size === size;
-      if (same && now() - before.writtenAt < REWRITE_AFTER_MS) return;
-      known.set(key, { descriptor: { digest, mediaType, size }, writtenAt: now() });
-      records.put(key, { mediaType, size });
+      const latest = Math.max(provedAt, before?.provedAt ?? -Infinity);
+      const isWritten = same && now() - before.writtenAt < REWRITE_AFTER_MS;
+      const descriptor = { digest, mediaType, size };
+      known.set(key, { descriptor, writtenAt: isWritten ? before.writtenAt : now(), provedAt: latest });
+      if (!isWritten) write(repository, descriptor, latest);
     },
-    noteManifest(repository, { digest, mediaType }, bytes) {
-      const key = `${repository}@${digest}`;
-      if (noted.has(key)) return undefined;
-      noted.set(key, true);
-      return noteBlobs(repository, bytes, mediaType);
+    restore(repository, descriptor) {
+      const key = memberKey(repository, descriptor.digest);
+      const provedAt = known.get(key)?.provedAt ?? -Infinity;
+      known.set(key, { descriptor, writtenAt: now(), provedAt });
+      write(repository, descriptor, provedAt);
+    },
+    provedAt: (repository, digest) => known.get(memberKey(repository, digest))?.provedAt,
+    revoke(repository, digest) {
+      const key = memberKey(repository, digest);
+      known.delete(key);
+      named.delete(`${repository}@${digest}`);
+      noted.delete(`${repository}@${digest}`);
+      records.remove(key);
+    },
+    noteManifest(repository, manifest, bytes) {
+      const key = `${repository}@${manifest.digest}`;
+      const provedAt = known.get(memberKey(repository, manifest.digest))?.provedAt ?? now();
+      const before = noted.get(key);
+      if (before !== undefined && provedAt - before < NOTE_AGAIN_AFTER_MS) return undefined;
+      noted.set(key, provedAt);
+      return noteBlobs(repository, manifest, { bytes, provedAt });
     },
     findNamed: (repository, digest) => named.get(`${repository}@${digest}`),
   };

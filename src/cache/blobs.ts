@@ -44,7 +44,7 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
 
   function start(digest: Digest, target: Target, { range, mayUseStorage }: StartOptions): Download {
     const distrusted = cache.distrusted.has(`${target.name}@${digest}`);
-    const size = access.findNamed(target.name, digest)?.size ?? 0;
+    const size = access.findNamed(target.name, digest)?.descriptor.size ?? 0;
     const request: DownloadRequest = {
       sources: sourcesOf(digest, target, { upstream, cache }).filter((source) => mayUseStorage || PROVES_ACCESS[source.name]),
       repository: target.name,

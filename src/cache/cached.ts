@@ -1,13 +1,15 @@
+import { LRUCache } from 'lru-cache';
 import { SMALL_DOCUMENT_BYTES } from '../io/document.ts';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
-import { joinRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
+import { joinRepository, parseRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
 import type { Manifest, Registry } from '../oci/registry.ts';
 import { createBlobs } from './blobs.ts';
 import { hasMirrors, type Cache, type Target, type Upstream } from './cache.ts';
 import { createManifests } from './manifests.ts';
 import { createProofs } from './proofs.ts';
 import { createReferrerLists } from './referrer-lists.ts';
+import { renewedAccess } from './renewed-access.ts';
 import { createRepublish } from './republish.ts';
 import { listTags } from './tag-lists.ts';
 import type { FreshnessPolicy } from './freshness.ts';
@@ -20,6 +22,14 @@ export interface CachePolicy extends FreshnessPolicy {
   name: string;
   /** Parallel connections for one blob. */
   connections: number;
+  /** `by-<id>`, put before the upstream's name in the store: the upstream is read with the credentials
+   *  that the id stands for, and what it proves is valid for this capability alone, for an hour. */
+  capability?: string;
+}
+
+/** What the names of an upstream's repositories begin with in the store. */
+export function prefixOf({ name, capability }: Pick<CachePolicy, 'name' | 'capability'>): string {
+  return capability === undefined ? name : `${capability}/${name}`;
 }
 
 /** The digest that a reference resolves to. */
@@ -34,7 +44,10 @@ const HEAD_TIMEOUT_MS = 25_000;
 /** Serves reads of `upstream` from `cache`. Missing content is fetched once for all requests that
  *  need it (promises 1 to 8, 12).
  *  @throws OciError as `upstream` does, if no cached content may be served */
-export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): Registry {
+export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): Registry {
+  const prefix = prefixOf(policy);
+  const targetOf = (repository: Repository): Target => ({ repository, name: joinRepository(prefix, repository) });
+  const cache = policy.capability === undefined ? shared : withExpiringProofs(upstream, shared, { ...policy, prefix });
   const { access, announced, metrics, storage, usage, log } = cache;
   const tags = createTags({ memory: cache.tags, records: cache.records, policy, log });
   const manifests = createManifests(upstream, cache);
@@ -42,7 +55,6 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
   const blobs = createBlobs({ ...policy, upstream, cache, proofs });
   const listReferrers = createReferrerLists(upstream, cache, policy);
   const republish = createRepublish({ ...storage, access, log });
-  const targetOf = (repository: Repository): Target => ({ repository, name: joinRepository(policy.name, repository) });
 
   /** Remembers the descriptor that a HEAD returned. If there are mirrors, it proves no access: it
    *  may come from one of them. */
@@ -149,7 +161,7 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
       return blob;
     },
 
-    tags: (repository, context) => listTags({ upstream, cache, upstreamName: policy.name }, targetOf(repository), context),
+    tags: (repository, context) => listTags({ ...policy, upstream, cache }, targetOf(repository), context),
 
     async referrers(repository, digest, context) {
       const { outcome, ...answer } = await listReferrers(targetOf(repository), digest, context);
@@ -157,6 +169,13 @@ export function cached(upstream: Upstream, cache: Cache, policy: CachePolicy): R
       return answer;
     },
   };
+}
+
+/** `cache` for credentials that may be revoked. The descriptors of HEAD would not expire. */
+function withExpiringProofs(upstream: Upstream, cache: Cache, { prefix, staleFor, tagTtl }: CachePolicy & { prefix: string }): Cache {
+  const repositoryOf = (name: Repository): Repository => parseRepository(name.slice(prefix.length + 1));
+  const access = renewedAccess(cache.access, { upstream, repositoryOf, staleFor, quietMs: tagTtl });
+  return { ...cache, access, announced: new LRUCache({ max: 1 }) };
 }
 
 interface LocateOptions {

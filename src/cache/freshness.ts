@@ -20,7 +20,7 @@ export interface FreshnessPolicy {
 /** How long a request for a cached answer waits for the upstream's, in ms. */
 export const ANSWER_TIMEOUT_MS = 2000;
 /** How long a cached answer is served after the upstream has refused its credentials, counted from its last confirmation, in ms. */
-const REFUSED_LIFE_MS = 3_600_000;
+export const REFUSED_LIFE_MS = 3_600_000;
 /** The record of an unchanged answer is written again after this long, in ms: records expire after
  *  days, and writes cost money. */
 export const REWRITE_AFTER_MS = 3_600_000;

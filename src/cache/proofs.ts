@@ -37,7 +37,7 @@ export function createProofs(upstream: Upstream, cache: Cache): Proofs {
       // mirrors, the manifest may have come from one of them.
       const named = hasMirrors(upstream) ? undefined : access.findNamed(target.name, digest);
       if (named !== undefined) {
-        access.grant(target.name, named);
+        access.grant(target.name, named.descriptor, named.provedAt);
         return true;
       }
       try {

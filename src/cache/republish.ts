@@ -9,7 +9,7 @@ import type { AccessRecords } from './access.ts';
 interface RepublishOptions {
   local: Store;
   remote: Store | undefined;
-  access: Pick<AccessRecords, 'grant'>;
+  access: Pick<AccessRecords, 'restore'>;
   /** Call it for a blob in `local` that `remote` should store too. */
   arrived(this: void, digest: Digest, size: number, from: 'upstream' | 'replica'): void;
   log: Log;
@@ -32,7 +32,7 @@ export function createRepublish(
       if ((await (remote ?? local).stat(blobKey(digest), { signal })) !== undefined) return;
       await local.write(blobKey(digest), bytesSource(bytes), { signal });
       options.arrived(digest, size, 'upstream');
-      access.grant(repository, manifest);
+      access.restore(repository, manifest);
       if (remote === undefined) return;
       for (const named of parseManifest(bytes, manifest.mediaType).blobs) {
         const found = await local.stat(blobKey(named.digest), { signal });

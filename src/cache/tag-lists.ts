@@ -1,4 +1,4 @@
-import { isAbsent } from '../oci/error.ts';
+import { isAbsent, isOciError } from '../oci/error.ts';
 import { isTag, type Tag } from '../oci/reference.ts';
 import type { Context } from '../oci/registry.ts';
 import { tagKey } from '../store/keys.ts';
@@ -8,7 +8,7 @@ import type { Cache, Target, Upstream } from './cache.ts';
  *  been pulled. A list that breaks off is an error: its beginning would look like a complete
  *  list. */
 export async function* listTags(
-  { upstream, cache, upstreamName }: { upstream: Upstream; cache: Cache; upstreamName: string },
+  { upstream, cache, name: upstreamName, capability }: { upstream: Upstream; cache: Cache; name: string; capability?: string },
   { repository, name }: Target,
   context: Context & { last?: Tag },
 ): AsyncGenerator<readonly Tag[]> {
@@ -20,7 +20,8 @@ export async function* listTags(
     }
     cache.metrics.read(upstreamName, 'tags', 'miss');
   } catch (error) {
-    if (begun || isAbsent(error) || context.signal.aborted) throw error;
+    const isRevoked = capability !== undefined && isOciError(error, 'UNAUTHORIZED', 'DENIED');
+    if (begun || isAbsent(error) || isRevoked || context.signal.aborted) throw error;
     let found = false;
     for await (const page of pulledTags(cache, { repository, name }, context)) {
       found = true;

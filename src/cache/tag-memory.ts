@@ -1,9 +1,10 @@
 import { LRUCache } from 'lru-cache';
 import { abandonUnwanted, type Callers } from '../async/callers.ts';
+import { upstreamNameOf } from '../oci/capability.ts';
 import type { Digest } from '../oci/digest.ts';
 import { isOciError, type OciError } from '../oci/error.ts';
 import type { Manifest } from '../oci/registry.ts';
-import { REPOSITORIES } from '../store/keys.ts';
+import { parseRepositoryKey } from '../store/keys.ts';
 import type { CachedTag } from './cached-tag.ts';
 
 /** The upstream's answer about a tag. */
@@ -78,5 +79,6 @@ export function countGone({ cached }: TagMemory): Map<string, number> {
 }
 
 function upstreamOf(key: string): string {
-  return key.slice(REPOSITORIES.length, key.indexOf('/', REPOSITORIES.length));
+  const repository = parseRepositoryKey(key)?.repository;
+  return repository === undefined ? '' : upstreamNameOf(repository);
 }

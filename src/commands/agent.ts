@@ -22,7 +22,9 @@ import { createRawTransport } from '../http/raw/raw-transport.ts';
 import type { Transport } from '../http/transport.ts';
 import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
-import { serveRegistry } from '../server/serve-registry.ts';
+import type { RequestHandler } from '../server/listen.ts';
+import { LOGIN_HEADER, mirrorLogin } from '../server/mirror-login.ts';
+import { serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
@@ -56,14 +58,24 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   const transport = createRawTransport({ connectTimeout: CONNECT_TIMEOUT });
   const probe = (signal: AbortSignal) => answers(transport, url, signal);
   // Asked once: who else may answer is failover's to know.
-  const first = remote({ name: 'registry', url, transport, metrics: counts, limits: REMOTE_LIMITS });
+  const toRegistry = { name: 'registry', url, transport, metrics: counts, limits: REMOTE_LIMITS };
+  const first = remote(toRegistry);
   const images = own.fallback ? failover(first, createDirect(config, counts), { log, probe, stop, fellBack: () => fellBack({}) }) : first;
 
-  const handler = serveRegistry(images, {
+  const serving: ServeOptions = {
     log,
     ...servedNames(registry),
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
-  });
+    challengesMirrors: true,
+  };
+  const anonymous = serveRegistry(images, serving);
+  // The login goes to the registry alone and is forgotten with the request. When the registry does not
+  // answer, the runtime asks upstream with it.
+  const withLogin = (login: string) => serveRegistry(remote({ ...toRegistry, headers: { [LOGIN_HEADER]: login } }), serving);
+  const handler: RequestHandler = (request, response) => {
+    const login = mirrorLogin(request);
+    return (login === undefined ? anonymous : withLogin(login))(request, response);
+  };
   // Always ready: during an upgrade either of two agents may answer on this port.
   const admin = serveAdmin({ ready: () => true, metrics: () => metrics.render() });
   const reportReady = async () => {

@@ -3,12 +3,13 @@ import { LRUCache } from 'lru-cache';
 import { setFlagsFromString } from 'node:v8';
 import { requireFiles } from '../config/load.ts';
 import type { RegistryConfig, Upstream as UpstreamConfig } from '../config/schema.ts';
+import { upstreamNameOf } from '../oci/capability.ts';
 import { isOciError } from '../oci/error.ts';
 import type { Registry } from '../oci/registry.ts';
 import { createRateLimit, type RateLimit } from '../upstream/rate-limit.ts';
 import { createCache, type Upstream } from '../cache/cache.ts';
 import { countGone } from '../cache/tag-memory.ts';
-import { cached, type CachePolicy } from '../cache/cached.ts';
+import { cached, prefixOf, type CachePolicy } from '../cache/cached.ts';
 import { observed } from '../registry/observed.ts';
 import { isFromPeer } from '../peers/peer.ts';
 import { createPeers, noPeers } from '../peers/peers.ts';
@@ -18,6 +19,7 @@ import { serveAdmin } from '../server/admin.ts';
 import { createBasicAuth, type Authenticate } from '../server/basic-auth.ts';
 import { listen, type Listener, type ListenOptions, type RequestHandler } from '../server/listen.ts';
 import { lazyFileSender } from '../server/send-file.ts';
+import { takeLogin } from '../server/mirror-login.ts';
 import { serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import { followTls, loadTls } from '../server/tls.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
@@ -28,10 +30,11 @@ import { createKeepOf } from './wiring/keep.ts';
 import { createGuard } from './wiring/policy.ts';
 import { pruneLimits, pruneTiming } from './wiring/prune-limits.ts';
 import { createHosted } from './wiring/hosted.ts';
+import { createMirrorLogins } from './wiring/mirror-logins.ts';
 import { openStorage, type Storage } from './wiring/storage.ts';
 import { createHostUpstreams } from './wiring/other-hosts.ts';
 import { servedNames } from './wiring/served-names.ts';
-import { createUpstream, reportUpstreams } from './wiring/upstreams.ts';
+import { createConnections, createUpstream, reportUpstreams } from './wiring/upstreams.ts';
 import { warmOnSchedule } from './wiring/warm.ts';
 
 /** How long running pulls may continue after SIGTERM, in ms. */
@@ -52,7 +55,7 @@ export async function registry(host: Host): Promise<void> {
   const metrics = await createMetrics();
   const counts = createRegistryMetrics(metrics);
   const storage = await openStorage(own, { log, metrics: counts });
-  const { images, local, proofs, serveHosted, serveExposed, applyRetention, close } = await createImages(own, {
+  const { images, local, proofs, imagesFor, serveHosted, serveExposed, applyRetention, close } = await createImages(own, {
     storage,
     log,
     counts,
@@ -67,7 +70,7 @@ export async function registry(host: Host): Promise<void> {
   const toClients = serveRegistry(images, { ...serving, ...redirectOf(proofs, storage) });
   const toReplicas = serveRegistry(local, serving);
   const unguarded: RequestHandler = (request, response) => (isFromPeer(request.headers) ? toReplicas : toClients)(request, response);
-  const handler = serveHosted(unguarded);
+  const handler = withMirrorLogins(serveHosted(unguarded), { imagesFor, serve: (images) => serveHosted(serveRegistry(images, serving)) });
 
   // A push may take as long as it takes: its body is bounded by what it brings, not by a clock.
   const limits = Object.keys(own.hosted).length === 0 ? {} : { request: PUSH_LIMIT_MS };
@@ -115,6 +118,24 @@ export async function registry(host: Host): Promise<void> {
   await adminListener.close();
 }
 
+/** Serves requests with a login that an agent has passed on as that login may read the images. A
+ *  ServiceAccount or a user may read hosted repositories with it. */
+function withMirrorLogins(
+  next: RequestHandler,
+  { imagesFor, serve }: Pick<Images, 'imagesFor'> & { serve(this: void, images: Registry): RequestHandler },
+): RequestHandler {
+  const handlers = new WeakMap<Registry, RequestHandler>();
+  return (request, response) => {
+    const login = takeLogin(request);
+    const reading = login === undefined || isFromPeer(request.headers) ? undefined : imagesFor(login);
+    if (reading === undefined) return next(request, response);
+    request.headers.authorization = login;
+    const handler = handlers.get(reading) ?? serve(reading);
+    handlers.set(reading, handler);
+    return handler(request, response);
+  };
+}
+
 /** How long ago S3 may have confirmed a blob to which a client is redirected, in ms. */
 const CONFIRMED_MS = 1000;
 
@@ -154,6 +175,8 @@ interface Images {
   local: Registry;
   /** As `images`, but it asks no mirror. */
   proofs: Registry;
+  /** As somebody with this Authorization may read them; undefined: it has no user and password. */
+  imagesFor(this: void, login: string): Registry | undefined;
   /** Answers what concerns hosted repositories itself. */
   serveHosted(this: void, next: RequestHandler): RequestHandler;
   /** The same behind logins that `admits` accepts. */
@@ -171,27 +194,27 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
   counts.watchGone(() => countGone(cache.tags));
   const routes = Object.entries(own.upstreams).map(([name, config]) => {
     const policy = policyOf(name, config, { cache: own.cache, rateLimit: createRateLimit(name, counts) });
-    const upstream = createUpstream(name, config, { metrics: counts, rateLimit: policy.rateLimit, log });
-    return { name, upstream, policy, defaultNamespace: config.defaultNamespace };
+    const connections = createConnections(config);
+    const upstream = createUpstream(name, config, { metrics: counts, rateLimit: policy.rateLimit, connections, log });
+    return { name, config, upstream, policy, connections, defaultNamespace: config.defaultNamespace };
   });
+  const byName = new Map(routes.map((route) => [route.name, route]));
   const hostUpstream = createHostUpstreams(own, { metrics: counts, createRateLimit: (name) => createRateLimit(name, counts) });
   const { registries, serve, serveExposed, applyRetention } = await createHosted(own, { storage, used: cache.usage.mark, env, log });
   const guard = createGuard(own, {
     storage,
-    refused({ repository, kind }) {
-      counts.denied(repository.slice(0, repository.indexOf('/')), kind);
-    },
+    refused: ({ repository, kind }) => counts.denied(upstreamNameOf(repository), kind),
   });
+  /** `name`: of the upstream; `prefix`: what its repositories' names begin with. */
+  const watched = (registry: Registry, name: string, prefix = name): Registry =>
+    guard(
+      observed(registry, (kind) => counts.read(name, kind, 'error')),
+      prefix,
+    );
+  const hosted = Object.fromEntries(Object.entries(registries).map(([name, registry]) => [name, { registry: watched(registry, name) }]));
   const routedBy = (make: (upstream: Upstream, policy: CachePolicy) => Registry): Registry => {
-    const registryOf = ({ upstream, policy, name }: (typeof routes)[number]): Registry =>
-      guard(
-        observed(make(upstream, policy), (kind) => counts.read(name, kind, 'error')),
-        name,
-      );
-    const hosted = Object.entries(registries).map(([name, registry]) => {
-      const counted = observed(registry, (kind) => counts.read(name, kind, 'error'));
-      return [name, { registry: guard(counted, name) }] as const;
-    });
+    const registryOf = ({ upstream, policy, name }: Pick<(typeof routes)[number], 'upstream' | 'policy' | 'name'>): Registry =>
+      watched(make(upstream, policy), name);
     const otherHosts = new LRUCache<string, Route>({ max: MAX_HOST_ROUTES });
     const otherwise = (name: string): Route | undefined => {
       const host = hostUpstream(name);
@@ -199,14 +222,23 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
       const known = otherHosts.get(name);
       if (known !== undefined) return known;
       const policy = policyOf(name, host.config, { cache: own.cache, rateLimit: host.rateLimit });
-      const route = { registry: registryOf({ name, upstream: host.upstream, policy, defaultNamespace: undefined }) };
+      const route = { registry: registryOf({ name, upstream: host.upstream, policy }) };
       otherHosts.set(name, route);
       return route;
     };
-    const named = [...routes.map((route) => [route.name, { ...route, registry: registryOf(route) }] as const), ...hosted];
-    return routed(Object.fromEntries(named), { otherwise, defaultName: own.defaultUpstream });
+    const named = routes.map((route) => [route.name, { ...route, registry: registryOf(route) }] as const);
+    return routed({ ...Object.fromEntries(named), ...hosted }, { otherwise, defaultName: own.defaultUpstream });
   };
+  const imagesFor = createMirrorLogins({
+    cache,
+    hosted,
+    metrics: counts,
+    upstreamOf: (name) => byName.get(name) ?? hostUpstream(name),
+    policyOf: (name, { config, rateLimit }) => policyOf(name, config, { cache: own.cache, rateLimit, credentialed: () => true }),
+    cachedBy: (upstream, cache, policy) => watched(cached(upstream, cache, policy), policy.name, prefixOf(policy)),
+  });
   return {
+    imagesFor,
     images: routedBy((upstream, policy) => cached(upstream, cache, policy)),
     local: routedBy((upstream, policy) => cached(upstream, { ...cache, peers: noPeers, servesPeers: true }, policy)),
     proofs: routedBy(({ origin }, policy) => cached({ registry: origin, origin }, cache, policy)),
@@ -224,8 +256,12 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
 function policyOf(
   name: string,
   { connections, tagTtl, onDeleted, credentials }: UpstreamConfig,
-  { cache, rateLimit }: { cache: RegistryConfig['cache']; rateLimit: RateLimit },
-) {
+  {
+    cache,
+    rateLimit,
+    credentialed = (repository) => credentials.some(({ repositories }) => repository.startsWith(`${name}/${repositories}`)),
+  }: { cache: RegistryConfig['cache']; rateLimit: RateLimit } & Partial<Pick<CachePolicy, 'credentialed'>>,
+): CachePolicy & { rateLimit: RateLimit } {
   return {
     name,
     connections,
@@ -234,7 +270,7 @@ function policyOf(
     rateLimit,
     staleFor: cache.staleFor,
     negativeTtl: cache.negativeTtl,
-    credentialed: (repository: string) => credentials.some(({ repositories }) => repository.startsWith(`${name}/${repositories}`)),
+    credentialed,
   };
 }
 

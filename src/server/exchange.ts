@@ -19,6 +19,8 @@ export interface Exchange {
   /** Set once the path has been parsed; a metric label with few values. */
   upstream: string;
   kind: ParsedRequest['kind'] | 'none';
+  /** The host of `?ns=`. */
+  namespace: string | undefined;
   stale: boolean;
 }
 
@@ -32,6 +34,7 @@ export function openExchange(request: IncomingMessage, response: ServerResponse)
     bytes: 0,
     upstream: 'none',
     kind: 'none',
+    namespace: undefined,
     stale: false,
   };
 }

@@ -1,9 +1,10 @@
-import { OciError } from '../oci/error.ts';
+import { isOciError, OciError } from '../oci/error.ts';
 import { joinRepository, type Repository } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import { openExchange, sendBytes, type Exchange } from './exchange.ts';
 import type { RequestHandler } from './listen.ts';
+import { MIRROR_CHALLENGE } from './mirror-login.ts';
 import { parseRequest, type ParsedRequest } from './parse-request.ts';
 import { API_VERSION, sendError } from './send-error.ts';
 import { serveBlobs, type BlobOptions } from './serve-blobs.ts';
@@ -30,6 +31,9 @@ export interface ServeOptions extends BlobOptions {
   /** The upstream whose images are named by this host (containerd's `?ns=`). */
   upstreamOf(this: void, host: string): string | undefined;
   observe?: (served: Served) => void;
+  /** What upstream refuses to a container runtime that asks as of a mirror (`?ns=`) without credentials
+   *  is answered with a challenge. */
+  challengesMirrors?: boolean;
 }
 
 const PING = Buffer.from('{}');
@@ -38,6 +42,7 @@ const PING_HEADERS = [...API_VERSION, 'Content-Type', 'application/json', 'Conte
 /** The read half of the OCI distribution specification 1.1 over `registry`. A client's Accept
  *  header never selects content: a reference must mean the same for every client. */
 export function serveRegistry(registry: Registry, options: ServeOptions): RequestHandler {
+  const { challengesMirrors = false } = options;
   const documents = serveDocuments(registry, options);
   const answerBlob = serveBlobs(registry, options);
 
@@ -69,7 +74,10 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
       exchange.kind = parsed.kind;
       await answer(exchange, parsed);
     } catch (error) {
-      failure = { error, status: response.closed ? 499 : sendError(response, error, exchange) };
+      failure = {
+        error,
+        status: response.closed ? 499 : sendError(response, error, challengesMirrors ? asChallenge(exchange, error) : exchange),
+      };
     }
     const served = servedOf(exchange, failure, (performance.now() - started) / 1000);
     options.observe?.(served);
@@ -90,6 +98,7 @@ function locate(
     exchange.upstream = nameOf(slash === -1 ? repository : repository.slice(0, slash)) ?? 'unknown';
     return repository;
   }
+  exchange.namespace = namespace;
   const upstream = upstreamOf(namespace);
   exchange.upstream = upstream ?? 'unknown';
   if (upstream === undefined) {
@@ -97,6 +106,16 @@ function locate(
   }
   exchange.headers = [...API_VERSION, 'OCI-Namespace', namespace];
   return joinRepository(upstream, repository);
+}
+
+/** Asks for the pod's own credentials, if the request was refused for want of them.
+ *  @returns how the error is sent */
+function asChallenge(exchange: Exchange, error: unknown): Parameters<typeof sendError>[2] {
+  const { request, response, namespace } = exchange;
+  const isAnonymous = namespace !== undefined && request.headers.authorization === undefined;
+  if (!isAnonymous || response.headersSent || !isOciError(error, 'UNAUTHORIZED', 'DENIED')) return exchange;
+  response.setHeader('WWW-Authenticate', MIRROR_CHALLENGE);
+  return { ...exchange, statuses: { DENIED: 401 } };
 }
 
 interface Failure {

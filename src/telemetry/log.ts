@@ -1,5 +1,6 @@
 import { pino, type DestinationStream, type Logger } from 'pino';
 import { printable, printableLines } from '../io/printable.ts';
+import { redactCapabilities } from '../oci/capability.ts';
 import { OciError } from '../oci/error.ts';
 
 export type Log = Logger;
@@ -11,7 +12,8 @@ export interface LogOptions {
 }
 
 /** JSON lines, or on a terminal a form for people. Query strings and passwords of URLs are never
- *  logged: presigned and subscription URLs carry secrets there. */
+ *  logged: presigned and subscription URLs carry secrets there. The ids of pull secrets, with which
+ *  anybody may read private images, appear at level debug alone. */
 export async function createLog(options: LogOptions, output: DestinationStream): Promise<Log> {
   const destination = options.readable ? await readable(output) : output;
   return pino(
@@ -21,6 +23,7 @@ export async function createLog(options: LogOptions, output: DestinationStream):
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (level) => ({ level }), ...(options.readable ? { log: escapeTexts } : {}) },
       serializers: { error: describeError, url: redactUrl },
+      hooks: { streamWrite: (line) => (line.startsWith('{"level":"debug"') ? line : redactCapabilities(line)) },
     },
     destination,
   );

@@ -23,8 +23,8 @@ export interface Containerd extends AsyncDisposable {
   process: RunningProcess;
   /** `ctr ARGS` of the same release; gives stdout. @throws Error with stderr */
   ctr(...args: string[]): Promise<string>;
-  /** Through the kubelet's own client: `pull IMAGE`, `remove IMAGE` or `list`. @throws Error with stderr */
-  cri(command: 'pull' | 'remove' | 'list', ...images: string[]): Promise<string>;
+  /** Through the kubelet's own client: `pull [--creds USER:PASSWORD] IMAGE`, `remove IMAGE` or `list`. @throws Error with stderr */
+  cri(command: 'pull' | 'remove' | 'list', ...args: string[]): Promise<string>;
 }
 
 /** A containerd of its own, with its content, state and socket in a temporary folder. Needs root.

@@ -71,9 +71,14 @@ function withHosts(file: string, command: readonly string[]): string[] {
   return ['unshare', '--mount', 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', file, ...command];
 }
 
-/** `kube-registry registry`, ready, on free ports. `registry` is the configuration's key of that name. */
-export async function startRegistry(registry: Record<string, unknown> = {}, options: ProgramOptions = {}): Promise<ServingProgram> {
-  return startServing('registry', { registry: { ...(await freeAddresses()), ...registry } }, options);
+/** `kube-registry registry`, ready, on free ports. `registry` is the configuration's key of that name; `rest` holds further
+ *  top-level keys, such as `log`. */
+export async function startRegistry(
+  registry: Record<string, unknown> = {},
+  options: ProgramOptions = {},
+  rest: Record<string, Record<string, unknown>> = {},
+): Promise<ServingProgram> {
+  return startServing('registry', { ...rest, registry: { ...(await freeAddresses()), ...registry } }, options);
 }
 
 /** `kube-registry agent`, ready, on free ports; `rest` holds further top-level keys, such as registry.upstreams. */

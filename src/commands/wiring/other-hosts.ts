@@ -5,7 +5,7 @@ import { createTransport } from '../../http/undici-transport.ts';
 import { createOtherHosts } from '../../oci/other-hosts.ts';
 import type { Routes } from '../../upstream/endpoint.ts';
 import type { RateLimit } from '../../upstream/rate-limit.ts';
-import { createUpstream, type UpstreamContext } from './upstreams.ts';
+import { createUpstream, type Connections, type UpstreamContext } from './upstreams.ts';
 
 /** Hosts whose upstreams are kept; of others, the least recently used are forgotten, and made again when they are asked for. */
 const MAX_HOSTS = 100;
@@ -16,6 +16,7 @@ export interface HostUpstream {
   config: Upstream;
   upstream: UpstreamPair;
   rateLimit: RateLimit;
+  connections: Connections;
 }
 
 export interface HostUpstreamsOptions {
@@ -59,10 +60,10 @@ export function createHostUpstreams(config: Config, options: HostUpstreamsOption
       onDeleted: 'forget',
     };
     const { own: anywhere, outside } = connect();
-    const routes = { own: hosts.isNamed(host) ? anywhere : outside, outside };
+    const connections = { routes: { own: hosts.isNamed(host) ? anywhere : outside, outside } };
     const rateLimit = options.createRateLimit(name);
-    const upstream = createUpstream(name, own, { metrics: options.metrics, rateLimit, routes, ...timeout });
-    const created = { name, config: own, upstream, rateLimit };
+    const upstream = createUpstream(name, own, { metrics: options.metrics, rateLimit, connections, ...timeout });
+    const created = { name, config: own, upstream, rateLimit, connections };
     made.set(name, created);
     return created;
   };

@@ -1,5 +1,6 @@
 import type { RegistryConfig } from '../../config/schema.ts';
 import { createOtherHosts } from '../../oci/other-hosts.ts';
+import { withoutCapability } from '../../oci/capability.ts';
 import type { Repository } from '../../oci/reference.ts';
 
 type Named = {
@@ -13,7 +14,8 @@ export function createRepositoryNames({ upstreams, hosted, otherHosts }: Named):
   const hosts = new Map(Object.entries({ ...upstreams, ...hosted }).map(([name, own]) => [name, own.hosts]));
   const others = createOtherHosts(otherHosts);
 
-  return (repository) => {
+  return (given) => {
+    const repository = withoutCapability(given);
     const slash = repository.indexOf('/');
     const [name, rest] = [repository.slice(0, slash), repository.slice(slash)];
     const other = hosts.has(name) ? undefined : others.hostOf(name);

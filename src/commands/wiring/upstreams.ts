@@ -13,18 +13,24 @@ export interface UpstreamContext {
   /** Milliseconds; 5 s by default. */
   connectTimeout?: number;
   /** Instead of connections of its own. */
-  routes?: Routes;
+  connections?: Connections;
   /** For what fails while nobody waits for it. */
   log?: Log | undefined;
 }
 
-/** The registry that `config` describes, with its mirrors and without them. */
-export function createUpstream(
-  name: string,
-  config: Upstream & { privatePrefixes?: readonly string[] },
-  { metrics, rateLimit, connectTimeout, routes, log }: UpstreamContext,
-): UpstreamReaders {
-  const routesTo = ({ ca, clientCertificate }: Mirror, proxy: string): Routes => {
+/** The connections to an upstream, which all its users may share. */
+export interface Connections {
+  routes: Routes;
+  /** Used when a proxy fails. */
+  fallback?: Routes;
+}
+
+/** The connections that `config` describes. */
+export function createConnections(
+  { ca, clientCertificate, proxy, onProxyFailure }: Mirror & Partial<Pick<Upstream, 'onProxyFailure'>>,
+  connectTimeout?: number,
+): Connections {
+  const routesBy = (proxy: string): Routes => {
     const options = { proxy, ca, ...(connectTimeout === undefined ? {} : { connectTimeout }) };
     // The certificate is for the registry itself, as credentials are.
     return {
@@ -32,20 +38,29 @@ export function createUpstream(
       outside: withProxyReports(createTransport({ ...options, externalOnly: true }), proxy),
     };
   };
-  const addressOf = (own: Mirror): RegistryAddress => ({
+  return { routes: routesBy(proxy), ...(proxy !== 'direct' && onProxyFailure === 'direct' ? { fallback: routesBy('direct') } : {}) };
+}
+
+/** The registry that `config` describes, with its mirrors and without them. */
+export function createUpstream(
+  name: string,
+  config: Upstream & { privatePrefixes?: readonly string[] },
+  { metrics, rateLimit, connectTimeout, connections, log }: UpstreamContext,
+): UpstreamReaders {
+  const addressOf = (own: Mirror, { routes }: Connections): RegistryAddress => ({
     url: own.url,
-    routes: routesTo(own, own.proxy),
+    routes,
     authHosts: own.authHosts,
     headers: own.headers,
     ns: own.ns,
     credentials: own.credentials.map((login) => createCredentials(login, own, { upstream: name, log })),
   });
+  const own = connections ?? createConnections(config, connectTimeout);
   return upstream({
     name,
-    ...addressOf(config),
-    ...(routes === undefined ? {} : { routes }),
-    ...(config.proxy !== 'direct' && config.onProxyFailure === 'direct' ? { fallback: routesTo(config, 'direct') } : {}),
-    mirrors: config.mirrors.map(addressOf),
+    ...addressOf(config, own),
+    ...(own.fallback === undefined ? {} : { fallback: own.fallback }),
+    mirrors: config.mirrors.map((mirror) => addressOf(mirror, createConnections(mirror, connectTimeout))),
     privatePrefixes: config.privatePrefixes ?? prefixesOf(config),
     rateLimit,
     metrics,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,8 +14,9 @@ import (
 
 // The kubelet's own client of a container runtime's image service: `cri --endpoint unix:///… pull IMAGE`.
 func main() {
-	var endpoint string
+	var endpoint, creds string
 	root := &cobra.Command{Use: "cri", SilenceUsage: true}
+	root.PersistentFlags().StringVar(&creds, "creds", "", "user:password, which the kubelet takes from a pull secret")
 	root.PersistentFlags().StringVar(&endpoint, "endpoint", "unix:///run/containerd/containerd.sock", "the runtime's socket")
 	images := func(use string, run func(context.Context, imageService, []string) error) {
 		root.AddCommand(&cobra.Command{Use: use, RunE: func(command *cobra.Command, args []string) error {
@@ -26,8 +28,12 @@ func main() {
 		}})
 	}
 	images("pull", func(ctx context.Context, service imageService, args []string) error {
+		var auth *runtimeapi.AuthConfig
+		if user, password, found := strings.Cut(creds, ":"); found {
+			auth = &runtimeapi.AuthConfig{Username: user, Password: password}
+		}
 		for _, name := range args {
-			reference, err := service.PullImage(ctx, &runtimeapi.ImageSpec{Image: name}, nil, nil)
+			reference, err := service.PullImage(ctx, &runtimeapi.ImageSpec{Image: name}, auth, nil)
 			if err != nil {
 				return err
 			}
