@@ -84,7 +84,20 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- $_ := set $registry "exposed" (dict "listen" (printf "%s:5443" $any) "htpasswd" (printf "%s/exposed/htpasswd" $directory) "tls" $tls) -}}
 {{- end -}}
 {{- $own := (include "kube-registry.prune" (dict "v" .Values.registry.config) | fromJson).v -}}
-{{ toYaml (dict "log" (include "kube-registry.logConfig" . | fromYaml) "registry" (mergeOverwrite $registry $own)) }}
+{{- $config := dict "log" (include "kube-registry.logConfig" . | fromYaml) "registry" (mergeOverwrite $registry $own) -}}
+{{- with include "kube-registry.pullSecretsConfig" . | fromJson }}{{ $_ := set $config "pullSecrets" . }}{{ end -}}
+{{ toYaml $config }}
+{{- end }}
+
+{{/* Which pull secrets the registry and the webhook read; empty without any. */}}
+{{- define "kube-registry.pullSecretsConfig" -}}
+{{- $config := dict -}}
+{{- if include "kube-registry.readsPullSecrets" . -}}
+{{- $_ := set $config "keyFile" (printf "%s/pull-secrets/key" (include "kube-registry.secretsDirectory" .)) -}}
+{{- if .Values.pullSecrets.allNamespaces }}{{ $_ := set $config "allNamespaces" true }}
+{{- else }}{{ $_ := set $config "namespaces" .Values.pullSecrets.namespaces }}{{ end -}}
+{{- end -}}
+{{ toJson $config }}
 {{- end }}
 
 {{/* Upstreams for the agent and the webhook: without credentials and without the registry's proxies. */}}
@@ -159,6 +172,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- $own := (include "kube-registry.prune" (dict "v" .Values.webhook.config) | fromJson).v -}}
 {{- $config := dict "log" (include "kube-registry.logConfig" . | fromYaml) "webhook" (mergeOverwrite $webhook $own) -}}
 {{- with include "kube-registry.publicRegistry" (list . "kube-registry.webhookUpstreams") | fromJson }}{{ $_ := set $config "registry" . }}{{ end -}}
+{{- with include "kube-registry.pullSecretsConfig" . | fromJson }}{{ $_ := set $config "pullSecrets" . }}{{ end -}}
 {{ toYaml $config }}
 {{- end }}
 

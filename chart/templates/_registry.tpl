@@ -31,6 +31,10 @@
 {{- $users := default (include "kube-registry.component" (list . "users")) .Values.registry.users.existingSecret -}}
 {{- $sources = append $sources (dict "secret" (dict "name" $users "items" (list (dict "key" "htpasswd" "path" "users/htpasswd")))) -}}
 {{- end -}}
+{{- if include "kube-registry.readsPullSecrets" . -}}
+{{- $key := include "kube-registry.pullSecretsKey" . | fromJson -}}
+{{- $sources = append $sources (dict "secret" (dict "name" $key.name "items" (list (dict "key" $key.key "path" "pull-secrets/key")))) -}}
+{{- end -}}
 {{- if .Values.registry.exposed.enabled -}}
 {{- $htpasswd := default (include "kube-registry.component" (list . "exposed")) .Values.registry.exposed.existingSecret -}}
 {{- $sources = append $sources (dict "secret" (dict "name" $htpasswd "items" (list (dict "key" "htpasswd" "path" "exposed/htpasswd")))) -}}

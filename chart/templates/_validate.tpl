@@ -113,6 +113,13 @@
 {{- else if and $webhook (eq $reach "external") (not (regexMatch "^((localhost|\\[[0-9A-Fa-f:.]+\\]|[\\w-]+(\\.[\\w-]+)+)(:[0-9]{1,5})?|[\\w-]+:[0-9]{1,5})(/[a-z0-9._-]+)*$" .Values.webhook.registryHost)) -}}
 {{- $problems = append $problems "webhook.registryHost is not a host that an image name can start with: write it without https:// and without a trailing slash, such as registry.example.com or registry.example.com:5443." -}}
 {{- end -}}
+{{- $reads := include "kube-registry.readsPullSecrets" . -}}
+{{- if and $webhook (eq .Values.webhook.pullSecrets "use") (not $reads) -}}
+{{- $problems = append $problems "webhook.pullSecrets is use, but no pull secrets are read: write the namespaces whose Secrets may be read as pullSecrets.namespaces, or pullSecrets.allNamespaces: true." -}}
+{{- end -}}
+{{- if and $reads (not $webhook) -}}
+{{- $problems = append $problems "pullSecrets lets the registry read Secrets, but without the webhook nothing uses them: remove pullSecrets.namespaces and allNamespaces. Mirror mode pulls private images with the pods' own secrets anyway." -}}
+{{- end -}}
 {{- if and .Values.agent.mirror.enabled (not .Values.agent.enabled) -}}
 {{- $problems = append $problems "agent.mirror.enabled is true, but agent.enabled is false: write agent.enabled: true." -}}
 {{- end -}}

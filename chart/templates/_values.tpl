@@ -114,6 +114,20 @@
 {{- default (empty (or .Values.clash.config .Values.clash.existingConfigSecret) | ternary "nodes" "custom") .Values.clash.mode -}}
 {{- end }}
 
+{{- define "kube-registry.readsPullSecrets" -}}
+{{- if or .Values.pullSecrets.allNamespaces .Values.pullSecrets.namespaces }}true{{ end -}}
+{{- end }}
+
+{{/* The Secret with the key from which the names of private images are made, and the name of its entry. By default it is the
+     token of a ServiceAccount without permissions, as for the object storage. */}}
+{{- define "kube-registry.pullSecretsKey" -}}
+{{- if .Values.pullSecrets.existingSecret -}}
+{{ toJson (dict "name" .Values.pullSecrets.existingSecret "key" "key") }}
+{{- else -}}
+{{ toJson (dict "name" (include "kube-registry.component" (list . "names-key")) "key" "token") }}
+{{- end -}}
+{{- end }}
+
 {{/* The Secret with the keys of the object storage, and the names of its entries. By default it is the token of a
      ServiceAccount without permissions, which the cluster fills in once (docs/decisions/object-storage-keys.md). */}}
 {{- define "kube-registry.objectStorageSecret" -}}

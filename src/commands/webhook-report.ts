@@ -1,9 +1,15 @@
+import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { json } from 'node:stream/consumers';
 import { renderTable } from './table.ts';
+import { lookupIn } from './wiring/pull-secrets.ts';
 import { printableLines } from '../io/printable.ts';
 import { fieldsOf, itemsOf, type Fields } from '../io/untrusted.ts';
-import { connectKubernetes } from '../webhook/kubernetes.ts';
+import { readsPullSecrets } from '../config/schema.ts';
+import { connectKubernetes } from '../kubernetes/client.ts';
+import { isOciError } from '../oci/error.ts';
+import { createPullSecrets } from '../pull-secrets/pull-secrets.ts';
+import type { SecretLookup } from '../webhook/pod-secrets.ts';
 import { createPolicy } from '../webhook/policy.ts';
 import { explain, listPods, reportPods } from '../webhook/report.ts';
 import type { Host } from './command.ts';
@@ -19,9 +25,11 @@ export interface ReportOptions {
 
 /** `kube-registry webhook report`: lists the images that are not rewritten, and why.
  *  @throws OciError UNAVAILABLE, DENIED: cannot list the pods of the cluster */
-export async function webhookReport({ config, stop, stdout, stdin, env }: Host, options: ReportOptions): Promise<void> {
+export async function webhookReport(host: Host, options: ReportOptions): Promise<void> {
+  const { config, stop, stdout, stdin, env } = host;
   const pods = options.pods === undefined ? await askCluster(env, stop) : await readPods(options.pods, stdin);
-  const all = reportPods(pods, createPolicy(config.webhook, config.registry.upstreams, config.registry));
+  const { upstreams, hosted, otherHosts } = config.registry;
+  const all = reportPods(pods, createPolicy(config.webhook, upstreams, { hosted, otherHosts, secretsOf: await readSecrets(host) }));
   const lines = all.filter(({ reason }) => (reason === 'rewritten') === options.rewritten);
   if (options.json) {
     stdout.write(`${printableLines(JSON.stringify(lines, undefined, 2))}\n`);
@@ -35,6 +43,35 @@ export async function webhookReport({ config, stop, stdout, stdin, env }: Host, 
     options.rewritten ? (original ?? '') : explain(reason),
   ]);
   stdout.write(renderTable(['NAMESPACE', 'POD', 'CONTAINER', 'IMAGE', options.rewritten ? 'ORIGINAL' : 'WHY'], rows));
+}
+
+/** The pull secrets as they are now, if the configuration says that the webhook reads any, and this user may. */
+async function readSecrets({ config, env, log, stop, stderr }: Host): Promise<SecretLookup> {
+  const { namespaces, allNamespaces } = config.pullSecrets;
+  if (!readsPullSecrets(config.pullSecrets)) return () => undefined;
+  const done = new AbortController();
+  try {
+    const kubernetes = await connectKubernetes(env);
+    const secrets = await createPullSecrets(kubernetes, {
+      namespaces: allNamespaces ? 'all' : namespaces,
+      key: () => Promise.resolve(randomUUID()), // a report shows no ids
+      keepsPasswords: false,
+      log: log.child({}, { level: 'silent' }),
+      signal: AbortSignal.any([stop, done.signal]),
+    });
+    const secretsOf = await lookupIn(secrets);
+    done.abort();
+    await kubernetes.close();
+    if (secrets.counts().failing > 0)
+      stderr.write('kube-registry: some pull secrets cannot be read, so what depends on them is not known\n');
+    return secretsOf;
+  } catch (error) {
+    if (!isOciError(error)) throw error;
+    stderr.write(`kube-registry: the pull secrets cannot be read, so what depends on them is not known: ${error.message}\n`);
+    return () => undefined;
+  } finally {
+    done.abort();
+  }
 }
 
 /** Lists every pod of the cluster. @throws OciError UNAVAILABLE, DENIED */

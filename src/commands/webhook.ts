@@ -1,15 +1,16 @@
 import { once } from 'node:events';
-import { ConfigError } from '../config/load.ts';
-import type { WebhookConfig } from '../config/schema.ts';
+import { ConfigError, requireFiles } from '../config/load.ts';
+import { readsPullSecrets, type Config, type WebhookConfig } from '../config/schema.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { listen, type Listener, type TlsPair } from '../server/listen.ts';
 import { followTls, loadTls } from '../server/tls.ts';
 import type { Log } from '../telemetry/log.ts';
-import { createMetrics } from '../telemetry/metrics.ts';
+import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
 import { mergeBundles } from '../webhook/certificates.ts';
 import { createConnectionLimits } from '../webhook/connection-limits.ts';
 import type { Gate } from '../webhook/gate.ts';
-import type { Kubernetes } from '../webhook/kubernetes.ts';
+import type { Kubernetes } from '../kubernetes/client.ts';
+import type { SecretLookup } from '../webhook/pod-secrets.ts';
 import { createPolicy } from '../webhook/policy.ts';
 import { createReviewThread } from '../webhook/review-thread.ts';
 import { serveWebhook } from '../webhook/serve-webhook.ts';
@@ -35,13 +36,20 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
       'webhook.tls: found nothing; accepted: { certFile, keyFile }, or webhook.certificates for a certificate that the webhook creates in the cluster',
     );
   }
+  if (own.pullSecrets === 'use' && !readsPullSecrets(config.pullSecrets)) {
+    throw new ConfigError(
+      'webhook.pullSecrets: found use; accepted: skip or rewrite, unless pullSecrets.namespaces or allNamespaces is set',
+    );
+  }
+  await requireFiles(config.pullSecrets, 'pullSecrets');
   const metrics = await createMetrics();
   const count = metrics.counter('reviews_total', 'Admission reviews answered.', ['outcome']);
   const observe = metrics.histogram('review_seconds', 'Seconds from a request to its answer.', {
     labels: [],
     buckets: [0.001, 0.005, 0.01, 0.05, 0.25, 1],
   });
-  const kubernetes = await connect(own, env);
+  const kubernetes = await connect(config, env);
+  const secretsOf = await openSecrets(config, { kubernetes, metrics, log, signal: stop });
   const gate = await createGate(own, kubernetes, { log, signal: stop });
   let listener: Listener | undefined;
   const admin = serveAdmin({ ready: () => listener !== undefined && !stop.aborted, metrics: () => metrics.render() });
@@ -49,9 +57,9 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
 
   const connections = createConnectionLimits();
   const { upstreams, hosted, otherHosts } = config.registry;
-  const thread = createReviewThread({ webhook: own, registry: { upstreams, hosted, otherHosts } });
+  const thread = createReviewThread({ webhook: own, registry: { upstreams, hosted, otherHosts } }, secretsOf);
   const handler = serveWebhook({
-    policy: createPolicy(own, config.registry.upstreams, config.registry),
+    policy: createPolicy(own, upstreams, { hosted, otherHosts, secretsOf }),
     gateOpen: () => gate.isOpen(),
     maxReviewSize: own.maxReviewSize,
     thread,
@@ -84,10 +92,22 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
 }
 
 /** Connects to the Kubernetes API, unless the configuration needs nothing from it. */
-async function connect({ tls, agents, configuration }: WebhookConfig, env: NodeJS.ProcessEnv): Promise<Kubernetes | undefined> {
-  if (tls !== undefined && agents === undefined && configuration === undefined) return undefined;
-  const { connectKubernetes } = await import('../webhook/kubernetes.ts');
+async function connect({ webhook, pullSecrets }: Config, env: NodeJS.ProcessEnv): Promise<Kubernetes | undefined> {
+  const { tls, agents, configuration } = webhook;
+  if (tls !== undefined && agents === undefined && configuration === undefined && !readsPullSecrets(pullSecrets)) return undefined;
+  const { connectKubernetes } = await import('../kubernetes/client.ts');
   return connectKubernetes(env);
+}
+
+/** Waits for the Secrets, but not for long: until they are known, images of pods with pull secrets are left as they are. */
+async function openSecrets(
+  { pullSecrets: config }: Config,
+  context: { kubernetes: Kubernetes | undefined; metrics: Metrics; log: Log; signal: AbortSignal },
+): Promise<SecretLookup> {
+  const { kubernetes, metrics, log, signal } = context;
+  if (kubernetes === undefined || !readsPullSecrets(config)) return () => undefined;
+  const { lookupIn, openPullSecrets } = await import('./wiring/pull-secrets.ts');
+  return lookupIn(await openPullSecrets(config, { kubernetes, metrics, keepsPasswords: false, log, signal }));
 }
 
 async function createGate(

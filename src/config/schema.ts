@@ -104,7 +104,12 @@ const webhookSchema = z.strictObject({
     .describe(
       'Start rewriting once this DaemonSet has been fully ready. Pause when less than 90 % of its nodes have had a ready pod for 10 s.',
     ),
-  pullSecrets: z.enum(['skip', 'rewrite']).prefault('skip').describe('What to do with pods that have imagePullSecrets.'),
+  pullSecrets: z
+    .enum(['skip', 'use', 'rewrite'])
+    .prefault('skip')
+    .describe(
+      'Pods with imagePullSecrets. skip: keep the images that their secrets are for, or all that may be private if the secrets cannot be read; use: pull those through the registry with the same secrets (needs `pullSecrets`); rewrite: rewrite all images as public ones.',
+    ),
   ignorePullSecrets: z
     .array(text)
     .prefault(PLATFORM_PULL_SECRETS)
@@ -252,6 +257,29 @@ const clashSchema = z
     }
   });
 
+const pullSecretsSchema = z
+  .strictObject({
+    namespaces: z
+      .array(z.string().regex(/^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/, 'the name of a namespace'))
+      .prefault([])
+      .describe('Namespaces whose pull secrets are read. The process needs permission to list and watch their Secrets.'),
+    allNamespaces: z.boolean().prefault(false).describe('Read those of every namespace, which needs a ClusterRole.'),
+    keyFile: text
+      .optional()
+      .describe(
+        'A file with at least 16 random characters, the same for every webhook and registry: names of private images are made from it. A changed key makes all of them new.',
+      ),
+  })
+  .superRefine(({ namespaces, allNamespaces, keyFile }, check) => {
+    if (keyFile === undefined && (allNamespaces || namespaces.length > 0))
+      check.addIssue({ code: 'custom', path: ['keyFile'], message: 'a file with at least 16 random characters', input: keyFile });
+  });
+
+/** Whether any pull secrets are read. */
+export function readsPullSecrets({ namespaces, allNamespaces }: PullSecretsConfig): boolean {
+  return allNamespaces || namespaces.length > 0;
+}
+
 /** The whole configuration file: the one source of truth for the program, the JSON Schema and docs/configuration.md. */
 export const configSchema = z.strictObject({
   log: z
@@ -265,12 +293,16 @@ export const configSchema = z.strictObject({
   agent: agentSchema.prefault({}).describe('The agent, which runs on every node.'),
   webhook: webhookSchema.prefault({}).describe('The admission webhook, which rewrites the images of pods.'),
   clash: clashSchema.prefault({}).describe('The proxy: mihomo, with a config built from subscriptions.'),
+  pullSecrets: pullSecretsSchema
+    .prefault({})
+    .describe('Which pull secrets the webhook and the registry read, so that private images are cached: docs/private-images.md.'),
 });
 
 export type Config = z.output<typeof configSchema>;
 export type AgentConfig = Config['agent'];
 export type WebhookConfig = Config['webhook'];
 export type ClashConfig = Config['clash'];
+export type PullSecretsConfig = Config['pullSecrets'];
 export { DEFAULT_UPSTREAMS } from './registry-schema.ts';
 export type { RegistryConfig, S3Config, Upstream } from './registry-schema.ts';
 export type { Mirror } from './upstream-schema.ts';

@@ -19,9 +19,20 @@ export interface Review {
   gateOpen: () => boolean;
 }
 
-/** Answers an AdmissionReview. The pod is always allowed; after any error it is allowed
+/** Answers an AdmissionReview in JSON. The pod is always allowed; after any error it is allowed
  *  unchanged. */
-export function reviewPod(body: string, { policy, gateOpen }: Review): Reviewed {
+export function reviewPod(body: string, review: Review): Reviewed {
+  let document: unknown;
+  try {
+    document = JSON.parse(body);
+  } catch (error) {
+    return { uid: '', json: allow('', { 'left-alone': 'error' }), outcome: 'error', error };
+  }
+  return reviewParsed(document, review);
+}
+
+/** The same for a review that has been parsed. */
+export function reviewParsed(document: unknown, { policy, gateOpen }: Review): Reviewed {
   let uid = '';
   const reviewed = (outcome: Outcome, audit: Record<string, string>, more: { patch?: string; error?: unknown } = {}): Reviewed => ({
     uid,
@@ -30,7 +41,7 @@ export function reviewPod(body: string, { policy, gateOpen }: Review): Reviewed 
     error: more.error,
   });
   try {
-    const request = fieldsOf(fieldsOf(JSON.parse(body))['request']);
+    const request = fieldsOf(fieldsOf(document)['request']);
     uid = textOf(request['uid']) ?? '';
     checkRequest(request, uid);
     if (!gateOpen()) return reviewed('gated', { 'left-alone': 'gated' });

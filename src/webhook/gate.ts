@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { fieldsOf, textOf } from '../io/untrusted.ts';
 import type { Log } from '../telemetry/log.ts';
-import type { Kubernetes } from './kubernetes.ts';
+import type { Kubernetes } from '../kubernetes/client.ts';
 
 /** Decides whether images may be rewritten: only nodes with an agent can pull rewritten names. */
 export interface Gate {

@@ -36,7 +36,7 @@ export function patchPod(request: Fields, policy: Policy): PodPatch {
   const operations: PatchOperation[] = [];
   const rewritten: Record<string, string> = Object.create(null) as Record<string, string>;
   for (const place of candidates(request, pod)) {
-    const decided = policy.image(place, pod);
+    const decided = policy.image(place, pod, namespace);
     if ('reason' in decided) continue;
     operations.push({ op: 'replace', path: place.path, value: decided.image });
     rewritten[place.name] = place.image;

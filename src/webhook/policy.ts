@@ -1,10 +1,11 @@
 import picomatch from 'picomatch';
 import type { Upstream, WebhookConfig } from '../config/schema.ts';
-import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
+import { fieldsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
 import { fullNames, parseImage, servedHosts, type ServedConfig } from '../oci/image-name.ts';
 import type { ImagePlace } from './pod-images.ts';
 import { mayRunOnVirtualNode, mayRunOnWindows } from './pod-placement.ts';
-import { rewriteImage } from './rewrite-image.ts';
+import { createEntriesFor, type SecretLookup } from './pod-secrets.ts';
+import { rewriteImage, rewritePrivateImage } from './rewrite-image.ts';
 
 /** Why a pod or an image keeps its name. */
 export type Reason =
@@ -20,6 +21,10 @@ export type Reason =
   | 'placeholder'
   | 'excluded-image'
   | 'pull-secret'
+  | 'private'
+  | 'secret-missing'
+  | 'secret-unusable'
+  | 'name-too-long'
   | 'other-registry'
   | 'no-reference'
   | 'rewritten';
@@ -28,7 +33,7 @@ export interface Policy {
   /** @returns why no image of the pod is rewritten, or undefined if `image` decides for each */
   pod(pod: Fields, request: { namespace: string; groups: readonly string[] }): Reason | undefined;
   /** @returns the rewritten name, or why the image keeps its own */
-  image(place: ImagePlace, pod: Fields): { image: string } | { reason: Reason };
+  image(place: ImagePlace, pod: Fields, namespace: string): { image: string } | { reason: Reason };
 }
 
 const REWRITE_LABEL = 'kube-registry/rewrite';
@@ -57,24 +62,38 @@ const PUBLIC_REPOSITORIES = [
 /** The parts of `registry` that say which images are rewritten. */
 export type ServedRegistry = ServedConfig & { upstreams: Readonly<Record<string, Upstream>> };
 
+export interface PolicyOptions extends Partial<ServedRegistry> {
+  /** By default no Secret is read. */
+  secretsOf?: SecretLookup;
+}
+
 /** Which pods and images are rewritten. */
-export function createPolicy(config: WebhookConfig, upstreams: ServedRegistry['upstreams'], other: Partial<ServedRegistry> = {}): Policy {
+export function createPolicy(config: WebhookConfig, upstreams: ServedRegistry['upstreams'], options: PolicyOptions = {}): Policy {
   const { exclude } = config;
+  const { secretsOf = () => undefined, ...other } = options;
   const rules = { registryHost: config.registryHost, hosts: servedHosts({ ...other, upstreams }) };
   const isExcludedNamespace = globs(exclude.namespaces);
   const isExcludedImage = globs(exclude.images);
   const isPublic = globs([...PUBLIC_REPOSITORIES, ...config.publicRepositories]);
-  const isIgnoredSecret = globs(config.ignorePullSecrets);
   /** Repositories whose images the registry pulls with credentials of its own. */
   const credentialed = Object.values(upstreams).flatMap(({ hosts, credentials }) =>
     hosts.flatMap((host) => credentials.map(({ repositories }) => `${host}/${repositories}`)),
   );
 
-  /** False if only the pod's own secret may give access to the image. */
-  function isPulledWithoutSecret(image: string, pod: Fields): boolean {
-    const secrets = itemsOf(fieldsOf(pod['spec'])['imagePullSecrets']).map(({ name }) => textOf(name) ?? '');
-    if (config.pullSecrets === 'rewrite' || secrets.every(isIgnoredSecret)) return true;
-    return fullNames(image).some((name) => isPublic(name) || credentialed.some((prefix) => name.startsWith(prefix)));
+  const needsNoSecret = (image: string): boolean =>
+    config.pullSecrets === 'rewrite' ||
+    fullNames(image).some((name) => isPublic(name) || credentialed.some((prefix) => name.startsWith(prefix)));
+  const entriesFor = createEntriesFor({ secretsOf, isIgnored: globs(config.ignorePullSecrets) });
+
+  /** The name of an image of a host that is served. `plain`: its name if everybody may pull it. */
+  function nameOf(image: string, plain: string, of: { pod: Fields; namespace: string }): { image: string } | { reason: Reason } {
+    if (needsNoSecret(image)) return { image: plain };
+    const found = entriesFor(image, of);
+    if ('reason' in found) return found;
+    if (found.ids.length === 0) return { image: plain };
+    if (config.pullSecrets === 'skip') return { reason: 'private' };
+    const name = rewritePrivateImage(image, found.ids, rules);
+    return name === undefined ? { reason: 'name-too-long' } : { image: name };
   }
 
   return {
@@ -91,14 +110,14 @@ export function createPolicy(config: WebhookConfig, upstreams: ServedRegistry['u
       return mayRunOnVirtualNode(pod) ? 'virtual-node' : undefined;
     },
 
-    image({ image, pullPolicy }, pod) {
+    image({ image, pullPolicy }, pod, namespace) {
       if (image === config.registryHost || image.startsWith(`${config.registryHost}/`)) return { reason: 'rewritten' };
       if (pullPolicy === 'Never') return { reason: 'never-pulled' };
       if (PLACEHOLDERS.includes(image)) return { reason: 'placeholder' };
       const rewritten = rewriteImage(image, rules);
       if (rewritten === undefined) return { reason: parseImage(image) === undefined ? 'no-reference' : 'other-registry' };
       if (fullNames(image).some(isExcludedImage)) return { reason: 'excluded-image' };
-      return isPulledWithoutSecret(image, pod) ? { image: rewritten } : { reason: 'pull-secret' };
+      return nameOf(image, rewritten, { pod, namespace });
     },
   };
 }

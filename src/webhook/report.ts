@@ -1,5 +1,5 @@
 import { fieldsOf, itemsOf, textOf, type Fields } from '../io/untrusted.ts';
-import type { Kubernetes } from './kubernetes.ts';
+import type { Kubernetes } from '../kubernetes/client.ts';
 import { imagesOf } from './pod-images.ts';
 import { ORIGINALS } from './pod-patch.ts';
 import type { Policy, Reason } from './policy.ts';
@@ -29,7 +29,11 @@ const WHY: Record<ReportLine['reason'], string> = {
   'never-pulled': 'imagePullPolicy: Never',
   placeholder: 'a placeholder that Istio replaces',
   'excluded-image': 'its image is excluded',
-  'pull-secret': 'has imagePullSecrets',
+  'pull-secret': 'has imagePullSecrets that the webhook does not read',
+  private: 'a pull secret of the pod is for it, and webhook.pullSecrets is skip',
+  'secret-missing': 'the pod names a pull secret that does not exist, or did not when it was created',
+  'secret-unusable': 'the pod names a pull secret that cannot be read; kubelets do not pull with it either',
+  'name-too-long': 'its name would be too long',
   'other-registry': 'no upstream serves this host',
   'no-reference': 'not an image name',
   rewritten: 'rewritten',
@@ -64,19 +68,24 @@ export function reportPods(pods: readonly Fields[], policy: Policy): ReportLine[
     const whole = policy.pod(pod, { namespace, groups: [] });
     const originals = originalsOf(metadata);
     return imagesOf(pod).map((place) => {
-      const decided = policy.image(place, pod);
+      const decided = policy.image(place, pod, namespace);
       const own = 'reason' in decided ? decided.reason : 'before';
       const original = textOf(originals[place.name]);
       return {
         namespace,
         pod: textOf(metadata['name']) ?? '',
         container: place.name,
-        image: place.image,
+        image: withoutIds(place.image),
         ...(original === undefined ? {} : { original }),
         reason: own === 'rewritten' ? own : (whole ?? own),
       };
     });
   });
+}
+
+/** Who knows an id may pull what it stands for, and reports are sent to others. */
+function withoutIds(image: string): string {
+  return image.replace(/\/by-[a-z2-7-]{26,}\//, '/by-…/');
 }
 
 function originalsOf(metadata: Fields): Fields {

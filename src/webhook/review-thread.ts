@@ -1,5 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import type { WebhookConfig } from '../config/schema.ts';
+import type { PullSecret } from '../pull-secrets/secret-index.ts';
+import type { SecretLookup } from './pod-secrets.ts';
 import type { ServedRegistry } from './policy.ts';
 import type { Reviewed } from './admission-review.ts';
 
@@ -7,15 +9,24 @@ export interface WorkerConfig {
   webhook: WebhookConfig;
   registry: ServedRegistry;
 }
+/** Secrets as they can be sent to a thread: without functions. */
+export type KnownSecrets = readonly (
+  | (Omit<PullSecret, 'entries'> & { entries: readonly Omit<PullSecret['entries'][number], 'scope'>[] })
+  | undefined
+)[];
 export interface ReviewRequest {
   id: number;
   body: ArrayBuffer;
   gateOpen: boolean;
 }
-interface ReviewReply {
+export interface SecretsReply {
   id: number;
-  reviewed: Reviewed;
+  secrets: KnownSecrets | undefined;
 }
+export type MessageToThread = ReviewRequest | SecretsReply;
+export type MessageFromThread =
+  | { id: number; reviewed: Reviewed }
+  | { id: number; wanted: { namespace: string; names: readonly string[] } };
 
 /** A thread of its own for reviews of large pods. It is started by the first and ends when none has
  *  come for a while. */
@@ -30,7 +41,7 @@ const TIMEOUT_MS = 1_800;
 const IDLE_MS = 60_000;
 const RESOURCES = { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4 };
 
-export function createReviewThread(config: WorkerConfig): ReviewThread {
+export function createReviewThread(config: WorkerConfig, secretsOf: SecretLookup): ReviewThread {
   const pending = new Map<number, { resolve: (reviewed: Reviewed) => void; reject: (error: Error) => void }>();
   let worker: Worker | undefined;
   let idle: NodeJS.Timeout | undefined;
@@ -38,7 +49,11 @@ export function createReviewThread(config: WorkerConfig): ReviewThread {
 
   function start(): Worker {
     const started = new Worker(new URL('review-worker.ts', import.meta.url), { workerData: config, resourceLimits: RESOURCES, env: {} });
-    started.on('message', ({ id, reviewed }: ReviewReply) => pending.get(id)?.resolve(reviewed));
+    started.on('message', (message: MessageFromThread) => {
+      const { id } = message;
+      if ('reviewed' in message) pending.get(id)?.resolve(message.reviewed);
+      else send(started, { id, secrets: withoutScopes(secretsOf(message.wanted.namespace, message.wanted.names)) });
+    });
     started.on('error', (error) => {
       if (worker === started) worker = undefined; // the next review starts another one
       for (const { reject } of pending.values()) reject(error as Error);
@@ -63,7 +78,7 @@ export function createReviewThread(config: WorkerConfig): ReviewThread {
       pending.set(id, { resolve, reject });
       const timeout = setTimeout(() => void stop(), TIMEOUT_MS);
       try {
-        worker.postMessage({ id, body, gateOpen } satisfies ReviewRequest, [body]);
+        send(worker, { id, body, gateOpen }, [body]);
         return await promise;
       } finally {
         clearTimeout(timeout);
@@ -76,4 +91,18 @@ export function createReviewThread(config: WorkerConfig): ReviewThread {
       await stop();
     },
   };
+}
+
+function send(worker: Worker, message: MessageToThread, transferred: ArrayBuffer[] = []): void {
+  worker.postMessage(message, transferred);
+}
+
+function withoutScopes(secrets: ReturnType<SecretLookup>): KnownSecrets | undefined {
+  return secrets?.map(
+    (secret) =>
+      secret && {
+        entries: secret.entries.map(({ id, registry, login }) => ({ id, registry, login })),
+        ...(secret.problem === undefined ? {} : { problem: secret.problem }),
+      },
+  );
 }

@@ -1,10 +1,14 @@
 import { parseImage, servedRepository, type ServedHosts } from '../oci/image-name.ts';
+import { privateName } from '../oci/private-name.ts';
 
 export interface RewriteRules {
   /** What rewritten images start with: `127.0.0.1:25000`. */
   registryHost: string;
   hosts: ServedHosts;
 }
+
+/** What distribution/reference allows a name, host included in the releases that containerd 1.6 has. */
+const MAX_NAME_LENGTH = 255;
 
 /** The name by which a node pulls `image` from this registry. Tag and digest stay as written; none is
  *  added.
@@ -13,4 +17,15 @@ export function rewriteImage(image: string, { registryHost, hosts }: RewriteRule
   const parsed = parseImage(image);
   const repository = parsed === undefined ? undefined : servedRepository(parsed, hosts);
   return parsed === undefined || repository === undefined ? undefined : `${registryHost}/${repository}${parsed.suffix}`;
+}
+
+/** The same for an image that is pulled with the entries of pull secrets that have these ids.
+ *  @returns undefined also if there are too many ids for a name */
+export function rewritePrivateImage(image: string, ids: readonly string[], { registryHost, hosts }: RewriteRules): string | undefined {
+  const parsed = parseImage(image);
+  const served = parsed === undefined ? undefined : servedRepository(parsed, hosts);
+  const repository = served === undefined ? undefined : privateName({ ids, repository: served });
+  if (parsed === undefined || repository === undefined) return undefined;
+  const name = `${registryHost}/${repository}`;
+  return name.length > MAX_NAME_LENGTH ? undefined : name + parsed.suffix;
 }

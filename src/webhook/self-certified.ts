@@ -3,7 +3,7 @@ import type { WebhookConfig } from '../config/schema.ts';
 import { fieldsOf, textOf, type Fields } from '../io/untrusted.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createAuthority, isDue, isLeafOf, isPair, issueLeaf, type KeyPair } from './certificates.ts';
-import type { Kubernetes } from './kubernetes.ts';
+import type { Kubernetes } from '../kubernetes/client.ts';
 import { completeConfiguration, logMissing } from './webhook-configuration.ts';
 
 export interface SelfCertifiedOptions {

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
 import type { Log } from '../telemetry/log.ts';
 import { mergeBundles } from './certificates.ts';
-import { FIELD_MANAGER, type Kubernetes } from './kubernetes.ts';
+import { FIELD_MANAGER, type Kubernetes } from '../kubernetes/client.ts';
 
 /** Namespaces about whose pods the API server does not ask, by their labels. The chart's template
  *  has the same list. */

@@ -19,7 +19,7 @@ import { createBasicAuth, parseBasic, withBasicAuth, type Authenticate, type Log
 import type { RequestHandler } from '../../server/listen.ts';
 import { servePush, type HostedRegistry, type ServePushOptions } from '../../server/serve-push.ts';
 import type { Log } from '../../telemetry/log.ts';
-import { connectKubernetes, type Kubernetes } from '../../webhook/kubernetes.ts';
+import { connectKubernetes, type Kubernetes } from '../../kubernetes/client.ts';
 import type { Storage } from './storage.ts';
 import { servedNames } from './served-names.ts';
 

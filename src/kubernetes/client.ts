@@ -4,7 +4,7 @@ import { fieldsOf, textOf } from '../io/untrusted.ts';
 import { OciError } from '../oci/error.ts';
 import type { ClusterAccess } from './kubeconfig.ts';
 
-/** The parts of the Kubernetes API that the webhook uses, as paths and JSON. */
+/** The parts of the Kubernetes API that this program uses, as paths and JSON. */
 export interface Kubernetes {
   /** @returns undefined if there is no such object
    *  @throws OciError DENIED (RBAC forbids it), UNAVAILABLE */
@@ -22,6 +22,10 @@ export interface Kubernetes {
   apply(path: string, object: unknown, signal: AbortSignal): Promise<boolean>;
   /** Creates an object. @returns the object as the API server has it. @throws OciError DENIED, UNAVAILABLE */
   create(path: string, object: unknown, signal: AbortSignal): Promise<unknown>;
+  /** A GET whose answer goes on for minutes, such as a watch. Reading the body fails after MAX_SILENCE_MS without a byte.
+   *  @returns the body's chunks; undefined for 410: the resourceVersion in the path is too old
+   *  @throws OciError DENIED, UNAVAILABLE */
+  stream(path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array> | undefined>;
   close(): Promise<void>;
 }
 
@@ -32,6 +36,9 @@ const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
 const TIMEOUT_MS = 10_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 const MAX_CONNECTIONS = 4;
+/** API servers send a bookmark to each watch about once a minute. A connection that is silent for longer may be dead: a firewall
+ *  or a load balancer can forget it without telling either side. */
+const MAX_SILENCE_MS = 90_000;
 
 interface Call {
   body?: unknown;
@@ -39,20 +46,24 @@ interface Call {
   signal: AbortSignal;
 }
 
-/** Connects with the pod's service account, or outside a cluster with the kubeconfig. Five paths
- *  need no client library: the official one costs each webhook 80 MB of memory.
+/** Connects with the pod's service account, or outside a cluster with the kubeconfig. A
+ *  few paths need no client library: the official one costs each webhook 80 MB of memory.
  *  @throws OciError UNAVAILABLE: neither is usable */
 export async function connectKubernetes(env: NodeJS.ProcessEnv): Promise<Kubernetes> {
   const isInCluster = env['KUBERNETES_SERVICE_HOST'] !== undefined && env['KUBECONFIG'] === undefined;
   const access = isInCluster ? await serviceAccount(env) : await (await import('./kubeconfig.ts')).readKubeconfig(env);
-  const dispatcher = new Agent({ connect: { ...access.tls, timeout: CONNECT_TIMEOUT_MS }, connections: MAX_CONNECTIONS });
+  const connect = { ...access.tls, timeout: CONNECT_TIMEOUT_MS };
+  const dispatcher = new Agent({ connect, connections: MAX_CONNECTIONS });
+  // Each stream holds a connection for as long as it lasts, so streams do not count among those of calls.
+  const streams = new Agent({ connect, headersTimeout: TIMEOUT_MS, bodyTimeout: MAX_SILENCE_MS });
+  const headers = async () => ({ accept: 'application/json', 'user-agent': FIELD_MANAGER, ...(await access.headers()) });
 
   async function call(method: 'GET' | 'POST' | 'PUT' | 'PATCH', path: string, { body, contentType = 'application/json', signal }: Call) {
     try {
       const response = await request(access.server + path, {
         method,
         dispatcher,
-        headers: { accept: 'application/json', 'content-type': contentType, 'user-agent': FIELD_MANAGER, ...(await access.headers()) },
+        headers: { 'content-type': contentType, ...(await headers()) },
         signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       });
@@ -89,7 +100,21 @@ export async function connectKubernetes(env: NodeJS.ProcessEnv): Promise<Kuberne
       if (status === 200 || status === 201) return JSON.parse(text) as unknown;
       throw failure(`POST ${path}`, status, text);
     },
-    close: () => dispatcher.destroy(),
+    async stream(path, signal) {
+      const response = await request(access.server + path, { dispatcher: streams, headers: await headers(), signal }).catch(
+        (cause: unknown) => {
+          signal.throwIfAborted();
+          throw new OciError('UNAVAILABLE', `the Kubernetes API does not answer GET ${path}`, { cause });
+        },
+      );
+      if (response.statusCode === 200) return response.body;
+      const text = await response.body.text();
+      if (response.statusCode === 410) return undefined;
+      throw failure(`GET ${path}`, response.statusCode, text);
+    },
+    async close() {
+      await Promise.all([dispatcher.destroy(), streams.destroy()]);
+    },
   };
 }
 

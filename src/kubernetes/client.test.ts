@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { after, test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
-import { createAuthority, issueLeaf } from './certificates.ts';
-import { connectKubernetes } from './kubernetes.ts';
+import { createAuthority, issueLeaf } from '../webhook/certificates.ts';
+import { connectKubernetes } from './client.ts';
 
 const directory = await mkdtemp(join(tmpdir(), 'kubeconfig-'));
 const authority = await createAuthority();

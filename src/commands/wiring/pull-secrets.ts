@@ -1,0 +1,48 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { createSecret } from '../../config/secret.ts';
+import type { PullSecretsConfig } from '../../config/schema.ts';
+import type { Kubernetes } from '../../kubernetes/client.ts';
+import { createPullSecrets, type PullSecrets, type PullSecretsOptions } from '../../pull-secrets/pull-secrets.ts';
+import type { Metrics } from '../../telemetry/metrics.ts';
+import type { SecretLookup } from '../../webhook/pod-secrets.ts';
+
+export interface PullSecretsContext extends Pick<PullSecretsOptions, 'keepsPasswords' | 'log' | 'signal'> {
+  kubernetes: Kubernetes;
+  metrics: Metrics;
+}
+
+/** The pull secrets that the configuration lets this process read. @throws Error: the key is too short; OciError UNAVAILABLE: it cannot be read */
+export async function openPullSecrets(
+  { namespaces, allNamespaces, keyFile }: PullSecretsConfig,
+  { kubernetes, metrics, ...options }: PullSecretsContext,
+): Promise<PullSecrets> {
+  const secrets = await createPullSecrets(kubernetes, {
+    ...options,
+    namespaces: allNamespaces ? 'all' : namespaces,
+    key: createSecret({ file: keyFile }),
+  });
+  metrics.table('pull_secrets', 'Pull secrets that are known, by whether they can be used.', ['state'], () => {
+    const { usable, unusable } = secrets.counts();
+    return [
+      { labels: { state: 'usable' }, value: usable },
+      { labels: { state: 'unusable' }, value: unusable },
+    ];
+  });
+  metrics.watch(
+    'pull_secret_watches_failing',
+    'Watches of Secrets that fail now: forbidden, or without an answer.',
+    () => secrets.counts().failing,
+  );
+  return secrets;
+}
+
+/** How long to wait for the first list. */
+const PATIENCE_MS = 15_000;
+
+/** Waits for the first list, but not for long. @returns how the webhook's policy asks for the secrets of a pod */
+export async function lookupIn(secrets: PullSecrets): Promise<SecretLookup> {
+  const listed = new AbortController();
+  await Promise.race([secrets.complete, delay(PATIENCE_MS, undefined, { signal: listed.signal }).catch(() => undefined)]);
+  listed.abort();
+  return (namespace, names) => (secrets.reads(namespace) ? names.map((name) => secrets.find(namespace, name)) : undefined);
+}

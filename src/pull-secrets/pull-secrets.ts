@@ -1,0 +1,152 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Kubernetes } from '../kubernetes/client.ts';
+import { watchObjects, type Change } from '../kubernetes/watch.ts';
+import type { Log } from '../telemetry/log.ts';
+import { SECRET_TYPES } from './docker-config.ts';
+import { createSecretIndex, type PullCredential, type PullSecret } from './secret-index.ts';
+
+export interface PullSecretsOptions {
+  /** Whose Secrets are read. */
+  namespaces: readonly string[] | 'all';
+  /** The key from which ids are made; read again and again, since it may be rotated. @throws OciError UNAVAILABLE */
+  key(this: void): Promise<string>;
+  /** Whether `credential` is needed. */
+  keepsPasswords: boolean;
+  log: Log;
+  signal: AbortSignal;
+}
+
+/** The pull secrets of a cluster, as of now: kept up to date in the background, so that no look-up asks the API server. While the
+ *  API server does not answer, they stay as they are. */
+export interface PullSecrets {
+  /** Whether every pull secret of the namespace is known. False before the first list, and without permission. */
+  reads(this: void, namespace: string): boolean;
+  /** @returns undefined: there is no such Secret, or it is of another type, or `reads` is false */
+  find(this: void, namespace: string, name: string): PullSecret | undefined;
+  /** @returns undefined: no entry has this id. Takes the same time whatever the id is */
+  credential(this: void, id: string): PullCredential | undefined;
+  /** Whether the Secrets have been listed, or the API server has refused to: what `credential` does not know does not exist. */
+  isComplete(this: void): boolean;
+  /** Resolves as soon as isComplete() does, and when `signal` aborts. */
+  complete: Promise<void>;
+  counts(this: void): PullSecretCounts;
+}
+
+export interface PullSecretCounts {
+  usable: number;
+  unusable: number;
+  /** Watches that fail now: without permission, or because the API server does not answer. */
+  failing: number;
+}
+
+/** The key is read again this often: how long a rotated key goes unnoticed. */
+const KEY_INTERVAL_MS = 5_000;
+/** 128 bits, in the densest encoding that a text file can have. */
+const MIN_KEY_LENGTH = 16;
+
+interface Source {
+  /** Empty: all namespaces. */
+  namespace: string;
+  /** Listed at least once, and not refused since. */
+  isListed: boolean;
+  isRefused: boolean;
+  isFailing: boolean;
+}
+
+/** Follows the Secrets of both types that the kubelet reads, until `signal` aborts.
+ *  @throws Error: the key is shorter than 16 characters; OciError UNAVAILABLE: it cannot be read */
+export async function createPullSecrets(kubernetes: Kubernetes, options: PullSecretsOptions): Promise<PullSecrets> {
+  const { namespaces, keepsPasswords, log, signal } = options;
+  const index = createSecretIndex(await readKey(options.key), { keepsPasswords });
+  const complete = Promise.withResolvers<void>();
+  signal.addEventListener('abort', () => complete.resolve(), { once: true });
+  const sources: Source[] = [];
+  const isComplete = (): boolean => sources.every(({ isListed, isRefused }) => isListed || isRefused);
+
+  async function follow(source: Source, type: string): Promise<void> {
+    const path = source.namespace === '' ? '/api/v1/secrets' : `/api/v1/namespaces/${source.namespace}/secrets`;
+    const owner = `${path} ${type}`;
+    for await (const change of watchObjects(kubernetes, { path, fieldSelector: `type=${type}` }, signal)) {
+      apply(change, source, owner);
+      if (isComplete()) complete.resolve();
+    }
+  }
+
+  function apply(change: Change, source: Source, owner: string): void {
+    if (change.type === 'failed') return fail(change, source, owner);
+    Object.assign(source, { isFailing: false, isRefused: false });
+    if (change.type === 'complete') source.isListed = true;
+    if (change.type === 'removed') index.remove(change.key, owner);
+    if (change.type !== 'set') return;
+    const found = index.set(change.key, change.object, owner);
+    if (found === undefined) return;
+    const [namespace, secret] = change.key.split('/');
+    log.warn(
+      { event: 'pull-secret-unusable', namespace, secret, problem: found.problem },
+      'a pull secret cannot be read; kubelets pull no image for pods that name it',
+    );
+  }
+
+  /** The same trouble is logged once. */
+  function fail({ error, isDenied }: Change & { type: 'failed' }, source: Source, owner: string): void {
+    const isNew = !source.isFailing || source.isRefused !== isDenied;
+    Object.assign(source, { isFailing: true, isRefused: isDenied });
+    if (isDenied) {
+      source.isListed = false;
+      index.removeAll(owner);
+    }
+    if (!isNew) return;
+    const fields = { namespace: source.namespace === '' ? '(all)' : source.namespace, error };
+    if (isDenied) log.warn({ event: 'pull-secrets-forbidden', ...fields }, 'RBAC does not allow reading the Secrets; will retry');
+    else log.warn({ event: 'pull-secrets-not-read', ...fields }, 'cannot read the Secrets; assuming no change');
+  }
+
+  for (const namespace of namespaces === 'all' ? [''] : new Set(namespaces)) {
+    for (const type of Object.keys(SECRET_TYPES)) {
+      const source = { namespace, isListed: false, isRefused: false, isFailing: false };
+      sources.push(source);
+      void follow(source, type);
+    }
+  }
+  void followKey(options, (key) => index.useKey(key));
+
+  return {
+    reads(namespace) {
+      const own = sources.filter((source) => source.namespace === '' || source.namespace === namespace);
+      return own.length > 0 && own.every(({ isListed }) => isListed);
+    },
+    find: (namespace, name) => index.find(`${namespace}/${name}`),
+    credential: (id) => index.credential(id),
+    isComplete,
+    complete: complete.promise,
+    counts: () => ({ ...index.counts(), failing: sources.filter(({ isFailing }) => isFailing).length }),
+  };
+}
+
+async function readKey(read: PullSecretsOptions['key']): Promise<string> {
+  const key = await read();
+  if (key.length < MIN_KEY_LENGTH)
+    throw new Error(`the key of pull secrets has ${key.length} characters; at least ${MIN_KEY_LENGTH} are needed`);
+  return key;
+}
+
+async function followKey({ key: read, log, signal }: PullSecretsOptions, use: (key: string) => void): Promise<void> {
+  let known = await read().catch(() => '');
+  let reported = '';
+  while (!signal.aborted) {
+    await delay(KEY_INTERVAL_MS, undefined, { signal, ref: false }).catch(() => undefined); // aborted: the loop ends
+    try {
+      const key = await readKey(read);
+      reported = '';
+      if (key === known) continue;
+      known = key;
+      use(key);
+      log.info({ event: 'pull-secrets-key-changed' }, 'the key of pull secrets has changed: names of private images are new from now on');
+    } catch (error) {
+      const { message } = error as Error;
+      if (message !== reported)
+        log.warn({ event: 'pull-secrets-key-unreadable', error }, 'cannot read the key of pull secrets; the last one stays');
+      reported = message;
+    }
+  }
+}

@@ -1,0 +1,61 @@
+import { fieldsOf, itemsOf, textOf, type Fields } from '../io/untrusted.ts';
+import { fullNames } from '../oci/image-name.ts';
+import { parseImageRepository, selectEntries } from '../pull-secrets/keyring.ts';
+import type { PullEntry, PullSecret } from '../pull-secrets/secret-index.ts';
+
+/** The Secrets of a namespace with these names, each undefined if it does not exist; undefined as a whole if they are not read. */
+export type SecretLookup = (namespace: string, names: readonly string[]) => readonly (PullSecret | undefined)[] | undefined;
+
+/** The entries of the pod's secrets that are for an image, by their ids in the order in which the kubelet would try them; or why
+ *  they cannot be told. */
+export type EntriesFor = (
+  image: string,
+  of: { pod: Fields; namespace: string },
+) => { ids: readonly string[] } | { reason: 'pull-secret' | 'secret-missing' | 'secret-unusable' };
+
+/** A pod with more secrets keeps its images. */
+const MAX_SECRETS = 64;
+/** Comparisons of an entry with an image, for one pod: about 10 ms. Then its images are kept. */
+const MAX_COMPARISONS = 100_000;
+
+interface PodEntries {
+  entries: readonly PullEntry[];
+  comparisons: number;
+}
+type Reading = PodEntries | { reason: 'pull-secret' | 'secret-missing' | 'secret-unusable' };
+
+/** The names of a pod's pull secrets, those of its ServiceAccount included: the API server has put them there. */
+export function pullSecretNames(pod: Fields): string[] {
+  const names = itemsOf(fieldsOf(pod['spec'])['imagePullSecrets']).map(({ name }) => textOf(name) ?? '');
+  return [...new Set(names.filter((name) => name !== ''))];
+}
+
+/** @param isIgnored whether a Secret that is not known says nothing about the images */
+export function createEntriesFor({ secretsOf, isIgnored }: { secretsOf: SecretLookup; isIgnored: (name: string) => boolean }): EntriesFor {
+  const readings = new WeakMap<Fields, Reading>();
+
+  function read(pod: Fields, namespace: string): Reading {
+    const names = pullSecretNames(pod);
+    if (names.length === 0) return { entries: [], comparisons: 0 };
+    if (names.length > MAX_SECRETS) return { reason: 'pull-secret' };
+    const secrets = secretsOf(namespace, names);
+    if (secrets === undefined) return names.every(isIgnored) ? { entries: [], comparisons: 0 } : { reason: 'pull-secret' };
+    // The kubelet would pull with a Secret that is created later, so its images may be private.
+    if (names.some((name, index) => secrets[index] === undefined && !isIgnored(name))) return { reason: 'secret-missing' };
+    if (secrets.some((secret) => secret?.problem !== undefined)) return { reason: 'secret-unusable' };
+    return { entries: secrets.flatMap((secret) => secret?.entries ?? []), comparisons: 0 };
+  }
+
+  return (image, { pod, namespace }) => {
+    const reading = readings.get(pod) ?? read(pod, namespace);
+    readings.set(pod, reading);
+    if ('reason' in reading) return reading;
+    reading.comparisons += reading.entries.length;
+    if (reading.comparisons > MAX_COMPARISONS) return { reason: 'pull-secret' };
+    const [repository = ''] = fullNames(image);
+    const selected = selectEntries(reading.entries, parseImageRepository(repository));
+    // The same user and password twice would only be refused twice.
+    const distinct = selected.filter(({ login }, index) => selected.findIndex((other) => other.login === login) === index);
+    return { ids: distinct.map(({ id }) => id) };
+  };
+}
