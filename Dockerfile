@@ -41,6 +41,14 @@ RUN set -eu; \
 COPY src ./src
 RUN mkdir -p /out/usr/local/bin /state /compiled && ln -s /app/src/main.ts /out/usr/local/bin/kube-registry
 
+# The page of the console. The packages that bundle it stay behind.
+FROM --platform=$BUILDPLATFORM ${NODE_IMAGE} AS console
+WORKDIR /build
+COPY package.json package-lock.json .npmrc tsconfig.json ./
+RUN npm ci --ignore-scripts
+COPY console ./console
+RUN node console/build.ts
+
 FROM ${NODE_IMAGE} AS node
 
 FROM ${BASE_IMAGE}
@@ -50,6 +58,7 @@ COPY --from=node /usr/lib/*/libatomic.so.1* /usr/lib/
 COPY --from=node /usr/local/bin/node /usr/local/bin/
 COPY --from=mihomo /mihomo/out /
 COPY --from=app /out /
+COPY --from=console /build/dist /app/dist
 COPY --from=app --chown=65532:65532 /state /var/lib/kube-registry
 COPY --from=app --chown=65532:65532 /compiled /var/cache/kube-registry
 ENV NODE_ENV=production NODE_COMPILE_CACHE=/var/cache/kube-registry

@@ -1,0 +1,85 @@
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { promisify } from 'node:util';
+import { brotliCompress, constants, gzip } from 'node:zlib';
+
+// npm run build:console: bundles the page of the console into dist/console, as src/server serves it. The
+// names of its files hold their hashes, so that browsers may keep them for ever.
+
+const source = import.meta.dirname;
+const target = join(source, '../dist/console');
+const assets = join(target, 'assets');
+
+/** Bundles the page. Builds at the same time do not disturb each other: files of one content have
+ *  one name, and index.html, which names them, is replaced last.
+ *  @throws Error: a source file is wrong */
+export async function buildConsole(): Promise<void> {
+  const { build } = await import('esbuild');
+  const { metafile } = await build({
+    entryPoints: { console: join(source, 'main.tsx'), style: join(source, 'styles/style.css'), icon: join(source, 'icon.svg') },
+    entryNames: '[name]-[hash]',
+    outdir: assets,
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    target: ['chrome120', 'firefox121', 'safari17.5'],
+    jsx: 'automatic',
+    jsxImportSource: 'preact',
+    loader: { '.svg': 'copy' },
+    legalComments: 'linked',
+    metafile: true,
+    logLevel: 'warning',
+    tsconfig: join(source, 'tsconfig.json'),
+    absWorkingDir: join(source, '..'),
+  });
+  const written = Object.keys(metafile.outputs).map((path) => basename(path));
+  await compress(written);
+  await writeIndex(written);
+  await removeOthers(written);
+}
+
+/** Beside each file, so that no request waits for a compression. */
+async function compress(files: readonly string[]): Promise<void> {
+  for (const file of files) {
+    const bytes = await readFile(join(assets, file));
+    await replaceFile(join(assets, `${file}.gz`), await promisify(gzip)(bytes, { level: 9 }));
+    const quality = { params: { [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY } };
+    await replaceFile(join(assets, `${file}.br`), await promisify(brotliCompress)(bytes, quality));
+  }
+}
+
+async function writeIndex(files: readonly string[]): Promise<void> {
+  const template = await readFile(join(source, 'index.html'), 'utf8');
+  const find = (name: RegExp): string => `/assets/${files.find((file) => name.test(file)) ?? ''}`;
+  const names = { icon: find(/^icon-.*\.svg$/), style: find(/^style-.*\.css$/), script: find(/^console-.*\.js$/) };
+  const page = template.replaceAll(/\{(icon|style|script)\}/g, (_, key: keyof typeof names) => names[key]);
+  await replaceFile(join(target, 'index.html'), page);
+}
+
+/** Those of former builds. */
+async function removeOthers(files: readonly string[]): Promise<void> {
+  const wanted = new Set(files.flatMap((file) => [file, `${file}.gz`, `${file}.br`]));
+  for (const file of await readdir(assets)) if (!wanted.has(file) && !file.endsWith('.tmp')) await rm(join(assets, file), { force: true });
+}
+
+async function replaceFile(path: string, content: string | Buffer): Promise<void> {
+  const temporary = `${path}.${process.pid}.tmp`;
+  await mkdir(join(path, '..'), { recursive: true });
+  await writeFile(temporary, content);
+  await rename(temporary, path);
+}
+
+/** Whether the packages are installed that only a build needs: `npm ci --omit=dev` leaves them out. */
+function canBuild(): boolean {
+  try {
+    import.meta.resolve('esbuild');
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+if (import.meta.main) {
+  if (canBuild()) await buildConsole();
+  else process.stderr.write('The console is not built: its packages are not installed (npm ci without --omit=dev)\n');
+}

@@ -1,0 +1,28 @@
+import { announce } from '../parts/announce.tsx';
+import { t, type MessageKey, type Values } from '../language/language.ts';
+import { ApiError, send } from './api.ts';
+import { withSession } from './session.ts';
+
+export interface Action<Answer> {
+  path: `/api/actions/${string}`;
+  body: unknown;
+  /** What is said when it has succeeded. */
+  done: (answer: Answer) => { key: MessageKey; values?: Values } | undefined;
+  /** Afterwards, with its answer. */
+  after?: (answer: Answer) => void;
+}
+
+/** Does it as the signed-in user, and says how it went. */
+export function act<Answer>({ path, body, done, after }: Action<Answer>): void {
+  withSession(async () => {
+    try {
+      const answer = await send<Answer>('POST', path, body);
+      const message = done(answer);
+      if (message !== undefined) announce({ tone: 'good', text: t(message.key, message.values) });
+      after?.(answer);
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 401) throw error;
+      announce({ tone: 'bad', text: error instanceof ApiError ? error.message : t('error.noAnswer') });
+    }
+  });
+}

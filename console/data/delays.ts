@@ -1,0 +1,63 @@
+import type { MessageKey, Values } from '../language/language.ts';
+import { formatBytes, formatMilliseconds, formatRate } from './format.ts';
+import type { ClashReport, RunningDownload, UpstreamReport } from './model.ts';
+
+/** One thing that decides how fast an image comes. */
+export interface Delay {
+  key: MessageKey;
+  values: Values;
+  tone: 'good' | 'neutral' | 'warning' | 'bad';
+}
+
+export interface Situation {
+  upstream: UpstreamReport | undefined;
+  clash: ClashReport | undefined;
+  downloads: readonly RunningDownload[];
+  isStored: boolean;
+}
+
+/** Below this, a download is called slow. */
+const SLOW_BYTES_PER_SECOND = 1024 * 1024;
+const SLOW_ANSWER_MS = 2000;
+const SLOW_NODE_MS = 800;
+
+/** What decides how fast an image comes now, in the order in which a request meets it. */
+export function findDelays({ upstream, clash, downloads, isStored }: Situation): Delay[] {
+  const delays: Delay[] = [];
+  if (isStored) delays.push({ key: 'delay.stored', values: {}, tone: 'good' });
+  for (const { receivedBytes, size, bytesPerSecond } of downloads.slice(0, 1)) {
+    const values = {
+      count: downloads.length,
+      received: formatBytes(receivedBytes),
+      size: size === null ? '?' : formatBytes(size),
+      rate: formatRate(bytesPerSecond),
+    };
+    delays.push({ key: 'delay.running', values, tone: bytesPerSecond < SLOW_BYTES_PER_SECOND ? 'warning' : 'neutral' });
+  }
+  if (upstream !== undefined) delays.push(...delaysOfUpstream(upstream));
+  if (upstream !== undefined && upstream.proxy !== 'direct' && clash?.enabled === true) delays.push(delayOfNode(clash));
+  return delays;
+}
+
+function delaysOfUpstream({ name, state, latency, proxy }: UpstreamReport): Delay[] {
+  const delays: Delay[] = [];
+  const values = { upstream: name, proxy };
+  if (state === 'limited') delays.push({ key: 'problem.limited', values, tone: 'bad' });
+  if (state === 'down') delays.push({ key: 'problem.down', values, tone: 'bad' });
+  if (state === 'proxy-down') delays.push({ key: 'problem.proxyDown', values, tone: 'bad' });
+  if (state === 'refusing') delays.push({ key: 'problem.refusing', values, tone: 'warning' });
+  if (latency !== null) {
+    const times = { p50: formatMilliseconds(latency.p50), p95: formatMilliseconds(latency.p95) };
+    delays.push({ key: 'delay.upstream', values: { ...values, ...times }, tone: latency.p50 > SLOW_ANSWER_MS ? 'warning' : 'neutral' });
+  }
+  delays.push({ key: proxy === 'direct' ? 'delay.direct' : 'delay.proxy', values, tone: 'neutral' });
+  return delays;
+}
+
+function delayOfNode({ running, chosen, nodes }: ClashReport): Delay {
+  if (!running || chosen === null) return { key: 'problem.clash', values: {}, tone: 'bad' };
+  const node = nodes.find(({ name }) => name === chosen);
+  if (node?.delayMs == null) return { key: 'delay.untestedNode', values: { node: chosen }, tone: 'neutral' };
+  const values = { node: chosen, delay: formatMilliseconds(node.delayMs) };
+  return { key: 'delay.node', values, tone: node.delayMs > SLOW_NODE_MS ? 'warning' : 'neutral' };
+}

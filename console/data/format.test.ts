@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { chooseLanguage } from '../language/language.ts';
+import { formatBytes, formatDuration, formatMilliseconds, formatRelative, formatShare, visible } from './format.ts';
+
+/** The space between a number and its unit differs among locales. */
+function plain(text: string): string {
+  return text.replaceAll(/\s/g, ' ');
+}
+
+test('sizes are in the units of the configuration, and never 1024 of one', () => {
+  chooseLanguage('en');
+  const cases = [
+    [0, '0 B'],
+    [1023, '1,023 B'],
+    [1024, '1.0 KiB'],
+    [20 * 2 ** 30, '20.0 GiB'],
+    [2 ** 40 - 1, '1.0 TiB'],
+    [5.5 * 2 ** 20, '5.5 MiB'],
+    [2 ** 80, '1,073,741,824 PiB'],
+  ] as const;
+  for (const [bytes, expected] of cases) assert.equal(plain(formatBytes(bytes)), expected);
+});
+
+test('a share is 100 % only if it is the whole', () => {
+  chooseLanguage('en');
+  assert.deepEqual([0, 0.5, 0.894, 0.99999, 1].map(formatShare), ['0%', '50%', '89%', '99.9%', '100%']);
+});
+
+test('durations have two units at most, and times are relative to the present', () => {
+  chooseLanguage('en');
+  assert.equal(plain(formatDuration(3 * 86_400_000 + 4 * 3_600_000 + 59_000)), '3 days 4 hr');
+  assert.equal(plain(formatDuration(0)), '0 sec');
+  assert.equal(plain(formatMilliseconds(212.4)), '212 ms');
+  assert.equal(formatRelative(0, 5 * 60_000), '5 min. ago');
+  assert.equal(formatRelative(2 * 3_600_000, 0), 'in 2 hr.');
+});
+
+test('in Chinese, numbers and times are written as in Chinese', () => {
+  chooseLanguage('zh');
+  assert.equal(formatRelative(0, 5 * 60_000), '5分钟前');
+  assert.equal(plain(formatDuration(65_000)), '1分钟 5秒');
+});
+
+test('characters that nobody sees, and those that turn the direction of text, are written out', () => {
+  assert.equal(visible('a\u202eb\u0000c\n<b>\ufeff'), 'a\\u202eb\\u0000c\\u000a<b>\\ufeff');
+});

@@ -1,0 +1,10 @@
+// The shapes of the API are those of its schemas. Only their types come here: zod would outweigh the page.
+
+export type { Check, Deleted, Job, Jobs, PolicyReport } from '../../src/console/api/actions.ts';
+export type { Downloads, RunningDownload } from '../../src/console/api/downloads.ts';
+export type { History } from '../../src/console/api/history.ts';
+export type { ImageDetail, ImageRow, Images } from '../../src/console/api/images.ts';
+export type { Overview, RateLimitReport } from '../../src/console/api/overview.ts';
+export type { AgentsReport, ClashReport, Replicas, UpstreamReport, Upstreams, WebhookReport } from '../../src/console/api/places.ts';
+export type { Session } from '../../src/console/api/sessions.ts';
+export type { ConsoleEvents } from '../../src/console/api/operations.ts';

@@ -1,0 +1,87 @@
+import type { MessageKey, Values } from '../language/language.ts';
+import type { ClashReport, Overview, Replicas, UpstreamReport, Upstreams } from './model.ts';
+
+/** Something that makes images slow or fail now. */
+export interface Problem {
+  tone: 'bad' | 'warning';
+  key: MessageKey;
+  values: Values;
+  /** The registry's own words for the cause, in English. */
+  detail?: string | undefined;
+  /** The view that tells more. */
+  view: 'upstreams' | 'proxy' | 'images' | 'overview';
+}
+
+export interface Reports {
+  overview: Overview | undefined;
+  upstreams: Upstreams | undefined;
+  clash: ClashReport | undefined;
+  replicas: Replicas | undefined;
+}
+
+/** Latency from which an upstream is called slow, in ms. */
+const SLOW_UPSTREAM_MS = 3000;
+/** Requests without which a latency says little. */
+const ENOUGH_REQUESTS = 3;
+/** A node's delay from which it is called slow, in ms. */
+const SLOW_NODE_MS = 1500;
+/** Share of a store from which it is called full. */
+const FULL_SHARE = 0.98;
+
+/** What is wrong now, the worst first. */
+export function findProblems({ overview, upstreams, clash, replicas }: Reports): Problem[] {
+  const problems = [
+    ...(upstreams?.upstreams ?? []).flatMap(problemsOfUpstream),
+    ...(clash === undefined ? [] : problemsOfClash(clash)),
+    ...(replicas?.replicas ?? []).flatMap(({ address, reachable, problem }): Problem[] =>
+      reachable ? [] : [{ tone: 'warning', key: 'problem.replica', values: { address }, detail: problem ?? undefined, view: 'overview' }],
+    ),
+    ...(overview === undefined ? [] : problemsOfStore(overview)),
+  ];
+  return problems.toSorted((a, b) => Number(a.tone === 'warning') - Number(b.tone === 'warning'));
+}
+
+function problemsOfUpstream({ name, state, proxy, latency }: UpstreamReport): Problem[] {
+  const values = { upstream: name };
+  switch (state) {
+    case 'down':
+      return [{ tone: 'bad', key: 'problem.down', values, view: 'upstreams' }];
+    case 'proxy-down':
+      return [{ tone: 'bad', key: 'problem.proxyDown', values: { ...values, proxy }, view: 'upstreams' }];
+    case 'limited':
+      return [{ tone: 'bad', key: 'problem.limited', values, view: 'upstreams' }];
+    case 'refusing':
+      return [{ tone: 'warning', key: 'problem.refusing', values, view: 'upstreams' }];
+    default:
+      return latency !== null && latency.requests >= ENOUGH_REQUESTS && latency.p50 > SLOW_UPSTREAM_MS
+        ? [{ tone: 'warning', key: 'problem.slow', values: { ...values, seconds: Math.round(latency.p50 / 1000) }, view: 'upstreams' }]
+        : [];
+  }
+}
+
+function problemsOfClash({ enabled, running, problem, chosen, nodes, subscriptions }: ClashReport): Problem[] {
+  if (!enabled) return [];
+  const problems: Problem[] = [];
+  if (!running) problems.push({ tone: 'bad', key: 'problem.clash', values: {}, detail: problem ?? undefined, view: 'proxy' });
+  else if (problem !== null) problems.push({ tone: 'warning', key: 'problem.clashConfig', values: {}, detail: problem, view: 'proxy' });
+  if (running && nodes.length > 0 && nodes.every(({ alive }) => alive === false))
+    problems.push({ tone: 'bad', key: 'problem.noNode', values: {}, view: 'proxy' });
+  const node = nodes.find(({ name }) => name === chosen);
+  if (node?.delayMs != null && node.delayMs > SLOW_NODE_MS)
+    problems.push({ tone: 'warning', key: 'problem.slowNode', values: { node: node.name, delay: node.delayMs }, view: 'proxy' });
+  for (const { name, problem, leftBytes } of subscriptions) {
+    if (leftBytes === 0) problems.push({ tone: 'bad', key: 'problem.traffic', values: { subscription: name }, view: 'proxy' });
+    if (problem !== null)
+      problems.push({ tone: 'warning', key: 'problem.subscription', values: { subscription: name }, detail: problem, view: 'proxy' });
+  }
+  return problems;
+}
+
+function problemsOfStore({ store, inventory }: Overview): Problem[] {
+  const problems: Problem[] = [];
+  if (store.limit !== null && store.bytes !== null && store.bytes > store.limit * FULL_SHARE)
+    problems.push({ tone: 'warning', key: 'problem.full', values: {}, view: 'images' });
+  if (inventory.problem !== null)
+    problems.push({ tone: 'warning', key: 'problem.inventory', values: {}, detail: inventory.problem, view: 'images' });
+  return problems;
+}

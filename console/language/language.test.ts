@@ -1,0 +1,31 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Message, MessageKey } from './en.ts';
+import { chooseLanguage, MESSAGES, t } from './language.ts';
+
+function formsOf(message: Message): string[] {
+  return typeof message === 'string' ? [message] : Object.values(message);
+}
+
+/** Those that every form may use, and `count`, which chooses the form. */
+function placeholders(message: Message): string[] {
+  return [...new Set(formsOf(message).flatMap((form) => [...form.matchAll(/\{(\w+)\}/g)].map(([, name = '']) => name)))].sort();
+}
+
+test('every text says the same values in both languages', () => {
+  for (const key of Object.keys(MESSAGES.en) as MessageKey[])
+    assert.deepEqual(placeholders(MESSAGES.zh[key]), placeholders(MESSAGES.en[key]), key);
+});
+
+test('a count chooses the form, and is written as the language writes numbers', () => {
+  chooseLanguage('en');
+  assert.equal(t('images.count', { count: 1 }), 'One image');
+  assert.equal(t('images.count', { count: 1234 }), '1,234 images');
+  chooseLanguage('zh');
+  assert.equal(t('images.count', { count: 1234 }), '1,234 个镜像');
+});
+
+test('a value is text, whatever it holds', () => {
+  chooseLanguage('en');
+  assert.equal(t('proxy.nowChosen', { node: '{count} $& <b>' }), 'Node {count} $& <b> is used from now on.');
+});

@@ -1,0 +1,198 @@
+import { useState } from 'preact/hooks';
+import { lostSince } from '../data/api.ts';
+import { formatBytes, formatNumber, formatRate, formatShare, UNKNOWN } from '../data/format.ts';
+import { live } from '../data/live.ts';
+import type { ClashReport, Images, Overview, Replicas, Upstreams, WebhookReport } from '../data/model.ts';
+import { findProblems, type Problem } from '../data/problems.ts';
+import { useQuery } from '../data/query.ts';
+import { routeTo } from '../data/router.ts';
+import { t } from '../language/language.ts';
+import { Loaded, Missing } from '../parts/async.tsx';
+import { Segments } from '../parts/fields.tsx';
+import { Figure, Meter, Notice, Section } from '../parts/marks.tsx';
+import { Foreign } from '../parts/names.tsx';
+import { Ago } from '../parts/time.tsx';
+import { View } from '../parts/view.tsx';
+import { CheckImage } from './check.tsx';
+import { LargestImages } from './largest.tsx';
+import { Limits } from './limits.tsx';
+import { Plots } from './plots.tsx';
+import { ReplicaTable } from './replicas.tsx';
+
+const REFRESH_MS = 10_000;
+/** Pods and images change slowly, and cost more to list. */
+const SLOW_REFRESH_MS = 60_000;
+
+/** Answers at a glance: is all well, what is slow, what is used. */
+export function OverviewPage() {
+  const overview = useQuery<Overview>('/api/overview', { everyMs: REFRESH_MS });
+  const upstreams = useQuery<Upstreams>('/api/upstreams', { everyMs: REFRESH_MS });
+  const clash = useQuery<ClashReport>('/api/clash', { everyMs: REFRESH_MS });
+  const replicas = useQuery<Replicas>('/api/replicas', { everyMs: REFRESH_MS });
+  const webhook = useQuery<WebhookReport>('/api/webhook?rewritten=no&limit=1', { everyMs: SLOW_REFRESH_MS });
+  const largest = useQuery<Images>('/api/images?sort=size&order=desc&limit=5', { everyMs: SLOW_REFRESH_MS });
+  const [window, setWindow] = useState<'hour' | 'day'>('hour');
+  const problems = findProblems({ overview: overview.data, upstreams: upstreams.data, clash: clash.data, replicas: replicas.data });
+  const choices = (['hour', 'day'] as const).map((value) => ({ value, text: t(`plot.${value}`) }));
+  return (
+    <View title={t('view.overview')}>
+      <div class="stack" role="region" aria-label={t('overview.state')} aria-live="polite">
+        <Problems problems={problems} isKnown={overview.data !== undefined && upstreams.data !== undefined} />
+      </div>
+      <Loaded query={overview}>
+        {(data) => (
+          <>
+            <Missing unreachable={data.unreachable} />
+            <Figures overview={data} clash={clash.data} webhook={webhook.data} />
+          </>
+        )}
+      </Loaded>
+      <CheckImage />
+      <Section
+        id="history"
+        title={t('overview.history')}
+        aside={<Segments label={t('plot.window')} value={window} choices={choices} change={(value) => setWindow(value)} />}
+      >
+        <Plots window={window} />
+      </Section>
+      <div class="columns">
+        <Section id="limits" title={t('overview.limits')}>
+          <Loaded query={overview}>{({ rateLimits }) => <Limits limits={rateLimits} />}</Loaded>
+        </Section>
+        <Section
+          id="largest"
+          title={t('overview.largest')}
+          aside={<a href={routeTo('images', { sort: 'size', order: 'desc' })}>{t('overview.allImages')}</a>}
+        >
+          <Loaded query={largest}>{(images) => <LargestImages images={images} />}</Loaded>
+        </Section>
+      </div>
+      <Section id="replicas" title={t('overview.replicas')}>
+        <Loaded query={replicas}>{({ replicas }) => <ReplicaTable replicas={replicas} />}</Loaded>
+      </Section>
+    </View>
+  );
+}
+
+function Problems({ problems, isKnown }: { problems: readonly Problem[]; isKnown: boolean }) {
+  if (!isKnown || lostSince.value !== undefined) return null;
+  if (problems.length === 0) return <Notice tone="good" title={t('overview.well')} />;
+  return (
+    <>
+      {problems.map(({ tone, key, values, detail, view }) => (
+        <Notice key={key + JSON.stringify(values)} tone={tone} title={t(key, values)}>
+          <p>
+            {detail === undefined ? null : (
+              <>
+                <Foreign text={detail} />{' '}
+              </>
+            )}
+            {view === 'overview' ? null : <a href={routeTo(view)}>{t(`view.${view}`)}</a>}
+          </p>
+        </Notice>
+      ))}
+    </>
+  );
+}
+
+interface FiguresProps {
+  overview: Overview;
+  clash: ClashReport | undefined;
+  webhook: WebhookReport | undefined;
+}
+
+function Figures({ overview, clash, webhook }: FiguresProps) {
+  const { hitRate, hour, savedBytes, totals, startedAt, store, inventory, localTier } = overview;
+  const downloads = live.downloads.value;
+  return (
+    <dl class="figures">
+      <Figure
+        name={t('figure.hitRate')}
+        value={hitRate === null ? UNKNOWN : formatShare(hitRate)}
+        note={hitRate === null ? t('figure.noReads') : t('figure.reads', { count: hour.hits + hour.stale + hour.misses + hour.errors })}
+      />
+      <Figure
+        name={t('figure.saved')}
+        value={formatBytes(savedBytes)}
+        note={
+          <>
+            {t('figure.savedOf', { bytes: formatBytes(totals.sentBytes) })} <Ago at={startedAt} />
+          </>
+        }
+      />
+      <Figure
+        name={t('figure.downloads')}
+        value={<a href={routeTo('downloads')}>{formatNumber(downloads?.total ?? overview.runningDownloads)}</a>}
+        note={downloads === undefined ? undefined : formatRate(downloads.bytesPerSecond)}
+      />
+      <Figure
+        name={t('figure.store')}
+        value={store.bytes === null ? UNKNOWN : formatBytes(store.bytes)}
+        note={<StoreNote store={store} images={inventory.images} />}
+      />
+      {localTier === null ? null : (
+        <Figure name={t('figure.tier')} value={formatBytes(localTier.bytes)} note={<TierNote tier={localTier} />} />
+      )}
+      {clash?.enabled === true ? <ClashFigure clash={clash} /> : null}
+      {webhook?.enabled === true ? <WebhookFigure webhook={webhook} /> : null}
+    </dl>
+  );
+}
+
+function StoreNote({ store, images }: { store: Overview['store']; images: number | null }) {
+  const { bytes, limit } = store;
+  return (
+    <>
+      {images === null ? '' : t('figure.images', { count: images })}
+      {limit === null || bytes === null ? null : (
+        <>
+          {' '}
+          {t('figure.ofLimit', { limit: formatBytes(limit) })}
+          <Meter
+            label={t('figure.store')}
+            share={bytes / limit}
+            text={formatShare(bytes / limit)}
+            tone={bytes / limit > 0.9 ? 'warning' : 'neutral'}
+          />
+        </>
+      )}
+    </>
+  );
+}
+
+function TierNote({ tier }: { tier: NonNullable<Overview['localTier']> }) {
+  return (
+    <>
+      {t('figure.ofLimit', { limit: formatBytes(tier.maxBytes) })}
+      {tier.waitingBlobs === 0 ? null : ` · ${t('figure.waiting', { count: tier.waitingBlobs, bytes: formatBytes(tier.waitingBytes) })}`}
+      <Meter label={t('figure.tier')} share={tier.bytes / tier.maxBytes} text={formatShare(tier.bytes / tier.maxBytes)} />
+    </>
+  );
+}
+
+function ClashFigure({ clash }: { clash: ClashReport }) {
+  const node = clash.nodes.find(({ name }) => name === clash.chosen);
+  return (
+    <Figure
+      name={t('figure.node')}
+      value={
+        <a href={routeTo('proxy')} class="figure-name">
+          <Foreign text={clash.chosen ?? t('proxy.none')} />
+        </a>
+      }
+      note={node?.delayMs == null ? t('proxy.noDelay') : t('figure.delay', { delay: node.delayMs })}
+    />
+  );
+}
+
+function WebhookFigure({ webhook }: { webhook: WebhookReport }) {
+  const left = webhook.reasons.filter(({ reason }) => reason !== 'rewritten').reduce((sum, { images }) => sum + images, 0);
+  const rewritten = webhook.reasons.find(({ reason }) => reason === 'rewritten')?.images ?? 0;
+  return (
+    <Figure
+      name={t('figure.notRewritten')}
+      value={<a href={routeTo('webhook')}>{webhook.problem === null ? formatNumber(left) : UNKNOWN}</a>}
+      note={webhook.problem ?? t('figure.rewritten', { count: rewritten })}
+    />
+  );
+}

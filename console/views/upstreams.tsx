@@ -1,0 +1,143 @@
+import { formatBytes, formatMilliseconds, formatNumber, UNKNOWN } from '../data/format.ts';
+import type { UpstreamReport, Upstreams } from '../data/model.ts';
+import { useQuery } from '../data/query.ts';
+import { t, textOf } from '../language/language.ts';
+import { Loaded, Missing } from '../parts/async.tsx';
+import { Badge, Section, type Tone } from '../parts/marks.tsx';
+import { SortedTable, type Column } from '../parts/table.tsx';
+import { Ago } from '../parts/time.tsx';
+import { View } from '../parts/view.tsx';
+import { Limits } from './limits.tsx';
+
+const REFRESH_MS = 5000;
+
+const TONES: Record<UpstreamReport['state'], Tone> = {
+  up: 'good',
+  limited: 'bad',
+  refusing: 'warning',
+  'proxy-down': 'bad',
+  down: 'bad',
+  unknown: 'neutral',
+};
+
+/** The registries elsewhere: which answer, how fast, and by which way. */
+export function UpstreamsPage() {
+  const query = useQuery<Upstreams>('/api/upstreams', { everyMs: REFRESH_MS });
+  return (
+    <View title={t('view.upstreams')} lead={t('upstreams.lead')}>
+      <Loaded query={query}>
+        {({ upstreams, unreachable }) => (
+          <>
+            <Missing unreachable={unreachable} />
+            <SortedTable
+              caption={t('view.upstreams')}
+              columns={columns()}
+              rows={upstreams}
+              keyOf={({ name }) => name}
+              empty={t('upstreams.none')}
+              initial={{ key: 'requests', descending: true }}
+            />
+            <Section id="limits" title={t('overview.limits')}>
+              <Limits limits={upstreams.flatMap(({ rateLimit }) => (rateLimit === null ? [] : [rateLimit]))} />
+            </Section>
+          </>
+        )}
+      </Loaded>
+    </View>
+  );
+}
+
+function columns(): Column<UpstreamReport>[] {
+  return [
+    { key: 'name', title: t('limits.upstream'), isHeader: true, wide: true, value: ({ name }) => name, cell: (row) => <Name row={row} /> },
+    { key: 'state', title: t('upstreams.state'), value: ({ state }) => state, cell: (row) => <State row={row} /> },
+    {
+      key: 'latency',
+      title: t('upstreams.latency'),
+      numeric: true,
+      value: ({ latency }) => latency?.p50,
+      cell: ({ latency }) => (latency === null ? UNKNOWN : <Latency latency={latency} />),
+    },
+    {
+      key: 'requests',
+      title: t('upstreams.hour'),
+      numeric: true,
+      value: ({ hour }) => hour.requests,
+      cell: ({ hour }) => (
+        <>
+          {t('upstreams.requests', { count: hour.requests })}
+          <div class="muted">{formatBytes(hour.bytes)}</div>
+        </>
+      ),
+    },
+    {
+      key: 'failures',
+      title: t('upstreams.failures'),
+      numeric: true,
+      value: ({ hour }) => hour.failures,
+      cell: ({ hour }) => formatNumber(hour.failures),
+    },
+    { key: 'way', title: t('upstreams.way'), cell: (row) => <Way row={row} /> },
+  ];
+}
+
+function Name({ row: { name, url, hosts, mirrors } }: { row: UpstreamReport }) {
+  return (
+    <>
+      {name}
+      <div class="muted plain-weight">
+        {url}
+        {hosts.length === 0 ? null : ` · ${hosts.join(', ')}`}
+      </div>
+      {mirrors.length === 0 ? null : (
+        <ul class="plain muted plain-weight">
+          {mirrors.map((mirror) => (
+            <li key={mirror.url}>
+              {t('upstreams.mirror')} {mirror.url} ({wayOf(mirror.proxy)})
+            </li>
+          ))}
+        </ul>
+      )}
+    </>
+  );
+}
+
+function State({ row: { state, lastRequestAt, lastFailure } }: { row: UpstreamReport }) {
+  return (
+    <>
+      <Badge tone={TONES[state]}>{t(`upstreams.state.${state}`)}</Badge>
+      {lastRequestAt === null ? null : (
+        <div class="muted">
+          {t('upstreams.asked')} <Ago at={lastRequestAt} />
+        </div>
+      )}
+      {lastFailure === null ? null : (
+        <div class="muted">
+          {t('upstreams.failed', { outcome: textOf(`outcome.${lastFailure.outcome}`) ?? lastFailure.outcome })} <Ago at={lastFailure.at} />
+        </div>
+      )}
+    </>
+  );
+}
+
+function Latency({ latency: { p50, p95 } }: { latency: NonNullable<UpstreamReport['latency']> }) {
+  return (
+    <>
+      {formatMilliseconds(p50)}
+      <div class="muted">{t('upstreams.p95', { time: formatMilliseconds(p95) })}</div>
+    </>
+  );
+}
+
+function Way({ row: { proxy, onProxyFailure } }: { row: UpstreamReport }) {
+  return (
+    <>
+      {wayOf(proxy)}
+      {proxy === 'direct' ? null : <div class="muted">{t(`upstreams.fallback.${onProxyFailure}`)}</div>}
+    </>
+  );
+}
+
+function wayOf(proxy: string): string {
+  return proxy === 'direct' ? t('upstreams.direct') : t('upstreams.through', { proxy });
+}
