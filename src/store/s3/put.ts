@@ -1,13 +1,17 @@
 import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
+  CopyObjectCommand,
   CreateMultipartUploadCommand,
   PutObjectCommand,
   UploadPartCommand,
+  UploadPartCopyCommand,
+  type CompletedPart,
   type S3Client,
 } from '@aws-sdk/client-s3';
 import { createHash } from 'node:crypto';
 import { splitDigest } from '../../oci/digest.ts';
+import type { ByteRange } from '../../oci/range.ts';
 import { parseBlobKey } from '../keys.ts';
 import type { StoreSource } from '../store.ts';
 import { ForeignAnswer } from './errors.ts';
@@ -16,7 +20,11 @@ import { upload } from './upload.ts';
 
 /** S3's own limit of a PutObject, in bytes. */
 export const MAX_PUT = 5 * 2 ** 30;
-const MIN_PART = 64 * 2 ** 20;
+/** The minimum size of a part of a multipart upload, except for the last (Amazon S3, "Multipart
+ *  upload limits"); bytes. */
+export const MIN_PART_SIZE = 5 * 2 ** 20;
+/** The usual size of a part; bytes. */
+export const PART_SIZE = 64 * 2 ** 20;
 const MAX_PARTS = 10_000;
 
 export interface Target {
@@ -33,17 +41,35 @@ export interface Put {
   signal: AbortSignal;
 }
 
+/** Stores objects: one try, in one request or in parts. Every method @throws SourceError;
+ *  ForeignAnswer; what the SDK throws. */
 export interface Putter {
-  /** Tries once to store an object. @throws SourceError; what the SDK throws */
+  /** Stores an object in one request if S3 accepts that, else in parts. */
   put(this: void, put: Put): Promise<void>;
+  /** Stores an object in one request. */
+  whole(this: void, put: Put): Promise<void>;
+  /** Creates an object from the parts that `send` adds, or none. */
+  inParts(this: void, target: Target, signal: AbortSignal, send: (parts: Parts) => Promise<void>): Promise<void>;
+  /** Creates an object from another one of at most MAX_PUT bytes. */
+  copy(this: void, target: Target, source: CopySource, signal: AbortSignal): Promise<void>;
 }
 
-/** Stores objects in one request if S3 accepts that, else in parts. */
+/** Where an object is copied from: `bucket/key`, URL-encoded. */
+export type CopySource = string;
+
+/** The parts of an object, in their order. All but the last have at least MIN_PART_SIZE bytes. */
+export interface Parts {
+  /** Sends a source, or a range of it. */
+  add(source: StoreSource, range?: Required<ByteRange>): Promise<void>;
+  /** Copies a range of another object, of at most MAX_PUT bytes. */
+  addCopy(source: CopySource, range: Required<ByteRange>): Promise<void>;
+}
+
 export function createPutter(client: S3Client, options: S3Options): Putter {
   const { partSize } = options;
   const attributes = attributesOf(options);
 
-  async function putWhole({ key, target, source, signal }: Put): Promise<void> {
+  async function whole({ key, target, source, signal }: Put): Promise<void> {
     const { size: length } = source;
     const ChecksumSHA256 = checksumOf(key, source);
     await upload({ source, range: undefined, length, signal }, (Body, abortSignal) =>
@@ -51,40 +77,67 @@ export function createPutter(client: S3Client, options: S3Options): Putter {
     );
   }
 
-  async function putParts({ target, source, signal }: Put): Promise<void> {
-    const begun = await client.send(new CreateMultipartUploadCommand({ ...target, ...attributes }), { abortSignal: signal });
-    const { UploadId } = begun;
+  async function inParts(target: Target, signal: AbortSignal, send: (parts: Parts) => Promise<void>): Promise<void> {
+    const { UploadId } = await client.send(new CreateMultipartUploadCommand({ ...target, ...attributes }), { abortSignal: signal });
     if (UploadId === undefined || UploadId === '') throw new ForeignAnswer(200, "an answer without an upload ID is not S3's own");
-    const size = Math.max(partSize ?? MIN_PART, Math.ceil(source.size / MAX_PARTS));
-    const Parts: { ETag?: string | undefined; PartNumber: number }[] = [];
+    const to = { ...target, UploadId };
     try {
-      for (let start = 0; start < source.size; start += size) {
-        const length = Math.min(size, source.size - start);
-        const range = { start, end: start + length - 1 };
-        const PartNumber = Parts.length + 1;
-        const part = { ...target, UploadId, PartNumber, ContentLength: length };
-        const { ETag } = await upload({ source, range, length, signal }, (Body, abortSignal) =>
-          client.send(new UploadPartCommand({ ...part, Body }), { abortSignal }),
-        );
-        Parts.push({ ETag, PartNumber });
-      }
-      const complete = new CompleteMultipartUploadCommand({ ...target, UploadId, MultipartUpload: { Parts } });
+      const sent: CompletedPart[] = [];
+      await send(createParts(client, to, { sent, signal }));
+      const complete = new CompleteMultipartUploadCommand({ ...to, MultipartUpload: { Parts: sent } });
       const { ETag } = await client.send(complete, { abortSignal: signal });
       if (ETag === undefined) throw new ForeignAnswer(200, "an answer without an ETag is not S3's own");
     } catch (error) {
       // If the abort fails, `prepare` aborts the upload later.
-      await client.send(new AbortMultipartUploadCommand({ ...target, UploadId })).catch(() => undefined);
+      await client.send(new AbortMultipartUploadCommand(to)).catch(() => undefined);
       throw error;
     }
   }
 
   return {
-    put: (put) => (put.source.size > (partSize ?? MAX_PUT) ? putParts(put) : putWhole(put)),
+    whole,
+    inParts,
+    async put(put) {
+      const { target, source, signal } = put;
+      if (source.size <= (partSize ?? MAX_PUT)) return whole(put);
+      const size = Math.max(partSize ?? PART_SIZE, Math.ceil(source.size / MAX_PARTS));
+      await inParts(target, signal, async (parts) => {
+        for (let start = 0; start < source.size; start += size) {
+          await parts.add(source, { start, end: Math.min(start + size, source.size) - 1 });
+        }
+      });
+    },
+    async copy(target, source, signal) {
+      await client.send(new CopyObjectCommand({ ...target, ...attributes, CopySource: source }), { abortSignal: signal });
+    },
+  };
+}
+
+function createParts(
+  client: S3Client,
+  to: Target & { UploadId: string },
+  { sent, signal }: { sent: CompletedPart[]; signal: AbortSignal },
+): Parts {
+  return {
+    async add(source, range) {
+      const length = range === undefined ? source.size : range.end - range.start + 1;
+      const PartNumber = sent.length + 1;
+      const { ETag } = await upload({ source, range, length, signal }, (Body, abortSignal) =>
+        client.send(new UploadPartCommand({ ...to, PartNumber, Body, ContentLength: length }), { abortSignal }),
+      );
+      sent.push({ ETag, PartNumber });
+    },
+    async addCopy(source, { start, end }) {
+      const PartNumber = sent.length + 1;
+      const command = new UploadPartCopyCommand({ ...to, PartNumber, CopySource: source, CopySourceRange: `bytes=${start}-${end}` });
+      const { CopyPartResult } = await client.send(command, { abortSignal: signal });
+      sent.push({ ETag: CopyPartResult?.ETag, PartNumber });
+    },
   };
 }
 
 /** Headers of every object, for policies that demand them. */
-export function attributesOf({ serverSideEncryption, kmsKeyId, storageClass, acl }: S3Options) {
+function attributesOf({ serverSideEncryption, kmsKeyId, storageClass, acl }: S3Options) {
   return {
     ...(serverSideEncryption === undefined ? {} : { ServerSideEncryption: serverSideEncryption }),
     ...(kmsKeyId === undefined ? {} : { SSEKMSKeyId: kmsKeyId }),
@@ -96,7 +149,7 @@ export function attributesOf({ serverSideEncryption, kmsKeyId, storageClass, acl
 /** The x-amz-checksum-sha256 of the body, by which S3 rejects a truncated one: for a blob from its
  *  name, for a record from its bytes in memory. Undefined: computing it would require reading the
  *  whole source. */
-export function checksumOf(key: string, { bytes }: StoreSource): string | undefined {
+function checksumOf(key: string, { bytes }: StoreSource): string | undefined {
   const digest = parseBlobKey(key);
   const { algorithm, hex } = digest === undefined ? { algorithm: '', hex: '' } : splitDigest(digest);
   if (algorithm === 'sha256') return Buffer.from(hex, 'hex').toString('base64');
