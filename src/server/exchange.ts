@@ -29,7 +29,7 @@ export function openExchange(request: IncomingMessage, response: ServerResponse)
     request,
     response,
     head: request.method === 'HEAD',
-    context: createContext(response),
+    context: { signal: signalOf(response) },
     headers: API_VERSION,
     bytes: 0,
     upstream: 'none',
@@ -39,17 +39,17 @@ export function openExchange(request: IncomingMessage, response: ServerResponse)
   };
 }
 
-/** Its signal aborts when the client disconnects. The signal is created at once: a getter would
- *  give every context its own hidden class (V8), which lasts until the next full garbage collection
- *  with all that it references, and took half of the time of a small request. */
-function createContext(response: ServerResponse): Context {
+/** A signal that aborts when the client disconnects. It is created at once: a getter of the context
+ *  would give every context its own hidden class (V8), which lasts until the next full garbage
+ *  collection with all that it references, and took half of the time of a small request. */
+export function signalOf(response: ServerResponse): AbortSignal {
   const controller = new AbortController();
   const gone = () => {
     if (!response.writableFinished) controller.abort(new DOMException('the client is gone', 'AbortError'));
   };
   if (response.closed) gone();
   else response.once('close', gone);
-  return { signal: controller.signal };
+  return controller.signal;
 }
 
 /** Headers of a manifest or of a whole blob. */
