@@ -39,6 +39,9 @@ interface Located extends TagAnswer {
   outcome: 'hit' | 'miss' | 'stale';
 }
 
+/** A cached manifest. */
+type Found = Omit<Manifest, 'stale'>;
+
 const HEAD_TIMEOUT_MS = 25_000;
 
 /** Serves reads of `upstream` from `cache`. Missing content is fetched once for all requests that
@@ -91,31 +94,32 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
     };
   }
 
-  async function locate(target: Target, reference: Reference, { method, signal }: LocateOptions): Promise<Located> {
-    if (isDigest(reference)) return { digest: reference, stale: false, outcome: 'hit' };
-    const fresh = tags.fresh(target.name, reference);
-    if (fresh !== undefined) return { digest: fresh, stale: false, outcome: 'hit' };
-    const question = questionOf(target, reference, method);
+  async function resolveTag(target: Target, tag: Tag, { method, signal }: LocateOptions): Promise<Located> {
+    const question = questionOf(target, tag, method);
     let isMiss = false;
     const ask = (known: boolean, signal: AbortSignal): Promise<TagAnswer> => {
       isMiss = !known;
       return question.ask(known, signal);
     };
-    const answer = await tags.resolve(target.name, reference, { ...question, ask }, signal);
+    const answer = await tags.resolve(target.name, tag, { ...question, ask }, signal);
     return { ...answer, outcome: answer.stale ? 'stale' : isMiss ? 'miss' : 'hit' };
   }
 
-  /** Finds a cached manifest that the repository may serve. Reads its access record and its bytes
-   *  at the same time. */
-  async function findManifest({ name }: Target, digest: Digest, signal: AbortSignal): Promise<Omit<Manifest, 'stale'> | undefined> {
-    let record = access.recall(name, digest);
-    let bytes = cache.manifests.get(digest);
-    if (record === undefined || bytes === undefined) {
-      [record, bytes] = await Promise.all([access.find(name, digest, signal), manifests.stored(digest, signal)]);
-    }
-    const known = asManifest(record);
-    if (known === undefined || bytes === undefined) return undefined;
-    return { descriptor: { digest, mediaType: known.mediaType, size: bytes.length }, bytes };
+  /** Without a promise where nothing has to be read: most requests are of this kind. */
+  function locate(target: Target, reference: Reference, options: LocateOptions): Located | Promise<Located> {
+    const digest = isDigest(reference) ? reference : tags.fresh(target.name, reference);
+    return digest === undefined ? resolveTag(target, reference as Tag, options) : { digest, stale: false, outcome: 'hit' };
+  }
+
+  /** Finds a cached manifest that the repository may serve, as `locate` does without a promise if it
+   *  is in memory. Otherwise its access record and its bytes are read at the same time. */
+  function findManifest({ name }: Target, digest: Digest, signal: AbortSignal): Found | undefined | Promise<Found | undefined> {
+    const record = access.recall(name, digest);
+    const bytes = cache.manifests.get(digest);
+    if (record !== undefined && bytes !== undefined) return foundManifest(digest, record, bytes);
+    return Promise.all([access.find(name, digest, signal), manifests.stored(digest, signal)]).then((both) =>
+      foundManifest(digest, ...both),
+    );
   }
 
   return {
@@ -182,6 +186,12 @@ interface LocateOptions {
   /** The method of the client's request. */
   method: 'GET' | 'HEAD';
   signal: AbortSignal;
+}
+
+function foundManifest(digest: Digest, record: Descriptor | undefined, bytes: Uint8Array | undefined): Found | undefined {
+  const known = asManifest(record);
+  if (known === undefined || bytes === undefined) return undefined;
+  return { descriptor: { digest, mediaType: known.mediaType, size: bytes.length }, bytes };
 }
 
 /** Undefined for a descriptor of a blob: the content is no manifest, or one whose media type only

@@ -51,7 +51,10 @@ export function parseReference(text: string): Reference {
   return parseTag(text);
 }
 
-/** A repository of one upstream, as `routed` and the store name it: `dockerhub` + `library/nginx`. */
-export function joinRepository(upstream: string, repository: Repository): Repository {
-  return parseRepository(`${upstream}/${repository}`);
+/** A repository of one upstream, as `routed` and the store name it: `dockerhub` + `library/nginx`.
+ *  @param first one or more components of a repository's name
+ *  @throws OciError NAME_INVALID: the name becomes too long */
+export function joinRepository(first: string, repository: Repository): Repository {
+  const name = `${first}/${repository}`;
+  return name.length <= MAX_NAME_LENGTH ? (name as Repository) : parseRepository(name);
 }

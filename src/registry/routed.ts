@@ -1,5 +1,5 @@
 import { OciError } from '../oci/error.ts';
-import { isRepository, parseRepository, type Repository } from '../oci/reference.ts';
+import { parseRepository, type Repository } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
 
 export interface Route {
@@ -30,9 +30,9 @@ export function routed(routes: Record<string, Route>, { otherwise, defaultName }
       const wrong = route === undefined ? `no upstream is named ${name}` : `${name} is an upstream, and no repository is named`;
       throw new OciError('NAME_UNKNOWN', `${wrong}: pull <upstream>/<repository> with one of ${[...byName.keys()].join(', ')}`);
     }
-    const rest = named === undefined ? prefixed : prefixed.slice(slash + 1);
-    const full = route.defaultNamespace !== undefined && !rest.includes('/') ? `${route.defaultNamespace}/${rest}` : rest;
-    return { registry: route.registry, repository: isRepository(full) ? full : parseRepository(full) };
+    const rest = named === undefined ? prefixed : (prefixed.slice(slash + 1) as Repository);
+    const isShort = route.defaultNamespace !== undefined && !rest.includes('/');
+    return { registry: route.registry, repository: isShort ? parseRepository(`${route.defaultNamespace}/${rest}`) : rest };
   }
 
   return {
