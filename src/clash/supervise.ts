@@ -17,6 +17,7 @@ import { createOffers } from './mihomo/offers.ts';
 import { prove } from './mihomo/prove.ts';
 import { readStatus, type MihomoStatus, type NodeStatus } from './mihomo/status.ts';
 import { openCopies, type Copies, type Copy } from './subscription/copies.ts';
+import { ClashError } from './subscription/document.ts';
 import type { Way } from './subscription/download.ts';
 import { createEntryReader, type EntryReader } from './mihomo/entry-reader.ts';
 import { vetContent } from './mihomo/vet.ts';
@@ -41,6 +42,8 @@ export interface ClashStatus extends MihomoStatus {
   config: { proven: boolean; problem: string | undefined; notes: string[] };
   /** The target of traffic that no rule matches. */
   group: string;
+  /** The node that somebody has chosen; undefined: the fastest one is used. */
+  preferred: string | undefined;
   subscriptions: SubscriptionStatus[];
 }
 
@@ -57,6 +60,9 @@ export interface Clash {
   /** Whether mihomo runs. */
   ready(): boolean;
   status(): Promise<ClashStatus>;
+  /** Uses this node from now on, as long as it is alive; undefined: the fastest one, as before.
+   *  @throws ClashError: there is no such node */
+  choose(node: string | undefined): Promise<void>;
   /** Resolves when mihomo has ended and all ports are closed, after `signal`. */
   ended: Promise<void>;
 }
@@ -76,7 +82,8 @@ export async function superviseClash({ own, wayOf, log, env, counted, signal }: 
   redactor.add(secret);
   const copies = await openCopies(resolvePath(own.directory), own.geodata);
   const mihomo = await createMihomo({ binary: own.mihomo, directory: copies.directory, log, redactor, env });
-  const entrances = await openEntrances(own, { mihomo, copies, secret, log, signal });
+  let preferred: string | undefined;
+  const entrances = await openEntrances(own, { mihomo, copies, secret, preferred: () => preferred, log, signal });
   const { fleet, front } = entrances;
   const proveNow = (instance: Instance) => prove(instance, { url: own.healthCheck.url, signal });
   const applier = createApplier({ context: { own, secret }, copies, mihomo, fleet, prove: proveNow, log });
@@ -104,22 +111,33 @@ export async function superviseClash({ own, wayOf, log, env, counted, signal }: 
   const fileProblem = followFiles({ files, inputs: applier.inputs(), offer, log, signal });
   void confirmForever(applier, { log, signal });
 
+  async function findStatus(): Promise<MihomoStatus> {
+    const question = { main: applier.main(), rendered: applier.rendered(), subscriptions: own.subscriptions.map(({ name }) => name) };
+    const live = fleet.live();
+    return live === undefined ? NOTHING_FOUND : readStatus(live.controller, question).catch(() => NOTHING_FOUND);
+  }
+
   return {
     ready: () => fleet.live() !== undefined && !signal.aborted,
     ended: Promise.all([fleet.ended, front.closed]).then(() => undefined),
+    async choose(node) {
+      const { nodes } = node === undefined ? { nodes: [] } : await findStatus();
+      if (node !== undefined && !nodes.some(({ name }) => name === node)) throw new ClashError(`there is no node ${JSON.stringify(node)}`);
+      preferred = node;
+      await fleet.live()?.steering.prefer();
+    },
     async status() {
-      const question = { main: applier.main(), rendered: applier.rendered(), subscriptions: own.subscriptions.map(({ name }) => name) };
-      const live = fleet.live();
-      const found = live === undefined ? NOTHING_FOUND : await readStatus(live.controller, question).catch(() => NOTHING_FOUND);
+      const found = await findStatus();
       return {
         mode: own.mode,
-        mihomo: { version: mihomo.version, running: live !== undefined, restarts: fleet.restarts() },
+        mihomo: { version: mihomo.version, running: fleet.live() !== undefined, restarts: fleet.restarts() },
         config: {
           proven: applier.proven(),
           problem: applier.problem() ?? fileProblem() ?? resources.problem(),
-          notes: (question.rendered?.notes ?? []).slice(0, MAX_NOTES).map((note) => redactor.clean(note)),
+          notes: (applier.rendered()?.notes ?? []).slice(0, MAX_NOTES).map((note) => redactor.clean(note)),
         },
-        group: question.main,
+        group: applier.main(),
+        preferred,
         ...found,
         subscriptions: states.map((state) => describeSubscription(state, found.nodes)),
       };
@@ -127,7 +145,7 @@ export async function superviseClash({ own, wayOf, log, env, counted, signal }: 
   };
 }
 
-type EntrancesContext = Pick<InstanceContext, 'mihomo' | 'copies' | 'secret'> & { log: Log; signal: AbortSignal };
+type EntrancesContext = Pick<InstanceContext, 'mihomo' | 'copies' | 'secret' | 'preferred'> & { log: Log; signal: AbortSignal };
 
 /** The listeners for clients, and the mihomo processes behind them. */
 async function openEntrances(own: ClashConfig, { log, signal, ...context }: EntrancesContext): Promise<{ front: Front; fleet: Fleet }> {

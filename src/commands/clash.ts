@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { chooseNodeHandler } from '../clash/choose-node.ts';
 import { createClashMetrics } from '../clash/metrics.ts';
 import { superviseClash, type ClashStatus } from '../clash/supervise.ts';
 import { ClashError } from '../clash/subscription/document.ts';
@@ -7,7 +8,7 @@ import { ConfigError } from '../config/load.ts';
 import type { ClashConfig } from '../config/schema.ts';
 import { createTransport } from '../http/undici-transport.ts';
 import { serveAdmin } from '../server/admin.ts';
-import { listen } from '../server/listen.ts';
+import { listen, type RequestHandler } from '../server/listen.ts';
 import type { Status } from '../server/status-page.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import type { Host } from './command.ts';
@@ -36,7 +37,9 @@ export async function clash({ config, log, stop, env }: Host): Promise<void> {
     metrics: async () => (await status(), metrics.render()),
     status: async () => ({ title: 'clash', ...(await status()) }) as unknown as Status,
   });
-  const listener = await listen({ address: own.admin, handler: admin, log });
+  const chooseNode = chooseNodeHandler(running);
+  const handler: RequestHandler = (request, response) => (chooseNode(request.url ?? '', request) ?? admin)(request, response);
+  const listener = await listen({ address: own.admin, handler, log });
   log.info({ event: 'clash-starting', admin: listener.url, mode: own.mode, proxy: own.ports.proxy }, 'starting the proxy');
   if (!stop.aborted) await once(stop, 'abort');
   await running.ended;

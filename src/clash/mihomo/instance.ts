@@ -35,6 +35,7 @@ export interface InstanceContext {
   secret: string;
   preferProviders: boolean;
   intervalMs: number;
+  preferred: NonNullable<SteeringOptions['preferred']>;
   left: SteeringOptions['left'];
 }
 
@@ -49,7 +50,7 @@ export async function startInstance(
   spec: Spec,
   { first, ...context }: InstanceContext & { first?: string | undefined },
 ): Promise<Instance> {
-  const { mihomo, copies, secret, preferProviders, intervalMs, left } = context;
+  const { mihomo, copies, secret, preferProviders, intervalMs, preferred, left } = context;
   const [proxy, shared, controllerPort] = await freePorts(3);
   const ports = { proxy: proxy ?? 0, shared: shared ?? 0, controller: controllerPort ?? 0 };
   const file = `run-${++started}.json`;
@@ -69,7 +70,16 @@ export async function startInstance(
     await stop();
     throw error;
   }
-  const steering = createSteering({ controller, main: spec.main, preferProviders, intervalMs, first, left, signal: ended.signal });
+  const steering = createSteering({
+    controller,
+    main: spec.main,
+    preferProviders,
+    intervalMs,
+    first,
+    preferred,
+    left,
+    signal: ended.signal,
+  });
   return { spec, ports, controller, steering, pid: process.pid, exited, stop };
 }
 

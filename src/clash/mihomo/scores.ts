@@ -11,8 +11,12 @@ export interface Scores {
   /** The delay of the last test, in ms; Infinity: not alive, or never tested. */
   delayOf(node: string): number;
   /** The node to use: alive before only answering, not avoided before avoided, then `current`
-   *  unless another one is faster by more than `TOLERANCE_MS`. Undefined: no node has answered. */
-  best(nodes: readonly string[], preference: { inOrder: boolean; current: string | undefined }): string | undefined;
+   *  unless another one is faster by more than `TOLERANCE_MS`. `preferred` is used as long as it is alive. Undefined: no node has
+   *  answered. */
+  best(
+    nodes: readonly string[],
+    preference: { inOrder: boolean; current: string | undefined; preferred?: string | undefined },
+  ): string | undefined;
 }
 
 const MAX_COMPLAINTS = 2;
@@ -48,7 +52,8 @@ export function createScores(now: () => number = Date.now): Scores {
     isAvoided,
     delayOf,
 
-    best(nodes, { inOrder, current }) {
+    best(nodes, { inOrder, current, preferred }) {
+      if (preferred !== undefined && nodes.includes(preferred) && isAlive(preferred)) return preferred;
       const classOf = (node: string) => {
         const { outcome } = results.get(node) ?? { outcome: 'dead' };
         if (outcome === 'dead') return Infinity;

@@ -17,6 +17,8 @@ export interface SteeringOptions {
   intervalMs: number;
   /** The node to test first: the one that was in use before. */
   first?: string | undefined;
+  /** The node that somebody has chosen; undefined: the fastest one. */
+  preferred?: () => string | undefined;
   /** Called with the name of a node that has failed a test while it was in use, once another one
    *  is in use or none is left. */
   left: (node: string) => void;
@@ -38,6 +40,8 @@ export interface Steering {
   /** A download through this node was cut, starved or refused. After enough of them, the node is
    *  avoided for some minutes. */
   complain(node: string): Promise<void>;
+  /** Tests the node that is preferred now, and uses it if it is alive; without one, uses the fastest. */
+  prefer(): Promise<void>;
   /** The node in use, as last known here. */
   chosen(): string | undefined;
 }
@@ -65,7 +69,8 @@ const REFUSING = new Set(['REJECT', 'REJECT-DROP', 'COMPATIBLE']);
 /** Groups have groups as members; this deep at most. */
 const MAX_DEPTH = 10;
 
-export function createSteering({ controller, main, preferProviders, intervalMs, first, left, signal }: SteeringOptions): Steering {
+export function createSteering(options: SteeringOptions): Steering {
+  const { controller, main, preferProviders, intervalMs, first, preferred = () => undefined, left, signal } = options;
   const scores = createScores();
   let prepared: Promise<{ group: Group; memberOf: (name: string) => Member } | undefined> | undefined;
   let chosen: string | undefined;
@@ -126,7 +131,7 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
   async function use(name: string): Promise<void> {
     const known = await target();
     if (known === undefined || signal.aborted) return;
-    if (['URLTest', 'Fallback'].includes(known.group.type)) await controller.choose(known.group.name, name);
+    if (['URLTest', 'Fallback'].includes(known.group.type) || name === preferred()) await controller.choose(known.group.name, name);
     if (name !== chosen) verified();
     chosen = name;
   }
@@ -135,7 +140,11 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
   async function useBest(): Promise<boolean> {
     const known = await target();
     if (known === undefined) return false;
-    const best = scores.best(known.group.members, { inOrder: known.group.type === 'Fallback', current: chosen });
+    const best = scores.best(known.group.members, {
+      inOrder: known.group.type === 'Fallback',
+      current: chosen,
+      preferred: preferred(),
+    });
     if (best === undefined) return false;
     if (best !== chosen || !scores.isAlive(best)) await use(best);
     return scores.isAlive(best);
@@ -248,6 +257,11 @@ export function createSteering({ controller, main, preferProviders, intervalMs, 
       return (await search()) ? 'alive' : 'dead';
     },
     check,
+    async prefer() {
+      const name = preferred();
+      if (name !== undefined) await test(name, TEST_LIMIT_MS);
+      await useBest();
+    },
     verifiedAt: () => verifiedAt,
     chosen: () => chosen,
     async complain(node) {
