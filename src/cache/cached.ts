@@ -123,25 +123,29 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
   }
 
   return {
-    async resolve(repository, reference, { signal }) {
+    async resolve(repository, reference, { signal, answered }) {
       const target = targetOf(repository);
       const { digest, outcome } = await locate(target, reference, { method: 'HEAD', signal });
       const image = `${target.name}@${digest}`;
       const known = asManifest(await access.find(target.name, digest, signal)) ?? announced.get(image);
-      metrics.read(policy.name, 'manifest', known === undefined ? 'miss' : outcome);
+      const how = known === undefined ? 'miss' : outcome;
+      metrics.read(policy.name, 'manifest', how);
+      answered?.(how);
       const ask = (signal: AbortSignal) => upstream.registry.resolve(repository, digest, { signal });
       const descriptor = known ?? announce(target, await cache.describing(image, signal, ask));
       usage.mark(target.name, digest); // a node that has the image pulls it by HEAD alone
       return descriptor;
     },
 
-    async manifest(repository, reference, { signal }) {
+    async manifest(repository, reference, { signal, answered }) {
       const target = targetOf(repository);
       const { digest, stale, outcome, manifest } = await locate(target, reference, { method: 'GET', signal });
       const found = manifest ?? (await findManifest(target, digest, signal));
       const { descriptor, bytes } = found ?? (await manifests.fetch(target, digest, signal));
       const isFirst = usage.mark(target.name, digest);
-      metrics.read(policy.name, 'manifest', found === undefined ? 'miss' : outcome);
+      const how = found === undefined ? 'miss' : outcome;
+      metrics.read(policy.name, 'manifest', how);
+      answered?.(how);
       const noted = access.noteManifest(target.name, descriptor, bytes);
       if (noted !== undefined) await noted;
       if (isFirst && found !== undefined && outcome !== 'miss') void republish(target.name, descriptor, bytes);
@@ -159,9 +163,10 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
       return descriptor;
     },
 
-    async blob(repository, digest, { range, signal }) {
+    async blob(repository, digest, { range, signal, answered }) {
       const { blob, outcome } = await blobs.read(digest, targetOf(repository), { range, signal });
       metrics.read(policy.name, 'blob', outcome);
+      answered?.(outcome);
       return blob;
     },
 

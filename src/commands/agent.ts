@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { rm, writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -24,7 +25,7 @@ import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
 import type { RequestHandler } from '../server/listen.ts';
 import { LOGIN_HEADER, mirrorLogin } from '../server/mirror-login.ts';
-import { serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
+import { NODE_HEADER, serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
@@ -58,7 +59,8 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   const transport = createRawTransport({ connectTimeout: CONNECT_TIMEOUT });
   const probe = (signal: AbortSignal) => answers(transport, url, signal);
   // Asked once: who else may answer is failover's to know.
-  const toRegistry = { name: 'registry', url, transport, metrics: counts, limits: REMOTE_LIMITS };
+  const headers = { [NODE_HEADER]: hostname() }; // the node's name, on its network
+  const toRegistry = { name: 'registry', url, transport, headers, metrics: counts, limits: REMOTE_LIMITS };
   const first = remote(toRegistry);
   const images = own.fallback ? failover(first, createDirect(config, counts), { log, probe, stop, fellBack: () => fellBack({}) }) : first;
 

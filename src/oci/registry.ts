@@ -9,6 +9,8 @@ export interface Context {
   /** Called before a large manifest is read into memory, with its bytes; the reading waits for it. The caller counts the bytes from then
    *  on. By default the reader counts them until it returns. */
   reserve?: (bytes: number, signal: AbortSignal) => Promise<void>;
+  /** Called by a cache with how it has answered, for the access log. */
+  answered?: (how: 'hit' | 'miss' | 'stale') => void;
 }
 
 export interface Manifest {

@@ -1,5 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import type { RequestHandler } from './listen.ts';
+import { splitTarget } from './parse-request.ts';
 import { renderStatusPage, type Status } from './status-page.ts';
 
 export interface AdminOptions {
@@ -10,6 +11,8 @@ export interface AdminOptions {
   metrics(): Promise<string>;
   /** The status: as JSON at /status, and as a page at /. */
   status?: () => Promise<Status>;
+  /** The console: its page at / instead of the status page, and its API. Undefined for other paths. */
+  consoleAt?: (path: string) => RequestHandler | undefined;
 }
 
 const TEXT = 'text/plain; charset=utf-8';
@@ -20,6 +23,8 @@ export function serveAdmin(options: AdminOptions): RequestHandler {
   return async (request, response) => {
     const { method, url = '/' } = request;
     const head = method === 'HEAD';
+    const console = options.consoleAt?.(splitTarget(url).path);
+    if (console !== undefined) return console(request, response);
     if (method !== 'GET' && !head) {
       response.shouldKeepAlive = false;
       send(response, { status: 405, body: 'only GET and HEAD\n', head, headers: { allow: 'GET, HEAD' } });

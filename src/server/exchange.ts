@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Context } from '../oci/registry.ts';
+import type { PullAnswer } from './access-log.ts';
 import type { ParsedRequest } from './parse-request.ts';
 import { API_VERSION } from './send-error.ts';
 
@@ -14,6 +15,12 @@ export interface Exchange {
   context: Context;
   /** Headers of every successful response to this request. */
   headers: readonly string[];
+  /** Called at the end of a request for a manifest or a blob. */
+  pulled: ((answer: PullAnswer) => void) | undefined;
+  /** Of the manifest that is sent. */
+  digest: Digest | undefined;
+  /** How a cache has answered. */
+  cached: 'hit' | 'miss' | 'stale';
   /** Body bytes that the client has accepted. */
   bytes: number;
   /** Set once the path has been parsed; a metric label with few values. */
@@ -25,18 +32,27 @@ export interface Exchange {
 }
 
 export function openExchange(request: IncomingMessage, response: ServerResponse): Exchange {
-  return {
+  const exchange: Exchange = {
     request,
     response,
     head: request.method === 'HEAD',
-    context: { signal: signalOf(response) },
+    context: {
+      signal: signalOf(response),
+      answered(how) {
+        if (how !== 'hit') exchange.cached = how;
+      },
+    },
     headers: API_VERSION,
+    pulled: undefined,
+    digest: undefined,
+    cached: 'hit',
     bytes: 0,
     upstream: 'none',
     kind: 'none',
     namespace: undefined,
     stale: false,
   };
+  return exchange;
 }
 
 /** A signal that aborts when the client disconnects. It is created at once: a getter of the context

@@ -44,6 +44,7 @@ export function serveDocuments(registry: Registry, { fileSender }: Pick<SendOpti
       if (head) return answerHead(registry, exchange, { repository, reference });
       const { descriptor, bytes, stale, open } = await registry.manifest(repository, reference, context);
       exchange.stale = stale;
+      exchange.digest = descriptor.digest;
       if (isKnown(exchange, descriptor.digest)) return sendNotModified(exchange, descriptor.digest);
       const headers = headersOf(exchange, descriptor);
       if (stale) headers.push('Warning', '110 - "Response is Stale"');
@@ -76,6 +77,7 @@ async function answerHead(
   { repository, reference }: { repository: Repository; reference: Reference },
 ): Promise<void> {
   const descriptor = await registry.resolve(repository, reference, exchange.context);
+  exchange.digest = descriptor.digest;
   if (isKnown(exchange, descriptor.digest)) return sendNotModified(exchange, descriptor.digest);
   exchange.response.writeHead(200, headersOf(exchange, descriptor)).end();
 }

@@ -1,7 +1,9 @@
-import { isOciError, OciError } from '../oci/error.ts';
-import { joinRepository, type Repository } from '../oci/reference.ts';
+import { withoutCapability } from '../oci/capability.ts';
+import { isOciError, isPolicyRefusal, OciError } from '../oci/error.ts';
+import { joinRepository, type Reference, type Repository } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
+import type { AccessLog, PullOutcome } from './access-log.ts';
 import { openExchange, sendBytes, type Exchange } from './exchange.ts';
 import type { RequestHandler } from './listen.ts';
 import { MIRROR_CHALLENGE } from './mirror-login.ts';
@@ -22,7 +24,14 @@ export interface Served {
   /** Of the body. */
   bytes: number;
   seconds: number;
+  /** The client's address. */
+  client: string;
+  /** The node, as its agent names it; nobody checks that. */
+  node: string | undefined;
 }
+
+/** The header in which an agent tells the name of its node. */
+export const NODE_HEADER = 'x-kube-registry-node';
 
 export interface ServeOptions extends BlobOptions {
   log: Log;
@@ -34,6 +43,8 @@ export interface ServeOptions extends BlobOptions {
   /** What upstream refuses to a container runtime that asks as of a mirror (`?ns=`) without credentials
    *  is answered with a challenge. */
   challengesMirrors?: boolean;
+  /** Gets the pulls of images. */
+  accessLog?: AccessLog | undefined;
 }
 
 const PING = Buffer.from('{}');
@@ -55,9 +66,9 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
         exchange.response.setHeader('Allow', parsed.allow);
         throw new OciError('UNSUPPORTED', parsed.message);
       case 'manifest':
-        return documents.manifest(exchange, locate(exchange, parsed, options), parsed.reference);
+        return documents.manifest(exchange, beginPull(exchange, parsed, options), parsed.reference);
       case 'blob':
-        return answerBlob(exchange, locate(exchange, parsed, options), parsed.digest);
+        return answerBlob(exchange, beginPull(exchange, parsed, options), parsed.digest);
       case 'tags':
         return documents.tags(exchange, locate(exchange, parsed, options), parsed);
       case 'referrers':
@@ -81,6 +92,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
     }
     const served = servedOf(exchange, failure, (performance.now() - started) / 1000);
     options.observe?.(served);
+    exchange.pulled?.({ digest: exchange.digest, bytes: served.bytes, status: served.status, outcome: pullOutcome(served, exchange) });
     logRequest(options.log, served, { path: request.url, error: failure?.error });
   };
 }
@@ -113,17 +125,44 @@ function locate(
 function asChallenge(exchange: Exchange, error: unknown): Parameters<typeof sendError>[2] {
   const { request, response, namespace } = exchange;
   const isAnonymous = namespace !== undefined && request.headers.authorization === undefined;
-  if (!isAnonymous || response.headersSent || !isOciError(error, 'UNAUTHORIZED', 'DENIED')) return exchange;
+  if (!isAnonymous || response.headersSent || isPolicyRefusal(error) || !isOciError(error, 'UNAUTHORIZED', 'DENIED')) return exchange;
   response.setHeader('WWW-Authenticate', MIRROR_CHALLENGE);
   return { ...exchange, statuses: { DENIED: 401 } };
 }
+
+/** Locates the repository of a pull, which is in the access log from now on. */
+function beginPull(
+  exchange: Exchange,
+  parsed: { repository: Repository; namespace: string | undefined; reference?: Reference },
+  options: Pick<ServeOptions, 'nameOf' | 'upstreamOf' | 'accessLog'>,
+): Repository {
+  const repository = locate(exchange, parsed, options);
+  const asked = { repository: withoutCapability(repository), reference: parsed.reference };
+  exchange.pulled = options.accessLog?.begin({ ...senderOf(exchange), upstream: exchange.upstream, ...asked });
+  return repository;
+}
+
+function pullOutcome({ outcome, status }: Served, { cached }: Exchange): PullOutcome {
+  if (outcome === 'gone' || outcome === 'stale') return outcome;
+  if (outcome === 'error') return status === 401 || status === 403 ? 'denied' : 'error';
+  return cached;
+}
+
+function senderOf({ request }: Exchange): Pick<Served, 'client' | 'node'> {
+  const node = request.headers[NODE_HEADER];
+  return { client: request.socket.remoteAddress ?? '', node: typeof node === 'string' ? node.slice(0, MAX_NODE_NAME) : undefined };
+}
+
+/** Of a Kubernetes node (a DNS subdomain, RFC 1123). */
+const MAX_NODE_NAME = 253;
 
 interface Failure {
   error: unknown;
   status: number;
 }
 
-function servedOf({ request, response, upstream, kind, bytes, stale }: Exchange, failure: Failure | undefined, seconds: number): Served {
+function servedOf(exchange: Exchange, failure: Failure | undefined, seconds: number): Served {
+  const { request, response, upstream, kind, bytes, stale } = exchange;
   const gone = response.closed && !response.writableFinished;
   return {
     upstream,
@@ -133,6 +172,7 @@ function servedOf({ request, response, upstream, kind, bytes, stale }: Exchange,
     status: gone ? 499 : (failure?.status ?? response.statusCode),
     bytes,
     seconds,
+    ...senderOf(exchange),
   };
 }
 
