@@ -62,6 +62,16 @@ function addReaders(cache: Command, run: Run): void {
       },
     );
   cache
+    .command('check')
+    .argument('<image>', 'as pods name it: nginx:1.27, ghcr.io/owner/name@sha256:…')
+    .description('say whether the registry would serve an image: the rule that decides, what is stored, and what the upstream answers')
+    .option('--json', 'print JSON')
+    .addHelpText('after', EXIT_CODES)
+    .action(async (image: string, { json = false }: { json?: boolean }) => {
+      const { cacheCheck } = await import('./check.ts');
+      await run((host) => cacheCheck(host, { image, json }));
+    });
+  cache
     .command('stat')
     .description('show how much is stored per upstream, and the limits')
     .option('--json', 'print JSON')

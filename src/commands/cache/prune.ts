@@ -41,7 +41,7 @@ export async function cachePrune({ config, stop, stdout, stderr, env }: Host, op
         const limits = await configured(stored);
         return minAge === undefined ? limits : { ...limits, grace: minAge };
       },
-      keep: createKeepOf(config, env),
+      keep: createKeepOf(config, { env, store }),
       progress: bars.show,
     });
     finished = true;
