@@ -29,7 +29,9 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   upkeep: ['store', 'telemetry'],
   layout: ['store'],
   hosted: ['config', 'store', 'telemetry'],
+  console: ['console/api', 'server', 'store', 'telemetry', 'upkeep'],
   'console/api': [],
+  'console/handlers': ['clash', 'console', 'console/api', 'policy', 'store', 'telemetry', 'upkeep'],
   policy: ['store', 'upkeep'],
   server: ['telemetry'],
   kubernetes: [],
@@ -46,7 +48,7 @@ const COMPOSITION_ROOTS = ['commands', 'testing'];
 /** They make a process of the program. */
 const PROGRAM = ['src/main.ts', 'src/program.ts'];
 /** The only rooms that may write HTTP responses. */
-const HTTP_SERVER_ROOMS = ['server', 'webhook', 'clash'];
+const HTTP_SERVER_ROOMS = ['server', 'webhook', 'clash', 'console'];
 
 const root = join(import.meta.dirname, '..');
 const sources = globSync('src/**/*.ts', { cwd: root }).filter((file) => !file.endsWith('.test.ts'));

@@ -75,6 +75,7 @@ test(`nothing that is pinned, in use or claimed is missing after ${RUNS} random 
       const keep = createKeep({
         hosted: [],
         namesOf: () => [],
+        pins: new Set<string>(),
         pinned: pinned.map((one) => `${one.repository}:1`),
         inUse: [
           ...byTag.map((one) => ({ repository: one.repository, reference: one.tag })),

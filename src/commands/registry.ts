@@ -3,9 +3,12 @@ import { LRUCache } from 'lru-cache';
 import { setFlagsFromString } from 'node:v8';
 import { requireFiles } from '../config/load.ts';
 import type { RegistryConfig, Upstream as UpstreamConfig } from '../config/schema.ts';
-import { upstreamNameOf } from '../oci/capability.ts';
+import { upstreamNameOf, withoutCapability } from '../oci/capability.ts';
 import { isOciError } from '../oci/error.ts';
+import { isDigest } from '../oci/digest.ts';
 import type { Registry } from '../oci/registry.ts';
+import type { Refusal } from '../policy/guarded.ts';
+import { tagKey } from '../store/keys.ts';
 import { createRateLimit, type RateLimit } from '../upstream/rate-limit.ts';
 import { createCache, type Upstream } from '../cache/cache.ts';
 import { countGone } from '../cache/tag-memory.ts';
@@ -15,6 +18,7 @@ import { isFromPeer } from '../peers/peer.ts';
 import { createPeers, noPeers } from '../peers/peers.ts';
 import { routed, type Route } from '../registry/routed.ts';
 import { reportRawSockets } from '../http/raw/raw.ts';
+import { createAccessLog } from '../server/access-log.ts';
 import { serveAdmin } from '../server/admin.ts';
 import { createBasicAuth, type Authenticate } from '../server/basic-auth.ts';
 import { listen, type Listener, type ListenOptions, type RequestHandler } from '../server/listen.ts';
@@ -26,7 +30,10 @@ import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { pruneRegularly } from '../upkeep/schedule.ts';
 import type { Host } from './command.ts';
+import { openConsole } from './wiring/console.ts';
 import { createKeepOf } from './wiring/keep.ts';
+import type { ImagesInside } from './wiring/images-inside.ts';
+import { createObservation } from './wiring/observation.ts';
 import { createGuard } from './wiring/policy.ts';
 import { pruneLimits, pruneTiming } from './wiring/prune-limits.ts';
 import { createHosted } from './wiring/hosted.ts';
@@ -53,24 +60,36 @@ export async function registry(host: Host): Promise<void> {
   reportUpstreams(own.upstreams, log);
   void reportRawSockets(log);
   const metrics = await createMetrics();
-  const counts = createRegistryMetrics(metrics);
+  const observation = createObservation();
+  const counts = observation.metrics(createRegistryMetrics(metrics));
   const storage = await openStorage(own, { log, metrics: counts });
-  const { images, local, proofs, imagesFor, serveHosted, serveExposed, applyRetention, close } = await createImages(own, {
+  const { images, local, proofs, imagesFor, inside, serveHosted, serveExposed, applyRetention, close } = await createImages(own, {
     storage,
     log,
     counts,
+    refused: ({ repository, reference, rule }) =>
+      observation.refusals.add({ image: `${withoutCapability(repository)}${isDigest(reference) ? '@' : ':'}${reference}`, rule }),
     env,
   });
+  const accessLog = own.accessLog ? createAccessLog({ log }) : undefined;
   const serving: ServeOptions = {
     log,
     ...servedNames(own),
     fileSender: lazyFileSender(),
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
   };
-  const toClients = serveRegistry(images, { ...serving, ...redirectOf(proofs, storage) });
+  const forClients: ServeOptions = {
+    ...serving,
+    accessLog,
+    observe(served) {
+      serving.observe?.(served);
+      observation.served(served);
+    },
+  };
+  const toClients = serveRegistry(images, { ...forClients, ...redirectOf(proofs, storage) });
   const toReplicas = serveRegistry(local, serving);
   const unguarded: RequestHandler = (request, response) => (isFromPeer(request.headers) ? toReplicas : toClients)(request, response);
-  const handler = withMirrorLogins(serveHosted(unguarded), { imagesFor, serve: (images) => serveHosted(serveRegistry(images, serving)) });
+  const handler = withMirrorLogins(serveHosted(unguarded), { imagesFor, serve: (images) => serveHosted(serveRegistry(images, forClients)) });
 
   // A push may take as long as it takes: its body is bounded by what it brings, not by a clock.
   const limits = Object.keys(own.hosted).length === 0 ? {} : { request: PUSH_LIMIT_MS };
@@ -78,7 +97,9 @@ export async function registry(host: Host): Promise<void> {
   const listeners: Listener[] = [await listen({ address: own.listen, handler, log, limits })];
   if (own.exposed !== undefined)
     listeners.push(await listenExposed(own.exposed, { guard: (admits) => serveExposed(unguarded, admits), log, limits, stop }));
+  const consoled = own.console.enabled ? await openConsole(host, { images, inside, storage, observation }) : undefined;
   const admin = serveAdmin({
+    ...(consoled === undefined ? {} : { consoleAt: consoled.at }),
     ready: () => !stop.aborted,
     metrics: () => metrics.render(),
     status: () =>
@@ -98,7 +119,7 @@ export async function registry(host: Host): Promise<void> {
     store: storage.records,
     limits: pruneLimits(own),
     maxShare: own.cache.maxPruneShare,
-    keep: createKeepOf(config, env),
+    keep: createKeepOf(config, { env, store: storage.records }),
     before: applyRetention,
     timing: pruneTiming(own),
     log,
@@ -113,8 +134,10 @@ export async function registry(host: Host): Promise<void> {
   const deadline = AbortSignal.timeout(GRACE);
   await Promise.all(listeners.map((listener) => listener.drain(GRACE)));
   await close(deadline);
+  accessLog?.close();
   await Promise.all([pruning, warming]);
   await storage.close(deadline);
+  await consoled?.close();
   await adminListener.close();
 }
 
@@ -166,9 +189,12 @@ interface ImagesContext {
   storage: Storage;
   log: Host['log'];
   counts: RegistryMetrics;
+  /** Hears of pulls that registry.policy refuses. */
+  refused?: (refusal: Refusal) => void;
 }
 
 interface Images {
+  inside: ImagesInside;
   /** For clients. */
   images: Registry;
   /** For other replicas: what this one has, or fetches itself. */
@@ -187,7 +213,7 @@ interface Images {
 }
 
 /** images = routed({ name: observed(cached(upstream(name), storage and peers)), … }) */
-export async function createImages(own: RegistryConfig, { storage, log, counts, env = {} }: ImagesContext): Promise<Images> {
+export async function createImages(own: RegistryConfig, { storage, log, counts, refused, env = {} }: ImagesContext): Promise<Images> {
   const { spoolDirectory } = storage;
   const peers = own.peers === undefined ? noPeers : createPeers({ ...own.peers, own: own.listen, log, metrics: counts });
   const cache = await createCache({ storage, spoolDirectory, peers, metrics: counts, log });
@@ -200,10 +226,18 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
   });
   const byName = new Map(routes.map((route) => [route.name, route]));
   const hostUpstream = createHostUpstreams(own, { metrics: counts, createRateLimit: (name) => createRateLimit(name, counts) });
-  const { registries, serve, serveExposed, applyRetention } = await createHosted(own, { storage, used: cache.usage.mark, env, log });
+  const { registries, serve, serveExposed, applyRetention, deleteTag } = await createHosted(own, {
+    storage,
+    used: cache.usage.mark,
+    env,
+    log,
+  });
   const guard = createGuard(own, {
     storage,
-    refused: ({ repository, kind }) => counts.denied(upstreamNameOf(repository), kind),
+    refused(refusal) {
+      counts.denied(upstreamNameOf(refusal.repository), refusal.kind);
+      refused?.(refusal);
+    },
   });
   /** `name`: of the upstream; `prefix`: what its repositories' names begin with. */
   const watched = (registry: Registry, name: string, prefix = name): Registry =>
@@ -237,7 +271,26 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
     policyOf: (name, { config, rateLimit }) => policyOf(name, config, { cache: own.cache, rateLimit, credentialed: () => true }),
     cachedBy: (upstream, cache, policy) => watched(cached(upstream, cache, policy), policy.name, prefixOf(policy)),
   });
+  const inside: ImagesInside = {
+    downloads: cache.downloads,
+    policy: guard.policy,
+    others: peers.others,
+    upstreamOf(name) {
+      const found = routes.find((route) => route.name === name) ?? hostUpstream(name);
+      if (found === undefined) return undefined;
+      const { tagTtl } = own.upstreams[name] ?? own.cache;
+      return { registry: found.upstream.registry, tagTtl };
+    },
+    async deleteTag(repository, tag, signal) {
+      if (Object.hasOwn(own.hosted, repository.slice(0, repository.indexOf('/')))) return deleteTag(repository, tag, signal);
+      const key = tagKey(repository, tag);
+      cache.tags.cached.delete(key);
+      cache.records.remove(key);
+      await storage.records.remove(key, { signal });
+    },
+  };
   return {
+    inside,
     imagesFor,
     images: routedBy((upstream, policy) => cached(upstream, cache, policy)),
     local: routedBy((upstream, policy) => cached(upstream, { ...cache, peers: noPeers, servesPeers: true }, policy)),

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { s3 } from './s3-schema.ts';
 import { DEFAULT_UPSTREAMS, upstreamSchema as upstream, type Upstream } from './upstream-schema.ts';
+import { consoleSchema } from './console-schema.ts';
 import { hostedSchema, usersSchema } from './hosted-schema.ts';
 import { policySchema } from './policy-schema.ts';
 import { address, duration, proxy, schedule, size, text } from './scalars.ts';
@@ -48,7 +49,12 @@ const share = z.number({ error: SHARE_FORM }).min(0, SHARE_FORM).max(1, SHARE_FO
 export const registrySchema = z
   .strictObject({
     listen: address.prefault('127.0.0.1:5000').describe('Address of the OCI API, /v2/.'),
-    admin: address.prefault('127.0.0.1:5001').describe('/livez, /readyz, /metrics and the status page.'),
+    admin: address.prefault('127.0.0.1:5001').describe('/livez, /readyz, /metrics and the console.'),
+    console: consoleSchema,
+    accessLog: z
+      .boolean()
+      .prefault(false)
+      .describe('Log one line for each pull of an image: who, which image, how many bytes, from where, and how long it took.'),
     policy: policySchema,
     storage: storage.prefault({ filesystem: {} }).describe('Where images are kept. Set exactly one of filesystem and s3.'),
     local: z

@@ -44,6 +44,8 @@ export interface Download {
   failure(): 'corrupt' | 'failed' | undefined;
   /** Bytes; undefined while it is unknown. */
   size(): number | undefined;
+  /** Bytes that have arrived, and how many readers follow. */
+  progress(): { received: number; readers: number };
 }
 
 export interface DownloadResult {
@@ -84,5 +86,6 @@ export function createDownload(
     },
     failure: () => begun?.failure(),
     size: () => begun?.size(),
+    progress: () => begun?.progress() ?? { received: 0, readers: 0 },
   };
 }

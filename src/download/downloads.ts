@@ -1,6 +1,7 @@
 import { raceAbort } from '../async/race-abort.ts';
 import { createSemaphore } from '../async/semaphore.ts';
 import type { Digest } from '../oci/digest.ts';
+import type { Repository } from '../oci/reference.ts';
 import { OciError } from '../oci/error.ts';
 import { fileSource, type StoreSource } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
@@ -43,9 +44,26 @@ export interface DownloadsOptions {
   maxBlobSize?: number;
 }
 
+/** A running download, for people. */
+export interface RunningDownload {
+  digest: Digest;
+  /** The repository that it was started for. */
+  repository: Repository;
+  upstream: string;
+  source: SourceName;
+  /** Bytes. */
+  received: number;
+  size: number | undefined;
+  readers: number;
+  /** Milliseconds since the epoch. */
+  startedAt: number;
+}
+
 export interface Downloads {
   /** The running download of a blob. */
   running(digest: Digest): Download | undefined;
+  /** All running downloads, the longest-running first. */
+  list(): RunningDownload[];
   /** Starts a download, in place of one that accepts no more readers. */
   start(digest: Digest, request: DownloadRequest): Download;
   /** Ends the running downloads. Those that are nearly complete may finish until `signal` is
@@ -63,7 +81,7 @@ const MAX_BLOB_SIZE = 128 * 2 ** 30;
 /** Downloads blobs, each once at a time for all requests that need it (promise 2). */
 export async function createDownloads(options: DownloadsOptions): Promise<Downloads> {
   const { keeper, log, metrics, maxBlobSize = MAX_BLOB_SIZE } = options;
-  const running = new Map<Digest, { download: Download; transfer: Promise<Transfer>; ended: Promise<void> }>();
+  const running = new Map<Digest, Running>();
   const slots = createSemaphore(options.maxDownloads ?? 256);
   const helpers = createHelperBudget({ max: options.maxHelpers ?? 64, running: () => running.size });
   const spools = await openSpoolDirectory(options.spoolDirectory);
@@ -140,6 +158,13 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
   return {
     running: (digest) => running.get(digest)?.download,
 
+    list: () =>
+      [...running].map(([digest, { download, upstream, startedAt }]) => {
+        const { received, readers } = download.progress();
+        const source = download.source();
+        return { digest, repository: download.startedFor, upstream, source, received, size: download.size(), readers, startedAt };
+      }),
+
     start(digest, request) {
       const sources = createSourceList({ ...request, digest, log });
       const begun = begin(digest, request, sources);
@@ -147,7 +172,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
       transfer.then((it) => it.opened).catch(sources.giveUp);
       const ended = begun.then((it) => end(digest, request, { begun: it, sources })).catch(() => undefined); // its readers get the error
       const download = createDownload(request, { sources, transfer });
-      const entry = { download, transfer, ended };
+      const entry = { download, transfer, ended, upstream: request.upstream, startedAt: Date.now() };
       running.set(digest, entry);
       void ended.then(() => running.get(digest) === entry && running.delete(digest));
       return download;
@@ -163,6 +188,14 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
       await all;
     },
   };
+}
+
+interface Running {
+  download: Download;
+  transfer: Promise<Transfer>;
+  ended: Promise<void>;
+  upstream: string;
+  startedAt: number;
 }
 
 interface Begun {

@@ -38,6 +38,8 @@ export interface Transfer {
   isSpoolFull(): boolean;
   /** Bytes, of the whole blob; undefined while it is unknown. */
   size(): number | undefined;
+  /** Bytes in the spool, and how many readers follow. */
+  progress(): { received: number; readers: number };
   /** The error of the spool file; undefined: it has not failed. */
   spoolError(): unknown;
   /** Fails the transfer and all readers with `reason`. */
@@ -128,6 +130,7 @@ export function startTransfer(options: TransferOptions): Transfer {
     opened: connections.opened,
     outcome: conclude(),
     size: () => state.size,
+    progress: () => ({ received: state.received, readers }),
     isSpoolFull: () => state.spoolFull,
     spoolError: () => state.spoolError,
     failure: () => (state.failure === undefined ? undefined : corrupt || sources.hasWrongSize() ? 'corrupt' : 'failed'),

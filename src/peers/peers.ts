@@ -23,11 +23,13 @@ export interface PeersOptions {
 export interface Peers {
   /** The replica that fetches this digest for all replicas; undefined: this one. */
   ownerOf(this: void, digest: Digest): Registry | undefined;
+  /** The addresses of the other replicas, by the last lookup. */
+  others(this: void): string[];
   close(): void;
 }
 
 /** For a registry with a single replica. */
-export const noPeers: Peers = { ownerOf: () => undefined, close: () => undefined };
+export const noPeers: Peers = { ownerOf: () => undefined, others: () => [], close: () => undefined };
 
 /** Milliseconds between two lookups of the replicas and checks of their liveness. */
 const REFRESH = 2000;
@@ -95,6 +97,7 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
       const owner = highest(digest, living);
       return owner === undefined ? undefined : peers.get(owner)?.registry;
     },
+    others: () => [...peers.keys()],
     close: () => clearInterval(timer),
   };
 }

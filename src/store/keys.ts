@@ -1,6 +1,6 @@
 import { isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
-import { isRepository, isTag, type Repository, type Tag } from '../oci/reference.ts';
+import { isRepository, isTag, type Reference, type Repository, type Tag } from '../oci/reference.ts';
 
 // The keys of a store's objects. `repository` is prefixed by its upstream's name: dockerhub/library/nginx.
 // No component of a repository starts with `_` or holds a colon, so what lies beneath one repository is never taken for a
@@ -38,6 +38,25 @@ export function usedKey(day: Date, repository: Repository, digest: Digest): stri
 export function seenKey(digest: Digest): string {
   const { algorithm, hex } = splitDigest(digest);
   return `v1/seen/${algorithm}/${hex.slice(0, 2)}/${hex}`;
+}
+
+/** { by, at }: an image that somebody has pinned, under a tag or by its digest. No component of a repository holds a colon or
+ *  starts with `_`. */
+export function pinKey(repository: Repository, reference: Reference): string {
+  return `${PINS}${repository}/_${isDigest(reference) ? reference : `tag:${reference}`}`;
+}
+
+/** The prefix of all pins. */
+export const PINS = 'v1/pins/';
+
+/** `repository:tag` or `repository@digest`; undefined: the key is no pin's. */
+export function parsePinKey(key: string): string | undefined {
+  const at = key.lastIndexOf('/_');
+  const [repository, reference] = [key.slice(PINS.length, at), key.slice(at + 2)];
+  if (at < PINS.length || !isRepository(repository)) return undefined;
+  if (isDigest(reference)) return `${repository}@${reference}`;
+  const tag = reference.startsWith('tag:') ? reference.slice('tag:'.length) : '';
+  return isTag(tag) ? `${repository}:${tag}` : undefined;
 }
 
 /** The prefix of every key in a store. */

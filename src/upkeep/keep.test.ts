@@ -14,7 +14,7 @@ const context = { signal: new AbortController().signal };
 const repository = (name: string): Repository => parseRepository(name);
 
 function keepFor(options: Partial<Parameters<typeof createKeep>[0]>): Keep {
-  return createKeep({ hosted: [], pinned: [], inUse: [], namesOf: () => [], ...options });
+  return createKeep({ hosted: [], pinned: [], pins: new Set<string>(), inUse: [], namesOf: () => [], ...options });
 }
 
 const candidate = (name: string, tag: string, digest = digestOf(Buffer.from(name + tag))) => ({

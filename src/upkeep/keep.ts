@@ -5,7 +5,8 @@ import { isDigest } from '../oci/digest.ts';
 import type { Image } from './inventory.ts';
 import type { TagsByImage } from './tags.ts';
 
-/** hosted: the image was pushed here, and no upstream has it. pinned: registry.cache.keep names it.
+/** hosted: the image was pushed here, and no upstream has it. pinned: registry.cache.keep names it, or somebody has pinned it in the
+ *  console.
  *  in-use: a pod of the cluster runs it. */
 export type KeepReason = 'hosted' | 'pinned' | 'in-use';
 
@@ -25,13 +26,15 @@ export interface KeepOptions {
   /** Globs over `dockerhub/library/nginx:1.27`, and over the names that `namesOf` returns; a star
    *  also matches slashes. */
   pinned: readonly string[];
+  /** Images that people have pinned: `repository:tag`, `repository@digest`. */
+  pins: ReadonlySet<string>;
   /** The images that pods run now, by the registry's own names. */
   inUse: readonly { repository: Repository; reference: Reference }[];
   /** Other names of a repository: `docker.io/library/nginx`. */
   namesOf(this: void, repository: Repository): readonly string[];
 }
 
-export function createKeep({ hosted, pinned, inUse, namesOf }: KeepOptions): Keep {
+export function createKeep({ hosted, pinned, pins, inUse, namesOf }: KeepOptions): Keep {
   const globs = createImageGlobs(pinned);
   const tags = new Set<string>();
   const digests = new Set<Digest>();
@@ -43,6 +46,7 @@ export function createKeep({ hosted, pinned, inUse, namesOf }: KeepOptions): Kee
   return ({ repository, digest, tags: own }) => {
     if (hosted.includes(repository.slice(0, repository.indexOf('/')))) return 'hosted';
     const references = ['', `@${digest}`, ...own.map((tag) => `:${tag}`)];
+    if (references.some((reference) => pins.has(repository + reference))) return 'pinned';
     if ([repository, ...namesOf(repository)].some((name) => references.some((reference) => globs.find(name + reference) !== undefined)))
       return 'pinned';
     return digests.has(digest) || own.some((tag) => tags.has(`${repository}:${tag}`)) ? 'in-use' : undefined;

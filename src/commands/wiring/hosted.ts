@@ -13,7 +13,7 @@ import type { RegistryConfig } from '../../config/schema.ts';
 import { SERVICE_ACCOUNT_PREFIX, type Caller } from '../../oci/caller.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { isOciError, OciError } from '../../oci/error.ts';
-import type { Repository } from '../../oci/reference.ts';
+import { parseRepository, type Repository, type Tag } from '../../oci/reference.ts';
 import type { Registry } from '../../oci/registry.ts';
 import { createBasicAuth, parseBasic, withBasicAuth, type Authenticate, type LoginClient } from '../../server/basic-auth.ts';
 import type { RequestHandler } from '../../server/listen.ts';
@@ -41,6 +41,8 @@ export interface HostedRepositories {
   serveExposed(this: void, next: RequestHandler, admits: Authenticate): RequestHandler;
   /** Deletes what the retention rules do not keep. */
   applyRetention(this: void, signal: AbortSignal): Promise<void>;
+  /** Deletes a tag. @throws OciError DENIED: it is immutable; MANIFEST_UNKNOWN, NAME_UNKNOWN; UNAVAILABLE */
+  deleteTag(this: void, repository: Repository, tag: Tag, signal: AbortSignal): Promise<void>;
 }
 
 /** An empty user and password: what skopeo, buildah and Podman send without a login where the registry asks for Basic
@@ -55,7 +57,13 @@ const REVIEW_TIMEOUT_MS = 10_000;
 export async function createHosted(config: RegistryConfig, { storage, used, env, log }: HostedContext): Promise<HostedRepositories> {
   const store = storage.uploads;
   if (Object.keys(config.hosted).length === 0) {
-    return { registries: {}, serve: (next) => next, serveExposed: withBasicAuth, applyRetention: () => Promise.resolve() };
+    return {
+      registries: {},
+      serve: (next) => next,
+      serveExposed: withBasicAuth,
+      applyRetention: () => Promise.resolve(),
+      deleteTag: (repository) => Promise.reject(notHosted(repository)),
+    };
   }
   const byName = new Map<string, HostedRegistry>();
   for (const [name, own] of Object.entries(config.hosted)) {
@@ -76,6 +84,12 @@ export async function createHosted(config: RegistryConfig, { storage, used, env,
     serve: (next) => servePush(next, { ...serving, authenticate }),
     serveExposed: (next, admits) =>
       servePush(withBasicAuth(next, admits), { ...serving, read: next, authenticate: alsoAdmitting(authenticate, admits) }),
+    async deleteTag(repository, tag, signal) {
+      const slash = repository.indexOf('/');
+      const found = byName.get(repository.slice(0, slash));
+      if (found === undefined) throw notHosted(repository);
+      await found.registry.deleteManifest(parseRepository(repository.slice(slash + 1)), tag, { signal });
+    },
     async applyRetention(signal) {
       for (const [name, { registry }] of byName) {
         const rules = config.hosted[name]?.retention;
@@ -83,6 +97,10 @@ export async function createHosted(config: RegistryConfig, { storage, used, env,
       }
     },
   };
+}
+
+function notHosted(repository: Repository): OciError {
+  return new OciError('NAME_UNKNOWN', `${repository} is no hosted repository`);
 }
 
 async function createAuthenticate(

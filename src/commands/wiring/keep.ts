@@ -6,18 +6,26 @@ import { createKeep, type Keep, type KeepOptions } from '../../upkeep/keep.ts';
 import { imagesOf } from '../../webhook/pod-images.ts';
 import { parseWarmName, type WarmRules } from '../cache/warm-name.ts';
 import { askCluster } from '../webhook-report.ts';
+import { readPins } from '../../upkeep/pins.ts';
+import type { Store } from '../../store/store.ts';
 import { createRepositoryNames } from './repository-names.ts';
 
-/** What pruning must leave, by registry.cache.keep, registry.cache.keepInUse and registry.hosted.
+export interface KeepContext {
+  env: NodeJS.ProcessEnv;
+  /** Has the pins. */
+  store: Store;
+}
+
+/** What pruning must leave, by registry.cache.keep, registry.cache.keepInUse, registry.hosted and the pins of the console.
  *  @returns a function that throws OciError UNAVAILABLE: what pods use cannot be found out, so that nothing may be removed */
-export function createKeepOf({ registry, webhook }: Config, env: NodeJS.ProcessEnv): (signal: AbortSignal) => Promise<Keep> {
+export function createKeepOf({ registry, webhook }: Config, { env, store }: KeepContext): (signal: AbortSignal) => Promise<Keep> {
   const { cache, hosted } = registry;
   const rules: WarmRules = { registryHost: webhook.registryHost, hosts: servedHosts(registry) };
   const namesOf = createRepositoryNames(registry);
 
   return async (signal) => {
     const inUse = cache.keepInUse ? imagesInUse(await podsOfCluster(env, signal), rules) : [];
-    return createKeep({ hosted: Object.keys(hosted), pinned: cache.keep, inUse, namesOf });
+    return createKeep({ hosted: Object.keys(hosted), pinned: cache.keep, pins: await readPins(store, signal), inUse, namesOf });
   };
 }
 

@@ -98,9 +98,9 @@ export const policySchema = z
     deny: z.array(z.string()),
     minimumAgeMs: count,
     denied: z
-      .array(z.strictObject({ at: time, image: z.string(), rule: z.string(), client: z.string() }))
+      .array(z.strictObject({ at: time, image: z.string(), rule: z.string(), times: count }))
       .max(100)
-      .describe('The latest refusals of this replica.'),
+      .describe('The latest refusals of this replica, each with how often it was made.'),
   })
   .describe('registry.policy.');
 export type PolicyReport = z.output<typeof policySchema>;

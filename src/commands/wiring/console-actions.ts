@@ -1,0 +1,98 @@
+import type { ActionsOptions } from '../../console/handlers/actions.ts';
+import type { RulesOptions } from '../../console/handlers/rules.ts';
+import { OciError } from '../../oci/error.ts';
+import { parseRepository } from '../../oci/reference.ts';
+import type { Registry } from '../../oci/registry.ts';
+import { checkImage } from '../../policy/check.ts';
+import { blobKey } from '../../store/keys.ts';
+import { takeLease } from '../../upkeep/lease.ts';
+import { prune, type PruneResult } from '../../upkeep/prune.ts';
+import { readTag } from '../../upkeep/tags.ts';
+import { createWarmer } from '../../upkeep/warm.ts';
+import type { Host } from '../command.ts';
+import type { ImagesInside } from './images-inside.ts';
+import { createKeepOf } from './keep.ts';
+import { pruneLimits } from './prune-limits.ts';
+import type { Storage } from './storage.ts';
+import { platformsOf } from './warm.ts';
+
+export interface ActionsContext {
+  images: Registry;
+  inside: ImagesInside;
+  storage: Storage;
+}
+
+type ConsoleActions = Pick<ActionsOptions, 'warm' | 'prune' | 'readTag' | 'deleteTag'> & Pick<RulesOptions, 'check'>;
+
+/** Images of a pruning that are listed. */
+const MAX_LISTED = 1000;
+
+/** What people do in the console, done as the registry and its commands do it. */
+export function createConsoleActions({ config, env }: Host, { images, inside, storage }: ActionsContext): ConsoleActions {
+  const { registry } = config;
+  const store = storage.remote ?? storage.local;
+
+  return {
+    async warm({ repository, reference, platforms }, advance, signal) {
+      const warm = createWarmer(images, {
+        platforms: platformsOf(platforms.length === 0 ? registry.warm.platforms : platforms),
+        referrers: registry.warm.referrers,
+        isStored: async (digest, signal) => (await store.stat(blobKey(digest), { signal })) !== undefined,
+        signal,
+      });
+      await warm(repository, reference, (bytes, total) => advance('bytes', bytes, total));
+    },
+
+    async prune({ dryRun, advance, signal }) {
+      const turn = dryRun ? undefined : await takeLease(storage.records, { signal });
+      if (turn !== undefined && 'holder' in turn)
+        throw new OciError('UNAVAILABLE', `${turn.holder} is pruning now; try again when it is done`);
+      let finished = false;
+      try {
+        const result = await prune(storage.records, {
+          dryRun,
+          limits: pruneLimits(registry),
+          maxShare: registry.cache.maxPruneShare,
+          keep: createKeepOf(config, { env, store }),
+          signal: turn === undefined ? signal : AbortSignal.any([signal, turn.lease.signal]),
+          progress: advance,
+        });
+        finished = true;
+        return describe(result);
+      } finally {
+        await turn?.lease.release(finished);
+      }
+    },
+
+    readTag: async (name, signal) => (await readTag(store, name, { signal }))?.digest,
+    deleteTag: ({ repository, tag }, signal) => inside.deleteTag(repository, tag, signal),
+
+    async check(repository, reference, signal) {
+      const slash = repository.indexOf('/');
+      const upstream = inside.upstreamOf(repository.slice(0, slash));
+      return checkImage(repository, reference, {
+        policy: inside.policy,
+        store,
+        tagTtl: upstream?.tagTtl ?? registry.cache.tagTtl,
+        async askUpstream(signal) {
+          if (upstream === undefined) return images.resolve(repository, reference, { signal }); // a hosted one
+          return upstream.registry.resolve(parseRepository(repository.slice(slash + 1)), reference, { signal });
+        },
+        signal,
+      });
+    },
+  };
+}
+
+function describe({ images, blobs, bytes, records, kept }: PruneResult): Awaited<ReturnType<ActionsOptions['prune']>> {
+  return {
+    images: images
+      .slice(0, MAX_LISTED)
+      .map(({ names, lastUse, because }) => ({ names, lastUsed: new Date(lastUse).toISOString(), because })),
+    imageCount: images.length,
+    blobs,
+    bytes,
+    records,
+    kept,
+  };
+}

@@ -1,0 +1,45 @@
+import type { ImagesOptions } from '../../console/handlers/images.ts';
+import type { Config } from '../../config/schema.ts';
+import { createImageGlobs } from '../../oci/image-globs.ts';
+import { servedHosts } from '../../oci/image-name.ts';
+import type { Reference, Repository } from '../../oci/reference.ts';
+import type { Policy } from '../../policy/guarded.ts';
+import { parseWarmName } from '../cache/warm-name.ts';
+import { createRepositoryNames } from './repository-names.ts';
+
+/** How images are called, and what their names mean. */
+export interface ConsoleNames {
+  /** As the registry serves an image; undefined: it does not. */
+  locate(this: void, image: string): { repository: Repository; reference: Reference } | undefined;
+  isHosted(this: void, repository: Repository): boolean;
+  /** What the list of images tells of an image by its names alone. */
+  of(this: void, policy: Policy): Pick<ImagesOptions, 'nameOf' | 'keptBy' | 'deniedBy' | 'firstSeen'>;
+}
+
+export function createConsoleNames({ registry, webhook }: Pick<Config, 'registry' | 'webhook'>): ConsoleNames {
+  const rules = { registryHost: webhook.registryHost, hosts: servedHosts(registry) };
+  const namesOf = createRepositoryNames(registry);
+  const keep = createImageGlobs(registry.cache.keep);
+  const isHosted = (repository: Repository) => Object.hasOwn(registry.hosted, repository.slice(0, repository.indexOf('/')));
+
+  return {
+    locate: (image) => parseWarmName(image, rules),
+    isHosted,
+    of: ({ rules: policy, age }) => ({
+      nameOf: (repository) => namesOf(repository)[0] ?? repository,
+      keptBy({ repository, tag, digest }) {
+        if (isHosted(repository)) return 'hosted';
+        if (keep.isEmpty) return undefined;
+        const references = ['', `@${digest}`, ...(tag === undefined ? [] : [`:${tag}`])];
+        const names = [repository, ...namesOf(repository)].flatMap((name) => references.map((reference) => name + reference));
+        return names.some((name) => keep.find(name) !== undefined) ? 'pinned' : undefined;
+      },
+      deniedBy({ repository, tag, digest }) {
+        if (policy.isEmpty) return undefined;
+        const verdict = tag === undefined ? policy.digest(repository, digest, []) : policy.tag(repository, tag);
+        return verdict.allowed ? undefined : verdict.rule;
+      },
+      firstSeen: async (digest, signal) => age?.firstSeen.recall(digest, signal),
+    }),
+  };
+}

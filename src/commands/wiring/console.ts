@@ -1,0 +1,132 @@
+import { join } from 'node:path';
+import own from '../../../package.json' with { type: 'json' };
+import { serveApi } from '../../console/api-server.ts';
+import { openApiDocument } from '../../console/api/openapi.ts';
+import { createEventStream } from '../../console/event-stream.ts';
+import { createActionHandlers } from '../../console/handlers/actions.ts';
+import { createClashHandlers } from '../../console/handlers/clash.ts';
+import { createImagesHandlers } from '../../console/handlers/images.ts';
+import { createPlacesHandlers } from '../../console/handlers/places.ts';
+import { createRulesHandlers } from '../../console/handlers/rules.ts';
+import { createSessionHandlers, createSessionLookup } from '../../console/handlers/sessions.ts';
+import { createTrafficHandlers } from '../../console/handlers/traffic.ts';
+import { createInventoryService } from '../../console/inventory-service.ts';
+import { createJobs } from '../../console/jobs.ts';
+import { createLive } from '../../console/live.ts';
+import { openPage } from '../../console/page.ts';
+import { createOtherReplicas } from '../../console/replicas.ts';
+import { createSessions, type Sessions } from '../../console/sessions.ts';
+import type { RequestHandler } from '../../server/listen.ts';
+import { createBasicAuth } from '../../server/basic-auth.ts';
+import { openHtpasswd } from '../../server/htpasswd.ts';
+import { createPins } from '../../upkeep/pins.ts';
+import type { Registry } from '../../oci/registry.ts';
+import type { Host } from '../command.ts';
+import type { ImagesInside } from './images-inside.ts';
+import { createConsoleActions } from './console-actions.ts';
+import { createPodsOf } from './console-pods.ts';
+import { createConsoleNames } from './console-names.ts';
+import type { Observation } from './observation.ts';
+import { configuredUpstreams, otherUpstream } from './console-upstreams.ts';
+import { askWebhook } from './console-webhook.ts';
+import { describeStorage } from './console-storage.ts';
+import type { Storage } from './storage.ts';
+
+export interface ConsoleContext {
+  images: Registry;
+  inside: ImagesInside;
+  storage: Storage;
+  observation: Observation;
+}
+
+export interface Console {
+  /** The handler of a path; undefined: it is none of the console's. */
+  at(this: void, path: string): RequestHandler | undefined;
+  close(this: void): Promise<void>;
+}
+
+/** Where `npm run build:console` puts the page. */
+const PAGE = join(import.meta.dirname, '../../../dist/console');
+
+/** The console of this replica: its page, if that was built, and its API.
+ *  @throws OciError UNAVAILABLE: registry.console.users cannot be read */
+export async function openConsole(host: Host, context: ConsoleContext): Promise<Console> {
+  const { config, log, stop } = host;
+  const { console: settings, admin, listen } = config.registry;
+  const { images, inside, storage, observation } = context;
+  const { history, upstreams, nodes, refusals } = observation;
+  const store = storage.remote ?? storage.local;
+  const replicas = createOtherReplicas({ others: inside.others, port: admin.port });
+  const names = createConsoleNames(host.config);
+  const inventory = createInventoryService({ store, intervalMs: settings.inventoryInterval, log, stop });
+  const pods = createPodsOf(host, names);
+  const pins = createPins(store);
+  const jobs = createJobs({ log, stop });
+  const snapshot = createLive({ downloads: inside.downloads.list, totals: history.totals, replica: listen.host });
+  const sessions = await openSessions(settings, log);
+  const actions = createConsoleActions(host, { images, inside, storage });
+  const handlers = {
+    ...createTrafficHandlers({
+      version: own.version,
+      startedAt: observation.startedAt,
+      history,
+      upstreams,
+      inventory,
+      snapshot,
+      ...describeStorage(config.registry, storage, observation),
+      grafana: settings.grafana,
+      replicas,
+      replica: listen.host,
+    }),
+    ...createPlacesHandlers({
+      configured: configuredUpstreams(config.registry),
+      otherUpstream: otherUpstream(config.registry),
+      upstreams,
+      nodes,
+      pods,
+      agents: settings.agents,
+      webhook: settings.webhook === undefined ? undefined : askWebhook(settings.webhook),
+      replicas,
+    }),
+    ...createClashHandlers({ url: settings.clash, replicas, log }),
+    ...createImagesHandlers({ inventory, pods, pins, store, ...names.of(inside.policy) }),
+    ...createRulesHandlers({ policy: config.registry.policy, refusals, locate: names.locate, check: actions.check }),
+    ...createActionHandlers({ jobs, pins, inventory, replicas, log, locate: names.locate, isHosted: names.isHosted, ...actions }),
+    ...createSessionHandlers({ sessions, replicas, log }),
+  };
+  const api = serveApi({ handlers, findSession: createSessionLookup({ sessions, replicas }), log });
+  const asked = { query: undefined, body: undefined, session: undefined, token: undefined, alone: false, signal: stop };
+  const request = { ...asked, client: { address: '', isGone: () => false }, setSession: () => undefined };
+  const events = createEventStream({
+    snapshots: { downloads: async () => handlers.downloads(request), jobs: async () => handlers.jobs(request) },
+  });
+  const page = await openPage(PAGE);
+  if (page === undefined) log.info({ event: 'console-page-missing' }, 'the page of the console was not built: npm run build:console');
+  const document = Buffer.from(JSON.stringify(openApiDocument(own.version)));
+  const documented: RequestHandler = (_request, response) => {
+    response.setHeader('content-type', 'application/json');
+    response.end(document);
+  };
+
+  return {
+    at(path) {
+      if (path === '/api/events') return events.handler;
+      if (path === '/api/openapi.json') return documented;
+      if (path === '/api' || path.startsWith('/api/')) return api;
+      return page?.has(path) === true || (page !== undefined && path.startsWith('/assets/')) ? page.handler : undefined;
+    },
+    async close() {
+      events.close();
+      await replicas.close();
+    },
+  };
+}
+
+async function openSessions(
+  { users, sessionLife }: Host['config']['registry']['console'],
+  log: Host['log'],
+): Promise<Sessions | undefined> {
+  if (users === undefined) return undefined;
+  const [authenticate, readUsers] = await Promise.all([createBasicAuth({ file: users, log }), openHtpasswd(users, log)]);
+  return createSessions({ authenticate, users: readUsers, lifeMs: sessionLife });
+}

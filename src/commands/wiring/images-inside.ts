@@ -1,0 +1,17 @@
+import type { Downloads } from '../../download/downloads.ts';
+import type { Repository, Tag } from '../../oci/reference.ts';
+import type { Registry } from '../../oci/registry.ts';
+import type { Policy } from '../../policy/guarded.ts';
+
+/** What the console needs of the images that a registry serves. */
+export interface ImagesInside {
+  downloads: Pick<Downloads, 'list'>;
+  policy: Policy;
+  /** The upstream itself, without the cache; undefined: nobody has this name. */
+  upstreamOf(this: void, name: string): { registry: Registry; tagTtl: number } | undefined;
+  /** Forgets what a cached tag means, here and in the store; or deletes the tag of a hosted repository.
+   *  @throws OciError DENIED: it is immutable; MANIFEST_UNKNOWN; UNAVAILABLE */
+  deleteTag(this: void, repository: Repository, tag: Tag, signal: AbortSignal): Promise<void>;
+  /** Addresses of the other replicas. */
+  others(this: void): readonly string[];
+}

@@ -1,0 +1,57 @@
+import { createRefusals, type Refusals } from '../../console/handlers/rules.ts';
+import { createHistory, type HistoryRing } from '../../console/history.ts';
+import { createNodes, type Nodes } from '../../console/nodes.ts';
+import { observing } from '../../console/observing.ts';
+import { createUpstreamStates, type UpstreamStates } from '../../console/upstream-states.ts';
+import type { Served } from '../../server/serve-registry.ts';
+import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
+
+/** What the console knows of the traffic since the start. */
+export interface Observation {
+  startedAt: Date;
+  history: HistoryRing;
+  upstreams: UpstreamStates;
+  nodes: Nodes;
+  refusals: Refusals;
+  /** Blobs of the local tier that wait for their upload. */
+  waiting: { blobs: number; bytes: number };
+  localBytes: number;
+  /** `inner`, observed. */
+  metrics(this: void, inner: RegistryMetrics): RegistryMetrics;
+  served(this: void, served: Served): void;
+}
+
+export function createObservation(): Observation {
+  const history = createHistory();
+  const upstreams = createUpstreamStates();
+  const nodes = createNodes();
+  const observation: Observation = {
+    startedAt: new Date(),
+    history,
+    upstreams,
+    nodes,
+    refusals: createRefusals(),
+    waiting: { blobs: 0, bytes: 0 },
+    localBytes: 0,
+    metrics(inner) {
+      const observed = observing(inner, { history, upstreams });
+      return {
+        ...observed,
+        uploadQueue(blobs, bytes) {
+          observed.uploadQueue(blobs, bytes);
+          observation.waiting = { blobs, bytes };
+        },
+        localTier(bytes) {
+          observed.localTier(bytes);
+          observation.localBytes = bytes;
+        },
+      };
+    },
+    served(served) {
+      if (served.kind !== 'manifest' && served.kind !== 'blob') return;
+      nodes.served(served);
+      if (served.kind === 'manifest' && served.outcome !== 'gone') history.answered(served.seconds);
+    },
+  };
+  return observation;
+}

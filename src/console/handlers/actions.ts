@@ -1,0 +1,160 @@
+import type { Digest } from '../../oci/digest.ts';
+import type { Reference, Repository, Tag } from '../../oci/reference.ts';
+import type { Log } from '../../telemetry/log.ts';
+import { deletedSchema, jobsSchema, type Job } from '../api/actions.ts';
+import { ApiFailure, type ApiHandlers } from '../api-server.ts';
+import type { InventoryService } from '../inventory-service.ts';
+import type { Advance, Jobs } from '../jobs.ts';
+import type { Pin, Pins } from '../../upkeep/pins.ts';
+import type { OtherReplicas } from '../replicas.ts';
+import type { Session } from '../sessions.ts';
+
+export interface ActionsOptions {
+  jobs: Jobs;
+  pins: Pins;
+  inventory: InventoryService;
+  replicas: OtherReplicas;
+  log: Log;
+  /** As the registry serves an image; undefined: it does not. */
+  locate(this: void, image: string): { repository: Repository; reference: Reference } | undefined;
+  warm(
+    this: void,
+    image: { repository: Repository; reference: Reference; platforms: readonly string[] },
+    advance: Advance,
+    signal: AbortSignal,
+  ): Promise<void>;
+  prune(this: void, options: { dryRun: boolean; advance: Advance; signal: AbortSignal }): Promise<Job['result']>;
+  /** What a tag means now; undefined: there is no such tag. */
+  readTag(this: void, name: { repository: Repository; tag: Tag }, signal: AbortSignal): Promise<Digest | undefined>;
+  /** Deletes a tag from the store and from the memory of this process.
+   *  @throws OciError DENIED: it is immutable; UNAVAILABLE */
+  deleteTag(this: void, name: { repository: Repository; tag: Tag }, signal: AbortSignal): Promise<void>;
+  /** What deleting a tag of this repository means. */
+  isHosted(this: void, repository: Repository): boolean;
+}
+
+/** How long what a dry run has shown may be pruned, in ms. */
+const PLAN_LIFE_MS = 3_600_000;
+
+/** Actions of people who are logged in, each in the log with who. */
+export function createActionHandlers(
+  options: ActionsOptions,
+): Pick<ApiHandlers, 'jobs' | 'warm' | 'pin' | 'unpin' | 'deleteTag' | 'prune'> {
+  const { jobs, pins, inventory, replicas, log } = options;
+  const deleting = new Map<string, Promise<boolean>>();
+
+  async function allJobs(signal: AbortSignal): Promise<Job[]> {
+    const { answers } = await replicas.ask('/api/jobs', jobsSchema, { signal });
+    const all = [...jobs.list(), ...answers.flatMap(({ answer }) => answer.jobs)];
+    return all.sort((one, other) => other.startedAt.localeCompare(one.startedAt)).slice(0, 50);
+  }
+
+  function start(kind: Job['kind'], what: string, session: Session | undefined, work: Parameters<Jobs['start']>[2]): Job {
+    const job = jobs.start(kind, { what, user: userOf(session) }, work);
+    if (job === undefined) throw new ApiFailure('TOO_MANY_REQUESTS', 'too many actions run at once; wait until one is done');
+    return job;
+  }
+
+  /** Deletes a tag once for all who ask at the same time. @returns whether this call has deleted it */
+  async function deleteOnce(
+    name: { repository: Repository; tag: Tag },
+    expected: Digest | undefined,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const key = `${name.repository}:${name.tag}`;
+    if (deleting.has(key)) {
+      await deleting.get(key)?.catch(() => undefined); // whoever began it gets the error
+      return false;
+    }
+    const work = (async () => {
+      const found = await options.readTag(name, signal);
+      if (found === undefined) return false;
+      if (expected !== undefined && found !== expected) {
+        throw new ApiFailure('CONFLICT', `${key} means another image by now: ${found}. Nothing was deleted`);
+      }
+      await options.deleteTag(name, signal);
+      return true;
+    })();
+    deleting.set(key, work);
+    try {
+      return await work;
+    } finally {
+      deleting.delete(key);
+    }
+  }
+
+  return {
+    jobs: async ({ alone, signal }) => ({ jobs: alone ? jobs.list() : await allJobs(signal) }),
+
+    warm({ body, session }) {
+      const located = options.locate(body.image);
+      if (located === undefined)
+        throw new ApiFailure('BAD_REQUEST', `no upstream serves the host of ${body.image}, or it is no image name`);
+      return start('warm', body.image, session, async (advance, signal) => {
+        await options.warm({ ...located, platforms: body.platforms }, advance, signal);
+        inventory.changed();
+        return null;
+      });
+    },
+
+    async pin({ body, session, signal }) {
+      const pin = pinOf(body);
+      await pins.add(pin, userOf(session), signal);
+      log.info({ event: 'image-pinned', user: userOf(session), ...pin }, 'an image was pinned in the console');
+      return {};
+    },
+
+    async unpin({ body, session, signal }) {
+      const pin = pinOf(body);
+      await pins.remove(pin, signal);
+      log.info({ event: 'image-unpinned', user: userOf(session), ...pin }, 'a pin was taken back in the console');
+      return {};
+    },
+
+    async deleteTag({ body, session, alone, token, signal }) {
+      const name = { repository: body.repository, tag: body.tag };
+      const note = options.isHosted(name.repository)
+        ? 'the tag is gone for every client'
+        : 'the cache has forgotten the tag: the next pull asks the upstream, and brings it back if the upstream has it';
+      if (alone) {
+        await options.deleteTag(name, signal);
+        return { deleted: true, note };
+      }
+      const deleted = await deleteOnce(name, body.digest, signal);
+      if (!deleted) return { deleted, note };
+      // The others may still have it in memory.
+      if (!options.isHosted(name.repository)) {
+        await replicas.ask('/api/actions/delete-tag', deletedSchema, { method: 'POST', body: name, token });
+      }
+      inventory.changed();
+      log.info({ event: 'tag-deleted', user: userOf(session), ...name, digest: body.digest }, 'a tag was deleted in the console');
+      return { deleted, note };
+    },
+
+    async prune({ body, session, signal }) {
+      if (body.dryRun) {
+        return start('prune-dry-run', 'dry run', session, (advance, stop) => options.prune({ dryRun: true, advance, signal: stop }));
+      }
+      const plan = (await allJobs(signal)).find(({ id }) => id === body.plan);
+      const isShown = plan?.kind === 'prune-dry-run' && plan.state === 'done' && Date.now() - Date.parse(plan.endedAt ?? '') < PLAN_LIFE_MS;
+      if (!isShown)
+        throw new ApiFailure('CONFLICT', 'let a dry run show first what would be removed: its id is the plan, and is valid for an hour');
+      return start('prune', 'as the dry run has shown', session, async (advance, stop) => {
+        const result = await options.prune({ dryRun: false, advance, signal: stop });
+        inventory.changed();
+        return result;
+      });
+    },
+  };
+}
+
+function userOf(session: Session | undefined): string {
+  return session?.user ?? '';
+}
+
+function pinOf({ repository, tag, digest }: { repository: string; tag?: string | undefined; digest?: string | undefined }): Pin {
+  const reference = tag ?? digest;
+  if (reference === undefined || (tag !== undefined && digest !== undefined))
+    throw new ApiFailure('BAD_REQUEST', 'give one of tag and digest');
+  return { repository: repository as Repository, reference: reference as Pin['reference'] };
+}

@@ -1,0 +1,158 @@
+import { downloadsSchema, type Downloads } from '../api/downloads.ts';
+import { historySchema } from '../api/history.ts';
+import { overviewSchema, type Overview, type Totals } from '../api/overview.ts';
+import { replicasSchema } from '../api/places.ts';
+import { mergeHistories, type HistoryRing } from '../history.ts';
+import type { InventoryService } from '../inventory-service.ts';
+import { mergeSnapshots } from '../live.ts';
+import type { ApiHandlers } from '../api-server.ts';
+import type { OtherReplicas } from '../replicas.ts';
+import type { UpstreamStates } from '../upstream-states.ts';
+
+export interface TrafficOptions {
+  version: string;
+  startedAt: Date;
+  history: HistoryRing;
+  upstreams: UpstreamStates;
+  inventory: InventoryService;
+  snapshot(this: void): Omit<Downloads, 'unreachable'>;
+  store: { kind: 'filesystem' | 's3'; where: string; limit(this: void): Promise<number | null> };
+  localTier(this: void): Overview['localTier'];
+  grafana: string | undefined;
+  replicas: OtherReplicas;
+  /** What this replica is called. */
+  replica: string;
+}
+
+/** What passes through the registry: overview, downloads, history, and the replicas that it consists of. */
+export function createTrafficHandlers(options: TrafficOptions): Pick<ApiHandlers, 'overview' | 'downloads' | 'history' | 'replicas'> {
+  const { history, replicas, inventory, snapshot, upstreams, store } = options;
+
+  async function ownOverview(): Promise<Overview> {
+    inventory.look();
+    const totals = history.totals();
+    const stored = inventory.current();
+    return {
+      version: options.version,
+      startedAt: options.startedAt.toISOString(),
+      now: new Date().toISOString(),
+      totals,
+      hour: history.hour(),
+      ...shares(totals, history.hour()),
+      runningDownloads: snapshot().total,
+      rateLimits: upstreams.names().flatMap((upstream) => {
+        const { rateLimit } = upstreams.read(upstream);
+        return rateLimit === null ? [] : [{ upstream, ...rateLimit }];
+      }),
+      store: {
+        kind: store.kind,
+        where: store.where,
+        bytes: stored?.bytes ?? null,
+        blobs: stored?.blobs ?? null,
+        limit: await store.limit(),
+      },
+      localTier: options.localTier(),
+      inventory: inventory.state(),
+      links: { grafana: options.grafana ?? null },
+      unreachable: [],
+    };
+  }
+
+  return {
+    async overview({ alone, signal }) {
+      const own = await ownOverview();
+      if (alone) return own;
+      const { answers, unreachable } = await replicas.ask('/api/overview', overviewSchema, { signal });
+      return {
+        ...mergeOverviews(
+          own,
+          answers.map(({ answer }) => answer),
+        ),
+        unreachable,
+      };
+    },
+
+    async downloads({ alone, signal }) {
+      if (alone) return { ...snapshot(), unreachable: [] };
+      const { answers, unreachable } = await replicas.ask('/api/downloads', downloadsSchema, { signal });
+      return { ...mergeSnapshots([snapshot(), ...answers.map(({ answer }) => answer)]), unreachable };
+    },
+
+    async history({ query, alone, signal }) {
+      const own = history.read(query.window);
+      if (alone) return { ...own, unreachable: [] };
+      const { answers, unreachable } = await replicas.ask(`/api/history?window=${query.window}`, historySchema, { signal });
+      return {
+        ...mergeHistories(
+          own,
+          answers.map(({ answer }) => answer),
+        ),
+        unreachable,
+      };
+    },
+
+    async replicas({ alone, signal }) {
+      const own = {
+        address: options.replica,
+        self: true,
+        reachable: true,
+        problem: null,
+        version: options.version,
+        startedAt: options.startedAt.toISOString(),
+        memoryBytes: process.memoryUsage.rss(),
+        runningDownloads: snapshot().total,
+      };
+      if (alone) return { replicas: [own] };
+      const { answers, unreachable } = await replicas.ask('/api/replicas', replicasSchema, { signal });
+      const others = answers.flatMap(({ address, answer }) => answer.replicas.map((replica) => ({ ...replica, address, self: false })));
+      const lost = unreachable.map(({ address, problem }) => ({
+        address,
+        self: false,
+        reachable: false,
+        problem,
+        version: null,
+        startedAt: null,
+        memoryBytes: null,
+        runningDownloads: null,
+      }));
+      return { replicas: [own, ...[...others, ...lost].sort((one, other) => one.address.localeCompare(other.address))] };
+    },
+  };
+}
+
+function mergeOverviews(own: Overview, others: readonly Overview[]): Overview {
+  const all = [own, ...others];
+  const totals = all.map((one) => one.totals).reduce(sumTotals);
+  const hour = all.map((one) => one.hour).reduce(sumTotals);
+  const limits = new Map<string, Overview['rateLimits'][number]>();
+  for (const limit of all.flatMap((one) => one.rateLimits).sort((one, other) => one.at.localeCompare(other.at)))
+    limits.set(limit.upstream, limit);
+  return {
+    ...own,
+    totals,
+    hour,
+    ...shares(totals, hour),
+    runningDownloads: all.reduce((sum, one) => sum + one.runningDownloads, 0),
+    rateLimits: [...limits.values()],
+  };
+}
+
+function shares(totals: Totals, hour: Totals): Pick<Overview, 'hitRate' | 'savedBytes'> {
+  const served = hour.hits + hour.stale;
+  const reads = served + hour.misses + hour.errors;
+  return { hitRate: reads === 0 ? null : served / reads, savedBytes: Math.max(0, totals.sentBytes - totals.upstreamBytes) };
+}
+
+function sumTotals(one: Totals, other: Totals): Totals {
+  const sum = (field: keyof Totals) => one[field] + other[field];
+  return {
+    requests: sum('requests'),
+    hits: sum('hits'),
+    misses: sum('misses'),
+    stale: sum('stale'),
+    errors: sum('errors'),
+    denied: sum('denied'),
+    sentBytes: sum('sentBytes'),
+    upstreamBytes: sum('upstreamBytes'),
+  };
+}

@@ -1,0 +1,168 @@
+import type { Totals } from './api/overview.ts';
+import type { History } from './api/history.ts';
+
+/** What is counted. Sums over the time of a point, but for `latencyMax`, which is the largest value. */
+const FIELDS = [
+  'requests',
+  'hits',
+  'misses',
+  'stale',
+  'errors',
+  'denied',
+  'sentBytes',
+  'upstreamBytes',
+  'upstreamRequests',
+  'latencySum',
+  'latencyMax',
+  'answers',
+  'answerSum',
+] as const;
+export type Field = (typeof FIELDS)[number];
+type Counts = Record<Field, number>;
+
+/** The windows that are kept, each as a ring of points. */
+const WINDOWS = { hour: { stepSeconds: 10, points: 360 }, day: { stepSeconds: 300, points: 288 } } as const;
+export type Window = keyof typeof WINDOWS;
+
+/** What happened in the last hour and day, in memory: 13 numbers a point, 650 points. */
+export interface HistoryRing {
+  count(this: void, field: Field, by: number): void;
+  /** A request to an upstream. @param seconds until its headers */
+  asked(this: void, seconds: number): void;
+  /** A request for a manifest that was answered. */
+  answered(this: void, seconds: number): void;
+  read(this: void, window: Window): Omit<History, 'unreachable'>;
+  /** Since the start of the process. */
+  totals(this: void): Totals;
+  /** Of the last hour. */
+  hour(this: void): Totals;
+}
+
+/** @param now ms since the epoch */
+export function createHistory(now: () => number = Date.now): HistoryRing {
+  const rings = { hour: createRing(WINDOWS.hour), day: createRing(WINDOWS.day) };
+  const sums = emptyCounts();
+
+  function count(field: Field, by: number): void {
+    const at = now();
+    sums[field] += by;
+    for (const ring of Object.values(rings)) ring.slot(at)[field] += by;
+  }
+
+  return {
+    count,
+    asked(seconds) {
+      count('upstreamRequests', 1);
+      count('latencySum', seconds * 1000);
+      const at = now();
+      for (const ring of Object.values(rings)) {
+        const slot = ring.slot(at);
+        slot.latencyMax = Math.max(slot.latencyMax, seconds * 1000);
+      }
+    },
+    answered(seconds) {
+      count('answers', 1);
+      count('answerSum', seconds * 1000);
+    },
+    read: (window) => describe(window, rings[window].read(now())),
+    totals: () => totalsOf([sums]),
+    hour: () => totalsOf(rings.hour.read(now()).slots),
+  };
+}
+
+function emptyCounts(): Counts {
+  return Object.fromEntries(FIELDS.map((field) => [field, 0])) as Counts;
+}
+
+function createRing({ stepSeconds, points }: { stepSeconds: number; points: number }) {
+  const step = stepSeconds * 1000;
+  const slots = Array.from({ length: points }, () => ({ index: -1, counts: emptyCounts() }));
+
+  return {
+    /** The counts of this moment. */
+    slot(at: number): Counts {
+      const index = Math.floor(at / step);
+      const slot = slots[index % points]!;
+      if (slot.index !== index) Object.assign(slot, { index, counts: emptyCounts() });
+      return slot.counts;
+    },
+    /** The oldest first. */
+    read(at: number): { since: number; slots: Counts[] } {
+      const last = Math.floor(at / step);
+      const first = last - points + 1;
+      const own = Array.from({ length: points }, (_, offset) => {
+        const slot = slots[(first + offset) % points]!;
+        return slot.index === first + offset ? slot.counts : emptyCounts();
+      });
+      return { since: first * step, slots: own };
+    },
+  };
+}
+
+function describe(window: Window, { since, slots }: { since: number; slots: Counts[] }): Omit<History, 'unreachable'> {
+  const column = (field: Field) => slots.map((slot) => slot[field]);
+  const mean = (sum: Field, of: Field) => slots.map((slot) => (slot[of] === 0 ? null : slot[sum] / slot[of]));
+  return {
+    window,
+    stepSeconds: WINDOWS[window].stepSeconds,
+    since: new Date(since).toISOString(),
+    requests: column('requests'),
+    hits: slots.map(({ hits, stale }) => hits + stale),
+    misses: column('misses'),
+    errors: column('errors'),
+    sentBytes: column('sentBytes'),
+    upstreamBytes: column('upstreamBytes'),
+    upstreamRequests: column('upstreamRequests'),
+    latencyMs: mean('latencySum', 'upstreamRequests'),
+    latencyMaxMs: slots.map(({ upstreamRequests, latencyMax }) => (upstreamRequests === 0 ? null : latencyMax)),
+    manifests: column('answers'),
+    answerMs: mean('answerSum', 'answers'),
+  };
+}
+
+function totalsOf(slots: readonly Counts[]): Totals {
+  const sum = (field: Field) => slots.reduce((total, slot) => total + slot[field], 0);
+  return {
+    requests: sum('requests'),
+    hits: sum('hits'),
+    misses: sum('misses'),
+    stale: sum('stale'),
+    errors: sum('errors'),
+    denied: sum('denied'),
+    sentBytes: sum('sentBytes'),
+    upstreamBytes: sum('upstreamBytes'),
+  };
+}
+
+/** The histories of several replicas as one. Their clocks may differ by a point. */
+export function mergeHistories(
+  own: Omit<History, 'unreachable'>,
+  others: readonly Omit<History, 'unreachable'>[],
+): Omit<History, 'unreachable'> {
+  return others.reduce(merge, own);
+}
+
+const SUMS = ['requests', 'hits', 'misses', 'errors', 'sentBytes', 'upstreamBytes', 'upstreamRequests', 'manifests'] as const;
+
+function merge(one: Omit<History, 'unreachable'>, other: Omit<History, 'unreachable'>): Omit<History, 'unreachable'> {
+  const shift = Math.round((Date.parse(one.since) - Date.parse(other.since)) / 1000 / one.stepSeconds);
+  const at = <Value>(series: readonly Value[], index: number) => series[index + shift];
+  const weighted = (values: 'latencyMs' | 'answerMs', weights: 'upstreamRequests' | 'manifests') =>
+    one[values].map((value, index) => {
+      const [mine, theirs] = [one[weights][index] ?? 0, at(other[weights], index) ?? 0];
+      if (mine + theirs === 0) return null;
+      return ((value ?? 0) * mine + (at(other[values], index) ?? 0) * theirs) / (mine + theirs);
+    });
+  const sums = Object.fromEntries(SUMS.map((name) => [name, one[name].map((value, index) => value + (at(other[name], index) ?? 0))]));
+  return {
+    ...one,
+    ...(sums as Pick<History, (typeof SUMS)[number]>),
+    latencyMs: weighted('latencyMs', 'upstreamRequests'),
+    answerMs: weighted('answerMs', 'manifests'),
+    latencyMaxMs: one.latencyMaxMs.map((value, index) => maximum(value, at(other.latencyMaxMs, index) ?? null)),
+  };
+}
+
+function maximum(one: number | null, other: number | null): number | null {
+  return one === null || other === null ? (one ?? other) : Math.max(one, other);
+}

@@ -1,0 +1,90 @@
+import type { Store } from '../store/store.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { Overview } from './api/overview.ts';
+import { listStoredImages, type StoredImages } from './inventory.ts';
+
+export interface InventoryService {
+  /** Somebody looks at the images: they are listed again in the background if the last listing is old. */
+  look(this: void): void;
+  /** They have changed: they are listed again soon. */
+  changed(this: void): void;
+  state(this: void): Overview['inventory'];
+  /** The last listing; undefined: there is none. */
+  current(this: void): StoredImages | undefined;
+}
+
+export interface InventoryServiceOptions {
+  store: Store;
+  /** Between the end of a listing and the next, in ms. */
+  intervalMs: number;
+  log: Log;
+  stop: AbortSignal;
+}
+
+/** A listing that nobody has looked at for so long is forgotten, in ms. */
+const FORGOTTEN_AFTER_MS = 3_600_000;
+/** How soon images that have changed are listed again, in ms. */
+const SOON_MS = 2000;
+
+/** Lists the stored images in the background, while somebody looks: a registry whose console nobody opens pays nothing for it. */
+export function createInventoryService({ store, intervalMs, log, stop }: InventoryServiceOptions): InventoryService {
+  let images: StoredImages | undefined;
+  let takenAt = 0;
+  let seconds: number | null = null;
+  let share = 0;
+  let problem: string | null = null;
+  let running: Promise<void> | undefined;
+  let isOutdated = false;
+  let forgetting: NodeJS.Timeout | undefined;
+
+  async function take(): Promise<void> {
+    const started = performance.now();
+    isOutdated = false;
+    share = 0;
+    try {
+      images = await listStoredImages(store, { before: images, signal: stop, progress: (now) => (share = now) });
+      problem = null;
+    } catch (error) {
+      if (stop.aborted) return;
+      problem = error instanceof Error ? error.message : String(error);
+      log.warn(
+        { event: 'images-not-listed', error },
+        'the stored images cannot be listed for the console; it shows those of the last listing',
+      );
+    }
+    takenAt = Date.now();
+    seconds = Math.round((performance.now() - started) / 10) / 100;
+  }
+
+  function begin(): void {
+    running ??= take().finally(() => (running = undefined));
+  }
+
+  function keepForNow(): void {
+    clearTimeout(forgetting);
+    forgetting = setTimeout(() => {
+      images = undefined;
+      takenAt = 0;
+    }, FORGOTTEN_AFTER_MS).unref();
+  }
+
+  return {
+    look() {
+      keepForNow();
+      if (isOutdated || Date.now() - takenAt >= intervalMs) begin();
+    },
+    changed() {
+      isOutdated = true;
+      setTimeout(() => isOutdated && images !== undefined && begin(), SOON_MS).unref();
+    },
+    state: () => ({
+      state: running === undefined ? (problem === null ? (images === undefined ? 'none' : 'ready') : 'failed') : 'running',
+      takenAt: images === undefined || takenAt === 0 ? null : new Date(takenAt).toISOString(),
+      seconds,
+      progress: running === undefined ? null : share,
+      images: images?.images.length ?? null,
+      problem,
+    }),
+    current: () => images,
+  };
+}

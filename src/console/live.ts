@@ -1,0 +1,99 @@
+import type { Digest } from '../oci/digest.ts';
+import type { Repository } from '../oci/reference.ts';
+import type { Downloads } from './api/downloads.ts';
+
+/** A download as the process that runs it knows it. */
+export interface DownloadProgress {
+  digest: Digest;
+  repository: Repository;
+  upstream: string;
+  source: 'storage' | 'replica' | 'upstream';
+  /** Bytes. */
+  received: number;
+  size: number | undefined;
+  readers: number;
+  /** Milliseconds since the epoch. */
+  startedAt: number;
+}
+
+export interface LiveOptions {
+  downloads(this: void): readonly DownloadProgress[];
+  /** Requests and bytes sent, since the start. */
+  totals(this: void): { requests: number; sentBytes: number };
+  /** What the other replicas call this one, or its host. */
+  replica: string;
+  now?: () => number;
+}
+
+/** Downloads that a snapshot names. */
+const MAX_DOWNLOADS = 200;
+/** Speeds are those of the last seconds. */
+const WINDOW_MS = 5000;
+const MIN_STEP_MS = 200;
+
+interface Sample {
+  at: number;
+  value: number;
+}
+
+/** Snapshots of the running downloads of this process, with their speeds since earlier snapshots. */
+export function createLive({ downloads, totals, replica, now = Date.now }: LiveOptions): () => Omit<Downloads, 'unreachable'> {
+  const samples = new Map<string, Sample[]>();
+
+  /** How fast a value grows, a second. */
+  function rate(key: string, value: number, since: number): number {
+    const at = now();
+    const own = (samples.get(key) ?? [{ at: since, value: 0 }]).filter(
+      (sample, index, all) => all[index + 1] === undefined || at - sample.at <= WINDOW_MS,
+    );
+    samples.set(key, own);
+    const first = own[0] ?? { at, value };
+    const last = own.at(-1) ?? first;
+    if (at - last.at >= MIN_STEP_MS) own.push({ at, value });
+    return at - first.at < MIN_STEP_MS ? 0 : Math.max(0, ((value - first.value) * 1000) / (at - first.at));
+  }
+
+  return () => {
+    const running = downloads();
+    const described = running.map(({ digest, repository, upstream, source, received, size, readers, startedAt }) => ({
+      digest,
+      repository,
+      upstream,
+      source,
+      receivedBytes: received,
+      size: size ?? null,
+      bytesPerSecond: Math.round(rate(`${digest} ${startedAt}`, received, startedAt)),
+      startedAt: new Date(startedAt).toISOString(),
+      readers,
+      replica,
+    }));
+    const keys = new Set([...running.map(({ digest, startedAt }) => `${digest} ${startedAt}`), 'requests', 'sent']);
+    for (const key of samples.keys()) if (!keys.has(key)) samples.delete(key);
+    const { requests, sentBytes } = totals();
+    return {
+      at: new Date(now()).toISOString(),
+      downloads: described.slice(0, MAX_DOWNLOADS),
+      total: running.length,
+      bytesPerSecond: described.reduce((sum, own) => sum + own.bytesPerSecond, 0),
+      sentBytesPerSecond: Math.round(rate('sent', sentBytes, now())),
+      requestsPerSecond: Math.round(10 * rate('requests', requests, now())) / 10,
+    };
+  };
+}
+
+/** The snapshots of several replicas as one, the longest-running downloads first. */
+export function mergeSnapshots(snapshots: readonly Omit<Downloads, 'unreachable'>[]): Omit<Downloads, 'unreachable'> {
+  const sum = (field: 'total' | 'bytesPerSecond' | 'sentBytesPerSecond' | 'requestsPerSecond') =>
+    snapshots.reduce((total, own) => total + own[field], 0);
+  return {
+    at: snapshots[0]?.at ?? new Date().toISOString(),
+    downloads: snapshots
+      .flatMap((own) => own.downloads)
+      .sort((one, other) => one.startedAt.localeCompare(other.startedAt))
+      .slice(0, MAX_DOWNLOADS),
+    total: sum('total'),
+    bytesPerSecond: sum('bytesPerSecond'),
+    sentBytesPerSecond: sum('sentBytesPerSecond'),
+    requestsPerSecond: sum('requestsPerSecond'),
+  };
+}

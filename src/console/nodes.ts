@@ -1,0 +1,53 @@
+import type { AgentsReport } from './api/places.ts';
+import { createHourCounts, type HourCounts } from './hour-counts.ts';
+
+/** The nodes that pull, as their requests show them. */
+export interface Nodes {
+  /** A request for a manifest or a blob. @param node as the agent names it, which is not checked */
+  served(this: void, request: { client: string; node: string | undefined; kind: string; bytes: number; status: number }): void;
+  /** The latest first. */
+  read(this: void): Omit<AgentsReport['nodes'][number], 'agent'>[];
+}
+
+const MAX_NODES = 5000;
+/** As Kubernetes names nodes. */
+const NODE_NAME = /^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/;
+
+interface Known {
+  node: string;
+  address: string;
+  lastSeen: number;
+  counts: HourCounts<'pulls' | 'bytes' | 'errors'>;
+}
+
+/** @param now ms since the epoch */
+export function createNodes(now: () => number = Date.now): Nodes {
+  const nodes = new Map<string, Known>();
+
+  function find(client: string, name: string | undefined): Known {
+    const node = name !== undefined && NODE_NAME.test(name) ? name : client;
+    const known = nodes.get(node) ?? { node, address: client, lastSeen: 0, counts: createHourCounts(['pulls', 'bytes', 'errors'], now) };
+    nodes.delete(node); // the latest come last
+    nodes.set(node, known);
+    for (const oldest of nodes.keys()) {
+      if (nodes.size <= MAX_NODES) break;
+      nodes.delete(oldest);
+    }
+    return known;
+  }
+
+  return {
+    served({ client, node, kind, bytes, status }) {
+      const own = find(client, node);
+      own.lastSeen = now();
+      own.address = client;
+      if (kind === 'manifest') own.counts.count('pulls', 1);
+      if (bytes > 0) own.counts.count('bytes', bytes);
+      if (status >= 400 && status !== 499) own.counts.count('errors', 1);
+    },
+    read: () =>
+      [...nodes.values()]
+        .toReversed()
+        .map(({ node, address, lastSeen, counts }) => ({ node, address, lastSeen: new Date(lastSeen).toISOString(), hour: counts.read() })),
+  };
+}

@@ -1,0 +1,17 @@
+import type { IncomingMessage } from 'node:http';
+import { ACTION_HEADER } from './api/operations.ts';
+
+/** Whether a request that changes something comes from the console's own page, or from no browser. A page of another origin cannot
+ *  send ACTION_HEADER without being refused in advance (it would take a preflight, which is not answered), and browsers say where a
+ *  request comes from: by Sec-Fetch-Site, and older ones by Origin. */
+export function isOwnPage({ headers }: Pick<IncomingMessage, 'headers'>): boolean {
+  if (headers[ACTION_HEADER] === undefined) return false;
+  const site = headers['sec-fetch-site'];
+  if (site !== undefined) return site === 'same-origin';
+  const { origin, host } = headers;
+  return origin === undefined || hostOf(origin) === host;
+}
+
+function hostOf(origin: string): string | undefined {
+  return URL.canParse(origin) ? new URL(origin).host : undefined;
+}

@@ -1,0 +1,99 @@
+import { Agent, request } from 'undici';
+import type { z } from 'zod';
+import { isOciError, OciError } from '../oci/error.ts';
+
+/** The other replicas of this registry, as the console asks them. */
+export interface OtherReplicas {
+  /** Asks every other replica for its own part.
+   *  @param cookie of the user on whose behalf they are asked */
+  ask<Schema extends z.ZodType>(this: void, path: string, schema: Schema, options?: AskOptions): Promise<Answers<z.output<Schema>>>;
+  /** Their addresses. */
+  addresses(this: void): readonly string[];
+  close(this: void): Promise<void>;
+}
+
+export interface AskOptions {
+  method?: 'GET' | 'POST' | 'DELETE';
+  body?: unknown;
+  /** Of a session, which each replica checks itself. */
+  token?: string | undefined;
+  signal?: AbortSignal;
+}
+
+export interface Answers<Answer> {
+  answers: { address: string; answer: Answer }[];
+  unreachable: { address: string; problem: string }[];
+}
+
+export interface OtherReplicasOptions {
+  /** The addresses of the others now. */
+  others(this: void): readonly string[];
+  /** Of registry.admin, which all replicas share. */
+  port: number;
+}
+
+/** A request from another replica: it is answered for this one alone. */
+export const REPLICA_HEADER = 'x-kube-registry-replica';
+export const SESSION_HEADER = 'x-kube-registry-session';
+
+const TIMEOUT_MS = 2000;
+const CONNECT_TIMEOUT_MS = 800;
+/** Bytes of an answer. */
+const MAX_ANSWER = 4 * 2 ** 20;
+
+/** A replica that does not answer in time, or answers something else, is reported as such; the others' answers count. */
+export function createOtherReplicas({ others, port }: OtherReplicasOptions): OtherReplicas {
+  const dispatcher = new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS }, connections: 4, maxResponseSize: MAX_ANSWER });
+
+  async function askOne<Schema extends z.ZodType>(
+    address: string,
+    path: string,
+    schema: Schema,
+    options: AskOptions,
+  ): Promise<z.output<Schema>> {
+    const { method = 'GET', body, token, signal } = options;
+    const host = address.includes(':') ? `[${address}]` : address;
+    const limit = AbortSignal.timeout(TIMEOUT_MS);
+    const response = await request(`http://${host}:${port}${path}`, {
+      method,
+      dispatcher,
+      headers: {
+        [REPLICA_HEADER]: '1',
+        'x-kube-registry-console': '1',
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...(token === undefined ? {} : { [SESSION_HEADER]: token }),
+      },
+      signal: signal === undefined ? limit : AbortSignal.any([signal, limit]),
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    const answer: unknown = await response.body.json();
+    if (response.statusCode !== 200) throw new OciError('UNAVAILABLE', `it answers ${response.statusCode}`);
+    const parsed = schema.safeParse(answer);
+    if (!parsed.success) throw new OciError('UNAVAILABLE', 'it answers in another form: is it of another version?');
+    return parsed.data;
+  }
+
+  return {
+    addresses: others,
+    async ask(path, schema, options = {}) {
+      const found: Answers<z.output<typeof schema>> = { answers: [], unreachable: [] };
+      await Promise.all(
+        others().map(async (address) => {
+          try {
+            found.answers.push({ address, answer: await askOne(address, path, schema, options) });
+          } catch (error) {
+            found.unreachable.push({ address, problem: problemOf(error) });
+          }
+        }),
+      );
+      return found;
+    },
+    close: () => dispatcher.close(),
+  };
+}
+
+function problemOf(error: unknown): string {
+  if (isOciError(error)) return error.message;
+  const { name, code, message } = error as NodeJS.ErrnoException;
+  return name === 'TimeoutError' ? `no answer within ${TIMEOUT_MS / 1000} s` : (code ?? message);
+}

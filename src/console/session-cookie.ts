@@ -1,0 +1,34 @@
+import type { IncomingMessage } from 'node:http';
+import { SESSION_HEADER } from './replicas.ts';
+import type { Session } from './sessions.ts';
+
+const NAME = 'kube-registry-session';
+
+/** Cookies do not tell ports apart: port-forwards to two registries at localhost would overwrite each other's. */
+function cookieName({ headers }: Pick<IncomingMessage, 'headers'>): string {
+  const port = /:(\d{1,5})$/.exec(headers.host ?? '')?.[1];
+  return port === undefined ? NAME : `${NAME}-${port}`;
+}
+
+/** The token of a request's session: in its cookie, or in the header that other replicas send. */
+export function readToken(request: Pick<IncomingMessage, 'headers'>): string | undefined {
+  const forwarded = request.headers[SESSION_HEADER];
+  if (typeof forwarded === 'string') return forwarded;
+  const name = cookieName(request);
+  for (const part of (request.headers.cookie ?? '').split(';')) {
+    const [key, value] = part.trim().split('=', 2);
+    if (key === name && value !== undefined) return value;
+  }
+  return undefined;
+}
+
+/** The value of Set-Cookie. A script cannot read the cookie, and no other site's page makes a browser send it. */
+export function sessionCookie(
+  request: Pick<IncomingMessage, 'headers' | 'socket'>,
+  started: { token: string; session: Session } | undefined,
+): string {
+  const seconds = started === undefined ? 0 : Math.max(0, Math.floor((started.session.expiresAt - Date.now()) / 1000));
+  const isSecure = 'encrypted' in request.socket || request.headers['x-forwarded-proto'] === 'https';
+  const flags = `Path=/; Max-Age=${seconds}; HttpOnly; SameSite=Strict${isSecure ? '; Secure' : ''}`;
+  return `${cookieName(request)}=${started?.token ?? ''}; ${flags}`;
+}

@@ -1,0 +1,116 @@
+import type { UpstreamOutcome } from '../telemetry/registry-metrics.ts';
+import type { RateLimitReport } from './api/overview.ts';
+import type { UpstreamReport } from './api/places.ts';
+import { createHourCounts, type HourCounts } from './hour-counts.ts';
+
+/** What is known of the upstreams by the requests to them. */
+export interface UpstreamStates {
+  asked(this: void, upstream: string, outcome: UpstreamOutcome, seconds: number): void;
+  received(this: void, upstream: string, bytes: number): void;
+  /** Pulls that the upstream still allows. */
+  limited(this: void, upstream: string, remaining: number): void;
+  read(this: void, upstream: string): UpstreamState;
+  /** Upstreams that were asked since the start. */
+  names(this: void): string[];
+}
+
+export type UpstreamState = Pick<UpstreamReport, 'state' | 'lastRequestAt' | 'lastFailure' | 'latency' | 'hour'> & {
+  rateLimit: Pick<RateLimitReport, 'remaining' | 'at'> | null;
+};
+
+/** Hosts of clients' images become upstreams. */
+const MAX_UPSTREAMS = 200;
+/** Upper bounds of the latencies that are told apart, in ms. */
+const LATENCIES = [5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 5000, 10_000, 20_000, Infinity];
+const STATES: Record<UpstreamOutcome, UpstreamState['state']> = {
+  ok: 'up',
+  absent: 'up',
+  refused: 'refusing',
+  limited: 'limited',
+  failed: 'down',
+  proxy: 'proxy-down',
+};
+const FAILURES: ReadonlySet<UpstreamOutcome> = new Set(['failed', 'proxy', 'limited']);
+
+interface Known {
+  counts: HourCounts<'requests' | 'failures' | 'bytes'>;
+  latencies: HourCounts<string>;
+  last: { at: number; outcome: UpstreamOutcome } | undefined;
+  lastFailure: { at: number; outcome: UpstreamOutcome } | undefined;
+  rateLimit: { remaining: number; at: number } | undefined;
+}
+
+/** @param now ms since the epoch */
+export function createUpstreamStates(now: () => number = Date.now): UpstreamStates {
+  const upstreams = new Map<string, Known>();
+
+  function find(name: string): Known | undefined {
+    const known = upstreams.get(name);
+    if (known !== undefined || upstreams.size >= MAX_UPSTREAMS) return known;
+    const created: Known = {
+      counts: createHourCounts(['requests', 'failures', 'bytes'], now),
+      latencies: createHourCounts(LATENCIES.map(String), now),
+      last: undefined,
+      lastFailure: undefined,
+      rateLimit: undefined,
+    };
+    upstreams.set(name, created);
+    return created;
+  }
+
+  return {
+    asked(name, outcome, seconds) {
+      const own = find(name);
+      if (own === undefined) return;
+      own.last = { at: now(), outcome };
+      own.counts.count('requests', 1);
+      if (FAILURES.has(outcome)) {
+        own.lastFailure = own.last;
+        own.counts.count('failures', 1);
+      } else own.latencies.count(String(LATENCIES.find((bound) => seconds * 1000 <= bound)), 1);
+    },
+    received: (name, bytes) => find(name)?.counts.count('bytes', bytes),
+    limited(name, remaining) {
+      const own = find(name);
+      if (own !== undefined) own.rateLimit = { remaining, at: now() };
+    },
+    names: () => [...upstreams.keys()],
+    read(name) {
+      const own = upstreams.get(name);
+      if (own === undefined) {
+        return {
+          state: 'unknown',
+          lastRequestAt: null,
+          lastFailure: null,
+          latency: null,
+          hour: { requests: 0, failures: 0, bytes: 0 },
+          rateLimit: null,
+        };
+      }
+      const { last, lastFailure, rateLimit, counts, latencies } = own;
+      return {
+        state: last === undefined ? 'unknown' : STATES[last.outcome],
+        lastRequestAt: last === undefined ? null : iso(last.at),
+        lastFailure: lastFailure === undefined ? null : { at: iso(lastFailure.at), outcome: lastFailure.outcome },
+        latency: summarize(latencies.read()),
+        hour: counts.read(),
+        rateLimit: rateLimit === undefined ? null : { remaining: rateLimit.remaining, at: iso(rateLimit.at) },
+      };
+    },
+  };
+}
+
+function iso(milliseconds: number): string {
+  return new Date(milliseconds).toISOString();
+}
+
+function summarize(counts: Readonly<Record<string, number>>): UpstreamState['latency'] {
+  const requests = Object.values(counts).reduce((sum, own) => sum + own, 0);
+  if (requests === 0) return null;
+  const quantile = (share: number): number => {
+    let seen = 0;
+    const found = LATENCIES.findIndex((bound) => (seen += counts[String(bound)] ?? 0) >= share * requests);
+    return Math.min(LATENCIES[found] ?? Infinity, 20_000);
+  };
+  return { p50: quantile(0.5), p95: quantile(0.95), requests };
+}
