@@ -89,7 +89,10 @@ export async function registry(host: Host): Promise<void> {
   const toClients = serveRegistry(images, { ...forClients, ...redirectOf(proofs, storage) });
   const toReplicas = serveRegistry(local, serving);
   const unguarded: RequestHandler = (request, response) => (isFromPeer(request.headers) ? toReplicas : toClients)(request, response);
-  const handler = withMirrorLogins(serveHosted(unguarded), { imagesFor, serve: (images) => serveHosted(serveRegistry(images, forClients)) });
+  const handler = withMirrorLogins(serveHosted(unguarded), {
+    imagesFor,
+    serve: (images) => serveHosted(serveRegistry(images, forClients)),
+  });
 
   // A push may take as long as it takes: its body is bounded by what it brings, not by a clock.
   const limits = Object.keys(own.hosted).length === 0 ? {} : { request: PUSH_LIMIT_MS };

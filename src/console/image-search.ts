@@ -1,3 +1,4 @@
+import { upstreamNameOf, withoutCapability } from '../oci/capability.ts';
 import type { ImagesQuery } from './api/images.ts';
 import type { StoredImage } from './inventory.ts';
 
@@ -46,7 +47,7 @@ export function createImageSearch(images: readonly StoredImage[], facts: ImageFa
   }
 
   return {
-    upstreams: [...new Set(images.map(({ repository }) => repository.slice(0, repository.indexOf('/'))))],
+    upstreams: [...new Set(images.map(({ repository }) => upstreamNameOf(repository)))],
     find(query) {
       const matches = createMatcher(query, facts);
       const order = orderBy(query.sort);
@@ -64,7 +65,9 @@ export function createImageSearch(images: readonly StoredImage[], facts: ImageFa
   };
 }
 
-function searchName({ repository, tag }: StoredImage, name: string): string {
+function searchName(image: StoredImage, name: string): string {
+  const { tag } = image;
+  const repository = withoutCapability(image.repository);
   const tagged = tag === undefined ? '' : `:${tag.toLowerCase()}`;
   return name === repository ? name + tagged : `${name}${tagged} ${repository}${tagged}`;
 }
@@ -77,7 +80,6 @@ function createMatcher(
     .toLowerCase()
     .split(/\s+/)
     .filter((word) => word !== '');
-  const prefix = upstream === '' ? '' : `${upstream}/`;
   const filters: Record<ImagesQuery['filter'], (image: StoredImage) => boolean> = {
     all: () => true,
     'in-use': (image) => (podsOf(image) ?? 0) > 0,
@@ -89,7 +91,9 @@ function createMatcher(
   };
   const passes = filters[filter];
   return (image, name) =>
-    image.repository.startsWith(prefix) && words.every((word) => name.includes(word) || image.digest.includes(word)) && passes(image);
+    (upstream === '' || upstreamNameOf(image.repository) === upstream) &&
+    words.every((word) => name.includes(word) || image.digest.includes(word)) &&
+    passes(image);
 }
 
 /** The indexes of the images in ascending order of a value; equal ones stay in the order of their names. */

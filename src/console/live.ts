@@ -1,3 +1,4 @@
+import { withoutCapability } from '../oci/capability.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import type { Downloads } from './api/downloads.ts';
@@ -57,7 +58,7 @@ export function createLive({ downloads, totals, replica, now = Date.now }: LiveO
     const running = downloads();
     const described = running.map(({ digest, repository, upstream, source, received, size, readers, startedAt }) => ({
       digest,
-      repository,
+      repository: withoutCapability(repository),
       upstream,
       source,
       receivedBytes: received,

@@ -1,5 +1,6 @@
 import type { ActionsOptions } from '../../console/handlers/actions.ts';
 import type { RulesOptions } from '../../console/handlers/rules.ts';
+import { redactCapabilities } from '../../oci/capability.ts';
 import { OciError } from '../../oci/error.ts';
 import { parseRepository } from '../../oci/reference.ts';
 import type { Registry } from '../../oci/registry.ts';
@@ -88,7 +89,7 @@ function describe({ images, blobs, bytes, records, kept }: PruneResult): Awaited
   return {
     images: images
       .slice(0, MAX_LISTED)
-      .map(({ names, lastUse, because }) => ({ names, lastUsed: new Date(lastUse).toISOString(), because })),
+      .map(({ names, lastUse, because }) => ({ names: names.map(redactCapabilities), lastUsed: new Date(lastUse).toISOString(), because })),
     imageCount: images.length,
     blobs,
     bytes,

@@ -1,4 +1,5 @@
 import type { RegistryConfig } from '../../config/schema.ts';
+import { withoutCapability } from '../../oci/capability.ts';
 import type { Registry } from '../../oci/registry.ts';
 import { createFirstSeen } from '../../policy/first-seen.ts';
 import { guarded, type Policy, type Refusal } from '../../policy/guarded.ts';
@@ -13,7 +14,7 @@ type Config = Parameters<typeof createRepositoryNames>[0] & Pick<RegistryConfig,
 function createConfiguredRules(config: Config): Rules {
   const namesOf = createRepositoryNames(config);
   const { allow, deny } = config.policy;
-  return createRules({ allow, deny, namesOf: (repository) => [...namesOf(repository), repository] });
+  return createRules({ allow, deny, namesOf: (repository) => [...namesOf(repository), withoutCapability(repository)] });
 }
 
 export interface PolicyContext {

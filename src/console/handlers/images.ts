@@ -4,6 +4,7 @@ import { readAll } from '../../io/body.ts';
 import { fieldsOf, textOf, type Fields } from '../../io/untrusted.ts';
 import { MAX_MANIFEST_SIZE, parseManifest, type Descriptor, type ManifestContent } from '../../oci/descriptor.ts';
 import type { Digest } from '../../oci/digest.ts';
+import { withoutCapability } from '../../oci/capability.ts';
 import { formatPlatform } from '../../oci/platform.ts';
 import type { Repository } from '../../oci/reference.ts';
 import { blobKey } from '../../store/keys.ts';
@@ -65,7 +66,7 @@ export function createImagesHandlers(options: ImagesOptions): Pick<ApiHandlers, 
   function rowOf(image: StoredImage): ImageRow {
     const { repository, tag, digest, size, complete, platforms, lastUsed, goneSince } = image;
     return {
-      repository,
+      repository: withoutCapability(repository),
       name: `${nameOf(repository)}${tag === undefined ? `@${digest}` : `:${tag}`}`,
       tag: tag ?? null,
       digest,
