@@ -372,7 +372,7 @@ const MESSAGES = {
   'rules.denied': 'Refused lately',
   'rules.nothingDenied': 'Nothing was refused.',
   'rules.rule': 'Rule',
-  'rules.client': 'Client',
+  'rules.times': 'Times',
   'rules.at': 'Time',
 
   'upkeep.lead': 'What is removed, and what is fetched ahead of time.',

@@ -364,7 +364,7 @@ export const zh: Record<MessageKey, Message> = {
   'rules.denied': '最近的拒绝',
   'rules.nothingDenied': '没有拒绝过任何请求。',
   'rules.rule': '规则',
-  'rules.client': '客户端',
+  'rules.times': '次数',
   'rules.at': '时间',
 
   'upkeep.lead': '清理什么,预先获取什么。',

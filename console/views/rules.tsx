@@ -29,7 +29,7 @@ export function Rules() {
                 caption={t('rules.denied')}
                 columns={columns()}
                 rows={policy.denied}
-                keyOf={({ at, image, client }) => `${at} ${image} ${client}`}
+                keyOf={({ image, rule }) => `${image} ${rule}`}
                 empty={t('rules.nothingDenied')}
               />
             </Section>
@@ -88,7 +88,7 @@ function columns(): Column<Denied>[] {
         </code>
       ),
     },
-    { key: 'client', title: t('rules.client'), cell: ({ client }) => <Foreign text={client} /> },
+    { key: 'times', title: t('rules.times'), cell: ({ times }) => String(times) },
     { key: 'at', title: t('rules.at'), cell: ({ at }) => <When at={at} /> },
   ];
 }
