@@ -40,6 +40,7 @@ export function readDockerConfig(secret: Fields): Login[] {
 function parseObject(json: string): Fields {
   try {
     const document: unknown = JSON.parse(json);
+    if (document === null) return {};
     if (isFields(document)) return document;
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;

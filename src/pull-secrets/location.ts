@@ -1,3 +1,5 @@
+import { isIPv6 } from 'node:net';
+
 /** Where a registry is, as the keys of a docker config and the names of images say it, after Go's net/url. */
 export interface Location {
   /** With the port, as written: `registry.example.com:5000`, `*.example.com`. */
@@ -30,10 +32,10 @@ export function parseLocation(text: string): Location | undefined {
 }
 
 function isHost(host: string): boolean {
-  if (!HOST.test(host)) return false;
+  if (!HOST.test(host) || host.lastIndexOf('[') > 0) return false;
   if (host.startsWith('[')) {
     const end = host.lastIndexOf(']');
-    return end !== -1 && PORT.test(host.slice(end + 1));
+    return isIPv6(host.slice(1, end)) && PORT.test(host.slice(end + 1));
   }
   const colon = host.lastIndexOf(':');
   return colon === -1 || PORT.test(host.slice(colon));
