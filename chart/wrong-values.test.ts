@@ -45,6 +45,17 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
     { registry: { s3: S3 }, objectStorage: { enabled: true } },
     /either registry\.s3 or objectStorage\.enabled/,
   ],
+  [
+    'pull secrets to use that nobody may read',
+    { webhook: { pullSecrets: 'use' } },
+    /pullSecrets\.namespaces, or pullSecrets\.allNamespaces: true/,
+  ],
+  [
+    'pull secrets to read in mirror mode',
+    { agent: { mirror: { enabled: true } }, pullSecrets: { allNamespaces: true } },
+    /without the webhook nothing uses them: remove pullSecrets/,
+  ],
+  ['a namespace with a slash', { pullSecrets: { namespaces: ['a/b'] } }, /pullSecrets/],
   ['S3 and a volume', { registry: { s3: S3, persistence: { enabled: true } } }, /remove registry\.persistence\.enabled/],
   ['S3 and a claim', { registry: { s3: S3, persistence: { existingClaim: 'mine' } } }, /two stores/],
   ['S3 of the chart and a volume', { registry: { persistence: { enabled: true } }, objectStorage: { enabled: true } }, /two stores/],
