@@ -127,6 +127,22 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
     { registry: { exposed: { enabled: true, htpasswd: 'x' } } },
     /registry\.exposed\.tlsSecret/,
   ],
+  [
+    'a console outside the cluster without users',
+    { console: { ingress: { enabled: true, host: 'a.example', tlsSecret: 'x' } } },
+    /console\.users\.htpasswd/,
+  ],
+  [
+    'a console outside the cluster without TLS',
+    { console: { users: { htpasswd: 'x' }, ingress: { enabled: true, host: 'a.example' } } },
+    /without TLS/,
+  ],
+  ['a console at no Gateway', { console: { users: { htpasswd: 'x' }, httpRoute: { enabled: true } } }, /console\.httpRoute\.parentRefs/],
+  [
+    'a disabled console with an Ingress',
+    { console: { enabled: false, ingress: { enabled: true, host: 'a', tlsSecret: 'x' } } },
+    /console\.enabled: true/,
+  ],
   ['an exposed registry without passwords', { registry: { exposed: { enabled: true, tlsSecret: 'x' } } }, /registry\.exposed\.htpasswd/],
   [
     "the registry's listener in its config",

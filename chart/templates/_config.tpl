@@ -79,6 +79,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- if or .Values.registry.users.htpasswd .Values.registry.users.existingSecret -}}
 {{- $_ := set $registry "users" (printf "%s/users/htpasswd" $directory) -}}
 {{- end -}}
+{{- $_ := set $registry "console" (include "kube-registry.consoleConfig" . | fromYaml) -}}
 {{- if .Values.registry.exposed.enabled -}}
 {{- $tls := dict "certFile" (printf "%s/exposed/tls.crt" $directory) "keyFile" (printf "%s/exposed/tls.key" $directory) -}}
 {{- $_ := set $registry "exposed" (dict "listen" (printf "%s:5443" $any) "htpasswd" (printf "%s/exposed/htpasswd" $directory) "tls" $tls) -}}
@@ -98,6 +99,27 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- else }}{{ $_ := set $config "namespaces" .Values.pullSecrets.namespaces }}{{ end -}}
 {{- end -}}
 {{ toJson $config }}
+{{- end }}
+
+{{- define "kube-registry.consoleConfig" -}}
+{{- $own := .Values.console -}}
+{{- $console := dict "enabled" $own.enabled -}}
+{{- if $own.enabled -}}
+{{- if include "kube-registry.consoleUsers" . -}}
+{{- $_ := set $console "users" (printf "%s/console/htpasswd" (include "kube-registry.secretsDirectory" .)) -}}
+{{- end -}}
+{{- if include "kube-registry.consoleListsPods" . }}{{ $_ := set $console "pods" true }}{{ end -}}
+{{- with $own.grafana }}{{ $_ := set $console "grafana" . }}{{ end -}}
+{{- if .Values.clash.enabled }}{{ $_ := set $console "clash" "http://127.0.0.1:5003" }}{{ end -}}
+{{- if include "kube-registry.webhookEnabled" . -}}
+{{- $_ := set $console "webhook" (printf "http://%s:8444" (include "kube-registry.component" (list . "webhook"))) -}}
+{{- end -}}
+{{- if .Values.agent.enabled -}}
+{{- $_ := set $console "agents" (dict "namespace" .Release.Namespace "daemonSet" (include "kube-registry.component" (list . "agent"))) -}}
+{{- end -}}
+{{- if include "kube-registry.consoleExposed" . }}{{ $_ := set $console "listen" (printf "%s:5002" (include "kube-registry.anyAddress" .)) }}{{ end -}}
+{{- end -}}
+{{ toYaml $console }}
 {{- end }}
 
 {{/* Upstreams for the agent and the webhook: without credentials and without the registry's proxies. */}}

@@ -35,6 +35,10 @@
 {{- $key := include "kube-registry.pullSecretsKey" . | fromJson -}}
 {{- $sources = append $sources (dict "secret" (dict "name" $key.name "items" (list (dict "key" $key.key "path" "pull-secrets/key")))) -}}
 {{- end -}}
+{{- if include "kube-registry.consoleUsers" . -}}
+{{- $users := default (include "kube-registry.component" (list . "console")) .Values.console.users.existingSecret -}}
+{{- $sources = append $sources (dict "secret" (dict "name" $users "items" (list (dict "key" "htpasswd" "path" "console/htpasswd")))) -}}
+{{- end -}}
 {{- if .Values.registry.exposed.enabled -}}
 {{- $htpasswd := default (include "kube-registry.component" (list . "exposed")) .Values.registry.exposed.existingSecret -}}
 {{- $sources = append $sources (dict "secret" (dict "name" $htpasswd "items" (list (dict "key" "htpasswd" "path" "exposed/htpasswd")))) -}}

@@ -1,6 +1,6 @@
 {{/* Rejects values that cannot work; each message says what to write instead. */}}
 {{- define "kube-registry.validate" -}}
-{{- $problems := concat (include "kube-registry.storageProblems" . | fromJsonArray) (include "kube-registry.clashProblems" . | fromJsonArray) (include "kube-registry.upstreamProblems" . | fromJsonArray) (include "kube-registry.reachProblems" . | fromJsonArray) -}}
+{{- $problems := concat (include "kube-registry.storageProblems" . | fromJsonArray) (include "kube-registry.clashProblems" . | fromJsonArray) (include "kube-registry.upstreamProblems" . | fromJsonArray) (include "kube-registry.reachProblems" . | fromJsonArray) (include "kube-registry.consoleProblems" . | fromJsonArray) -}}
 {{- with $problems }}{{ fail (printf "\n- %s" (join "\n- " .)) }}{{ end -}}
 {{- end }}
 
