@@ -6,7 +6,7 @@ import { hash } from '@node-rs/bcrypt';
 import type { z } from 'zod';
 import { OPERATIONS, type OperationName } from '../src/console/api/operations.ts';
 import { makeImage } from './support/image.ts';
-import { startRegistry, type ServingProgram } from './support/program.ts';
+import { freeAddresses, startRegistry, type ServingProgram } from './support/program.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { until } from './support/until.ts';
@@ -271,4 +271,76 @@ test('wrong requests are errors of one form, and the description of the API is s
   await using _stop = disabled;
   assert.equal((await fetch(`${disabled.admin}/api/overview`)).status, 404);
   assert.equal((await fetch(`${disabled.admin}/`)).status, 200, 'the status page');
+});
+
+test('registry.console.listen has the console alone, where reading needs a login too, and nobody is a replica', async () => {
+  await using folder = await temporaryDirectory();
+  const users = join(folder.path, 'users');
+  await writeUsers(users, { admin: PASSWORD });
+  const { listen } = await freeAddresses();
+  await using registry = await startRegistry({ console: { users, listen } });
+  const outside = `http://${listen}`;
+  const session = await logIn(registry.admin);
+  const statusOf = async (path: string, headers: Record<string, string> = {}) => (await fetch(`${outside}${path}`, { headers })).status;
+  for (const path of ['/metrics', '/status', '/readyz', '/v2/']) assert.equal(await statusOf(path), 404, path);
+  for (const path of ['/api/overview', '/api/events', '/api/openapi.json', '/api/nothing']) {
+    assert.equal(await statusOf(path), 401, path);
+    assert.equal(await statusOf(path, { 'x-kube-registry-replica': '1' }), 401, path);
+    assert.equal(await statusOf(path, { 'x-kube-registry-session': session.replace(/^[^=]*=/, '') }), 401, path);
+  }
+  assert.equal(await statusOf('/api/session'), 200);
+  const cookie = await logIn(outside);
+  assert.equal(await statusOf('/api/overview', { cookie }), 200);
+  assert.equal((await post(outside, '/api/actions/pin', { repository: 'hub/a', tag: '1' }, { cookie })).status, 200);
+  assert.equal(
+    (await fetch(`${outside}/api/session`, { headers: { cookie } }).then((answer) => answer.json() as Promise<{ user: string }>)).user,
+    'admin',
+  );
+});
+
+test('names and labels that try to be HTML are data: JSON with a type, and never markup', async () => {
+  await using upstream = await startScriptedUpstream();
+  const image = makeImage({ seed: 'hostile', layers: [1000], architectures: ['amd64'] });
+  const [only] = image.platforms;
+  assert.ok(only !== undefined);
+  const attack = '"><img src=x onerror=alert(1)><script>alert(1)</script>\u2028';
+  const config = Buffer.from(JSON.stringify({ os: 'linux', architecture: attack, config: { Labels: { [attack]: attack } } }));
+  const digest = upstream.addBlob(config);
+  const layer = only.layers[0];
+  assert.ok(layer !== undefined);
+  upstream.addBlob(layer.bytes);
+  const manifest = Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: only.manifest.mediaType,
+      config: { mediaType: 'application/vnd.oci.image.config.v1+json', digest, size: config.length },
+      layers: [{ mediaType: layer.mediaType, digest: layer.digest, size: layer.size }],
+      annotations: { [attack]: attack },
+    }),
+  );
+  const repository = 'a__b/c---d/e.f_g/0';
+  const root = upstream.addManifest(repository, 'V1.0-._x', manifest, only.manifest.mediaType);
+  await using registry = await startRegistry({
+    upstreams: { hub: { url: upstream.url, hosts: ['hub.example'] } },
+    console: { inventoryInterval: '1s' },
+  });
+  for (const path of ['manifests/V1.0-._x', `blobs/${digest}`, `blobs/${layer.digest}`]) {
+    assert.equal(
+      (await fetch(`${registry.url}/v2/hub/${repository}/${path}`).then(async (answer) => (await answer.arrayBuffer(), answer))).status,
+      200,
+      path,
+    );
+  }
+  await untilListed(registry.admin, 1);
+  const response = await fetch(`${registry.admin}/api/image?repository=hub/${repository}&digest=${root}`);
+  assert.equal(response.headers.get('content-type'), 'application/json; charset=utf-8');
+  assert.equal(response.headers.get('x-content-type-options'), 'nosniff');
+  const detail = OPERATIONS.image.response.parse(await response.json());
+  assert.deepEqual(detail.platforms[0]?.labels, { [attack]: attack });
+  assert.deepEqual(detail.annotations, { [attack]: attack });
+  assert.equal((await get(registry.admin, 'images', '?search=v1.0-._X')).images[0]?.tag, 'V1.0-._x');
+  const page = await fetch(`${registry.admin}/`);
+  const policy = page.headers.get('content-security-policy') ?? '';
+  assert.match(policy, /^default-src 'none'/);
+  assert.ok(!/script-src[^;]*unsafe/.test(policy));
 });

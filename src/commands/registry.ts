@@ -112,6 +112,11 @@ export async function registry(host: Host): Promise<void> {
       }),
   });
   const adminListener = await listen({ address: own.admin, handler: admin, log });
+  const consoleAddress = own.console.listen;
+  const outside =
+    consoleAddress === undefined || consoled === undefined
+      ? undefined
+      : await listen({ address: consoleAddress, handler: consoled.exposed, log });
   // From here on nothing is compiled that was not before. What downloads leave behind is collected at half the size then.
   setFlagsFromString('--memory-saver-mode');
   log.info(
@@ -141,6 +146,7 @@ export async function registry(host: Host): Promise<void> {
   await Promise.all([pruning, warming]);
   await storage.close(deadline);
   await consoled?.close();
+  await outside?.close();
   await adminListener.close();
 }
 

@@ -1,9 +1,14 @@
 import { z } from 'zod';
-import { duration, httpUrl, text } from './scalars.ts';
+import { address, duration, httpUrl, text } from './scalars.ts';
 
 export const consoleSchema = z
   .strictObject({
     enabled: z.boolean().prefault(true).describe('Serve the console and its API, /api/…, at registry.admin.'),
+    listen: address
+      .optional()
+      .describe(
+        'Address of a second listener, which has the console alone and where reading needs a login as well: for an Ingress or a Gateway.',
+      ),
     users: text
       .optional()
       .describe(
@@ -27,5 +32,6 @@ export const consoleSchema = z
       .describe('The DaemonSet of the agents, to show the nodes whose agent is not ready. Needs `pods`.'),
     grafana: httpUrl.optional().describe("URL of this registry's dashboard in Grafana, for a link."),
   })
+  .refine((own) => own.listen === undefined || own.users !== undefined, 'users as well, if there is listen: nobody could log in')
   .prefault({})
   .describe('The console: a page for people at registry.admin, and its API.');

@@ -47,7 +47,7 @@ export interface PodSummary {
 
 const INTERVAL_MS = 60_000;
 const SETTLE_MS = 1000;
-const NOT_ALLOWED = 'the registry is not told to list pods: registry.console.pods';
+const NOT_ALLOWED = 'pods are listed only with registry.console.pods (console.pods: true in the values of the chart)';
 
 /** What the pods of the cluster use, listed in the background while somebody looks. */
 export function createPods<Line>({ list, imagesOf, locate, report, stop }: PodsOptions<Line>): Pods<Line> {

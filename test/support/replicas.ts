@@ -18,6 +18,8 @@ export interface ReplicasOptions {
   count: number;
   /** Laid over each one's configuration; may take `peers` away. */
   registry?: Record<string, unknown>;
+  /** The admin address of each; default: a free port of 127.0.0.1. */
+  admin?: (address: string) => string;
   /** Whom each replica finds under the name of the Service; default: all of them. */
   finds?: (address: string, all: readonly string[]) => readonly string[];
 }
@@ -49,6 +51,7 @@ export async function startReplicas(options: ReplicasOptions): Promise<Replicas>
       local: { directory },
       peers: { service: `${SERVICE}:${port}` },
       upstreams: options.upstreams,
+      ...(options.admin === undefined ? {} : { admin: options.admin(address) }),
       ...options.registry,
     };
     const program = stack.use(await startRegistry(configuration, { hosts }));

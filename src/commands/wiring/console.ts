@@ -3,6 +3,7 @@ import own from '../../../package.json' with { type: 'json' };
 import { serveApi } from '../../console/api-server.ts';
 import { openApiDocument } from '../../console/api/openapi.ts';
 import { createEventStream } from '../../console/event-stream.ts';
+import { exposedConsole } from '../../console/exposed.ts';
 import { createActionHandlers } from '../../console/handlers/actions.ts';
 import { createClashHandlers } from '../../console/handlers/clash.ts';
 import { createImagesHandlers } from '../../console/handlers/images.ts';
@@ -42,6 +43,8 @@ export interface ConsoleContext {
 export interface Console {
   /** The handler of a path; undefined: it is none of the console's. */
   at(this: void, path: string): RequestHandler | undefined;
+  /** The console for people outside, where everything needs a login. */
+  exposed: RequestHandler;
   close(this: void): Promise<void>;
 }
 
@@ -94,7 +97,8 @@ export async function openConsole(host: Host, context: ConsoleContext): Promise<
     ...createActionHandlers({ jobs, pins, inventory, replicas, log, locate: names.locate, isHosted: names.isHosted, ...actions }),
     ...createSessionHandlers({ sessions, replicas, log }),
   };
-  const api = serveApi({ handlers, findSession: createSessionLookup({ sessions, replicas }), log });
+  const findSession = createSessionLookup({ sessions, replicas });
+  const api = serveApi({ handlers, findSession, log });
   const asked = { query: undefined, body: undefined, session: undefined, token: undefined, alone: false, signal: stop };
   const request = { ...asked, client: { address: '', isGone: () => false }, setSession: () => undefined };
   const events = createEventStream({
@@ -108,13 +112,15 @@ export async function openConsole(host: Host, context: ConsoleContext): Promise<
     response.end(document);
   };
 
+  const at = (path: string): RequestHandler | undefined => {
+    if (path === '/api/events') return events.handler;
+    if (path === '/api/openapi.json') return documented;
+    if (path === '/api' || path.startsWith('/api/')) return api;
+    return page?.has(path) === true || (page !== undefined && path.startsWith('/assets/')) ? page.handler : undefined;
+  };
   return {
-    at(path) {
-      if (path === '/api/events') return events.handler;
-      if (path === '/api/openapi.json') return documented;
-      if (path === '/api' || path.startsWith('/api/')) return api;
-      return page?.has(path) === true || (page !== undefined && path.startsWith('/assets/')) ? page.handler : undefined;
-    },
+    at,
+    exposed: exposedConsole({ at, findSession }),
     async close() {
       events.close();
       await replicas.close();
