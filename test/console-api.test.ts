@@ -231,11 +231,10 @@ test('passwords cannot be guessed for long, and nobody can log in where no users
   const users = join(folder.path, 'users');
   await writeUsers(users, { admin: PASSWORD });
   await using registry = await startRegistry({ console: { users } });
-  const statuses = [];
-  for (let attempt = 0; attempt < 12; attempt++) {
-    statuses.push((await post(registry.admin, '/api/session', { user: 'admin', password: `guess ${attempt}` })).status);
-  }
-  assert.deepEqual(statuses, [...Array.from({ length: 10 }, () => 401), 429, 429]);
+  const guesses = Array.from({ length: 30 }, (_, n) => post(registry.admin, '/api/session', { user: 'admin', password: `guess ${n}` }));
+  const statuses = (await Promise.all(guesses)).map(({ status }) => status);
+  assert.equal(statuses.filter((status) => status === 401).length, 10, 'however many are tried at once');
+  assert.equal(statuses.filter((status) => status === 429).length, 20);
   const locked = await post(registry.admin, '/api/session', { user: 'admin', password: PASSWORD });
   assert.equal(locked.status, 429);
   assert.ok(Number(locked.response.headers.get('retry-after')) > 0);

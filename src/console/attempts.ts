@@ -3,10 +3,10 @@ import { OciError } from '../oci/error.ts';
 
 /** Limits how often passwords may be guessed. */
 export interface Attempts {
-  /** @throws OciError TOOMANYREQUESTS: this address, or this address for this user, has failed too often lately */
-  require(this: void, address: string, user: string): void;
-  failed(this: void, address: string, user: string): void;
-  succeeded(this: void, address: string, user: string): void;
+  /** Counts an attempt before it is checked, so that many at once are no way around the limit.
+   *  @returns a function to call when the password was right: the attempt does not count then
+   *  @throws OciError TOOMANYREQUESTS: this address, or this address for this user, has failed too often lately */
+  begin(this: void, address: string, user: string): () => void;
 }
 
 const WINDOW_MS = 5 * 60_000;
@@ -18,34 +18,33 @@ const MAX_REMEMBERED = 10_000;
 
 /** @param now ms since the epoch */
 export function createAttempts({ now }: { now: () => number }): Attempts {
-  const failures = new LRUCache<string, { count: number; since: number }>({ max: MAX_REMEMBERED });
+  const counts = new LRUCache<string, { count: number; since: number }>({ max: MAX_REMEMBERED });
 
   function current(key: string): { count: number; since: number } {
-    const found = failures.get(key);
-    return found === undefined || now() - found.since >= WINDOW_MS ? { count: 0, since: now() } : found;
+    const found = counts.get(key);
+    if (found !== undefined && now() - found.since < WINDOW_MS) return found;
+    const fresh = { count: 0, since: now() };
+    counts.set(key, fresh);
+    return fresh;
   }
 
-  function check(key: string, max: number): void {
-    const { count, since } = current(key);
+  function require({ count, since }: { count: number; since: number }, max: number): void {
     if (count < max) return;
     const seconds = Math.ceil((since + WINDOW_MS - now()) / 1000);
     throw new OciError('TOOMANYREQUESTS', `too many wrong passwords: try again in ${seconds} s`, { retryAfter: seconds });
   }
 
-  function note(key: string): void {
-    const { count, since } = current(key);
-    failures.set(key, { count: count + 1, since });
-  }
-
   return {
-    require(address, user) {
-      check(`${address} ${user}`, MAX_PER_USER);
-      check(address, MAX_PER_ADDRESS);
+    begin(address, user) {
+      const [byUser, byAddress] = [current(`${address} ${user}`), current(address)];
+      require(byUser, MAX_PER_USER);
+      require(byAddress, MAX_PER_ADDRESS);
+      byUser.count++;
+      byAddress.count++;
+      return () => {
+        byUser.count = 0;
+        byAddress.count--;
+      };
     },
-    failed(address, user) {
-      note(`${address} ${user}`);
-      note(address);
-    },
-    succeeded: (address, user) => void failures.delete(`${address} ${user}`),
   };
 }

@@ -65,16 +65,13 @@ export function createSessions({ authenticate, users, lifeMs, now = Date.now }: 
 
   return {
     async begin({ user, password, address, isGone }) {
-      attempts.require(address, user);
+      const succeeded = attempts.begin(address, user);
       // A name with a colon would be read as another name and a part of the password.
       const header = `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
       const isRight = !user.includes(':') && (await authenticate(header, { address, isGone }));
       const passwordHash = isRight ? (await users()).get(user) : undefined;
-      if (passwordHash === undefined) {
-        attempts.failed(address, user);
-        return undefined;
-      }
-      attempts.succeeded(address, user);
+      if (passwordHash === undefined) return undefined;
+      succeeded();
       forgetOld();
       const token = randomBytes(TOKEN_BYTES).toString('base64url');
       const session = { user, expiresAt: now() + lifeMs };
