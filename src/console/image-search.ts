@@ -32,6 +32,7 @@ type SortKey = ImagesQuery['sort'];
 export function createImageSearch(images: readonly StoredImage[], facts: ImageFacts): ImageSearch {
   const names = images.map((image) => searchName(image, facts.nameOf(image)));
   const orders = new Map<SortKey, Uint32Array>();
+  const allBytes = images.reduce((sum, { size }) => sum + size, 0);
 
   function orderBy(sort: SortKey): Uint32Array {
     const known = orders.get(sort);
@@ -49,11 +50,16 @@ export function createImageSearch(images: readonly StoredImage[], facts: ImageFa
   return {
     upstreams: [...new Set(images.map(({ repository }) => upstreamNameOf(repository)))],
     find(query) {
-      const matches = createMatcher(query, facts);
       const order = orderBy(query.sort);
+      const at = (place: number): number => order[query.order === 'asc' ? place : order.length - 1 - place] ?? 0;
+      if (isUnfiltered(query)) {
+        const places = Array.from({ length: Math.max(0, Math.min(query.limit, images.length - query.offset)) }, (_, n) => query.offset + n);
+        return { images: places.flatMap((place) => images[at(place)] ?? []), total: images.length, totalBytes: allBytes };
+      }
+      const matches = createMatcher(query, facts);
       const found: FoundImages = { images: [], total: 0, totalBytes: 0 };
-      for (let at = 0; at < order.length; at++) {
-        const index = order[query.order === 'asc' ? at : order.length - 1 - at] ?? 0;
+      for (let place = 0; place < order.length; place++) {
+        const index = at(place);
         const image = images[index];
         if (image === undefined || !matches(image, names[index] ?? '')) continue;
         if (found.total >= query.offset && found.images.length < query.limit) found.images.push(image);
@@ -63,6 +69,10 @@ export function createImageSearch(images: readonly StoredImage[], facts: ImageFa
       return found;
     },
   };
+}
+
+function isUnfiltered({ search, filter, upstream }: ImagesQuery): boolean {
+  return search.trim() === '' && filter === 'all' && upstream === '';
 }
 
 function searchName(image: StoredImage, name: string): string {
