@@ -77,7 +77,7 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
       await discardBody(blob.body);
       throw new OciError('UNAVAILABLE', 'upstream answers a range with the whole blob', { origin: 'upstream' });
     }
-    if (blob.range === undefined && state.received === 0) segment.position = segment.reach = 0;
+    if (blob.range === undefined && state.have.ranges().length === 0) segment.position = segment.reach = 0;
     segments.limit(state.size);
     await receive(state, { segment, blob, written });
     segments.limit(state.size);
@@ -165,6 +165,14 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
     ended.resolve();
   }
 
+  /** From `start`, unless an earlier download has left a part of the blob. */
+  function firstSegment(): Segment {
+    const { size } = state;
+    if (size === undefined) return createSegment(start, Infinity);
+    const [gap] = [...state.have.gaps(start, size), ...state.have.gaps(0, size)];
+    return gap === undefined ? createSegment(start, Infinity) : createSegment(...gap);
+  }
+
   function fail(error: unknown): void {
     opened.reject(error);
     state.fail(error);
@@ -216,7 +224,7 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
     if (!positions.some(segments.isNear)) only.end = only.reach;
   }
 
-  void employ(createSegment(start, Infinity));
+  void employ(firstSegment());
   return {
     opened: opened.promise,
     ended: ended.promise,

@@ -84,7 +84,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
   const running = new Map<Digest, Running>();
   const slots = createSemaphore(options.maxDownloads ?? 256);
   const helpers = createHelperBudget({ max: options.maxHelpers ?? 64, running: () => running.size });
-  const spools = await openSpoolDirectory(options.spoolDirectory);
+  const spools = await openSpoolDirectory(options.spoolDirectory, keeper.reserve);
 
   async function takeSlot(): Promise<() => void> {
     try {
@@ -99,13 +99,15 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
     const releaseSlot = await takeSlot();
     const room = keeper.reserve();
     try {
-      const file = await spools.create();
+      const file = await spools.create(digest);
       if (file.failure !== undefined) {
         log.error({ event: 'spool-unusable', error: file.failure }, 'cannot create a spool file: streaming blobs without caching them');
       }
       const transfer = startTransfer({
         digest,
         spool: file.handle,
+        content: file.content,
+        progress: file.progress,
         maxSize: maxBlobSize,
         room: { grow: (total) => file.failure === undefined && room.grow(total), release: room.release },
         sources,
@@ -136,9 +138,10 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
     metrics.downloadEnded(request.upstream, outcome === 'streamed' ? 'uncached' : kept ? 'stored' : 'failed');
     transfer.close();
     releaseSlot();
+    const unfinished = transfer.unfinished();
+    if (unfinished !== undefined) return file.leave(unfinished, room.release);
     room.release();
-    if (kept) return;
-    await file.remove().catch((failure: unknown) => {
+    await (kept ? file.progress.remove() : file.remove()).catch((failure: unknown) => {
       log.warn({ event: 'spool-file-left', path: file.path, error: failure }, 'cannot remove a spool file; the next start removes it');
     });
   }

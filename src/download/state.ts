@@ -5,7 +5,8 @@ import type { SharedBuffer } from '../io/buffers.ts';
 import { createByteRanges, type ByteRanges } from './spool/byte-ranges.ts';
 import { createPrefixHash, type PrefixHash } from './spool/prefix-hash.ts';
 import { createRecentChunks, type RecentChunks } from './spool/recent-chunks.ts';
-import { freeEnd } from './withheld.ts';
+import { freeEnd, WITHHELD_BYTES } from './withheld.ts';
+import type { SpoolContent, SpoolProgress } from './spool/progress.ts';
 
 /** Room on disk for one download. */
 export interface Reservation {
@@ -16,8 +17,11 @@ export interface Reservation {
 
 export interface DownloadStateOptions {
   digest: Digest;
-  /** An empty file, open for reading and writing. */
+  /** Open for reading and writing. */
   spool: FileHandle;
+  /** What the spool holds already; by default nothing. */
+  content?: SpoolContent | undefined;
+  progress?: Pick<SpoolProgress, 'written'>;
   /** Bytes; a larger blob is refused. */
   maxSize: number;
   /** Room for the spool file; without it, readers continue without the spool. */
@@ -37,7 +41,7 @@ export interface DownloadState {
   readonly signal: AbortSignal;
   /** Of the whole blob in bytes; undefined while it is unknown. */
   readonly size: number | undefined;
-  /** Bytes written to the spool. */
+  /** Bytes that this download has written to the spool. */
   readonly received: number;
   /** The whole blob is in the spool, and its digest is right. */
   verified: boolean;
@@ -61,7 +65,7 @@ export interface DownloadState {
   readonly spoolError: unknown;
 }
 
-export function createDownloadState({ digest, spool, maxSize, room }: DownloadStateOptions): DownloadState {
+export function createDownloadState({ digest, spool, maxSize, room, content, progress }: DownloadStateOptions): DownloadState {
   const have = createByteRanges();
   const stop = new AbortController();
   const prefix = createPrefixHash({ digest, spool, have });
@@ -112,6 +116,7 @@ export function createDownloadState({ digest, spool, maxSize, room }: DownloadSt
       }
       state.received += bytes.length;
       have.add(position, position + bytes.length);
+      progress?.written(bytes.length, state.size, have);
       prefix.grown();
       return true;
     },
@@ -130,6 +135,15 @@ export function createDownloadState({ digest, spool, maxSize, room }: DownloadSt
     },
     changed: () => wake.promise,
   };
+  /** Continues with what an earlier download has left. The end of the blob is downloaded again in any case: only a source that
+   *  answers proves that the blob may be served. */
+  function takeOver({ size, ranges }: SpoolContent): void {
+    state.learnSize(size);
+    for (const [start, end] of ranges) have.add(start, Math.min(end, size - WITHHELD_BYTES));
+    prefix.grown();
+  }
+
+  if (content !== undefined) takeOver(content);
   return state;
 }
 

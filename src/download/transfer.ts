@@ -5,6 +5,7 @@ import type { Blob, Body } from '../oci/registry.ts';
 import { createDigestHash } from '../oci/digest.ts';
 import { mapBody } from '../io/body.ts';
 import { startConnections, type ConnectionsOptions } from './connections.ts';
+import type { SpoolContent } from './spool/progress.ts';
 import { createReader } from './reader.ts';
 import type { SourceList } from './source.ts';
 import { createDownloadState, type DownloadStateOptions } from './state.ts';
@@ -40,6 +41,8 @@ export interface Transfer {
   size(): number | undefined;
   /** Bytes in the spool, and how many readers follow. */
   progress(): { received: number; readers: number };
+  /** What a transfer that has failed leaves in its spool for the next one. Undefined: nothing that is of use. */
+  unfinished(): SpoolContent | undefined;
   /** The error of the spool file; undefined: it has not failed. */
   spoolError(): unknown;
   /** Fails the transfer and all readers with `reason`. */
@@ -130,8 +133,14 @@ export function startTransfer(options: TransferOptions): Transfer {
     opened: connections.opened,
     outcome: conclude(),
     size: () => state.size,
-    progress: () => ({ received: state.received, readers }),
+    progress: () => ({ received: state.have.total(), readers }),
     isSpoolFull: () => state.spoolFull,
+    unfinished() {
+      const { size, received, failure, spoolFull } = state;
+      // A download that brought nothing may have failed because of what the file holds.
+      if (size === undefined || received === 0 || failure === undefined || spoolFull || corrupt) return undefined;
+      return { digest, size, ranges: state.have.ranges() };
+    },
     spoolError: () => state.spoolError,
     failure: () => (state.failure === undefined ? undefined : corrupt || sources.hasWrongSize() ? 'corrupt' : 'failed'),
     abort: state.fail,

@@ -39,6 +39,8 @@ export interface StorageContext {
   metrics: RegistryMetrics;
 }
 
+/** The folder of spool files: what a process leaves in it, the next one continues. */
+const SPOOL = 'spool';
 const START_LIMIT = 60_000;
 /** How long another replica has to store what it gave to this one, before this one does, in ms. */
 const STORED_BY_PEER = 60_000;
@@ -65,7 +67,7 @@ export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): P
 
 /** @throws OciError UNAVAILABLE: it cannot be used; the message names the configuration's `key` */
 async function openDirectory(directory: string, key: string): Promise<FilesystemStore> {
-  return filesystem({ directory }).catch((cause: unknown) => {
+  return filesystem({ directory, inherited: SPOOL }).catch((cause: unknown) => {
     throw isOciError(cause) ? new OciError(cause.code, `${key}: ${cause.message}`, { cause }) : cause;
   });
 }
@@ -79,7 +81,7 @@ async function openFilesystem(directory: string, { log, metrics }: StorageContex
     remote: undefined,
     records: store,
     uploads: filesystemUploads(store),
-    spoolDirectory: join(store.temporaryDirectory, 'spool'),
+    spoolDirectory: join(store.temporaryDirectory, SPOOL),
     reserve: () => ({ grow: () => true, release: () => undefined }),
     keep: (digest, source, { signal }) => store.write(blobKey(digest), source, { signal }),
     arrived: () => undefined,
@@ -110,7 +112,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
     remote,
     records: remote,
     uploads: remote,
-    spoolDirectory: join(files.temporaryDirectory, 'spool'),
+    spoolDirectory: join(files.temporaryDirectory, SPOOL),
     reserve: local.reserve,
     async keep(digest, source, { from, room, signal }) {
       const key = blobKey(digest);

@@ -3,6 +3,10 @@ export interface ByteRanges {
   add(start: number, end: number): void;
   /** The end of the range that holds `position`; `position` itself when none does. */
   endFrom(position: number): number;
+  /** How many positions are in the set. */
+  total(): number;
+  /** All of them, ascending. */
+  ranges(): [number, number][];
   /** The parts of [start, end) that are not in the set, ascending. */
   gaps(start: number, end: number): [number, number][];
 }
@@ -38,6 +42,9 @@ export function createByteRanges(): ByteRanges {
       const range = all[search(position + 1)];
       return range !== undefined && range[0] <= position ? range[1] : position;
     },
+
+    total: () => all.reduce((sum, [start, end]) => sum + end - start, 0),
+    ranges: () => all.map(([start, end]) => [start, end]),
 
     gaps(start, end) {
       const found: [number, number][] = [];

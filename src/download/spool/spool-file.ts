@@ -1,10 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { open, readdir, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Digest } from '../../oci/digest.ts';
 import { absentAsUndefined } from '../../io/absent.ts';
 import { makeDirectory } from '../../io/make-directory.ts';
+import { createSpoolProgress, readSpoolProgress, type SpoolContent, type SpoolProgress } from './progress.ts';
+import { createUnfinishedFiles, progressPath } from './unfinished.ts';
 
-/** A new file for one download. */
+/** The file of one download. */
 export interface SpoolFile {
   path: string;
   /** Open for reading and writing. */
@@ -12,21 +15,52 @@ export interface SpoolFile {
   /** Why the file could not be created; undefined: it was created. After a failure, `handle` is
    *  /dev/null. */
   failure: unknown;
-  /** Removes the file, if it still exists. @throws the file system's errors */
+  /** What an earlier download of the blob has left in the file. */
+  content: SpoolContent | undefined;
+  progress: SpoolProgress;
+  /** Removes the file, if it still exists, and the record of its progress. @throws the file system's errors */
   remove(): Promise<void>;
+  /** Keeps the file for the next download of the blob. `release` is called when its room on disk is free. */
+  leave(content: SpoolContent, release: () => void): Promise<void>;
 }
 
 export interface SpoolDirectory {
-  create(): Promise<SpoolFile>;
+  /** A new file, or the one that an earlier download of the blob has left. */
+  create(digest: Digest): Promise<SpoolFile>;
 }
 
-/** Opens the directory of spool files, and removes the files that a killed process has left there:
- *  all of them are incomplete. */
-export async function openSpoolDirectory(directory: string): Promise<SpoolDirectory> {
-  await makeDirectory(directory);
-  for (const name of await readdir(directory)) if (name.endsWith('.spool')) await rm(join(directory, name), { force: true });
+/** Room on disk for one file. */
+export interface SpoolRoom {
+  grow(this: void, total: number): boolean;
+  release(this: void): void;
+}
 
-  async function openFile(path: string): Promise<{ handle: FileHandle; failure: unknown }> {
+/** Opens the directory of spool files. Of the files that a killed process has left there, those whose progress is recorded are
+ *  kept for the next download of their blob; the others are removed. */
+export async function openSpoolDirectory(directory: string, reserve: () => SpoolRoom): Promise<SpoolDirectory> {
+  const unfinished = createUnfinishedFiles();
+  await makeDirectory(directory);
+  await takeStock();
+
+  async function takeStock(): Promise<void> {
+    const names = (await readdir(directory)).filter((name) => /\.(?:spool|progress|new)$/.test(name));
+    const kept = new Set<string>();
+    for (const name of names.filter((one) => one.endsWith('.spool'))) {
+      const path = join(directory, name);
+      const content = await readSpoolProgress(progressPath(path));
+      if (content === undefined) continue;
+      const room = reserve();
+      if (room.grow(content.size)) {
+        unfinished.add({ path, content, release: room.release });
+        kept.add(path).add(progressPath(path));
+      } else {
+        room.release();
+      }
+    }
+    for (const path of names.map((name) => join(directory, name))) if (!kept.has(path)) await rm(path, { force: true });
+  }
+
+  async function openNew(path: string): Promise<{ handle: FileHandle; failure: unknown }> {
     const create = () => open(path, 'wx+', 0o600);
     try {
       const handle = await absentAsUndefined(create());
@@ -38,10 +72,38 @@ export async function openSpoolDirectory(directory: string): Promise<SpoolDirect
     }
   }
 
+  function spoolFile(digest: Digest, file: Pick<SpoolFile, 'path' | 'handle' | 'failure' | 'content'>): SpoolFile {
+    const { path } = file;
+    const progress = createSpoolProgress(progressPath(path), digest);
+    return {
+      ...file,
+      progress,
+      async remove() {
+        await progress.remove();
+        await rm(path, { force: true });
+      },
+      async leave(content, release) {
+        await progress.finish(content);
+        unfinished.add({ path, content, release });
+      },
+    };
+  }
+
+  async function openUnfinished(digest: Digest): Promise<SpoolFile | undefined> {
+    const found = unfinished.take(digest);
+    if (found === undefined) return undefined;
+    const { path, content, release } = found;
+    release();
+    const handle = await open(path, 'r+').catch(() => undefined); // then it starts anew
+    return handle === undefined ? undefined : spoolFile(digest, { path, handle, failure: undefined, content });
+  }
+
   return {
-    async create() {
+    async create(digest) {
+      const found = await openUnfinished(digest);
+      if (found !== undefined) return found;
       const path = join(directory, `${randomBytes(12).toString('hex')}.spool`);
-      return { path, ...(await openFile(path)), remove: () => rm(path, { force: true }) };
+      return spoolFile(digest, { path, ...(await openNew(path)), content: undefined });
     },
   };
 }

@@ -7,7 +7,7 @@ import { fileBody } from '../../io/file-body.ts';
 import { moveSpare, publish, writeFile } from './file-write.ts';
 import { checkKey, checkPrefix } from '../keys.ts';
 import { fileSource, type Store, type StoreContext, type StoreSource } from '../store.ts';
-import { createTemporaryDirectory } from './temporary.ts';
+import { createTemporaryDirectory, type TemporaryDirectoryOptions } from './temporary.ts';
 import { absentAsUndefined } from '../../io/absent.ts';
 import { walk } from './walk.ts';
 
@@ -15,8 +15,8 @@ export interface FilesystemStore extends Store {
   /** Absolute. */
   directory: string;
   /** A private directory of this process on the same file system: a file created here can be moved
-   *  into the store. `close` removes it with everything in it; if this process is killed, the next
-   *  one does. */
+   *  into the store. `close` removes it with everything in it but what a later process inherits; if
+   *  this process is killed, the next one does. */
   temporaryDirectory: string;
   /** An object as the source of a write to another store. Undefined: it is absent. */
   source(key: string, context: StoreContext): Promise<StoreSource | undefined>;
@@ -24,15 +24,19 @@ export interface FilesystemStore extends Store {
   touch(key: string, context: StoreContext): Promise<void>;
 }
 
+export interface FilesystemOptions extends TemporaryDirectoryOptions {
+  directory: string;
+}
+
 /** Keeps each object in a file whose path below the directory is its key. A write creates a
  *  temporary file, syncs it, renames it and syncs the directory: a complete object survives a power
  *  cut, and an incomplete one is never visible.
  *  @throws OciError UNAVAILABLE: the directory cannot be used */
-export async function filesystem(options: { directory: string }): Promise<FilesystemStore> {
+export async function filesystem(options: FilesystemOptions): Promise<FilesystemStore> {
   const directory = resolve(options.directory);
   const pathOf = (key: string): string => join(directory, checkKey(key));
   const attempt = createAttempt(directory);
-  const temporary = await attempt('opening the store', undefined, () => createTemporaryDirectory(directory));
+  const temporary = await attempt('opening the store', undefined, () => createTemporaryDirectory(directory, options));
 
   return {
     directory,

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import { temporaryDirectory } from '../../../test/support/temporary.ts';
 import { createTemporaryDirectory } from './temporary.ts';
@@ -43,4 +43,26 @@ test('promise 14: what a killed container of the pod left half written goes when
   );
   await next.close();
   assert.deepEqual(await readdir(join(temporary.path, '.tmp')), []);
+});
+
+test('promise 20: files that a later process can use go to it, and only to one process; all others are removed', async () => {
+  await using temporary = await temporaryDirectory();
+  const container = await startContainer(temporary.path);
+  await mkdir(join(container.path, 'spool'));
+  for (const name of ['one', 'two']) await writeFile(join(container.path, 'spool', name), name);
+  await writeFile(join(container.path, 'half-written'), '');
+  await container.kill();
+
+  const next = await Promise.all([1, 2].map(() => createTemporaryDirectory(temporary.path, { inherited: 'spool' })));
+  const taken = await Promise.all(
+    next.map(async ({ path }) => (await readdir(path, { recursive: true })).filter((name) => name !== 'spool')),
+  );
+  assert.deepEqual(taken.flat().sort(), ['spool/one', 'spool/two']);
+  await Promise.all(next.map((one) => one.close()));
+  const left = (await readdir(join(temporary.path, '.tmp'), { recursive: true })).map((path) => basename(path));
+  assert.deepEqual(
+    left.filter((name) => ['one', 'two', 'half-written'].includes(name)).sort(),
+    ['one', 'two'],
+    'they stay for the next one',
+  );
 });

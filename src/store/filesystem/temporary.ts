@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, readFile, readdir, readlink, rm, stat, utimes } from 'node:fs/promises';
+import { mkdir, readFile, readdir, readlink, rename, rm, stat, utimes } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -23,8 +23,14 @@ export interface TemporaryDirectory {
   path: string;
   /** @returns a path in it that no other call returns */
   file(): string;
-  /** Removes the directory with everything in it. */
+  /** Removes the directory with everything in it but files that a later process can use. */
   close(): Promise<void>;
+}
+
+export interface TemporaryDirectoryOptions {
+  /** The name of a folder in the directory whose files a later process can use. This process takes them over from processes
+   *  that have ended. */
+  inherited?: string | undefined;
 }
 
 /** Creates a directory for this process under `<directory>/.tmp`, for partly written files.
@@ -32,14 +38,23 @@ export interface TemporaryDirectory {
  *  of the same pod, since their files count against the volume's limit. A process on another
  *  machine counts as running until it misses its heartbeats.
  *  @throws the file system's errors */
-export async function createTemporaryDirectory(directory: string): Promise<TemporaryDirectory> {
+export async function createTemporaryDirectory(
+  directory: string,
+  { inherited }: TemporaryDirectoryOptions = {},
+): Promise<TemporaryDirectory> {
   const root = join(directory, FOLDER);
   const self = await identify();
   const name = `${self.network}-${self.place}.${self.pid}.${self.started}.${randomUUID().slice(0, 8)}`;
   const path = join(root, name);
-  await removeAbandoned(root, self); // first: the disk may be full of it
+  await removeAbandoned(root, self, inherited); // first: the disk may be full of it
   const liveness = await listenAs(name);
-  await makeDirectory(path);
+  try {
+    await makeDirectory(path);
+    if (inherited !== undefined) await inherit(root, self, { folder: inherited, into: join(path, inherited) });
+  } catch {
+    await removeAbandoned(root, self);
+    await makeDirectory(path);
+  }
 
   const timer = setInterval(() => {
     // A failure is retried at the next beat; a write that needs the directory reports the cause.
@@ -57,7 +72,7 @@ export async function createTemporaryDirectory(directory: string): Promise<Tempo
     async close() {
       clearInterval(timer);
       liveness?.close();
-      await rm(path, { recursive: true, force: true });
+      await removeAllBut(path, inherited);
     },
   };
 }
@@ -131,10 +146,35 @@ async function startOf(pid: number): Promise<string | undefined> {
   return line.slice(line.lastIndexOf(')') + 2).split(' ')[19];
 }
 
-async function removeAbandoned(root: string, self: Identity): Promise<void> {
+/** The directories of processes that have ended. */
+async function* abandoned(root: string, self: Identity): AsyncGenerator<string> {
   for (const name of (await absentAsUndefined(readdir(root))) ?? []) {
     const path = join(root, name);
-    if (!(await isAlive(path, name, self))) await rm(path, { recursive: true, force: true });
+    if (!(await isAlive(path, name, self))) yield path;
+  }
+}
+
+/** @param but the name of a folder that stays in each of them */
+async function removeAbandoned(root: string, self: Identity, but?: string): Promise<void> {
+  for await (const path of abandoned(root, self)) await removeAllBut(path, but);
+}
+
+/** Removes a directory, or all that is in it but one folder that is not empty. */
+async function removeAllBut(path: string, folder: string | undefined): Promise<void> {
+  const kept = folder === undefined ? [] : await absentAsUndefined(readdir(join(path, folder)));
+  if (folder === undefined || kept === undefined || kept.length === 0) return rm(path, { recursive: true, force: true });
+  for (const name of await readdir(path)) if (name !== folder) await rm(join(path, name), { recursive: true, force: true });
+}
+
+/** Moves the files of `folder` in the directories of ended processes to another folder, and removes those directories. Another
+ *  process may do the same now: each file goes to one of them. */
+async function inherit(root: string, self: Identity, { folder, into }: { folder: string; into: string }): Promise<void> {
+  for await (const path of abandoned(root, self)) {
+    for (const name of (await absentAsUndefined(readdir(join(path, folder)))) ?? []) {
+      await makeDirectory(into);
+      await absentAsUndefined(rename(join(path, folder, name), join(into, name)));
+    }
+    await rm(path, { recursive: true, force: true });
   }
 }
 

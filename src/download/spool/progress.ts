@@ -1,0 +1,104 @@
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { isDigest, type Digest } from '../../oci/digest.ts';
+import { absentAsUndefined } from '../../io/absent.ts';
+import { fieldsOf } from '../../io/untrusted.ts';
+import type { ByteRanges } from './byte-ranges.ts';
+
+/** What a spool file holds of a blob. */
+export interface SpoolContent {
+  digest: Digest;
+  /** Of the whole blob, in bytes. */
+  size: number;
+  /** The bytes that are in the file: [start, end), ascending. */
+  ranges: [start: number, end: number][];
+}
+
+/** Records beside a spool file which bytes it holds, so that another process can continue the download. */
+export interface SpoolProgress {
+  /** Call it after each write. Records the state every few megabytes. */
+  written(this: void, bytes: number, size: number | undefined, have: ByteRanges): void;
+  /** Records the final state. */
+  finish(this: void, content: SpoolContent): Promise<void>;
+  /** @throws the file system's errors */
+  remove(this: void): Promise<void>;
+}
+
+/** How many bytes are written between two records: those that a killed process has to download again. */
+const RECORD_EVERY_BYTES = 2 ** 21;
+const BOOT_ID = '/proc/sys/kernel/random/boot_id';
+
+/** The identity of the running kernel. What a process has written outlives the process, but not a power failure: a record of
+ *  another boot says nothing. Undefined: this system has none, and downloads are not continued. */
+async function bootId(): Promise<string | undefined> {
+  return (await absentAsUndefined(readFile(BOOT_ID, 'utf8')))?.trim();
+}
+
+export function createSpoolProgress(path: string, digest: Digest): SpoolProgress {
+  let unrecorded = 0;
+  let recording: Promise<void> | undefined;
+  let isRemoved = false;
+
+  async function record(content: SpoolContent): Promise<void> {
+    const boot = await bootId();
+    if (boot === undefined || isRemoved) return;
+    const temporary = `${path}.new`;
+    await writeFile(temporary, JSON.stringify({ boot, ...content }), { mode: 0o600 });
+    await rename(temporary, path);
+  }
+
+  /** Without a record, the blob is downloaded again: no reason to fail. */
+  function start(content: SpoolContent): Promise<void> {
+    return record(content).catch(() => undefined);
+  }
+
+  return {
+    written(bytes, size, have) {
+      unrecorded += bytes;
+      if (size === undefined || unrecorded < RECORD_EVERY_BYTES || recording !== undefined) return;
+      unrecorded = 0;
+      recording = start({ digest, size, ranges: have.ranges() }).finally(() => (recording = undefined));
+    },
+    async finish(content) {
+      await recording;
+      await start(content);
+    },
+    async remove() {
+      isRemoved = true;
+      await recording;
+      await rm(path, { force: true });
+    },
+  };
+}
+
+/** Reads a record. Undefined: there is none that can be used. */
+export async function readSpoolProgress(path: string): Promise<SpoolContent | undefined> {
+  const text = await absentAsUndefined(readFile(path, 'utf8'));
+  const boot = await bootId();
+  if (text === undefined || boot === undefined) return undefined;
+  try {
+    const fields = fieldsOf(JSON.parse(text));
+    const { digest, size, ranges } = fields;
+    if (fields['boot'] !== boot || typeof digest !== 'string' || !isDigest(digest) || !isSize(size) || !isRanges(ranges, size))
+      return undefined;
+    return { digest, size, ranges };
+  } catch {
+    return undefined; // a record that was cut
+  }
+}
+
+function isSize(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) > 0;
+}
+
+function isRanges(value: unknown, size: number): value is SpoolContent['ranges'] {
+  if (!Array.isArray(value)) return false;
+  let position = -1;
+  return value.every((range: unknown) => {
+    if (!Array.isArray(range) || range.length !== 2) return false;
+    const [start, end] = range as [unknown, unknown];
+    if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end)) return false;
+    const isAscending = (start as number) > position && (end as number) > (start as number) && (end as number) <= size;
+    position = end as number;
+    return isAscending;
+  });
+}
