@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import { SMALL_DOCUMENT_BYTES } from '../io/document.ts';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
+import { OciError } from '../oci/error.ts';
 import { joinRepository, parseRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
 import type { Manifest, Registry } from '../oci/registry.ts';
 import { createBlobs } from './blobs.ts';
@@ -12,7 +13,7 @@ import { createReferrerLists } from './referrer-lists.ts';
 import { renewedAccess } from './renewed-access.ts';
 import { createRepublish } from './republish.ts';
 import { listTags } from './tag-lists.ts';
-import type { FreshnessPolicy } from './freshness.ts';
+import { REFUSED_LIFE_MS, type FreshnessPolicy } from './freshness.ts';
 import type { TagAnswer } from './tag-memory.ts';
 import type { Question } from './tag-questions.ts';
 import { createTags } from './tags.ts';
@@ -25,6 +26,12 @@ export interface CachePolicy extends FreshnessPolicy {
   /** `by-<id>`, put before the upstream's name in the store: the upstream is read with the credentials
    *  that the id stands for, and what it proves is valid for this capability alone, for an hour. */
   capability?: string;
+  /** The upstream may be anybody's: it may say that it has what it has not, to get what others have
+   *  stored. Only bytes that it has sent prove anything; what it says proves nothing. */
+  untrusted?: boolean;
+  /** `stat` answers only for blobs that the repository may serve from the store. For an untrusted
+   *  upstream these are the ones that have come from it. */
+  statIsProof?: boolean;
 }
 
 /** What the names of an upstream's repositories begin with in the store. */
@@ -43,6 +50,8 @@ interface Located extends TagAnswer {
 type Found = Omit<Manifest, 'stale'>;
 
 const HEAD_TIMEOUT_MS = 25_000;
+/** Descriptors from HEAD that are kept for each capability. */
+const PRIVATE_ANNOUNCED = 1000;
 
 /** Serves reads of `upstream` from `cache`. Missing content is fetched once for all requests that
  *  need it (promises 1 to 8, 12).
@@ -54,15 +63,17 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
   const { access, announced, metrics, storage, usage, log } = cache;
   const tags = createTags({ memory: cache.tags, records: cache.records, policy, log });
   const manifests = createManifests(upstream, cache);
-  const proofs = createProofs(upstream, cache);
+  const proofs = createProofs(upstream, cache, { untrusted: policy.untrusted ?? false });
+  /** Whether an answer to HEAD proves access. */
+  const headProves = !hasMirrors(upstream) && policy.untrusted !== true;
   const blobs = createBlobs({ ...policy, upstream, cache, proofs });
   const listReferrers = createReferrerLists(upstream, cache, policy);
   const republish = createRepublish({ ...storage, access, log });
 
   /** Remembers the descriptor that a HEAD returned. If there are mirrors, it proves no access: it
-   *  may come from one of them. */
+   *  may come from one of them. Nor does it if the upstream is untrusted. */
   function announce({ name }: Target, descriptor: Descriptor): Descriptor {
-    if (!hasMirrors(upstream)) access.grant(name, descriptor);
+    if (headProves) access.grant(name, descriptor);
     announced.set(`${name}@${descriptor.digest}`, descriptor);
     return descriptor;
   }
@@ -157,9 +168,12 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
       const { name } = targetOf(repository);
       const known = await access.find(name, digest, signal);
       if (known !== undefined) return { ...known, mediaType: BLOB_MEDIA_TYPE };
+      if (policy.statIsProof === true && policy.untrusted === true) {
+        throw new OciError('UNAVAILABLE', `${policy.name} has not sent ${digest} yet`, { origin: 'upstream' });
+      }
       const ask = (signal: AbortSignal) => upstream.registry.stat(repository, digest, { signal });
       const descriptor = await cache.describing(`${name}@${digest}${hasMirrors(upstream) ? '?' : ' at its origin'}`, signal, ask);
-      if (!hasMirrors(upstream)) access.grant(name, descriptor);
+      if (headProves) access.grant(name, descriptor);
       return descriptor;
     },
 
@@ -180,11 +194,12 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
   };
 }
 
-/** `cache` for credentials that may be revoked. The descriptors of HEAD would not expire. */
+/** `cache` for credentials that may be revoked: nothing that they have proved counts for more than an hour. */
 function withExpiringProofs(upstream: Upstream, cache: Cache, { prefix, staleFor, tagTtl }: CachePolicy & { prefix: string }): Cache {
   const repositoryOf = (name: Repository): Repository => parseRepository(name.slice(prefix.length + 1));
   const access = renewedAccess(cache.access, { upstream, repositoryOf, staleFor, quietMs: tagTtl });
-  return { ...cache, access, announced: new LRUCache({ max: 1 }) };
+  const announced = new LRUCache<string, Descriptor>({ maxSize: PRIVATE_ANNOUNCED, sizeCalculation: () => 1, ttl: REFUSED_LIFE_MS });
+  return { ...cache, access, announced };
 }
 
 interface LocateOptions {

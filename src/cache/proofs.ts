@@ -13,13 +13,13 @@ interface Claim {
 /** Checks whether a repository may serve content that was fetched for another one (promise 12). */
 export interface Proofs {
   /** True: the repository's access record says so, or the upstream itself does; mirrors are never
-   *  believed. False: the upstream does not answer now, but the blob may still be available under
+   *  believed, and an untrusted upstream neither. False: the upstream does not answer now, but the blob may still be available under
    *  this name, from a mirror or from an upstream that is slow to respond.
    *  @throws OciError as the upstream does: BLOB_UNKNOWN, UNAUTHORIZED, DENIED, TOOMANYREQUESTS */
   require(target: Target, claim: Claim, signal: AbortSignal): Promise<boolean>;
 }
 
-export function createProofs(upstream: Upstream, cache: Cache): Proofs {
+export function createProofs(upstream: Upstream, cache: Cache, { untrusted }: { untrusted: boolean }): Proofs {
   const { access } = cache;
 
   /** @throws OciError as `stat` does; UNAVAILABLE: the upstream reports another size */
@@ -33,6 +33,7 @@ export function createProofs(upstream: Upstream, cache: Cache): Proofs {
     async require(target, claim, signal) {
       const { digest } = claim;
       if ((await access.find(target.name, digest, signal)) !== undefined) return true;
+      if (untrusted) return false; // it has to send the bytes itself
       // The upstream has served a manifest under this name that names the blob. If there are
       // mirrors, the manifest may have come from one of them.
       const named = hasMirrors(upstream) ? undefined : access.findNamed(target.name, digest);

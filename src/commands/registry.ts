@@ -2,10 +2,11 @@ import { once } from 'node:events';
 import { LRUCache } from 'lru-cache';
 import { setFlagsFromString } from 'node:v8';
 import { requireFiles } from '../config/load.ts';
-import type { RegistryConfig, Upstream as UpstreamConfig } from '../config/schema.ts';
+import { readsPullSecrets, type Config, type RegistryConfig, type Upstream as UpstreamConfig } from '../config/schema.ts';
 import { upstreamNameOf, withoutCapability } from '../oci/capability.ts';
 import { isOciError } from '../oci/error.ts';
 import { isDigest } from '../oci/digest.ts';
+import { isPrivateComponent } from '../oci/private-name.ts';
 import type { Registry } from '../oci/registry.ts';
 import type { Refusal } from '../policy/guarded.ts';
 import { tagKey } from '../store/keys.ts';
@@ -26,6 +27,7 @@ import { lazyFileSender } from '../server/send-file.ts';
 import { takeLogin } from '../server/mirror-login.ts';
 import { serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import { followTls, loadTls } from '../server/tls.ts';
+import type { PullSecrets } from '../pull-secrets/pull-secrets.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { pruneRegularly } from '../upkeep/schedule.ts';
@@ -38,6 +40,9 @@ import { createGuard } from './wiring/policy.ts';
 import { pruneLimits, pruneTiming } from './wiring/prune-limits.ts';
 import { createHosted } from './wiring/hosted.ts';
 import { createMirrorLogins } from './wiring/mirror-logins.ts';
+import { createPrivateNames } from './wiring/private-names.ts';
+import type { PrivateUpstream } from './wiring/private-upstreams.ts';
+import type { PullSecretsContext } from './wiring/pull-secrets.ts';
 import { openStorage, type Storage } from './wiring/storage.ts';
 import { createHostUpstreams } from './wiring/other-hosts.ts';
 import { servedNames } from './wiring/served-names.ts';
@@ -63,10 +68,12 @@ export async function registry(host: Host): Promise<void> {
   const observation = createObservation();
   const counts = observation.metrics(createRegistryMetrics(metrics));
   const storage = await openStorage(own, { log, metrics: counts });
+  const secrets = await openSecrets(config, { env, metrics, log, signal: stop });
   const { images, local, proofs, imagesFor, inside, serveHosted, serveExposed, applyRetention, close } = await createImages(own, {
     storage,
     log,
     counts,
+    secrets,
     refused: ({ repository, reference, rule }) =>
       observation.refusals.add({ image: `${withoutCapability(repository)}${isDigest(reference) ? '@' : ':'}${reference}`, rule }),
     env,
@@ -150,6 +157,22 @@ export async function registry(host: Host): Promise<void> {
   await adminListener.close();
 }
 
+/** The pull secrets by whose ids private images are read; waits for the first list, but not for long. */
+async function openSecrets(
+  { pullSecrets }: Config,
+  { env, ...context }: Omit<PullSecretsContext, 'kubernetes' | 'keepsPasswords'> & { env: NodeJS.ProcessEnv },
+): Promise<ImagesContext['secrets']> {
+  if (!readsPullSecrets(pullSecrets)) return undefined;
+  await requireFiles(pullSecrets, 'pullSecrets');
+  const [{ connectKubernetes }, { openPullSecrets, whenListed }] = await Promise.all([
+    import('../kubernetes/client.ts'),
+    import('./wiring/pull-secrets.ts'),
+  ]);
+  const secrets = await openPullSecrets(pullSecrets, { ...context, kubernetes: await connectKubernetes(env), keepsPasswords: true });
+  await whenListed(secrets);
+  return secrets;
+}
+
 /** Serves requests with a login that an agent has passed on as that login may read the images. A
  *  ServiceAccount or a user may read hosted repositories with it. */
 function withMirrorLogins(
@@ -200,6 +223,8 @@ interface ImagesContext {
   counts: RegistryMetrics;
   /** Hears of pulls that registry.policy refuses. */
   refused?: (refusal: Refusal) => void;
+  /** Undefined: none are read. */
+  secrets?: Pick<PullSecrets, 'credential' | 'isComplete'> | undefined;
 }
 
 interface Images {
@@ -222,7 +247,10 @@ interface Images {
 }
 
 /** images = routed({ name: observed(cached(upstream(name), storage and peers)), … }) */
-export async function createImages(own: RegistryConfig, { storage, log, counts, refused, env = {} }: ImagesContext): Promise<Images> {
+export async function createImages(
+  own: RegistryConfig,
+  { storage, log, counts, secrets, refused, env = {} }: ImagesContext,
+): Promise<Images> {
   const { spoolDirectory } = storage;
   const peers = own.peers === undefined ? noPeers : createPeers({ ...own.peers, own: own.listen, log, metrics: counts });
   const cache = await createCache({ storage, spoolDirectory, peers, metrics: counts, log });
@@ -255,16 +283,30 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
       prefix,
     );
   const hosted = Object.fromEntries(Object.entries(registries).map(([name, registry]) => [name, { registry: watched(registry, name) }]));
+  const privateReaders = {
+    upstreamOf: (name: string) => byName.get(name) ?? hostUpstream(name),
+    policyOf: (name: string, { config, rateLimit, untrusted }: PrivateUpstream) =>
+      policyOf(name, config, { cache: own.cache, rateLimit, untrusted, credentialed: () => true }),
+    metrics: counts,
+  };
+  const privateNames = createPrivateNames({
+    ...privateReaders,
+    credentialOf: secrets?.credential ?? (() => undefined),
+    isComplete: secrets?.isComplete ?? (() => true),
+    unknown: counts.unknownPrivateName,
+  });
   const routedBy = (make: (upstream: Upstream, policy: CachePolicy) => Registry): Registry => {
     const registryOf = ({ upstream, policy, name }: Pick<(typeof routes)[number], 'upstream' | 'policy' | 'name'>): Registry =>
       watched(make(upstream, policy), name);
     const otherHosts = new LRUCache<string, Route>({ max: MAX_HOST_ROUTES });
+    const privateRoute = privateNames.routesBy((upstream, policy) => watched(make(upstream, policy), policy.name, prefixOf(policy)));
     const otherwise = (name: string): Route | undefined => {
+      if (isPrivateComponent(name)) return privateRoute(name);
       const host = hostUpstream(name);
       if (host === undefined) return undefined;
       const known = otherHosts.get(name);
       if (known !== undefined) return known;
-      const policy = policyOf(name, host.config, { cache: own.cache, rateLimit: host.rateLimit });
+      const policy = policyOf(name, host.config, { cache: own.cache, rateLimit: host.rateLimit, untrusted: host.untrusted });
       const route = { registry: registryOf({ name, upstream: host.upstream, policy }) };
       otherHosts.set(name, route);
       return route;
@@ -273,11 +315,9 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
     return routed({ ...Object.fromEntries(named), ...hosted }, { otherwise, defaultName: own.defaultUpstream });
   };
   const imagesFor = createMirrorLogins({
+    ...privateReaders,
     cache,
     hosted,
-    metrics: counts,
-    upstreamOf: (name) => byName.get(name) ?? hostUpstream(name),
-    policyOf: (name, { config, rateLimit }) => policyOf(name, config, { cache: own.cache, rateLimit, credentialed: () => true }),
     cachedBy: (upstream, cache, policy) => watched(cached(upstream, cache, policy), policy.name, prefixOf(policy)),
   });
   const inside: ImagesInside = {
@@ -303,7 +343,7 @@ export async function createImages(own: RegistryConfig, { storage, log, counts, 
     imagesFor,
     images: routedBy((upstream, policy) => cached(upstream, cache, policy)),
     local: routedBy((upstream, policy) => cached(upstream, { ...cache, peers: noPeers, servesPeers: true }, policy)),
-    proofs: routedBy(({ origin }, policy) => cached({ registry: origin, origin }, cache, policy)),
+    proofs: routedBy(({ origin }, policy) => cached({ registry: origin, origin }, cache, { ...policy, statIsProof: true })),
     serveHosted: serve,
     serveExposed,
     applyRetention,
@@ -321,8 +361,9 @@ function policyOf(
   {
     cache,
     rateLimit,
+    untrusted = false,
     credentialed = (repository) => credentials.some(({ repositories }) => repository.startsWith(`${name}/${repositories}`)),
-  }: { cache: RegistryConfig['cache']; rateLimit: RateLimit } & Partial<Pick<CachePolicy, 'credentialed'>>,
+  }: { cache: RegistryConfig['cache']; rateLimit: RateLimit } & Partial<Pick<CachePolicy, 'credentialed' | 'untrusted'>>,
 ): CachePolicy & { rateLimit: RateLimit } {
   return {
     name,
@@ -333,6 +374,7 @@ function policyOf(
     staleFor: cache.staleFor,
     negativeTtl: cache.negativeTtl,
     credentialed,
+    untrusted,
   };
 }
 

@@ -17,9 +17,9 @@ const ID = '[a-z2-7]{26}';
 const MAX_IDS = 8;
 const COMPONENT = new RegExp(`^by-(${ID}(?:-${ID}){0,${MAX_IDS - 1}})$`);
 
-/** Whether a first path component is meant to hold ids: nothing else may be called so. */
+/** Whether a first path component is meant to hold ids: nothing else may be called so. Hosts hold a dot, or end in `_<port>`. */
 export function isPrivateComponent(component: string): boolean {
-  return component.startsWith('by-');
+  return component.startsWith('by-') && !/[._]/.test(component);
 }
 
 /** @returns undefined if the repository's first component holds no ids. A component that begins with `by-` but is not well-formed

@@ -1,4 +1,5 @@
 import { OciError } from '../oci/error.ts';
+import { isPrivateComponent } from '../oci/private-name.ts';
 import { parseRepository, type Repository } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
 
@@ -11,7 +12,7 @@ export interface Route {
 export interface RoutedOptions {
   /** Asked for names that `routes` does not have. */
   otherwise?(this: void, name: string): Route | undefined;
-  /** The route of repositories whose first component is no name. */
+  /** The route of repositories whose first component is no name, and holds no ids of pull secrets. */
   defaultName?: string | undefined;
 }
 
@@ -25,7 +26,7 @@ export function routed(routes: Record<string, Route>, { otherwise, defaultName }
     const slash = prefixed.indexOf('/');
     const name = slash < 0 ? prefixed : prefixed.slice(0, slash);
     const named = byName.get(name) ?? otherwise?.(name);
-    const route = named ?? fallback;
+    const route = named ?? (isPrivateComponent(name) ? undefined : fallback); // no upstream may learn ids
     if (route === undefined || (named !== undefined && slash < 0)) {
       const wrong = route === undefined ? `no upstream is named ${name}` : `${name} is an upstream, and no repository is named`;
       throw new OciError('NAME_UNKNOWN', `${wrong}: pull <upstream>/<repository> with one of ${[...byName.keys()].join(', ')}`);

@@ -1,5 +1,6 @@
-import { withoutCapability } from '../oci/capability.ts';
+import { upstreamNameOf, withoutCapability } from '../oci/capability.ts';
 import { isOciError, isPolicyRefusal, OciError } from '../oci/error.ts';
+import { parsePrivateName } from '../oci/private-name.ts';
 import { joinRepository, type Reference, type Repository } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
@@ -106,8 +107,7 @@ function locate(
   { nameOf, upstreamOf }: Pick<ServeOptions, 'nameOf' | 'upstreamOf'>,
 ): Repository {
   if (namespace === undefined) {
-    const slash = repository.indexOf('/');
-    exchange.upstream = nameOf(slash === -1 ? repository : repository.slice(0, slash)) ?? 'unknown';
+    exchange.upstream = nameOf(upstreamNameOf(repository)) ?? 'unknown';
     return repository;
   }
   exchange.namespace = namespace;
@@ -116,6 +116,8 @@ function locate(
   if (upstream === undefined) {
     throw new OciError('NAME_UNKNOWN', `no upstream has the host ${namespace}; add it under registry.upstreams, with its url and hosts`);
   }
+  // Ids of pull secrets would go to the upstream, and to its mirrors.
+  if (parsePrivateName(repository) !== undefined) throw new OciError('NAME_UNKNOWN', 'private names are pulled without ?ns=');
   exchange.headers = [...API_VERSION, 'OCI-Namespace', namespace];
   return joinRepository(upstream, repository);
 }

@@ -44,6 +44,8 @@ export interface RegistryMetrics {
   livePeers(count: number): void;
   /** registry.policy has refused a pull: by `allow`, by `deny` or by `minimumAge`. */
   denied(upstream: string, rule: 'allow' | 'deny' | 'age'): void;
+  /** A name with an id of no pull secret was requested. */
+  unknownPrivateName(this: void): void;
   /** Reports at each scrape how many tags are served although their upstream has deleted them. */
   watchGone(read: () => ReadonlyMap<string, number>): void;
 }
@@ -99,6 +101,11 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   const peers = metrics.counter('peer_requests_total', 'Requests to other replicas by outcome: served, failed.', ['outcome']);
   const peerBytes = metrics.counter('peer_received_bytes_total', 'Bytes of bodies received from other replicas.', []);
   const live = metrics.gauge('peers_live', 'Replicas that are alive, including this one; 0 without peers.', []);
+  const unknownNames = metrics.counter(
+    'unknown_private_names_total',
+    'Requests for private names whose pull secret does not exist: it was deleted, or somebody guesses.',
+    [],
+  );
   let readGone: () => ReadonlyMap<string, number> = () => new Map();
   metrics.table(
     'gone_upstream',
@@ -156,6 +163,7 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     askedPeer: (outcome) => peers({ outcome }),
     receivedFromPeers: (bytes) => peerBytes({}, bytes),
     livePeers: (count) => live({}, count),
+    unknownPrivateName: () => unknownNames({}),
     watchGone(read) {
       readGone = read;
     },
@@ -182,5 +190,6 @@ export const noRegistryMetrics: RegistryMetrics = {
   askedPeer: nothing,
   receivedFromPeers: nothing,
   livePeers: nothing,
+  unknownPrivateName: nothing,
   watchGone: nothing,
 };

@@ -22,6 +22,7 @@ import { guarded } from '../policy/guarded.ts';
 import { createKnownTags } from '../policy/known-tags.ts';
 import { createRules } from '../policy/rules.ts';
 import { failover } from '../registry/failover.ts';
+import { firstAllowed } from '../registry/first-allowed.ts';
 import { lazy } from '../registry/lazy.ts';
 import { observed } from '../registry/observed.ts';
 import { routed } from '../registry/routed.ts';
@@ -117,6 +118,9 @@ testMaker('createUpstream, its mirror down', repository, async (content, use) =>
   const hub = config.upstreams['hub'] as Upstream;
   return createUpstream('hub', hub, { rateLimit: unlimited, metrics: noRegistryMetrics }).registry;
 });
+testMaker('firstAllowed, whose first login sees nothing', repository, (content) =>
+  Promise.resolve(firstAllowed({ candidatesFor: () => [createMemory().registry, filled(content)] })),
+);
 testMaker('remote', repository, async (content, use) => {
   const url = await serve(filled(content), use);
   return remote({ name: 'registry', url, transport: transport(), metrics: noRegistryMetrics });

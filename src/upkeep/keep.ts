@@ -1,3 +1,4 @@
+import { withoutCapability } from '../oci/capability.ts';
 import type { Digest } from '../oci/digest.ts';
 import { createImageGlobs } from '../oci/image-globs.ts';
 import type { Reference, Repository, Tag } from '../oci/reference.ts';
@@ -41,9 +42,10 @@ export function createKeep({ hosted, pinned, pins, inUse, namesOf }: KeepOptions
   for (const { repository, reference } of inUse) {
     // A runtime may have pulled a digest under another name.
     if (isDigest(reference)) digests.add(reference);
-    else tags.add(`${repository}:${reference}`);
+    else tags.add(`${withoutCapability(repository)}:${reference}`);
   }
-  return ({ repository, digest, tags: own }) => {
+  return ({ repository: stored, digest, tags: own }) => {
+    const repository = withoutCapability(stored); // one secret's copy of an image is as good as another's
     if (hosted.includes(repository.slice(0, repository.indexOf('/')))) return 'hosted';
     const references = ['', `@${digest}`, ...own.map((tag) => `:${tag}`)];
     if (references.some((reference) => pins.has(repository + reference))) return 'pinned';

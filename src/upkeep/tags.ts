@@ -1,4 +1,5 @@
 import { readAll } from '../io/body.ts';
+import { withoutCapability } from '../oci/capability.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import { parseRepositoryKey, REPOSITORIES, tagKey } from '../store/keys.ts';
@@ -74,10 +75,12 @@ export async function readTag(
 }
 
 /** The names of an image: `repository:tag` for each of its tags, `repository@digest` if it has
- *  none. */
+ *  none. Names of private images are without the ids of pull secrets. */
 export function namesOf({ digest, places }: Image, tags: TagsByImage): string[] {
-  return places.flatMap(({ repository }) => {
+  const names = places.flatMap(({ repository }) => {
     const own = tags.get(`${repository}@${digest}`);
-    return own === undefined ? [`${repository}@${digest}`] : own.map((tag) => `${repository}:${tag}`);
+    const name = withoutCapability(repository);
+    return own === undefined ? [`${name}@${digest}`] : own.map((tag) => `${name}:${tag}`);
   });
+  return [...new Set(names)];
 }

@@ -34,7 +34,8 @@ export interface AuthorizerOptions {
   /** The origin of the registry whose challenges are answered. */
   origin: URL;
   credentials: readonly Credentials[];
-  /** Hosts of token services that may see the credentials, besides the origin's own. */
+  /** Hosts of token services that may see the credentials, besides the origin's own. `*.example.com` is
+   *  every host below example.com. */
   authHosts: readonly string[];
   ask: AskToken;
 }
@@ -108,7 +109,8 @@ export function createAuthorizer({ origin, credentials, authHosts, ask }: Author
 
   function maySeeCredentials({ protocol, host, hostname }: URL): boolean {
     if (protocol !== 'https:' && origin.protocol === 'https:') return false;
-    return host === origin.host || hostname === origin.hostname || authHosts.includes(host);
+    if (host === origin.host || hostname === origin.hostname) return true;
+    return authHosts.some((own) => (own.startsWith('*.') ? hostname.endsWith(own.slice(1)) : own === host));
   }
 
   function keep(access: Access, authorization: string, lifeMs: number): string {

@@ -20,6 +20,9 @@ export interface ReplicasOptions {
   registry?: Record<string, unknown>;
   /** The admin address of each; default: a free port of 127.0.0.1. */
   admin?: (address: string) => string;
+  /** Further top-level keys of the configuration, such as `pullSecrets`. */
+  rest?: Record<string, Record<string, unknown>>;
+  env?: NodeJS.ProcessEnv;
   /** Whom each replica finds under the name of the Service; default: all of them. */
   finds?: (address: string, all: readonly string[]) => readonly string[];
 }
@@ -54,7 +57,7 @@ export async function startReplicas(options: ReplicasOptions): Promise<Replicas>
       ...(options.admin === undefined ? {} : { admin: options.admin(address) }),
       ...options.registry,
     };
-    const program = stack.use(await startRegistry(configuration, { hosts }));
+    const program = stack.use(await startRegistry(configuration, { hosts, env: options.env ?? {} }, options.rest));
     return { ...program, address, directory };
   }
 

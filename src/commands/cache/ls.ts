@@ -1,6 +1,8 @@
 import picomatch from 'picomatch';
 import type { ManifestContent } from '../../oci/descriptor.ts';
+import { withoutCapability } from '../../oci/capability.ts';
 import type { Digest } from '../../oci/digest.ts';
+import type { Repository } from '../../oci/reference.ts';
 import { takeInventory, type Image, type Inventory, type Place } from '../../upkeep/inventory.ts';
 import { readTags } from '../../upkeep/tags.ts';
 import { formatBytes, renderTable } from '../table.ts';
@@ -22,6 +24,8 @@ export interface LsOptions {
 /** An image of one repository. */
 interface Line {
   repository: string;
+  /** Read with pull secrets; what several of them may read is one image here. */
+  private: boolean;
   tags: string[];
   digest: Digest;
   /** An index's: those that are stored, and how many it names. */
@@ -56,10 +60,11 @@ export async function cacheLs({ config, stop, stdout, stderr }: Host, options: L
     const tags = await readTags(store, { parallel: 16, signal: stop, gone: note });
     bar.end();
     const chosen = rows(inventory, options.all, (repository, digest) => tags.get(`${repository}@${digest}`) ?? []);
-    const lines = sizes(inventory, chosen).map(([{ image, place, tags }, { size, unique }]): Line => {
+    const lines = sizes(inventory, chosen).map(([{ image, place, repositories, tags }, { size, unique }]): Line => {
       const named = platforms.get(image.digest) ?? [];
       return {
         repository: place.repository,
+        private: repositories.some((repository) => repository !== place.repository),
         tags,
         digest: image.digest,
         platforms: named.filter(({ digest }) => inventory.byDigest.has(digest)).map(({ platform }) => platform),
@@ -70,8 +75,9 @@ export async function cacheLs({ config, stop, stdout, stderr }: Host, options: L
         days: place.days,
         stored: new Date(inventory.blobs.modified(image.blob)).toISOString(),
         gone: tags.flatMap((tag) => {
-          const since = gone.get(`${place.repository}:${tag}`);
-          return since === undefined ? [] : [{ tag, since }];
+          const since = repositories.flatMap((repository) => gone.get(`${repository}:${tag}`) ?? []);
+          const [first] = since.toSorted();
+          return first === undefined ? [] : [{ tag, since: first }];
         }),
       };
     });
@@ -88,6 +94,8 @@ export async function cacheLs({ config, stop, stdout, stderr }: Host, options: L
 interface Row {
   image: Image;
   place: Place;
+  /** The names in the store that `place` stands for. */
+  repositories: readonly Repository[];
   tags: string[];
   /** It is a platform of an index here, and nothing else. */
   within: boolean;
@@ -100,13 +108,31 @@ function rows({ images, blobs }: Inventory, all: boolean, tagsOf: (repository: s
     if (isIndex) for (const blob of names) for (const { repository } of places) within.add(`${repository}@${blobs.digest(blob)}`);
   }
   return images.flatMap((image) =>
-    image.places
-      .map((place) => {
-        const tags = tagsOf(place.repository, image.digest).sort();
-        return { image, place, tags, within: tags.length === 0 && within.has(`${place.repository}@${image.digest}`) };
+    placesOf(image)
+      .map(({ place, repositories }) => {
+        const tags = [...new Set(repositories.flatMap((repository) => tagsOf(repository, image.digest)))].sort();
+        const isWithin = repositories.some((repository) => within.has(`${repository}@${image.digest}`));
+        return { image, place, repositories, tags, within: tags.length === 0 && isWithin };
       })
       .filter((row) => all || !row.within),
   );
+}
+
+/** The places of an image. Those that differ only in the pull secrets are one, without the secrets' ids. */
+function placesOf({ places }: Image): { place: Place; repositories: readonly Repository[] }[] {
+  const merged = new Map<string, { place: Place; repositories: Repository[] }>();
+  for (const own of places) {
+    const repository = withoutCapability(own.repository);
+    const key = repository === own.repository ? repository : `private ${repository}`;
+    const before = merged.get(key) ?? { place: { ...own, repository }, repositories: [] };
+    const isLater = own.lastDay > before.place.lastDay;
+    const days = Math.max(before.place.days, own.days);
+    merged.set(key, {
+      place: { ...(isLater ? own : before.place), repository, days },
+      repositories: [...before.repositories, own.repository],
+    });
+  }
+  return [...merged.values()];
 }
 
 /** Each row's bytes, and those that no other image needs; a platform's index is no other. */
@@ -166,7 +192,7 @@ function nameOf({ repository, tags, digest }: Line): string {
 function render(lines: readonly Line[]): string {
   if (lines.length === 0) return 'no images\n';
   const cells = lines.map((line) => [
-    nameOf(line),
+    `${nameOf(line)}${line.private ? ' (private)' : ''}`,
     line.platformsNamed === 0 ? '-' : `${line.platforms.join(',') || 'none'} of ${line.platformsNamed}`,
     formatBytes(line.size),
     formatBytes(line.unique),

@@ -3,6 +3,7 @@ import { takeInventory, type Inventory } from '../../upkeep/inventory.ts';
 import { readLease } from '../../upkeep/lease.ts';
 import { readWarmResult, type WarmResult } from '../../upkeep/warm-schedule.ts';
 import { countReferences } from '../../upkeep/plan.ts';
+import { upstreamNameOf } from '../../oci/capability.ts';
 import type { Host } from '../command.ts';
 import { createProgress } from './progress.ts';
 import { pruneLimits } from '../wiring/prune-limits.ts';
@@ -64,7 +65,7 @@ function count({ blobs, images, tags }: Inventory): Omit<Totals, 'limit' | 'maxA
     unnamed.bytes += blobs.size(blob);
   }
   const days = images.flatMap(({ places }) => places.map(({ lastDay }) => lastDay)).filter((day) => day !== '');
-  const names = [...new Set(images.flatMap(({ places }) => places.map(({ repository }) => upstreamOf(repository))))].sort();
+  const names = [...new Set(images.flatMap(({ places }) => places.map(({ repository }) => upstreamNameOf(repository))))].sort();
   return {
     blobs: blobs.count(),
     bytes: blobs.bytes(),
@@ -73,7 +74,7 @@ function count({ blobs, images, tags }: Inventory): Omit<Totals, 'limit' | 'maxA
     tags,
     upstreams: Object.fromEntries(
       names.map((name) => {
-        const own = images.filter(({ places }) => places.some(({ repository }) => upstreamOf(repository) === name));
+        const own = images.filter(({ places }) => places.some(({ repository }) => upstreamNameOf(repository) === name));
         const needed = countReferences(blobs, own);
         let bytes = 0;
         for (let blob = 0; blob < blobs.count(); blob++) if (needed[blob] !== 0) bytes += blobs.size(blob);
@@ -87,10 +88,6 @@ function count({ blobs, images, tags }: Inventory): Omit<Totals, 'limit' | 'maxA
 function describeWarming({ finishedAt, warm, failed, skipped, bytes }: WarmResult): string {
   const exceptions = `${failed === 0 ? '' : `, ${failed} failed`}${skipped === 0 ? '' : `, ${skipped} are not of this registry`}`;
   return `${finishedAt}: ${warm} images are warm${exceptions}, ${formatBytes(bytes)} were read`;
-}
-
-function upstreamOf(repository: string): string {
-  return repository.slice(0, repository.indexOf('/'));
 }
 
 function render({ blobs, bytes, unnamed, images, tags, upstreams, limit, maxAge, oldestUse, pruned, warmed }: Totals): string {

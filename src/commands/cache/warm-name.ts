@@ -1,4 +1,5 @@
 import { isDigest } from '../../oci/digest.ts';
+import { upstreamNameOf } from '../../oci/capability.ts';
 import { parseImage, servedRepository, type ServedHosts } from '../../oci/image-name.ts';
 import { parseReference, parseRepository, type Reference, type Repository } from '../../oci/reference.ts';
 
@@ -26,8 +27,7 @@ export function parseWarmName(image: string, { registryHost, hosts }: WarmRules)
   if (parsed === undefined) return undefined;
   const { host, repository, suffix } = parsed;
   const isThisRegistry = host === registryHost || LOOPBACK.test(host);
-  const first = repository.slice(0, repository.indexOf('/'));
-  const isRewritten = isThisRegistry && hosts.hasName(first);
+  const isRewritten = isThisRegistry && repository.includes('/') && hosts.hasName(upstreamNameOf(parseRepository(repository)));
   const served = isRewritten ? parseRepository(repository) : servedRepository(parsed, hosts);
   return served === undefined ? undefined : { repository: served, reference: referenceOf(suffix) };
 }

@@ -5,6 +5,7 @@ import { urlOf } from '../../config/scalars.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
 import { isOciError } from '../../oci/error.ts';
 import { printable, printableLines } from '../../io/printable.ts';
+import { redactCapabilities } from '../../oci/capability.ts';
 import { servedHosts } from '../../oci/image-name.ts';
 import { createTransport } from '../../http/undici-transport.ts';
 import { blobKey } from '../../store/keys.ts';
@@ -82,8 +83,9 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
     stderr.write(`pulling ${wanted.size} images for ${typeof platforms === 'string' ? platforms : platforms.join(', ')} through ${url}\n`);
   const outcomes: Outcome[] = [];
   try {
-    await inParallel(wanted, options.parallel, async ([image, { asked }]) => {
-      const name = parseWarmName(image, rules);
+    await inParallel(wanted, options.parallel, async ([given, { asked }]) => {
+      const name = parseWarmName(given, rules);
+      const image = redactCapabilities(given);
       if (name === undefined) {
         outcomes.push({ image, outcome: asked ? 'failed' : 'skipped', error: "no upstream has this host, or it is no image's name" });
         return;

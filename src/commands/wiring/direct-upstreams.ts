@@ -1,5 +1,6 @@
 import type { RegistryConfig } from '../../config/schema.ts';
 import { OciError } from '../../oci/error.ts';
+import { isPrivateComponent } from '../../oci/private-name.ts';
 import type { Registry } from '../../oci/registry.ts';
 import { routed, type Route } from '../../registry/routed.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
@@ -26,7 +27,9 @@ export function createDirectUpstreams(config: RegistryConfig, { proxy, connectTi
     const { registry } = createUpstream(name, direct, { connectTimeout, metrics, rateLimit: createRateLimit(name, metrics) });
     return [name, { registry: guard(registry, name), defaultNamespace: upstream.defaultNamespace }] as const;
   });
-  const hosted = Object.keys(config.hosted).map((name) => [name, { registry: onlyInRegistry(name) }] as const);
+  const hosted = Object.keys(config.hosted).map(
+    (name) => [name, { registry: unavailable(`the registry, which alone has the repositories of ${name}, does not answer`) }] as const,
+  );
   const hostUpstream = createHostUpstreams(config, {
     proxy,
     connectTimeout,
@@ -34,6 +37,8 @@ export function createDirectUpstreams(config: RegistryConfig, { proxy, connectTi
     createRateLimit: (name) => createRateLimit(name, metrics),
   });
   function otherwise(name: string): Route | undefined {
+    if (isPrivateComponent(name))
+      return { registry: unavailable('the registry, which alone has the pull secrets, does not answer; try again') };
     const host = hostUpstream(name);
     return host === undefined ? undefined : { registry: guard(host.upstream.registry, name) };
   }
@@ -44,12 +49,9 @@ function firstOf(repository: string): string {
   return repository.slice(0, repository.indexOf('/'));
 }
 
-/** What was pushed to the registry is nowhere else. */
-function onlyInRegistry(name: string): Registry {
-  const refuse = (): Promise<never> =>
-    Promise.reject(
-      new OciError('UNAVAILABLE', `the registry, which alone has the repositories of ${name}, does not answer`, { retryAfter: 5 }),
-    );
+/** Fails every read: only the registry can answer, and it does not. */
+function unavailable(message: string): Registry {
+  const refuse = (): Promise<never> => Promise.reject(new OciError('UNAVAILABLE', message, { retryAfter: 5 }));
   return {
     resolve: refuse,
     manifest: refuse,

@@ -10,6 +10,8 @@ import { createUpstream, type Connections, type UpstreamContext } from './upstre
 /** Hosts whose upstreams are kept; of others, the least recently used are forgotten, and made again when they are asked for. */
 const MAX_HOSTS = 100;
 const IDLE_LIFE_MS = 15 * 60_000;
+/** The hosts of Google's Artifact Registry: a glob by default, and all of one registry. */
+const ARTIFACT_REGISTRY = '-docker.pkg.dev';
 
 export interface HostUpstream {
   name: string;
@@ -17,6 +19,8 @@ export interface HostUpstream {
   upstream: UpstreamPair;
   rateLimit: RateLimit;
   connections: Connections;
+  /** Anybody may run it: see CachePolicy.untrusted. */
+  untrusted: boolean;
 }
 
 export interface HostUpstreamsOptions {
@@ -63,7 +67,8 @@ export function createHostUpstreams(config: Config, options: HostUpstreamsOption
     const connections = { routes: { own: hosts.isNamed(host) ? anywhere : outside, outside } };
     const rateLimit = options.createRateLimit(name);
     const upstream = createUpstream(name, own, { metrics: options.metrics, rateLimit, connections, ...timeout });
-    const created = { name, config: own, upstream, rateLimit, connections };
+    const untrusted = !hosts.isNamed(host) && !host.endsWith(ARTIFACT_REGISTRY);
+    const created = { name, config: own, upstream, rateLimit, connections, untrusted };
     made.set(name, created);
     return created;
   };

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { noRegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { createRateLimit, type RateLimit } from '../../upstream/rate-limit.ts';
 import type { Upstream as UpstreamPair } from '../../cache/cache.ts';
@@ -9,6 +10,7 @@ export interface KnownUpstream {
   name: string;
   config: Upstream;
   connections: Connections;
+  untrusted?: boolean;
 }
 
 /** A user name and a password for the repositories that start with `repositories`. */
@@ -22,17 +24,26 @@ export interface PrivateUpstream {
   upstream: UpstreamPair;
   config: Upstream;
   rateLimit: RateLimit;
+  untrusted: boolean;
 }
 
 /** `known`, read with `logins` alone. Its mirrors are not asked: they have no part in these
  *  credentials, and may not learn what is read with them. */
 export function createPrivateUpstream(
-  { name, config, connections }: KnownUpstream,
+  { name, config, connections, untrusted = false }: KnownUpstream,
   logins: readonly Login[],
   metrics: UpstreamContext['metrics'],
 ): PrivateUpstream {
   // The metric of the limit is about the registry's own account.
   const rateLimit = createRateLimit(name, noRegistryMetrics);
-  const own = { ...config, credentials: [...logins], mirrors: [] };
-  return { config: own, rateLimit, upstream: createUpstream(name, own, { metrics, rateLimit, connections }) };
+  const authHosts = [...config.authHosts, ...neighboursOf(new URL(config.url))];
+  const own = { ...config, authHosts, credentials: [...logins], mirrors: [] };
+  return { config: own, rateLimit, untrusted, upstream: createUpstream(name, own, { metrics, rateLimit, connections }) };
+}
+
+/** The hosts of the registry's own domain: the token service of registry.gitlab.com is on gitlab.com. Container runtimes send a pod's
+ *  credentials to any token service that the registry names. */
+function neighboursOf({ hostname }: URL): string[] {
+  const parent = hostname.slice(hostname.indexOf('.') + 1);
+  return isIP(hostname.replace(/^\[|\]$/g, '')) === 0 && hostname !== parent && parent.includes('.') ? [parent, `*.${parent}`] : [];
 }

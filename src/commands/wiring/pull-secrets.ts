@@ -39,10 +39,15 @@ export async function openPullSecrets(
 /** How long to wait for the first list. */
 const PATIENCE_MS = 15_000;
 
-/** Waits for the first list, but not for long. @returns how the webhook's policy asks for the secrets of a pod */
-export async function lookupIn(secrets: PullSecrets): Promise<SecretLookup> {
+/** Waits for the first list, but not for long. */
+export async function whenListed(secrets: PullSecrets): Promise<void> {
   const listed = new AbortController();
   await Promise.race([secrets.complete, delay(PATIENCE_MS, undefined, { signal: listed.signal }).catch(() => undefined)]);
   listed.abort();
+}
+
+/** Waits for the first list, but not for long. @returns how the webhook's policy asks for the secrets of a pod */
+export async function lookupIn(secrets: PullSecrets): Promise<SecretLookup> {
+  await whenListed(secrets);
   return (namespace, names) => (secrets.reads(namespace) ? names.map((name) => secrets.find(namespace, name)) : undefined);
 }
