@@ -34,6 +34,15 @@ test('globs pin images by the names of the registry and by those of the world', 
   assert.equal(reasonOf('dockerhub/library/redis', '7'), undefined);
 });
 
+test('promise 18: the name of a private image, by whatever pull secret, is that of the image', () => {
+  const [one, other] = [`by-${'a'.repeat(26)}`, `by-${'b'.repeat(26)}-${'c'.repeat(26)}`];
+  const inUse = [{ repository: repository(`${other}/corp/acme/app`), reference: parseTag('1') }];
+  const keep = keepFor({ pinned: ['corp/acme/tools:*'], inUse });
+  assert.equal(keep(candidate(`${one}/corp/acme/app`, '1')), 'in-use');
+  assert.equal(keep(candidate(`${one}/corp/acme/app`, '2')), undefined);
+  assert.equal(keep(candidate(`${one}/corp/acme/tools`, '1')), 'pinned');
+});
+
 test('what pods name by tag stays in that repository, and what they name by digest in every one', () => {
   const digest = digestOf(Buffer.from('used'));
   const keep = keepFor({

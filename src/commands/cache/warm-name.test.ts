@@ -17,6 +17,12 @@ const cases: [string, string | undefined][] = [
   [`registry.k8s.io/pause@${digest}`, `k8s/pause ${digest}`],
   ['127.0.0.1:25000/dockerhub/library/nginx:1', 'dockerhub/library/nginx 1'],
   ['localhost:5000/quay/a/b:1', 'quay/a/b 1'],
+  [`127.0.0.1:25000/by-${'a'.repeat(26)}/ghcr/acme/app:1`, `by-${'a'.repeat(26)}/ghcr/acme/app 1`],
+  [
+    `127.0.0.1:25000/by-${'a'.repeat(26)}-${'b'.repeat(26)}/mcr.microsoft.com/app:1`,
+    `by-${'a'.repeat(26)}-${'b'.repeat(26)}/mcr.microsoft.com/app 1`,
+  ],
+  [`127.0.0.1:25000/by-${'a'.repeat(26)}/mine/app:1`, undefined],
   ['127.0.0.1:5000/mine/app:1', undefined],
   ['quay/a/b:1', 'dockerhub/quay/a/b 1'],
   ['elsewhere.example/a:1', undefined],
