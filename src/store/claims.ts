@@ -18,6 +18,8 @@ import { bytesSource, type Store } from './store.ts';
 const SWEEP_LIFETIME_MS = 300_000;
 /** Claims outlive the push: a pruning that took its inventory before the manifest was there must still see them. */
 const CLAIM_LIFETIME_MS = 24 * 3_600_000;
+/** How long the removal of a sweep may take, in ms. */
+const SWEEP_END_TIMEOUT_MS = 10_000;
 const SWEEP_POLL_MS = 200;
 /** How long a push waits until a pruning has finished with the blobs that the manifest names. */
 const SWEEP_WAIT_MS = 30_000;
@@ -62,6 +64,8 @@ export interface Sweep {
   /** False once a push might take this sweep for an abandoned one: then nothing more may be
    *  removed. */
   isValid(this: void): boolean;
+  /** Lets pushes go on. Call it once every removal has been answered: a removal that failed may still take effect, and the
+   *  pushes then wait until the sweep has expired. */
   end(this: void): Promise<void>;
 }
 
@@ -99,13 +103,20 @@ export async function beginSweep(
   const started = performance.now();
   const free = new Set(digests);
   const key = `${SWEEPS}${Date.now()}-${randomBytes(8).toString('hex')}`;
-  await store.write(key, bytesSource(Buffer.from(JSON.stringify([...free]))), { signal });
-  await readClaims(store, claims, signal);
+  // Not the caller's signal: pushes wait for what a stopped run leaves.
+  const end = (): Promise<void> => store.remove(key, { signal: AbortSignal.timeout(SWEEP_END_TIMEOUT_MS) });
+  try {
+    await store.write(key, bytesSource(Buffer.from(JSON.stringify([...free]))), { signal });
+    await readClaims(store, claims, signal);
+  } catch (error) {
+    await end().catch(() => undefined); // it expires
+    throw error;
+  }
   for (const digest of free) if (claims.claimed.has(digest)) free.delete(digest);
   return {
     free,
     isValid: () => performance.now() - started < SWEEP_LIFETIME_MS / 2,
-    end: () => store.remove(key, { signal }),
+    end,
   };
 }
 
