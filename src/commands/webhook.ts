@@ -12,6 +12,7 @@ import type { Gate } from '../webhook/gate.ts';
 import type { Kubernetes } from '../kubernetes/client.ts';
 import type { SecretLookup } from '../webhook/pod-secrets.ts';
 import { createPolicy } from '../webhook/policy.ts';
+import { createReviewPath } from '../webhook/review-path.ts';
 import { createReviewThread } from '../webhook/review-thread.ts';
 import { serveWebhook } from '../webhook/serve-webhook.ts';
 import type { Host } from './command.ts';
@@ -49,7 +50,8 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
     buckets: [0.001, 0.005, 0.01, 0.05, 0.25, 1],
   });
   const kubernetes = await connect(config, env);
-  const secretsOf = await openSecrets(config, { kubernetes, metrics, log, signal: stop });
+  const secrets = await openSecrets(config, { kubernetes, metrics, log, signal: stop });
+  const reviewPath = createReviewPath(isOpenToAll(own) ? secrets?.token : undefined);
   const gate = await createGate(own, kubernetes, { log, signal: stop });
   let listener: Listener | undefined;
   const admin = serveAdmin({ ready: () => listener !== undefined && !stop.aborted, metrics: () => metrics.render() });
@@ -57,9 +59,12 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
 
   const connections = createConnectionLimits();
   const { upstreams, hosted, otherHosts } = config.registry;
+  const secretsOf = secrets?.lookup ?? (() => undefined);
   const thread = createReviewThread({ webhook: own, registry: { upstreams, hosted, otherHosts } }, secretsOf);
   const handler = serveWebhook({
     policy: createPolicy(own, upstreams, { hosted, otherHosts, secretsOf }),
+    publicPolicy: createPolicy(own, upstreams, { hosted, otherHosts }),
+    isTrusted: reviewPath.isTrusted,
     gateOpen: () => gate.isOpen(),
     maxReviewSize: own.maxReviewSize,
     thread,
@@ -70,7 +75,8 @@ export async function webhook({ config, log, stop, env }: Host): Promise<void> {
       observe({}, seconds);
     },
   });
-  const tls = await certify(own, { kubernetes, log, signal: stop, renewed: (pair) => listener?.setCertificate(pair) });
+  const renewed = (pair: TlsPair): void => listener?.setCertificate(pair);
+  const tls = await certify(own, { kubernetes, reviewPath: reviewPath.path, log, signal: stop, renewed });
   if (tls !== undefined) {
     listener = await listen({
       address: own.listen,
@@ -99,15 +105,28 @@ async function connect({ webhook, pullSecrets }: Config, env: NodeJS.ProcessEnv)
   return connectKubernetes(env);
 }
 
-/** Waits for the Secrets, but not for long: until they are known, images of pods with pull secrets are left as they are. */
+interface Secrets {
+  lookup: SecretLookup;
+  /** A part of the path of reviews that nobody can guess. */
+  token: () => string;
+}
+
+/** Waits for the Secrets, but not for long: until they are known, images of pods with pull secrets are left as they are.
+ *  @returns undefined if none are read */
 async function openSecrets(
   { pullSecrets: config }: Config,
   context: { kubernetes: Kubernetes | undefined; metrics: Metrics; log: Log; signal: AbortSignal },
-): Promise<SecretLookup> {
+): Promise<Secrets | undefined> {
   const { kubernetes, metrics, log, signal } = context;
-  if (kubernetes === undefined || !readsPullSecrets(config)) return () => undefined;
+  if (kubernetes === undefined || !readsPullSecrets(config)) return undefined;
   const { lookupIn, openPullSecrets } = await import('./wiring/pull-secrets.ts');
-  return lookupIn(await openPullSecrets(config, { kubernetes, metrics, keepsPasswords: false, log, signal }));
+  const secrets = await openPullSecrets(config, { kubernetes, metrics, keepsPasswords: false, log, signal });
+  return { lookup: await lookupIn(secrets), token: () => secrets.derive('reviews') };
+}
+
+/** Whether any client is answered, and the webhook can tell the API server another path. */
+function isOpenToAll({ clientCaBundle, certificates, configuration }: WebhookConfig): boolean {
+  return clientCaBundle === undefined && (certificates !== undefined || configuration !== undefined);
 }
 
 async function createGate(
@@ -122,6 +141,7 @@ async function createGate(
 
 interface CertifyContext {
   kubernetes: Kubernetes | undefined;
+  reviewPath: () => string;
   log: Log;
   signal: AbortSignal;
   /** Called with every later certificate. */
@@ -130,7 +150,7 @@ interface CertifyContext {
 
 /** Waits for the first certificate. @returns undefined if `signal` aborts before there is one */
 async function certify({ tls, certificates, configuration }: WebhookConfig, context: CertifyContext): Promise<TlsPair | undefined> {
-  const { kubernetes, log, signal, renewed } = context;
+  const { kubernetes, reviewPath, log, signal, renewed } = context;
   if (tls !== undefined) {
     const pair = await loadTls(tls);
     followTls(tls, pair, { use: renewed, log, signal });
@@ -139,7 +159,7 @@ async function certify({ tls, certificates, configuration }: WebhookConfig, cont
       if (configuration.caBundle !== undefined && mergeBundles([configuration.caBundle], 1) === '') {
         throw new ConfigError('webhook.configuration.caBundle: found no certificate that is valid now; accepted: PEM');
       }
-      void keepConfiguration(kubernetes, { name: configuration.name, authorities: configuration.caBundle, log, signal });
+      void keepConfiguration(kubernetes, { name: configuration.name, authorities: configuration.caBundle, reviewPath, log, signal });
     }
     return pair;
   }
@@ -150,7 +170,7 @@ async function certify({ tls, certificates, configuration }: WebhookConfig, cont
     current = pair;
     renewed(pair);
   };
-  await selfCertify(kubernetes, { place: certificates, use, log, signal }).catch((error: unknown) => {
+  await selfCertify(kubernetes, { place: certificates, reviewPath, use, log, signal }).catch((error: unknown) => {
     if (!signal.aborted) throw error;
   });
   return current;

@@ -1,3 +1,4 @@
+import { createHmac } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Kubernetes } from '../kubernetes/client.ts';
 import { watchObjects, type Change } from '../kubernetes/watch.ts';
@@ -30,6 +31,8 @@ export interface PullSecrets {
   /** Resolves as soon as isComplete() does, and when `signal` aborts. */
   complete: Promise<void>;
   counts(this: void): PullSecretCounts;
+  /** A secret text for this purpose, the same in every process that has the key: 64 hexadecimal digits. */
+  derive(this: void, purpose: string): string;
 }
 
 export interface PullSecretCounts {
@@ -57,7 +60,8 @@ interface Source {
  *  @throws Error: the key is shorter than 16 characters; OciError UNAVAILABLE: it cannot be read */
 export async function createPullSecrets(kubernetes: Kubernetes, options: PullSecretsOptions): Promise<PullSecrets> {
   const { namespaces, keepsPasswords, log, signal } = options;
-  const index = createSecretIndex(await readKey(options.key), { keepsPasswords });
+  let key = await readKey(options.key);
+  const index = createSecretIndex(key, { keepsPasswords });
   const complete = Promise.withResolvers<void>();
   signal.addEventListener('abort', () => complete.resolve(), { once: true });
   const sources: Source[] = [];
@@ -108,7 +112,10 @@ export async function createPullSecrets(kubernetes: Kubernetes, options: PullSec
       void follow(source, type);
     }
   }
-  void followKey(options, (key) => index.useKey(key));
+  void followKey(options, (changed) => {
+    key = changed;
+    index.useKey(changed);
+  });
 
   return {
     reads(namespace) {
@@ -119,6 +126,7 @@ export async function createPullSecrets(kubernetes: Kubernetes, options: PullSec
     credential: (id) => index.credential(id),
     isComplete,
     complete: complete.promise,
+    derive: (purpose) => createHmac('sha256', key).update(`purpose\0${purpose}`).digest('hex'),
     counts: () => ({ ...index.counts(), failing: sources.filter(({ isFailing }) => isFailing).length }),
   };
 }

@@ -18,6 +18,8 @@ export interface ReviewRequest {
   id: number;
   body: ArrayBuffer;
   gateOpen: boolean;
+  /** Whether the review is from an API server. */
+  isTrusted: boolean;
 }
 export interface SecretsReply {
   id: number;
@@ -32,7 +34,7 @@ export type MessageFromThread =
  *  come for a while. */
 export interface ReviewThread {
   /** @throws Error: the thread has failed, or took too long */
-  review(body: ArrayBuffer, gateOpen: boolean): Promise<Reviewed>;
+  review(body: ArrayBuffer, from: { gateOpen: boolean; isTrusted: boolean }): Promise<Reviewed>;
   close(): Promise<void>;
 }
 
@@ -70,7 +72,7 @@ export function createReviewThread(config: WorkerConfig, secretsOf: SecretLookup
   }
 
   return {
-    async review(body, gateOpen) {
+    async review(body, from) {
       clearTimeout(idle);
       worker ??= start();
       const id = ++last;
@@ -78,7 +80,7 @@ export function createReviewThread(config: WorkerConfig, secretsOf: SecretLookup
       pending.set(id, { resolve, reject });
       const timeout = setTimeout(() => void stop(), TIMEOUT_MS);
       try {
-        send(worker, { id, body, gateOpen }, [body]);
+        send(worker, { id, body, ...from }, [body]);
         return await promise;
       } finally {
         clearTimeout(timeout);

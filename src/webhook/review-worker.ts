@@ -21,7 +21,7 @@ parentPort?.on('message', (message: MessageToThread) => {
   else finish(message);
 });
 
-function begin({ id, body, gateOpen }: ReviewRequest): void {
+function begin({ id, body, gateOpen, isTrusted }: ReviewRequest): void {
   const text = Buffer.from(body).toString();
   let document: unknown;
   try {
@@ -31,6 +31,7 @@ function begin({ id, body, gateOpen }: ReviewRequest): void {
   }
   const request = fieldsOf(fieldsOf(document)['request']);
   waiting.set(id, { document, gateOpen });
+  if (!isTrusted) return finish({ id, secrets: undefined });
   send({ id, wanted: { namespace: textOf(request['namespace']) ?? '', names: pullSecretNames(fieldsOf(request['object'])) } });
 }
 

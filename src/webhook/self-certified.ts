@@ -10,6 +10,8 @@ export interface SelfCertifiedOptions {
   /** The Secret that keeps the certificate, and the configuration whose API servers must trust
    *  it. */
   place: NonNullable<WebhookConfig['certificates']>;
+  /** The path to which API servers send reviews. */
+  reviewPath: () => string;
   /** Called with each new certificate. */
   use: (pair: KeyPair) => void;
   log: Log;
@@ -44,7 +46,12 @@ export async function selfCertify(kubernetes: Kubernetes, options: SelfCertified
   /** Makes API servers trust `authority` beside what they trusted. @returns false if it must be
    *  tried again */
   async function trust(authority: string): Promise<boolean> {
-    const outcome = await completeConfiguration(kubernetes, { name: place.configuration, authorities: authority, signal });
+    const outcome = await completeConfiguration(kubernetes, {
+      name: place.configuration,
+      authorities: authority,
+      reviewPath: options.reviewPath,
+      signal,
+    });
     if (outcome === 'outdated') return false;
     if (outcome === 'missing') logMissing(log, place.configuration);
     if (outcome !== 'changed') return true;

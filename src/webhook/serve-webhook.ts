@@ -3,10 +3,17 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { RequestHandler } from '../server/listen.ts';
 import type { Log } from '../telemetry/log.ts';
 import { reviewPod, type Outcome, type Review, type Reviewed } from './admission-review.ts';
+import type { Policy } from './policy.ts';
 import { createFairSlots } from './fair-slots.ts';
+import { REVIEW_PATH, withoutToken } from './review-path.ts';
 import type { ReviewThread } from './review-thread.ts';
 
 export interface ServeWebhookOptions extends Review {
+  /** Whether a review that comes by this path is from an API server. Anybody else gets no name of a private image: it is a
+   *  capability. */
+  isTrusted: (path: string) => boolean;
+  /** For reviews that are not trusted. */
+  publicPolicy: Policy;
   /** Longer reviews are not read, in bytes. */
   maxReviewSize: number;
   /** Reviews large pods. */
@@ -29,7 +36,8 @@ const PATIENCE_MS = 2_000;
 const LINGER_MS = 1_000;
 const LOG_INTERVAL_MS = 10_000;
 
-/** Serves POST /mutate. Every answer allows the pod, even an answer to something that is not a
+/** Serves POST /mutate, with or without a token after it, and POST / until the configuration has a
+ *  path. Every answer allows the pod, even an answer to something that is not a
  *  review.
  *
  *  A review with a uid is always answered with 200: an API server takes any other status for a
@@ -37,14 +45,16 @@ const LOG_INTERVAL_MS = 10_000;
  *  this port, so the cost of a request is bounded, and large reviews of one address never delay
  *  those of another. */
 export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
-  const { maxReviewSize, thread, violation, observe } = options;
+  const { maxReviewSize, thread, violation, observe, gateOpen } = options;
   const large = createFairSlots(LARGE);
   const report = createReport(options.log);
 
   async function review(request: IncomingMessage, length: number, signal: AbortSignal): Promise<Reviewed | Refusal> {
+    const isTrusted = options.isTrusted(pathOf(request));
     if (length <= SMALL_BYTES) {
       const body = await readBody(request, SMALL_BYTES, signal);
-      return 'status' in body ? body : reviewPod(body.bytes.toString(), options);
+      const policy = isTrusted ? options.policy : options.publicPolicy;
+      return 'status' in body ? body : reviewPod(body.bytes.toString(), { policy, gateOpen });
     }
     const giveBack = await large.take(addressOf(request), signal);
     if (giveBack === undefined) return { status: 503 };
@@ -52,7 +62,7 @@ export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
       const body = await readBody(request, maxReviewSize, signal);
       if ('status' in body) return body;
       // A copy: the buffer may be a part of a larger one, and is handed over to the thread.
-      return await thread.review(new Uint8Array(body.bytes).buffer, options.gateOpen());
+      return await thread.review(new Uint8Array(body.bytes).buffer, { gateOpen: gateOpen(), isTrusted });
     } catch (error) {
       return { status: 500, error };
     } finally {
@@ -70,7 +80,7 @@ export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
     const isRefused = 'status' in result;
     const status = isRefused ? result.status : result.uid === '' ? 400 : 200;
     const { json, outcome } = isRefused ? reviewPod('', options) : result;
-    if (outcome === 'error') report({ error: result.error, status, path: request.url?.split('?', 1)[0] });
+    if (outcome === 'error') report({ error: result.error, status, path: withoutToken(pathOf(request)) });
     observe(outcome, (performance.now() - started) / 1000);
     if (status === 200) {
       response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(json) }).end(json);
@@ -79,6 +89,10 @@ export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
     if (status < 500) violation(addressOf(request));
     await refuseAndClose(response, { status, json, signal: gone.signal });
   };
+}
+
+function pathOf(request: IncomingMessage): string {
+  return request.url?.split('?', 1)[0] ?? '';
 }
 
 function addressOf(request: IncomingMessage): string {
@@ -102,7 +116,8 @@ interface Refusal {
 
 /** @returns why a body is not even read */
 function refuse(request: IncomingMessage, length: number, maxReviewSize: number): Refusal | undefined {
-  if (request.url?.split('?', 1)[0] !== '/mutate') return { status: 404 };
+  const path = pathOf(request);
+  if (![REVIEW_PATH, '/'].includes(path) && !path.startsWith(`${REVIEW_PATH}/`)) return { status: 404 };
   if (request.method !== 'POST') return { status: 405 };
   const type = request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase();
   if (type !== 'application/json') return { status: 415 };

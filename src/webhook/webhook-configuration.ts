@@ -28,20 +28,23 @@ export interface ConfigurationOptions {
   /** PEM, one or several certificates, that API servers must trust. Undefined: something else
    *  writes caBundle. */
   authorities?: string | undefined;
+  /** The path to which API servers send reviews. */
+  reviewPath: () => string;
   signal: AbortSignal;
 }
 
 /** Completes the MutatingWebhookConfiguration that calls this webhook: adds the authorities to
- *  every caBundle, and the expressions that exclude namespaces by label to every namespaceSelector.
+ *  every caBundle, the expressions that exclude namespaces by label to every namespaceSelector, and
+ *  the path of reviews to every service.
  *
- *  Cloud providers (AKS) and people write to the same two fields. If the chart's template set them
+ *  Cloud providers (AKS) and people write to the first two fields. If the chart's template set them
  *  too, Helm 4 would refuse to upgrade because of the conflict, so the webhook applies them itself,
  *  under its own field manager, and keeps what others wrote.
  *  @returns `outdated` if somebody changed the configuration in between: try again
  *  @throws OciError DENIED, UNAVAILABLE */
 export async function completeConfiguration(
   kubernetes: Kubernetes,
-  { name, authorities, signal }: ConfigurationOptions,
+  { name, authorities, reviewPath, signal }: ConfigurationOptions,
 ): Promise<'missing' | 'unchanged' | 'changed' | 'outdated'> {
   const path = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${name}`;
   const configuration = fieldsOf(await kubernetes.get(path, signal));
@@ -51,19 +54,27 @@ export async function completeConfiguration(
   const limit = countOf(authorities ?? '') + MAX_FORMER_AUTHORITIES;
   const caBundle = authorities === undefined ? undefined : mergeBundles([authorities, ...bundles], limit);
   const owned = ownedSelectors(configuration);
+  const servicePath = reviewPath();
   const isComplete = webhooks.every(
     (webhook, index) =>
       (caBundle === undefined || bundles[index] === caBundle) &&
       missingFrom(webhook).length === 0 &&
+      (!hasService(webhook) || serviceOf(webhook)['path'] === servicePath) &&
       owned.has(textOf(webhook['name']) ?? ''),
   );
   if (isComplete) return 'unchanged';
   const applied = webhooks.map((webhook, index) => {
     const bundle = caBundle ?? bundles[index] ?? '';
+    const clientConfig = {
+      ...(bundle === '' ? {} : { caBundle: Buffer.from(bundle).toString('base64') }),
+      ...(hasService(webhook)
+        ? { service: { name: serviceOf(webhook)['name'], namespace: serviceOf(webhook)['namespace'], path: servicePath } }
+        : {}),
+    };
     return {
       name: webhook['name'],
       namespaceSelector: withExpressions(webhook),
-      ...(bundle === '' ? {} : { clientConfig: { caBundle: Buffer.from(bundle).toString('base64') } }),
+      ...(Object.keys(clientConfig).length === 0 ? {} : { clientConfig }),
     };
   });
   const metadata = { name, resourceVersion: fieldsOf(configuration['metadata'])['resourceVersion'] };
@@ -89,6 +100,15 @@ function ownedSelectors(configuration: Fields): ReadonlySet<string> {
 /** `k:{"name":"x"}` is how managedFields names an item of a list. */
 function nameInKey(key: string): string {
   return /^k:\{"name":"([^"]*)"\}$/.exec(key)?.[1] ?? '';
+}
+
+function serviceOf({ clientConfig }: Fields): Fields {
+  return fieldsOf(fieldsOf(clientConfig)['service']);
+}
+
+/** A configuration that names a URL keeps it: only its author knows what the path means. */
+function hasService(webhook: Fields): boolean {
+  return serviceOf(webhook)['name'] !== undefined;
 }
 
 function decode(caBundle: unknown): string {

@@ -9,6 +9,8 @@ export interface TokenServerOptions {
   allow?: (account: string | undefined, repository: string, action: string) => boolean;
   /** Of a token, in seconds; default 300. */
   lifetime?: number;
+  /** Where to listen; default 127.0.0.1. */
+  host?: string;
 }
 
 export interface TokenServer extends AsyncDisposable {
@@ -63,7 +65,7 @@ export async function startTokenServer(options: TokenServerOptions = {}): Promis
     response.setHeader('content-type', 'application/json');
     response.end(JSON.stringify({ token: issue(account, scopes), expires_in: lifetime, issued_at: new Date().toISOString() }));
   });
-  const listening = await listenOnLoopback(server);
+  const listening = await listenOnLoopback(server, options.host);
   return {
     realm: `${listening.url}/token`,
     service: SERVICE,

@@ -14,16 +14,17 @@ export interface RunningWebhook extends Program {
   admin: string;
 }
 
-/** `kube-registry webhook`, ready, on free ports where the configuration names none. */
+/** `kube-registry webhook`, ready, on free ports where the configuration names none. `rest` holds further top-level keys. */
 export async function startWebhook(
   configuration: Record<string, unknown> & { listen?: string },
   env: NodeJS.ProcessEnv = {},
+  rest: Record<string, unknown> = {},
 ): Promise<RunningWebhook> {
   const [free, adminPort] = [await freePort(), await freePort()];
   const admin = `http://127.0.0.1:${adminPort}`;
   const port = Number(/:(\d+)$/.exec(configuration.listen ?? '')?.[1] ?? free);
   const webhook = { listen: `127.0.0.1:${port}`, admin: `127.0.0.1:${adminPort}`, ...configuration };
-  const program = await startProgram('webhook', { webhook }, { env, ready: () => answersOk(`${admin}/readyz`) });
+  const program = await startProgram('webhook', { ...rest, webhook }, { env, ready: () => answersOk(`${admin}/readyz`) });
   return { ...program, port, admin, url: `https://127.0.0.1:${port}` };
 }
 
