@@ -1,5 +1,4 @@
 import { fieldsOf, itemsOf, textOf, type Fields } from '../io/untrusted.ts';
-import { fullNames } from '../oci/image-name.ts';
 import { parseImageRepository, selectEntries } from '../pull-secrets/keyring.ts';
 import type { PullEntry, PullSecret } from '../pull-secrets/secret-index.ts';
 
@@ -7,9 +6,9 @@ import type { PullEntry, PullSecret } from '../pull-secrets/secret-index.ts';
 export type SecretLookup = (namespace: string, names: readonly string[]) => readonly (PullSecret | undefined)[] | undefined;
 
 /** The entries of the pod's secrets that are for an image, by their ids in the order in which the kubelet would try them; or why
- *  they cannot be told. */
+ *  they cannot be told. `repository`: with its host, without a tag, as fullNames() gives it. */
 export type EntriesFor = (
-  image: string,
+  repository: string,
   of: { pod: Fields; namespace: string },
 ) => { ids: readonly string[] } | { reason: 'pull-secret' | 'secret-missing' | 'secret-unusable' };
 
@@ -26,7 +25,9 @@ type Reading = PodEntries | { reason: 'pull-secret' | 'secret-missing' | 'secret
 
 /** The names of a pod's pull secrets, those of its ServiceAccount included: the API server has put them there. */
 export function pullSecretNames(pod: Fields): string[] {
-  const names = itemsOf(fieldsOf(pod['spec'])['imagePullSecrets']).map(({ name }) => textOf(name) ?? '');
+  const { imagePullSecrets } = fieldsOf(pod['spec']);
+  if (imagePullSecrets === undefined) return [];
+  const names = itemsOf(imagePullSecrets).map(({ name }) => textOf(name) ?? '');
   return [...new Set(names.filter((name) => name !== ''))];
 }
 
@@ -46,13 +47,12 @@ export function createEntriesFor({ secretsOf, isIgnored }: { secretsOf: SecretLo
     return { entries: secrets.flatMap((secret) => secret?.entries ?? []), comparisons: 0 };
   }
 
-  return (image, { pod, namespace }) => {
+  return (repository, { pod, namespace }) => {
     const reading = readings.get(pod) ?? read(pod, namespace);
     readings.set(pod, reading);
     if ('reason' in reading) return reading;
     reading.comparisons += reading.entries.length;
     if (reading.comparisons > MAX_COMPARISONS) return { reason: 'pull-secret' };
-    const [repository = ''] = fullNames(image);
     const selected = selectEntries(reading.entries, parseImageRepository(repository));
     // The same user and password twice would only be refused twice.
     const distinct = selected.filter(({ login }, index) => selected.findIndex((other) => other.login === login) === index);

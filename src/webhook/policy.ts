@@ -4,8 +4,8 @@ import { fieldsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
 import { fullNames, parseImage, servedHosts, type ServedConfig } from '../oci/image-name.ts';
 import type { ImagePlace } from './pod-images.ts';
 import { mayRunOnVirtualNode, mayRunOnWindows } from './pod-placement.ts';
-import { createEntriesFor, type SecretLookup } from './pod-secrets.ts';
-import { rewriteImage, rewritePrivateImage } from './rewrite-image.ts';
+import { createEntriesFor, pullSecretNames, type SecretLookup } from './pod-secrets.ts';
+import { rewriteImage, withIds } from './rewrite-image.ts';
 
 /** Why a pod or an image keeps its name. */
 export type Reason =
@@ -80,19 +80,18 @@ export function createPolicy(config: WebhookConfig, upstreams: ServedRegistry['u
     hosts.flatMap((host) => credentials.map(({ repositories }) => `${host}/${repositories}`)),
   );
 
-  const needsNoSecret = (image: string): boolean =>
-    config.pullSecrets === 'rewrite' ||
-    fullNames(image).some((name) => isPublic(name) || credentialed.some((prefix) => name.startsWith(prefix)));
+  const isPulledByAll = (name: string): boolean => isPublic(name) || credentialed.some((prefix) => name.startsWith(prefix));
   const entriesFor = createEntriesFor({ secretsOf, isIgnored: globs(config.ignorePullSecrets) });
 
-  /** The name of an image of a host that is served. `plain`: its name if everybody may pull it. */
-  function nameOf(image: string, plain: string, of: { pod: Fields; namespace: string }): { image: string } | { reason: Reason } {
-    if (needsNoSecret(image)) return { image: plain };
-    const found = entriesFor(image, of);
+  /** The name of an image of a host that is served.
+   *  @param names its full names @param plain its name if everybody may pull it */
+  function nameOf(names: readonly string[], plain: string, of: { pod: Fields; namespace: string }): { image: string } | { reason: Reason } {
+    if (config.pullSecrets === 'rewrite' || pullSecretNames(of.pod).length === 0 || names.some(isPulledByAll)) return { image: plain };
+    const found = entriesFor(names[0] ?? '', of);
     if ('reason' in found) return found;
     if (found.ids.length === 0) return { image: plain };
     if (config.pullSecrets === 'skip') return { reason: 'private' };
-    const name = rewritePrivateImage(image, found.ids, rules);
+    const name = withIds(plain, found.ids, config.registryHost);
     return name === undefined ? { reason: 'name-too-long' } : { image: name };
   }
 
@@ -116,8 +115,8 @@ export function createPolicy(config: WebhookConfig, upstreams: ServedRegistry['u
       if (PLACEHOLDERS.includes(image)) return { reason: 'placeholder' };
       const rewritten = rewriteImage(image, rules);
       if (rewritten === undefined) return { reason: parseImage(image) === undefined ? 'no-reference' : 'other-registry' };
-      if (fullNames(image).some(isExcludedImage)) return { reason: 'excluded-image' };
-      return nameOf(image, rewritten, { pod, namespace });
+      const names = fullNames(image);
+      return names.some(isExcludedImage) ? { reason: 'excluded-image' } : nameOf(names, rewritten, { pod, namespace });
     },
   };
 }

@@ -1,5 +1,6 @@
 import { parseImage, servedRepository, type ServedHosts } from '../oci/image-name.ts';
 import { privateName } from '../oci/private-name.ts';
+import type { Repository } from '../oci/reference.ts';
 
 export interface RewriteRules {
   /** What rewritten images start with: `127.0.0.1:25000`. */
@@ -19,13 +20,11 @@ export function rewriteImage(image: string, { registryHost, hosts }: RewriteRule
   return parsed === undefined || repository === undefined ? undefined : `${registryHost}/${repository}${parsed.suffix}`;
 }
 
-/** The same for an image that is pulled with the entries of pull secrets that have these ids.
- *  @returns undefined also if there are too many ids for a name */
-export function rewritePrivateImage(image: string, ids: readonly string[], { registryHost, hosts }: RewriteRules): string | undefined {
-  const parsed = parseImage(image);
-  const served = parsed === undefined ? undefined : servedRepository(parsed, hosts);
-  const repository = served === undefined ? undefined : privateName({ ids, repository: served });
-  if (parsed === undefined || repository === undefined) return undefined;
-  const name = `${registryHost}/${repository}`;
-  return name.length > MAX_NAME_LENGTH ? undefined : name + parsed.suffix;
+/** The name of an image that is pulled with the entries of pull secrets that have these ids.
+ *  @param image as rewriteImage() gives it
+ *  @returns undefined if there are too many ids for a name */
+export function withIds(image: string, ids: readonly string[], registryHost: string): string | undefined {
+  const [, repository = '', suffix = ''] = /^([^:@]*)(.*)$/.exec(image.slice(registryHost.length + 1)) ?? [];
+  const name = privateName({ ids, repository: repository as Repository });
+  return name === undefined || registryHost.length + 1 + name.length > MAX_NAME_LENGTH ? undefined : `${registryHost}/${name}${suffix}`;
 }
