@@ -20,6 +20,8 @@ export interface BlobsOptions {
   name: string;
   /** Parallel connections for one download. */
   connections: number;
+  /** As CachePolicy.untrusted. */
+  untrusted?: boolean;
 }
 
 interface BlobRequest {
@@ -39,7 +41,7 @@ interface StartOptions {
 const MAX_DOWNLOADS = 4;
 
 /** Reads blobs from this machine, from a running download, or by starting a new one. */
-export function createBlobs({ upstream, cache, proofs, name, connections }: BlobsOptions) {
+export function createBlobs({ upstream, cache, proofs, name, connections, untrusted = false }: BlobsOptions) {
   const { access, downloads, localBlobs, log } = cache;
 
   function start(digest: Digest, target: Target, { range, mayUseStorage }: StartOptions): Download {
@@ -53,6 +55,7 @@ export function createBlobs({ upstream, cache, proofs, name, connections }: Blob
       expectedSize: distrusted || size === 0 ? undefined : size,
       start: range !== undefined && 'start' in range ? range.start : 0,
       isLastResort: distrusted,
+      continues: !untrusted,
     };
     const download = downloads.start(digest, request);
     void learn(digest, target, download);

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { captureLog } from '../../test/support/log.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
+import { until } from '../../test/support/until.ts';
 import { openStorage } from '../commands/wiring/storage.ts';
 import { parseConfig } from '../config/load.ts';
 import { discardBody } from '../io/body.ts';
@@ -78,4 +79,70 @@ for (const untrusted of [true, false]) {
 
 async function readAll({ body }: { body: AsyncIterable<Uint8Array> }): Promise<void> {
   for await (const chunk of body) assert.ok(chunk.length > 0);
+}
+
+test('promise 12: a host that anybody may run gets nothing of what an unfinished download of others has left', async () => {
+  await using stack = new AsyncDisposableStack();
+  const { path } = stack.use(await temporaryDirectory());
+  const { registry: config } = parseConfig({
+    registry: { storage: { filesystem: { directory: path } }, local: { directory: join(path, 'local') } },
+  });
+  const { log } = await captureLog();
+  const storage = await openStorage(config, { log, metrics: noRegistryMetrics });
+  const cache = await createCache({ storage, spoolDirectory: storage.spoolDirectory, peers: noPeers, metrics: noRegistryMetrics, log });
+  const policy = { tagTtl: 60_000, staleFor: 60_000, negativeTtl: 0, connections: 1, onDeleted: 'forget', rateLimit: unlimited } as const;
+  const credentialed = () => false;
+
+  const content = sampleContent();
+  const { digest, size } = content.layer.descriptor;
+  const memory = createMemory();
+  addSampleContent(memory, repository, content);
+  /** Its connections break after two thirds. */
+  const cut: Registry = {
+    ...memory.registry,
+    async blob(...asked) {
+      const blob = await memory.registry.blob(...asked);
+      return { ...blob, body: firstBytes(blob.body, (2 * size) / 3 - (blob.range?.start ?? 0)) };
+    },
+  };
+  const honest = cached({ registry: cut, origin: cut }, cache, { ...policy, name: 'corp', credentialed });
+  await assert.rejects(honest.blob(repository, digest, context).then(readAll));
+  await until(() => cache.downloads.running(digest) === undefined, 'it has ended');
+
+  let sent = 0;
+  const forger: Registry = {
+    ...memory.registry,
+    async blob(_, asked, { range }) {
+      const start = range !== undefined && 'start' in range ? range.start : 0;
+      sent = size - start;
+      const body = (async function* () {
+        yield Buffer.alloc(size - start, 'x');
+      })();
+      return { digest: asked, size, range: start === 0 ? undefined : { start, end: size - 1 }, body };
+    },
+  };
+  const other = cached({ registry: forger, origin: forger }, cache, { ...policy, name: 'forger.example', credentialed, untrusted: true });
+  const got: Buffer[] = [];
+  await assert.rejects(
+    other.blob(repository, digest, context).then(async ({ body }) => {
+      for await (const chunk of body) got.push(Buffer.from(chunk));
+    }),
+  );
+  assert.equal(sent, size, 'it had to send everything');
+  assert.ok(
+    Buffer.concat(got).every((byte) => byte === 'x'.charCodeAt(0)),
+    'its own bytes',
+  );
+  await cache.downloads.close(AbortSignal.timeout(10_000));
+  await cache.records.flush(AbortSignal.timeout(10_000));
+  await storage.close(AbortSignal.timeout(10_000));
+});
+
+async function* firstBytes(body: AsyncIterable<Uint8Array>, limit: number): AsyncGenerator<Uint8Array> {
+  let left = limit;
+  for await (const chunk of body) {
+    if (left <= 0) throw new OciError('UNAVAILABLE', 'the connection broke', { origin: 'upstream' });
+    left -= chunk.length;
+    yield chunk;
+  }
 }

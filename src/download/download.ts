@@ -20,6 +20,9 @@ export interface DownloadRequest {
   start: number;
   /** None of its sources is a mirror or a replica: if its bytes are wrong, there is no other place to ask. */
   isLastResort: boolean;
+  /** Whether it goes on where an earlier download has ended, whatever name that one was for. Then the answer of its source proves that
+   *  it may: an untrusted source has to send every byte itself. */
+  continues: boolean;
 }
 
 /** One download of one blob, which any number of readers may share (promise 2). */

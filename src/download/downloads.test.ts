@@ -46,6 +46,7 @@ test('a spool file that cannot be removed is logged, and the next download runs'
       expectedSize: undefined,
       start: 0,
       isLastResort: false,
+      continues: true,
     });
     const read = (await download.read(undefined, signal)) ?? assert.fail();
     assert.deepEqual(await readAll(read.body, BYTES.length), BYTES);

@@ -99,7 +99,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
     const releaseSlot = await takeSlot();
     const room = keeper.reserve();
     try {
-      const file = await spools.create(digest);
+      const file = await spools.create(digest, request);
       if (file.failure !== undefined) {
         log.error({ event: 'spool-unusable', error: file.failure }, 'cannot create a spool file: streaming blobs without caching them');
       }

@@ -25,8 +25,8 @@ export interface SpoolFile {
 }
 
 export interface SpoolDirectory {
-  /** A new file, or the one that an earlier download of the blob has left. */
-  create(digest: Digest): Promise<SpoolFile>;
+  /** A new file, or, if the download `continues`, the one that an earlier download of the blob has left. */
+  create(digest: Digest, how: { continues: boolean }): Promise<SpoolFile>;
 }
 
 /** Room on disk for one file. */
@@ -99,8 +99,8 @@ export async function openSpoolDirectory(directory: string, reserve: () => Spool
   }
 
   return {
-    async create(digest) {
-      const found = await openUnfinished(digest);
+    async create(digest, { continues }) {
+      const found = continues ? await openUnfinished(digest) : undefined;
       if (found !== undefined) return found;
       const path = join(directory, `${randomBytes(12).toString('hex')}.spool`);
       return spoolFile(digest, { path, ...(await openNew(path)), content: undefined });
