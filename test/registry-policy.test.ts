@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { promisify } from 'node:util';
 import { makeImage, type TestImage } from './support/image.ts';
-import { freeAddresses, startAgent, startRegistry } from './support/program.ts';
+import { freeAddresses, PROGRAM, startAgent, startRegistry } from './support/program.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
+
+const run = promisify(execFile);
 
 /** What a client gets: its status, and the error's code and message. */
 async function ask(url: string, method = 'GET'): Promise<{ status: number; code: string; message: string; text: string }> {
@@ -153,4 +158,45 @@ test('registry.policy: an agent does not ask upstream for what the registry refu
   assert.equal((await ask(`${agent.url}/v2/hub/apps/web/manifests/2`)).status, 200, 'straight from upstream');
   assert.equal((await ask(`${agent.url}/v2/hub/apps/web/manifests/1`)).status, 403);
   assert.ok(!upstream.requests.some(({ path }) => path.endsWith('/apps/web/manifests/1')), 'nobody asked upstream for it');
+});
+
+test('cache check says whether an image would be served, and which rule decides', async () => {
+  await using upstream = await startScriptedUpstream();
+  await using folder = await temporaryDirectory();
+  const image = makeImage({ seed: 'checked', layers: [50_000] });
+  upstream.add('apps/web', '1', image);
+  upstream.add('apps/web', '2', image);
+  const own = {
+    ...(await freeAddresses()),
+    storage: { filesystem: { directory: join(folder.path, 'data') } },
+    upstreams: upstreamsOf(upstream),
+  };
+  const config = join(folder.path, 'config.yaml');
+  const [node, ...main] = PROGRAM;
+  const check = async (name: string) => {
+    const ran = run(node, [...main, 'cache', 'check', name, '--json', '--config', config]);
+    const { stdout, code } = await ran.then(
+      (done) => ({ ...done, code: 0 }),
+      (error: { stdout: string; code: number }) => error,
+    );
+    return { code, answer: (code > 1 ? {} : JSON.parse(stdout)) as Record<string, unknown> & { upstream: { answer: string } } };
+  };
+  {
+    await using registry = await startRegistry(own);
+    for (const path of ['manifests/1', ...pathsOf(image)])
+      assert.equal((await ask(`${registry.url}/v2/hub/apps/web/${path}`)).status, 200, path);
+  }
+  await writeFile(config, JSON.stringify({ registry: { ...own, policy: { deny: ['hub.example/apps/web:2'] } } }));
+  const served = await check('hub.example/apps/web:1');
+  assert.equal(served.code, 0);
+  assert.deepEqual(
+    [served.answer['served'], served.answer['stored'], served.answer['digest'], served.answer.upstream.answer],
+    [true, 'complete', image.root.digest, 'found'],
+  );
+  const refused = await check('hub.example/apps/web:2');
+  assert.deepEqual([refused.code, refused.answer['served']], [1, false]);
+  assert.equal(refused.answer['rule'], 'registry.policy.deny has hub.example/apps/web:2');
+  const absent = await check('hub.example/apps/web:3');
+  assert.deepEqual([absent.code, absent.answer.upstream.answer, absent.answer['stored']], [1, 'absent', 'no']);
+  assert.equal((await check('elsewhere.example/apps/web:1')).code, 2, 'no image of this registry');
 });

@@ -11,6 +11,8 @@ export interface InventoryService {
   state(this: void): Overview['inventory'];
   /** The last listing; undefined: there is none. */
   current(this: void): StoredImages | undefined;
+  /** Called with each listing when it is done, so that nobody who looks waits for what is made of it. */
+  onListed(this: void, listener: (images: StoredImages) => void): void;
 }
 
 export interface InventoryServiceOptions {
@@ -36,6 +38,7 @@ export function createInventoryService({ store, intervalMs, log, stop }: Invento
   let running: Promise<void> | undefined;
   let isOutdated = false;
   let forgetting: NodeJS.Timeout | undefined;
+  let listed: (images: StoredImages) => void = () => undefined;
 
   async function take(): Promise<void> {
     const started = performance.now();
@@ -44,6 +47,7 @@ export function createInventoryService({ store, intervalMs, log, stop }: Invento
     try {
       images = await listStoredImages(store, { before: images, signal: stop, progress: (now) => (share = now) });
       problem = null;
+      listed(images);
     } catch (error) {
       if (stop.aborted) return;
       problem = error instanceof Error ? error.message : String(error);
@@ -86,5 +90,8 @@ export function createInventoryService({ store, intervalMs, log, stop }: Invento
       problem,
     }),
     current: () => images,
+    onListed(listener) {
+      listed = listener;
+    },
   };
 }

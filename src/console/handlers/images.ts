@@ -63,6 +63,8 @@ export function createImagesHandlers(options: ImagesOptions): Pick<ApiHandlers, 
     return search.search;
   }
 
+  inventory.onListed(searchOf);
+
   function rowOf(image: StoredImage): ImageRow {
     const { repository, tag, digest, size, complete, platforms, lastUsed, goneSince } = image;
     return {
