@@ -73,7 +73,7 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   const anonymous = serveRegistry(images, serving);
   // The login goes to the registry alone and is forgotten with the request. When the registry does not
   // answer, the runtime asks upstream with it.
-  const withLogin = (login: string) => serveRegistry(remote({ ...toRegistry, headers: { [LOGIN_HEADER]: login } }), serving);
+  const withLogin = (login: string) => serveRegistry(remote({ ...toRegistry, headers: { ...headers, [LOGIN_HEADER]: login } }), serving);
   const handler: RequestHandler = (request, response) => {
     const login = mirrorLogin(request);
     return (login === undefined ? anonymous : withLogin(login))(request, response);
