@@ -16,7 +16,7 @@ import { Proxy } from './views/proxy.tsx';
 import { Rules } from './views/rules.tsx';
 import { Upkeep } from './views/upkeep.tsx';
 import { UpstreamsPage } from './views/upstreams.tsx';
-import { VIEW_NAMES, type ViewName } from './views/views.ts';
+import { VIEW_NAMES, type ViewName } from './views/names.ts';
 import { Webhook } from './views/webhook.tsx';
 
 const PAGES: Record<ViewName, ComponentType> = {

@@ -12,7 +12,7 @@ import { Icon } from './parts/icon.tsx';
 import { Notice } from './parts/marks.tsx';
 import { Ago } from './parts/time.tsx';
 import { SignIn } from './views/sign-in.tsx';
-import { VIEWS, type ViewName } from './views/views.ts';
+import { VIEW_NAMES, type ViewName } from './views/names.ts';
 
 /** Everything around a view. */
 export function Shell({ view, children }: { view: ViewName; children: ComponentChildren }) {
@@ -63,10 +63,10 @@ function Side({ view }: { view: ViewName }) {
       </div>
       <nav class="nav" id="views" aria-label={t('nav')}>
         <ul>
-          {VIEWS.map(({ name, icon }) => (
+          {VIEW_NAMES.map((name) => (
             <li key={name}>
               <a href={routeTo(name)} aria-current={name === view ? 'page' : undefined}>
-                <Icon name={icon} />
+                <Icon name={name} />
                 {t(`view.${name}`)}
                 {name === 'downloads' && <RunningCount />}
               </a>

@@ -19,7 +19,7 @@ export class ApiError extends Error {
 /** Since when the registry has not answered, in ms since 1970. Undefined: it answers. */
 export const lostSince = signal<number | undefined>(undefined);
 
-export function markLost(): void {
+function markLost(): void {
   lostSince.value ??= Date.now();
 }
 

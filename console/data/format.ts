@@ -55,6 +55,12 @@ const UNITS = [
   ['second', 1000],
 ] as const;
 
+/** For times that are far away. */
+const LONG_UNITS = [
+  ['year', 365 * 86_400_000],
+  ['month', 30 * 86_400_000],
+] as const;
+
 /** Two units at most: 3 days 4 hr, 12 min 5 sec. */
 export function formatDuration(ms: number): string {
   const index = UNITS.findIndex(([, size]) => ms >= size);
@@ -71,7 +77,7 @@ export function formatDuration(ms: number): string {
 /** How long before or after `now`: 5 minutes ago, in 2 hours. */
 export function formatRelative(time: number, now: number): string {
   const difference = time - now;
-  const [unit, size] = UNITS.find(([, size]) => Math.abs(difference) >= size) ?? (['second', 1000] as const);
+  const [unit, size] = [...LONG_UNITS, ...UNITS].find(([, size]) => Math.abs(difference) >= size) ?? (['second', 1000] as const);
   return new Intl.RelativeTimeFormat(locale(), { numeric: 'auto', style: 'short' }).format(Math.round(difference / size), unit);
 }
 

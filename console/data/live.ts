@@ -1,5 +1,5 @@
 import { signal, type Signal } from '@preact/signals';
-import { markFound, markLost } from './api.ts';
+import { get, markFound } from './api.ts';
 import { setClock } from './clock.ts';
 import type { ConsoleEvents } from './model.ts';
 
@@ -38,10 +38,11 @@ function open(): void {
   source.addEventListener('jobs', ({ data }: MessageEvent<string>) => {
     live.jobs.value = JSON.parse(data) as ConsoleEvents['jobs'];
   });
-  // The browser's own attempts end for good with an answer that is no stream, such as a gateway's 503.
+  // The browser's own attempts end for good with an answer that is no stream, such as a gateway's 503
+  // or a request to sign in. Another question tells which it is.
   source.addEventListener('error', () => {
-    markLost();
     close();
+    get('/api/session').catch(() => undefined); // what fails is marked as lost
     retry = setTimeout(open, pauseMs);
     pauseMs = Math.min(pauseMs * 2, MAX_RETRY_MS);
   });

@@ -1,15 +1,18 @@
 import type { MessageKey, Values } from '../language/language.ts';
-import type { ClashReport, Overview, Replicas, UpstreamReport, Upstreams } from './model.ts';
+import { formatRate } from './format.ts';
+import type { ClashReport, Downloads, Overview, Replicas, UpstreamReport, Upstreams } from './model.ts';
 
 /** Something that makes images slow or fail now. */
 export interface Problem {
+  /** The same for the same problem, whatever its values are. Default: key and values. */
+  id?: string;
   tone: 'bad' | 'warning';
   key: MessageKey;
   values: Values;
   /** The registry's own words for the cause, in English. */
   detail?: string | undefined;
   /** The view that tells more. */
-  view: 'upstreams' | 'proxy' | 'images' | 'overview';
+  view: 'upstreams' | 'proxy' | 'images' | 'downloads' | 'overview';
 }
 
 export interface Reports {
@@ -17,6 +20,7 @@ export interface Reports {
   upstreams: Upstreams | undefined;
   clash: ClashReport | undefined;
   replicas: Replicas | undefined;
+  downloads: Downloads | undefined;
 }
 
 /** Latency from which an upstream is called slow, in ms. */
@@ -27,15 +31,21 @@ const ENOUGH_REQUESTS = 3;
 const SLOW_NODE_MS = 1500;
 /** Share of a store from which it is called full. */
 const FULL_SHARE = 0.98;
+/** Below this, a download is called slow, once it has had the time to become fast. */
+const SLOW_BYTES_PER_SECOND = 1024 * 1024;
+const WARM_UP_MS = 10_000;
+/** So many are named. */
+const MAX_SLOW_DOWNLOADS = 3;
 
 /** What is wrong now, the worst first. */
-export function findProblems({ overview, upstreams, clash, replicas }: Reports): Problem[] {
+export function findProblems({ overview, upstreams, clash, replicas, downloads }: Reports): Problem[] {
   const problems = [
     ...(upstreams?.upstreams ?? []).flatMap(problemsOfUpstream),
     ...(clash === undefined ? [] : problemsOfClash(clash)),
     ...(replicas?.replicas ?? []).flatMap(({ address, reachable, problem }): Problem[] =>
       reachable ? [] : [{ tone: 'warning', key: 'problem.replica', values: { address }, detail: problem ?? undefined, view: 'overview' }],
     ),
+    ...(downloads === undefined ? [] : slowDownloads(downloads)),
     ...(overview === undefined ? [] : problemsOfStore(overview)),
   ];
   return problems.toSorted((a, b) => Number(a.tone === 'warning') - Number(b.tone === 'warning'));
@@ -75,6 +85,16 @@ function problemsOfClash({ enabled, running, problem, chosen, nodes, subscriptio
       problems.push({ tone: 'warning', key: 'problem.subscription', values: { subscription: name }, detail: problem, view: 'proxy' });
   }
   return problems;
+}
+
+function slowDownloads({ at, downloads }: Downloads): Problem[] {
+  const age = ({ startedAt }: { startedAt: string }): number => Date.parse(at) - Date.parse(startedAt);
+  const slow = downloads.filter((one) => one.source === 'upstream' && one.bytesPerSecond < SLOW_BYTES_PER_SECOND && age(one) > WARM_UP_MS);
+  return slow.slice(0, MAX_SLOW_DOWNLOADS).map((one) => {
+    // No value that changes every second: a screen reader would read each.
+    const values = { repository: one.repository, rate: formatRate(SLOW_BYTES_PER_SECOND) };
+    return { tone: 'warning', key: 'problem.slowDownload', values, view: 'downloads', id: `slow ${one.digest}` };
+  });
 }
 
 function problemsOfStore({ store, inventory }: Overview): Problem[] {

@@ -1,5 +1,6 @@
 import { useEffect, useState } from 'preact/hooks';
-import { get } from './api.ts';
+import { ApiError, get } from './api.ts';
+import { askForSignIn, session } from './session.ts';
 
 export interface Query<Answer> {
   /** The last answer, while a newer one is on its way as well. */
@@ -35,7 +36,10 @@ export function useQuery<Answer>(path: string | undefined, { everyMs }: QueryOpt
           setState({ data, loading: false, path });
         },
         (error: Error) => {
-          if (!stop.signal.aborted) setState((old) => ({ ...old, error, loading: false }));
+          if (stop.signal.aborted) return;
+          setState((old) => ({ ...old, error, loading: false }));
+          // Outside the cluster, reading needs a login as well.
+          if (error instanceof ApiError && error.status === 401) askForSignIn();
         },
       );
     void load();
@@ -44,7 +48,7 @@ export function useQuery<Answer>(path: string | undefined, { everyMs }: QueryOpt
       stop.abort();
       clearInterval(timer);
     };
-  }, [path, round, everyMs]);
+  }, [path, round, everyMs, session.value?.user]);
   return { data: state.data, error: state.error, loading: state.loading, reload: () => setRound((round) => round + 1) };
 }
 

@@ -20,8 +20,9 @@ export async function signOut(): Promise<void> {
   session.value = await send<Session>('DELETE', '/api/session');
 }
 
-export function askForSignIn(then: () => void = () => undefined): void {
-  pendingSignIn.value = then;
+/** An action that waits for a sign-in goes on waiting. */
+export function askForSignIn(then?: () => void): void {
+  pendingSignIn.value = then ?? pendingSignIn.value ?? (() => undefined);
 }
 
 /** Runs an action of a signed-in user. Somebody who is not, or no longer, is asked to sign in, and

@@ -98,6 +98,7 @@ const MESSAGES = {
   'problem.clashConfig': 'The clash proxy keeps an earlier config',
   'problem.noNode': 'No node of the clash proxy answers',
   'problem.slowNode': 'Node {node}, the one in use, has a delay of {delay} ms',
+  'problem.slowDownload': '{repository} comes slowly from its upstream: below {rate}',
   'problem.traffic': 'Subscription {subscription} has no traffic left',
   'problem.subscription': 'Subscription {subscription} cannot be fetched or used',
   'problem.replica': 'Replica {address} does not answer',

@@ -8,7 +8,7 @@ const PATHS = {
   agents: 'M5 4h14v6H5zM5 14h14v6H5zM9 7h.01M9 17h.01',
   webhook: 'M9 7l-5 5 5 5M15 7l5 5-5 5',
   upkeep: 'M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13M10.5 11v5M13.5 11v5',
-  access: 'M5 5h14M5 10h14M5 15h9M5 20h6',
+  rules: 'M5 5h14M5 10h14M5 15h9M5 20h6',
   ok: 'M5 12.5l4.5 4.5L19 7.5',
   warning: 'M12 4l9 16H3zM12 10v4M12 17h.01',
   error: 'M12 3a9 9 0 1 0 .01 0zM12 7.5v5.5M12 16.5h.01',

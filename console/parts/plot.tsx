@@ -159,7 +159,7 @@ function optionsOf(element: HTMLElement, { series, format, binary, pointed }: Dr
         stroke: color(own),
         width: 1.75,
         points: { show: false },
-        spanGaps: false,
+        spanGaps: true,
         ...(filled === true ? { fill: `color-mix(in srgb, ${color(own)} 16%, transparent)` } : {}),
       })),
     ],

@@ -106,9 +106,9 @@ function Remarks({ images: { podsProblem, truncated } }: { images: Images }) {
   return (
     <>
       {podsProblem === null ? null : (
-        <Notice tone="info" title={t('images.noPods')}>
-          <p>{podsProblem}</p>
-        </Notice>
+        <p class="muted small">
+          {t('images.noPods')}: {podsProblem}
+        </p>
       )}
       {truncated ? <Notice tone="warning" title={t('images.truncated')} /> : null}
     </>

@@ -19,6 +19,8 @@ import { Limits } from './limits.tsx';
 import { Plots } from './plots.tsx';
 import { ReplicaTable } from './replicas.tsx';
 
+type Window = 'hour' | 'day';
+
 const REFRESH_MS = 10_000;
 /** Pods and images change slowly, and cost more to list. */
 const SLOW_REFRESH_MS = 60_000;
@@ -31,9 +33,14 @@ export function OverviewPage() {
   const replicas = useQuery<Replicas>('/api/replicas', { everyMs: REFRESH_MS });
   const webhook = useQuery<WebhookReport>('/api/webhook?rewritten=no&limit=1', { everyMs: SLOW_REFRESH_MS });
   const largest = useQuery<Images>('/api/images?sort=size&order=desc&limit=5', { everyMs: SLOW_REFRESH_MS });
-  const [window, setWindow] = useState<'hour' | 'day'>('hour');
-  const problems = findProblems({ overview: overview.data, upstreams: upstreams.data, clash: clash.data, replicas: replicas.data });
-  const choices = (['hour', 'day'] as const).map((value) => ({ value, text: t(`plot.${value}`) }));
+  const [window, setWindow] = useState<Window>('hour');
+  const problems = findProblems({
+    overview: overview.data,
+    upstreams: upstreams.data,
+    clash: clash.data,
+    replicas: replicas.data,
+    downloads: live.downloads.value,
+  });
   return (
     <View title={t('view.overview')}>
       <div class="stack" role="region" aria-label={t('overview.state')} aria-live="polite">
@@ -51,7 +58,7 @@ export function OverviewPage() {
       <Section
         id="history"
         title={t('overview.history')}
-        aside={<Segments label={t('plot.window')} value={window} choices={choices} change={(value) => setWindow(value)} />}
+        aside={<HistoryAside grafana={overview.data?.links.grafana ?? null} window={window} change={setWindow} />}
       >
         <Plots window={window} />
       </Section>
@@ -74,13 +81,23 @@ export function OverviewPage() {
   );
 }
 
+function HistoryAside({ grafana, window, change }: { grafana: string | null; window: Window; change: (window: Window) => void }) {
+  const choices = (['hour', 'day'] as const).map((value) => ({ value, text: t(`plot.${value}`) }));
+  return (
+    <>
+      {grafana === null ? null : <a href={grafana}>{t('overview.grafana')}</a>}
+      <Segments label={t('plot.window')} value={window} choices={choices} change={change} />
+    </>
+  );
+}
+
 function Problems({ problems, isKnown }: { problems: readonly Problem[]; isKnown: boolean }) {
   if (!isKnown || lostSince.value !== undefined) return null;
   if (problems.length === 0) return <Notice tone="good" title={t('overview.well')} />;
   return (
     <>
-      {problems.map(({ tone, key, values, detail, view }) => (
-        <Notice key={key + JSON.stringify(values)} tone={tone} title={t(key, values)}>
+      {problems.map(({ id, tone, key, values, detail, view }) => (
+        <Notice key={id ?? key + JSON.stringify(values)} tone={tone} title={t(key, values)}>
           <p>
             {detail === undefined ? null : (
               <>
@@ -134,7 +151,7 @@ function Figures({ overview, clash, webhook }: FiguresProps) {
         <Figure name={t('figure.tier')} value={formatBytes(localTier.bytes)} note={<TierNote tier={localTier} />} />
       )}
       {clash?.enabled === true ? <ClashFigure clash={clash} /> : null}
-      {webhook?.enabled === true ? <WebhookFigure webhook={webhook} /> : null}
+      {webhook !== undefined && (webhook.enabled || webhook.takenAt !== null) ? <WebhookFigure webhook={webhook} /> : null}
     </dl>
   );
 }
