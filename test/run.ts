@@ -24,7 +24,7 @@ const CANNOT_RUN = 3;
 /** --isolated: the cluster's tests, by a process that is in its namespaces already. */
 const FLAGS = ['--cluster', '--all', '--isolated'] as const;
 /** Files of tests import benchmarks' helpers, but none of these. */
-const BENCH_ONLY: readonly DebianProgram[] = ['chromium', 'nginx', 'wrk'];
+const BENCH_ONLY: readonly DebianProgram[] = ['nginx', 'wrk'];
 /** What the cluster's containerd starts by itself. */
 const CLUSTER_PROGRAMS: readonly DebianProgram[] = ['runc', 'conntrack'];
 const CLUSTER_PACKAGES = ['containernetworking-plugins'];

@@ -33,6 +33,7 @@ export interface ImageOptions {
   gzip?: boolean;
   /** What the image starts: a static program, as a first layer of its own. */
   program?: Buffer;
+  labels?: Record<string, string>;
 }
 
 const MEDIA_TYPES = {
@@ -75,7 +76,10 @@ function makePlatform(architecture: string, options: ImageOptions): PlatformImag
   const config = json(types.config, {
     architecture,
     os: 'linux',
-    config: options.program === undefined ? { Cmd: ['/layer-0'] } : { Entrypoint: ['/program'] },
+    config: {
+      ...(options.program === undefined ? { Cmd: ['/layer-0'] } : { Entrypoint: ['/program'] }),
+      ...(options.labels === undefined ? {} : { Labels: options.labels }),
+    },
     rootfs: { type: 'layers', diff_ids: files.map(sha256) },
     history: files.map((_, n) => ({ created: '2026-01-01T00:00:00Z', created_by: `layer ${n}` })),
   });
