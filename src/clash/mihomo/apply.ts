@@ -1,17 +1,16 @@
 import { createSemaphore } from '../../async/semaphore.ts';
-import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../../io/untrusted.ts';
+import { itemsOf, textsOf } from '../../io/untrusted.ts';
 import type { Log } from '../../telemetry/log.ts';
-import { encodeConfig } from '../config/encode.ts';
 import { renderNothing, type Inputs, type RenderContext, type Rendered } from '../config/render.ts';
 import { parseRule } from '../config/rules.ts';
-import type { Content } from '../subscription/content.ts';
 import type { Copies } from '../subscription/copies.ts';
 import { ClashError } from '../subscription/document.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
 import type { Fleet } from './fleet.ts';
 import type { Instance, Spec } from './instance.ts';
 import type { Mihomo } from './mihomo.ts';
-import { CANDIDATE, understand, type Understood } from './understand.ts';
+import { saveAsGood, useCandidate, useLastGood } from './saved-configs.ts';
+import { understand, type Understood } from './understand.ts';
 
 /** The outcome of a change: `applied`; `unchanged`, the config is the same as before; `unproven`,
  *  no request gets through with it; `invalid`, mihomo or this program refuses it. */
@@ -50,10 +49,6 @@ export interface Applier {
   confirm(): Promise<void>;
 }
 
-/** The files of the directory: the config in use, and the last one proven by a request. */
-const CONFIG = 'config.json';
-const GOOD = 'good.json';
-
 interface Running {
   rendered: Rendered | undefined;
   /** A fingerprint of the config. */
@@ -62,7 +57,8 @@ interface Running {
 }
 
 /** Applies changed inputs, one change at a time. */
-export function createApplier({ context, copies, mihomo, fleet, prove, log }: ApplyOptions): Applier {
+export function createApplier(options: ApplyOptions): Applier {
+  const { copies, fleet, prove } = options;
   let inputs: Inputs = { subscriptions: new Map(), users: [], resources: new Map(), banned: new Set() };
   let running: Running = { rendered: undefined, name: '', main: 'REJECT' };
   let proven = false;
@@ -71,84 +67,66 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
 
   async function remember(): Promise<void> {
     proven = true;
-    const good = await copies.read(CONFIG);
-    if (good !== undefined) await copies.write(GOOD, encodeConfig(good));
-    await removeUnused(copies);
+    await saveAsGood(copies);
   }
 
-  /** Whether the inputs have any source of nodes. */
-  const hasSources = () => inputs.subscriptions.size > 0 || inputs.custom !== undefined;
-
+  /** Whether a request gets through the running config; there is nothing to try without a source of nodes. */
   async function proveLive(): Promise<boolean> {
     const live = fleet.live();
-    return live !== undefined && (await prove(live));
+    const hasSources = inputs.subscriptions.size > 0 || inputs.custom !== undefined;
+    return hasSources && live !== undefined && (await prove(live));
   }
 
   /** Runs the candidate beside the config in use, and puts it in its place if a request gets
    *  through, or if none does now. */
   async function attempt(wanted: Inputs): Promise<Outcome> {
-    let instance: Instance | undefined;
-    let promoted = false;
-    const trial = ({ config, main }: Rendered) => fleet.trial({ config, main });
-    /** Starting the candidate takes as long as `mihomo -t`, and nearly all candidates are good. */
-    const starts = async ({ rendered, text }: Omit<Understood, 'inputs'>): Promise<boolean> => {
-      if (fingerprint(text) === running.name) return true;
-      instance = await trial(rendered).catch(() => undefined); // `mihomo -t` says why
-      return instance !== undefined;
-    };
-    try {
-      const candidate = await understand(wanted, { context, copies, mihomo, starts, log });
-      const { rendered } = candidate;
-      const fresh = [...wanted.subscriptions].filter(([name, content]) => inputs.subscriptions.get(name) !== content);
-      const senseless = documentWithoutNodes(fresh, rendered);
-      if (senseless !== undefined) throw new ClashError(`subscription ${senseless}: mihomo understands none of its nodes`);
-      const name = fingerprint(candidate.text);
-      if (name === running.name) {
-        inputs = candidate.inputs;
-        running.rendered = rendered;
-        return 'unchanged';
-      }
-      instance ??= await trial(rendered);
-      const works = await prove(instance);
-      if (!works && (proven || (hasSources() && (await proveLive())))) {
-        if (!proven) await remember();
-        problem = 'nothing can be reached with the new config, so the former one is used';
-        return 'unproven';
-      }
-      await copies.move(CANDIDATE, CONFIG);
-      fleet.promote(instance);
-      promoted = true;
+    await using trial = createTrial(fleet);
+    const starts = async ({ rendered, text }: Omit<Understood, 'inputs'>) => isSame(text) || trial.starts(rendered);
+    const candidate = await understand(wanted, { ...options, starts });
+    const { rendered } = candidate;
+    refuseDocumentsWithoutNodes(wanted, inputs, rendered);
+    if (isSame(candidate.text)) {
       inputs = candidate.inputs;
-      running = { rendered, name, main: rendered.main };
-      proven = false;
-      if (works) await remember();
-      return 'applied';
-    } finally {
-      if (!promoted) await instance?.stop();
+      running.rendered = rendered;
+      return 'unchanged';
     }
+    const instance = await trial.instance(rendered);
+    const works = await prove(instance);
+    if (!works && (proven || (await proveLive()))) {
+      if (!proven) await remember();
+      problem = 'nothing can be reached with the new config, so the former one is used';
+      return 'unproven';
+    }
+    await useCandidate(copies);
+    trial.promote();
+    take(candidate);
+    proven = false;
+    if (works) await remember();
+    return 'applied';
+  }
+
+  const isSame = (text: string): boolean => fingerprint(text) === running.name;
+
+  function take({ inputs: usable, rendered, text }: Understood): void {
+    inputs = usable;
+    running = { rendered, name: fingerprint(text), main: rendered.main };
   }
 
   /** The config for the start: made from `first`, or the last good one, or one that refuses all
    *  traffic. */
   async function firstConfig(first: Inputs): Promise<Spec> {
     try {
-      const { inputs: usable, rendered, text } = await understand(first, { context, copies, mihomo, log });
-      inputs = usable;
-      running = { rendered, name: fingerprint(text), main: rendered.main };
-      await copies.move(CANDIDATE, CONFIG);
-      return { config: rendered.config, main: rendered.main };
+      const { context, copies, mihomo, log } = options;
+      const candidate = await understand(first, { context, copies, mihomo, log });
+      take(candidate);
+      await useCandidate(copies);
+      return { config: candidate.rendered.config, main: running.main };
     } catch (error) {
       if (!(error instanceof ClashError)) throw error;
       problem = error.message;
-      log.error({ event: 'clash-config-refused' }, `${error.message}; the last good config is used`);
+      options.log.error({ event: 'clash-config-refused' }, `${error.message}; the last good config is used`);
     }
-    const nothing = renderNothing(context, first.users);
-    let config = renew(await copies.read(GOOD), nothing);
-    await copies.write(CONFIG, encodeConfig(config));
-    if ((await mihomo.test(copies.path(CONFIG))) !== undefined) {
-      config = nothing;
-      await copies.write(CONFIG, encodeConfig(nothing));
-    }
+    const config = await useLastGood(options, renderNothing(options.context, first.users));
     running.main = parseRule(textsOf(config['rules']).at(-1) ?? '')?.target ?? 'REJECT';
     return { config, main: running.main };
   }
@@ -179,28 +157,51 @@ export function createApplier({ context, copies, mihomo, fleet, prove, log }: Ap
 
     confirm: () =>
       inTurn(async () => {
-        if (!proven && hasSources() && (await proveLive())) await remember();
+        if (!proven && (await proveLive())) await remember();
       }),
   };
 }
 
-/** The name of a new document that has lost all its nodes. */
-function documentWithoutNodes(fresh: readonly [string, Content][], { nodes }: Rendered): string | undefined {
-  const documents = fresh.filter(([, content]) => content.kind === 'clash' && itemsOf(content.document['proxies']).length > 0);
-  return documents.find(([name]) => !nodes.some(({ subscription }) => subscription === name))?.[0];
+/** The second mihomo, which runs a candidate. Unless it is promoted, it ends with the trial. */
+interface Trial extends AsyncDisposable {
+  /** Whether it starts with this config: that takes as long as `mihomo -t`, and nearly all
+   *  candidates are good. */
+  starts(config: Rendered): Promise<boolean>;
+  /** The mihomo, started if it is not running. @throws Error: it does not start */
+  instance(config: Rendered): Promise<Instance>;
+  /** Clients use it from now on. */
+  promote(): void;
 }
 
-/** Removes the files of providers that neither the config in use nor the last good one names. */
-async function removeUnused(copies: Copies): Promise<void> {
-  const configs = [await copies.read(CONFIG), await copies.read(GOOD)];
-  const providers = configs.flatMap((config) =>
-    ['proxy-providers', 'rule-providers'].flatMap((key) => Object.values(fieldsOf(config?.[key]))),
-  );
-  await copies.keepProviders(new Set(providers.map((provider) => textOf(fieldsOf(provider)['path']) ?? '')));
+function createTrial(fleet: Fleet): Trial {
+  let running: Instance | undefined;
+  let isPromoted = false;
+  const instance = async ({ config, main }: Rendered): Promise<Instance> => (running ??= await fleet.trial({ config, main }));
+  return {
+    instance,
+    starts: (config) =>
+      instance(config).then(
+        () => true,
+        () => false, // `mihomo -t` says why
+      ),
+    promote() {
+      if (running === undefined) return;
+      fleet.promote(running);
+      isPromoted = true;
+    },
+    async [Symbol.asyncDispose]() {
+      if (!isPromoted) await running?.stop();
+    },
+  };
 }
 
-/** A former config with today's ports, secret, users and first rule, all of which `nothing` has. */
-function renew(good: Fields | undefined, nothing: Fields): Fields {
-  if (good === undefined) return nothing;
-  return { ...good, ...nothing, rules: [...textsOf(nothing['rules']).slice(0, -1), ...textsOf(good['rules'])] };
+/** @throws ClashError: a new document has lost all its nodes */
+function refuseDocumentsWithoutNodes(wanted: Inputs, before: Inputs, { nodes }: Rendered): void {
+  for (const [name, content] of wanted.subscriptions) {
+    const isNew = before.subscriptions.get(name) !== content;
+    const hadNodes = content.kind === 'clash' && itemsOf(content.document['proxies']).length > 0;
+    if (isNew && hadNodes && !nodes.some(({ subscription }) => subscription === name)) {
+      throw new ClashError(`subscription ${name}: mihomo understands none of its nodes`);
+    }
+  }
 }

@@ -56,38 +56,9 @@ export interface Controller {
 
 const TIME_LIMIT_MS = 15_000;
 
-export function createController({ port, secret }: { port: number; secret: string }): Controller {
-  const base = `http://127.0.0.1:${port}`;
-  const headers = { authorization: `Bearer ${secret}`, 'content-type': 'application/json' };
-
-  async function call(
-    path: string,
-    { method = 'GET', body, limitMs = TIME_LIMIT_MS }: { method?: 'GET' | 'PUT'; body?: string; limitMs?: number } = {},
-  ) {
-    const options = { method, headers, signal: AbortSignal.timeout(limitMs), ...(body === undefined ? {} : { body }) };
-    const response = await request(base + path, options);
-    return { status: response.statusCode, text: await response.body.text() };
-  }
-
-  async function get(path: string): Promise<Fields> {
-    const { status, text } = await call(path);
-    if (status !== 200) throw new Error(`mihomo answers ${status}: ${text.slice(0, 200)}`);
-    return fieldsOf(JSON.parse(text));
-  }
-
-  /** A group is also listed as a provider, with the vehicle type Compatible. */
-  async function realProviders(): Promise<[string, Fields[]][]> {
-    const { providers } = await get('/providers/proxies');
-    return Object.entries(fieldsOf(providers))
-      .map(([name, provider]) => [name, fieldsOf(provider)] as const)
-      .filter(([, provider]) => provider['vehicleType'] !== 'Compatible')
-      .map(([name, provider]) => [name, itemsOf(provider['proxies'])]);
-  }
-
-  const pathOf = ({ name, provider }: Member) =>
-    provider === undefined
-      ? `/proxies/${encodeURIComponent(name)}`
-      : `/providers/proxies/${encodeURIComponent(provider)}/${encodeURIComponent(name)}`;
+export function createController(address: { port: number; secret: string }): Controller {
+  const call = createCall(address);
+  const get = async (path: string): Promise<Fields> => fieldsOf(JSON.parse(accepted(await call(path)).text));
 
   return {
     async isUp(proxyPort) {
@@ -99,10 +70,13 @@ export function createController({ port, secret }: { port: number; secret: strin
     },
 
     async proxies() {
-      const [{ proxies }, provided] = await Promise.all([get('/proxies'), realProviders()]);
+      const [{ proxies }, provided] = await Promise.all([get('/proxies'), get('/providers/proxies')]);
       const named = Object.entries(fieldsOf(proxies)).map(([name, proxy]) => [name, fieldsOf(proxy)] as const);
       // The first list lacks the nodes that only a provider has.
-      return Object.fromEntries([...provided.flatMap(([, nodes]) => nodes.map((node) => [nameOf(node), node] as const)), ...named]);
+      return Object.fromEntries([
+        ...realProviders(provided).flatMap(([, nodes]) => nodes.map((node) => [nameOf(node), node] as const)),
+        ...named,
+      ]);
     },
 
     async group(name) {
@@ -121,8 +95,10 @@ export function createController({ port, secret }: { port: number; secret: strin
 
     ownNames: async () => new Set(Object.keys(fieldsOf((await get('/proxies'))['proxies']))),
 
-    providers: async () =>
-      new Map((await realProviders()).flatMap(([provider, nodes]) => nodes.map((node) => [nameOf(node), provider] as const))),
+    async providers() {
+      const provided = realProviders(await get('/providers/proxies'));
+      return new Map(provided.flatMap(([provider, nodes]) => nodes.map((node) => [nameOf(node), provider] as const)));
+    },
 
     async ruleCounts() {
       const { providers } = await get('/providers/rules');
@@ -143,11 +119,7 @@ export function createController({ port, secret }: { port: number; secret: strin
     },
 
     async choose(group, member) {
-      const { status, text } = await call(`/proxies/${encodeURIComponent(group)}`, {
-        method: 'PUT',
-        body: JSON.stringify({ name: member }),
-      });
-      if (status >= 300) throw new Error(`mihomo answers ${status}: ${text.slice(0, 200)}`);
+      accepted(await call(`/proxies/${encodeURIComponent(group)}`, { method: 'PUT', body: JSON.stringify({ name: member }) }));
     },
 
     async traffic() {
@@ -160,4 +132,42 @@ export function createController({ port, secret }: { port: number; secret: strin
       return new Map(itemsOf(connections).map((own) => [Number(fieldsOf(own['metadata'])['sourcePort']), textsOf(own['chains'])]));
     },
   };
+}
+
+interface Reply {
+  status: number;
+  text: string;
+}
+
+/** Sends requests to mihomo's API. */
+function createCall({ port, secret }: { port: number; secret: string }) {
+  const headers = { authorization: `Bearer ${secret}`, 'content-type': 'application/json' };
+  return async (
+    path: string,
+    { method = 'GET', body, limitMs = TIME_LIMIT_MS }: { method?: 'GET' | 'PUT'; body?: string; limitMs?: number } = {},
+  ): Promise<Reply> => {
+    const options = { method, headers, signal: AbortSignal.timeout(limitMs), ...(body === undefined ? {} : { body }) };
+    const response = await request(`http://127.0.0.1:${port}${path}`, options);
+    return { status: response.statusCode, text: await response.body.text() };
+  };
+}
+
+function accepted(reply: Reply): Reply {
+  if (reply.status < 300) return reply;
+  throw new Error(`mihomo answers ${reply.status}: ${reply.text.slice(0, 200)}`);
+}
+
+/** The nodes of each provider. A group is also listed as a provider, with the vehicle type
+ *  Compatible. */
+function realProviders({ providers }: Fields): [string, Fields[]][] {
+  return Object.entries(fieldsOf(providers))
+    .map(([name, provider]) => [name, fieldsOf(provider)] as const)
+    .filter(([, provider]) => provider['vehicleType'] !== 'Compatible')
+    .map(([name, provider]) => [name, itemsOf(provider['proxies'])]);
+}
+
+function pathOf({ name, provider }: Member): string {
+  return provider === undefined
+    ? `/proxies/${encodeURIComponent(name)}`
+    : `/providers/proxies/${encodeURIComponent(provider)}/${encodeURIComponent(name)}`;
 }

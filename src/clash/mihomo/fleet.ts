@@ -53,7 +53,7 @@ const STEADY_MS = 60_000;
 export function createFleet({ entrances, start, log, signal }: FleetOptions): Fleet {
   let live: Instance | undefined;
   let restarts = 0;
-  const former = new Set<Instance>();
+  const former = createFormer({ entrances, log, signal });
   const all = new Set<Instance>();
   const launching = new Set<Promise<Instance>>();
   const ended = Promise.withResolvers<void>();
@@ -103,31 +103,6 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
     }
   }
 
-  /** Waits until there are few former processes, so that memory stays bounded. */
-  async function room(): Promise<void> {
-    const until = Date.now() + FORMER_LIMIT_MS;
-    while (former.size >= MAX_FORMER && !signal.aborted) {
-      if (Date.now() > until) {
-        const [oldest] = former;
-        log.warn({ event: 'mihomo-connections-cut' }, 'connections of a former config were cut after ten minutes: further changes wait');
-        await oldest?.stop();
-        break;
-      }
-      await delay(FORMER_POLL_MS, undefined, { signal }).catch(() => undefined); // stopped
-    }
-  }
-
-  /** Ends the process with its last connection. */
-  async function retire(instance: Instance): Promise<void> {
-    former.add(instance);
-    do {
-      await delay(FORMER_POLL_MS, undefined, { signal }).catch(() => undefined); // stopped
-      entrances.shed(instance.ports);
-    } while (!signal.aborted && entrances.links().some(({ ports }) => ports === instance.ports));
-    await instance.stop();
-    former.delete(instance);
-  }
-
   const stopAll = async () => {
     await Promise.allSettled(launching);
     await Promise.all([...all].map((instance) => instance.stop()));
@@ -140,15 +115,51 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
     begin: (spec) => void keepStarting(spec),
     live: () => live,
     async trial(spec) {
-      await room();
+      await former.makeRoom();
       return launch(spec, live?.steering.chosen());
     },
     promote(instance) {
       const before = live;
       enter(instance);
-      if (before !== undefined) void retire(before);
+      if (before !== undefined) void former.retire(before);
     },
     restarts: () => restarts,
     ended: ended.promise,
+  };
+}
+
+/** Former processes, which still serve their open connections. */
+interface Former {
+  /** Waits until there are few of them, so that memory stays bounded. */
+  makeRoom(): Promise<void>;
+  /** Ends the process with its last connection. */
+  retire(instance: Instance): Promise<void>;
+}
+
+function createFormer({ entrances, log, signal }: Omit<FleetOptions, 'start'>): Former {
+  const former = new Set<Instance>();
+  const pause = () => delay(FORMER_POLL_MS, undefined, { signal }).catch(() => undefined); // stopped
+  return {
+    async makeRoom() {
+      const until = Date.now() + FORMER_LIMIT_MS;
+      while (former.size >= MAX_FORMER && !signal.aborted) {
+        if (Date.now() > until) {
+          const [oldest] = former;
+          log.warn({ event: 'mihomo-connections-cut' }, 'connections of a former config were cut after ten minutes: further changes wait');
+          await oldest?.stop();
+          break;
+        }
+        await pause();
+      }
+    },
+    async retire(instance) {
+      former.add(instance);
+      do {
+        await pause();
+        entrances.shed(instance.ports);
+      } while (!signal.aborted && entrances.links().some(({ ports }) => ports === instance.ports));
+      await instance.stop();
+      former.delete(instance);
+    },
   };
 }
