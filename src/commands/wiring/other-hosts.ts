@@ -3,7 +3,7 @@ import type { Upstream as UpstreamPair } from '../../cache/cache.ts';
 import type { RegistryConfig, Upstream } from '../../config/schema.ts';
 import { createTransport } from '../../http/undici-transport.ts';
 import { createOtherHosts } from '../../oci/other-hosts.ts';
-import type { Routes } from '../../upstream/endpoint.ts';
+import type { Routes } from '../../upstream/sender.ts';
 import type { RateLimit } from '../../upstream/rate-limit.ts';
 import { createUpstream, type Connections, type UpstreamContext } from './upstreams.ts';
 

@@ -2,7 +2,7 @@ import type { Mirror, Upstream } from '../../config/schema.ts';
 import { withProxyReports } from '../../http/proxy-reports.ts';
 import { createTransport } from '../../http/undici-transport.ts';
 import type { Log } from '../../telemetry/log.ts';
-import type { Routes } from '../../upstream/endpoint.ts';
+import type { Routes } from '../../upstream/sender.ts';
 import { parseRegistryUrl } from '../../upstream/links.ts';
 import { createCredentials } from './credentials.ts';
 import { upstream, type RegistryAddress, type UpstreamOptions, type UpstreamReaders } from '../../upstream/upstream.ts';
