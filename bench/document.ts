@@ -45,7 +45,7 @@ const WORDS = {
     en: 'Made by `npm run bench -- --write`, the text in bench/notes.ts.',
     zh: '由 `npm run bench -- --write` 生成，文字在 bench/notes.ts 中。',
   },
-  chart: { en: 'Each contestant beside the best one that is not this registry', zh: '各参与者与本仓库以外最佳者的对比' },
+  chart: { en: 'Each contestant beside the best one that is not this registry', zh: '各参与者与本 registry 以外最佳者的对比' },
   contestants: { en: '| contestant | median | best |', zh: '| 参与者 | 中位数 | 最佳 |' },
   targets: {
     en: '| compared | median | spread | best | to reach | |',

@@ -89,7 +89,7 @@ for (const release of ['debian', '2.4'] as const) {
       works: true,
       what: {
         en: 'pulls rewritten images by CRI through the agent on 127.0.0.1, without any setting, also when the registry is down',
-        zh: '无需任何设置,通过 CRI 经 127.0.0.1 上的 agent 拉取改写后的镜像,仓库不可用时也能拉取',
+        zh: '无需任何设置,通过 CRI 经 127.0.0.1 上的 agent 拉取改写后的镜像,registry 不可用时也能拉取',
       },
     });
   });

@@ -53,7 +53,7 @@ import { warmOnSchedule } from './wiring/warm.ts';
 const GRACE = 30_000;
 /** Hosts of registry.otherHosts whose registries are kept. */
 const MAX_HOST_ROUTES = 100;
-/** How long one request may bring its body, where pushes are taken. */
+/** How long a request may send its body, where pushes are accepted. */
 const PUSH_LIMIT_MS = 24 * 3_600_000;
 
 /** `kube-registry registry`: serves until SIGTERM.
@@ -101,7 +101,7 @@ export async function registry(host: Host): Promise<void> {
     serve: (images) => serveHosted(serveRegistry(images, forClients)),
   });
 
-  // A push may take as long as it takes: its body is bounded by what it brings, not by a clock.
+  // A push may take long: its body is limited in bytes, not in time.
   const limits = Object.keys(own.hosted).length === 0 ? {} : { request: PUSH_LIMIT_MS };
 
   const listeners: Listener[] = [await listen({ address: own.listen, handler, log, limits })];
