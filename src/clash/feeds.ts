@@ -148,7 +148,7 @@ export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
   }
 
   function refused({ key, name }: Resource, problem: string): void {
-    const text = `${name}: what its URL brings cannot be used: ${problem}`;
+    const text = `${name}: the content of its URL cannot be used: ${problem}`;
     if (problems.get(key) !== text) log.warn({ event: 'clash-provider-unusable', provider: name, problem }, 'a provider is not updated');
     problems.set(key, text);
   }

@@ -101,7 +101,7 @@ export const upstreamSchema = z
     onDeleted: z
       .enum(['forget', 'serve'])
       .describe(
-        'What a tag means that has been pulled and that the upstream then deletes. forget (the default): 404. serve: what it meant, for as long as the image is kept.',
+        'The answer for a cached tag that the upstream has deleted. forget (the default): 404. serve: the cached image, for as long as it is kept.',
       ),
   })
   .partial();

@@ -27,7 +27,7 @@ export interface ExportName {
   reference: Reference;
 }
 
-/** Where images are read from. Both methods throw OciError. */
+/** The source of exported images. Both methods throw OciError. */
 export interface ImageReader {
   manifest(repository: Repository, reference: Reference, signal: AbortSignal): Promise<Manifest>;
   /** All bytes of a blob. */

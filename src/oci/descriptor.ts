@@ -1,7 +1,7 @@
 import { isDigest, type Digest } from './digest.ts';
 import { OciError } from './error.ts';
 
-/** What a digest is: the image specification's descriptor, less what this program never looks at. */
+/** A descriptor of the image specification, with the fields that this program uses. */
 export interface Descriptor {
   mediaType: string;
   digest: Digest;
@@ -22,12 +22,12 @@ export const BLOB_MEDIA_TYPE = 'application/octet-stream';
  *  depend on the reference alone, never on who asked first. */
 export const MANIFEST_MEDIA_TYPES: readonly string[] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
-/** What a manifest refers to: an index's manifests, an image's config and layers, and what it is about. */
+/** The content that a manifest names: the manifests of an index, the config and layers of an image, and its subject. */
 export interface ManifestContent {
   mediaType: string;
   manifests: (Descriptor & { platform?: Platform })[];
   blobs: Descriptor[];
-  /** What an artifact is about, such as a signature's image. It need not exist. */
+  /** The subject of an artifact, such as the image of a signature. It need not exist. */
   subject?: Digest;
 }
 export interface Platform {

@@ -18,7 +18,7 @@ export interface PushContext {
 
 /** A piece of an upload. */
 export interface Chunk {
-  /** Where it begins in the blob, in bytes; undefined: where the upload stands. */
+  /** The position of its first byte in the blob; undefined: right behind the bytes uploaded so far. */
   start: number | undefined;
   /** Bytes, exactly; undefined: until `body` ends. */
   length: number | undefined;
@@ -27,7 +27,7 @@ export interface Chunk {
 
 export interface PushedManifest {
   descriptor: Descriptor;
-  /** What it refers to (`subject`), which need not exist. */
+  /** Its `subject`, which need not exist. */
   subject: Digest | undefined;
 }
 

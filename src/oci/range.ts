@@ -5,7 +5,7 @@ export interface ByteRange {
   start: number;
   end?: number;
 }
-/** What a client may ask for: a ByteRange, or the last `suffix` bytes. */
+/** A range as clients request it: a ByteRange, or the last `suffix` bytes. */
 export type RangeRequest = ByteRange | { suffix: number };
 
 const SINGLE = /^bytes=(\d*)-(\d*)$/i;
@@ -23,7 +23,7 @@ export function parseRange(header: string | undefined): RangeRequest | undefined
   return end < start ? undefined : { start, end };
 }
 
-/** However many digits it has, it is a number that can be computed with, and far behind the end of every blob. */
+/** Limits positions of any number of digits to a safe integer, which is far behind the end of every blob. */
 function toPosition(digits: string): number {
   return Math.min(Number(digits), 1e15);
 }

@@ -3,7 +3,7 @@ import type { Digest } from './digest.ts';
 import type { ByteRange, RangeRequest } from './range.ts';
 import type { Reference, Repository, Tag } from './reference.ts';
 
-/** What every call carries. Aborting the signal ends the call with the signal's reason. */
+/** The context of every call. Aborting the signal ends the call with the signal's reason. */
 export interface Context {
   signal: AbortSignal;
   /** Called before a large manifest is read into memory, with its bytes; the reading waits for it. The caller counts the bytes from then

@@ -13,7 +13,7 @@ export interface PeersOptions {
   /** A name that resolves to every replica (a headless Service), and the port that they listen
    *  on. */
   service: { host: string; port: number };
-  /** Where this replica listens. */
+  /** The address that this replica listens on. */
   own: { host: string; port: number };
   log: Log;
   metrics: Pick<RegistryMetrics, 'askedPeer' | 'receivedFromPeers' | 'livePeers'>;

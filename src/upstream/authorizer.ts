@@ -10,7 +10,7 @@ export interface Credentials {
   password(): Promise<string>;
 }
 
-/** What a request wants to do. A token for one action may not be valid for the other. */
+/** The access that a request needs. A token for one action may not be valid for the other. */
 export interface Access {
   /** As the credentials name it. */
   repository: string;

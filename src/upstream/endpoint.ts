@@ -38,7 +38,7 @@ export interface Ask {
 export interface Reply {
   status: number;
   headers: Record<string, string | string[] | undefined>;
-  /** Where it came from, after redirects. */
+  /** The URL of the response, after redirects. */
   url: URL;
   /** The registry asked for a login, and no credentials are configured. */
   loginRefused: boolean;

@@ -21,14 +21,14 @@ import { filesystemUploads } from '../../store/filesystem/filesystem-uploads.ts'
 import type { UploadStore } from '../../store/upload-store.ts';
 import { backoff } from '../../async/backoff.ts';
 
-/** Where a registry keeps what it has: one directory, or S3 and the tier in front of it. */
+/** The storage of a registry: one directory, or S3 and the local tier in front of it. */
 export interface Storage extends CacheStorage {
   kind: 'filesystem' | 's3';
-  /** What is pushed here, straight into the storage. */
+  /** Stores pushed content, without the local tier. */
   uploads: UploadStore;
-  /** For spool files: of the same file system as `local`. */
+  /** For spool files, on the same file system as `local`. */
   spoolDirectory: string;
-  /** A URL of S3 that gives a blob; undefined where it has none. Absent: blobs are served from here. */
+  /** Returns a URL from which S3 serves a blob; undefined: S3 does not have the blob. Absent: blobs are served by the registry. */
   redirect: Redirect | undefined;
   status(): Status;
   close(signal: AbortSignal): Promise<void>;
@@ -42,7 +42,7 @@ export interface StorageContext {
 /** The folder of spool files: what a process leaves in it, the next one continues. */
 const SPOOL = 'spool';
 const START_LIMIT = 60_000;
-/** How long another replica has to store what it gave to this one, before this one does, in ms. */
+/** How long another replica may take to store a blob that it has sent to this one, in ms; then this one stores it. */
 const STORED_BY_PEER = 60_000;
 
 /** @throws OciError UNAVAILABLE: the directory cannot be used. If S3 is down, the registry starts without it. */
@@ -51,7 +51,7 @@ export async function openStorage(config: RegistryConfig, context: StorageContex
   return remote === undefined ? openFilesystem(directory?.directory ?? './data', context) : openS3(remote, config.local, context);
 }
 
-/** The storage itself, for who looks after it beside a running registry: no local tier, nothing made that is not there.
+/** The storage itself, for maintenance beside a running registry: without a local tier, and without creating anything.
  *  @throws ConfigError: the directory is not there; OciError UNAVAILABLE: it cannot be used */
 export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): Promise<Store> {
   if (storage.s3 !== undefined) return createS3(storage.s3);
@@ -97,7 +97,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
   const local = localTier(files, tier.maxSize, (bytes) => metrics.localTier(bytes));
   const uploads = await createUploads({ files, tier: local, remote, log, observe: metrics });
   const stop = new AbortController();
-  // After what is not stored yet has been pinned. However much there is, the start does not wait for it.
+  // Blobs that are not uploaded yet have been pinned by now. The start does not wait for this listing, which may be long.
   local.takeStock(stop.signal).catch((error: unknown) => {
     if (!stop.signal.aborted)
       log.error(
