@@ -1,8 +1,8 @@
-import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { startAgent, startRegistry } from '../test/support/program.ts';
 import { temporaryDirectory } from '../test/support/temporary.ts';
 import { load } from './load.ts';
+import { processorSeconds } from './processor-time.ts';
 import { startUpstream } from './servers.ts';
 import { median } from './turns.ts';
 
@@ -14,12 +14,6 @@ const MiB = 2 ** 20;
 const CONNECTIONS = 4;
 const SECONDS = 3;
 const TURNS = 5;
-
-/** Seconds of processors that a process has used. */
-async function processorTime(pid: number): Promise<number> {
-  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / 100;
-}
 
 await using stack = new AsyncDisposableStack();
 const upstream = await startUpstream(stack);
@@ -42,11 +36,11 @@ for (let turn = 0; turn <= TURNS; turn++) {
     for (const name of ['registry', 'agent'] as const) {
       const { url, pid } = contestants[name];
       const clients = Array.from({ length: CONNECTIONS }, () => ({ urls: [`${url}/v2/dockerhub/library/bench/blobs/${digest}`] }));
-      const before = await processorTime(pid);
+      const before = await processorSeconds(pid);
       const { bytes, seconds } = await load({ clients, seconds: SECONDS, verify });
       if (turn === 0) continue; // it warms up
       rates[kind][name].push(bytes / seconds);
-      if (kind === 'plain') costs[name].push(((await processorTime(pid)) - before) / (bytes / 2 ** 30));
+      if (kind === 'plain') costs[name].push(((await processorSeconds(pid)) - before) / (bytes / 2 ** 30));
     }
   }
 }

@@ -1,4 +1,4 @@
-import type { RowResult, Text } from './row.ts';
+import { isLessBetter, type RowResult, type Text } from './row.ts';
 
 const WIDTH = 760;
 const LABEL = 330;
@@ -12,7 +12,7 @@ export function renderChart(results: readonly RowResult[], language: keyof Text)
   const parts: string[] = [];
   let y = 10;
   for (const { title, unit, contestants } of results) {
-    const lessIsBetter = unit === 'seconds' || unit === 'bytes';
+    const lessIsBetter = isLessBetter(unit);
     const others = contestants.filter(({ name }) => OTHERS.has(name)).map(({ median }) => median);
     if (others.length === 0) continue;
     const reference = lessIsBetter ? Math.min(...others) : Math.max(...others);

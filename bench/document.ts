@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { renderChart } from './chart.ts';
 import { notes } from './notes.ts';
-import { formatTarget, formatValue } from './report.ts';
+import { formatContestant, formatTarget } from './report.ts';
 import type { RowResult, Text } from './row.ts';
 import { rows } from './rows/rows.ts';
 
@@ -47,6 +47,7 @@ const WORDS = {
   },
   chart: { en: 'Each contestant beside the best one that is not this registry', zh: '各参与者与本 registry 以外最佳者的对比' },
   contestants: { en: '| contestant | median | best |', zh: '| 参与者 | 中位数 | 最佳 |' },
+  cpu: { en: ' CPU time |', zh: ' CPU 时间 |' },
   targets: {
     en: '| compared | median | spread | best | to reach | |',
     zh: '| 比较 | 中位数 | 范围 | 最佳 | 目标 | |',
@@ -76,14 +77,20 @@ function renderDocument({ machine, rows }: Results, language: keyof Text): strin
 function renderRow({ name, title, unit, contestants, targets, measuredAt }: RowResult, language: keyof Text): string[] {
   const day = new Date(measuredAt).toISOString().slice(0, 10);
   const note = notes.rows[name]?.[language];
+  const hasCpu = contestants.some(({ cpuSeconds }) => cpuSeconds !== undefined);
   return [
     `## ${title[language]}`,
     '',
     `\`npm run bench -- ${name}\`, ${contestants[0]?.values.length ?? 0} ${WORDS.turns[language]}, ${day}`,
     '',
-    WORDS.contestants[language],
-    '|---|---|---|',
-    ...contestants.map(({ name, median, best }) => `| ${name} | ${formatValue(median, unit)} | ${formatValue(best, unit)} |`),
+    `${WORDS.contestants[language]}${hasCpu ? WORDS.cpu[language] : ''}`,
+    `|---|---|---|${hasCpu ? '---|' : ''}`,
+    ...contestants.map(
+      (contestant) =>
+        `| ${formatContestant(contestant, unit)
+          .slice(0, hasCpu ? 4 : 3)
+          .join(' | ')} |`,
+    ),
     '',
     WORDS.targets[language],
     '|---|---|---|---|---|---|',

@@ -1,7 +1,7 @@
 import { execFile, type PromiseWithChild } from 'node:child_process';
 import { promisify } from 'node:util';
 import { MANIFEST_MEDIA_TYPES } from '../src/oci/descriptor.ts';
-import { accepts, startProcess } from '../test/support/process.ts';
+import { accepts, startProcess, startService } from '../test/support/process.ts';
 import { freePort } from '../test/support/temporary.ts';
 import { debianTool, toolPath } from '../test/tools/tools.ts';
 
@@ -22,6 +22,8 @@ export interface LoadPlan {
   seconds?: number;
   /** Bodies must have the digests that their URLs end with. It costs the time of hashing. */
   verify?: boolean;
+  /** A PEM file of a certificate authority to trust. */
+  ca?: string | undefined;
 }
 /** Times in seconds. */
 export interface LoadResult {
@@ -34,8 +36,9 @@ export interface LoadResult {
 
 /** Reads by bench/load: it takes bodies in pieces of 256 KiB, where wrk's 8 KiB cost more time than nginx needs to send them.
  *  @throws Error: a status, a length or a digest is wrong, or a line was cut */
-export async function load(plan: LoadPlan): Promise<LoadResult> {
-  const child: PromiseWithChild<{ stdout: string }> = run(await toolPath('load'), ['run'], { maxBuffer: 64 * 2 ** 20 });
+export async function load({ ca, ...plan }: LoadPlan): Promise<LoadResult> {
+  const env = { ...process.env, ...(ca === undefined ? {} : { SSL_CERT_FILE: ca }) };
+  const child: PromiseWithChild<{ stdout: string }> = run(await toolPath('load'), ['run'], { maxBuffer: 64 * 2 ** 20, env });
   child.child.stdin?.end(JSON.stringify(plan));
   return JSON.parse((await child).stdout) as LoadResult;
 }
@@ -75,4 +78,25 @@ export async function startShaper(stack: AsyncDisposableStack, to: string, line:
   const args = ['shape', '-listen', address, '-to', to, '-rate', String(line.rate), ...(line.each ? ['-each'] : [])];
   stack.use(await startProcess({ command: await toolPath('load'), args, ready: () => accepts(address) }));
   return address;
+}
+
+export interface LongLine {
+  /** Its own host:port. */
+  host: string;
+  /** Closes all its connections: whoever had one has to connect again. */
+  cut(): Promise<void>;
+}
+
+/** A line to `to` (host:port) whose round trips take `roundTripMs`, those of the TCP handshake included. */
+export async function startLongLine(stack: AsyncDisposableStack, to: string, roundTripMs: number): Promise<LongLine> {
+  const host = `127.0.0.1:${await freePort()}`;
+  const args = ['delay', '-listen', host, '-to', to, '-round-trip', `${roundTripMs}ms`];
+  const service = stack.use(await startService({ command: await toolPath('load'), args, ready: () => accepts(host) }));
+  return {
+    host,
+    async cut() {
+      await service.stop('SIGKILL');
+      await service.start();
+    },
+  };
 }

@@ -1,25 +1,33 @@
-import type { RowResult, TargetResult, Unit } from './row.ts';
+import type { ContestantResult, RowResult, TargetResult, Unit } from './row.ts';
 
 /** For a terminal. */
 export function renderTable(results: readonly RowResult[]): string {
   const lines = results.flatMap(({ title, unit, contestants, targets }) => [
     title.en,
-    ...align([
-      ['', 'median', 'best'],
-      ...contestants.map(({ name, median, best }) => [name, formatValue(median, unit), formatValue(best, unit)]),
-    ]),
+    ...align([['', 'median', 'best', 'CPU'], ...contestants.map((contestant) => formatContestant(contestant, unit))]),
     ...align(targets.map((target) => formatTarget(target, unit))),
     '',
   ]);
   return `${lines.join('\n')}\n`;
 }
 
+/** Name, median, best, and processor time where it is measured. */
+export function formatContestant({ name, median, best, cpuSeconds }: ContestantResult, unit: Unit): string[] {
+  return [
+    name,
+    formatValue(median, unit),
+    formatValue(best, unit),
+    cpuSeconds === undefined ? '' : formatValue(cpuSeconds.median, 'seconds'),
+  ];
+}
+
 /** What is compared, median, spread, best of the turns, what is to be reached, and whether it is. */
 export function formatTarget({ target, median, spread, best, reached }: TargetResult, unit: Unit): string[] {
-  const { of, against, as = 'ratio', atLeast, atMost } = target;
+  const { of, against, as = 'ratio', measure, atLeast, atMost } = target;
   const ratio = against !== undefined && as === 'ratio';
-  const format = (value: number): string => (ratio ? `${value.toFixed(2)} ×` : formatValue(value, unit));
-  const what = against === undefined ? of : `${of} ${ratio ? ':' : '−'} ${against}`;
+  const format = (value: number): string => (ratio ? `${value.toFixed(2)} ×` : formatValue(value, measure === 'cpu' ? 'seconds' : unit));
+  const compared = against === undefined ? of : `${of} ${ratio ? ':' : '−'} ${against}`;
+  const what = measure === 'cpu' ? `${compared}, CPU` : compared;
   const wanted = atLeast === undefined ? `≤ ${format(atMost ?? Number.NaN)}` : `≥ ${format(atLeast)}`;
   return [what, format(median), `${format(spread[0])} … ${format(spread[1])}`, format(best), wanted, reached ? '✓' : '✗'];
 }
@@ -29,6 +37,7 @@ const FORMATS: Record<Unit, (value: number) => string> = {
   'requests/s': (value) => `${value.toFixed(0)}/s`,
   seconds: (value) => (Math.abs(value) < 1 ? `${(value * 1000).toFixed(Math.abs(value) < 0.1 ? 1 : 0)} ms` : `${value.toFixed(2)} s`),
   bytes: (value) => `${(value / 1e6).toFixed(0)} MB`,
+  'round trips': (value) => value.toFixed(1),
 };
 
 export function formatValue(value: number, unit: Unit): string {

@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { makeCertificate } from '../test/support/certificate.ts';
 import { startDistribution, type Distribution } from '../test/support/distribution.ts';
 import { sha256, type TestImage } from '../test/support/image.ts';
+import { startMihomo } from '../test/support/mihomo.ts';
 import { accepts, startProcess } from '../test/support/process.ts';
 import { startRegistry, type ServingProgram } from '../test/support/program.ts';
 import { freePort, temporaryDirectory } from '../test/support/temporary.ts';
@@ -18,13 +20,31 @@ export interface Upstream {
   url: string;
   /** 127.0.0.1:PORT */
   host: string;
+  /** Over HTTPS: the PEM file of the authority that signed its certificate, for 127.0.0.1 and FAR_NAME. */
+  ca?: string;
   /** Puts a blob of random bytes there, and gives its digest. */
   addBlob(size: number): Promise<string>;
   /** Bytes that it has sent of a blob so far, in answers that have ended. */
   sent(digest: string): Promise<number>;
 }
 
-export async function startUpstream(stack: AsyncDisposableStack, images: Record<string, TestImage> = {}): Promise<Upstream> {
+/** The upstream's name for those who reach it through a proxy, which alone can resolve it: programs in Go never send requests to 127.0.0.1
+ *  through a proxy. */
+export const FAR_NAME = 'upstream.test';
+
+export interface UpstreamOptions {
+  /** By their tags. */
+  images?: Record<string, TestImage>;
+  /** Serve over HTTPS. */
+  secure?: boolean;
+  /** Want a token for blobs and manifests, from a token service at this host:port, which leads here, too. */
+  tokensFrom?: string;
+  /** Where to listen. */
+  host?: string;
+}
+
+export async function startUpstream(stack: AsyncDisposableStack, options: UpstreamOptions = {}): Promise<Upstream> {
+  const { images = {}, secure = false, host = `127.0.0.1:${await freePort()}` } = options;
   const { path: directory } = stack.use(await temporaryDirectory());
   const repository = join(directory, 'root/v2', REPOSITORY);
   await Promise.all(['blobs', 'manifests'].map((name) => mkdir(join(repository, name), { recursive: true })));
@@ -33,14 +53,15 @@ export async function startUpstream(stack: AsyncDisposableStack, images: Record<
       for (const { digest, bytes } of [config, ...layers]) await writeFile(join(repository, 'blobs', digest), bytes);
     for (const reference of [tag, root.digest]) await writeFile(join(repository, 'manifests', reference), root.bytes);
   }
-  const host = `127.0.0.1:${await freePort()}`;
+  const certificate = secure ? await makeCertificate(directory, [FAR_NAME]) : undefined;
   const file = join(directory, 'nginx.conf');
-  await writeFile(file, nginxConfiguration(directory, host, images));
+  await writeFile(file, nginxConfiguration({ directory, host, images, certificate, tokensFrom: options.tokensFrom }));
   const args = ['-p', directory, '-c', file, '-e', join(directory, 'error.log')];
   stack.use(await startProcess({ command: await debianTool('nginx'), args, ready: () => accepts(host) }));
   return {
-    url: `http://${host}`,
+    url: `${secure ? 'https' : 'http'}://${host}`,
     host,
+    ...(certificate === undefined ? {} : { ca: certificate.certificate }),
     async addBlob(size) {
       const bytes = randomBytes(size);
       const digest = sha256(bytes);
@@ -54,7 +75,29 @@ export async function startUpstream(stack: AsyncDisposableStack, images: Record<
   };
 }
 
-function nginxConfiguration(directory: string, host: string, images: Record<string, TestImage>): string {
+interface NginxOptions {
+  directory: string;
+  host: string;
+  images: Record<string, TestImage>;
+  certificate: { certificate: string; key: string } | undefined;
+  tokensFrom: string | undefined;
+}
+
+/** mihomo, which is told the upstream's name. @returns host:port, for HTTP and SOCKS5 */
+export async function startProxy(stack: AsyncDisposableStack): Promise<string> {
+  const port = await freePort();
+  stack.use(await startMihomo({ 'mixed-port': port, mode: 'direct', 'log-level': 'error', hosts: { [FAR_NAME]: '127.0.0.1' } }));
+  return `127.0.0.1:${port}`;
+}
+
+function nginxConfiguration({ directory, host, images, certificate, tokensFrom }: NginxOptions): string {
+  const tls =
+    certificate === undefined
+      ? ''
+      : `ssl_certificate ${certificate.certificate}; ssl_certificate_key ${certificate.key}; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:s:1m;`;
+  const scheme = certificate === undefined ? 'http' : 'https';
+  const challenge =
+    tokensFrom === undefined ? '' : `if ($http_authorization = '') { return 401; } add_header WWW-Authenticate $challenge always;`;
   const digests = Object.entries(images).flatMap(([tag, { root }]) => [`~/${tag}$ ${root.digest};`, `~/${root.digest}$ ${root.digest};`]);
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${directory}/temporary;`);
   return `daemon off; user root; worker_processes 1; pid ${directory}/pid;
@@ -64,13 +107,17 @@ http {
   sendfile on; tcp_nopush on; keepalive_requests 1000000;
   log_format line '$body_bytes_sent $uri';
   map $uri $manifest { default ''; ${digests.join(' ')} }
+  map $http_authorization $challenge { default ''; '' 'Bearer realm="${scheme}://${tokensFrom}/token",service="bench",scope="repository:${REPOSITORY}:pull"'; }
   server {
-    listen ${host};
+    listen ${host}${certificate === undefined ? '' : ' ssl'};
+    ${tls}
     root ${directory}/root;
     access_log off;
-    location = /v2/ { default_type application/json; return 200 '{}'; }
-    location ~ /blobs/ { access_log ${directory}/access.log line; }
+    location = /token { default_type application/json; return 200 '{"token":"t","expires_in":300}'; }
+    location = /v2/ { default_type application/json; ${challenge} return 200 '{}'; }
+    location ~ /blobs/ { ${challenge} access_log ${directory}/access.log line; }
     location ~ /manifests/ {
+      ${challenge}
       default_type application/vnd.oci.image.manifest.v1+json;
       add_header Docker-Content-Digest $manifest;
     }
@@ -87,6 +134,8 @@ export interface Contestant {
   image: string;
   blob: (digest: string) => string;
   manifest: (reference: string) => string;
+  /** Of its process; absent: its processor time is not measured. */
+  pid?: () => number;
 }
 
 function contestant({ url, host }: { url: string; host: string }, upstream: string | undefined): Contestant {
@@ -110,7 +159,9 @@ export interface OwnRegistry extends Contestant {
 }
 
 export interface OwnOptions {
-  upstream: { url: string };
+  upstream: Pick<Upstream, 'url' | 'ca'>;
+  /** The URL of a proxy to the upstream. */
+  proxy?: string | undefined;
   s3?: Versitygw;
   /** Blobs by redirects to S3. */
   redirect?: boolean;
@@ -121,15 +172,16 @@ export interface OwnOptions {
 /** This registry, as it is really started. */
 export async function startOwn(
   stack: AsyncDisposableStack,
-  { upstream, s3, redirect = false, rest = {} }: OwnOptions,
+  { upstream: { url, ca }, proxy, s3, redirect = false, rest = {} }: OwnOptions,
 ): Promise<OwnRegistry> {
   const { path } = stack.use(await temporaryDirectory());
   const directory = join(path, 'data');
   const storage = s3 === undefined ? { filesystem: { directory } } : { s3: storageS3(s3, redirect) };
   const local = { directory, maxSize: '20GiB' };
-  const program = await startRegistry({ storage, local, upstreams: { dockerhub: { url: upstream.url } }, ...rest });
+  const dockerhub = { url, ...(ca === undefined ? {} : { ca }), ...(proxy === undefined ? {} : { proxy }) };
+  const program = await startRegistry({ storage, local, upstreams: { dockerhub }, ...rest });
   stack.use(program);
-  return { ...contestant(program, 'dockerhub'), program, directory };
+  return { ...contestant(program, 'dockerhub'), program, directory, pid: () => program.pid };
 }
 
 function storageS3({ endpoint, bucket, region, accessKeyId, secretAccessKey }: Versitygw, redirect: boolean): Record<string, unknown> {
@@ -139,10 +191,14 @@ function storageS3({ endpoint, bucket, region, accessKeyId, secretAccessKey }: V
 /** The Distribution project's registry as a pull-through cache, without an access log. */
 export async function startOther(
   stack: AsyncDisposableStack,
-  { upstream, s3 }: { upstream: { url: string }; s3?: Versitygw },
+  { upstream: { url, ca }, proxy, s3 }: Pick<OwnOptions, 'upstream' | 'proxy' | 's3'>,
 ): Promise<Contestant & { distribution: Distribution }> {
   const quiet = { log: { level: 'error', accesslog: { disabled: true } } };
-  const distribution = await startDistribution({ proxyOf: upstream.url, configuration: quiet, ...(s3 === undefined ? {} : { s3 }) });
+  const env = {
+    ...(ca === undefined ? {} : { SSL_CERT_FILE: ca }),
+    ...(proxy === undefined ? {} : { HTTPS_PROXY: proxy, HTTP_PROXY: proxy }),
+  };
+  const distribution = await startDistribution({ proxyOf: url, configuration: quiet, env, ...(s3 === undefined ? {} : { s3 }) });
   stack.use(distribution);
-  return { ...contestant(distribution, undefined), distribution };
+  return { ...contestant(distribution, undefined), distribution, pid: () => distribution.pid() };
 }

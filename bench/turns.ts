@@ -1,4 +1,13 @@
-import type { Contestants, Row, RowResult, Target, TargetResult, Unit } from './row.ts';
+import {
+  isLessBetter,
+  type ContestantResult,
+  type Contestants,
+  type Row,
+  type RowResult,
+  type Target,
+  type TargetResult,
+  type Unit,
+} from './row.ts';
 
 /** Runs a row: every contestant warms up, then all of them in turns (A B A B …), so that what disturbs the machine disturbs all.
  *  @throws Error: something that has to work does not */
@@ -9,31 +18,56 @@ export async function runRow(
 ): Promise<RowResult> {
   await using stack = new AsyncDisposableStack();
   const contestants = await row.open(stack);
-  const values = await takeTurns(contestants, turns, onTurn);
+  const { values, cpuSeconds } = await takeTurns(contestants, turns, onTurn);
   return {
     name: row.name,
     title: row.title,
     unit: row.unit,
     measuredAt: Date.now(),
-    contestants: [...values].map(([name, values]) => ({ name, values, median: median(values), best: best(values, row.unit) })),
-    targets: row.targets.map((target) => judge(target, values, row.unit)),
+    contestants: [...values].map(([name, values]) => summarize(name, { values, cpuSeconds: cpuSeconds.get(name), unit: row.unit })),
+    targets: row.targets.map((target) =>
+      target.measure === 'cpu' ? judge(target, cpuSeconds, 'seconds') : judge(target, values, row.unit),
+    ),
   };
+}
+
+function summarize(
+  name: string,
+  { values, cpuSeconds, unit }: { values: number[]; cpuSeconds: number[] | undefined; unit: Unit },
+): ContestantResult {
+  return {
+    name,
+    values,
+    median: median(values),
+    best: best(values, unit),
+    ...(cpuSeconds === undefined ? {} : { cpuSeconds: { values: cpuSeconds, median: median(cpuSeconds) } }),
+  };
+}
+
+/** What each contestant had in each turn. */
+interface Taken {
+  values: Map<string, number[]>;
+  cpuSeconds: Map<string, number[]>;
 }
 
 async function takeTurns(
   contestants: Contestants,
   turns: number,
   onTurn: (contestant: string, turn: number, value: number) => void,
-): Promise<Map<string, number[]>> {
-  const values = new Map<string, number[]>();
+): Promise<Taken> {
+  const taken: Taken = { values: new Map(), cpuSeconds: new Map() };
+  const add = (to: Map<string, number[]>, name: string, value: number): void => void to.set(name, [...(to.get(name) ?? []), value]);
   for (let turn = 0; turn <= turns; turn++) {
     for (const [name, take] of Object.entries(contestants)) {
-      const value = await take(turn);
+      const measured = await take(turn);
+      const value = typeof measured === 'number' ? measured : measured.value;
       onTurn(name, turn, value);
-      if (turn > 0) values.set(name, [...(values.get(name) ?? []), value]);
+      if (turn === 0) continue;
+      add(taken.values, name, value);
+      if (typeof measured !== 'number') add(taken.cpuSeconds, name, measured.cpuSeconds);
     }
   }
-  return values;
+  return taken;
 }
 
 /** Compares turn by turn: neighbours in time saw the same machine. */
@@ -62,5 +96,5 @@ export function median(values: readonly number[]): number {
 }
 
 function best(values: readonly number[], unit: Unit): number {
-  return unit === 'seconds' || unit === 'bytes' ? Math.min(...values) : Math.max(...values);
+  return isLessBetter(unit) ? Math.min(...values) : Math.max(...values);
 }

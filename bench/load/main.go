@@ -1,7 +1,8 @@
-// Command load is the benchmark's client, and a line of bounded speed. One thread, so that it takes one core at most.
+// Command load is the benchmark's client, and a line of bounded speed or of some length. One thread, so that it takes one core at most.
 //
 //	load run   < plan.json    reads what the plan says, prints what it saw as JSON
 //	load shape -listen A -to B -rate BYTES [-each]    forwards connections; RATE is a second's, of all or of each
+//	load delay -listen A -to B -round-trip TIME       forwards connections, as over a line of that length
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 )
 
 func main() {
@@ -22,7 +24,7 @@ func main() {
 
 func command() error {
 	if len(os.Args) < 2 {
-		return fmt.Errorf("what? run or shape")
+		return fmt.Errorf("what? run, shape or delay")
 	}
 	switch os.Args[1] {
 	case "run":
@@ -45,6 +47,15 @@ func command() error {
 			return err
 		}
 		return shape(*listen, *to, *rate, *each)
+	case "delay":
+		flags := flag.NewFlagSet("delay", flag.ContinueOnError)
+		listen := flags.String("listen", "", "host:port")
+		to := flags.String("to", "", "host:port")
+		roundTrip := flags.Duration("round-trip", 100*time.Millisecond, "of the line")
+		if err := flags.Parse(os.Args[2:]); err != nil {
+			return err
+		}
+		return delay(*listen, *to, *roundTrip)
 	}
 	return fmt.Errorf("no command %q", os.Args[1])
 }

@@ -9,21 +9,27 @@ import (
 const piece = 16 << 10
 
 func shape(listen, to string, rate float64, each bool) error {
+	all := &pace{rate: rate}
+	return accept(listen, func(client *net.TCPConn) {
+		line := all
+		if each {
+			line = &pace{rate: rate}
+		}
+		forward(client, to, line)
+	})
+}
+
+func accept(listen string, serve func(client *net.TCPConn)) error {
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
 		return err
 	}
-	all := &pace{rate: rate}
 	for {
 		client, err := listener.Accept()
 		if err != nil {
 			return err
 		}
-		line := all
-		if each {
-			line = &pace{rate: rate}
-		}
-		go forward(client.(*net.TCPConn), to, line)
+		go serve(client.(*net.TCPConn))
 	}
 }
 

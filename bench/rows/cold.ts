@@ -1,56 +1,12 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { load, startShaper, type LoadResult } from '../load.ts';
-import type { Contestants, Row, Target } from '../row.ts';
-import { direct, startOther, startOwn, startUpstream, type Contestant } from '../servers.ts';
+import { openCold, type Cold } from '../cold.ts';
+import type { Row, Target } from '../row.ts';
 
-const SIZE = 64 * 2 ** 20;
-
-interface Cold {
-  clients?: number;
-  /** Upstream's line, in bytes a second: of each connection, or of all together. Absent: as fast as it can. */
-  line?: { rate: number; each: boolean };
-  /** From what the clients saw. */
-  measure: (result: LoadResult) => number;
-  without?: readonly string[];
-}
-
-/** One blob a turn that nobody has asked for before; the same for all contestants. */
-function openCold({ clients = 1, line, measure, without = [] }: Cold): Row['open'] {
-  return async (stack) => {
-    const upstream = await startUpstream(stack);
-    const host = line === undefined ? upstream.host : await startShaper(stack, upstream.host, line);
-    const shaped = { host, url: `http://${host}` };
-    const [own, other] = [await startOwn(stack, { upstream: shaped }), await startOther(stack, { upstream: shaped })];
-    // The warm-up of a slow line need not take as long as a turn.
-    const blobs: string[] = [await upstream.addBlob(line === undefined ? SIZE : SIZE / 8)];
-    const reading =
-      ({ blob }: Contestant, copies: number) =>
-      async (turn: number) => {
-        const digest = (blobs[turn] ??= await upstream.addBlob(SIZE));
-        const before = await upstream.sent(digest);
-        const readers = Array.from({ length: clients }, () => ({ urls: [blob(digest)] }));
-        const result = await load({ clients: readers, verify: turn === 0 });
-        await sleep(300); // what it keeps goes to disk now: not at the cost of the next
-        const sent = (await upstream.sent(digest)) - before;
-        if (sent > copies * SIZE) throw new Error(`upstream has sent ${sent} bytes of a blob of ${SIZE}`);
-        return measure(result);
-      };
-    const all: Contestants = {
-      registry: reading(own, 1.2), // one copy, and what lay in the buffers of a connection whose part another one took over
-      distribution: reading(other, Infinity),
-      upstream: reading(direct(shaped), Infinity),
-    };
-    return Object.fromEntries(Object.entries(all).filter(([name]) => !without.includes(name)));
-  };
-}
-
-const seconds = (result: LoadResult): number => result.seconds;
 const total = (title: Row['title'], name: string, cold: Omit<Cold, 'measure'>, targets: Target[]): Row => ({
   name,
   title,
   unit: 'seconds',
   targets,
-  open: openCold({ measure: seconds, ...cold }),
+  open: openCold(cold),
 });
 
 const together = (title: Row['title'], name: string, cold: Pick<Cold, 'line'>): Row => ({
@@ -63,6 +19,12 @@ const together = (title: Row['title'], name: string, cold: Pick<Cold, 'line'>): 
 
 const SLOW = 8e6;
 const GIGABIT = 125e6;
+
+/** What a cold blob may take of Distribution's time, and of its processor time. */
+const ofDistribution = (seconds: number, cpu: number): Target[] => [
+  { of: 'registry', against: 'distribution', atMost: seconds },
+  { of: 'registry', against: 'distribution', measure: 'cpu', atMost: cpu },
+];
 
 export const coldRows: readonly Row[] = [
   total({ en: 'Cold 64 MiB blob, upstream as fast as it can', zh: '未缓存的 64 MiB blob，上游不限速' }, 'cold-blob', {}, [
@@ -98,6 +60,36 @@ export const coldRows: readonly Row[] = [
     ),
     turns: 3,
   },
+  total(
+    { en: 'Cold 64 MiB blob over HTTPS, upstream as fast as it can', zh: '经 HTTPS 的未缓存 64 MiB blob，上游不限速' },
+    'cold-https',
+    { secure: true },
+    ofDistribution(0.75, 0.95),
+  ),
+  total(
+    { en: 'Cold 64 MiB blob over HTTPS beside 8 busy processes', zh: '经 HTTPS 的未缓存 64 MiB blob，同时有 8 个占满 CPU 的进程' },
+    'cold-https-busy',
+    { secure: true, busy: 8, without: ['upstream'] },
+    ofDistribution(0.75, 0.95),
+  ),
+  total(
+    { en: 'Cold 64 MiB blob over HTTPS, upstream over 1 Gbit/s', zh: '经 HTTPS 的未缓存 64 MiB blob，上游带宽 1 Gbit/s' },
+    'cold-https-gigabit',
+    { secure: true, line: { rate: GIGABIT, each: false } },
+    [{ of: 'registry', against: 'upstream', atMost: 1.05 }],
+  ),
+  total(
+    { en: 'Cold 64 MiB blob over HTTPS, through an HTTP proxy (CONNECT)', zh: '经 HTTPS 和 HTTP 代理（CONNECT）的未缓存 64 MiB blob' },
+    'cold-connect',
+    { secure: true, proxy: 'http', without: ['upstream'] },
+    ofDistribution(0.75, 0.95),
+  ),
+  total(
+    { en: 'Cold 64 MiB blob over HTTPS, through a SOCKS5 proxy', zh: '经 HTTPS 和 SOCKS5 代理的未缓存 64 MiB blob' },
+    'cold-socks5',
+    { secure: true, proxy: 'socks5', without: ['upstream'] },
+    ofDistribution(0.75, 0.95),
+  ),
   together(
     {
       en: '32 clients on one cold 64 MiB blob, upstream over 1 Gbit/s',

@@ -13,7 +13,7 @@ const manifest: Row = {
   ],
   async open(stack) {
     const image = makeImage({ architectures: ['amd64'], layers: Array.from({ length: 12 }, () => 1024) });
-    const upstream = await startUpstream(stack, { latest: image });
+    const upstream = await startUpstream(stack, { images: { latest: image } });
     const [own, other] = [await startOwn(stack, { upstream }), await startOther(stack, { upstream })];
     const { digest } = image.root;
     const asking = (url: string) => (turn: number) => requestRate(url, { connections: 16, seconds: turn === 0 ? 3 : 2 });

@@ -19,7 +19,7 @@ function row(temperature: 'cold' | 'warm', title: Row['title']): Row {
     async open(stack) {
       const count = temperature === 'cold' ? IMAGES : 1;
       const images = Array.from({ length: count }, (_, n) => makeImage({ architectures: ['amd64'], layers: LAYERS, seed: `pull ${n}` }));
-      const upstream = await startUpstream(stack, Object.fromEntries(images.map((image, n) => [`v${n}`, image])));
+      const upstream = await startUpstream(stack, { images: Object.fromEntries(images.map((image, n) => [`v${n}`, image])) });
       const [own, other] = [await startOwn(stack, { upstream }), await startOther(stack, { upstream })];
       const containerd = stack.use(await startContainerd({ release: '2.4' }));
       const pulling =

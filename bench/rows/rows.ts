@@ -1,6 +1,7 @@
 import type { Row } from '../row.ts';
 import { agentRows } from './agent.ts';
 import { coldRows } from './cold.ts';
+import { farRows } from './far.ts';
 import { manifestRows } from './manifest.ts';
 import { memoryRows } from './memory.ts';
 import { pullRows } from './pull.ts';
@@ -13,6 +14,7 @@ export const rows: readonly Row[] = [
   ...warmRows,
   ...manifestRows,
   ...coldRows,
+  ...farRows,
   ...memoryRows,
   ...pullRows,
   ...startRows,

@@ -22,6 +22,8 @@ export interface DistributionOptions {
   port?: number;
   /** Laid over the configuration, by top-level key. */
   configuration?: Record<string, unknown>;
+  /** Laid over the environment. */
+  env?: NodeJS.ProcessEnv;
 }
 
 export interface LoggedRequest {
@@ -64,6 +66,7 @@ export async function startDistribution(options: DistributionOptions = {}): Prom
     child ??= await startProcess({
       command,
       args: ['serve', file],
+      env: { ...process.env, ...options.env },
       ready: () => accepts(address),
     });
   }

@@ -1,0 +1,83 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startProcess } from '../test/support/process.ts';
+import { load, startShaper, type LoadResult } from './load.ts';
+import { processorSeconds } from './processor-time.ts';
+import type { Contestants, Measurement, Row, Turn } from './row.ts';
+import { direct, FAR_NAME, startOther, startOwn, startProxy, startUpstream, type Contestant, type Upstream } from './servers.ts';
+
+const SIZE = 64 * 2 ** 20;
+/** The most that upstream may send of each blob: one copy, and what lies in the buffers of a connection whose part another one took. */
+const MAX_COPIES = 1.05;
+
+export interface Cold {
+  clients?: number;
+  /** Upstream's line, in bytes a second: of each connection, or of all together. Absent: as fast as it can. */
+  line?: { rate: number; each: boolean };
+  /** Upstream serves over HTTPS, with a certificate of an authority of its own. */
+  secure?: boolean;
+  /** The way to upstream leads through mihomo. */
+  proxy?: 'http' | 'socks5';
+  /** How many other processes compute all the time. */
+  busy?: number;
+  /** From what the clients saw; by default the seconds until the last one was done. */
+  measure?: (result: LoadResult) => number;
+  without?: readonly string[];
+}
+
+/** One blob a turn that nobody has asked for before; the same for all contestants. */
+export function openCold(cold: Cold): Row['open'] {
+  const { clients = 1, line, measure = ({ seconds }) => seconds, without = [] } = cold;
+  return async (stack) => {
+    const upstream = await startUpstream(stack, { secure: cold.secure === true });
+    const near = await overLine(stack, upstream, line);
+    const { far, proxy } = await throughProxy(stack, near, cold.proxy);
+    const [own, other] = [await startOwn(stack, { upstream: far, proxy }), await startOther(stack, { upstream: far, proxy })];
+    // The warm-up of a slow line need not take as long as a turn.
+    const blobs: string[] = [await upstream.addBlob(line === undefined ? SIZE : SIZE / 8)];
+    const reading =
+      ({ blob, pid }: Contestant, copies: number): Turn<number | Measurement> =>
+      async (turn) => {
+        const digest = (blobs[turn] ??= await upstream.addBlob(SIZE));
+        const [sentBefore, usedBefore] = [await upstream.sent(digest), await used(pid)];
+        const readers = Array.from({ length: clients }, () => ({ urls: [blob(digest)] }));
+        const result = await load({ clients: readers, verify: turn === 0, ca: upstream.ca });
+        await sleep(300); // what it keeps goes to disk now: not at the cost of the next
+        const sent = (await upstream.sent(digest)) - sentBefore;
+        if (turn > 0 && sent > copies * SIZE) throw new Error(`upstream has sent ${sent} bytes of a blob of ${SIZE}`);
+        const value = measure(result);
+        return pid === undefined ? value : { value, cpuSeconds: (await used(pid)) - usedBefore };
+      };
+    for (let count = 0; count < (cold.busy ?? 0); count++) {
+      stack.use(await startProcess({ command: 'sh', args: ['-c', 'while :; do :; done'] }));
+    }
+    const all: Contestants = {
+      registry: reading(own, MAX_COPIES),
+      distribution: reading(other, Infinity),
+      upstream: reading(direct(near), Infinity),
+    };
+    return Object.fromEntries(Object.entries(all).filter(([name]) => !without.includes(name)));
+  };
+}
+
+async function used(pid: Contestant['pid']): Promise<number> {
+  return pid === undefined ? 0 : processorSeconds(pid());
+}
+
+async function overLine(
+  stack: AsyncDisposableStack,
+  upstream: Upstream,
+  line: Cold['line'],
+): Promise<Pick<Upstream, 'url' | 'host' | 'ca'>> {
+  if (line === undefined) return upstream;
+  const host = await startShaper(stack, upstream.host, line);
+  return { ...upstream, host, url: upstream.url.replace(upstream.host, host) };
+}
+
+async function throughProxy(
+  stack: AsyncDisposableStack,
+  near: Pick<Upstream, 'url' | 'ca'>,
+  kind: Cold['proxy'],
+): Promise<{ far: Pick<Upstream, 'url' | 'ca'>; proxy?: string }> {
+  if (kind === undefined) return { far: near };
+  return { far: { ...near, url: near.url.replace('127.0.0.1', FAR_NAME) }, proxy: `${kind}://${await startProxy(stack)}` };
+}
