@@ -20,7 +20,7 @@ export interface TransportOptions {
 }
 
 export interface PooledTransport extends Transport {
-  /** Its connections. */
+  /** Requests of other kinds, in the same way but over connections of their own. */
   dispatcher: Dispatcher;
 }
 
@@ -40,9 +40,8 @@ export function createTransport(options: TransportOptions): PooledTransport {
   } as const;
   if (options.proxy === 'direct') {
     const lookup = options.externalOnly === true ? { lookup: lookupExternal } : {};
-    const secure = over(new Agent({ ...pool, connect: { timeout, autoSelectFamily: true, ...tls, ...lookup } }), { proxied: false });
-    const plain = createRawTransport({ connectTimeout: timeout, ...lookup });
-    return { ...secure, request: (request) => (request.origin.startsWith('http:') ? plain : secure).request(request) };
+    const dispatcher = new Agent({ ...pool, connect: { timeout, autoSelectFamily: true, ...tls, ...lookup } });
+    return { ...createRawTransport({ connectTimeout: timeout, ...lookup, ...tls }), dispatcher };
   }
   const { protocol } = new URL(options.proxy);
   if (protocol.startsWith('socks5')) {

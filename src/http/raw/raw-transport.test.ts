@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { createServer, type RequestListener } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { before, test } from 'node:test';
+import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { createSecureContext } from 'node:tls';
+import { makeCertificate } from '../../../test/support/certificate.ts';
+import { temporaryDirectory } from '../../../test/support/temporary.ts';
 import { createBody } from '../../io/body.ts';
 import { CONNECTIONS, createRawTransport } from './raw-transport.ts';
 import { rawSocketsWork } from './self-check.ts';
@@ -13,30 +18,39 @@ import type { TransportResponse } from '../transport.ts';
 const MiB = 1024 * 1024;
 const bytes = randomBytes(9 * MiB + 12_345);
 
-async function serve(listener: RequestListener, host = '127.0.0.1') {
-  const server = createServer(listener).listen(0, host);
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  return {
-    server,
-    origin: `http://${host.includes(':') ? `[${host}]` : host}:${port}`,
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      server.close();
-      await once(server, 'close');
-    },
-  };
-}
+const directory = await temporaryDirectory();
+after(() => directory[Symbol.asyncDispose]());
+const files = await makeCertificate(directory.path);
+const pair = { cert: await readFile(files.certificate), key: await readFile(files.key) };
+const secureContext = createSecureContext({ ca: pair.cert });
 
 before(async () => {
   assert.equal(await rawSocketsWork(), true, 'long bodies are read from their sockets by this version of Node');
 });
 
-for (const [name, plain] of [
-  ['raw sockets', false],
-  ["Node's parser", true],
-] as const) {
-  const transport = createRawTransport({ connectTimeout: 1000, plain });
+for (const [name, { scheme, plain }] of Object.entries({
+  'raw sockets': { scheme: 'http', plain: false },
+  "Node's parser": { scheme: 'http', plain: true },
+  'raw sockets of TLS': { scheme: 'https', plain: false },
+  "TLS and Node's parser": { scheme: 'https', plain: true },
+})) {
+  const transport = createRawTransport({ connectTimeout: 5000, plain, secureContext });
+
+  async function serve(listener: RequestListener, host = '127.0.0.1') {
+    const server = scheme === 'http' ? createServer(listener) : createSecureServer(pair, listener);
+    server.listen(0, host);
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    return {
+      server,
+      origin: `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`,
+      async [Symbol.asyncDispose]() {
+        server.closeAllConnections();
+        server.close();
+        await once(server, 'close');
+      },
+    };
+  }
 
   function get(origin: string, path = '/', signal = new AbortController().signal): Promise<TransportResponse> {
     return transport.request({ origin, path, method: 'GET', headers: {}, signal });
@@ -139,6 +153,38 @@ for (const [name, plain] of [
       await delay(20);
     }
     assert.equal(connections, 1);
+  });
+
+  test(`${name}: a long body that was read to its end leaves its connection to the next request`, async () => {
+    let connections = 0;
+    await using own = await serve((_, response) => {
+      response.setHeader('content-length', bytes.length);
+      response.end(bytes);
+    });
+    own.server.on('connection', () => connections++);
+    for (let count = 0; count < 5; count++) {
+      assert.equal(await digestOf(await get(own.origin)), digest(bytes));
+      await delay(20);
+    }
+    assert.equal(connections, 1);
+  });
+
+  test(`${name}: bytes after the end of a body are no answer to the next request`, async () => {
+    let requests = 0;
+    await using own = await serve((request, response) => {
+      requests++;
+      if (requests > 1) {
+        response.end('right');
+        return;
+      }
+      // What a server that is out of step sends: a body, and an answer that nobody has asked for.
+      request.socket.write(`HTTP/1.1 200 OK\r\ncontent-length: ${2 * MiB}\r\n\r\n`);
+      request.socket.write(bytes.subarray(0, 2 * MiB));
+      request.socket.write('HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong');
+    });
+    assert.equal(await digestOf(await get(own.origin)), digest(bytes.subarray(0, 2 * MiB)));
+    await delay(50);
+    assert.equal(await digestOf(await get(own.origin)), digest(Buffer.from('right')));
   });
 
   test(`${name}: a connection that was closed while it was kept is not noticed`, async () => {

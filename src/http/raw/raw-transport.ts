@@ -1,8 +1,10 @@
-import { Agent, request as requestPlain, type IncomingMessage, type RequestOptions } from 'node:http';
-import type { LookupFunction, Socket } from 'node:net';
+import { Agent, request, type AgentOptions, type IncomingMessage, type RequestOptions } from 'node:http';
+import type { LookupFunction, TcpNetConnectOpts, Socket } from 'node:net';
+import { TLSSocket, type SecureContext } from 'node:tls';
 import { MAX_RESPONSE_HEADERS, responseOf, type Transport, type TransportRequest, type TransportResponse } from '../transport.ts';
+import { openPlain, openSecure } from './open.ts';
 import { createRawSockets } from './raw.ts';
-import type { RawSockets } from './raw-socket.ts';
+import type { OpenSocket, RawSockets } from './raw-socket.ts';
 
 /** Connections to one host. The limit exceeds what all downloads may hold at once (see
  *  downloads.ts), so that tags can be resolved even then. */
@@ -10,11 +12,16 @@ export const CONNECTIONS = 512;
 /** How long an unused connection is kept, in ms. */
 export const KEEP_ALIVE_MS = 30_000;
 
+/** Statuses of answers with long bodies; a few others never have any, whatever length they tell. */
+const HAVE_BODIES = new Set([200, 206]);
+
 export interface RawTransportOptions {
   /** Milliseconds. */
   connectTimeout: number;
   /** Resolves names; `dns.lookup` by default. */
   lookup?: LookupFunction;
+  /** Node's default, unless it is given. */
+  secureContext?: SecureContext | undefined;
   /** Read all bodies with Node's parser. */
   plain?: boolean;
 }
@@ -23,31 +30,41 @@ export interface RawTransportOptions {
  *  the CPU time per byte of undici's parser and its chunks. Follows no redirects, but also sends
  *  requests to https. A request on a kept connection that the other end has just closed is sent
  *  again over another one. */
-export function createRawTransport({ connectTimeout, lookup, plain = false }: RawTransportOptions): Transport {
-  const { agent, takeOver } = openSockets(plain, {
+export function createRawTransport({ connectTimeout, lookup, secureContext, plain = false }: RawTransportOptions): Transport {
+  const agentOptions = {
     keepAlive: true,
     maxSockets: CONNECTIONS,
     timeout: KEEP_ALIVE_MS,
     ...(lookup === undefined ? {} : { lookup }),
-  });
+  };
+  const sockets = { http: openSockets(plain, agentOptions, openPlain), https: openSockets(plain, agentOptions, openSecure(secureContext)) };
 
   async function send({ origin, path, method, headers, signal }: TransportRequest): Promise<TransportResponse> {
     const { hostname, port, protocol } = new URL(origin);
-    const secure = protocol === 'https:';
-    const { request } = secure ? await import('node:https') : { request: requestPlain };
+    const { agent, takeOver } = protocol === 'https:' ? sockets.https : sockets.http;
     const host = hostname.replace(/^\[|\]$/g, '');
-    const connection = secure ? (lookup === undefined ? {} : { lookup }) : { agent };
-    const options = { host, port, path, method, headers, maxHeaderSize: MAX_RESPONSE_HEADERS, ...connection };
-    const response = await ask(request, options, { signal, connectTimeout });
-    const { headers: received, socket } = response;
-    const length = Number(received['content-length'] ?? 0);
-    const body = method === 'GET' && !response.complete ? takeOver(response, length) : undefined;
-    if (body === undefined) {
-      const parsed = responseOf({ statusCode: response.statusCode ?? 0, headers: received, body: response });
+    const options = {
+      host,
+      port,
+      defaultPort: protocol === 'https:' ? 443 : 80,
+      path,
+      method,
+      headers,
+      maxHeaderSize: MAX_RESPONSE_HEADERS,
+      agent,
+    };
+    return ask(options, { signal, connectTimeout, accept });
+
+    /** Runs while 'response' is emitted, when a body can be taken over without closing the connection. */
+    function accept(response: IncomingMessage): TransportResponse {
+      const { headers: received, socket, statusCode = 0 } = response;
+      const length = Number(received['content-length'] ?? 0);
+      const body = method === 'GET' && HAVE_BODIES.has(statusCode) ? takeOver(response, length) : undefined;
+      if (body !== undefined) return { statusCode, headers: received, body, abandon: () => socket.destroy() };
+      const parsed = responseOf({ statusCode, headers: received, body: response });
       // HEAD has no body, whatever length is announced: the connection is free.
       return method === 'HEAD' ? { ...parsed, abandon: () => void response.resume() } : parsed;
     }
-    return { statusCode: response.statusCode ?? 0, headers: received, body, abandon: () => socket.destroy() };
   }
 
   return {
@@ -64,20 +81,25 @@ export function createRawTransport({ connectTimeout, lookup, plain = false }: Ra
   };
 }
 
-function openSockets(plain: boolean, options: ConstructorParameters<typeof Agent>[0] & object): RawSockets {
-  return plain ? { agent: new Agent(options), takeOver: () => undefined } : createRawSockets(options);
+function openSockets(plain: boolean, options: AgentOptions, open: OpenSocket): RawSockets {
+  if (!plain) return createRawSockets(options, open);
+  const agent = new Agent(options);
+  agent.createConnection = (options) => open(options as TcpNetConnectOpts);
+  return { agent, takeOver: () => undefined };
 }
 
 /** The other end closed a kept connection before it saw the request. */
 class StaleConnection extends Error {}
 
-function ask(
-  request: typeof requestPlain,
-  options: RequestOptions,
-  { signal, connectTimeout }: { signal: AbortSignal; connectTimeout: number },
-): Promise<IncomingMessage> {
+interface Asking {
+  signal: AbortSignal;
+  connectTimeout: number;
+  accept(this: void, response: IncomingMessage): TransportResponse;
+}
+
+function ask(options: RequestOptions, { signal, connectTimeout, accept }: Asking): Promise<TransportResponse> {
   signal.throwIfAborted();
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  const { promise, resolve, reject } = Promise.withResolvers<TransportResponse>();
   const asked = request(options);
   const abort = (): void => {
     asked.destroy(signal.reason as Error);
@@ -86,7 +108,7 @@ function ask(
   signal.addEventListener('abort', abort, { once: true });
   asked.once('close', () => signal.removeEventListener('abort', abort));
   asked.once('socket', (socket: Socket) => limitConnecting(socket, connectTimeout));
-  asked.once('response', resolve);
+  asked.once('response', (response) => resolve(accept(response)));
   asked.on('error', (error: NodeJS.ErrnoException) => {
     reject(asked.reusedSocket && error.code === 'ECONNRESET' && !signal.aborted ? new StaleConnection('', { cause: error }) : error);
   });
@@ -99,5 +121,5 @@ function limitConnecting(socket: Socket, milliseconds: number): void {
   const late = setTimeout(() => {
     socket.destroy(Object.assign(new Error(`no connection within ${milliseconds} ms`), { code: 'ETIMEDOUT' }));
   }, milliseconds);
-  for (const event of ['connect', 'close']) socket.once(event, () => clearTimeout(late));
+  for (const event of [socket instanceof TLSSocket ? 'secureConnect' : 'connect', 'close']) socket.once(event, () => clearTimeout(late));
 }
