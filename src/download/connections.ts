@@ -79,7 +79,7 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
     }
     if (blob.range === undefined && state.have.ranges().length === 0) segment.position = segment.reach = 0;
     segments.limit(state.size);
-    await receive(state, { segment, blob, written });
+    await receive(state, { segment, blob, arrived: speed.arrived, written });
     segments.limit(state.size);
   }
 
@@ -192,7 +192,7 @@ export function startConnections({ state, sources, helpers, max, start }: Connec
   /** Takes a helper for the second half of the largest segment, when that is worth it. */
   function recruit(): void {
     if (state.size === undefined || !ranges || active.size >= max || sources.current() === 'replica' || helpers.isBusy()) return;
-    const worth = speed.worth(state.received, active.size);
+    const worth = speed.worth(state.received, state.size - state.received, active.size);
     if (worth === undefined) return;
     const release = helpers.take();
     if (release === undefined) return;

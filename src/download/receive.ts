@@ -17,7 +17,7 @@ export function rangeOf({ position, end }: Segment, { size = Infinity }: { size?
  *  called after each write.
  *  @throws OciError UNAVAILABLE (the answer ended early), SIZE_INVALID (the blob is too large);
  *  what the body throws */
-export async function receive(state: DownloadState, { segment, blob, written }: Received): Promise<void> {
+export async function receive(state: DownloadState, { segment, blob, arrived, written }: Received): Promise<void> {
   const writer = createCoalescingWriter(segment.position, state.chunks, {
     write: (bytes, buffer) => writeSegment(state, segment, { bytes, buffer }),
     written,
@@ -27,6 +27,7 @@ export async function receive(state: DownloadState, { segment, blob, written }: 
     for await (const chunk of blob.body) {
       const offset = at;
       at += chunk.length;
+      arrived(chunk.length);
       const from = writer.position();
       if (from >= segment.end || state.spoolFull) break;
       if (at <= from) continue;
@@ -49,6 +50,7 @@ export async function receive(state: DownloadState, { segment, blob, written }: 
 export interface Received {
   segment: Segment;
   blob: Blob;
+  arrived(this: void, chunkBytes: number): void;
   written(this: void): void;
 }
 
