@@ -62,16 +62,20 @@ export interface SharedBuffer {
   forget(): void;
 }
 
+const held = new WeakMap<ArrayBufferLike, SharedBuffer>();
+
 /** Takes a buffer from `pool`, with one holder. */
 export function acquireShared(pool: BufferPool): SharedBuffer {
   const bytes = pool.acquire();
   let holders = 1;
   let forgotten = false;
-  return {
+  const buffer: SharedBuffer = {
     bytes,
     hold: () => void holders++,
     release() {
-      if (--holders === 0 && !forgotten) pool.release(bytes);
+      if (--holders > 0 || forgotten) return;
+      held.delete(bytes.buffer);
+      pool.release(bytes);
     },
     forget() {
       holders--;
@@ -79,6 +83,13 @@ export function acquireShared(pool: BufferPool): SharedBuffer {
       forgotten = true;
     },
   };
+  held.set(bytes.buffer, buffer);
+  return buffer;
+}
+
+/** The shared buffer that `bytes` are a part of: who holds it need not copy them. Undefined: they are of no shared buffer. */
+export function sharedBufferOf(bytes: Uint8Array): SharedBuffer | undefined {
+  return held.get(bytes.buffer);
 }
 
 /** For reading stored files, shared by the whole process: they bound its memory. */
@@ -91,4 +102,4 @@ export const sourceBuffers = createBufferPool(8, 2 ** 18);
 /** For spool files, and for bytes on their way into them. Each crossing to the thread pool was measured to cost 60 to 130 µs of the
  *  main thread, so these buffers are not small, and there are enough for a few downloads at once: four downloads from S3 with small buffers
  *  were measured to cost half as much again. Of 64 downloads at once most make do with the small ones. */
-export const spoolBuffers = createBufferPool(32, 2 ** 18, { shared: true });
+export const spoolBuffers = createBufferPool(64, 2 ** 18, { shared: true });

@@ -1,8 +1,10 @@
-import type { SharedBuffer } from '../../io/buffers.ts';
-import type { RecentChunk, RecentChunks } from './recent-chunks.ts';
+import { sharedBufferOf, type SharedBuffer } from '../../io/buffers.ts';
+import { bytesOf, type RecentChunk, type RecentChunks } from './recent-chunks.ts';
 
 /** Bytes that are written without waiting for more. */
 const ENOUGH_BYTES = 256 * 1024;
+/** A piece of this many bytes that lies in shared memory is written from there, without copying it. */
+const ADOPTED_BYTES = 64 * 1024;
 /** How long fewer bytes wait for more, in ms. */
 const GATHER_MS = 1;
 
@@ -11,8 +13,8 @@ const GATHER_MS = 1;
 export interface CoalescingWriter {
   /** The position of the next byte to be taken. */
   position(): number;
-  /** Copies a chunk; waits while two buffers are full and not written. */
-  take(chunk: Uint8Array): Promise<void>;
+  /** Copies a piece, or holds the buffer that it lies in; waits while two buffers are full and not written. */
+  take(piece: Uint8Array): Promise<void>;
   /** Waits until all bytes taken are written, or no more are wanted. */
   end(): Promise<void>;
 }
@@ -42,7 +44,7 @@ export function createCoalescingWriter(start: number, chunks: RecentChunks, sink
       if (written < chunk.end) {
         if (!first && !isEnough(chunk)) await gather(chunk);
         const { end } = chunk;
-        const count = await sink.write(buffer.bytes.subarray(written - chunk.start, end - chunk.start), buffer);
+        const count = await sink.write(bytesOf(chunk, written, end), buffer);
         chunk.written += count;
         unwanted = chunk.written < end;
         sink.written();
@@ -68,29 +70,53 @@ export function createCoalescingWriter(start: number, chunks: RecentChunks, sink
     taken = undefined;
   }
 
-  async function room(): Promise<RecentChunk> {
-    let chunk = open.at(-1);
-    if (chunk !== undefined && !isFull(chunk)) return chunk;
+  /** Waits until another buffer may be filled. */
+  async function turn(): Promise<void> {
     while (open.length > 1 && writing !== undefined) await Promise.race([wake.promise, writing]);
-    chunk = chunks.open(position);
+  }
+
+  /** The chunk that the next bytes are copied into. */
+  async function room(): Promise<RecentChunk> {
+    const last = open.at(-1);
+    if (last !== undefined && !isFull(last)) return last;
+    await turn();
+    const chunk = chunks.open(position);
     open.push(chunk);
     return chunk;
+  }
+
+  async function adopt(piece: Uint8Array, buffer: SharedBuffer): Promise<void> {
+    await turn();
+    const last = open.at(-1);
+    if (last !== undefined) last.limit = last.end;
+    open.push(chunks.adopt(position, piece, buffer));
+    advance(piece.length);
+  }
+
+  async function copy(piece: Uint8Array): Promise<void> {
+    for (let done = 0; done < piece.length && !unwanted;) {
+      const chunk = await room();
+      const count = Math.min(chunk.limit - chunk.end, piece.length - done);
+      const source = Buffer.from(piece.buffer, piece.byteOffset + done, count); // `set` is slow on shared memory
+      source.copy(chunk.buffer.bytes, chunk.offset + chunk.end - chunk.start);
+      chunk.end += count;
+      done += count;
+      advance(count);
+    }
+  }
+
+  function advance(count: number): void {
+    position += count;
+    taken?.();
+    writing ??= drain().finally(() => (writing = undefined));
   }
 
   return {
     position: () => position,
     async take(piece) {
-      for (let done = 0; done < piece.length && !unwanted;) {
-        const chunk = await room();
-        const { bytes } = chunk.buffer;
-        const count = Math.min(bytes.length - (chunk.end - chunk.start), piece.length - done);
-        Buffer.from(piece.buffer, piece.byteOffset + done, count).copy(bytes, chunk.end - chunk.start); // `set` is slow on shared memory
-        chunk.end += count;
-        position += count;
-        done += count;
-        taken?.();
-        writing ??= drain().finally(() => (writing = undefined));
-      }
+      const buffer = piece.length < ADOPTED_BYTES ? undefined : sharedBufferOf(piece);
+      if (buffer === undefined) await copy(piece);
+      else if (!unwanted) await adopt(piece, buffer);
     },
     async end() {
       ended = true;
@@ -105,6 +131,6 @@ function isEnough(chunk: RecentChunk): boolean {
   return chunk.end - chunk.written >= ENOUGH_BYTES || isFull(chunk);
 }
 
-function isFull({ start, end, buffer }: RecentChunk): boolean {
-  return end - start === buffer.bytes.length;
+function isFull({ end, limit }: RecentChunk): boolean {
+  return end === limit;
 }

@@ -8,7 +8,16 @@ export interface RecentChunk {
   start: number;
   end: number;
   written: number;
+  /** The chunk takes no bytes from here on. */
+  limit: number;
   buffer: SharedBuffer;
+  /** Where in the buffer the byte at `start` lies. */
+  offset: number;
+}
+
+/** The bytes of a chunk from position `from` to position `to`. */
+export function bytesOf({ buffer, offset, start }: RecentChunk, from: number, to: number): Buffer {
+  return buffer.bytes.subarray(offset + from - start, offset + to - start);
 }
 
 /** The chunks that arrived last. Readers that keep up share them instead of reading back bytes that
@@ -16,6 +25,8 @@ export interface RecentChunk {
 export interface RecentChunks {
   /** A new chunk; the caller holds its buffer until it releases it. */
   open(start: number): RecentChunk;
+  /** A chunk of bytes that lie in `buffer`, which the caller holds from now on until it releases it. */
+  adopt(start: number, bytes: Uint8Array, buffer: SharedBuffer): RecentChunk;
   /** The chunk that has the byte at `position`, already in the spool. */
   find(position: number): RecentChunk | undefined;
   clear(): void;
@@ -23,13 +34,23 @@ export interface RecentChunks {
 
 export function createRecentChunks(): RecentChunks {
   const kept: RecentChunk[] = [];
+
+  function keep(chunk: RecentChunk): RecentChunk {
+    chunk.buffer.hold();
+    kept.push(chunk);
+    if (kept.length > KEPT_CHUNKS + 1) kept.shift()?.buffer.release();
+    return chunk;
+  }
+
   return {
     open(start) {
-      const chunk: RecentChunk = { start, end: start, written: start, buffer: acquireShared(spoolBuffers) };
-      chunk.buffer.hold();
-      kept.push(chunk);
-      if (kept.length > KEPT_CHUNKS + 1) kept.shift()?.buffer.release();
-      return chunk;
+      const buffer = acquireShared(spoolBuffers);
+      return keep({ start, end: start, written: start, limit: start + buffer.bytes.length, buffer, offset: 0 });
+    },
+    adopt(start, bytes, buffer) {
+      buffer.hold();
+      const end = start + bytes.length;
+      return keep({ start, end, written: start, limit: end, buffer, offset: bytes.byteOffset - buffer.bytes.byteOffset });
     },
     find: (position) => kept.find(({ start, written }) => start <= position && position < written),
     clear() {

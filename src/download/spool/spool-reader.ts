@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { OciError } from '../../oci/error.ts';
 import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
-import type { RecentChunks } from './recent-chunks.ts';
+import { bytesOf, type RecentChunks } from './recent-chunks.ts';
 
 /** Reads the spool for one reader. Chunks stay valid for as long as those of `Blob.body`. */
 export interface SpoolReader {
@@ -22,10 +22,10 @@ export function createSpoolReader(spool: FileHandle, chunks: RecentChunks): Spoo
   async function next(position: number, limit: number): Promise<{ chunk: Uint8Array; buffer: SharedBuffer }> {
     const recent = chunks.find(position);
     if (recent !== undefined) {
-      const { buffer, start, written } = recent;
+      const { buffer, written } = recent;
       buffer.hold();
       given = buffer; // released even if the reader is closed before `read` continues
-      return { buffer, chunk: buffer.bytes.subarray(position - start, Math.min(limit, written) - start) };
+      return { buffer, chunk: bytesOf(recent, position, Math.min(limit, written)) };
     }
     const buffer = acquireShared(spoolBuffers);
     given = buffer; // released even if the read fails

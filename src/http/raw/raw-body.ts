@@ -1,18 +1,14 @@
 import type { Socket } from 'node:net';
 import type { BodySource } from '../../io/body.ts';
-import { createBufferPool } from '../../io/buffers.ts';
+import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
 
-/** Bytes of a piece: few enough to stay in a CPU's cache. Node's own 64 KiB cost a third more time. */
-const PIECE = 256 * 1024;
-/** Enough for sixteen bodies at once; further ones read into smaller pieces. */
-const pieces = createBufferPool(64, PIECE);
 /** The least room that the socket is given, in bytes: one record of TLS, which Node would otherwise deliver in two parts. */
 const LEAST_ROOM = 16 * 1024;
 /** No more is read from the socket while the reader has so many bytes to fetch. */
-const HIGH_WATER = PIECE;
+const HIGH_WATER = 256 * 1024;
 
-/** A body of known length, read from a socket into a few buffers that are reused: a chunk stays
- *  valid until the second pull after the one that returned it. */
+/** A body of known length, read from a socket into shared buffers: a chunk stays valid until the
+ *  second pull after the one that returned it, and longer if its buffer is held. */
 export interface RawBody extends BodySource {
   /** Room for the bytes that the socket reads next. */
   room(this: void): Uint8Array;
@@ -32,7 +28,7 @@ export interface RawBodyOptions {
 
 /** Bytes of a piece that wait for the reader: [start, end). */
 interface Piece {
-  buffer: Buffer;
+  buffer: SharedBuffer;
   start: number;
   end: number;
 }
@@ -40,8 +36,8 @@ interface Piece {
 export function createRawBody({ socket, length, onArrived }: RawBodyOptions): RawBody {
   /** Pieces with bytes that the reader has not fetched; the last one is being filled. */
   const waiting: Piece[] = [];
-  /** Pieces that the reader has fetched, and after which pull they are free. */
-  const fetched: { buffer: Buffer; freeAfter: number }[] = [];
+  /** Pieces that the reader has fetched, and the pull from which on it does not look at them. */
+  const fetched: { buffer: SharedBuffer; freeFrom: number }[] = [];
   let pulls = 0;
   let missing = length;
   let unread = 0;
@@ -49,17 +45,17 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
   let gathering = false;
   socket.once('close', () => wake?.());
 
-  function nextPiece(): Piece {
-    const buffer = (fetched[0]?.freeAfter ?? Infinity) <= pulls ? fetched.shift()?.buffer : undefined;
-    const piece = { buffer: buffer ?? pieces.acquire(), start: 0, end: 0 };
-    waiting.push(piece);
-    return piece;
+  function isFull({ buffer, end }: Piece): boolean {
+    return buffer.bytes.length - end < LEAST_ROOM;
   }
 
   /** The piece with room for the next bytes. */
   function filling(): Piece {
     const last = waiting.at(-1);
-    return last === undefined || last.buffer.length - last.end < LEAST_ROOM ? nextPiece() : last;
+    if (last !== undefined && !isFull(last)) return last;
+    const piece = { buffer: acquireShared(spoolBuffers), start: 0, end: 0 };
+    waiting.push(piece);
+    return piece;
   }
 
   function fetch(): Uint8Array | undefined {
@@ -68,20 +64,24 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     const { buffer, start, end } = piece;
     piece.start = end;
     unread -= end - start;
-    if (missing === 0 || waiting.length > 1 || buffer.length - end < LEAST_ROOM) {
+    if (missing === 0 || waiting.length > 1 || isFull(piece)) {
       waiting.shift();
-      fetched.push({ buffer, freeAfter: pulls + 2 });
+      fetched.push({ buffer, freeFrom: pulls + 2 });
     }
-    return buffer.subarray(start, end);
+    return buffer.bytes.subarray(start, end);
   }
 
-  /** Wakes the reader once everything has been read that has arrived by now: Node delivers TLS in records of 16 KiB. */
-  function notify(): void {
+  /** Wakes the reader once a piece is full, or nothing has arrived in a turn of the event loop: Node
+   *  delivers TLS in records of 16 KiB, and the work for a chunk hardly depends on its size. */
+  function gather(): void {
     if (wake === undefined || gathering) return;
     gathering = true;
+    const before = missing;
     setImmediate(() => {
       gathering = false;
-      wake?.();
+      const [piece] = waiting;
+      if (missing === before || missing === 0 || piece === undefined || isFull(piece)) wake?.();
+      else gather();
     });
   }
 
@@ -91,7 +91,7 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     piece.end += own;
     missing -= own;
     unread += own;
-    notify();
+    gather();
     if (size > own) socket.destroy(); // more than was announced: nothing that comes after it can be trusted
     else if (missing === 0) onArrived();
     return missing === 0 || unread < HIGH_WATER;
@@ -101,14 +101,14 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     filled,
     room() {
       const { buffer, end } = filling();
-      return buffer.subarray(end);
+      return buffer.bytes.subarray(end);
     },
     take(bytes) {
       let more = true;
       for (let done = 0; done < bytes.length;) {
         const { buffer, end } = filling();
-        const part = bytes.subarray(done, done + buffer.length - end);
-        buffer.set(part, end);
+        const part = bytes.subarray(done, done + buffer.bytes.length - end);
+        Buffer.from(part.buffer, part.byteOffset, part.length).copy(buffer.bytes, end); // `set` is slow on shared memory
         done += part.length;
         more = filled(part.length);
       }
@@ -116,6 +116,7 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     },
     async pull() {
       pulls++;
+      while ((fetched[0]?.freeFrom ?? Infinity) <= pulls) fetched.shift()?.buffer.release();
       for (;;) {
         const chunk = fetch();
         if (missing > 0 && unread < HIGH_WATER) socket.resume(); // read on while the reader is busy with this chunk
@@ -128,8 +129,11 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     close(aborted) {
       if (missing > 0) socket.destroy();
       // A reader that left early, or was aborted, may still look at some of the buffers.
-      const free = unread === 0 && missing === 0 && !aborted ? pieces.release : pieces.forget;
-      for (const { buffer } of [...waiting.splice(0), ...fetched.splice(0)]) free(buffer);
+      const free = unread === 0 && missing === 0 && !aborted;
+      for (const { buffer } of [...waiting.splice(0), ...fetched.splice(0)]) {
+        if (free) buffer.release();
+        else buffer.forget();
+      }
       return Promise.resolve();
     },
   };
