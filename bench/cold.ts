@@ -32,8 +32,9 @@ export function openCold(cold: Cold): Row['open'] {
     const near = await overLine(stack, upstream, line);
     const { far, proxy } = await throughProxy(stack, near, cold.proxy);
     const [own, other] = [await startOwn(stack, { upstream: far, proxy }), await startOther(stack, { upstream: far, proxy })];
-    // The warm-up of a slow line need not take as long as a turn.
-    const blobs: string[] = [await upstream.addBlob(line === undefined ? SIZE : SIZE / 8)];
+    // The warm-up of a slow line need not take as long as a turn. Over one that is slow for each connection, the registry learns that
+    // several connections pay off.
+    const blobs: string[] = [await upstream.addBlob(line === undefined || line.each ? SIZE : SIZE / 8)];
     const reading =
       ({ blob, pid }: Contestant, copies: number): Turn<number | Measurement> =>
       async (turn) => {

@@ -114,6 +114,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
         helpers: helpers.of(request.upstream),
         max: request.connections,
         start: request.start,
+        expectedSize: request.expectedSize,
       });
       metrics.downloadStarted(request.upstream);
       return { transfer, file, room, releaseSlot };

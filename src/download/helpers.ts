@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache';
 import { createEventLoopLoad } from './event-loop-load.ts';
 
 /** Connections beside the first one of each download, shared by all downloads. */
@@ -13,8 +14,18 @@ export interface Helpers {
   /** Call it when a helper has failed where the first connection works: this upstream then gets no
    *  helpers for a while. */
   discourage(): void;
+  /** The pace of one connection to this upstream, if additional ones have lately paid off. */
+  pace(): Pace | undefined;
+  learn(pace: Pace): void;
   /** Whether this process itself is the bottleneck, so that more connections would not help. */
   isBusy(): boolean;
+}
+
+/** How fast one connection is. */
+export interface Pace {
+  /** Bytes per millisecond. */
+  rate: number;
+  roundTripMs: number;
 }
 
 export interface HelperBudgetOptions {
@@ -26,19 +37,29 @@ export interface HelperBudgetOptions {
 
 /** How long an upstream gets no helpers after one has failed, in ms. */
 const DISCOURAGED_MS = 120_000;
+/** How long the pace of an upstream is remembered, in ms. */
+const PACE_LIFE_MS = 600_000;
+/** Upstreams whose pace is remembered. */
+const MAX_PACES = 1000;
 
 export function createHelperBudget({ max, running }: HelperBudgetOptions): HelperBudget {
   const isBusy = createEventLoopLoad();
   const discouragedUntil = new Map<string, number>();
+  const paces = new LRUCache<string, Pace>({ max: MAX_PACES, ttl: PACE_LIFE_MS });
   let free = max;
   return {
     of: (upstream) => ({
+      pace: () => paces.get(upstream),
+      learn: (pace) => void paces.set(upstream, pace),
       take() {
         if (free <= running() || performance.now() < (discouragedUntil.get(upstream) ?? 0)) return undefined;
         free--;
         return () => void free++;
       },
-      discourage: () => void discouragedUntil.set(upstream, performance.now() + DISCOURAGED_MS),
+      discourage() {
+        discouragedUntil.set(upstream, performance.now() + DISCOURAGED_MS);
+        paces.delete(upstream);
+      },
       isBusy,
     }),
   };

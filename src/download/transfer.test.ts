@@ -44,7 +44,7 @@ function start({ open, ...own }: Own): Transfer {
   const transfer = startTransfer({
     max: 1,
     maxSize: 10 * BYTES.length,
-    helpers: { take: () => undefined, discourage: () => undefined, isBusy: () => false },
+    helpers: { take: () => undefined, discourage: () => undefined, isBusy: () => false, pace: () => undefined, learn: () => undefined },
     room: { grow: () => true, release: () => undefined },
     start: 0,
     sources: createSourceList({ digest: own.digest, sources: [{ name: 'upstream', open }], expectedSize: undefined, log }),
@@ -182,4 +182,35 @@ test('every reader of a transfer that fails before its first byte gets its error
   for (let reader = 0; reader < 2; reader++) await assert.rejects(transfer.read(undefined, signal), (error) => isOciError(error, 'DENIED'));
   await transfer.outcome;
   await assert.rejects(transfer.read(undefined, signal), (error) => isOciError(error, 'DENIED'));
+});
+
+test('promise 6: where several connections have lately paid off, each asks for its part from the start, and no byte comes twice', async (t) => {
+  const bytes = Buffer.alloc(24 * 1024 * KiB, 'parts');
+  const digest = digestOf(bytes);
+  const asked: (ByteRange | undefined)[] = [];
+  const content = sourceOf(() => bytes);
+  const spool = await openSpool(join(directory.path, t.name), 'w+');
+  const transfer = start({
+    digest,
+    spool,
+    max: 4,
+    maxSize: bytes.length,
+    expectedSize: bytes.length,
+    helpers: {
+      take: () => () => undefined,
+      discourage: () => undefined,
+      isBusy: () => false,
+      pace: () => ({ rate: 1000, roundTripMs: 10 }),
+      learn: () => undefined,
+    },
+    open: (range) => {
+      asked.push(range);
+      return content(range);
+    },
+  });
+  assert.ok((await readAll(transfer)).equals(bytes));
+  assert.equal(await transfer.outcome, 'whole');
+  const part = bytes.length / 4;
+  const parts = [0, 1, 2, 3].map((index) => ({ start: index * part, end: (index + 1) * part - 1 }));
+  assert.deepEqual(asked, parts);
 });

@@ -1,0 +1,121 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { backoff } from '../async/backoff.ts';
+import { discardBody } from '../io/body.ts';
+import { isAbsent, isOciError, OciError } from '../oci/error.ts';
+import { learnSize, rangeOf, receive } from './receive.ts';
+import type { Segment, Segments } from './segments.ts';
+import type { SourceList } from './source.ts';
+import type { Speed } from './speed.ts';
+import type { DownloadState } from './state.ts';
+
+/** How many failed attempts in a row, without a byte in between, a download survives. */
+const MAX_FAILURES = 6;
+/** A failure that comes later than this, in ms, is an outage: no time is left to ask for the whole blob instead of a range. */
+const QUICK_FAILURE_MS = 5000;
+/** How much of an upstream's Retry-After is honoured while readers wait, in seconds. */
+const MAX_RETRY_AFTER_SECONDS = 10;
+
+export interface SegmentRequestsOptions {
+  state: DownloadState;
+  sources: SourceList;
+  segments: Segments;
+  speed: Speed;
+  /** Called when the source has answered for the first time. */
+  onOpen(this: void): void;
+  /** Called after each write to the spool. */
+  written(this: void): void;
+}
+
+/** The requests of one download for its segments. */
+export interface SegmentRequests {
+  /** The source has answered. */
+  isOpen(): boolean;
+  /** Parts of the blob may be requested, as far as is known. */
+  takesRanges(): boolean;
+  /** More bytes are wanted: the download has neither ended nor failed. */
+  isWanted(this: void): boolean;
+  /** Downloads a segment, in as many requests as necessary, and retries. @throws what the source throws for good */
+  persist(segment: Segment): Promise<void>;
+  /** Downloads a segment without retrying. @throws what the source throws; OciError UNAVAILABLE: it does not take ranges */
+  attempt(segment: Segment): Promise<void>;
+}
+
+export function createSegmentRequests({ state, sources, segments, speed, onOpen, written }: SegmentRequestsOptions): SegmentRequests {
+  const startedAt = performance.now();
+  let ranges = true;
+  let open = false;
+  /** Failures in a row of the connection that retries. */
+  let failures = 0;
+  const isWanted = () => !state.spoolFull && !state.verified && state.failure === undefined;
+
+  /** Requests the rest of a segment once, and writes it to the spool. */
+  async function transfer(segment: Segment, isHelper: boolean): Promise<void> {
+    const requested = ranges ? rangeOf(segment, state) : undefined;
+    const blob = await sources.open(requested, state.signal);
+    await learnSize(state, blob);
+    if (requested !== undefined && blob.range === undefined) ranges = false;
+    if (!open) {
+      open = true;
+      speed.opened();
+      onOpen();
+    }
+    if (isHelper && blob.range === undefined) {
+      await discardBody(blob.body);
+      throw new OciError('UNAVAILABLE', 'upstream answers a range with the whole blob', { origin: 'upstream' });
+    }
+    if (blob.range === undefined && state.have.ranges().length === 0) {
+      segment.position = segment.reach = 0;
+      segment.end = Infinity;
+    }
+    segments.limit(state.size);
+    await receive(state, { segment, blob, arrived: speed.arrived, written });
+    segments.limit(state.size);
+  }
+
+  async function pause(error: unknown): Promise<void> {
+    const asked = isOciError(error) ? 1000 * Math.min(error.retryAfter ?? 0, MAX_RETRY_AFTER_SECONDS) : 0;
+    const milliseconds = Math.max(asked, backoff(failures, { baseMs: 100, capMs: 5000, jitter: 'full' }));
+    await delay(milliseconds, undefined, { signal: state.signal });
+  }
+
+  /** Whether the first request, for a range, may have failed because of the range: the whole blob may be available. */
+  function mayBeRange(error: unknown, { position }: Segment): boolean {
+    if (!(error instanceof OciError)) return false;
+    const { code, size } = error;
+    if (code === 'RANGE_INVALID') return size === undefined || size > position;
+    if (code === 'UNAVAILABLE') return position > 0 && performance.now() - startedAt < QUICK_FAILURE_MS;
+    return code === 'DENIED' || code === 'UNSUPPORTED' || code === 'UNKNOWN';
+  }
+
+  /** Prepares another attempt after a failure. @throws the error, if there is none */
+  async function recover(error: unknown, segment: Segment): Promise<void> {
+    const ranged = ranges && rangeOf(segment, state) !== undefined;
+    if (state.signal.aborted || failures > MAX_FAILURES || isOciError(error, 'SIZE_INVALID')) throw error;
+    if (open ? isAbsent(error) && !ranged : !ranged || !mayBeRange(error, segment)) throw error;
+    if (ranged && !open) ranges = false;
+    else await pause(error);
+    // A refusal that is not an outage may concern the range: request the whole blob, and skip
+    // the bytes that have arrived.
+    if (ranged && isOciError(error) && !isOciError(error, 'UNAVAILABLE', 'TOOMANYREQUESTS')) ranges = false;
+  }
+
+  return {
+    isOpen: () => open,
+    takesRanges: () => ranges,
+    isWanted,
+    async persist(segment) {
+      while (segment.position < segment.end && isWanted()) {
+        const before = segment.position;
+        try {
+          await transfer(segment, false);
+        } catch (error) {
+          failures = segment.position > before ? 1 : failures + 1;
+          await recover(error, segment);
+        }
+      }
+    },
+    async attempt(segment) {
+      while (segment.position < segment.end && isWanted()) await transfer(segment, true);
+    },
+  };
+}
