@@ -43,7 +43,7 @@ export function startConnections({ state, sources, helpers, max, start, expected
   const demands = createDemands(state.have, assign);
   const requests = createSegmentRequests({ state, sources, segments, speed, onOpen, written });
   const { isWanted } = requests;
-  const pace = sources.current() === 'upstream' && state.size === undefined ? helpers.pace() : undefined;
+  const pace = max > 1 && sources.current() === 'upstream' && state.size === undefined ? helpers.pace() : undefined;
   const first = firstSegment();
 
   /** The first part that an earlier download has not left; else the whole blob, unless several connections are known to be worth

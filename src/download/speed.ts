@@ -13,7 +13,7 @@ const MAX_ROUND_TRIP_MS = 300;
  *  where the upstream is near, would come twice. */
 const MIN_LEFT_MS = 2000;
 /** A chunk of this many bytes had to wait for its reader. */
-const CROWDED_BYTES = 240 * 1024;
+const CROWDED_BYTES = 256 * 1024;
 /** How long no connection is taken after one that brought less than half of its share, in ms. */
 const UNPAID_MS = 2000;
 /** Additional connections have paid off if the bytes came at least so many times as fast. */

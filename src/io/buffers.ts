@@ -99,7 +99,7 @@ export const fileBuffers = createBufferPool(POOL_SIZE);
  *  third more for each byte that goes to S3. */
 export const sourceBuffers = createBufferPool(8, 2 ** 18);
 
-/** For spool files, and for bytes on their way into them. Each crossing to the thread pool was measured to cost 60 to 130 µs of the
- *  main thread, so these buffers are not small, and there are enough for a few downloads at once: four downloads from S3 with small buffers
- *  were measured to cost half as much again. Of 64 downloads at once most make do with the small ones. */
-export const spoolBuffers = createBufferPool(64, 2 ** 18, { shared: true });
+/** For spool files, and for bytes on their way into them. Each piece of a download costs the main thread some 200 µs, whatever its size, so
+ *  these buffers are large: with 256 KiB a blob was measured to cost a quarter more. There are enough for a few downloads at once; of 64
+ *  downloads at once most make do with the small ones. */
+export const spoolBuffers = createBufferPool(32, 2 ** 19, { shared: true });

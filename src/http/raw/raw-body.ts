@@ -5,7 +5,7 @@ import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers
 /** The least room that the socket is given, in bytes: one record of TLS, which Node would otherwise deliver in two parts. */
 const LEAST_ROOM = 16 * 1024;
 /** No more is read from the socket while the reader has so many bytes to fetch. */
-const HIGH_WATER = 256 * 1024;
+const HIGH_WATER = spoolBuffers.size;
 
 /** A body of known length, read from a socket into shared buffers: a chunk stays valid until the
  *  second pull after the one that returned it, and longer if its buffer is held. */
