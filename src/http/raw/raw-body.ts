@@ -4,8 +4,6 @@ import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers
 
 /** The least room that the socket is given, in bytes: one record of TLS, which Node would otherwise deliver in two parts. */
 const LEAST_ROOM = 16 * 1024;
-/** No more is read from the socket while the reader has so many bytes to fetch. */
-const HIGH_WATER = spoolBuffers.size;
 
 /** A body of known length, read from a socket into shared buffers: a chunk stays valid until the
  *  second pull after the one that returned it, and longer if its buffer is held. */
@@ -47,6 +45,12 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
 
   function isFull({ buffer, end }: Piece): boolean {
     return buffer.bytes.length - end < LEAST_ROOM;
+  }
+
+  /** The reader has a whole piece to fetch: no more is read from the socket. Pieces are small when many bodies are read at once. */
+  function isCrowded(): boolean {
+    const [piece] = waiting;
+    return piece !== undefined && (waiting.length > 1 || isFull(piece));
   }
 
   /** The piece with room for the next bytes. */
@@ -94,7 +98,7 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     gather();
     if (size > own) socket.destroy(); // more than was announced: nothing that comes after it can be trusted
     else if (missing === 0) onArrived();
-    return missing === 0 || unread < HIGH_WATER;
+    return missing === 0 || !isCrowded();
   }
 
   return {
@@ -119,7 +123,7 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
       while ((fetched[0]?.freeFrom ?? Infinity) <= pulls) fetched.shift()?.buffer.release();
       for (;;) {
         const chunk = fetch();
-        if (missing > 0 && unread < HIGH_WATER) socket.resume(); // read on while the reader is busy with this chunk
+        if (missing > 0 && !isCrowded()) socket.resume(); // read on while the reader is busy with this chunk
         if (chunk !== undefined || missing === 0) return chunk;
         if (socket.destroyed) throw socket.errored ?? new Error(`the line was cut ${missing} bytes before the end`);
         await new Promise<void>((resolve) => (wake = resolve));
