@@ -2,7 +2,7 @@ import { makeImage } from '../../test/support/image.ts';
 import { freePort } from '../../test/support/temporary.ts';
 import { load, startLongLine } from '../load.ts';
 import type { Row, Turn } from '../row.ts';
-import { startOther, startOwn, startUpstream, type Contestant } from '../servers.ts';
+import { startOwn, startUpstream, type Contestant } from '../servers.ts';
 
 const ROUND_TRIP_MS = 100;
 const TURNS = 5;
@@ -31,7 +31,7 @@ function open(measure: (far: Contestant, image: { tag: string; layer: string }) 
         const layer = images[turn]?.platforms[0]?.layers[0]?.digest ?? '';
         return (1000 * (await measure(contestant, { tag: `v${turn}`, layer }))) / ROUND_TRIP_MS;
       };
-    return { registry: asking(await startOwn(stack, { upstream })), distribution: asking(await startOther(stack, { upstream })) };
+    return { registry: asking(await startOwn(stack, { upstream })) }; // Distribution gets no token from this service
   };
 }
 

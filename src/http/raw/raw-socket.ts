@@ -48,6 +48,8 @@ interface Connection {
 /** All connections read into this buffer; the bytes are copied before the next connection reads. */
 const shared = Buffer.allocUnsafeSlow(64 * 1024);
 const HEAD_END = Buffer.from('\r\n\r\n');
+/** Node's parser looks at the status after 'response' has been emitted, to know whether a body follows. */
+const NO_BODY = { statusCode: 304 };
 
 function createConnection(open: (onread: OnReadOpts) => Socket): Connection {
   let body: RawBody | undefined;
@@ -92,7 +94,7 @@ function createConnection(open: (onread: OnReadOpts) => Socket): Connection {
       const raw = createRawBody({ socket, length, onArrived });
       body = raw;
       if (clean) {
-        response.statusCode = 304; // the parser expects no body
+        Object.assign(response, NO_BODY); // for the parser, the response ends here
       } else {
         response.on('error', () => undefined); // for Node's parser this body never ends
         const begun = response.read() as Buffer | null;

@@ -57,11 +57,12 @@ export function createRawTransport({ connectTimeout, lookup, secureContext, plai
 
     /** Runs while 'response' is emitted, when a body can be taken over without closing the connection. */
     function accept(response: IncomingMessage): TransportResponse {
-      const { headers: received, socket, statusCode = 0 } = response;
+      const { headers: received, socket } = response;
+      const status = response.statusCode ?? 0;
       const length = Number(received['content-length'] ?? 0);
-      const body = method === 'GET' && HAVE_BODIES.has(statusCode) ? takeOver(response, length) : undefined;
-      if (body !== undefined) return { statusCode, headers: received, body, abandon: () => socket.destroy() };
-      const parsed = responseOf({ statusCode, headers: received, body: response });
+      const body = method === 'GET' && HAVE_BODIES.has(status) ? takeOver(response, length) : undefined;
+      if (body !== undefined) return { statusCode: status, headers: received, body, abandon: () => socket.destroy() };
+      const parsed = responseOf({ statusCode: status, headers: received, body: response });
       // HEAD has no body, whatever length is announced: the connection is free.
       return method === 'HEAD' ? { ...parsed, abandon: () => void response.resume() } : parsed;
     }
