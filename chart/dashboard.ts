@@ -74,6 +74,12 @@ const PANELS: Panel[] = [
       [rate('kube_registry_peer_requests_total', 'outcome'), 'requests a second: {{outcome}}'],
     ],
   },
+  {
+    title: 'Where agents were told to read blobs',
+    unit: 'reqps',
+    lines: [[rate('kube_registry_placed_blobs_total', 'place'), '{{place}}']],
+  },
+  { title: 'Nodes that share blobs', unit: 'short', lines: [[`max by (pod) (kube_registry_sharing_nodes{${OWN}})`, '{{pod}}']] },
   { title: 'Local tier', unit: 'bytes', lines: [[`sum by (pod) (kube_registry_local_bytes{${OWN}})`, '{{pod}}']] },
   {
     title: 'Nodes of clash',

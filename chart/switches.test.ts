@@ -455,10 +455,12 @@ describe('who may come in', () => {
     assert.deepEqual(at(find(withOthers, 'NetworkPolicy', '-webhook'), 'spec.ingress.1.from.1'), metricsFrom[0]);
   });
 
-  test('only pods of the cluster to the shared proxy, only the registry to its S3', async () => {
+  test('only pods of the cluster to the shared proxy, only the registry to its S3 where no agents read from it', async () => {
     const values = {
       clash: { ...CLASH, users: [{ username: 'a', password: 'b' }], service: { enabled: true } },
       objectStorage: { enabled: true },
+      agent: { enabled: false },
+      webhook: { enabled: false },
     };
     const manifests = await render({ values });
     assert.deepEqual(at(find(manifests, 'NetworkPolicy', '-registry'), 'spec.ingress.2.from'), [{ namespaceSelector: {} }]);

@@ -151,7 +151,12 @@ const CASES: [name: string, values: unknown, sentence: RegExp][] = [
   ],
   ["the agent's listener in its config", { agent: { config: { listen: '127.0.0.1:1' } } }, /agent\.config\.listen is set by the chart/],
   ["the webhook's listener in its config", { webhook: { config: { admin: '0.0.0.0:1' } } }, /webhook\.config\.admin is set by the chart/],
-  ["the agent's port twice", { agent: { port: 25001 } }, /agent\.port, agent\.adminPort and agent\.extraPorts contain the same port twice/],
+  ["the agent's port twice", { agent: { port: 25001 } }, /agent\.extraPorts contain the same port twice/],
+  [
+    'the port for other nodes twice',
+    { agent: { share: { enabled: true, port: 25001 } } },
+    /agent\.share\.port and agent\.extraPorts contain the same port/,
+  ],
   ['an extra port that is the current one', { agent: { extraPorts: [25000] } }, /the same port twice: write different ones/],
   ["the webhook's port twice", { webhook: { port: 8444 } }, /webhook\.port and webhook\.adminPort are the same/],
   ['an unknown key', { registry: { replica: 2 } }, /at '\/registry': additional properties 'replica' not allowed/],

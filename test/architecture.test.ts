@@ -27,6 +27,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   cache: ['download', 'peers', 'upstream', 'store', 'telemetry'],
   registry: ['telemetry'],
   upkeep: ['store', 'telemetry'],
+  nearest: ['download', 'http', 'upstream', 'telemetry'],
   layout: ['store'],
   hosted: ['config', 'store', 'telemetry'],
   console: ['console/api', 'server', 'store', 'telemetry', 'upkeep'],

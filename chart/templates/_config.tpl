@@ -47,6 +47,10 @@ s3:
   createBucket: true
   accessKeyIdFile: {{ $directory }}/s3/accessKeyId
   secretAccessKeyFile: {{ $directory }}/s3/secretAccessKey
+  {{- if .Values.agent.enabled }}
+  # The endpoint is the Service's address, which the registry's arguments add.
+  redirect: {clients: agents}
+  {{- end }}
 {{- else -}}
 filesystem: {directory: /var/lib/kube-registry/data}
 {{- end }}
@@ -138,6 +142,15 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- $_ := set $agent "fallback" .Values.agent.fallback -}}
 {{- with .Values.agent.extraPorts }}{{ $_ := set $agent "extraPorts" . }}{{ end -}}
 {{- with .Values.agent.proxy }}{{ $_ := set $agent "proxy" . }}{{ end -}}
+{{- with .Values.agent.share -}}
+{{- if .enabled -}}
+{{- $listen := printf "%s:%d" (include "kube-registry.anyAddress" $) (int .port) -}}
+{{- $share := dict "enabled" true "listen" $listen "directory" "/var/lib/kube-registry/share" "keep" .keep -}}
+{{- $_ := set $share "maxSize" (include "kube-registry.bytes" (default "2Gi" .maxSize) | int64) -}}
+{{- with .rate }}{{ $_ := set $share "rate" . }}{{ end -}}
+{{- $_ := set $agent "share" $share -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.agent.mirror.enabled -}}
 {{- $_ := set $agent "mirror" (dict "directory" .Values.agent.mirror.directory "removeOnExit" .Values.agent.mirror.removeOnExit) -}}
 {{- end -}}

@@ -148,8 +148,9 @@
 {{- $agent := .Values.agent -}}
 {{- $ports := list (int $agent.adminPort) -}}
 {{- range $agent.extraPorts }}{{ $ports = append $ports (int .) }}{{ end -}}
+{{- if $agent.share.enabled }}{{ $ports = append $ports (int $agent.share.port) }}{{ end -}}
 {{- if and $agent.enabled (or (has (int $agent.port) $ports) (ne (len $ports) (len (uniq $ports)))) -}}
-{{- $problems = append $problems "agent.port, agent.adminPort and agent.extraPorts contain the same port twice: write different ones." -}}
+{{- $problems = append $problems "agent.port, agent.adminPort, agent.share.port and agent.extraPorts contain the same port twice: write different ones." -}}
 {{- end -}}
 {{- if and $webhook (eq (int .Values.webhook.port) (int .Values.webhook.adminPort)) -}}
 {{- $problems = append $problems "webhook.port and webhook.adminPort are the same: write different ones." -}}

@@ -32,6 +32,7 @@ import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/regist
 import type { Host } from './command.ts';
 import { remote } from '../upstream/remote.ts';
 import { openAgentPorts } from './wiring/agent-ports.ts';
+import { createNearby } from './wiring/nearest.ts';
 import { watchNodeProblems } from './wiring/node-problems.ts';
 import { servedNames } from './wiring/served-names.ts';
 
@@ -61,8 +62,10 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   // Asked once: who else may answer is failover's to know.
   const headers = { [NODE_HEADER]: hostname() }; // the node's name, on its network
   const toRegistry = { name: 'registry', url, transport, headers, metrics: counts, limits: REMOTE_LIMITS };
-  const first = remote(toRegistry);
-  const images = own.fallback ? failover(first, createDirect(config, counts), { log, probe, stop, fellBack: () => fellBack({}) }) : first;
+  const direct = own.fallback ? createDirect(config, counts) : undefined;
+  const nearby = await createNearby(remote(toRegistry), own, { url, headers, direct, transport, log, metrics });
+  const outage = { log, probe, stop, fellBack: () => fellBack({}) };
+  const images = direct === undefined ? nearby.registry : failover(nearby.registry, direct, outage);
 
   const serving: ServeOptions = {
     log,
@@ -83,7 +86,7 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   const reportReady = async () => {
     if (readyFile !== undefined) await writeFile(readyFile, '');
   };
-  const ports = await openAgentPorts(own, { handler, admin, log, stop, onWaiting: reportReady });
+  const ports = await openAgentPorts(own, { handler, admin, sharing: nearby.sharing, log, stop, onWaiting: reportReady });
   log.info({ event: 'agent-ready', listen: ports.listener.url, admin: ports.admin.url, registry: url }, 'the agent is ready');
 
   const files = nodeFiles(config, log);
@@ -98,7 +101,9 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   if (readyFile !== undefined) await rm(readyFile, { force: true });
   await writing;
   if (own.mirror?.removeOnExit === true || own.ownHosts?.removeOnExit === true) await files.remove();
-  await Promise.all([ports.listener.drain(GRACE), ports.admin.drain(ADMIN_GRACE)]);
+  const deadline = AbortSignal.timeout(GRACE);
+  await Promise.all([ports.listener.drain(GRACE), ports.admin.drain(ADMIN_GRACE), ports.drainShared(GRACE)]);
+  await nearby.sharing?.close(deadline);
 }
 
 /** `kube-registry agent --remove`: takes back what agents wrote on this node. */

@@ -4,7 +4,6 @@ import { setFlagsFromString } from 'node:v8';
 import { requireFiles } from '../config/load.ts';
 import { readsPullSecrets, type Config, type RegistryConfig, type Upstream as UpstreamConfig } from '../config/schema.ts';
 import { upstreamNameOf, withoutCapability } from '../oci/capability.ts';
-import { isOciError } from '../oci/error.ts';
 import { isDigest } from '../oci/digest.ts';
 import { isPrivateComponent } from '../oci/private-name.ts';
 import type { Registry } from '../oci/registry.ts';
@@ -16,7 +15,7 @@ import { countGone } from '../cache/tag-memory.ts';
 import { cached, prefixOf, type CachePolicy } from '../cache/cached.ts';
 import { observed } from '../registry/observed.ts';
 import { isFromPeer } from '../peers/peer.ts';
-import { createPeers, noPeers } from '../peers/peers.ts';
+import { createPeers, noPeers, type Peers } from '../peers/peers.ts';
 import { routed, type Route } from '../registry/routed.ts';
 import { reportRawSockets } from '../http/raw/raw.ts';
 import { createAccessLog } from '../server/access-log.ts';
@@ -43,6 +42,7 @@ import { createMirrorLogins } from './wiring/mirror-logins.ts';
 import { createPrivateNames } from './wiring/private-names.ts';
 import type { PrivateUpstream } from './wiring/private-upstreams.ts';
 import type { PullSecretsContext } from './wiring/pull-secrets.ts';
+import { placementOf } from './wiring/placement.ts';
 import { openStorage, type Storage } from './wiring/storage.ts';
 import { createHostUpstreams } from './wiring/other-hosts.ts';
 import { servedNames } from './wiring/served-names.ts';
@@ -69,7 +69,7 @@ export async function registry(host: Host): Promise<void> {
   const counts = observation.metrics(createRegistryMetrics(metrics));
   const storage = await openStorage(own, { log, metrics: counts });
   const secrets = await openSecrets(config, { env, metrics, log, signal: stop });
-  const { images, local, proofs, imagesFor, inside, serveHosted, serveExposed, applyRetention, close } = await createImages(own, {
+  const { images, local, proofs, peers, imagesFor, inside, serveHosted, serveExposed, applyRetention, close } = await createImages(own, {
     storage,
     log,
     counts,
@@ -93,9 +93,14 @@ export async function registry(host: Host): Promise<void> {
       observation.served(served);
     },
   };
-  const toClients = serveRegistry(images, { ...forClients, ...redirectOf(proofs, storage) });
-  const toReplicas = serveRegistry(local, serving);
-  const unguarded: RequestHandler = (request, response) => (isFromPeer(request.headers) ? toReplicas : toClients)(request, response);
+  const placement = placementOf({ proofs, peers, storage, log, metrics: counts });
+  const toClients = serveRegistry(images, { ...forClients, redirect: placement.forClient });
+  const toReplicas = serveRegistry(local, { ...serving, redirect: placement.forReplica });
+  const unguarded: RequestHandler = (request, response) => {
+    const fromPeer = isFromPeer(request.headers);
+    placement.hear(request.headers, fromPeer);
+    return (fromPeer ? toReplicas : toClients)(request, response);
+  };
   const handler = withMirrorLogins(serveHosted(unguarded), {
     imagesFor,
     serve: (images) => serveHosted(serveRegistry(images, forClients)),
@@ -191,31 +196,6 @@ function withMirrorLogins(
   };
 }
 
-/** How long ago S3 may have confirmed a blob to which a client is redirected, in ms. */
-const CONFIRMED_MS = 1000;
-
-/** Blobs by redirect to S3, for clients that may have them. `proofs`: its `stat` asks no mirror, whose word proves nothing. */
-function redirectOf(proofs: Registry, { redirect }: Storage): Pick<ServeOptions, 'redirect'> {
-  if (redirect === undefined) return {};
-  return {
-    async redirect(repository, digest, context) {
-      const found = await redirect(digest, context.signal);
-      if (found === undefined) return undefined;
-      const confirmed = performance.now();
-      try {
-        const { size } = await proofs.stat(repository, digest, context);
-        // An object of another size is damaged: when the registry reads it, that is noticed, and mended.
-        if (size > 0 && found.size !== size) return undefined;
-      } catch (error) {
-        if (isOciError(error, 'UNAVAILABLE')) return undefined; // a mirror may have the blob
-        throw error;
-      }
-      // The upstream may have taken its time to answer, and S3 may be down by now.
-      return performance.now() - confirmed < CONFIRMED_MS ? found.url : (await redirect(digest, context.signal))?.url;
-    },
-  };
-}
-
 interface ImagesContext {
   env?: NodeJS.ProcessEnv;
   storage: Storage;
@@ -237,6 +217,7 @@ interface Images {
   proofs: Registry;
   /** As somebody with this Authorization may read them; undefined: it has no user and password. */
   imagesFor(this: void, login: string): Registry | undefined;
+  peers: Peers;
   /** Answers what concerns hosted repositories itself. */
   serveHosted(this: void, next: RequestHandler): RequestHandler;
   /** The same behind logins that `admits` accepts. */
@@ -344,6 +325,7 @@ export async function createImages(
     images: routedBy((upstream, policy) => cached(upstream, cache, policy)),
     local: routedBy((upstream, policy) => cached(upstream, { ...cache, peers: noPeers, servesPeers: true }, policy)),
     proofs: routedBy(({ origin }, policy) => cached({ registry: origin, origin }, cache, { ...policy, statIsProof: true })),
+    peers,
     serveHosted: serve,
     serveExposed,
     applyRetention,

@@ -50,12 +50,25 @@ export const s3 = z
     accelerate: z.boolean().prefault(false).describe('Use S3 Transfer Acceleration, which the bucket must have enabled.'),
     userAgent: text.optional().describe('Added to the User-Agent of requests to S3.'),
     redirect: z
-      .strictObject({
-        endpoint: httpUrl.optional().describe('URL of S3 as nodes reach it. Default: storage.s3.endpoint.'),
-        ttl: signedFor.prefault('15m').describe('How long a presigned URL is valid.'),
-      })
+      .union([
+        z.enum(['auto', 'off']),
+        z.strictObject({
+          clients: z
+            .enum(['all', 'agents'])
+            .prefault('all')
+            .describe(
+              'all: every client; agents: only agents, which verify the bytes, and read from the registry if they cannot reach S3.',
+            ),
+          endpoint: z
+            .preprocess(unlessUnresolved, httpUrl.optional())
+            .describe('URL of S3 as nodes reach it. Default: storage.s3.endpoint.'),
+          ttl: signedFor.prefault('15m').describe('How long a presigned URL is valid.'),
+        }),
+      ])
       .optional()
-      .describe('Redirect clients (307) to presigned URLs of S3 instead of sending blobs.'),
+      .describe(
+        'Redirect (307) to presigned URLs of S3 instead of sending blobs. auto: agents alone, at storage.s3.endpoint. off: nobody. Default: auto, but off if only the cluster resolves the name of the endpoint.',
+      ),
   })
   .refine((own) => own.accessKeyId === undefined || own.accessKeyIdFile === undefined, 'one of accessKeyId and accessKeyIdFile')
   .refine(
@@ -77,7 +90,39 @@ export const s3 = z
     (own) => own.endpoint === undefined || !(own.dualStack || own.fips || own.accelerate),
     'dualStack, fips and accelerate only without an endpoint: they select an endpoint of Amazon S3',
   )
-  .transform((own) => ({ ...own, forcePathStyle: own.forcePathStyle ?? defaultPathStyle(own.endpoint) }));
+  .transform((own) => ({
+    ...own,
+    forcePathStyle: own.forcePathStyle ?? defaultPathStyle(own.endpoint),
+    redirect: redirectOf(own.redirect ?? (isInCluster(own.endpoint) ? 'off' : 'auto')),
+  }));
+
+/** Kubernetes leaves the name of a variable as it is written when it does not know the variable, such as the address of a Service that
+ *  was created later than this pod. */
+function unlessUnresolved(text: unknown): unknown {
+  return typeof text === 'string' && text.includes('$(') ? undefined : text;
+}
+
+const DEFAULT_SIGNED_FOR_MS = 900_000;
+
+interface S3Redirect {
+  clients: 'all' | 'agents';
+  endpoint?: string | undefined;
+  /** Milliseconds. */
+  ttl: number;
+}
+
+function redirectOf(own: 'auto' | 'off' | S3Redirect): S3Redirect | undefined {
+  if (own === 'off') return undefined;
+  return own === 'auto' ? { clients: 'agents', ttl: DEFAULT_SIGNED_FOR_MS } : own;
+}
+
+/** Whether the endpoint's name is one of Kubernetes' own, which nodes do not resolve. */
+function isInCluster(endpoint: string | undefined): boolean {
+  if (endpoint === undefined) return false;
+  const { hostname } = new URL(endpoint);
+  if (hostname.startsWith('[') || hostname === 'localhost') return false;
+  return !hostname.includes('.') || /\.svc(?:\.|$)/.test(hostname) || hostname.endsWith('.cluster.local');
+}
 
 const VIRTUAL_HOSTED = ['aliyuncs.com', 'myqcloud.com', 'myhuaweicloud.com', 'volces.com', 'amazonaws.com'];
 

@@ -19,6 +19,26 @@ const agentSchema = z.strictObject({
   registry: httpUrl.optional().describe("URL of the registry. Use the Service's ClusterIP, because nodes do not resolve cluster names."),
   fallback: z.boolean().prefault(true).describe('Pull from the upstreams directly, mirrors first, when the registry cannot answer.'),
   proxy: proxy.prefault('direct').describe('Proxy for direct pulls: direct, or the URL of an HTTP or SOCKS5 proxy.'),
+  share: z
+    .strictObject({
+      enabled: z.boolean().prefault(false).describe('Read blobs from other nodes, and give them to other nodes.'),
+      listen: address
+        .prefault('0.0.0.0:25002')
+        .describe('Address that other nodes read from. A request without a ticket from the registry gets nothing.'),
+      address: z
+        .string()
+        .optional()
+        .describe(
+          'IP address of this node, as other nodes reach it. Default: that of `listen`, or the one that connections to the registry come from.',
+        ),
+      directory: text.prefault('./share').describe('Created if missing. What is in it is lost when the agent stops.'),
+      maxSize: size.prefault('2GiB').describe('Most bytes on disk. The least recently used blobs are removed first.'),
+      keep: duration.prefault('15m').describe('How long a blob is kept after it was last read.'),
+      rate: size.prefault(0).describe('Most bytes per second that are sent to other nodes. 0: no limit.'),
+      zone: z.string().prefault('').describe('Topology zone of this node: nodes of the same zone are preferred.'),
+    })
+    .prefault({})
+    .describe('Sharing blobs between nodes: what a node has pulled lately is given to other nodes, also while it still comes.'),
   mirror: z
     .strictObject({
       directory: text.prefault('/etc/containerd/certs.d').describe("containerd's config_path, as the agent sees it."),

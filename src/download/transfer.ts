@@ -85,6 +85,7 @@ export function startTransfer(options: TransferOptions): Transfer {
       corrupt = true;
       throw new OciError('UNAVAILABLE', `what upstream sent for ${digest} has another digest; nothing of it was kept`, {
         origin: 'upstream',
+        corrupt: true,
       });
     }
     state.verified = true;

@@ -40,7 +40,7 @@ export async function* readWithoutSpool(options: WithoutSpoolOptions, signal: Ab
     yield* withholder.take(chunk, { position, size });
   }
   if (!agrees(hash, digest)) {
-    throw new OciError('UNAVAILABLE', `what upstream sent for ${digest} has another digest`, { origin: 'upstream' });
+    throw new OciError('UNAVAILABLE', `what upstream sent for ${digest} has another digest`, { origin: 'upstream', corrupt: true });
   }
   yield* withholder.rest();
 }

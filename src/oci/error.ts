@@ -27,6 +27,8 @@ export interface OciErrorOptions {
   origin?: 'policy' | 'proxy' | 'storage' | 'upstream';
   /** Seconds after which trying again makes sense. */
   retryAfter?: number;
+  /** The bytes that a body has returned are wrong: it must not be continued from another source. */
+  corrupt?: boolean;
   /** RANGE_INVALID: the whole blob's size in bytes, for `Content-Range: bytes *\/N`. */
   size?: number;
 }
@@ -38,6 +40,7 @@ export class OciError extends Error {
   readonly origin: OciErrorOptions['origin'];
   readonly retryAfter: number | undefined;
   readonly size: number | undefined;
+  readonly corrupt: boolean;
 
   constructor(code: OciErrorCode, message: string, options: OciErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -45,6 +48,7 @@ export class OciError extends Error {
     this.origin = options.origin;
     this.retryAfter = options.retryAfter;
     this.size = options.size;
+    this.corrupt = options.corrupt ?? false;
   }
 }
 

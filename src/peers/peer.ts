@@ -2,12 +2,13 @@ import { OciError } from '../oci/error.ts';
 import type { Context, Registry } from '../oci/registry.ts';
 import { mapBody } from '../io/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import { createPulse, type Pulse } from './liveness.ts';
+import { createPulse, type Pulse } from '../async/pulse.ts';
 import { remote } from '../upstream/remote.ts';
 import type { Transport } from '../http/transport.ts';
 
 /** The header that marks a request from another replica. Its value is 1. */
 const PEER_HEADER = 'x-kube-registry-hop';
+export const PEER_HEADERS: Record<string, string> = { [PEER_HEADER]: '1' };
 
 /** Whether a request comes from another replica: it must be answered without asking a third one
  *  (promise 10). */
@@ -47,7 +48,7 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
     name: url,
     url,
     transport,
-    headers: { [PEER_HEADER]: '1' },
+    headers: PEER_HEADERS,
     limits: { attempts: 1, headersMs: HEADERS_LIMIT_MS, idleMs: IDLE_LIMIT_MS },
     metrics: { observeUpstream: () => undefined, received: (_, bytes) => metrics.receivedFromPeers(bytes) },
   });

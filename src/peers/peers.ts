@@ -23,13 +23,15 @@ export interface PeersOptions {
 export interface Peers {
   /** The replica that fetches this digest for all replicas; undefined: this one. */
   ownerOf(this: void, digest: Digest): Registry | undefined;
+  /** The same replica's URL. */
+  urlOfOwner(this: void, digest: Digest): string | undefined;
   /** The addresses of the other replicas, by the last lookup. */
   others(this: void): string[];
   close(): void;
 }
 
 /** For a registry with a single replica. */
-export const noPeers: Peers = { ownerOf: () => undefined, others: () => [], close: () => undefined };
+export const noPeers: Peers = { ownerOf: () => undefined, urlOfOwner: () => undefined, others: () => [], close: () => undefined };
 
 /** Milliseconds between two lookups of the replicas and checks of their liveness. */
 const REFRESH = 2000;
@@ -48,10 +50,11 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
 
   const isOwn = (address: string): boolean => service.port === own.port && ownAddresses(own.host).has(address);
 
+  const urlOf = (address: string): string => `http://${isIP(address) === 6 ? `[${address}]` : address}:${service.port}`;
+
   function connect(address: string): Peer {
-    const host = isIP(address) === 6 ? `[${address}]` : address;
     return createPeer({
-      url: `http://${host}:${service.port}`,
+      url: urlOf(address),
       transport,
       pingTransport,
       metrics,
@@ -91,11 +94,21 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
   const timer = setInterval(refresh, REFRESH);
   refresh();
 
+  /** The address of the owner, unless that is this replica. */
+  function addressOfOwner(digest: Digest): string | undefined {
+    const living = addresses.filter((address) => peers.get(address)?.pulse.alive() ?? true);
+    const owner = highest(digest, living);
+    return owner !== undefined && peers.has(owner) ? owner : undefined;
+  }
+
   return {
     ownerOf(digest) {
-      const living = addresses.filter((address) => peers.get(address)?.pulse.alive() ?? true);
-      const owner = highest(digest, living);
+      const owner = addressOfOwner(digest);
       return owner === undefined ? undefined : peers.get(owner)?.registry;
+    },
+    urlOfOwner(digest) {
+      const owner = addressOfOwner(digest);
+      return owner === undefined ? undefined : urlOf(owner);
     },
     others: () => [...peers.keys()],
     close: () => clearInterval(timer),

@@ -36,7 +36,8 @@ export async function* resumedBody(answer: Answer<Blob>, options: ResumeOptions)
       }
       return;
     } catch (error) {
-      if (signal.aborted || resumes === MAX_RESUMES || (end !== undefined && position > end)) throw error;
+      const isCorrupt = isOciError(error) && error.corrupt;
+      if (isCorrupt || signal.aborted || resumes === MAX_RESUMES || (end !== undefined && position > end)) throw error;
       if (side === 'first') outage.suspect(error);
       log.warn({ event: 'blob-resumed', error, digest, position }, 'a blob was cut; resuming it from the other source');
       const rest = await open(other(side), position, end).catch((failure: unknown) => failedToOpen(failure, position));

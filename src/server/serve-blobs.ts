@@ -2,17 +2,25 @@ import { BLOB_MEDIA_TYPE } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { parseRanges, resolveRanges, type ByteRange, type RangeRequest } from '../oci/range.ts';
 import type { Repository } from '../oci/reference.ts';
-import type { Blob, Context, Registry } from '../oci/registry.ts';
+import type { Blob, Registry } from '../oci/registry.ts';
 import { headersOf, isKnown, sendNotModified, type Exchange } from './exchange.ts';
 import { multipartBody, rangeBytes } from './send-parts.ts';
 import { sendBody, type SendOptions } from './send.ts';
 
 export interface BlobOptions {
-  /** Called before a blob is read; returns the URL to redirect the client to (307). It checks
-   *  access itself. */
-  redirect?: (repository: Repository, digest: Digest, context: Context) => Promise<string | undefined>;
+  /** Called before a blob is read; returns the URL to redirect the client to (307), and headers for
+   *  the response. It checks access itself. */
+  redirect?: (repository: Repository, digest: Digest, exchange: RedirectRequest) => Promise<Redirection | undefined>;
   /** Sends blobs from files without reading them. */
   fileSender?: SendOptions['fileSender'];
+}
+
+export type RedirectRequest = Pick<Exchange, 'request' | 'head' | 'context'>;
+
+export interface Redirection {
+  /** Undefined: the blob is sent from here. */
+  location: string | undefined;
+  headers: readonly string[];
 }
 
 /** Answers GET and HEAD of a blob. */
@@ -23,12 +31,15 @@ export type BlobHandler = (exchange: Exchange, repository: Repository, digest: D
 export function serveBlobs(registry: Registry, { redirect, fileSender }: BlobOptions): BlobHandler {
   return async (exchange, repository, digest) => {
     const { head, context, headers, response } = exchange;
-    if (head || isKnown(exchange, digest)) return answerHead(registry, exchange, { repository, digest });
-    const location = await redirect?.(repository, digest, context);
-    if (location !== undefined) {
-      response.writeHead(307, [...headers, 'Location', location, 'Docker-Content-Digest', digest, 'Content-Length', '0']).end();
+    const known = isKnown(exchange, digest);
+    const redirection = known ? undefined : await redirect?.(repository, digest, exchange);
+    if (redirection !== undefined) exchange.headers = [...headers, ...redirection.headers];
+    if (redirection?.location !== undefined) {
+      const to = ['Location', redirection.location, 'Docker-Content-Digest', digest];
+      response.writeHead(307, [...exchange.headers, ...to, 'Content-Length', '0']).end();
       return;
     }
+    if (head || known) return answerHead(registry, exchange, { repository, digest });
     const ranges = rangesOf(exchange, digest);
     if (ranges !== undefined && ranges.length > 1) return answerRanges(registry, exchange, { repository, digest, ranges, fileSender });
     const range = ranges?.[0];

@@ -363,9 +363,10 @@ test('a registry that cannot do ranges answers 200 with the whole', async () => 
 });
 
 test('GET of a blob may be redirected; HEAD, and what the redirect refuses, is not', async () => {
-  const redirect: ServeOptions['redirect'] = async (repository, digest) => {
+  const redirect: ServeOptions['redirect'] = async (repository, digest, { head }) => {
     if (digest === ABSENT) throw new OciError('BLOB_UNKNOWN', 'no');
-    return digest === layer.descriptor.digest ? `https://s3.example/${repository}?signed` : undefined;
+    if (head || digest !== layer.descriptor.digest) return undefined;
+    return { location: `https://s3.example/${repository}?signed`, headers: [] };
   };
   await using server = await start(memory.registry, { redirect });
   const moved = await server.ask(LAYER);

@@ -46,6 +46,10 @@ export interface RegistryMetrics {
   denied(upstream: string, rule: 'allow' | 'deny' | 'age'): void;
   /** A name with an id of no pull secret was requested. */
   unknownPrivateName(this: void): void;
+  /** An agent was told where to read a blob of some size. */
+  placed(place: 'registry' | 's3' | 'node'): void;
+  /** Reports at each scrape how many nodes share blobs and answer. */
+  watchSharingNodes(read: () => number): void;
   /** Reports at each scrape how many tags are served although their upstream has deleted them. */
   watchGone(read: () => ReadonlyMap<string, number>): void;
 }
@@ -106,6 +110,9 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     'Requests for private names whose pull secret does not exist: it was deleted, or somebody guesses.',
     [],
   );
+  const placed = metrics.counter('placed_blobs_total', 'Blobs that agents were told where to read: registry, s3, node.', ['place']);
+  let readSharing = () => 0;
+  metrics.watch('sharing_nodes', 'Nodes that share blobs and answer.', () => readSharing());
   let readGone: () => ReadonlyMap<string, number> = () => new Map();
   metrics.table(
     'gone_upstream',
@@ -164,6 +171,10 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     receivedFromPeers: (bytes) => peerBytes({}, bytes),
     livePeers: (count) => live({}, count),
     unknownPrivateName: () => unknownNames({}),
+    placed: (place) => placed({ place }),
+    watchSharingNodes(read) {
+      readSharing = read;
+    },
     watchGone(read) {
       readGone = read;
     },
@@ -191,5 +202,7 @@ export const noRegistryMetrics: RegistryMetrics = {
   receivedFromPeers: nothing,
   livePeers: nothing,
   unknownPrivateName: nothing,
+  placed: nothing,
+  watchSharingNodes: nothing,
   watchGone: nothing,
 };

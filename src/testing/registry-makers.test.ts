@@ -16,6 +16,11 @@ import { createTransport } from '../http/undici-transport.ts';
 import { OciError } from '../oci/error.ts';
 import { parseRepository, parseTag } from '../oci/reference.ts';
 import type { Blob, Registry } from '../oci/registry.ts';
+import { formatPlace, PLACE_HEADER } from '../nearest/agreement.ts';
+import { nearest } from '../nearest/nearest.ts';
+import { createPlaces } from '../nearest/places.ts';
+import { createQuestions } from '../nearest/questions.ts';
+import { openSharing, type Sharing } from '../nearest/sharing.ts';
 import { createPeer } from '../peers/peer.ts';
 import { noPeers } from '../peers/peers.ts';
 import { guarded } from '../policy/guarded.ts';
@@ -27,7 +32,7 @@ import { lazy } from '../registry/lazy.ts';
 import { observed } from '../registry/observed.ts';
 import { routed } from '../registry/routed.ts';
 import { listen } from '../server/listen.ts';
-import { serveRegistry } from '../server/serve-registry.ts';
+import { serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import { filesystemUploads } from '../store/filesystem/filesystem-uploads.ts';
 import { filesystem } from '../store/filesystem/filesystem.ts';
 import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
@@ -64,12 +69,13 @@ function filled(content: SampleContent, name: string = NAME): Registry {
 }
 
 /** `registry` over HTTP. @returns its URL */
-async function serve(registry: Registry, use: Use, upstreams: string[] = []): Promise<string> {
+async function serve(registry: Registry, use: Use, upstreams: string[] = [], options: Partial<ServeOptions> = {}): Promise<string> {
   const { log } = await captureLog();
   const handler = serveRegistry(registry, {
     log,
     nameOf: (first) => (upstreams.includes(first) ? first : undefined),
     upstreamOf: () => undefined,
+    ...options,
   });
   const listener = await listen({ address: { host: '127.0.0.1', port: 0 }, handler, log });
   use({ [Symbol.asyncDispose]: () => listener.close() });
@@ -124,6 +130,33 @@ testMaker('firstAllowed, whose first login sees nothing', repository, (content) 
 testMaker('remote', repository, async (content, use) => {
   const url = await serve(filled(content), use);
   return remote({ name: 'registry', url, transport: transport(), metrics: noRegistryMetrics });
+});
+
+async function openNearest(url: string, sharing?: Sharing): Promise<Registry> {
+  const { log } = await captureLog();
+  const metrics = { received: () => undefined, depth: () => undefined, left: () => undefined };
+  const registry = remote({ name: 'registry', url, transport: transport(), metrics: noRegistryMetrics });
+  const questions = createQuestions({ url, headers: {}, transport: transport(), log });
+  const places = createPlaces({ transport: transport(), pingTransport: transport() });
+  return nearest(registry, { questions, places, sharing, direct: undefined, log, metrics });
+}
+
+testMaker('nearest, of a registry that knows no other places', repository, async (content, use) => {
+  return openNearest(await serve(filled(content), use));
+});
+testMaker('nearest, which shares every blob', repository, async (content, use) => {
+  const inner = filled(content);
+  const redirect: ServeOptions['redirect'] = async (repository, digest, { head, context }) => {
+    if (head) return undefined;
+    const { size } = await inner.stat(repository, digest, context);
+    return { location: undefined, headers: [PLACE_HEADER, formatPlace({ kind: 'registry', depth: 1, size })] };
+  };
+  const { log } = await captureLog();
+  const { path } = use(await temporaryDirectory());
+  const sharing = await openSharing({ directory: path, maxSize: 2 ** 30, keep: 60_000, zone: '', log });
+  use({ [Symbol.asyncDispose]: () => sharing.close(AbortSignal.timeout(10_000)) });
+  sharing.listensAt('127.0.0.1:1');
+  return openNearest(await serve(inner, use, [], { redirect }), sharing);
 });
 testMaker('createPeer', prefixed, async (content, use) => {
   const url = await serve(filled(content, prefixed), use, ['dockerhub']);

@@ -31,6 +31,8 @@ export interface ProgramOptions {
   ready?: () => Promise<boolean>;
   /** A file that this process sees as /etc/hosts, in a mount namespace of its own: names that mean what the test wants. Needs root. */
   hosts?: string;
+  /** What stands before the command, to run it in another network namespace for example. */
+  enter?: readonly string[];
 }
 
 /** Runs `kube-registry COMMAND` from this checkout, in a process of its own, with this configuration. */
@@ -44,7 +46,8 @@ export async function startProgram(
   await writeFile(file, JSON.stringify(configuration)); // JSON is YAML
   try {
     const own = [...PROGRAM, command, '--config', file, ...(options.args ?? [])];
-    const [program = '', ...args] = options.hosts === undefined ? own : withHosts(options.hosts, own);
+    const inPlace = options.hosts === undefined ? own : withHosts(options.hosts, own);
+    const [program = '', ...args] = [...(options.enter ?? []), ...inPlace];
     const child = await startProcess({
       command: program,
       args,
@@ -82,8 +85,12 @@ export async function startRegistry(
 }
 
 /** `kube-registry agent`, ready, on free ports; `rest` holds further top-level keys, such as registry.upstreams. */
-export async function startAgent(agent: Record<string, unknown>, rest: Record<string, unknown> = {}): Promise<ServingProgram> {
-  return startServing('agent', { ...rest, agent: { ...(await freeAddresses()), ...agent } });
+export async function startAgent(
+  agent: Record<string, unknown>,
+  rest: Record<string, unknown> = {},
+  options: ProgramOptions = {},
+): Promise<ServingProgram> {
+  return startServing('agent', { ...rest, agent: { ...(await freeAddresses()), ...agent } }, options);
 }
 
 export async function freeAddresses(): Promise<{ listen: string; admin: string }> {

@@ -60,13 +60,13 @@ export interface ScriptedUpstream extends AsyncDisposable {
 }
 
 /** A registry over content in memory that does what it is told to, for what a good one never does. */
-export async function startScriptedUpstream(): Promise<ScriptedUpstream> {
+export async function startScriptedUpstream(host = '127.0.0.1'): Promise<ScriptedUpstream> {
   const blobs = new Map<string, Buffer>();
   const manifests = new Map<string, { bytes: Buffer; mediaType: string; digest: string }>();
   const requests: ScriptedRequest[] = [];
   const server = createServer((request, response) => void answer(request, response).catch(() => response.destroy()));
   server.keepAliveTimeout = 1000;
-  const listening = await listenOnLoopback(server);
+  const listening = await listenOnLoopback(server, host);
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { authorization, accept, range } = request.headers;

@@ -5,6 +5,7 @@ import { isOciError } from '../../oci/error.ts';
 import { offerSockets, requestSockets, type Handover, type Offer, type Sockets } from '../../server/handover.ts';
 import { formatAddress, listen, type Listener, type ListenOptions, type RequestHandler } from '../../server/listen.ts';
 import type { Log } from '../../telemetry/log.ts';
+import type { SharingPort } from './nearest.ts';
 
 export interface AgentPortsOptions {
   log: Log;
@@ -13,6 +14,8 @@ export interface AgentPortsOptions {
   handler: RequestHandler;
   /** Answers on `admin`. */
   admin: RequestHandler;
+  /** Answers other nodes on `share.listen`; undefined: nothing is shared. */
+  sharing: SharingPort | undefined;
   /** Called when a predecessor holds the ports and does not hand them over: it must be removed first. */
   onWaiting: () => Promise<void>;
 }
@@ -22,12 +25,16 @@ export interface AgentPorts {
   admin: Listener;
   /** The sockets are no longer handed over. */
   stopOffering(): void;
+  /** As `Listener.drain`, for what other nodes read. */
+  drainShared(graceMs: number): Promise<void>;
 }
 
 /** How long to wait for a predecessor that does not hand its ports over, in ms. Kubernetes removes it within seconds of the
  *  successor's readiness. */
 const MAX_WAIT_MS = 120_000;
 const RETRY_MS = 10;
+/** How often an agent tries to open the port for other nodes, which nobody waits for, in ms. */
+const SHARE_RETRY_MS = 1000;
 const PROBE_TIMEOUT_MS = 2_000;
 
 /** Opens the agent's ports. A running agent on the same ports hands its sockets over, so that no connection is refused while
@@ -39,9 +46,36 @@ export async function openAgentPorts(own: AgentConfig, options: AgentPortsOption
   const handover = await prepareHandover(own, log);
   const sockets = await takeSockets(own, handover, log);
   const { listener, admin } = await openWhenFree(own, sockets, options);
-  const all = (): Sockets => new Map([...listener.sockets(), ...admin.sockets()]);
+  const shared = openShared(own, sockets, options);
+  const all = (): Sockets => new Map([...listener.sockets(), ...admin.sockets(), ...shared.sockets()]);
   const offer: Offer | undefined = handover === undefined ? undefined : offerSockets(handover, all, log);
-  return { listener, admin, stopOffering: () => offer?.close() };
+  return { listener, admin, stopOffering: () => offer?.close(), drainShared: (graceMs) => shared.drain(graceMs) };
+}
+
+/** Opens the port for other nodes in the background: without it, this agent shares nothing, but serves its own node. */
+function openShared(own: AgentConfig, sockets: Sockets, { sharing, log, stop }: AgentPortsOptions) {
+  let listener: Listener | undefined;
+
+  async function open(port: SharingPort): Promise<void> {
+    for (let told = false; !stop.aborted; told = true) {
+      try {
+        listener = await listen({ address: own.share.listen, handler: port.handler, log, sockets });
+        return port.listensAt(listener.address);
+      } catch (error) {
+        if (!told) log.warn({ event: 'share-port-unavailable', error }, 'the port for other nodes cannot be opened; trying again');
+      }
+      await delay(SHARE_RETRY_MS, undefined, { signal: stop }).catch(() => undefined); // stopped
+    }
+  }
+
+  const opening = sharing === undefined ? Promise.resolve() : open(sharing);
+  return {
+    sockets: (): Sockets => listener?.sockets() ?? new Map(),
+    async drain(graceMs: number): Promise<void> {
+      await opening;
+      await listener?.drain(graceMs);
+    },
+  };
 }
 
 async function prepareHandover(own: AgentConfig, log: Log): Promise<Handover | undefined> {
@@ -60,7 +94,8 @@ async function takeSockets(own: AgentConfig, handover: Handover | undefined, log
   if (handover === undefined) return new Map();
   const addresses = [own.listen.port, ...own.extraPorts].map((port) => formatAddress({ host: own.listen.host, port }));
   try {
-    const sockets = (await requestSockets(handover, [...addresses, formatAddress(own.admin)])) ?? new Map();
+    const shared = own.share.enabled ? [formatAddress(own.share.listen)] : [];
+    const sockets = (await requestSockets(handover, [...addresses, formatAddress(own.admin), ...shared])) ?? new Map();
     if (sockets.size > 0)
       log.info({ event: 'sockets-taken-over', addresses: [...sockets.keys()] }, 'took the listening sockets over from the former agent');
     return sockets;

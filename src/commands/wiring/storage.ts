@@ -28,8 +28,8 @@ export interface Storage extends CacheStorage {
   uploads: UploadStore;
   /** For spool files, on the same file system as `local`. */
   spoolDirectory: string;
-  /** Returns a URL from which S3 serves a blob; undefined: S3 does not have the blob. Absent: blobs are served by the registry. */
-  redirect: Redirect | undefined;
+  /** Finds a URL of S3 that gives a blob, for all clients or for agents alone. Absent: blobs are served from here. */
+  redirect: { find: Redirect; clients: 'all' | 'agents' } | undefined;
   status(): Status;
   close(signal: AbortSignal): Promise<void>;
 }
@@ -127,7 +127,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
       if (from !== 'storage') uploads.enqueue(key, source.size, from === 'replica' ? STORED_BY_PEER : 0);
     },
     arrived: (digest, size, from) => uploads.enqueue(blobKey(digest), size, from === 'replica' ? STORED_BY_PEER : 0),
-    redirect: config.redirect === undefined ? undefined : createRedirects(remote, config.redirect.ttl),
+    redirect: config.redirect && { find: createRedirects(remote, config.redirect.ttl), clients: config.redirect.clients },
     status: () => ({ storage: { bucket: config.bucket, local: local.used(), waiting: uploads.pending() } }),
     async close(signal) {
       stop.abort();

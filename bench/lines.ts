@@ -1,0 +1,52 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+
+/** Machines of a rack in one machine: a network namespace each, joined by a bridge, whose lines carry so many bits a second each way. */
+export interface Lines extends AsyncDisposable {
+  /** On the bridge itself, with an unlimited line. */
+  outside: string;
+  machines: Machine[];
+}
+
+export interface Machine {
+  address: string;
+  /** What must stand before a command to run it there. */
+  enter: readonly string[];
+}
+
+const BRIDGE = 'krlines';
+const NETWORK = '10.77.0';
+/** What a line may send at once, and how long it may queue. */
+const SHAPE = ['burst', '64kb', 'latency', '50ms'];
+
+/** Needs root and iproute2. */
+export async function startLines(count: number, megabits: number): Promise<Lines> {
+  const ip = (...words: string[]) => run('ip', words);
+  await ip('link', 'add', BRIDGE, 'type', 'bridge');
+  await using stack = new AsyncDisposableStack();
+  stack.defer(async () => void (await ip('link', 'del', BRIDGE)));
+  await ip('addr', 'add', `${NETWORK}.254/24`, 'dev', BRIDGE);
+  await ip('link', 'set', BRIDGE, 'up');
+  const machines: Machine[] = [];
+  for (let index = 0; index < count; index++) {
+    const name = `${BRIDGE}${index + 1}`;
+    const inside = (...words: string[]) => ip('-n', name, ...words);
+    await ip('netns', 'add', name);
+    stack.defer(async () => void (await ip('netns', 'del', name)));
+    await ip('link', 'add', name, 'type', 'veth', 'peer', 'name', 'line', 'netns', name);
+    stack.defer(async () => void (await ip('link', 'del', name)));
+    await ip('link', 'set', name, 'master', BRIDGE, 'up');
+    const address = `${NETWORK}.${index + 1}`;
+    await inside('addr', 'add', `${address}/24`, 'dev', 'line');
+    await inside('link', 'set', 'line', 'up');
+    await inside('link', 'set', 'lo', 'up');
+    const shape = ['root', 'tbf', 'rate', `${megabits}mbit`, ...SHAPE];
+    await run('tc', ['qdisc', 'add', 'dev', name, ...shape]);
+    await run('tc', ['-n', name, 'qdisc', 'add', 'dev', 'line', ...shape]);
+    machines.push({ address, enter: ['nsenter', `--net=/run/netns/${name}`, '--'] });
+  }
+  const owned = stack.move();
+  return { outside: `${NETWORK}.254`, machines, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}

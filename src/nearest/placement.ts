@@ -1,0 +1,171 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import type { Transport } from '../http/transport.ts';
+import type { Digest } from '../oci/digest.ts';
+import { isOciError } from '../oci/error.ts';
+import type { Repository } from '../oci/reference.ts';
+import type { Context, Registry } from '../oci/registry.ts';
+import {
+  AGENT_HEADER,
+  formatPlace,
+  parseOffer,
+  parsePlace,
+  parseReport,
+  PLACE_HEADER,
+  REPORT_HEADER,
+  type AgentOffer,
+  type Place,
+  type PlaceKind,
+} from './agreement.ts';
+import type { Tracker } from './tracker.ts';
+
+/** A presigned URL of a blob in S3, and the object's size in bytes. Undefined: S3 does not have it, or does not answer. */
+export type FindInS3 = (digest: Digest, signal: AbortSignal) => Promise<{ url: string; size: number } | undefined>;
+
+export interface PlacementOptions {
+  /** Proves that a repository has a blob: its `stat` asks no mirror, whose word proves nothing. */
+  proofs: Registry;
+  tracker: Tracker;
+  s3: { find: FindInS3; clients: 'all' | 'agents' } | undefined;
+  /** The replica that tracks a blob: its URL, and the headers that mark a request from a replica. Undefined: this one. */
+  ownerOf(this: void, digest: Digest): { url: string; headers: Record<string, string> } | undefined;
+  transport: Transport;
+  /** An agent has been told where to read a blob. */
+  placed(this: void, place: PlaceKind): void;
+}
+
+export interface BlobRequest {
+  request: { headers: IncomingHttpHeaders };
+  head: boolean;
+  context: Context;
+}
+
+/** Where a client is to read a blob. `location` is undefined: from this registry. */
+export interface Placed {
+  location: string | undefined;
+  /** For the response. */
+  headers: readonly string[];
+}
+
+export interface Placement {
+  /** For clients. Undefined: the registry answers as if there were no other places.
+   *  @throws OciError as `proofs.stat` does: a URL is given only to who may have the blob under this name */
+  forClient(this: void, repository: Repository, digest: Digest, asked: BlobRequest): Promise<Placed | undefined>;
+  /** For other replicas, which ask by HEAD for their agents. */
+  forReplica(this: void, repository: Repository, digest: Digest, asked: BlobRequest): Promise<Placed | undefined>;
+  /** Reads an agent's report, if a request has one. */
+  hear(this: void, headers: IncomingHttpHeaders, isFromReplica: boolean): void;
+}
+
+/** Smaller blobs come from the registry: a detour would take longer than they do. */
+const MIN_BYTES = 2 ** 20;
+/** How long the replica that tracks a blob has to name a place, in ms. */
+const OWNER_TIMEOUT_MS = 500;
+/** How long ago S3 may have confirmed a blob to which a client is redirected, in ms. */
+const CONFIRMED_MS = 1000;
+
+export function createPlacement({ proofs, tracker, s3, ownerOf, transport, placed }: PlacementOptions): Placement {
+  /** Undefined: it cannot be proved now; a mirror may have the blob. */
+  async function provenSize(repository: Repository, digest: Digest, context: Context): Promise<number | undefined> {
+    try {
+      return (await proofs.stat(repository, digest, context)).size;
+    } catch (error) {
+      if (isOciError(error, 'UNAVAILABLE')) return undefined;
+      throw error;
+    }
+  }
+
+  /** Redirects a client of any kind to S3. */
+  async function forAnyClient(repository: Repository, digest: Digest, find: FindInS3, context: Context): Promise<Placed | undefined> {
+    const found = await find(digest, context.signal);
+    if (found === undefined) return undefined;
+    const confirmed = performance.now();
+    const size = await provenSize(repository, digest, context);
+    // An object of another size is damaged: when the registry reads it, that is noticed, and mended.
+    if (size === undefined || (size > 0 && found.size !== size)) return undefined;
+    // The upstream may have taken its time to answer, and S3 may be down by now.
+    const url = performance.now() - confirmed < CONFIRMED_MS ? found.url : (await find(digest, context.signal))?.url;
+    return url === undefined ? undefined : { location: url, headers: [] };
+  }
+
+  function answer(kind: PlaceKind, location: string | undefined, { depth, size }: Pick<Place, 'depth' | 'size'>): Placed {
+    placed(kind);
+    return { location, headers: [PLACE_HEADER, formatPlace({ kind, depth, size })] };
+  }
+
+  /** Asks the replica that tracks the blob. Undefined: it names no node, or does not answer in time. */
+  async function askOwner(
+    owner: NonNullable<ReturnType<PlacementOptions['ownerOf']>>,
+    path: string,
+    { request, context }: BlobRequest,
+  ): Promise<{ url: string; depth: number } | undefined> {
+    const headers = { ...owner.headers, [AGENT_HEADER]: String(request.headers[AGENT_HEADER]) };
+    const signal = AbortSignal.any([context.signal, AbortSignal.timeout(OWNER_TIMEOUT_MS)]);
+    try {
+      const response = await transport.request({ origin: owner.url, path, method: 'HEAD', headers, signal });
+      response.abandon('short');
+      const { location } = response.headers;
+      if (response.statusCode !== 307 || typeof location !== 'string') return undefined;
+      return { url: location, depth: parsePlace(response.headers[PLACE_HEADER])?.depth ?? 1 };
+    } catch {
+      context.signal.throwIfAborted();
+      return undefined; // this replica serves the blob itself; peers tell the log
+    }
+  }
+
+  async function nodeFor(
+    repository: Repository,
+    blob: { digest: Digest; size: number },
+    { offer, asked }: { offer: AgentOffer; asked: BlobRequest },
+  ): Promise<{ url: string | undefined; depth: number } | undefined> {
+    const { node } = offer;
+    if (node === undefined) return undefined;
+    const owner = ownerOf(blob.digest);
+    return owner === undefined
+      ? tracker.assign({ ...offer, node }, blob)
+      : askOwner(owner, `/v2/${repository}/blobs/${blob.digest}`, asked);
+  }
+
+  async function forAgent(repository: Repository, digest: Digest, offer: AgentOffer, asked: BlobRequest): Promise<Placed | undefined> {
+    const size = await provenSize(repository, digest, asked.context);
+    if (size === undefined || size < MIN_BYTES) return undefined;
+    const node = await nodeFor(repository, { digest, size }, { offer, asked });
+    if (node?.url !== undefined) return answer('node', node.url, { depth: node.depth, size });
+    const found = offer.s3 ? await s3?.find(digest, asked.context.signal) : undefined;
+    if (found?.size === size) return answer('s3', found.url, { depth: 1, size });
+    return answer('registry', undefined, { depth: 1, size });
+  }
+
+  return {
+    async forClient(repository, digest, asked) {
+      if (asked.head) return undefined;
+      const offer = parseOffer(asked.request.headers[AGENT_HEADER]);
+      if (offer !== undefined) {
+        const found = await forAgent(repository, digest, offer, asked);
+        if (found !== undefined) return found;
+      }
+      return s3?.clients === 'all' ? forAnyClient(repository, digest, s3.find, asked.context) : undefined;
+    },
+
+    async forReplica(repository, digest, asked) {
+      const offer = asked.head ? parseOffer(asked.request.headers[AGENT_HEADER]) : undefined;
+      if (offer?.node === undefined) return undefined;
+      const size = await provenSize(repository, digest, asked.context);
+      if (size === undefined) return undefined;
+      const { url, depth } = await tracker.assign({ ...offer, node: offer.node }, { digest, size });
+      return url === undefined ? undefined : { location: url, headers: [PLACE_HEADER, formatPlace({ kind: 'node', depth, size })] };
+    },
+
+    hear(headers, isFromReplica) {
+      const report = parseReport(headers[REPORT_HEADER]);
+      if (report === undefined) return;
+      const owner = isFromReplica ? undefined : ownerOf(report.digest);
+      if (owner === undefined) return tracker.report(report);
+      const told = { ...owner.headers, [REPORT_HEADER]: String(headers[REPORT_HEADER]) };
+      const signal = AbortSignal.timeout(OWNER_TIMEOUT_MS);
+      transport.request({ origin: owner.url, path: '/v2/', method: 'GET', headers: told, signal }).then(
+        ({ abandon }) => abandon('short'),
+        () => undefined, // the tracker forgets in time
+      );
+    },
+  };
+}

@@ -1,0 +1,137 @@
+import { createPulse, type Pulse } from '../async/pulse.ts';
+import type { Transport, TransportResponse } from '../http/transport.ts';
+import { mapBody } from '../io/body.ts';
+import type { Digest } from '../oci/digest.ts';
+import { OciError } from '../oci/error.ts';
+import { formatRange, parseContentRange, type ByteRange } from '../oci/range.ts';
+import type { Blob } from '../oci/registry.ts';
+import { describeConnectionError } from '../http/transport.ts';
+import { discard, startCall, withIdleTimeout, type Call } from '../upstream/call.ts';
+import type { Place } from './agreement.ts';
+
+/** Where one blob is to be read from. */
+export interface Redirection {
+  url: URL;
+  place: Place;
+}
+
+/** Other places than the registry that blobs come from: other nodes, and S3. */
+export interface Places {
+  /** Reads a blob from a place. Its bytes are not verified here.
+   *  @throws OciError UNAVAILABLE: the place does not answer in time, refuses, or has something else */
+  open(this: void, redirection: Redirection, wanted: { digest: Digest; range: ByteRange | undefined }, signal: AbortSignal): Promise<Blob>;
+  /** Addresses of nodes that could not be reached lately. */
+  away(this: void): string[];
+  /** Whether S3 could be reached, as far as is known. */
+  reachesS3(this: void): boolean;
+}
+
+/** How long a place has to begin its answer, in ms. */
+const ANSWER_TIMEOUT_MS = 1000;
+/** How long a node that is alive may send nothing, in ms: it may itself be waiting, for a slow upstream in the end. */
+const NODE_IDLE_MS = 10_000;
+const S3_IDLE_MS = 2000;
+/** How long a node that could not be reached is not used, in ms. */
+const NODE_AWAY_MS = 60_000;
+const S3_AWAY_MS = 300_000;
+const MAX_AWAY = 1000;
+/** Nodes whose liveness is remembered. */
+const MAX_PULSES = 100;
+
+export function createPlaces({ transport, pingTransport }: { transport: Transport; pingTransport: Transport }): Places {
+  /** By address of a node, or `s3`: until when it is not used. */
+  const awayUntil = new Map<string, number>();
+  const pulses = new Map<string, Pulse>();
+
+  function lose(name: string, milliseconds: number): void {
+    awayUntil.delete(name);
+    awayUntil.set(name, performance.now() + milliseconds);
+    for (const oldest of awayUntil.keys()) if (awayUntil.size > MAX_AWAY) awayUntil.delete(oldest);
+  }
+
+  function isAway(name: string): boolean {
+    const until = awayUntil.get(name);
+    if (until === undefined) return false;
+    if (performance.now() < until) return true;
+    awayUntil.delete(name);
+    return false;
+  }
+
+  function pulseOf(origin: string): Pulse {
+    const known = pulses.get(origin);
+    if (known !== undefined) return known;
+    const pulse = createPulse({
+      changed: (alive) => void (alive || lose(new URL(origin).host, NODE_AWAY_MS)),
+      async ping(signal) {
+        const { abandon } = await pingTransport.request({ origin, path: '/alive', method: 'GET', headers: {}, signal });
+        abandon('short');
+      },
+    });
+    pulses.set(origin, pulse);
+    for (const oldest of pulses.keys()) if (pulses.size > MAX_PULSES) pulses.delete(oldest);
+    return pulse;
+  }
+
+  async function ask(url: URL, range: ByteRange | undefined, call: Call): Promise<TransportResponse> {
+    const headers = { 'accept-encoding': 'identity', ...(range === undefined ? {} : { range: formatRange(range) }) };
+    try {
+      return await transport.request({ origin: url.origin, path: url.pathname + url.search, method: 'GET', headers, signal: call.signal });
+    } catch (error) {
+      call.signal.throwIfAborted();
+      throw describeConnectionError(error, transport, url);
+    }
+  }
+
+  /** Ends the call when the node is found dead. */
+  function watch(blob: Blob, origin: string, call: Call): Blob {
+    const pulse = pulseOf(origin);
+    const unwatch = pulse.watch(() =>
+      call.abort(new OciError('UNAVAILABLE', `the node ${new URL(origin).host} is gone`, { origin: 'upstream' })),
+    );
+    return { ...blob, body: mapBody(blob.body, { onChunk: () => pulse.heard(), onClose: unwatch }) };
+  }
+
+  return {
+    away: () => [...awayUntil.keys()].filter((name) => name !== 's3' && isAway(name)),
+    reachesS3: () => !isAway('s3'),
+
+    async open({ url, place }, { digest, range }, signal) {
+      const isNode = place.kind === 'node';
+      const call = startCall({ signal, deadline: AbortSignal.timeout(ANSWER_TIMEOUT_MS) }, url.host);
+      let response: TransportResponse;
+      try {
+        response = await ask(url, range, call);
+      } catch (error) {
+        call.end();
+        if (!signal.aborted) lose(isNode ? url.host : 's3', isNode ? NODE_AWAY_MS : S3_AWAY_MS);
+        throw error;
+      } finally {
+        call.headersCame();
+      }
+      const part = partOf(response, range, place.size);
+      if (part === undefined) {
+        call.end();
+        discard(response);
+        if (!isNode && response.statusCode !== 404) lose('s3', S3_AWAY_MS);
+        throw new OciError('UNAVAILABLE', `${url.host} answered ${response.statusCode} for ${digest}`, { origin: 'upstream' });
+      }
+      const idleTimeoutMs = isNode ? NODE_IDLE_MS : S3_IDLE_MS;
+      const body = withIdleTimeout(response, call, { idleTimeoutMs, host: url.host });
+      const blob = { digest, size: place.size, range: part === 'whole' ? undefined : part, body };
+      return isNode ? watch(blob, url.origin, call) : blob;
+    },
+  };
+}
+
+/** Which part of a blob of `size` bytes the response has. Undefined: it has something else. */
+function partOf(
+  { statusCode, headers }: TransportResponse,
+  range: ByteRange | undefined,
+  size: number,
+): 'whole' | Required<ByteRange> | undefined {
+  const length = Number(headers['content-length'] ?? Number.NaN);
+  if (statusCode === 200) return length === size ? 'whole' : undefined;
+  const part = statusCode === 206 ? parseContentRange(String(headers['content-range'] ?? '')) : undefined;
+  if (part === undefined || range === undefined || part.start !== range.start || part.size !== size) return undefined;
+  return length === part.end - part.start + 1 ? { start: part.start, end: part.end } : undefined;
+}

@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { captureLog } from '../../test/support/log.ts';
+import { digestOf } from '../oci/digest.ts';
+import type { AgentOffer, SharingNode } from './agreement.ts';
+import type { Node, Nodes } from './nodes.ts';
+import { createTracker, type Tracker } from './tracker.ts';
+
+const DIGEST = digestOf(Buffer.from('a blob'));
+const SIZE = 64 * 2 ** 20;
+const { log } = await captureLog();
+
+/** Nodes that all answer. */
+function createAnswering(): Nodes {
+  const known = new Map<string, Node>();
+  return {
+    meet(node) {
+      const found = known.get(node.address) ?? {
+        ...node,
+        alive: true,
+        distrusted: false,
+        readers: 0,
+        rate: undefined,
+        complaints: new Map(),
+      };
+      known.set(node.address, found);
+      return found;
+    },
+    at: (address) => known.get(address),
+    complain: () => undefined,
+    isUsable: ({ distrusted }) => !distrusted,
+    settled: () => Promise.resolve(),
+    count: () => known.size,
+  };
+}
+
+function nodeOf(number: number, zone = ''): SharingNode {
+  return { address: `10.0.${number >> 8}.${number & 255}:25002`, key: 'k'.repeat(43), zone, keep: 900 };
+}
+
+/** @returns the address of the node that it is to read from, or `registry` */
+async function ask(tracker: Tracker, node: SharingNode, more: Partial<AgentOffer> = {}): Promise<string> {
+  const offer = { s3: false, away: [], failed: undefined, ...more, node };
+  const { url } = await tracker.assign(offer, { digest: DIGEST, size: SIZE });
+  return url === undefined ? 'registry' : new URL(url).host;
+}
+
+test('a thousand nodes that ask at once make a tree: two read from the registry, and no node gives to more than two', async () => {
+  const tracker = createTracker({ nodes: createAnswering(), log });
+  const parents = new Map<string, string>();
+  for (let number = 0; number < 1000; number++) {
+    const node = nodeOf(number);
+    parents.set(node.address, await ask(tracker, node));
+  }
+  const children = new Map<string, number>();
+  for (const parent of parents.values()) children.set(parent, (children.get(parent) ?? 0) + 1);
+  assert.equal(Math.max(...children.values()), 2);
+  assert.equal(children.get('registry'), 2);
+  const depthOf = (address: string): number => (address === 'registry' ? 0 : 1 + depthOf(parents.get(address) ?? 'registry'));
+  assert.equal(Math.max(...[...parents.keys()].map(depthOf)), 9);
+});
+
+test('a node that asks again never reads from one that reads from it', async () => {
+  const tracker = createTracker({ nodes: createAnswering(), log });
+  const parents = new Map<string, string>();
+  for (let round = 0; round < 20; round++) {
+    for (let number = 0; number < 30; number++) {
+      const node = nodeOf((number * 7 + round) % 30);
+      const parent = parents.get(node.address);
+      const failed = parent === undefined || parent === 'registry' ? undefined : { address: parent, how: 'cut' as const };
+      parents.set(node.address, await ask(tracker, node, { failed }));
+      const seen = new Set<string>();
+      for (let at = node.address; at !== 'registry'; at = parents.get(at) ?? 'registry') {
+        assert.ok(!seen.has(at), 'a circle');
+        seen.add(at);
+      }
+    }
+  }
+});
+
+test('nodes of the same zone come first, then those that are not slow', async () => {
+  const tracker = createTracker({ nodes: createAnswering(), log });
+  const holders = [nodeOf(1, 'a'), nodeOf(2, 'b'), nodeOf(3, 'b')];
+  for (const node of holders) {
+    await ask(tracker, node);
+    tracker.report({ node, digest: DIGEST, outcome: 'whole', from: undefined, milliseconds: 1000 });
+  }
+  assert.equal(await ask(tracker, nodeOf(4, 'a')), holders[0]?.address);
+  assert.ok([holders[1]?.address, holders[2]?.address].includes(await ask(tracker, nodeOf(5, 'b'))));
+});
+
+test('a node that has the blob no longer, and one that could not be reached, are not named', async () => {
+  const tracker = createTracker({ nodes: createAnswering(), log });
+  const [one, two] = [nodeOf(1), nodeOf(2)];
+  for (const node of [one, two]) {
+    await ask(tracker, node);
+    tracker.report({ node, digest: DIGEST, outcome: 'whole', from: undefined, milliseconds: 1000 });
+  }
+  assert.equal(await ask(tracker, nodeOf(3), { away: [one.address] }), two.address);
+  tracker.report({ node: two, digest: DIGEST, outcome: 'gone', from: undefined, milliseconds: 1 });
+  assert.equal(await ask(tracker, nodeOf(4), { away: [one.address] }), 'registry');
+});
+
+test('only who read from a node can say that its bytes were wrong', async () => {
+  const tracker = createTracker({ nodes: createAnswering(), log });
+  const liar = nodeOf(1);
+  await ask(tracker, liar);
+  tracker.report({ node: liar, digest: DIGEST, outcome: 'whole', from: undefined, milliseconds: 1000 });
+  const stranger = nodeOf(9);
+  tracker.report({ node: stranger, digest: DIGEST, outcome: 'wrong', from: liar.address, milliseconds: 1000 });
+  const reader = nodeOf(2);
+  assert.equal(await ask(tracker, reader), liar.address);
+  tracker.report({ node: reader, digest: DIGEST, outcome: 'wrong', from: liar.address, milliseconds: 1000 });
+  assert.equal(await ask(tracker, nodeOf(3)), 'registry');
+});
