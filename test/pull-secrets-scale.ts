@@ -1,0 +1,110 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Agent, request } from 'undici';
+import { inParallel } from '../src/async/parallel.ts';
+import { startControlPlane } from './support/control-plane.ts';
+import type { Program } from './support/program.ts';
+import { startRegistry } from './support/program.ts';
+import { temporaryDirectory } from './support/temporary.ts';
+import { createReviewer, startWebhook, type Reviewer, type RunningWebhook } from './support/webhook.ts';
+
+// npm run pull-secrets-scale [-- SECRETS NAMESPACES]: what many pull secrets cost, on a real API server: memory of webhook and registry,
+// their time until ready, and reviews a second compared with a webhook that reads none. Default: 2,000 Secrets in 200 namespaces.
+
+const SECRETS = Number(process.argv[2] ?? 2000);
+const NAMESPACES = Number(process.argv[3] ?? 200);
+const TURNS = 5;
+const TURN_MS = 4000;
+const CONNECTIONS = 16;
+
+await using stack = new AsyncDisposableStack();
+const { path } = stack.use(await temporaryDirectory());
+const cluster = stack.use(await startControlPlane());
+const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, connections: CONNECTIONS });
+stack.defer(() => dispatcher.destroy());
+
+async function create(kind: string, object: unknown): Promise<void> {
+  const headers = { authorization: 'Bearer admin-token', 'content-type': 'application/json' };
+  const { statusCode, body } = await request(`${cluster.url}/api/v1/${kind}`, {
+    method: 'POST',
+    headers,
+    body: JSON.stringify(object),
+    dispatcher,
+  });
+  const text = await body.text();
+  if (statusCode !== 201) throw new Error(text);
+}
+
+const namespaces = Array.from({ length: NAMESPACES }, (_, n) => `team-${n}`);
+await inParallel(namespaces, CONNECTIONS, (name) => create('namespaces', { metadata: { name } }));
+await inParallel(
+  Array.from({ length: SECRETS }, (_, n) => n),
+  CONNECTIONS,
+  (n) => {
+    const auths = { 'ghcr.io/acme': { auth: Buffer.from(`robot-${n}:${'p'.repeat(40)}`).toString('base64') } };
+    const data = { '.dockerconfigjson': Buffer.from(JSON.stringify({ auths })).toString('base64') };
+    const metadata = { name: `pull-${Math.floor(n / NAMESPACES)}` };
+    return create(`namespaces/${namespaces[n % NAMESPACES]}/secrets`, { type: 'kubernetes.io/dockerconfigjson', metadata, data });
+  },
+);
+
+const keyFile = join(path, 'key');
+await writeFile(keyFile, 'a key of 16 characters and more');
+const reading = { pullSecrets: { allNamespaces: true, keyFile } };
+const env = { KUBECONFIG: cluster.kubeconfig };
+const reviewer = stack.use(await createReviewer(path));
+
+async function timed<T extends Program>(start: () => Promise<T>): Promise<{ program: T; seconds: number }> {
+  const started = performance.now();
+  const program = stack.use(await start());
+  return { program, seconds: (performance.now() - started) / 1000 };
+}
+const plainWebhook = await timed(() => startWebhook({ tls: reviewer.tls }, env));
+const webhook = await timed(() => startWebhook({ tls: reviewer.tls, pullSecrets: 'use' }, env, reading));
+const plainRegistry = await timed(() => startRegistry({}, { env }));
+const registry = await timed(() => startRegistry({}, { env }, reading));
+
+const object = {
+  metadata: { labels: { app: 'web' } },
+  spec: {
+    initContainers: [{ name: 'migrate', image: 'ghcr.io/acme/app:1.2.3' }],
+    containers: [
+      { name: 'web', image: 'nginx:1.27' },
+      { name: 'sidecar', image: 'quay.io/acme/sidecar:1' },
+    ],
+    imagePullSecrets: [{ name: 'pull-1' }],
+  },
+};
+const review = JSON.stringify({ request: { uid: 'u', operation: 'CREATE', namespace: 'team-7', object } });
+
+/** Reviews a second. */
+async function rateOf(reviewer: Reviewer, target: RunningWebhook): Promise<number> {
+  const started = performance.now();
+  let count = 0;
+  const ask = async (): Promise<void> => {
+    for (; performance.now() - started < TURN_MS; count++) await reviewer.post(target, review);
+  };
+  await Promise.all(Array.from({ length: CONNECTIONS }, ask));
+  return count / ((performance.now() - started) / 1000);
+}
+const rates = { with: [] as number[], without: [] as number[] };
+for (let turn = 0; turn < TURNS; turn++) {
+  rates.without.push(await rateOf(reviewer, plainWebhook.program));
+  rates.with.push(await rateOf(reviewer, webhook.program));
+}
+const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+await delay(2000);
+const known = await (await fetch(`${webhook.program.admin}/metrics`)).text();
+const mib = async ({ program }: { program: Program }): Promise<number> => Math.round((await program.memory()).resident / 2 ** 20);
+const row = async (
+  name: string,
+  plain: { program: Program; seconds: number },
+  full: { program: Program; seconds: number },
+): Promise<string> =>
+  `${name}: ready after ${full.seconds.toFixed(1)} s (without ${plain.seconds.toFixed(1)} s), ${await mib(full)} MiB resident (without ${await mib(plain)} MiB)\n`;
+process.stdout.write(`${SECRETS} Secrets in ${NAMESPACES} namespaces; known: ${/pull_secrets\{state="usable"\} (\d+)/.exec(known)?.[1]}\n`);
+process.stdout.write(await row('webhook', plainWebhook, webhook));
+process.stdout.write(await row('registry', plainRegistry, registry));
+const [slow, fast] = [median(rates.with), median(rates.without)];
+process.stdout.write(`reviews a second: ${slow.toFixed()} with, ${fast.toFixed()} without: ${(slow / fast).toFixed(2)}\n`);
