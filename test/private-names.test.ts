@@ -234,6 +234,8 @@ for (const way of ['a token service', 'htpasswd'] as const) {
         await isRefused(`${names.bob}/corp/acme/app/tags/list`, {}, late);
         await pull(names.alice, late);
         readers.add('bob');
+        const isServed = async () => (await ask(`${names.bob}/corp/acme/app/manifests/1`, {}, late)).status === 200;
+        await until(isServed, 'upstream is asked again, a tagTtl after it has refused');
         await pull(names.bob, late);
       });
     }
