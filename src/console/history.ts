@@ -46,7 +46,8 @@ export function createHistory(now: () => number = Date.now): HistoryRing {
   function count(field: Field, by: number): void {
     const at = now();
     sums[field] += by;
-    for (const ring of Object.values(rings)) ring.slot(at)[field] += by;
+    rings.hour.slot(at)[field] += by;
+    rings.day.slot(at)[field] += by;
   }
 
   return {

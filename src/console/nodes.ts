@@ -10,6 +10,8 @@ export interface Nodes {
 }
 
 const MAX_NODES = 5000;
+/** How long the order of nodes may be out of date, in ms. */
+const REORDERED_AFTER_MS = 1000;
 /** As Kubernetes names nodes. */
 const NODE_NAME = /^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/;
 
@@ -27,6 +29,8 @@ export function createNodes(now: () => number = Date.now): Nodes {
   function find(client: string, name: string | undefined): Known {
     const node = name !== undefined && NODE_NAME.test(name) ? name : client;
     const known = nodes.get(node) ?? { node, address: client, lastSeen: 0, counts: createHourCounts(['pulls', 'bytes', 'errors'], now) };
+    // A map that gives up and takes back an entry at each request is copied again and again.
+    if (nodes.has(node) && now() - known.lastSeen < REORDERED_AFTER_MS) return known;
     nodes.delete(node); // the latest come last
     nodes.set(node, known);
     for (const oldest of nodes.keys()) {
@@ -47,7 +51,7 @@ export function createNodes(now: () => number = Date.now): Nodes {
     },
     read: () =>
       [...nodes.values()]
-        .toReversed()
+        .sort((one, other) => other.lastSeen - one.lastSeen)
         .map(({ node, address, lastSeen, counts }) => ({ node, address, lastSeen: new Date(lastSeen).toISOString(), hour: counts.read() })),
   };
 }
