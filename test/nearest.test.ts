@@ -79,15 +79,26 @@ function offerOfNobody(): string {
   return formatOffer({ node, s3: false, away: [], failed: undefined });
 }
 
+async function sharedByAll(): Promise<number> {
+  const shared = await Promise.all(nodes.map((node) => metric(node.admin, 'agent_shared_bytes_total')));
+  return shared.reduce((sum, bytes) => sum + bytes);
+}
+
 function sendPart(response: ServerResponse, bytes: Buffer, count: number): void {
   response.writeHead(200, { 'content-length': bytes.length });
   response.write(bytes.subarray(0, count));
 }
 
 test('promise 24: nodes that pull a cold image at once read it from each other while it comes, and upstream sends it once', async () => {
+  const former = await addLayer();
+  for (const node of nodes) await readBlob(former.url(node)); // the registry knows all nodes from here on
   const layer = await addLayer({ warm: false });
   upstream.behave = ({ path }) => (path.includes('/blobs/') ? { rate: 3 * MiB } : {});
-  const before = { registry: await metric(registry.admin, 'sent_bytes_total', 'dockerhub'), upstream: upstream.blobBytes() };
+  const before = {
+    registry: await metric(registry.admin, 'sent_bytes_total', 'dockerhub'),
+    upstream: upstream.blobBytes(),
+    shared: await sharedByAll(),
+  };
   const read = await Promise.all(nodes.map((node) => readBlob(layer.url(node))));
   upstream.behave = () => ({});
   assert.deepEqual(
@@ -96,9 +107,8 @@ test('promise 24: nodes that pull a cold image at once read it from each other w
   );
   assert.ok(upstream.blobBytes() - before.upstream < 1.1 * layer.size, 'one copy from upstream');
   const copies = ((await metric(registry.admin, 'sent_bytes_total', 'dockerhub')) - before.registry) / layer.size;
-  assert.ok(copies < 3, `the registry sent ${copies} copies`);
-  const shared = await Promise.all(nodes.map((node) => metric(node.admin, 'agent_shared_bytes_total')));
-  assert.ok(shared.reduce((sum, bytes) => sum + bytes) >= layer.size, 'other nodes sent the rest');
+  assert.ok(copies < nodes.length, `the registry sent ${copies} copies`);
+  assert.ok((await sharedByAll()) - before.shared >= layer.size, 'other nodes sent the rest');
 });
 
 test('promise 24: a node that gives wrong bytes is found out, nothing of it counts as the blob, and it is not asked again', async () => {
