@@ -1,11 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { configSchema } from '../config/schema.ts';
+import {
+  NOT_VIRTUAL_PODS,
+  one,
+  PLATFORM_SECRET_PODS,
+  UNCHANGED_PODS,
+  VIRTUAL_PODS,
+  withSecrets,
+  type Pod,
+} from '../testing/rewriting-cases.ts';
 import { reviewPod } from './admission-review.ts';
 import { createPolicy } from './policy.ts';
 import { reportPods } from './report.ts';
-
-type Pod = Record<string, unknown> & { metadata?: Record<string, unknown>; spec: Record<string, unknown> };
 
 interface Options {
   webhook?: Record<string, unknown>;
@@ -34,18 +41,6 @@ function review(pod: Pod, options: Options = {}) {
 }
 
 const ANNOTATION = '/metadata/annotations/kube-registry~1original-images';
-const one = (image = 'nginx', more: Record<string, unknown> = {}): Pod => ({ spec: { containers: [{ name: 'a', image }], ...more } });
-const labelled = (label: string, value: string): Pod => ({ metadata: { labels: { [label]: value } }, ...one() });
-const annotated = (annotation: string, value: string): Pod => ({ metadata: { annotations: { [annotation]: value } }, ...one() });
-/** A pod with a node affinity, required or preferred. */
-function near(key: string, operator: string, values: string[], preferred = false): Pod {
-  const matchExpressions = [{ key, operator, values }];
-  const nodeAffinity = preferred
-    ? { preferredDuringSchedulingIgnoredDuringExecution: [{ weight: 1, preference: { matchExpressions } }] }
-    : { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchExpressions }] } };
-  return one('nginx', { affinity: { nodeAffinity } });
-}
-
 test('promise W3: one operation for each image, of every kind of container and of image volumes, and the annotation', () => {
   const { patch, outcome } = review({
     metadata: { annotations: { mine: 'x', 'kube-registry/original-images': '{"z":"old","a":"older"}' } },
@@ -72,7 +67,7 @@ test('promise W3: one operation for each image, of every kind of container and o
     {
       op: 'add',
       path: ANNOTATION,
-      value: JSON.stringify({ z: 'old', a: 'nginx', i: 'busybox:1', e: 'ghcr.io/a/b', 'volume/v': 'registry.k8s.io/pause:3' }),
+      value: JSON.stringify({ z: 'old', i: 'busybox:1', a: 'nginx', e: 'ghcr.io/a/b', 'volume/v': 'registry.k8s.io/pause:3' }),
     },
   ]);
 });
@@ -119,25 +114,7 @@ test('promise W3: of ephemeral containers only new ones are rewritten, without a
 
 test('promise W4: pods that must keep their images keep them', () => {
   const rows: [string, Pod, Options][] = [
-    ['kube-system', one(), { request: { namespace: 'kube-system' } }],
-    ['a glob of namespaces', one(), { request: { namespace: 'openshift-dns' } }],
-    ['a label', { metadata: { labels: { 'kube-registry/rewrite': 'false' } }, ...one() }, {}],
-    ['cnpg', { metadata: { labels: { 'cnpg.io/cluster': 'db' } }, ...one() }, {}],
-    ['spilo', { metadata: { labels: { application: 'spilo' } }, ...one() }, {}],
-    ['a critical priority', one('nginx', { priorityClassName: 'system-node-critical' }), {}],
-    ['another one', one('nginx', { priorityClassName: 'system-cluster-critical' }), {}],
-    ['a node that asks', one(), { request: { userInfo: { groups: ['system:nodes'] } } }],
-    ['a mirror pod', { metadata: { annotations: { 'kubernetes.io/config.mirror': 'x' } }, ...one() }, {}],
-    ['windows', one('nginx', { os: { name: 'windows' } }), {}],
-    ['windows by its node', one('nginx', { nodeSelector: { 'kubernetes.io/os': 'windows' } }), {}],
-    ['fargate', { metadata: { labels: { 'eks.amazonaws.com/fargate-profile': 'p' } }, ...one() }, {}],
-    ['a virtual kubelet', one('nginx', { nodeSelector: { type: 'virtual-kubelet' } }), {}],
-    ['a virtual kubelet by toleration', one('nginx', { tolerations: [{ key: 'virtual-kubelet.io/provider' }] }), {}],
-    ['pull secrets', one('user/app', { imagePullSecrets: [{ name: 's' }] }), {}],
-    ['a pull secret beside that of the platform', one('user/app', { imagePullSecrets: [{ name: 'default-secret' }, { name: 's' }] }), {}],
-    ["a catalog pod of OLM, whose operator replaces it while the image is not the source's", labelled('olm.catalogSource', 'x'), {}],
-    ['a virtual machine of KubeVirt, which counts as outdated otherwise', labelled('kubevirt.io', 'virt-launcher'), {}],
-    ["the placeholder of Istio's gateways", one('auto'), {}],
+    ...UNCHANGED_PODS.map(({ what, pod, request = {} }): [string, Pod, Options] => [what, pod, { request }]),
     ['an image', one('redis:7'), { webhook: { exclude: { images: ['docker.io/library/redis*'] } } }],
     ['an image by its other name', one('index.docker.io/redis:7'), { webhook: { exclude: { images: ['docker.io/library/redis*'] } } }],
     [
@@ -238,74 +215,18 @@ test('the report says of every image why it is as it is', () => {
 });
 
 test('promise W4: pods that may run on virtual nodes keep their images, as the makers of those nodes document how to ask for them', () => {
-  const tolerating = (key: string): Pod => one('nginx', { tolerations: [{ key, operator: 'Exists', effect: 'NoSchedule' }] });
-  const rows: [string, Pod][] = [
-    ['TKE super node, nodeSelector', one('nginx', { nodeSelector: { 'node.kubernetes.io/instance-type': 'eklet' } })],
-    ['TKE super node, toleration', tolerating('eks.tke.cloud.tencent.com/eklet')],
-    ['TKE super node, nodeName', one('nginx', { nodeName: 'eklet-subnet-a1b2c3-x' })],
-    ['Huawei CCE to CCI 2.0', labelled('bursting.cci.io/burst-to-cci', 'enforce')],
-    ['Huawei CCE to CCI 2.0 when the nodes are full', labelled('bursting.cci.io/burst-to-cci', 'localPrefer')],
-    ['Huawei CCE to CCI 1.0', labelled('virtual-kubelet.io/burst-to-cci', 'auto')],
-    ['Huawei CCE, nodeName', one('nginx', { nodeName: 'bursting-node' })],
-    ['VKE to VCI', annotated('vke.volcengine.com/burst-to-vci', 'enforce')],
-    ['VKE to VCI, toleration', tolerating('vci.vke.volcengine.com/node-type')],
-    ['ACK to ECI', labelled('alibabacloud.com/eci', 'true')],
-    ['ACK to ECI when the nodes are full', annotated('alibabacloud.com/burst-resource', 'eci')],
-    ['ACK to ACS', labelled('alibabacloud.com/acs', 'true')],
-    ['ACS itself', labelled('alibabacloud.com/compute-class', 'general-purpose')],
-    ['Fargate', one('nginx', { nodeSelector: { 'eks.amazonaws.com/compute-type': 'fargate' } })],
-    ['Liqo', tolerating('virtual-node.liqo.io/not-allowed')],
-    ['a virtual kubelet, affinity', near('type', 'In', ['virtual-kubelet'])],
-    ['a virtual kubelet, preferred', near('type', 'In', ['virtual-kubelet'], true)],
-    ['a virtual node, by its key', near('alibabacloud.com/virtual-node', 'In', ['true'])],
-    ['a virtual node, by its key alone', near('virtual-kubelet.io/provider', 'Exists', [])],
-    ['Windows, affinity', near('kubernetes.io/os', 'In', ['windows'])],
-    ['Windows, not Linux', near('kubernetes.io/os', 'NotIn', ['linux'])],
-    [
-      'a DaemonSet, on a virtual node',
-      one('nginx', {
-        affinity: {
-          nodeAffinity: {
-            requiredDuringSchedulingIgnoredDuringExecution: {
-              nodeSelectorTerms: [{ matchFields: [{ key: 'metadata.name', operator: 'In', values: ['virtual-kubelet-cn-beijing-a'] }] }],
-            },
-          },
-        },
-      }),
-    ],
-  ];
-  for (const [what, pod] of rows) assert.equal(review(pod).outcome, 'excluded', what);
+  for (const [what, pod] of VIRTUAL_PODS) assert.equal(review(pod).outcome, 'excluded', what);
 });
 
 test('pods that keep off virtual nodes, or tolerate any taint, are rewritten', () => {
-  const rows: [string, Pod][] = [
-    ['a refusal', labelled('bursting.cci.io/burst-to-cci', 'off')],
-    ['another one', labelled('alibabacloud.com/eci', 'false')],
-    ['not on virtual nodes', near('type', 'NotIn', ['virtual-kubelet'])],
-    ['not by a key', near('virtual-kubelet.io/provider', 'DoesNotExist', [])],
-    ['not on Windows', near('kubernetes.io/os', 'NotIn', ['windows'])],
-    ['on Linux', near('kubernetes.io/os', 'In', ['linux'])],
-    ['EKS Auto Mode, whose nodes are machines', one('nginx', { nodeSelector: { 'eks.amazonaws.com/compute-type': 'auto' } })],
-    ['a logging agent that runs everywhere', one('nginx', { tolerations: [{ operator: 'Exists' }] })],
-    ['an instance type', one('nginx', { nodeSelector: { 'node.kubernetes.io/instance-type': 'm5.large' } })],
-  ];
-  for (const [what, pod] of rows) assert.equal(review(pod).outcome, 'rewritten', what);
+  for (const [what, pod] of NOT_VIRTUAL_PODS) assert.equal(review(pod).outcome, 'rewritten', what);
 });
 
 test('pull secrets that every pod of a platform has, and public images, keep nothing from being rewritten', () => {
-  const secrets = (...names: string[]) => ({ imagePullSecrets: names.map((name) => ({ name })) });
-  const rows: [string, Pod][] = [
-    ['OpenShift', one('user/app', secrets('default-dockercfg-7k2xq'))],
-    ['OpenShift, another account', one('ghcr.io/a/b', secrets('deployer-dockercfg-x9v4z'))],
-    ['Huawei CCE', one('quay.io/a/b', secrets('default-secret'))],
-    ['Tencent TKE', one('user/app', secrets('qcloudregistrykey', 'tencenthubkey'))],
-    ['an official image of Docker Hub', one('nginx:1.27', secrets('corp-registry'))],
-    ["an image of Kubernetes' own", one('registry.k8s.io/ingress-nginx/controller:v1', secrets('corp-registry'))],
-  ];
-  for (const [what, pod] of rows) assert.equal(review(pod).outcome, 'rewritten', what);
+  for (const [what, pod] of PLATFORM_SECRET_PODS) assert.equal(review(pod).outcome, 'rewritten', what);
   const chosen = { webhook: { ignorePullSecrets: ['corp-*'] } };
-  assert.equal(review(one('user/app', secrets('corp-registry')), chosen).outcome, 'rewritten');
-  assert.equal(review(one('user/app', secrets('default-secret')), chosen).patch.length, 0, "the list is the configuration's");
+  assert.equal(review(one('user/app', withSecrets('corp-registry')), chosen).outcome, 'rewritten');
+  assert.equal(review(one('user/app', withSecrets('default-secret')), chosen).patch.length, 0, "the list is the configuration's");
 });
 
 test('whichever webhook is first, the image that Istio puts for its placeholder is rewritten', () => {

@@ -48,7 +48,7 @@ export function reviewParsed(document: unknown, { policy, gateOpen }: Review): R
     const { operations, rewritten, reason } = patchPod(request, policy);
     if (reason !== undefined) return reviewed('excluded', { 'left-alone': reason });
     if (operations.length === 0) return reviewed('unchanged', {});
-    return reviewed('rewritten', { rewritten: Object.keys(rewritten).join(' ') }, { patch: JSON.stringify(operations) });
+    return reviewed('rewritten', { rewritten: [...rewritten.keys()].join(' ') }, { patch: JSON.stringify(operations) });
   } catch (error) {
     return reviewed('error', { 'left-alone': 'error' }, { error });
   }

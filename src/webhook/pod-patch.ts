@@ -10,6 +10,11 @@ const MAX_ANNOTATIONS_BYTES = 256 * 1024;
 /** Left for annotations that webhooks after this one may add. */
 const RESERVED_BYTES = 16 * 1024;
 
+/** An entry of the annotation, without escapes. Group 1 is the container's name. */
+const ENTRY = '"([^"\\\\{}\\x00-\\x1f]*)":"[^"\\\\{}\\x00-\\x1f]*"';
+const ENTRIES = new RegExp(ENTRY, 'g');
+const ANNOTATION = new RegExp(`^\\{${ENTRY}(?:,${ENTRY})*\\}$`);
+
 /** An operation of a JSON Patch (RFC 6902). */
 export interface PatchOperation {
   op: 'add' | 'replace';
@@ -20,7 +25,7 @@ export interface PatchOperation {
 export interface PodPatch {
   operations: PatchOperation[];
   /** Container name → original image. */
-  rewritten: Record<string, string>;
+  rewritten: ReadonlyMap<string, string>;
   /** Why no image of the pod is rewritten, if the pod as a whole is excluded. */
   reason?: Reason;
 }
@@ -32,14 +37,14 @@ export function patchPod(request: Fields, policy: Policy): PodPatch {
   const metadata = fieldsOf(pod['metadata']);
   const namespace = textOf(request['namespace']) ?? textOf(metadata['namespace']) ?? '';
   const reason = policy.pod(pod, { namespace, groups: textsOf(fieldsOf(request['userInfo'])['groups']) });
-  if (reason !== undefined) return { operations: [], rewritten: {}, reason };
+  if (reason !== undefined) return { operations: [], rewritten: new Map(), reason };
   const operations: PatchOperation[] = [];
-  const rewritten: Record<string, string> = Object.create(null) as Record<string, string>;
+  const rewritten = new Map<string, string>();
   for (const place of candidates(request, pod)) {
     const decided = policy.image(place, pod, namespace);
     if ('reason' in decided) continue;
     operations.push({ op: 'replace', path: place.path, value: decided.image });
-    rewritten[place.name] = place.image;
+    rewritten.set(place.name, place.image);
   }
   // The API server silently drops every other change that is made through this subresource.
   if (operations.length > 0 && request['subResource'] !== 'ephemeralcontainers') operations.push(...annotate(metadata, rewritten));
@@ -59,10 +64,11 @@ function candidates(request: Fields, pod: Fields): ImagePlace[] {
 
 /** Records the original names. @returns nothing if the API server would then refuse the pod for the
  *  size of its annotations */
-function annotate(metadata: Fields, rewritten: Readonly<Record<string, string>>): PatchOperation[] {
+function annotate(metadata: Fields, rewritten: ReadonlyMap<string, string>): PatchOperation[] {
   const { annotations } = metadata;
-  const known = parseOriginals(textOf(fieldsOf(annotations)[ORIGINALS]));
-  const value = JSON.stringify({ ...known, ...rewritten });
+  const known = entriesOf(textOf(fieldsOf(annotations)[ORIGINALS]) ?? '').filter(({ name }) => !rewritten.has(name));
+  const added = [...rewritten].map(([name, image]) => `${JSON.stringify(name)}:${JSON.stringify(image)}`);
+  const value = `{${[...known.map(({ text }) => text), ...added].join(',')}}`;
   if (sizeOf({ ...fieldsOf(annotations), [ORIGINALS]: value }) > MAX_ANNOTATIONS_BYTES - RESERVED_BYTES) return [];
   return typeof annotations === 'object' && annotations !== null && !Array.isArray(annotations)
     ? [{ op: 'add', path: `/metadata/annotations/${ORIGINALS.replaceAll('/', '~1')}`, value }]
@@ -77,16 +83,11 @@ function sizeOf(annotations: Fields): number {
   );
 }
 
-/** The annotation of an earlier call for the same pod: API servers call again after other webhooks
- *  have changed it. Anything else that somebody put there is ignored. */
-function parseOriginals(text: string | undefined): Record<string, string> {
-  if (text === undefined) return {};
-  try {
-    return Object.fromEntries(
-      Object.entries(fieldsOf(JSON.parse(text))).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
-    );
-  } catch (error) {
-    if (error instanceof SyntaxError) return {};
-    throw error;
-  }
+/** The annotation of an earlier call for the same pod, entry by entry: API servers call again after
+ *  other webhooks have changed it. Only what this program writes is read. Anything else that somebody
+ *  put there is ignored: names and images that parse need no escapes. The policy of the chart, which
+ *  cannot parse JSON, reads it by the same pattern. */
+function entriesOf(annotation: string): { name: string; text: string }[] {
+  if (!ANNOTATION.test(annotation)) return [];
+  return [...annotation.matchAll(ENTRIES)].map(([text, name = '']) => ({ name, text }));
 }
