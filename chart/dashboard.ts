@@ -82,6 +82,21 @@ const PANELS: Panel[] = [
   { title: 'Nodes that share blobs', unit: 'short', lines: [[`max by (pod) (kube_registry_sharing_nodes{${OWN}})`, '{{pod}}']] },
   { title: 'Local tier', unit: 'bytes', lines: [[`sum by (pod) (kube_registry_local_bytes{${OWN}})`, '{{pod}}']] },
   {
+    title: "Images of the cluster's pods",
+    unit: 'short',
+    lines: [[`max by (state) (kube_registry_pod_images{${OWN}})`, '{{state}}']],
+  },
+  {
+    title: 'Rewriting by the policy: checks of API servers by error',
+    unit: 'reqps',
+    lines: [
+      [
+        'sum by (error_type) (rate(apiserver_mutating_admission_policy_check_total{policy=~".*-policy"}[$__rate_interval]))',
+        '{{error_type}}',
+      ],
+    ],
+  },
+  {
     title: 'Nodes of clash',
     unit: 'short',
     lines: [[`max by (subscription, state) (kube_registry_clash_nodes{${OWN}})`, '{{subscription}} {{state}}']],

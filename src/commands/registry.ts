@@ -39,6 +39,7 @@ import { createGuard } from './wiring/policy.ts';
 import { pruneLimits, pruneTiming } from './wiring/prune-limits.ts';
 import { createHosted } from './wiring/hosted.ts';
 import { createMirrorLogins } from './wiring/mirror-logins.ts';
+import { countPodImages } from './wiring/pod-images.ts';
 import { createPrivateNames } from './wiring/private-names.ts';
 import type { PrivateUpstream } from './wiring/private-upstreams.ts';
 import type { PullSecretsContext } from './wiring/pull-secrets.ts';
@@ -148,6 +149,7 @@ export async function registry(host: Host): Promise<void> {
   });
 
   const warming = warmOnSchedule(host, { images, storage, metrics: counts });
+  const counting = countPodImages(host, metrics);
 
   if (!stop.aborted) await once(stop, 'abort');
   log.info({ event: 'registry-stopping' }, 'stopping: running pulls may finish');
@@ -155,7 +157,7 @@ export async function registry(host: Host): Promise<void> {
   await Promise.all(listeners.map((listener) => listener.drain(GRACE)));
   await close(deadline);
   accessLog?.close();
-  await Promise.all([pruning, warming]);
+  await Promise.all([pruning, warming, counting]);
   await storage.close(deadline);
   await consoled?.close();
   await outside?.close();

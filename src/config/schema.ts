@@ -171,6 +171,12 @@ const webhookSchema = z.strictObject({
     .describe(
       'PEM: certificate authorities. Every client must present a certificate that one of them issued; the API servers must be configured to do so.',
     ),
+  watchPods: duration
+    .refine((milliseconds) => milliseconds === 0 || milliseconds >= 1000, 'a duration of at least 1s, or 0')
+    .prefault(0)
+    .describe(
+      'How often the registry lists the pods of the cluster and counts which images are rewritten and which should be (kube_registry_pod_images). 0: never. Needs permission to list all pods.',
+    ),
   exclude: z
     .strictObject({
       namespaces: z.array(text).prefault(INFRASTRUCTURE_NAMESPACES).describe('Globs of namespaces whose pods are never rewritten.'),

@@ -12,8 +12,8 @@ export interface ReportLine {
   image: string;
   /** The original name of a rewritten image. */
   original?: string;
-  /** Why the image has this name. `before`: it would be rewritten now, but the webhook was not
-   *  running or did not answer when the pod was created. */
+  /** Why the image has this name. `before`: it would be rewritten now, but when the pod was created
+   *  the webhook was not running or did not answer, or the policy failed or was not there. */
   reason: Reason | 'before';
 }
 
@@ -37,7 +37,7 @@ const WHY: Record<ReportLine['reason'], string> = {
   'other-registry': 'no upstream serves this host',
   'no-reference': 'not an image name',
   rewritten: 'rewritten',
-  before: 'created before the webhook: restart the pod to rewrite it',
+  before: 'was not rewritten when it was created: restart the pod to rewrite it',
 };
 
 /** The reason in words, for people. */
@@ -45,18 +45,21 @@ export function explain(reason: ReportLine['reason']): string {
   return WHY[reason];
 }
 
-/** Lists every pod of the cluster. @throws OciError DENIED, UNAVAILABLE */
-export async function listPods(kubernetes: Kubernetes, signal: AbortSignal): Promise<Fields[]> {
-  const pods: Fields[] = [];
+/** Lists every pod of the cluster, some hundred at a time. @throws OciError DENIED, UNAVAILABLE */
+export async function* pagesOfPods(kubernetes: Kubernetes, signal: AbortSignal): AsyncGenerator<Fields[]> {
   let next = '';
   do {
     const page = fieldsOf(
       await kubernetes.get(`/api/v1/pods?limit=500${next === '' ? '' : `&continue=${encodeURIComponent(next)}`}`, signal),
     );
-    pods.push(...itemsOf(page['items']));
+    yield itemsOf(page['items']);
     next = textOf(fieldsOf(page['metadata'])['continue']) ?? '';
   } while (next !== '');
-  return pods;
+}
+
+/** Lists every pod of the cluster. @throws OciError DENIED, UNAVAILABLE */
+export async function listPods(kubernetes: Kubernetes, signal: AbortSignal): Promise<Fields[]> {
+  return (await Array.fromAsync(pagesOfPods(kubernetes, signal))).flat();
 }
 
 /** Reports every image of the pods that have not finished, and why it has its name. */
