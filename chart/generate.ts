@@ -1,9 +1,10 @@
 // Makes values.schema.json, defaults.json and the table of README.md from values.yaml and the program's own configuration schema,
-// and the dashboard.
+// rewriting.json from the webhook's own rules, and the dashboard.
 // With --check it only says whether they are up to date.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { dashboard } from './dashboard.ts';
+import { rewritingFacts } from './rewriting.ts';
 import { readValues, type Value } from './values.ts';
 import { valuesSchema } from './values-schema.ts';
 
@@ -43,6 +44,7 @@ export function generated(): Record<string, string> {
   return {
     'values.schema.json': `${JSON.stringify(valuesSchema(tree.root), null, 1)}\n`,
     'defaults.json': `${JSON.stringify(defaults(tree.root), null, 1)}\n`,
+    'rewriting.json': `${JSON.stringify(rewritingFacts(), null, 1)}\n`,
     'README.md': readme(tree.leaves),
     'dashboards/kube-registry.json': `${JSON.stringify(dashboard(), null, 1)}\n`,
   };

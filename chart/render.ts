@@ -31,16 +31,16 @@ export async function render(options: RenderOptions = {}): Promise<Manifest[]> {
   });
 }
 
-/** What `helm install` would say for these values, to the user. */
+/** What `helm install` would say for these values, to the user. Helm then takes the cluster for its own latest version. */
 export async function notes(options: RenderOptions = {}): Promise<string> {
   const output = await helm(options, 'install', '--dry-run=client');
   return output.slice(output.indexOf('NOTES:'));
 }
 
 /** Why helm refuses these values. @throws Error: it takes them */
-export async function refusal(values: unknown): Promise<string> {
+export async function refusal(values: unknown, kubeVersion?: string): Promise<string> {
   try {
-    await helm({ values }, 'template');
+    await helm({ values, ...(kubeVersion === undefined ? {} : { kubeVersion }) }, 'template');
   } catch (error) {
     return (error as { stderr: string }).stderr;
   }

@@ -91,6 +91,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- $own := (include "kube-registry.prune" (dict "v" .Values.registry.config) | fromJson).v -}}
 {{- $config := dict "log" (include "kube-registry.logConfig" . | fromYaml) "registry" (mergeOverwrite $registry $own) -}}
 {{- with include "kube-registry.pullSecretsConfig" . | fromJson }}{{ $_ := set $config "pullSecrets" . }}{{ end -}}
+{{- with include "kube-registry.rewritingRules" . | fromYaml }}{{ $_ := set $config "webhook" . }}{{ end -}}
 {{ toYaml $config }}
 {{- end }}
 
@@ -115,7 +116,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- if include "kube-registry.consoleListsPods" . }}{{ $_ := set $console "pods" true }}{{ end -}}
 {{- with $own.grafana }}{{ $_ := set $console "grafana" . }}{{ end -}}
 {{- if .Values.clash.enabled }}{{ $_ := set $console "clash" "http://127.0.0.1:5003" }}{{ end -}}
-{{- if include "kube-registry.webhookEnabled" . -}}
+{{- if include "kube-registry.webhookServer" . -}}
 {{- $_ := set $console "webhook" (printf "http://%s:8444" (include "kube-registry.component" (list . "webhook"))) -}}
 {{- end -}}
 {{- if .Values.agent.enabled -}}
@@ -124,6 +125,17 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{- if include "kube-registry.consoleExposed" . }}{{ $_ := set $console "listen" (printf "%s:5002" (include "kube-registry.anyAddress" .)) }}{{ end -}}
 {{- end -}}
 {{ toYaml $console }}
+{{- end }}
+
+{{/* The rules of rewriting, for the registry: it counts what was missed if it may list pods, and in policy mode "webhook report" runs in
+     its pod. */}}
+{{- define "kube-registry.rewritingRules" -}}
+{{- $counts := and .Values.registry.serviceAccount.listPods (include "kube-registry.webhookEnabled" .) -}}
+{{- if or $counts (include "kube-registry.policyEnabled" .) -}}
+{{- $rules := pick (include "kube-registry.webhookConfig" . | fromYaml).webhook "registryHost" "pullSecrets" "ignorePullSecrets" "publicRepositories" "exclude" "watchPods" -}}
+{{- if $counts }}{{ $rules = merge $rules (dict "watchPods" "5m") }}{{ end -}}
+{{ toYaml $rules }}
+{{- end -}}
 {{- end }}
 
 {{/* Upstreams for the agent and the webhook: without credentials and without the registry's proxies. */}}

@@ -1,6 +1,6 @@
 {{/* Rejects values that cannot work; each message says what to write instead. */}}
 {{- define "kube-registry.validate" -}}
-{{- $problems := concat (include "kube-registry.storageProblems" . | fromJsonArray) (include "kube-registry.clashProblems" . | fromJsonArray) (include "kube-registry.upstreamProblems" . | fromJsonArray) (include "kube-registry.reachProblems" . | fromJsonArray) (include "kube-registry.consoleProblems" . | fromJsonArray) -}}
+{{- $problems := concat (include "kube-registry.storageProblems" . | fromJsonArray) (include "kube-registry.clashProblems" . | fromJsonArray) (include "kube-registry.upstreamProblems" . | fromJsonArray) (include "kube-registry.reachProblems" . | fromJsonArray) (include "kube-registry.consoleProblems" . | fromJsonArray) (include "kube-registry.policyProblems" . | fromJsonArray) -}}
 {{- with $problems }}{{ fail (printf "\n- %s" (join "\n- " .)) }}{{ end -}}
 {{- end }}
 
@@ -104,6 +104,7 @@
 {{- define "kube-registry.reachProblems" -}}
 {{- $problems := list -}}
 {{- $webhook := include "kube-registry.webhookEnabled" . -}}
+{{- $server := include "kube-registry.webhookServer" . -}}
 {{- $reach := include "kube-registry.reach" . -}}
 {{- if and $webhook (eq $reach "agent") (not .Values.agent.enabled) -}}
 {{- $problems = append $problems "The webhook rewrites images to the node's agent, but agent.enabled is false: write webhook.enabled: false, or webhook.reach: external and webhook.registryHost." -}}
@@ -125,7 +126,7 @@
 {{- end -}}
 {{- if and .Values.webhook.tls.existingSecret .Values.webhook.tls.certManager.enabled -}}
 {{- $problems = append $problems "The webhook has two certificates: write either webhook.tls.existingSecret or webhook.tls.certManager.enabled." -}}
-{{- else if and $webhook .Values.webhook.tls.existingSecret (not .Values.webhook.tls.caBundle) -}}
+{{- else if and $server .Values.webhook.tls.existingSecret (not .Values.webhook.tls.caBundle) -}}
 {{- $problems = append $problems "webhook.tls.existingSecret needs webhook.tls.caBundle: the certificate authority that the API server is to trust." -}}
 {{- end -}}
 {{- $exposed := .Values.registry.exposed -}}
@@ -152,8 +153,39 @@
 {{- if and $agent.enabled (or (has (int $agent.port) $ports) (ne (len $ports) (len (uniq $ports)))) -}}
 {{- $problems = append $problems "agent.port, agent.adminPort, agent.share.port and agent.extraPorts contain the same port twice: write different ones." -}}
 {{- end -}}
-{{- if and $webhook (eq (int .Values.webhook.port) (int .Values.webhook.adminPort)) -}}
+{{- if and $server (eq (int .Values.webhook.port) (int .Values.webhook.adminPort)) -}}
 {{- $problems = append $problems "webhook.port and webhook.adminPort are the same: write different ones." -}}
+{{- end -}}
+{{ toJson $problems }}
+{{- end }}
+
+{{/* What a policy cannot do. Globs become regular expressions of RE2, which has no negation. */}}
+{{- define "kube-registry.policyProblems" -}}
+{{- $problems := list -}}
+{{- if include "kube-registry.policyEnabled" . -}}
+{{- if semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version -}}
+{{- $problems = append $problems (printf "webhook.mode is %s, but Kubernetes has MutatingAdmissionPolicy (admissionregistration.k8s.io/v1) since 1.36, and this cluster is %s: write webhook.mode: webhook." .Values.webhook.mode .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- $config := include "kube-registry.webhookConfig" . | fromYaml -}}
+{{- if eq "use" $config.webhook.pullSecrets -}}
+{{- $problems = append $problems "webhook.pullSecrets is use, but a policy cannot read Secrets: write webhook.mode: webhook, or webhook.pullSecrets: skip." -}}
+{{- else if include "kube-registry.readsPullSecrets" . -}}
+{{- $problems = append $problems (printf "pullSecrets lets the webhook read Secrets, which a policy cannot (webhook.mode is %s): remove pullSecrets.namespaces and allNamespaces, or write webhook.mode: webhook." .Values.webhook.mode) -}}
+{{- end -}}
+{{- $exclude := default dict $config.webhook.exclude -}}
+{{- $globs := dict "webhook.exclude.namespaces" $exclude.namespaces "webhook.exclude.images" $exclude.images -}}
+{{- $_ := set $globs "webhook.publicRepositories" $config.webhook.publicRepositories -}}
+{{- $_ := set $globs "webhook.config.ignorePullSecrets" $config.webhook.ignorePullSecrets -}}
+{{- $_ := set $globs "registry.otherHosts" (default dict $config.registry).otherHosts -}}
+{{- range $key, $list := $globs -}}
+{{- range $list -}}
+{{- $glob := eq $key "registry.otherHosts" | ternary (trimPrefix "!" .) . -}}
+{{- $plain := regexReplaceAll "\\{[A-Za-z0-9._:@*?-]*(?:,[A-Za-z0-9._:@*?-]*)+\\}|\\[[A-Za-z0-9._-]+\\]" $glob "" -}}
+{{- if or (not (regexMatch "^[A-Za-z0-9._:@/*?-]*$" $plain)) (regexMatch "[^/]\\*\\*|\\*\\*[^/]" $glob) -}}
+{{- $problems = append $problems (printf "%s has the glob %s, which a policy cannot express: it knows * and ?, ** as a whole component, {a,b} and [a-z]. Write it with these, or write webhook.mode: webhook." $key .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{ toJson $problems }}
 {{- end }}

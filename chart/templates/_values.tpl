@@ -101,9 +101,18 @@
 {{- if or (has (include "kube-registry.storage" .) (list "s3" "objectStorage")) (has "ReadWriteMany" .Values.registry.persistence.accessModes) }}true{{ end -}}
 {{- end }}
 
-{{/* The webhook is off in mirror mode: both serve the same purpose. */}}
+{{/* Images are not rewritten in mirror mode: both serve the same purpose. */}}
 {{- define "kube-registry.webhookEnabled" -}}
 {{- if and .Values.webhook.enabled (not .Values.agent.mirror.enabled) }}true{{ end -}}
+{{- end }}
+
+{{/* The two ways of rewriting; during a switch both. */}}
+{{- define "kube-registry.webhookServer" -}}
+{{- if and (include "kube-registry.webhookEnabled" .) (has .Values.webhook.mode (list "webhook" "both")) }}true{{ end -}}
+{{- end }}
+
+{{- define "kube-registry.policyEnabled" -}}
+{{- if and (include "kube-registry.webhookEnabled" .) (has .Values.webhook.mode (list "policy" "both")) }}true{{ end -}}
 {{- end }}
 
 {{- define "kube-registry.reach" -}}

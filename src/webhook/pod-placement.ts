@@ -6,7 +6,7 @@ import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted
 
 /** Labels and annotations by which a pod asks for a virtual node, unless their value is a
  *  refusal. */
-const POD_MARKS = [
+export const POD_MARKS = [
   'eks.amazonaws.com/fargate-profile',
   'alibabacloud.com/eci',
   'alibabacloud.com/acs',
@@ -16,9 +16,9 @@ const POD_MARKS = [
   'virtual-kubelet.io/burst-to-cci', // and to CCI 1.0
   'vke.volcengine.com/burst-to-vci',
 ];
-const REFUSALS = ['false', 'off', 'disabled', 'none'];
+export const REFUSALS = ['false', 'off', 'disabled', 'none'];
 /** Taints of virtual nodes. */
-const TAINTS = [
+export const TAINTS = [
   'virtual-kubelet.io/provider', // ACI, ECI, BCI, CCI
   'eks.amazonaws.com/compute-type', // Fargate
   'eks.tke.cloud.tencent.com/eklet', // TKE super nodes
@@ -27,11 +27,11 @@ const TAINTS = [
 ];
 /** Labels of virtual nodes, by their value (`type=virtual-kubelet`,
  *  `node.kubernetes.io/instance-type=eklet`) or by their key. */
-const LABEL_VALUE = /^(?:virtual-kubelet|virtual-node|eklet|fargate|vci|eci|cci|bci)$/;
-const LABEL_KEY = /virtual-kubelet|virtual-node|\beklet\b|\bfargate\b/;
-const NODE_NAME = /^(?:virtual-kubelet|virtual-node|fargate-|eklet-|vci-|bursting-node)/;
-const OS_LABELS = ['kubernetes.io/os', 'beta.kubernetes.io/os'];
-const SCHEDULERS = ['fargate-scheduler', 'eci-scheduler'];
+export const LABEL_VALUE = /^(?:virtual-kubelet|virtual-node|eklet|fargate|vci|eci|cci|bci)$/;
+export const LABEL_KEY = /virtual-kubelet|virtual-node|\beklet\b|\bfargate\b/;
+export const NODE_NAME = /^(?:virtual-kubelet|virtual-node|fargate-|eklet-|vci-|bursting-node)/;
+export const OS_LABELS = ['kubernetes.io/os', 'beta.kubernetes.io/os'];
+export const SCHEDULERS = ['fargate-scheduler', 'eci-scheduler'];
 
 /** True if a pod may run on a virtual node (virtual kubelets, Fargate, TKE super nodes, CCI, VCI,
  *  ECI, ACS). */

@@ -37,21 +37,21 @@ export interface Policy {
 }
 
 const REWRITE_LABEL = 'kube-registry/rewrite';
-const CRITICAL = ['system-node-critical', 'system-cluster-critical'];
+export const CRITICAL = ['system-node-critical', 'system-cluster-critical'];
 /** Pods of operators that compare the image with the one they asked for. While the two differ, the
  *  operator keeps replacing the pod or reports it as outdated. Matched by label; undefined: any
  *  value. */
-const OPERATORS: readonly [label: string, value: string | undefined][] = [
+export const OPERATORS: readonly [label: string, value: string | undefined][] = [
   ['cnpg.io/cluster', undefined], // CloudNativePG
   ['application', 'spilo'], // Zalando's Postgres operator
   ['olm.catalogSource', undefined], // Operator Lifecycle Manager
   ['kubevirt.io', 'virt-launcher'], // KubeVirt's workload updater
 ];
 /** The image of Istio's gateways. Istio's own webhook replaces it, if it still finds it. */
-const PLACEHOLDERS = ['auto'];
+export const PLACEHOLDERS = ['auto'];
 /** Images that everybody may pull without a secret: Docker Official Images, those of Kubernetes,
  *  and distroless. */
-const PUBLIC_REPOSITORIES = [
+export const PUBLIC_REPOSITORIES = [
   'docker.io/library/*',
   'registry.k8s.io/**',
   'k8s.gcr.io/**',

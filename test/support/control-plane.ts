@@ -10,6 +10,8 @@ import { freePort, temporaryDirectory } from './temporary.ts';
 const run = promisify(execFile);
 
 export interface ControlPlaneOptions {
+  /** The path of a kube-apiserver of a later version; default: 1.34, as everything else is. */
+  kubeApiServer?: string;
   /** The controllers too, by these names (`*`: all of them); default: none, and what they would make is not made. */
   controllers?: readonly string[];
   /** Further flags of kube-apiserver. */
@@ -78,7 +80,8 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
       'service-account-signing-key-file': keys.private,
     });
     const ready = (): Promise<boolean> => kubectl(['get', '--raw', '/readyz']).then(Boolean, () => false);
-    await start(kube, ['kube-apiserver', ...apiServerFlags, ...(options.apiServer ?? [])], ready);
+    const [apiServer, first] = options.kubeApiServer === undefined ? [kube, ['kube-apiserver']] : [options.kubeApiServer, []];
+    await start(apiServer, [...first, ...apiServerFlags, ...(options.apiServer ?? [])], ready);
     if (options.controllers !== undefined) {
       const controllerFlags = flags({
         kubeconfig,

@@ -56,6 +56,21 @@ const CONTAINERD = 'github.com/containerd/containerd/v2/cmd';
 
 const KUBERNETES = 'v1.34.4';
 
+/** kube-apiserver alone, of a later Kubernetes. */
+function apiServer(version: string): GoModuleRecipe {
+  const [minor = ''] = /(?<=^v)1\.\d+/.exec(version) ?? [];
+  const directory = join(import.meta.dirname, '../support/kube-apiserver', minor);
+  return { kind: 'go-module', program: 'kube-apiserver', version, directory, linker: linkerOf(version) };
+}
+
+/** The API server tells its version; helm and clients go by it. */
+function linkerOf(version: string): string {
+  const [, major = '', minor = ''] = /^v(\d+)\.(\d+)\./.exec(version) ?? [];
+  return ['k8s.io/component-base/version', 'k8s.io/client-go/pkg/version']
+    .flatMap((path) => [`-X ${path}.gitVersion=${version}`, `-X ${path}.gitMajor=${major}`, `-X ${path}.gitMinor=${minor}`])
+    .join(' ');
+}
+
 export const RECIPES = {
   crane: go('crane', 'v0.22.1', 'github.com/google/go-containerregistry/cmd/crane'),
   registry: go('registry', 'v3.1.2', 'github.com/distribution/distribution/v3/cmd/registry'),
@@ -102,11 +117,10 @@ export const RECIPES = {
     program: 'kube-all',
     version: KUBERNETES,
     directory: join(import.meta.dirname, '../cluster/kube'),
-    // The API server tells its version; helm and clients go by it.
-    linker: ['k8s.io/component-base/version', 'k8s.io/client-go/pkg/version']
-      .flatMap((path) => [`-X ${path}.gitVersion=${KUBERNETES}`, `-X ${path}.gitMajor=1`, `-X ${path}.gitMinor=34`])
-      .join(' '),
+    linker: linkerOf(KUBERNETES),
   },
+  // The next ones' admission policies.
+  'kube-apiserver-1.36': apiServer('v1.36.3'),
   // The benchmark's client.
   load: { kind: 'go-module', program: 'load', version: 'v1', directory: join(import.meta.dirname, '../../bench/load'), linker: '' },
   // mihomo 1.19.32; its geo files lie in ../geodata.

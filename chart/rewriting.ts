@@ -1,0 +1,31 @@
+import { parseConfig } from '../src/config/load.ts';
+import { LABEL_KEY, LABEL_VALUE, NODE_NAME, OS_LABELS, POD_MARKS, REFUSALS, SCHEDULERS, TAINTS } from '../src/webhook/pod-placement.ts';
+import { CRITICAL, OPERATORS, PLACEHOLDERS, PUBLIC_REPOSITORIES } from '../src/webhook/policy.ts';
+import { NAMESPACE_EXPRESSIONS } from '../src/webhook/webhook-configuration.ts';
+
+/** What the program's webhook knows about pods and images without being told. The chart's policy is rendered from it, because
+ *  templates cannot read TypeScript. Regular expressions are in the syntax that JavaScript and RE2 share. */
+export function rewritingFacts(): Record<string, unknown> {
+  const { registry, webhook } = parseConfig({});
+  const upstreams = Object.entries(registry.upstreams).map(([name, { hosts, defaultNamespace }]) => [name, { hosts, defaultNamespace }]);
+  return {
+    upstreams: Object.fromEntries(upstreams) as unknown,
+    otherHosts: registry.otherHosts,
+    ignorePullSecrets: webhook.ignorePullSecrets,
+    publicRepositories: PUBLIC_REPOSITORIES,
+    namespaceExpressions: NAMESPACE_EXPRESSIONS,
+    operators: OPERATORS.map(([label, value]) => (value === undefined ? { label } : { label, value })),
+    critical: CRITICAL,
+    placeholders: PLACEHOLDERS,
+    osLabels: OS_LABELS,
+    virtual: {
+      marks: POD_MARKS,
+      refusals: REFUSALS,
+      schedulers: SCHEDULERS,
+      taints: TAINTS,
+      nodeName: NODE_NAME.source,
+      labelKey: LABEL_KEY.source,
+      labelValue: LABEL_VALUE.source,
+    },
+  };
+}

@@ -1,0 +1,321 @@
+{{/* The MutatingAdmissionPolicy of webhook.mode: policy. It is rendered from the configuration that the webhook would have, and from
+     rewriting.json, what the webhook's program knows by itself, so that both rewrite alike: test/rewriting-alike.test.ts compares
+     them. An expression that fails leaves the pod as it is (failurePolicy: Ignore); the tests render it with Fail.
+
+     The expressions are CEL. Conditions know neither variables nor each other. A missing field is an error, hence `.?` and orValue. */}}
+
+{{/* Everything that differs between releases, as JSON. */}}
+{{- define "kube-registry.policyRules" -}}
+{{- $facts := .Files.Get "rewriting.json" | fromJson -}}
+{{- $config := include "kube-registry.webhookConfig" . | fromYaml -}}
+{{- $webhook := $config.webhook -}}
+{{- $exclude := default dict $webhook.exclude -}}
+{{- $names := list -}}
+{{- $globs := list -}}
+{{- range $exclude.namespaces }}{{ if regexMatch "^[a-z0-9-]+$" . }}{{ $names = append $names . }}{{ else }}{{ $globs = append $globs . }}{{ end }}{{ end -}}
+{{- $rules := dict "facts" $facts "registryHost" $webhook.registryHost "agents" $webhook.agents -}}
+{{- $_ := set $rules "namespaces" $names -}}
+{{- $_ := set $rules "namespacePattern" (include "kube-registry.globs" $globs) -}}
+{{- $_ := set $rules "excludedPattern" (include "kube-registry.globs" $exclude.images) -}}
+{{- $_ := set $rules "podSelectors" $exclude.podSelectors -}}
+{{- $_ := set $rules "skipsSecrets" (ne "rewrite" (default "skip" $webhook.pullSecrets)) -}}
+{{- $_ := set $rules "publicPattern" (include "kube-registry.globs" (concat $facts.publicRepositories (default list $webhook.publicRepositories))) -}}
+{{- $_ := set $rules "ignoredSecretPattern" (include "kube-registry.globs" (default $facts.ignorePullSecrets $webhook.ignorePullSecrets)) -}}
+{{- $_ := set $rules "served" (include "kube-registry.servedHosts" (dict "facts" $facts "registry" (default dict $config.registry)) | fromJson) -}}
+{{ toJson $rules }}
+{{- end }}
+
+{{/* The hosts whose images are rewritten: {"hosts": {"docker.io/": "dockerhub/"}, "namespaces": {"docker.io/": "library/"},
+     "prefixes": ["docker.io/acme/"], "globs": "…", "excluded": "…"}. Hosts are spelled as image names begin, and so are the prefixes of
+     repositories that the registry has credentials for. */}}
+{{- define "kube-registry.servedHosts" -}}
+{{- $hosts := dict -}}
+{{- $namespaces := dict -}}
+{{- $prefixes := list -}}
+{{- $globs := list -}}
+{{- $excluded := list -}}
+{{- range default .facts.otherHosts .registry.otherHosts -}}
+{{- if hasPrefix "!" . }}{{ $excluded = append $excluded (trimPrefix "!" . | lower) }}
+{{- else if regexMatch "[*?\\[\\]{}]" . }}{{ $globs = append $globs (lower .) }}
+{{- else }}{{ $_ := set $hosts (printf "%s/" (lower .)) (printf "%s/" (lower . | replace ":" "_")) }}{{ end -}}
+{{- end -}}
+{{- $excludedPattern := include "kube-registry.globs" $excluded -}}
+{{- range $host, $_ := $hosts -}}
+{{- $name := trimSuffix "/" $host -}}
+{{- if or (and $excluded (regexMatch $excludedPattern $name)) (not (regexMatch (include "kube-registry.otherHost" .) $name)) (not (regexMatch "[.:]" $name)) }}{{ $_ := unset $hosts $host }}{{ end -}}
+{{- end -}}
+{{- $given := default dict .registry.upstreams -}}
+{{- $configured := dict -}}
+{{- range $name, $preset := .facts.upstreams }}{{ if or (not (hasKey $given $name)) (get $given $name) }}{{ $_ := set $configured $name $preset }}{{ end }}{{ end -}}
+{{- range $name, $own := $given }}{{ if $own }}{{ $_ := set $configured $name (mergeOverwrite (dict) (default dict (get $configured $name)) $own) }}{{ end }}{{ end -}}
+{{- range $name, $own := default dict .registry.hosted }}{{ $_ := set $configured $name (dict "hosts" (default list (default dict $own).hosts)) }}{{ end -}}
+{{- range $name, $own := $configured -}}
+{{- $names := $own.hosts -}}
+{{- if not (kindIs "slice" $names) }}{{ $names = list (include "kube-registry.hostOfUrl" $own.url) }}{{ end -}}
+{{- range $host := $names -}}
+{{- if regexMatch (include "kube-registry.hostPattern" .) $host }}{{ $_ := set $hosts (printf "%s/" $host) (printf "%s/" $name) }}{{ end -}}
+{{- with $own.defaultNamespace }}{{ $_ := set $namespaces (printf "%s/" $host) (printf "%s/" .) }}{{ end -}}
+{{- range $own.credentials }}{{ $prefixes = append $prefixes (printf "%s/%s" $host (default "" .repositories)) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- /* Names without a host are of Docker Hub. */ -}}
+{{- with get $hosts "docker.io/" }}{{ $_ := set $hosts "" . }}{{ end -}}
+{{ toJson (dict "hosts" $hosts "namespaces" $namespaces "prefixes" ($prefixes | uniq) "globs" (include "kube-registry.globs" $globs) "excluded" $excludedPattern) }}
+{{- end }}
+
+{{/* https://Registry.example.com:443/v2 → registry.example.com */}}
+{{- define "kube-registry.hostOfUrl" -}}
+{{- $url := urlParse . -}}
+{{- $port := eq "https" $url.scheme | ternary ":443" ":80" -}}
+{{ $url.host | lower | trimSuffix $port }}
+{{- end }}
+
+{{/* What an image name may have as its host, by the grammar of github.com/distribution/reference. */}}
+{{- define "kube-registry.hostPattern" -}}
+{{- $label := "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?" -}}
+^(?:{{ $label }}(?:\.{{ $label }})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?$
+{{- end }}
+
+{{/* A host of registry.otherHosts: a name and perhaps a port, by the grammar of src/oci/other-hosts.ts. */}}
+{{- define "kube-registry.otherHost" -}}
+{{- $label := "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?" -}}
+{{- $port := "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]" -}}
+^{{ $label }}(?:\.{{ $label }})*(?::(?:{{ $port }}))?$
+{{- end }}
+
+{{/* One regular expression (RE2) for a list of globs, as picomatch reads them; empty for an empty list. "validate" refuses the
+     globs that RE2 cannot express, and those with ** beside other signs of a component. What is longer than the sign that it replaces
+     is first written as % and a letter, so that its own signs are left alone. */}}
+{{- define "kube-registry.globs" -}}
+{{- $patterns := list -}}
+{{- range . -}}
+{{- $pattern := . | replace "." "\\." | replace "{" "%o" | replace "}" "%c" | replace "," "|" -}}
+{{- $pattern = regexReplaceAll "\\*\\*(?:/\\*\\*)+" $pattern "**" -}}
+{{- $pattern = regexReplaceAll "^\\*\\*/" $pattern "%s" | replace "/**/" "/%s" -}}
+{{- /* A final component of ** may be missing, unless a * precedes it: picomatch's own rule. */ -}}
+{{- $pattern = regexReplaceAll "([^*])/\\*\\*$" $pattern "${1}%e" | replace "**" "%a" -}}
+{{- $pattern = $pattern | replace "?" "[^/]" | replace "*" "[^/]*" -}}
+{{- $pattern = $pattern | replace "%o" "(?:" | replace "%c" ")" | replace "%s" "(?:.*/)?" | replace "%e" "(?:/.*)?" | replace "%a" ".*" -}}
+{{- $patterns = append $patterns $pattern -}}
+{{- end -}}
+{{- with $patterns }}^(?:{{ join "|" . }})${{ end -}}
+{{- end }}
+
+{{/* Every image of a pod with its place, as a list of maps: the JSON Pointer (RFC 6901), the container's name or volume/NAME, the
+     image, the pull policy. "object" or "oldObject". */}}
+{{- define "kube-registry.celImages" -}}
+{{- range list "initContainers" "containers" "ephemeralContainers" -}}
+{{ $ }}.spec.?{{ . }}.orValue([]).transformList(i, c, {
+  "path": "/spec/{{ . }}/" + string(i) + "/image", "key": string(c.name),
+  "image": string(c.?image.orValue("")), "pull": string(c.?imagePullPolicy.orValue(""))})
++ {{ end -}}
+{{ $ }}.spec.?volumes.orValue([]).transformList(i, v, has(v.image), {
+  "path": "/spec/volumes/" + string(i) + "/image/reference", "key": "volume/" + string(v.name),
+  "image": string(v.image.?reference.orValue("")), "pull": string(v.image.?pullPolicy.orValue(""))})
+{{- end }}
+
+{{/* The images of a pod's containers, to tell whether an update changes one. Image volumes never change. */}}
+{{- define "kube-registry.celContainers" -}}
+({{ . }}.spec.containers + {{ . }}.spec.?initContainers.orValue([]) + {{ . }}.spec.?ephemeralContainers.orValue([]))
+{{- end }}
+
+{{/* True for pods that a label selector selects. (dict "matchLabels" … "matchExpressions" …) */}}
+{{- define "kube-registry.celSelector" -}}
+{{- $terms := list -}}
+{{- range $key, $value := .matchLabels -}}
+{{- $terms = append $terms (printf "object.metadata.?labels[?%s].optMap(v, v == %s).orValue(false)" (toRawJson $key) (toRawJson $value)) -}}
+{{- end -}}
+{{- range .matchExpressions -}}
+{{- $label := printf "object.metadata.?labels[?%s]" (toRawJson .key) -}}
+{{- $listed := printf "%s.optMap(v, v in %s).orValue(false)" $label (toRawJson (default list .values)) -}}
+{{- $term := get (dict "Exists" (printf "%s.hasValue()" $label) "DoesNotExist" (printf "!%s.hasValue()" $label) "In" $listed) .operator -}}
+{{- $terms = append $terms (default (printf "!%s" $listed) $term) -}}
+{{- end -}}
+{{ join " && " (default (list "true") $terms) }}
+{{- end }}
+
+{{/* Every term of the node affinity. A pod usually runs where it prefers to. */}}
+{{- define "kube-registry.celNodeTerms" -}}
+(object.spec.?affinity.?nodeAffinity.?requiredDuringSchedulingIgnoredDuringExecution.?nodeSelectorTerms.orValue([])
+  + object.spec.?affinity.?nodeAffinity.?preferredDuringSchedulingIgnoredDuringExecution.orValue([]).map(t, t.preference))
+{{- end }}
+
+{{- define "kube-registry.celMayRunOnWindows" -}}
+object.spec.?os.?name.orValue("") == "windows"
+|| {{ toRawJson .osLabels }}.exists(l, object.spec.?nodeSelector[?l].orValue("") == "windows")
+|| {{ include "kube-registry.celNodeTerms" . }}.exists(t, t.?matchExpressions.orValue([]).exists(e,
+  e.key in {{ toRawJson .osLabels }}
+  && (e.operator == "In" && "windows" in e.?values.orValue([]) || e.operator == "NotIn" && "linux" in e.?values.orValue([]))))
+{{- end }}
+
+{{- define "kube-registry.celMayRunOnVirtualNode" -}}
+{{- $refusals := toRawJson .virtual.refusals -}}
+{{- $key := include "kube-registry.celPattern" .virtual.labelKey -}}
+{{- $value := include "kube-registry.celPattern" .virtual.labelValue -}}
+{{- $node := include "kube-registry.celPattern" .virtual.nodeName -}}
+{{ toRawJson .virtual.marks }}.exists(m,
+  !(object.metadata.?labels[?m].orValue("false") in {{ $refusals }})
+  || !(object.metadata.?annotations[?m].orValue("false") in {{ $refusals }}))
+|| object.spec.?schedulerName.orValue("") in {{ toRawJson .virtual.schedulers }}
+|| object.spec.?nodeName.orValue("").matches({{ $node }})
+|| object.spec.?tolerations.orValue([]).exists(t,
+  t.?key.orValue("") in {{ toRawJson .virtual.taints }} || t.?key.orValue("").matches({{ $key }}))
+|| object.spec.?nodeSelector.orValue({}).exists(k, v,
+  v.matches({{ $value }}) || k.matches({{ $key }}) && !(v in {{ $refusals }}))
+|| {{ include "kube-registry.celNodeTerms" . }}.exists(t,
+  t.?matchExpressions.orValue([]).exists(e,
+    e.operator == "Exists" && e.key.matches({{ $key }})
+    || e.operator == "In" && e.?values.orValue([]).exists(v,
+      v.matches({{ $value }}) || e.key.matches({{ $key }}) && !(v in {{ $refusals }})))
+  || t.?matchFields.orValue([]).exists(f,
+    f.key == "metadata.name" && f.operator == "In" && f.?values.orValue([]).exists(v, v.matches({{ $node }}))))
+{{- end }}
+
+{{/* A quick look that only leaves out pods without any image of ours, and those that are rewritten already. A first component
+     without a dot and a colon is no host. */}}
+{{- define "kube-registry.celSomeImage" -}}
+{{- $hosts := list -}}
+{{- range $host, $_ := .served.hosts }}{{ if $host }}{{ $hosts = append $hosts (regexQuoteMeta $host) }}{{ end }}{{ end -}}
+{{- $alternatives := list -}}
+{{- with $hosts }}{{ $alternatives = append $alternatives (join "|" .) }}{{ end -}}
+{{- if hasKey .served.hosts "" }}{{ $alternatives = append $alternatives "[a-z0-9_-]+/|[^/]+$" }}{{ end -}}
+{{- with .served.globs }}{{ $alternatives = append $alternatives (printf "%s/" (trimPrefix "^" . | trimSuffix "$")) }}{{ end -}}
+{{- $ours := printf "^(?:%s)" (join "|" (default (list "$") $alternatives)) | include "kube-registry.celPattern" -}}
+{{ include "kube-registry.celContainers" "object" }}.exists(c, c.?image.orValue("").matches({{ $ours }}))
+|| object.spec.?volumes.orValue([]).exists(v, v.?image.?reference.orValue("").matches({{ $ours }}))
+{{- end }}
+
+{{/* True if the images of an update differ. */}}
+{{- define "kube-registry.celChanged" -}}
+request.operation == "CREATE"
+|| {{ include "kube-registry.celContainers" "object" }}.map(c, c.?image.orValue(""))
+  != {{ include "kube-registry.celContainers" "oldObject" }}.map(c, c.?image.orValue(""))
+{{- end }}
+
+{{/* The conditions, as a list of name and expression. All must hold. */}}
+{{- define "kube-registry.policyConditions" -}}
+{{- $conditions := list -}}
+{{- if .agents -}}
+{{- $conditions = append $conditions (dict "name" "agents" "expression" "params.status.desiredNumberScheduled > 0\n&& params.status.numberReady * 10 >= params.status.desiredNumberScheduled * 9") -}}
+{{- end -}}
+{{- $conditions = append $conditions (dict "name" "image-changed" "expression" (include "kube-registry.celChanged" .)) -}}
+{{- $conditions = append $conditions (dict "name" "some-image" "expression" (include "kube-registry.celSomeImage" .)) -}}
+{{- with .namespaces }}{{ $conditions = append $conditions (dict "name" "namespace" "expression" (printf "!(request.namespace in %s)" (toRawJson .))) }}{{ end -}}
+{{- with .namespacePattern }}{{ $conditions = append $conditions (dict "name" "namespace-pattern" "expression" (printf "!request.namespace.matches(%s)" (include "kube-registry.celPattern" .))) }}{{ end -}}
+{{- $conditions = append $conditions (dict "name" "label" "expression" "object.metadata.?labels[?\"kube-registry/rewrite\"].orValue(\"\") != \"false\"") -}}
+{{- $operators := list -}}
+{{- range .facts.operators -}}
+{{- $selector := hasKey . "value" | ternary (dict "matchLabels" (dict .label .value)) (dict "matchExpressions" (list (dict "key" .label "operator" "Exists"))) -}}
+{{- $operators = append $operators (include "kube-registry.celSelector" $selector) -}}
+{{- end -}}
+{{- $conditions = append $conditions (dict "name" "operator" "expression" (printf "!(%s)" (join "\n|| " $operators))) -}}
+{{- range $index, $selector := .podSelectors }}{{ $conditions = append $conditions (dict "name" (printf "pod-selector-%d" $index) "expression" (printf "!(%s)" (include "kube-registry.celSelector" $selector))) }}{{ end -}}
+{{- $conditions = append $conditions (dict "name" "critical" "expression" (printf "!(object.spec.?priorityClassName.orValue(\"\") in %s)" (toRawJson .facts.critical))) -}}
+{{- $conditions = append $conditions (dict "name" "mirror" "expression" "!(\"system:nodes\" in request.userInfo.groups)\n&& !object.metadata.?annotations[?\"kubernetes.io/config.mirror\"].hasValue()") -}}
+{{- $conditions = append $conditions (dict "name" "windows" "expression" (printf "!(%s)" (include "kube-registry.celMayRunOnWindows" .facts))) -}}
+{{- $conditions = append $conditions (dict "name" "virtual-node" "expression" (printf "!(%s)" (include "kube-registry.celMayRunOnVirtualNode" .facts))) -}}
+{{ toRawJson $conditions }}
+{{- end }}
+{{/* A regular expression as a literal of CEL. */}}
+{{- define "kube-registry.celPattern" -}}
+r'{{ . }}'
+{{- end }}
+
+{{/* The images that a request brings in: of an update those that it changes, of the subresource the new ephemeral containers. */}}
+{{- define "kube-registry.celFresh" -}}
+request.operation == "CREATE"
+? variables.images
+: request.?subResource.orValue("") == "ephemeralcontainers"
+? variables.images.filter(p, p.path.startsWith("/spec/ephemeralContainers/") && !variables.former.exists(f, f.key == p.key))
+: variables.images.filter(p, !variables.former.exists(f, f.key == p.key && f.image == p.image))
+{{- end }}
+
+{{/* Those of hosts that are served. "host" ends with a slash, and is empty for names of Docker Hub without a host. By the grammar the
+     first component is a host if it has a dot, a colon or an upper-case letter, or is localhost. 64 hexadecimal digits are an image's
+     ID. */}}
+{{- define "kube-registry.celServed" -}}
+{{- $host := toRawJson .registryHost -}}
+variables.fresh
+.map(p, p.pull != "Never" && p.image != {{ $host }} && !p.image.startsWith({{ printf "%s/" .registryHost | toRawJson }})
+  && !(p.image in {{ toRawJson .facts.placeholders }}) && !(size(p.image) == 64 && p.image.matches("^[a-f0-9]+$")), {
+  "path": p.path, "key": p.key, "image": p.image, "host": p.image.find("^(?:[^/]*[.:A-Z][^/]*|localhost)/")})
+.filter(p, p.host in variables.hosts
+{{- if .served.globs }}
+  || p.image.find("^[^/]+").matches({{ include "kube-registry.celPattern" .served.globs }})
+  && p.image.find("^[^/]+").matches({{ include "kube-registry.otherHost" . | include "kube-registry.celPattern" }})
+  && p.image.find("^[^/:]+").matches("[.]") && size(p.image.find("^[^/:]+")) <= 253 && !isIP(p.image.find("^[^/:]+"))
+{{- with .served.excluded }}
+  && !p.image.find("^[^/]+").matches({{ include "kube-registry.celPattern" . }})
+{{- end }}
+{{- end }})
+{{- end }}
+
+{{/* The names by which they are known: in full, as globs match them, and here. Docker Hub's short names get their library/ in both;
+     namespaces of other upstreams are put before short names here alone. */}}
+{{- define "kube-registry.celNamed" -}}
+variables.served
+.map(p, {"path": p.path, "key": p.key, "image": p.image, "host": p.host, "rest":
+  (p.host in variables.dockerHub && !p.image.substring(size(p.host)).contains("/") ? "library/" : "") + p.image.substring(size(p.host))})
+.filter(p, p.rest.matches({{ include "kube-registry.imagePattern" . | include "kube-registry.celPattern" }}))
+.map(p, {"path": p.path, "key": p.key, "image": p.image,
+  "full": (p.host in variables.dockerHub ? "docker.io/" : p.host) + p.rest,
+  "to": variables.hosts[?p.host].orValue(p.host.replace(":", "_"))
+    + (p.rest.contains("/") ? "" : variables.namespaces[?p.host].orValue("")) + p.rest})
+{{- end }}
+
+{{/* A repository with tag and digest, by the grammar of github.com/distribution/reference. */}}
+{{- define "kube-registry.imagePattern" -}}
+{{- $component := "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*" -}}
+{{- $digest := "sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}" -}}
+^{{ $component }}(?:/{{ $component }})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@(?:{{ $digest }}))?$
+{{- end }}
+
+{{/* Those that are rewritten. Globs match the name without its tag and digest, or all of it. */}}
+{{- define "kube-registry.celRewritten" -}}
+{{- $bare := "p.full.find(\"^[^/]+/[^:@]+\")" -}}
+variables.named.filter(p, size(p.to.find("^[^:@]+")) <= 255
+{{- with .excludedPattern }}
+{{- $pattern := include "kube-registry.celPattern" . }}
+  && !p.full.matches({{ $pattern }}) && !{{ $bare }}.matches({{ $pattern }})
+{{- end }}
+{{- if .skipsSecrets }}
+{{- $pattern := include "kube-registry.celPattern" .publicPattern }}
+  && (variables.needsNoSecret || p.full.matches({{ $pattern }}) || {{ $bare }}.matches({{ $pattern }})
+{{- range .served.prefixes }}
+    || p.full.startsWith({{ toRawJson . }})
+{{- end }})
+{{- end }})
+{{- end }}
+
+{{/* False if only a pull secret of the pod's own may give access to its images. */}}
+{{- define "kube-registry.celNeedsNoSecret" -}}
+size(object.spec.?imagePullSecrets.orValue([])) <= 64
+&& object.spec.?imagePullSecrets.orValue([]).all(s,
+  s.?name.orValue("") == "" || s.name.matches({{ include "kube-registry.celPattern" .ignoredSecretPattern }}))
+{{- end }}
+
+{{/* The annotation with the original names: JSON, container → image. Entries of an earlier round stay. Names and images that parse
+     need no escapes; a value that looks otherwise is not of this policy, and is replaced. */}}
+{{- define "kube-registry.celOriginals" -}}
+{{- $entry := "\"[^\"\\\\{}\\x00-\\x1f]*\":\"[^\"\\\\{}\\x00-\\x1f]*\"" -}}
+"{" + (
+  (variables.known.matches({{ printf "^\\{%s(?:,%s)*\\}$" $entry $entry | include "kube-registry.celPattern" }}) ? variables.known : "")
+  .findAll({{ include "kube-registry.celPattern" $entry }})
+  .filter(e, !variables.rewritten.exists(p, e.startsWith("\"" + p.key + "\":")))
+  + variables.rewritten.map(p, "\"" + p.key + "\":\"" + p.image + "\"")).join(",") + "}"
+{{- end }}
+
+{{/* True if the API server would take the annotation: it allows 256 KiB in all, of which 16 KiB are left to others. */}}
+{{- define "kube-registry.celFits" -}}
+object.metadata.?annotations.orValue({})
+  .transformList(k, v, k != "kube-registry/original-images", size(bytes(k)) + size(bytes(v))).sum()
+  + size(bytes("kube-registry/original-images" + variables.originals)) <= 240 * 1024
+{{- end }}
+
+{{- define "kube-registry.celPatch" -}}
+variables.rewritten.map(p, JSONPatch{op: "replace", path: p.path, value: {{ printf "%s/" .registryHost | toRawJson }} + p.to})
++ (size(variables.rewritten) == 0 || request.?subResource.orValue("") == "ephemeralcontainers" || !variables.fits ? []
+: has(object.metadata.annotations)
+? [JSONPatch{op: "add", path: "/metadata/annotations/kube-registry~1original-images", value: variables.originals}]
+: [JSONPatch{op: "add", path: "/metadata/annotations", value: {"kube-registry/original-images": variables.originals}}])
+{{- end }}
