@@ -24,6 +24,7 @@ export function mirrorLogin({ url = '', headers }: Pick<IncomingMessage, 'url' |
  *  @returns undefined: there is none */
 export function takeLogin({ headers }: Pick<IncomingMessage, 'headers'>): string | undefined {
   const login = headers[LOGIN_HEADER];
+  if (login === undefined) return undefined;
   delete headers[LOGIN_HEADER];
   return typeof login === 'string' && BASIC.test(login) ? login : undefined;
 }

@@ -139,8 +139,11 @@ function beginPull(
   options: Pick<ServeOptions, 'nameOf' | 'upstreamOf' | 'accessLog'>,
 ): Repository {
   const repository = locate(exchange, parsed, options);
-  const asked = { repository: withoutCapability(repository), reference: parsed.reference };
-  exchange.pulled = options.accessLog?.begin({ ...senderOf(exchange), upstream: exchange.upstream, ...asked });
+  const { accessLog } = options;
+  if (accessLog !== undefined) {
+    const asked = { repository: withoutCapability(repository), reference: parsed.reference };
+    exchange.pulled = accessLog.begin({ ...senderOf(exchange), upstream: exchange.upstream, ...asked });
+  }
   return repository;
 }
 
