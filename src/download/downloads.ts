@@ -95,7 +95,8 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
   }
 
   /** @throws OciError TOOMANYREQUESTS */
-  async function begin(digest: Digest, request: DownloadRequest, sources: SourceList): Promise<Begun> {
+  async function begin(digest: Digest, request: DownloadRequest, { sources, failed }: Beginning): Promise<Begun> {
+    await failed;
     const releaseSlot = await takeSlot();
     const room = keeper.reserve();
     try {
@@ -171,7 +172,9 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
 
     start(digest, request) {
       const sources = createSourceList({ ...request, digest, log });
-      const begun = begin(digest, request, sources);
+      const before = running.get(digest);
+      const failed = before?.download.failure() === undefined ? undefined : before.ended;
+      const begun = begin(digest, request, { sources, failed });
       const transfer = begun.then((it) => it.transfer);
       transfer.then((it) => it.opened).catch(sources.giveUp);
       const ended = begun.then((it) => end(digest, request, { begun: it, sources })).catch(() => undefined); // its readers get the error
@@ -200,6 +203,12 @@ interface Running {
   ended: Promise<void>;
   upstream: string;
   startedAt: number;
+}
+
+interface Beginning {
+  sources: SourceList;
+  /** Resolves once a download that has just failed has left its spool file to this one. */
+  failed: Promise<void> | undefined;
 }
 
 interface Begun {
