@@ -45,6 +45,8 @@ export function startConnections({ state, sources, helpers, max, start, expected
   const { isWanted } = requests;
   const pace = max > 1 && sources.current() === 'upstream' && state.size === undefined ? helpers.pace() : undefined;
   const first = firstSegment();
+  /** An additional connection has failed: if bytes came faster after it was taken, it was not the reason. */
+  let helpFailed = false;
 
   /** The first part that an earlier download has not left; else the whole blob, unless several connections are known to be worth
    *  while: each then requests no more than it will bring. */
@@ -104,6 +106,7 @@ export function startConnections({ state, sources, helpers, max, start, expected
         segments.stop(segment);
       } catch {
         segments.stop(segment);
+        helpFailed = true;
         if (!state.signal.aborted) helpers.discourage();
         break;
       }
@@ -116,7 +119,7 @@ export function startConnections({ state, sources, helpers, max, start, expected
     const missing = nextSegment();
     if (missing !== undefined) return employ(missing);
     demands.close();
-    const learned = speed.pace(state.received);
+    const learned = helpFailed ? undefined : speed.pace(state.received);
     if (learned !== undefined && sources.current() === 'upstream') helpers.learn(learned);
     ended.resolve();
   }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { open as openSpool } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { readByStretches } from '../../test/support/reading.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { digestOf, type Digest } from '../oci/digest.ts';
@@ -213,4 +214,40 @@ test('promise 6: where several connections have lately paid off, each asks for i
   const part = bytes.length / 4;
   const parts = [0, 1, 2, 3].map((index) => ({ start: index * part, end: (index + 1) * part - 1 }));
   assert.deepEqual(asked, parts);
+});
+
+test('promise 6: a download that came faster after an additional connection was refused does not count for additional connections', async (t) => {
+  const bytes = Buffer.alloc(24 * 1024 * KiB, 'refused');
+  const digest = digestOf(bytes);
+  let refused = 0;
+  let learned = 0;
+  /** The first megabyte comes slowly, so that another connection is taken, and the rest at once. */
+  async function* body() {
+    for (let at = 0; at < bytes.length; at += 64 * KiB) {
+      await delay(at < 1024 * KiB ? 20 : 0);
+      yield bytes.subarray(at, at + 64 * KiB);
+    }
+  }
+  const transfer = start({
+    digest,
+    spool: await openSpool(join(directory.path, t.name.slice(0, 100)), 'w+'),
+    max: 4,
+    maxSize: bytes.length,
+    helpers: {
+      take: () => () => undefined,
+      discourage: () => undefined,
+      isBusy: () => false,
+      pace: () => undefined,
+      learn: () => void learned++,
+    },
+    open(range) {
+      if (range === undefined) return Promise.resolve({ digest, size: bytes.length, range: undefined, body: body() });
+      refused++;
+      return Promise.reject(new OciError('DENIED', 'no ranges here'));
+    },
+  });
+  assert.ok((await readAll(transfer)).equals(bytes));
+  assert.equal(await transfer.outcome, 'whole');
+  assert.ok(refused > 0);
+  assert.equal(learned, 0);
 });
