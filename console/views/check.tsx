@@ -6,6 +6,7 @@ import { useQuery } from '../data/query.ts';
 import { findDelays } from '../data/delays.ts';
 import { t } from '../language/language.ts';
 import { Loaded } from '../parts/async.tsx';
+import { ImageForm } from '../parts/image-form.tsx';
 import { Badge, Section, type Tone } from '../parts/marks.tsx';
 import { Digest, Foreign } from '../parts/names.tsx';
 import { When } from '../parts/time.tsx';
@@ -16,30 +17,16 @@ export function CheckImage() {
   const [asked, setAsked] = useState('');
   return (
     <Section id="check" title={t('check.title')}>
-      <form
-        class="row"
-        onSubmit={(event) => {
-          event.preventDefault();
-          setAsked(typed.trim());
-        }}
+      <ImageForm
+        id="check-image"
+        label={t('check.label')}
+        value={typed}
+        onInput={setTyped}
+        onSubmit={() => setAsked(typed.trim())}
+        disabled={typed.trim() === ''}
       >
-        <label class="search plain" for="check-image">
-          <span class="hidden-text">{t('check.label')}</span>
-          <input
-            id="check-image"
-            type="text"
-            placeholder={t('check.placeholder')}
-            value={typed}
-            spellcheck={false}
-            autocomplete="off"
-            autocapitalize="off"
-            onInput={({ currentTarget }) => setTyped(currentTarget.value)}
-          />
-        </label>
-        <button type="submit" class="button" disabled={typed.trim() === ''}>
-          {t('check.button')}
-        </button>
-      </form>
+        {t('check.button')}
+      </ImageForm>
       <div aria-live="polite">{asked === '' ? null : <Answer key={asked} image={asked} />}</div>
     </Section>
   );

@@ -3,6 +3,7 @@ import { act } from '../data/actions.ts';
 import { session } from '../data/session.ts';
 import type { Job } from '../data/model.ts';
 import { t } from '../language/language.ts';
+import { ImageForm } from '../parts/image-form.tsx';
 import { Section } from '../parts/marks.tsx';
 
 /** Fetches an image before anybody asks for it. */
@@ -11,35 +12,23 @@ export function WarmForm() {
   return (
     <Section id="warm" title={t('warm.title')}>
       <p class="muted">{t('warm.lead')}</p>
-      <form
-        class="row"
-        onSubmit={(event) => {
-          event.preventDefault();
+      <ImageForm
+        id="warm-image"
+        label={t('image.name')}
+        value={image}
+        onInput={setImage}
+        onSubmit={() =>
           act<Job>({
             path: '/api/actions/warm',
             body: { image: image.trim() },
             done: ({ what }) => ({ key: 'warm.started', values: { image: what } }),
             after: () => setImage(''),
-          });
-        }}
+          })
+        }
+        disabled={image.trim() === '' || !canAct()}
       >
-        <label class="search plain" for="warm-image">
-          <span class="hidden-text">{t('image.name')}</span>
-          <input
-            id="warm-image"
-            type="text"
-            placeholder={t('check.placeholder')}
-            value={image}
-            spellcheck={false}
-            autocomplete="off"
-            autocapitalize="off"
-            onInput={({ currentTarget }) => setImage(currentTarget.value)}
-          />
-        </label>
-        <button type="submit" class="button" disabled={image.trim() === '' || !canAct()}>
-          {t('warm.button')}
-        </button>
-      </form>
+        {t('warm.button')}
+      </ImageForm>
       <ReadOnly />
     </Section>
   );

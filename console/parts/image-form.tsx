@@ -1,0 +1,44 @@
+import type { ComponentChildren } from 'preact';
+import { t } from '../language/language.ts';
+
+interface ImageFormProps {
+  /** Of the field. */
+  id: string;
+  label: string;
+  value: string;
+  onInput: (value: string) => void;
+  onSubmit: () => void;
+  disabled: boolean;
+  /** What the button says. */
+  children: ComponentChildren;
+}
+
+/** A form with one field, for the name of an image. */
+export function ImageForm({ id, label, value, onInput, onSubmit, disabled, children }: ImageFormProps) {
+  return (
+    <form
+      class="row"
+      onSubmit={(event) => {
+        event.preventDefault();
+        onSubmit();
+      }}
+    >
+      <label class="search plain" for={id}>
+        <span class="hidden-text">{label}</span>
+        <input
+          id={id}
+          type="text"
+          placeholder={t('check.placeholder')}
+          value={value}
+          spellcheck={false}
+          autocomplete="off"
+          autocapitalize="off"
+          onInput={({ currentTarget }) => onInput(currentTarget.value)}
+        />
+      </label>
+      <button type="submit" class="button" disabled={disabled}>
+        {children}
+      </button>
+    </form>
+  );
+}
