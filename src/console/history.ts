@@ -121,8 +121,9 @@ function describe(window: Window, { since, slots }: { since: number; slots: Coun
   };
 }
 
-function totalsOf(slots: readonly Counts[]): Totals {
-  const sum = (field: Field) => slots.reduce((total, slot) => total + slot[field], 0);
+/** The sums of several counts: of points of time, or of replicas. */
+export function totalsOf(parts: readonly Totals[]): Totals {
+  const sum = (field: keyof Totals) => parts.reduce((total, part) => total + part[field], 0);
   return {
     requests: sum('requests'),
     hits: sum('hits'),

@@ -2,7 +2,7 @@ import { downloadsSchema, type Downloads } from '../api/downloads.ts';
 import { historySchema } from '../api/history.ts';
 import { overviewSchema, type Overview, type Totals } from '../api/overview.ts';
 import { replicasSchema } from '../api/places.ts';
-import { mergeHistories, type HistoryRing } from '../history.ts';
+import { mergeHistories, totalsOf, type HistoryRing } from '../history.ts';
 import type { InventoryService } from '../inventory-service.ts';
 import { mergeSnapshots } from '../live.ts';
 import type { ApiHandlers } from '../api-server.ts';
@@ -122,8 +122,8 @@ export function createTrafficHandlers(options: TrafficOptions): Pick<ApiHandlers
 
 function mergeOverviews(own: Overview, others: readonly Overview[]): Overview {
   const all = [own, ...others];
-  const totals = all.map((one) => one.totals).reduce(sumTotals);
-  const hour = all.map((one) => one.hour).reduce(sumTotals);
+  const totals = totalsOf(all.map((one) => one.totals));
+  const hour = totalsOf(all.map((one) => one.hour));
   const limits = new Map<string, Overview['rateLimits'][number]>();
   for (const limit of all.flatMap((one) => one.rateLimits).sort((one, other) => one.at.localeCompare(other.at)))
     limits.set(limit.upstream, limit);
@@ -141,18 +141,4 @@ function shares(totals: Totals, hour: Totals): Pick<Overview, 'hitRate' | 'saved
   const served = hour.hits + hour.stale;
   const reads = served + hour.misses + hour.errors;
   return { hitRate: reads === 0 ? null : served / reads, savedBytes: Math.max(0, totals.sentBytes - totals.upstreamBytes) };
-}
-
-function sumTotals(one: Totals, other: Totals): Totals {
-  const sum = (field: keyof Totals) => one[field] + other[field];
-  return {
-    requests: sum('requests'),
-    hits: sum('hits'),
-    misses: sum('misses'),
-    stale: sum('stale'),
-    errors: sum('errors'),
-    denied: sum('denied'),
-    sentBytes: sum('sentBytes'),
-    upstreamBytes: sum('upstreamBytes'),
-  };
 }
