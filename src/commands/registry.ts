@@ -67,7 +67,8 @@ export async function registry(host: Host): Promise<void> {
   void reportRawSockets(log);
   const metrics = await createMetrics();
   const observation = createObservation();
-  const counts = observation.metrics(createRegistryMetrics(metrics));
+  const registryMetrics = createRegistryMetrics(metrics);
+  const counts = own.console.enabled ? observation.metrics(registryMetrics) : registryMetrics;
   const storage = await openStorage(own, { log, metrics: counts });
   const secrets = await openSecrets(config, { env, metrics, log, signal: stop });
   const { images, local, proofs, peers, imagesFor, inside, serveHosted, serveExposed, applyRetention, close } = await createImages(own, {
@@ -91,7 +92,7 @@ export async function registry(host: Host): Promise<void> {
     accessLog,
     observe(served) {
       serving.observe?.(served);
-      observation.served(served);
+      if (own.console.enabled) observation.served(served);
     },
   };
   const placement = placementOf({ proofs, peers, storage, log, metrics: counts });
