@@ -1,0 +1,133 @@
+import type { BlobSource } from '../download/source.ts';
+import { mapBody } from '../io/body.ts';
+import type { Digest } from '../oci/digest.ts';
+import { OciError } from '../oci/error.ts';
+import type { ByteRange } from '../oci/range.ts';
+import type { Repository } from '../oci/reference.ts';
+import type { Blob, Registry } from '../oci/registry.ts';
+import type { AgentOffer, PlaceKind } from './agreement.ts';
+import type { Places, Redirection } from './places.ts';
+import type { Answer, Questions } from './questions.ts';
+import type { Sharing } from './sharing.ts';
+
+/** Everything that an agent may read a blob from. */
+export interface Origins {
+  registry: Registry;
+  /** The upstreams themselves, for a download whose registry stops answering. */
+  direct: Registry | undefined;
+  questions: Questions;
+  places: Places;
+  /** Undefined: this agent shares nothing, and reads from S3 and the registry alone. */
+  sharing: Sharing | undefined;
+  metrics: Pick<NearestMetrics, 'received' | 'left'>;
+}
+
+export interface NearestMetrics {
+  /** Bytes of a blob that came from a place. */
+  received(this: void, from: PlaceKind | 'upstream', bytes: number): void;
+  /** A blob is read through so many others. */
+  depth(this: void, depth: number): void;
+  /** A place failed, and the blob continued from the registry or another place. */
+  left(this: void, from: PlaceKind): void;
+}
+
+/** One blob on its way to this node. */
+export interface Reading {
+  repository: Repository;
+  digest: Digest;
+  /** Where bytes came from: addresses of nodes, and names of other places. */
+  sources: Set<string>;
+  failed: AgentOffer['failed'];
+}
+
+/** What this agent tells the registry when it asks for a blob. */
+export function offerOf({ sharing, places }: Pick<Origins, 'sharing' | 'places'>, failed?: AgentOffer['failed']): AgentOffer {
+  return { node: sharing?.node(), s3: places.reachesS3(), away: places.away(), failed };
+}
+
+/** `blob`, whose bytes are counted as received from `from`. */
+export function counted(
+  blob: Blob,
+  from: PlaceKind | 'upstream',
+  { received, onError }: Pick<NearestMetrics, 'received'> & { onError?(this: void): void },
+): Blob {
+  let bytes = 0;
+  const body = mapBody(blob.body, {
+    onChunk: (chunk) => void (bytes += chunk.length),
+    onError: (error) => (onError?.(), error),
+    onClose: () => received(from, bytes),
+  });
+  return { ...blob, body };
+}
+
+/** The sources of a blob after the registry's answer, best first: the place that it names, another one if that was a node, the
+ *  registry itself, and the upstream. */
+export function sourcesOf(reading: Reading, { blob, redirection }: Answer, origins: Origins): BlobSource[] {
+  const { registry, direct, metrics } = origins;
+  const last = direct === undefined ? [] : [registrySource(reading, direct, { name: 'upstream', metrics })];
+  if (redirection === undefined) return [registrySource(reading, registry, { name: 'registry', metrics, first: blob }), ...last];
+  const again = redirection.place.kind === 'node' ? [secondPlaceSource(reading, origins)] : [];
+  return [placeSource(reading, redirection, origins), ...again, registrySource(reading, registry, { name: 'registry', metrics }), ...last];
+}
+
+function placeSource(reading: Reading, redirection: Redirection, origins: Origins): BlobSource {
+  return { name: 'replica', open: (range, signal) => openPlace(reading, { redirection, range, signal }, origins) };
+}
+
+/** Asks the registry once more for a place. It knows then that the first one has failed. */
+function secondPlaceSource(reading: Reading, origins: Origins): BlobSource {
+  const { questions, metrics } = origins;
+  return {
+    name: 'replica',
+    async open(range, signal) {
+      const { repository, digest } = reading;
+      const answer = await questions.ask({ repository, digest, range, offer: offerOf(origins, reading.failed) }, signal);
+      if (answer === undefined) throw new OciError('UNAVAILABLE', 'the registry names no other place', { origin: 'upstream' });
+      const { redirection } = answer;
+      if (redirection !== undefined) return openPlace(reading, { redirection, range, signal }, origins);
+      reading.sources.add('registry');
+      return counted(answer.blob, 'registry', metrics);
+    },
+  };
+}
+
+/** The registry service, or the upstream itself while that does not answer. `first`: its first answer, which has come already. */
+function registrySource(
+  { repository, digest, sources }: Reading,
+  registry: Registry,
+  { name, metrics, first }: { name: 'registry' | 'upstream'; metrics: Origins['metrics']; first?: Blob | undefined },
+): BlobSource {
+  let opened = first;
+  return {
+    name: 'upstream',
+    async open(range, signal) {
+      sources.add(name);
+      const known = range === undefined ? opened : undefined;
+      if (known !== undefined) opened = undefined;
+      const blob = known ?? (await registry.blob(repository, digest, range === undefined ? { signal } : { signal, range }));
+      return counted(blob, name, metrics);
+    },
+  };
+}
+
+async function openPlace(
+  reading: Reading,
+  { redirection, range, signal }: { redirection: Redirection; range: ByteRange | undefined; signal: AbortSignal },
+  { places, metrics }: Pick<Origins, 'places' | 'metrics'>,
+): Promise<Blob> {
+  const { kind } = redirection.place;
+  const address = redirection.url.host;
+  const failedBy = (how: 'unreachable' | 'cut') => {
+    if (signal.aborted) return;
+    metrics.left(kind);
+    if (kind === 'node') reading.failed = { address, how };
+  };
+  try {
+    const blob = await places.open(redirection, { digest: reading.digest, range }, signal);
+    reading.sources.add(kind === 'node' ? address : kind);
+    return counted(blob, kind, { received: metrics.received, onError: () => failedBy('cut') });
+  } catch (error) {
+    failedBy('unreachable');
+    throw error;
+  }
+}
