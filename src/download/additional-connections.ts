@@ -1,0 +1,112 @@
+import type { Demands } from './demands.ts';
+import type { Helpers } from './helpers.ts';
+import type { SegmentRequests } from './segment-requests.ts';
+import type { Segment, Segments } from './segments.ts';
+import type { SourceList } from './source.ts';
+import type { Speed } from './speed.ts';
+import type { DownloadState } from './state.ts';
+
+export interface AdditionalConnectionsOptions {
+  state: DownloadState;
+  sources: SourceList;
+  segments: Segments;
+  demands: Demands;
+  requests: SegmentRequests;
+  speed: Speed;
+  helpers: Helpers;
+  /** The maximum number of parallel connections, the first one included. */
+  max: number;
+  /** The next segment for an idle connection. */
+  next(this: void): Segment | undefined;
+  /** Called when a connection has ended. */
+  ended(this: void): void;
+}
+
+/** The connections of one download beside its first one. They can do no harm: at the first failure of one, its segment goes back to
+ *  the others. */
+export interface AdditionalConnections {
+  /** Takes connections for these segments, in order, as long as any are free. */
+  take(segments: readonly Segment[]): void;
+  /** Takes a connection for the second half of the largest segment, if that is worth it. */
+  takeHalf(): void;
+  /** Assigns connections to the positions where readers wait. If only one connection is allowed, it moves there. */
+  serveReaders(): void;
+  /** One of them has failed: if bytes came faster after it was taken, it was not the reason. */
+  haveFailed(): boolean;
+}
+
+export function createAdditionalConnections({
+  state,
+  sources,
+  segments,
+  demands,
+  requests,
+  speed,
+  helpers,
+  max,
+  next,
+  ended,
+}: AdditionalConnectionsOptions): AdditionalConnections {
+  const { active } = segments;
+  let haveFailed = false;
+
+  async function run(first: Segment, release: () => void): Promise<void> {
+    for (let segment: Segment | undefined = first; segment !== undefined; segment = next()) {
+      segments.start(segment);
+      try {
+        await requests.attempt(segment);
+        segments.stop(segment);
+      } catch {
+        segments.stop(segment);
+        haveFailed = true;
+        if (!state.signal.aborted) helpers.discourage();
+        break;
+      }
+    }
+    release();
+    ended();
+  }
+
+  return {
+    take(parts) {
+      for (const part of parts) {
+        const release = active.size < max ? helpers.take() : undefined;
+        if (release === undefined) return;
+        void run(part, release);
+      }
+    },
+
+    takeHalf() {
+      const { size, received } = state;
+      if (size === undefined || !requests.takesRanges() || active.size >= max) return;
+      if (sources.current() === 'replica' || helpers.isBusy()) return;
+      const worth = speed.worth(received, size - state.have.total(), active.size);
+      if (worth === undefined) return;
+      const release = helpers.take();
+      if (release === undefined) return;
+      const half = segments.half(worth);
+      if (half === undefined) return release();
+      speed.hired(received, active.size);
+      void run(half, release);
+    },
+
+    serveReaders() {
+      const { size } = state;
+      if (size === undefined || !requests.takesRanges() || !requests.isWanted() || active.size === 0) return;
+      const positions = demands.awaited(size);
+      for (const position of positions) {
+        if (active.size >= max) break;
+        const release = helpers.take();
+        if (release === undefined) break;
+        const segment = segments.at(position, size);
+        if (segment === undefined) release();
+        else void run(segment, release);
+      }
+      const [only] = active;
+      if (max > 1 || only === undefined || positions.length === 0) return;
+      if (!positions.some(segments.isNear)) only.end = only.reach;
+    },
+
+    haveFailed: () => haveFailed,
+  };
+}

@@ -1,0 +1,38 @@
+import type { Pace } from './helpers.ts';
+import { createSegment, type Segment } from './segments.ts';
+import { partsAt, worthwhile } from './speed.ts';
+import type { DownloadState } from './state.ts';
+
+/** What is known of a download before its source has answered. */
+export interface Opening {
+  /** Where the first request begins. */
+  start: number;
+  /** The size of the blob in bytes, if a manifest states it. */
+  expectedSize: number | undefined;
+  /** The maximum number of parallel connections. */
+  max: number;
+  /** The pace of one connection, where several connections are known to be worth while. */
+  pace: Pace | undefined;
+}
+
+/** The first part that an earlier download has not left; else the whole blob, unless several connections are known to be worth
+ *  while: each then requests no more than it will bring. */
+export function firstSegment({ have, size }: Pick<DownloadState, 'have' | 'size'>, { start, expectedSize, max, pace }: Opening): Segment {
+  const [gap] = size === undefined ? [] : [...have.gaps(start, size), ...have.gaps(0, size)];
+  if (gap !== undefined) return createSegment(...gap);
+  if (pace === undefined) return createSegment(start, Infinity);
+  if (expectedSize === undefined) return createSegment(start, start + worthwhile(pace));
+  const left = expectedSize - start;
+  const parts = partsAt(pace, { left, max });
+  return createSegment(start, parts === 1 ? Infinity : start + Math.ceil(left / parts));
+}
+
+/** The parts behind the first segment, for additional connections that begin once the size is known. */
+export function furtherSegments(first: Segment, size: number, { expectedSize, max, pace }: Opening): Segment[] {
+  if (pace === undefined || first.end === Infinity) return [];
+  const left = size - first.end;
+  const part = Math.ceil(left / partsAt(pace, { left, max: expectedSize === undefined ? max : max - 1 }));
+  const segments: Segment[] = [];
+  for (let from = first.end; from < size; from += part) segments.push(createSegment(from, Math.min(from + part, size)));
+  return segments;
+}
