@@ -87,7 +87,7 @@ test('promise 18: the path of reviews is left to the webhook, which makes one th
 test('the notes say what it opens', async () => {
   const text = await notes({ values: VALUES });
   assert.match(text, /may list all Secrets of team-a, team-b/);
-  assert.match(text, /Whoever can read the name of a private image/);
+  assert.match(text, /Anybody who can read the rewritten name of a private image/);
   assert.match(await notes({ values: { pullSecrets: { allNamespaces: true } } }), /all Secrets of every namespace/);
   assert.doesNotMatch(await notes(), /Secrets of/);
 });

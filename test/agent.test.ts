@@ -133,7 +133,7 @@ for (const release of ['debian', '2.4'] as const) {
         },
       });
       await using next = await startAgent({ registry: registry.url, mirror: { directory: certs } }, { registry: upstreams(upstream) });
-      await until(() => next.log().some(({ msg }) => msg === 'written'), 'the next agent takes over');
+      await until(() => next.log().some(({ event }) => event === 'node-file-written'), 'the next agent takes over');
       await next.stop();
     }
     assert.deepEqual(await readdir(certs), ['quay.io'], 'what the agent wrote is gone');

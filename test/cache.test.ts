@@ -419,8 +419,8 @@ test('wrong usage and configuration end with 2, and say what is accepted', async
     [['ls', '--nonsense'], /unknown option/],
     [['ls'], /registry\.storage\.filesystem\.directory: found .\/data, which does not exist/],
     [['warm'], /found no image; accepted: images, --file, --cluster or --pods/],
-    [['warm', '--cluster'], /--cluster: found no cluster that can be asked from here .* cache warm --pods -/],
-    [['warm', '--pods', 'package.json'], /--pods: found what cannot be read .*ENOENT/],
+    [['warm', '--cluster'], /--cluster: found no cluster that can be reached from here .* cache warm --pods -/],
+    [['warm', '--pods', 'package.json'], /--pods: found input that cannot be read .*ENOENT/],
     [['warm', 'nginx', '--registry', `http://127.0.0.1:${await freePort()}`], /no registry answers at/],
   ];
   for (const [args, message] of cases) {

@@ -37,7 +37,7 @@ async function metric(registry: ServingProgram, name: string): Promise<number> {
 
 /** What the log says about the storage, in its order. */
 function changes(registry: ServingProgram): string[] {
-  return registry.log().flatMap(({ msg }) => /^the storage (fails|works again)/.exec(msg)?.[1] ?? []);
+  return registry.log().flatMap(({ event }) => (event === 'storage-failing' || event === 'storage-working' ? [event] : []));
 }
 
 function stored(registry: ServingProgram): Promise<void> {
@@ -77,11 +77,11 @@ describe('an S3 that fails', { concurrency: 4 }, () => {
     context.diagnostic(`${results.length} pulls, S3 away for ${OUTAGE} s: ${failed.length} failed`);
     assert.deepEqual(failed, []);
     await stored(registry);
-    await until(() => changes(registry).at(-1) === 'works again', 'the log says that the storage works again');
+    await until(() => changes(registry).at(-1) === 'storage-working', 'the log says that the storage works again');
     // A call may succeed while S3 is going down or coming up: then the log says so in between.
     const said = changes(registry);
     assert.ok(
-      said.every((change, index) => change === (index % 2 === 0 ? 'fails' : 'works again')),
+      said.every((change, index) => change === (index % 2 === 0 ? 'storage-failing' : 'storage-working')),
       said.join(),
     );
     assert.ok(said.length < 10, `the log says it once a change, not once a call: ${said.join()}`);

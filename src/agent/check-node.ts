@@ -48,14 +48,14 @@ export async function checkContainerd(directory: string): Promise<Problem[]> {
   try {
     config = await readContainerdConfig(folder);
   } catch (error) {
-    return [{ kind: 'config-not-readable', message: `${(error as Error).message}: it is unknown whether containerd reads ${directory}` }];
+    return [{ kind: 'config-not-readable', message: `${(error as Error).message}: cannot tell whether containerd reads ${directory}` }];
   }
   const problem = config === undefined ? withoutConfig(file, fix) : judge(config, directory, fix);
   return problem === undefined ? [] : [problem];
 }
 
 function withoutConfig(file: string, fix: string): Problem {
-  const message = `${file} is not there or cannot be read; if containerd has no configuration, it reads no hosts.toml files, and nothing comes through the agent: ${fix}`;
+  const message = `${file} does not exist or cannot be read; without a configuration, containerd reads no hosts.toml files, and no pull goes through the agent: ${fix}`;
   return { kind: 'config-path-unset', message };
 }
 
@@ -64,7 +64,7 @@ function judge({ configPath, transferConfigPath, pullsLocally }: ContainerdConfi
   const isRead = folders.map(withoutSlash).includes(withoutSlash(directory));
   if (isRead && (folders.length === 1 || pullsLocally)) return undefined;
   if (isRead) {
-    const message = `containerd 2.1 and later take config_path = "${configPath}" for one folder and read no hosts.toml files, so nothing comes through the agent: ${fix}`;
+    const message = `containerd 2.1 and later take config_path = "${configPath}" for one folder and read no hosts.toml files, so no pull goes through the agent: ${fix}`;
     return { kind: 'config-path-two-folders', message };
   }
   if (folders.length > 0) {
@@ -72,7 +72,7 @@ function judge({ configPath, transferConfigPath, pullsLocally }: ContainerdConfi
     return { kind: 'config-path-elsewhere', message };
   }
   const transfer = transferConfigPath === '' ? '' : ' (config_path of the transfer plugin does not count for pulls by the kubelet)';
-  const message = `containerd reads no hosts.toml files while config_path is unset: releases before 2.2 have no default, and the default of later ones names two folders, which they take for one${transfer}. Nothing comes through the agent: ${fix}`;
+  const message = `containerd reads no hosts.toml files while config_path is unset: releases before 2.2 have no default, and later ones take their default, which names two folders, for one folder${transfer}. No pull goes through the agent: ${fix}`;
   return { kind: 'config-path-unset', message };
 }
 

@@ -108,13 +108,13 @@ export function createNodeFiles(files: readonly NodeFile[], log: Log): NodeFiles
     const temporary = `${path}.${randomUUID()}`;
     await writeFile(temporary, [MARK, owner, content].join('\n'));
     await rename(temporary, path);
-    log.info({ event: 'node-file-written', path }, 'written');
+    log.info({ event: 'node-file-written', path }, 'wrote a file for the container runtime');
   }
 
   async function remove(path: string, inOwnFolder: boolean): Promise<void> {
     await rm(path, { force: true });
     if (inOwnFolder) await rmdir(dirname(path)).catch(() => undefined); // other files are in it
-    log.info({ event: 'node-file-removed', path }, 'removed');
+    log.info({ event: 'node-file-removed', path }, 'removed a file for the container runtime');
   }
 
   async function removeWhere(isRemoved: (found: Marked) => boolean): Promise<void> {
@@ -151,7 +151,7 @@ export function createNodeFiles(files: readonly NodeFile[], log: Log): NodeFiles
         reported.add(foreign);
         log.warn(
           { event: 'node-file-foreign', path: foreign },
-          'this file is not ours and stays as it is: its host is not mirrored; remove the file to have it mirrored',
+          'another program wrote this hosts.toml, so its host is not mirrored; remove the file to mirror it',
         );
       }
     },

@@ -23,7 +23,7 @@ export interface Callers {
  *  has been sent on, so that its connection would be lost, while the newest still waits for its turn. */
 const MAX_LINGERING = 256;
 /** Work that was started by abandoned work ends with it, and does not linger a second time. */
-const ABANDONED = new OciError('UNAVAILABLE', 'no caller waits for this answer any longer');
+const ABANDONED = new OciError('UNAVAILABLE', 'no caller is waiting for this response any longer');
 
 /** Aborts work that no caller waits for any longer.
  *  @returns what to call for each piece of work; `onAbandoned` is called just before it is aborted */

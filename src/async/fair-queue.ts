@@ -83,5 +83,5 @@ export function createFairQueue({ running, waiting, perKey }: FairQueueOptions):
 }
 
 function tooMany(): OciError {
-  return new OciError('TOOMANYREQUESTS', 'too many questions wait for an upstream; try again in a moment', { retryAfter: 1 });
+  return new OciError('TOOMANYREQUESTS', 'too many requests are waiting for an upstream; try again in a moment', { retryAfter: 1 });
 }

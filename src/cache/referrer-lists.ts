@@ -97,7 +97,7 @@ export function createReferrerLists(upstream: Upstream, cache: Cache, policy: Fr
     if (before === undefined) return { list: await question(signal), outcome: 'miss' };
     if (now() - before.checkedAt < policy.tagTtl) return { list: before, outcome: 'hit' };
     const isSpared = isSaving(policy) && mayServe(before, target);
-    let reason: unknown = isSpared ? 'upstream allows few more pulls, or none' : 'asked a moment ago, without an answer';
+    let reason: unknown = isSpared ? "the upstream's rate limit is nearly used up" : 'upstream did not answer a moment ago';
     if (now() >= before.quietUntil && !isSpared) {
       try {
         const limit = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT_MS)]);

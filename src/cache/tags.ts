@@ -61,8 +61,8 @@ async function askAgain(
 ): Promise<ResolvedTag | { reason: unknown }> {
   const { memory, policy } = cache;
   const ageMs = memory.now() - before.checkedAt;
-  if (isSaving(policy) && ageMs <= lifeOfTag(before, policy, repository)) return { reason: 'upstream allows few more pulls, or none' };
-  const silent = { reason: 'asked a moment ago, without an answer' };
+  if (isSaving(policy) && ageMs <= lifeOfTag(before, policy, repository)) return { reason: "the upstream's rate limit is nearly used up" };
+  const silent = { reason: 'upstream did not answer a moment ago' };
   if (memory.now() < before.quietUntil) return silent;
   if (before.imported && isUnreachable(memory, key)) {
     // Ask in the background, to notice when the upstream is back; the pull does not wait for it.

@@ -19,9 +19,9 @@ export function chooseNodeHandler({ choose }: Pick<Clash, 'choose'>) {
       if (!LOOPBACK.test(request.socket.remoteAddress ?? '') || request.headers.origin !== undefined) {
         return answer(403, 'only a process of the same pod may choose a node\n');
       }
-      if (!(Number(request.headers['content-length'] ?? Infinity) <= MAX_BODY)) return answer(400, 'a short JSON body is needed\n');
+      if (!(Number(request.headers['content-length'] ?? Infinity) <= MAX_BODY)) return answer(400, 'expected a short JSON body\n');
       const { node } = fieldsOf(await json(request).catch(() => undefined));
-      if (typeof node !== 'string' && node !== null) return answer(400, '{ "node": <name or null> } is needed\n');
+      if (typeof node !== 'string' && node !== null) return answer(400, 'expected { "node": <name or null> }\n');
       try {
         await choose(node ?? undefined);
         return answer(200, '{}\n');

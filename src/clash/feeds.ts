@@ -59,7 +59,7 @@ export function followSubscription(
     const value = await secret();
     redactor.addUrl(value.trim());
     if (!/^https?:\/\/\S+$/.test(value.trim()) || !URL.canParse(value.trim()))
-      throw new ClashError('its url or urlFile holds no URL that starts with https:// or http://');
+      throw new ClashError('its url or urlFile contains no URL that starts with https:// or http://');
     return value;
   }
 
@@ -94,7 +94,7 @@ export function followSubscription(
 
   function failed(error: unknown): void {
     state.problem = problemOf(error, redactor);
-    log.warn({ event: 'clash-subscription-failed', subscription: name }, `the subscription cannot be fetched: ${state.problem}`);
+    log.warn({ event: 'clash-subscription-failed', subscription: name }, `cannot download the subscription: ${state.problem}`);
   }
 
   void follow({ url, interval: subscription.interval, known: copy, fetch, failed, signal });
@@ -149,7 +149,8 @@ export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
 
   function refused({ key, name }: Resource, problem: string): void {
     const text = `${name}: the content of its URL cannot be used: ${problem}`;
-    if (problems.get(key) !== text) log.warn({ event: 'clash-provider-unusable', provider: name, problem }, 'a provider is not updated');
+    if (problems.get(key) !== text)
+      log.warn({ event: 'clash-provider-unusable', provider: name, problem }, 'cannot update a provider; using its last good copy');
     problems.set(key, text);
   }
 

@@ -51,13 +51,13 @@ export async function fetchContent({
     if (!(problem instanceof ClashError)) throw problem;
     log.info(
       { event: 'clash-user-agent-tried', ...source, userAgent: preferred, nodes: 0 },
-      'the answer has no node: other User-Agents are tried',
+      'the response has no proxy node; trying other User-Agents',
     );
     for (const other of others) {
       const answer = await download(other).catch(() => undefined);
       const content = answer === undefined ? undefined : await readContent(answer.bytes, reader).catch(() => undefined);
       const nodes = content === undefined ? 0 : countNodes(content);
-      log.info({ event: 'clash-user-agent-tried', ...source, userAgent: other, nodes }, 'another User-Agent was tried');
+      log.info({ event: 'clash-user-agent-tried', ...source, userAgent: other, nodes }, 'tried another User-Agent');
       if (answer !== undefined && content !== undefined) return { content: await withLookupNote(content, own), headers: answer.headers };
     }
     throw problem;

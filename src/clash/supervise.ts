@@ -218,7 +218,9 @@ async function vetCopy(copy: Copy | undefined, { reader, version }: { reader: En
 /** A config that could not be proven at first may still be good: the network may have been down. */
 async function confirmForever(applier: Applier, { log, signal }: { log: Log; signal: AbortSignal }): Promise<void> {
   for (let failures = 0; !signal.aborted; failures = applier.proven() ? 0 : failures + 1) {
-    await applier.confirm().catch((error: unknown) => log.warn({ event: 'clash-confirm-failed', error }, 'the good config cannot be kept'));
+    await applier
+      .confirm()
+      .catch((error: unknown) => log.warn({ event: 'clash-confirm-failed', error }, 'cannot store the last good config'));
     await delay(failures < 3 ? FIRST_CONFIRM_MS : backoff(failures - 3, CONFIRM), undefined, { signal, ref: false }).catch(() => undefined); // stopped
   }
 }

@@ -172,7 +172,7 @@ async function keepFiles(
 }
 
 function complain(error: unknown, log: Log): void {
-  log.warn({ event: 'node-files-failed', error }, 'the files for the container runtime cannot be written');
+  log.warn({ event: 'node-files-failed', error }, 'cannot write the files for the container runtime; will retry');
 }
 
 async function answers(transport: Transport, url: string, signal: AbortSignal): Promise<boolean> {

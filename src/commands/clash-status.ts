@@ -14,7 +14,7 @@ export async function clashStatus({ config, stdout }: Host, { json }: { json: bo
   try {
     status = (await (await fetch(url, { signal: AbortSignal.timeout(REQUEST_LIMIT_MS) })).json()) as ClashStatus;
   } catch (cause) {
-    throw new ConfigError(`no sidecar answers at ${url}: does it run, with the same clash.admin?`, { cause });
+    throw new ConfigError(`no sidecar answers at ${url}: check that it runs with the same clash.admin`, { cause });
   }
   stdout.write(json ? `${JSON.stringify(status, undefined, 2)}\n` : renderStatus(status));
 }
@@ -23,8 +23,8 @@ function renderStatus({ mode, mihomo, config, chosen, traffic, subscriptions, no
   const facts = [
     ['mode', mode],
     ['mihomo', `${mihomo.version}, ${mihomo.running ? 'running' : 'not running'}, ${mihomo.restarts} restarts`],
-    ['config', config.problem ?? (config.proven ? 'in use' : 'in use; no request has been through yet')],
-    ['node', chosen ?? 'none: the proxy refuses'],
+    ['config', config.problem ?? (config.proven ? 'in use' : 'in use; no request has succeeded yet')],
+    ['node', chosen ?? 'none: the proxy refuses connections'],
     ['traffic', `${formatBytes(traffic.downloaded)} down, ${formatBytes(traffic.uploaded)} up, ${traffic.connections} connections`],
   ];
   const tables = [

@@ -153,7 +153,7 @@ export async function registry(host: Host): Promise<void> {
   const counting = countPodImages(host, metrics);
 
   if (!stop.aborted) await once(stop, 'abort');
-  log.info({ event: 'registry-stopping' }, 'stopping: running pulls may finish');
+  log.info({ event: 'registry-stopping' }, 'stopping; waiting for running pulls to finish');
   const deadline = AbortSignal.timeout(GRACE);
   await Promise.all(listeners.map((listener) => listener.drain(GRACE)));
   await close(deadline);

@@ -63,11 +63,11 @@ async function readSecrets({ config, env, log, stop, stderr }: Host): Promise<Se
     done.abort();
     await kubernetes.close();
     if (secrets.counts().failing > 0)
-      stderr.write('kube-registry: some pull secrets cannot be read, so what depends on them is not known\n');
+      stderr.write('kube-registry: some pull secrets cannot be read, so the report may be wrong for pods that use them\n');
     return secretsOf;
   } catch (error) {
     if (!isOciError(error)) throw error;
-    stderr.write(`kube-registry: the pull secrets cannot be read, so what depends on them is not known: ${error.message}\n`);
+    stderr.write(`kube-registry: the pull secrets cannot be read, so the report may be wrong for pods that use them: ${error.message}\n`);
     return () => undefined;
   } finally {
     done.abort();

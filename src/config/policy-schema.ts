@@ -8,7 +8,7 @@ export const policySchema = z
     allow: globs.describe(
       'Globs of images that may be pulled: docker.io/library/*, ghcr.io/owner/name:1.*. A star matches slashes as well. Empty: all images.',
     ),
-    deny: globs.describe('Globs of images that may not be pulled, even if registry.policy.allow has them.'),
+    deny: globs.describe('Globs of images that may not be pulled, even if they match registry.policy.allow.'),
     minimumAge: duration
       .prefault(0)
       .describe('An image of an upstream may be pulled this long after this registry first saw its digest. 0: at once.'),

@@ -51,10 +51,7 @@ export const registrySchema = z
     listen: address.prefault('127.0.0.1:5000').describe('Address of the OCI API, /v2/.'),
     admin: address.prefault('127.0.0.1:5001').describe('/livez, /readyz, /metrics and the console.'),
     console: consoleSchema,
-    accessLog: z
-      .boolean()
-      .prefault(false)
-      .describe('Log one line for each pull of an image: who, which image, how many bytes, from where, and how long it took.'),
+    accessLog: z.boolean().prefault(false).describe('Log one line for each pull of an image: client, image, bytes, source and duration.'),
     policy: policySchema,
     storage: storage.prefault({ filesystem: {} }).describe('Where images are kept. Set exactly one of filesystem and s3.'),
     local: z
@@ -84,9 +81,9 @@ export const registrySchema = z
           .boolean()
           .prefault(false)
           .describe(
-            'Never prune images that pods of the cluster use now. Needs permission to list all pods; without it, nothing is pruned.',
+            'Never prune images that pods of the cluster currently use. Needs permission to list all pods; without it, nothing is pruned.',
           ),
-        maxAge: duration.prefault(0).describe('Images that were not pulled for this long are pruned. 0: never.'),
+        maxAge: duration.prefault(0).describe('Images that have not been pulled for this long are pruned. 0: never.'),
         maxPruneShare: share
           .prefault(0.5)
           .describe(
@@ -109,7 +106,7 @@ export const registrySchema = z
         referrers: z.boolean().prefault(true).describe('Fetch signatures, SBOMs and other referrers of these images as well.'),
       })
       .prefault({})
-      .describe('Images that one replica fetches on a schedule, so that a tag that has moved is here before a node pulls it.'),
+      .describe('Images that one replica fetches on a schedule, so that a moved tag is cached before a node pulls it.'),
     peers: z
       .strictObject({
         service: address.describe(
@@ -130,7 +127,7 @@ export const registrySchema = z
       .array(text)
       .prefault([...DEFAULT_OTHER_HOSTS])
       .describe(
-        'Registries that are served as /v2/<host>/… without an upstream of their own: globs over hosts; ! excludes. ["*"] is every host that is not internal; a host without wildcards may be internal.',
+        'Hosts of other registries to serve as /v2/<host>/…, without an entry in upstreams: globs; ! excludes. ["*"] is every host that is not internal; a host without wildcards may be internal.',
       ),
     defaultUpstream: upstreamName
       .optional()

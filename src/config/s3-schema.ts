@@ -18,7 +18,7 @@ export const s3 = z
       .boolean()
       .optional()
       .describe(
-        'Bucket in the path instead of in the host name. Default: true with an endpoint, but false for aliyuncs.com, myqcloud.com, myhuaweicloud.com, volces.com and amazonaws.com.',
+        'Put the bucket into the path instead of the host name. Default: true with an endpoint, but false for aliyuncs.com, myqcloud.com, myhuaweicloud.com, volces.com and amazonaws.com.',
       ),
     createBucket: z.boolean().prefault(false).describe('Create the bucket at start if it is missing.'),
     prefix: z.string().prefault('').describe('Prefix of every key: with clusters/one, objects are stored under clusters/one/v1/….'),
@@ -57,17 +57,17 @@ export const s3 = z
             .enum(['all', 'agents'])
             .prefault('all')
             .describe(
-              'all: every client; agents: only agents, which verify the bytes, and read from the registry if they cannot reach S3.',
+              'all: redirect every client; agents: redirect only agents, which verify the bytes and read from the registry if they cannot reach S3.',
             ),
           endpoint: z
             .preprocess(unlessUnresolved, httpUrl.optional())
-            .describe('URL of S3 as nodes reach it. Default: storage.s3.endpoint.'),
+            .describe('URL at which clients reach S3. Default: storage.s3.endpoint.'),
           ttl: signedFor.prefault('15m').describe('How long a presigned URL is valid.'),
         }),
       ])
       .optional()
       .describe(
-        'Redirect (307) to presigned URLs of S3 instead of sending blobs. auto: agents alone, at storage.s3.endpoint. off: nobody. Default: auto, but off if only the cluster resolves the name of the endpoint.',
+        'Redirect clients (307) to presigned URLs of S3 instead of sending blobs. auto: redirect only agents, to storage.s3.endpoint. off: never redirect. Default: auto, or off if the endpoint has a name that resolves only inside the cluster.',
       ),
   })
   .refine((own) => own.accessKeyId === undefined || own.accessKeyIdFile === undefined, 'one of accessKeyId and accessKeyIdFile')

@@ -21,24 +21,24 @@ const agentSchema = z.strictObject({
   proxy: proxy.prefault('direct').describe('Proxy for direct pulls: direct, or the URL of an HTTP or SOCKS5 proxy.'),
   share: z
     .strictObject({
-      enabled: z.boolean().prefault(false).describe('Read blobs from other nodes, and give them to other nodes.'),
+      enabled: z.boolean().prefault(false).describe('Read blobs from other nodes, and send blobs to other nodes.'),
       listen: address
         .prefault('0.0.0.0:25002')
-        .describe('Address that other nodes read from. A request without a ticket from the registry gets nothing.'),
+        .describe('Address that other nodes read from. Requests without a ticket from the registry are refused.'),
       address: z
         .string()
         .optional()
         .describe(
-          'IP address of this node, as other nodes reach it. Default: that of `listen`, or the one that connections to the registry come from.',
+          'IP address at which other nodes reach this node. Default: the address of `listen`, or the source address of connections to the registry.',
         ),
-      directory: text.prefault('./share').describe('Created if missing. What is in it is lost when the agent stops.'),
-      maxSize: size.prefault('2GiB').describe('Most bytes on disk. The least recently used blobs are removed first.'),
+      directory: text.prefault('./share').describe('Created if missing. Its content is removed when the agent stops.'),
+      maxSize: size.prefault('2GiB').describe('Maximum size on disk. The least recently used blobs are removed first.'),
       keep: duration.prefault('15m').describe('How long a blob is kept after it was last read.'),
-      rate: size.prefault(0).describe('Most bytes per second that are sent to other nodes. 0: no limit.'),
+      rate: size.prefault(0).describe('Maximum number of bytes per second sent to other nodes. 0: no limit.'),
       zone: z.string().prefault('').describe('Topology zone of this node: nodes of the same zone are preferred.'),
     })
     .prefault({})
-    .describe('Sharing blobs between nodes: what a node has pulled lately is given to other nodes, also while it still comes.'),
+    .describe('Sharing between nodes: a node serves blobs that it is pulling, or pulled recently, to other nodes.'),
   mirror: z
     .strictObject({
       directory: text.prefault('/etc/containerd/certs.d').describe("containerd's config_path, as the agent sees it."),
@@ -128,7 +128,7 @@ const webhookSchema = z.strictObject({
     .enum(['skip', 'use', 'rewrite'])
     .prefault('skip')
     .describe(
-      'Pods with imagePullSecrets. skip: keep the images that their secrets are for, or all that may be private if the secrets cannot be read; use: pull those through the registry with the same secrets (needs `pullSecrets`); rewrite: rewrite all images as public ones.',
+      'Pods with imagePullSecrets. skip: do not rewrite images that match a pull secret of the pod (or, if the secrets cannot be read, all images that may be private); use: pull these images through the registry with the same secrets (needs `pullSecrets`); rewrite: rewrite all images as public ones.',
     ),
   ignorePullSecrets: z
     .array(text)
@@ -158,18 +158,18 @@ const webhookSchema = z.strictObject({
       caBundle: text
         .optional()
         .describe(
-          'PEM: the certificate authorities that issued `tls`; API servers are configured to trust them. Without it, something else must write caBundle.',
+          'PEM: the certificate authorities of `tls`, which the webhook writes into caBundle. Without this key, caBundle must be set elsewhere.',
         ),
     })
     .optional()
     .describe('With `tls`: the webhook configuration that this process completes. Set by the chart.'),
   maxReviewSize: size
     .prefault('2MiB')
-    .describe('Largest review that is read. Pods in larger reviews are created unchanged. A pod has at most 1.5 MiB.'),
+    .describe('Maximum size of a review. Pods in larger reviews are created unchanged. A pod has at most 1.5 MiB.'),
   clientCaBundle: text
     .optional()
     .describe(
-      'PEM: certificate authorities. Every client must present a certificate that one of them issued; the API servers must be configured to do so.',
+      'PEM: certificate authorities. Every client must present a certificate issued by one of them; configure the API servers accordingly.',
     ),
   watchPods: duration
     .refine((milliseconds) => milliseconds === 0 || milliseconds >= 1000, 'a duration of at least 1s, or 0')
@@ -232,7 +232,7 @@ const clashSchema = z
       })
       .prefault({})
       .describe(
-        'rules, proxies, proxy-groups: { prepend, append, override, delete }; anything else is merged deeply into the mihomo config.',
+        'rules, proxies, proxy-groups: { prepend, append, override, delete }; any other key is merged deeply into the mihomo config.',
       ),
     configFile: text.optional().describe('For mode custom: your own mihomo config.'),
     healthCheck: z
@@ -255,7 +255,7 @@ const clashSchema = z
           .strictObject({
             username: text.describe('User name.'),
             password: text.optional().describe('Password; or use passwordFile.'),
-            passwordFile: text.optional().describe('A file that holds it.'),
+            passwordFile: text.optional().describe('A file that contains the password.'),
           })
           .refine((own) => (own.password === undefined) !== (own.passwordFile === undefined), 'one of password and passwordFile'),
       )
@@ -289,11 +289,11 @@ const pullSecretsSchema = z
       .array(z.string().regex(/^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/, 'the name of a namespace'))
       .prefault([])
       .describe('Namespaces whose pull secrets are read. The process needs permission to list and watch their Secrets.'),
-    allNamespaces: z.boolean().prefault(false).describe('Read those of every namespace, which needs a ClusterRole.'),
+    allNamespaces: z.boolean().prefault(false).describe('Read the pull secrets of every namespace; needs a ClusterRole.'),
     keyFile: text
       .optional()
       .describe(
-        'A file with at least 16 random characters, the same for every webhook and registry: names of private images are made from it. A changed key makes all of them new.',
+        'A file with at least 16 random characters, the same for every webhook and registry, from which the names of private images are derived. When it changes, all of these names change.',
       ),
   })
   .superRefine(({ namespaces, allNamespaces, keyFile }, check) => {
@@ -321,7 +321,7 @@ export const configSchema = z.strictObject({
   clash: clashSchema.prefault({}).describe('The proxy: mihomo, with a config built from subscriptions.'),
   pullSecrets: pullSecretsSchema
     .prefault({})
-    .describe('Which pull secrets the webhook and the registry read, so that private images are cached: docs/private-images.md.'),
+    .describe('The pull secrets that the webhook and the registry read, so that private images can be cached: docs/private-images.md.'),
 });
 
 export type Config = z.output<typeof configSchema>;

@@ -58,24 +58,26 @@ const headers = z.record(z.string().regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/, HEAD
 
 const mirror = z.strictObject({
   url: httpUrl.describe(
-    'Where the mirror serves /v2/. If it holds several registries, with the project after /v2/: https://harbor.example/v2/hub-proxy.',
+    'URL below which the mirror serves /v2/. If the mirror has a project for each registry, put the project after /v2/: https://harbor.example/v2/hub-proxy.',
   ),
   proxy: proxy.optional().describe("The proxy for this mirror, instead of the upstream's; direct, or a URL."),
-  ns: text.optional().describe('Sent as ?ns= with every request, for mirrors that hold several registries under one path: docker.io.'),
+  ns: text.optional().describe('Sent as ?ns= with every request, for mirrors that serve several registries under one path: docker.io.'),
   credentials: z
     .array(credentials)
     .optional()
-    .describe('Logins for the mirror. A mirror without a login is used only for repositories for which the upstream has no credentials.'),
+    .describe(
+      'Credentials for the mirror. A mirror without credentials is used only for repositories for which the upstream has no credentials.',
+    ),
   authHosts: z.array(text).optional().describe('Hosts of token services that may see these credentials, besides the host of url.'),
-  headers: headers.optional().describe('Sent with every request to the mirror itself.'),
+  headers: headers.optional().describe('Headers sent with every request to the mirror itself.'),
   ca: text.optional().describe("A PEM file of certificate authorities to trust in addition to the usual ones. Default: the upstream's ca."),
-  clientCertificate: clientCertificate.optional().describe('Presented to the mirror.'),
+  clientCertificate: clientCertificate.optional().describe('Client certificate presented to the mirror.'),
 });
 
 const CONNECTIONS_FORM = 'a whole number from 1 to 16';
 export const upstreamSchema = z
   .strictObject({
-    url: httpUrl.describe('Where the upstream serves /v2/.'),
+    url: httpUrl.describe('URL below which the upstream serves /v2/.'),
     hosts: z.array(text).describe('Hosts in image names that refer to this upstream. Default: the host of url.'),
     defaultNamespace: text.describe('Prepended to names of one component: nginx → library/nginx.'),
     proxy: proxy.describe('Proxy for this upstream, instead of registry.proxy; direct, or a URL.'),
@@ -91,12 +93,14 @@ export const upstreamSchema = z
       .max(16, CONNECTIONS_FORM)
       .describe('Number of parallel range requests for one large blob. Default: 4.'),
     authHosts: z.array(text).describe('Hosts of token services that may see the credentials, besides the host of url.'),
-    headers: headers.describe('Sent with every request to url itself.'),
+    headers: headers.describe('Headers sent with every request to url itself.'),
     ca: text.describe('A PEM file of certificate authorities to trust in addition to the usual ones.'),
-    clientCertificate: clientCertificate.describe('Presented to the upstream.'),
+    clientCertificate: clientCertificate.describe('Client certificate presented to the upstream.'),
     credentials: z
       .array(credentials)
-      .describe('Logins for this upstream. Every client that reaches the registry can then read the images that they give access to.'),
+      .describe(
+        'Credentials for this upstream. Every client that reaches the registry can then read the images that these credentials can read.',
+      ),
     tagTtl: duration.describe('Replaces cache.tagTtl for this upstream.'),
     onDeleted: z
       .enum(['forget', 'serve'])

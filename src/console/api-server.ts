@@ -133,7 +133,7 @@ export function serveApi({ handlers, findSession, log }: ApiOptions): RequestHan
 
 function requireOwnPage(request: IncomingMessage): void {
   if (isOwnPage(request)) return;
-  throw new ApiFailure('DENIED', `only the console's own page may do this: send ${ACTION_HEADER}, and no Origin but this one`);
+  throw new ApiFailure('DENIED', `only the console's own page may do this: send ${ACTION_HEADER}, and no other Origin`);
 }
 
 /** @throws ApiFailure BAD_REQUEST: what is wrong, key by key */
@@ -147,7 +147,7 @@ function parse(schema: z.ZodType | undefined, value: unknown): unknown {
 
 function failureOf(error: unknown): Pick<ApiFailure, 'code' | 'message'> {
   if (error instanceof ApiFailure) return error;
-  if (!isOciError(error)) return { code: 'INTERNAL', message: 'the console failed unexpectedly; the log of the registry says more' };
+  if (!isOciError(error)) return { code: 'INTERNAL', message: "the console failed unexpectedly; see the registry's log" };
   return { code: codeOf(error), message: error.message };
 }
 

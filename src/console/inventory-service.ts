@@ -51,10 +51,7 @@ export function createInventoryService({ store, intervalMs, log, stop }: Invento
     } catch (error) {
       if (stop.aborted) return;
       problem = error instanceof Error ? error.message : String(error);
-      log.warn(
-        { event: 'images-not-listed', error },
-        'the stored images cannot be listed for the console; it shows those of the last listing',
-      );
+      log.warn({ event: 'images-not-listed', error }, 'cannot list the stored images for the console; showing the previous list');
     }
     takenAt = Date.now();
     seconds = Math.round((performance.now() - started) / 10) / 100;

@@ -35,18 +35,18 @@ export function createJobs({ log, stop }: { log: Log; stop: AbortSignal }): Jobs
 
   async function run(job: Job, work: (advance: Advance, signal: AbortSignal) => Promise<Job['result']>): Promise<void> {
     const { kind, what, user, id } = job;
-    log.info({ event: 'console-job-started', kind, what, user, id }, 'an action of the console begins');
+    log.info({ event: 'console-job-started', kind, what, user, id }, 'a console action started');
     try {
       job.result = await work((step, done, total) => {
         Object.assign(job, { step, done, total });
         changed();
       }, stop);
       job.state = 'done';
-      log.info({ event: 'console-job-done', kind, what, user, id }, 'an action of the console is done');
+      log.info({ event: 'console-job-done', kind, what, user, id }, 'a console action finished');
     } catch (error) {
       job.state = 'failed';
       job.problem = error instanceof Error ? error.message : String(error);
-      log.warn({ event: 'console-job-failed', kind, what, user, id, error }, 'an action of the console has failed');
+      log.warn({ event: 'console-job-failed', kind, what, user, id, error }, 'a console action failed');
     }
     job.endedAt = new Date().toISOString();
     changed();

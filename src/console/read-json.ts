@@ -14,6 +14,6 @@ export async function readJson(request: IncomingMessage): Promise<unknown> {
   try {
     return bytes.length === 0 ? {} : (JSON.parse(String(bytes)) as unknown);
   } catch (cause) {
-    throw new OciError('NAME_INVALID', 'the body is no JSON', { cause });
+    throw new OciError('NAME_INVALID', 'the body is not JSON', { cause });
   }
 }

@@ -69,7 +69,7 @@ export function createOtherReplicas({ others, port }: OtherReplicasOptions): Oth
     const answer: unknown = await response.body.json();
     if (response.statusCode !== 200) throw new OciError('UNAVAILABLE', `it answers ${response.statusCode}`);
     const parsed = schema.safeParse(answer);
-    if (!parsed.success) throw new OciError('UNAVAILABLE', 'it answers in another form: is it of another version?');
+    if (!parsed.success) throw new OciError('UNAVAILABLE', 'its response has an unexpected form; it may be another version');
     return parsed.data;
   }
 

@@ -30,7 +30,7 @@ type BlobWriter = Pick<
 >;
 
 function sweptAway(digest: Digest): OciError {
-  return new OciError('UNAVAILABLE', `a pruning has removed ${digest} meanwhile; push it again`, { origin: 'storage', retryAfter: 1 });
+  return new OciError('UNAVAILABLE', `pruning has removed ${digest} in the meantime; push it again`, { origin: 'storage', retryAfter: 1 });
 }
 
 /** Writes blobs into hosted repositories. */

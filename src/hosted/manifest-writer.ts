@@ -47,7 +47,7 @@ export function createManifestWriter(
     });
     if (missing.length === 0) return;
     if (undo !== undefined) await records.removeContent(repository, undo, signal);
-    throw new OciError('MANIFEST_BLOB_UNKNOWN', `${repository} has no ${missing[0]} any longer, which the manifest names: push it again`);
+    throw new OciError('MANIFEST_BLOB_UNKNOWN', `${repository} no longer has ${missing[0]}, which the manifest names: push it again`);
   }
 
   /** @param digest the new digest of the tags; undefined: they are to be deleted
@@ -60,7 +60,10 @@ export function createManifestWriter(
     for (const tag of tags.filter(isImmutable)) {
       const before = await records.tag(repository, tag, signal);
       if (before === undefined || before === digest) continue;
-      throw new OciError('DENIED', `the tag ${tag} of ${repository} is immutable (immutableTags), and means ${before}: push another tag`);
+      throw new OciError(
+        'DENIED',
+        `the tag ${tag} of ${repository} is immutable (immutableTags) and refers to ${before}: push another tag`,
+      );
     }
   }
 
@@ -76,7 +79,7 @@ export function createManifestWriter(
       const parts = parsePushedManifest(bytes, mediaType);
       const digest = digestOf(bytes, isDigest(reference) ? splitDigest(reference).algorithm : 'sha256');
       if (isDigest(reference) && reference !== digest) {
-        throw new OciError('DIGEST_INVALID', `the manifest has the digest ${digest}, and was pushed as ${reference}`);
+        throw new OciError('DIGEST_INVALID', `the manifest has the digest ${digest}, but was pushed as ${reference}`);
       }
       const names = [...(isDigest(reference) ? [] : [reference]), ...tags];
       await requireMutable(repository, names, { digest, signal });

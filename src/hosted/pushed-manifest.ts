@@ -29,10 +29,10 @@ export function parsePushedManifest(bytes: Uint8Array, contentType: string): Man
   if (document['schemaVersion'] !== 2) throw new OciError('MANIFEST_INVALID', 'the manifest has no "schemaVersion": 2');
   const mediaType = content.mediaType === '' ? guessMediaType(document) : content.mediaType;
   if (given !== '' && given !== mediaType) {
-    throw new OciError('MANIFEST_INVALID', `the manifest says that it is ${mediaType}, and its Content-Type that it is ${given}`);
+    throw new OciError('MANIFEST_INVALID', `the mediaType of the manifest is ${mediaType}, but its Content-Type is ${given}`);
   }
   if (!MANIFEST_MEDIA_TYPES.includes(mediaType)) {
-    throw new OciError('MANIFEST_INVALID', `${mediaType} is no type of manifest that is kept here: ${MANIFEST_MEDIA_TYPES.join(', ')}`);
+    throw new OciError('MANIFEST_INVALID', `${mediaType} is not a supported type of manifest: ${MANIFEST_MEDIA_TYPES.join(', ')}`);
   }
   const required = content.blobs.filter((blob) => !/nondistributable|foreign/.test(blob.mediaType));
   return {

@@ -108,7 +108,10 @@ function unnamed({ tags, manifests }: Contents, before: number): Digest[] {
 async function remove({ name, registry, log, signal }: RetentionOptions, repository: Repository, reference: Reference): Promise<number> {
   try {
     await registry.deleteManifest(repository, reference, { signal });
-    log.info({ event: 'retention-deleted', repository: `${name}/${repository}`, reference }, 'deleted by the retention rules');
+    log.info(
+      { event: 'retention-deleted', repository: `${name}/${repository}`, reference },
+      'the retention rules deleted a tag or manifest',
+    );
     return 1;
   } catch (error) {
     if (isOciError(error, 'DENIED', 'MANIFEST_UNKNOWN')) return 0;

@@ -79,7 +79,7 @@ export function createUploads({ store, maxBlobSize }: UploadsOptions): Uploads {
       end += size;
     }
     if (!isKnown)
-      throw new OciError('BLOB_UPLOAD_UNKNOWN', 'there is no such upload in this repository: it has ended, or was given up; start another');
+      throw new OciError('BLOB_UPLOAD_UNKNOWN', 'there is no such upload in this repository: it was finished or abandoned; start another');
     return parts;
   }
 
@@ -204,7 +204,7 @@ function isHashOf({ keys }: Progress, parts: readonly UploadPart[]): boolean {
 }
 
 function standsAt(size: number, start: number): OciError {
-  return new OciError('RANGE_INVALID', `the upload stands at ${size} bytes, and the chunk begins at ${start}`, { size });
+  return new OciError('RANGE_INVALID', `the upload has ${size} bytes, but the chunk begins at ${start}`, { size });
 }
 
 interface Counting {

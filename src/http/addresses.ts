@@ -99,7 +99,7 @@ export function lookupExternal(hostname: string, options: LookupOptions, callbac
     const external = addresses.filter(({ address }) => !isInternal(address));
     const [first] = external;
     if (first === undefined) {
-      const cause = new OciError('DENIED', `${hostname} has an internal address, and nothing may be redirected there`, {
+      const cause = new OciError('DENIED', `${hostname} has an internal address, and redirects to internal addresses are not allowed`, {
         origin: 'upstream',
       });
       return callback(cause, []);

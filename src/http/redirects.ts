@@ -63,7 +63,7 @@ export async function followRedirects<Response extends Head>(
 async function routeTo(url: URL, mayBeInternal: FollowOptions<never>['mayBeInternal']): Promise<Route> {
   if (await mayBeInternal(url)) return 'own';
   if (!isInternal(url.hostname)) return 'outside';
-  throw new RedirectError('internal', `${url.host} is an internal address, where no request may be sent`, url);
+  throw new RedirectError('internal', `${url.host} is an internal address, and requests to internal addresses are not allowed`, url);
 }
 
 function targetOf(url: URL, { statusCode, headers: { location } }: Head): URL | 'no-url' | undefined {

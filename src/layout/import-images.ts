@@ -119,7 +119,7 @@ async function openLayout(file: FileHandle, signal: AbortSignal): Promise<{ arch
 }
 
 function notALayout(why: string): OciError {
-  return new OciError('MANIFEST_INVALID', `the archive is no OCI image layout that can be imported: ${why}`);
+  return new OciError('MANIFEST_INVALID', `the archive is not an OCI image layout that can be imported: ${why}`);
 }
 
 async function readEntry(file: FileHandle, { path, offset, size }: TarEntry): Promise<Buffer> {

@@ -64,7 +64,7 @@ async function refuseCompressed(file: FileHandle): Promise<void> {
 function readHeader(block: Buffer, { position, extension }: { position: number; extension: Pax | undefined }): Header {
   const header = new Header(block, 0, extension);
   if (!header.nullBlock && !header.cksumValid) {
-    throw invalid(position === 0 ? 'it is no tar archive' : `the header at byte ${position} is damaged`);
+    throw invalid(position === 0 ? 'it is not a tar archive' : `the header at byte ${position} is damaged`);
   }
   return header;
 }

@@ -66,7 +66,7 @@ export function parseManifest(bytes: Uint8Array, mediaType: string): ManifestCon
 
 function descriptors(list: unknown): (Descriptor & { platform?: Platform })[] {
   if (list === undefined || list === null) return [];
-  if (!Array.isArray(list)) throw new OciError('MANIFEST_INVALID', 'the manifest has a list of descriptors that is no list');
+  if (!Array.isArray(list)) throw new OciError('MANIFEST_INVALID', 'the manifest has a field for descriptors that is not a list');
   return list.map((entry: unknown) => {
     if (!isRecord(entry) || typeof entry['digest'] !== 'string' || !isDigest(entry['digest'])) {
       throw new OciError('MANIFEST_INVALID', 'the manifest has a descriptor without a digest');

@@ -118,7 +118,7 @@ async function judgeAge(digest: Digest | null, { policy, signal }: CheckOptions)
   const at = await firstSeen.recall(digest, signal);
   if (at === undefined) {
     return {
-      rule: 'registry.policy.minimumAge: this registry has not seen it yet; its time begins with the first pull',
+      rule: 'registry.policy.minimumAge: this registry has not seen the image yet; the time counts from the first pull',
       firstSeen: null,
       servedFrom: null,
     };
@@ -126,7 +126,7 @@ async function judgeAge(digest: Digest | null, { policy, signal }: CheckOptions)
   const from = new Date(at + minimumMs).toISOString();
   const isYoung = policy.now() < at + minimumMs;
   return {
-    rule: isYoung ? `registry.policy.minimumAge: it is served from ${from} on` : undefined,
+    rule: isYoung ? `registry.policy.minimumAge: the image is served from ${from} on` : undefined,
     firstSeen: new Date(at).toISOString(),
     servedFrom: isYoung ? from : null,
   };

@@ -87,7 +87,7 @@ export async function createPullSecrets(kubernetes: Kubernetes, options: PullSec
     const [namespace, secret] = change.key.split('/');
     log.warn(
       { event: 'pull-secret-unusable', namespace, secret, problem: found.problem },
-      'a pull secret cannot be read; kubelets pull no image for pods that name it',
+      'cannot use a pull secret; kubelets pull no images for pods that name it',
     );
   }
 
@@ -149,11 +149,14 @@ async function followKey({ key: read, log, signal }: PullSecretsOptions, use: (k
       if (key === known) continue;
       known = key;
       use(key);
-      log.info({ event: 'pull-secrets-key-changed' }, 'the key of pull secrets has changed: names of private images are new from now on');
+      log.info({ event: 'pull-secrets-key-changed' }, 'the key for the names of private images has changed; private images get new names');
     } catch (error) {
       const { message } = error as Error;
       if (message !== reported)
-        log.warn({ event: 'pull-secrets-key-unreadable', error }, 'cannot read the key of pull secrets; the last one stays');
+        log.warn(
+          { event: 'pull-secrets-key-unreadable', error },
+          'cannot read the key for the names of private images; keeping the previous one',
+        );
       reported = message;
     }
   }

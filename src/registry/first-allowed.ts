@@ -15,7 +15,7 @@ export interface FirstAllowedOptions {
 export function firstAllowed({ candidatesFor, allowed }: FirstAllowedOptions): Registry {
   async function ask<T>(repository: Repository, work: (registry: Registry) => Promise<T>): Promise<T> {
     const candidates = candidatesFor(repository);
-    let refusal: unknown = new OciError('NAME_UNKNOWN', `no pull secret of this name is for ${repository}`);
+    let refusal: unknown = new OciError('NAME_UNKNOWN', `no pull secret of this name matches ${repository}`);
     for (const [index, registry] of candidates.entries()) {
       try {
         const answer = await work(registry);

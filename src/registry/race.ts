@@ -100,7 +100,7 @@ function createRace<T>(ask: Ask<T>, { outage, slowAfterMs, onSecond }: RaceOptio
 
   function succeed(side: Side, value: T): void {
     if (controllers[side].signal.aborted) return;
-    controllers[other(side)].abort(new OciError('UNAVAILABLE', 'the other side answered first'));
+    controllers[other(side)].abort(new OciError('UNAVAILABLE', 'the other source answered first'));
     winner.resolve({ value, side, end: (reason) => controllers[side].abort(reason) });
   }
 

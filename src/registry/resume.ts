@@ -44,7 +44,7 @@ export async function* resumedBody(answer: Answer<Blob>, options: ResumeOptions)
       if (rest === undefined) return;
       const skipped = bytesToSkip(rest.value, { size, position });
       if (skipped === undefined) {
-        rest.end(new OciError('UNAVAILABLE', 'the other side has a blob of another size'));
+        rest.end(new OciError('UNAVAILABLE', 'the other source has another size for the blob'));
         throw error;
       }
       ({ side } = rest);

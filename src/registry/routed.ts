@@ -28,7 +28,7 @@ export function routed(routes: Record<string, Route>, { otherwise, defaultName }
     const named = byName.get(name) ?? otherwise?.(name);
     const route = named ?? (isPrivateComponent(name) ? undefined : fallback); // no upstream may learn ids
     if (route === undefined || (named !== undefined && slash < 0)) {
-      const wrong = route === undefined ? `no upstream is named ${name}` : `${name} is an upstream, and no repository is named`;
+      const wrong = route === undefined ? `no upstream is named ${name}` : `${name} is an upstream; the repository is missing`;
       throw new OciError('NAME_UNKNOWN', `${wrong}: pull <upstream>/<repository> with one of ${[...byName.keys()].join(', ')}`);
     }
     const rest = named === undefined ? prefixed : (prefixed.slice(slash + 1) as Repository);

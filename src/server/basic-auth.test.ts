@@ -55,7 +55,7 @@ test('only those in the file get through, by user and password; others get a 401
       assert.equal(errors[0]?.code, 'UNAUTHORIZED');
     }
   }
-  assert.match(JSON.stringify(captured.entries()), /lines without a bcrypt hash are ignored/);
+  assert.match(JSON.stringify(captured.entries()), /ignoring htpasswd lines without a bcrypt hash/);
   assert.doesNotMatch(JSON.stringify(captured.entries()), /\$2y\$|wonder/);
 });
 

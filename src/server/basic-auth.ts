@@ -84,7 +84,7 @@ export function withBasicAuth(handler: RequestHandler, authenticate: Authenticat
     try {
       if (!(await authenticate(request.headers.authorization, client))) {
         response.setHeader('WWW-Authenticate', 'Basic realm="kube-registry", charset="UTF-8"');
-        throw new OciError('UNAUTHORIZED', 'a user name and password are needed here: log in first');
+        throw new OciError('UNAUTHORIZED', 'a user name and password are required: log in first');
       }
     } catch (error) {
       sendError(response, error, { head: request.method === 'HEAD' });

@@ -61,7 +61,7 @@ export function openExchange(request: IncomingMessage, response: ServerResponse)
 export function signalOf(response: ServerResponse): AbortSignal {
   const controller = new AbortController();
   const gone = () => {
-    if (!response.writableFinished) controller.abort(new DOMException('the client is gone', 'AbortError'));
+    if (!response.writableFinished) controller.abort(new DOMException('the client has disconnected', 'AbortError'));
   };
   if (response.closed) gone();
   else response.once('close', gone);

@@ -75,7 +75,7 @@ export function offerSockets({ name, secret }: Handover, sockets: () => Sockets,
     socket.setTimeout(CONVERSATION_MS, () => socket.destroy());
     socket.on('error', (error) => log.debug({ event: 'handover-connection-failed', error }, 'connection to the handover socket failed'));
     void answer(socket, { name, secret }, sockets()).then(
-      (addresses) => log.info({ event: 'sockets-handed-over', addresses }, 'handed the listening sockets to the next agent'),
+      (addresses) => log.info({ event: 'sockets-handed-over', addresses }, 'handed the listening sockets over to the new agent'),
       (error: unknown) => {
         log.warn({ event: 'handover-refused', error }, 'refused to hand over the listening sockets');
         socket.destroy();
@@ -110,7 +110,7 @@ async function answer(socket: Socket, { name, secret }: Handover, sockets: Socke
   socket.write(`${JSON.stringify({ nonce: own })}\n`);
   const request = parseRequest(await firstLine(socket));
   if (!isSame(request.proof, prove(secret, ['successor', name, own, request.nonce])))
-    throw new Error('the process that asked for the listening sockets does not know the secret');
+    throw new Error('the process that requested the listening sockets does not know the secret');
   const given: string[] = [];
   const pipe = adoptPipe(socket);
   pipe.write(`${JSON.stringify({ proof: prove(secret, ['predecessor', name, own, request.nonce]) })}\n`);

@@ -25,7 +25,7 @@ export async function openHtpasswd(file: string, log: Log): Promise<() => Promis
     if (parsed.ignored > 0)
       log.warn(
         { event: 'htpasswd-lines-ignored', file, lines: parsed.ignored },
-        'htpasswd lines without a bcrypt hash are ignored; create them with htpasswd -B',
+        'ignoring htpasswd lines without a bcrypt hash; create them with htpasswd -B',
       );
     version = found;
     users = parsed.users;
@@ -46,7 +46,7 @@ export async function openHtpasswd(file: string, log: Log): Promise<() => Promis
     try {
       return await refresh();
     } catch (error) {
-      log.warn({ event: 'htpasswd-unreadable', file, error }, 'the htpasswd file cannot be read; the users read last remain valid');
+      log.warn({ event: 'htpasswd-unreadable', file, error }, 'cannot read the htpasswd file; keeping the users read last');
       return users;
     }
   };

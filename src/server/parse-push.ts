@@ -79,7 +79,7 @@ function parseUpload(method: string, argument: string, query: URLSearchParams, n
 function onlyDigest(query: URLSearchParams): Digest {
   const [digest, ...more] = query.getAll('digest');
   if (digest === undefined) throw new OciError('DIGEST_INVALID', 'an upload ends with its digest: PUT …?digest=sha256:…');
-  if (more.length > 0) throw new OciError('DIGEST_INVALID', 'an upload has one digest, and the request names several');
+  if (more.length > 0) throw new OciError('DIGEST_INVALID', 'an upload has one digest, but the request names several');
   return parseDigest(digest);
 }
 
@@ -88,6 +88,7 @@ function parseManifest(method: string, argument: string, query: URLSearchParams,
   if (method === 'DELETE') return { ...named, kind: 'delete-manifest', reference };
   if (method !== 'PUT') return undefined;
   const tags = query.getAll('tag');
-  if (tags.length > MAX_TAGS) throw new OciError('TAG_INVALID', `one push gives at most ${MAX_TAGS} tags, and this one ${tags.length}`);
+  if (tags.length > MAX_TAGS)
+    throw new OciError('TAG_INVALID', `a push may set at most ${MAX_TAGS} tags, but this one sets ${tags.length}`);
   return { ...named, kind: 'put-manifest', reference, tags: tags.map(parseTag) };
 }

@@ -44,7 +44,7 @@ export function parseRequest(method: string, target: string): ParsedRequest {
   }
   if (path.length <= 4) return { kind: 'ping' };
   if (path === '/v2/_catalog') {
-    return { kind: 'unsupported', message: 'there is no catalog: this registry has whatever its upstreams have', allow: '' };
+    return { kind: 'unsupported', message: 'there is no catalog: this registry serves everything that its upstreams serve', allow: '' };
   }
   return parseEndpoint(findEndpoint(path.slice(4)), query === undefined ? undefined : new URLSearchParams(query));
 }

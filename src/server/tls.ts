@@ -52,7 +52,7 @@ export function followTls(files: TlsFiles, current: TlsPair, options: FollowOpti
     } catch (error) {
       const { message } = error as Error;
       if (message !== complained)
-        log.warn({ event: 'certificate-not-reloaded', error }, 'certificate not reloaded; the last good one stays');
+        log.warn({ event: 'certificate-not-reloaded', error }, 'cannot reload the certificate; keeping the previous one');
       complained = message;
     }
   };

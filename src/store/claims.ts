@@ -43,7 +43,7 @@ export async function awaitSweeps(store: Store, digests: readonly Digest[], sign
   for (let wasSwept = false; ; wasSwept = true) {
     if (!(await isSwept(store, digests, signal))) return wasSwept;
     if (performance.now() > deadline) {
-      throw new OciError('UNAVAILABLE', 'a pruning is removing blobs that the manifest names; push it again shortly', { retryAfter: 10 });
+      throw new OciError('UNAVAILABLE', 'pruning is removing blobs that the manifest names; push it again shortly', { retryAfter: 10 });
     }
     await delay(SWEEP_POLL_MS, undefined, { signal });
   }

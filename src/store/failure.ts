@@ -20,7 +20,7 @@ const ADVICE: Record<string, ((directory: string) => string) | undefined> = {
   EACCES: forbidden,
   EPERM: forbidden,
   EROFS: (directory) => `${directory} is mounted read-only`,
-  ENOTDIR: (directory) => `${directory} is no directory, or lies below what is none`,
+  ENOTDIR: (directory) => `${directory} is not a directory, or is below a path that is not a directory`,
   EMFILE: () => 'too many open files: raise the limit (ulimit -n)',
   ENFILE: () => 'too many open files on this machine: raise fs.file-max',
   EIO: (directory) => `the disk of ${directory} fails (EIO)`,
@@ -30,7 +30,7 @@ const ADVICE: Record<string, ((directory: string) => string) | undefined> = {
 /** The error for a source that returned more or fewer bytes than it announced. */
 export function wrongLength(expected: number, actual: number): OciError {
   const what = actual > expected ? `more than the ${expected} bytes` : `${actual} of the ${expected} bytes`;
-  return new OciError('SIZE_INVALID', `the content has ${what} that it was said to have; nothing was stored`);
+  return new OciError('SIZE_INVALID', `the content has ${what} that were announced; nothing was stored`);
 }
 
 /** Carries an error of the source itself past the translation of file and S3 errors. */

@@ -22,7 +22,10 @@ export function observedStore<S extends Store>(inner: S, { log, failed }: StoreO
     failed(operation);
     if (failingSince !== undefined) return;
     failingSince = Date.now();
-    log.error({ event: 'storage-failing', error, operation }, 'the storage fails; serving pulls from upstream and from local copies');
+    log.error(
+      { event: 'storage-failing', error, operation },
+      'calls to the storage fail; serving pulls from upstream and from local copies',
+    );
   }
 
   function works(): void {

@@ -107,16 +107,20 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   const live = metrics.gauge('peers_live', 'Replicas that are alive, including this one; 0 without peers.', []);
   const unknownNames = metrics.counter(
     'unknown_private_names_total',
-    'Requests for private names whose pull secret does not exist: it was deleted, or somebody guesses.',
+    'Requests for private names whose pull secret does not exist: it was deleted, or a client is guessing names.',
     [],
   );
-  const placed = metrics.counter('placed_blobs_total', 'Blobs that agents were told where to read: registry, s3, node.', ['place']);
+  const placed = metrics.counter(
+    'placed_blobs_total',
+    'Requests of agents for blobs, by the source to which they were sent: registry, s3, node.',
+    ['place'],
+  );
   let readSharing = () => 0;
-  metrics.watch('sharing_nodes', 'Nodes that share blobs and answer.', () => readSharing());
+  metrics.watch('sharing_nodes', 'Nodes that share blobs and can be reached.', () => readSharing());
   let readGone: () => ReadonlyMap<string, number> = () => new Map();
   metrics.table(
     'gone_upstream',
-    'Tags that were pulled since the start and that the upstream has deleted; they are served from the cache.',
+    'Tags pulled since the process started that the upstream has deleted; they are served from the cache.',
     ['upstream'],
     () => [...readGone()].map(([upstream, value]) => ({ labels: { upstream: labelOf(upstream) }, value })),
   );

@@ -34,7 +34,7 @@ export function createBlobTable(): BlobTable {
     add(digest, size, at) {
       const { algorithm, hex } = splitDigest(digest);
       if (!digests[algorithm].append(hex) || (algorithm === 'sha256' && digests.sha512.count() > 0)) {
-        throw new OciError('UNAVAILABLE', 'the store does not list its objects in order; nothing can be concluded from that', {
+        throw new OciError('UNAVAILABLE', 'the store does not list its objects in order, so its listing cannot be used', {
           origin: 'storage',
         });
       }

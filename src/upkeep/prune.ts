@@ -126,7 +126,7 @@ function checkShare(inventory: Parameters<typeof planPruning>[0], limits: Limits
   throw new OciError(
     'DENIED',
     `pruning would remove ${before - after} of ${before} bytes as too old or named by no image, more than the ${Math.round(100 * maxShare)} % that ` +
-      'registry.cache.maxPruneShare allows in one run; nothing was removed. "kube-registry cache prune --dry-run" shows what would go, --force removes it',
+      'registry.cache.maxPruneShare allows in one run; nothing was removed. "kube-registry cache prune --dry-run" shows what would be removed, --force removes it',
   );
 }
 

@@ -38,7 +38,7 @@ export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
     try {
       await pruneInTurn(options);
     } catch (error) {
-      if (!stop.aborted) log.warn({ event: 'pruning-failed', error }, 'pruning failed; it continues at the next run');
+      if (!stop.aborted) log.warn({ event: 'pruning-failed', error }, 'pruning failed; the next run will continue');
     }
   }
 }
@@ -65,7 +65,10 @@ async function pruneInTurn({ store, limits, keep, before, maxShare = 1, timing, 
     });
     finished = true;
     metrics.pruned(result.blobs + result.records, result.bytes);
-    log.info({ event: 'store-pruned', ...summary(result), seconds: Math.round((performance.now() - started) / 100) / 10 }, 'pruned');
+    log.info(
+      { event: 'store-pruned', ...summary(result), seconds: Math.round((performance.now() - started) / 100) / 10 },
+      'pruned the store',
+    );
     if (result.overLimit)
       log.warn(
         { event: 'store-over-limit' },

@@ -79,7 +79,7 @@ export async function warmRegularly(options: WarmScheduleOptions): Promise<void>
     try {
       await warmInTurn(due, options);
     } catch (error) {
-      if (!stop.aborted) log.warn({ event: 'warming-failed', error }, 'warming failed; it is tried again at the next scheduled time');
+      if (!stop.aborted) log.warn({ event: 'warming-failed', error }, 'warming failed; will retry at the next scheduled time');
     }
     due = cron.nextRun(new Date(Math.max(Date.now(), due.getTime())));
   }
@@ -127,7 +127,7 @@ async function warmAll(signal: AbortSignal, { store, targets, begin, log, metric
   const wanted = await targets(signal);
   const warm = begin(signal);
   const result = { warm: 0, failed: 0, skipped: 0, bytes: 0 };
-  log.info({ event: 'warming-started', images: wanted.length }, 'warming: fetching the images of registry.warm');
+  log.info({ event: 'warming-started', images: wanted.length }, 'warming started: fetching the images of registry.warm');
   await inParallel(wanted, IMAGES_AT_ONCE, async ({ image, located, isConfigured }) => {
     if (located === undefined && !isConfigured) {
       result.skipped++;
@@ -135,18 +135,21 @@ async function warmAll(signal: AbortSignal, { store, targets, begin, log, metric
     }
     const started = performance.now();
     try {
-      if (located === undefined) throw new OciError('NAME_UNKNOWN', `no upstream has the host of ${image}, or it is no image name`);
+      if (located === undefined) throw new OciError('NAME_UNKNOWN', `no upstream has the host of ${image}, or it is not an image name`);
       const { referrersError, ...warmed } = await warm(located);
       result.warm++;
       result.bytes += warmed.bytes;
-      log.info({ event: 'image-warmed', image, ...warmed, seconds: secondsSince(started) }, 'an image is warm');
+      log.info({ event: 'image-warmed', image, ...warmed, seconds: secondsSince(started) }, 'warmed an image');
       if (referrersError !== undefined) {
-        log.warn({ event: 'referrers-not-warmed', image, error: referrersError }, 'an image is warm, but not all that refers to it');
+        log.warn(
+          { event: 'referrers-not-warmed', image, error: referrersError },
+          'warmed an image, but could not fetch all of its referrers',
+        );
       }
     } catch (error) {
       signal.throwIfAborted();
       result.failed++;
-      log.warn({ event: 'image-not-warmed', image, error }, 'an image could not be made warm');
+      log.warn({ event: 'image-not-warmed', image, error }, 'could not warm an image');
     }
   });
   const finishedAt = new Date();
@@ -154,7 +157,7 @@ async function warmAll(signal: AbortSignal, { store, targets, begin, log, metric
   await store.write(WARMED, bytesSource(Buffer.from(JSON.stringify(record))), { signal });
   metrics.warmed(result);
   const seconds = Math.round((finishedAt.getTime() - startedAt.getTime()) / 100) / 10;
-  log.info({ event: 'warming-finished', ...result, seconds }, 'warming has finished');
+  log.info({ event: 'warming-finished', ...result, seconds }, 'warming finished');
 }
 
 function secondsSince(started: number): number {

@@ -80,7 +80,7 @@ export function createBlobs({ name, metrics }: { name: string; metrics: Pick<Reg
       if (size > MAX_READ) throw new UpstreamError('object', 'UNAVAILABLE', `${host} does not announce the size of ${digest}`);
       hash.update(chunk);
     }
-    if (hash.digest('hex') !== hex) throw new UpstreamError('object', 'UNAVAILABLE', `what ${host} sent for ${digest} has another digest`);
+    if (hash.digest('hex') !== hex) throw new UpstreamError('object', 'UNAVAILABLE', `the bytes from ${host} do not match ${digest}`);
     return size;
   }
 
@@ -104,7 +104,7 @@ export function createBlobs({ name, metrics }: { name: string; metrics: Pick<Reg
       reply.discard();
       const size = /^bytes \*\/(\d{1,15})$/.exec(String(reply.headers['content-range'] ?? ''))?.[1];
       if (reply.status === 416 && size !== undefined)
-        throw new UpstreamError('object', 'RANGE_INVALID', `${host} has nothing in that range`, { size: Number(size) });
+        throw new UpstreamError('object', 'RANGE_INVALID', `${host} has no bytes in that range`, { size: Number(size) });
       return open(source, { repository, digest, range: undefined }, limits);
     }
     const size = lengthOf(reply);
@@ -115,7 +115,7 @@ export function createBlobs({ name, metrics }: { name: string; metrics: Pick<Reg
     const part = parseContentRange(String(reply.headers['content-range'] ?? ''));
     if (part === undefined || part.end < part.start || (range !== undefined && 'start' in range && part.start !== range.start)) {
       reply.discard();
-      throw new UpstreamError('moment', 'UNAVAILABLE', `${host} sends another range than it was asked for`);
+      throw new UpstreamError('moment', 'UNAVAILABLE', `${host} sends another range than requested`);
     }
     const { start, end, size } = part;
     return { digest, size, range: { start, end }, body: checked(reply.body, end - start + 1, host) };

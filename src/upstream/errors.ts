@@ -67,7 +67,7 @@ export function refusal({ status, headers, loginRefused }: Reply, context: Refus
       return new UpstreamError(
         'object',
         'UNAVAILABLE',
-        `${host} answers 404 as a web server does, not as a registry: is it the right URL, and is it up?`,
+        `${host} answers 404 as a web server does, not as a registry: check its URL, and whether it is up`,
       );
     }
     case 416: {
@@ -75,7 +75,7 @@ export function refusal({ status, headers, loginRefused }: Reply, context: Refus
       return new UpstreamError(
         'object',
         'RANGE_INVALID',
-        `${host} has nothing in that range`,
+        `${host} has no bytes in that range`,
         size === undefined ? {} : { size: Number(size) },
       );
     }
@@ -95,7 +95,7 @@ export function refusal({ status, headers, loginRefused }: Reply, context: Refus
 
 function login({ host, repository, advice }: RefusalContext, loginRefused: boolean): string {
   return loginRefused
-    ? `${host} wants a login for ${repository}, or has no such repository: ${advice}`
+    ? `${host} requires a login for ${repository}, or has no such repository: ${advice}`
     : `${host} refuses the login for ${repository}: ${advice}`;
 }
 

@@ -41,7 +41,7 @@ function nextPageOf(reply: Reply, { endpoint }: Source): URL | undefined {
   const link = parseNextLink(reply.headers['link']);
   if (link === undefined) return undefined;
   const next = resolveNextPage(link, reply.url, endpoint.path);
-  if (next === undefined) throw new UpstreamError('object', 'UNAVAILABLE', `${endpoint.host} links to a next page that is no URL`);
+  if (next === undefined) throw new UpstreamError('object', 'UNAVAILABLE', `${endpoint.host} links to a next page whose URL is invalid`);
   return next;
 }
 
@@ -157,7 +157,7 @@ async function readReferrers(
     if (reply.status !== 200 || mediaTypeOf(reply) !== OCI_INDEX) {
       reply.discard();
       if (count > 0)
-        throw new UpstreamError('object', 'MANIFEST_INVALID', `${source.endpoint.host} sends a page of referrers that is no index`);
+        throw new UpstreamError('object', 'MANIFEST_INVALID', `${source.endpoint.host} sends a page of referrers that is not an index`);
       documents.push(await referrersByTag(source, repository, digest, limits));
       break;
     }

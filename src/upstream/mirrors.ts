@@ -148,5 +148,5 @@ function worst(failures: readonly { candidate: Source; error: unknown }[]): unkn
   const own = failures.find(({ candidate }) => candidate.isOrigin)?.error;
   const range = failures.find(({ error }) => isOciError(error, 'RANGE_INVALID') && error.size !== undefined)?.error;
   if (isOciError(own, 'UNAVAILABLE') && range !== undefined) return range;
-  return own ?? failures.at(-1)?.error ?? new OciError('UNAVAILABLE', 'no source may be asked for this', { origin: 'upstream' });
+  return own ?? failures.at(-1)?.error ?? new OciError('UNAVAILABLE', 'no source may be used for this repository', { origin: 'upstream' });
 }

@@ -111,7 +111,7 @@ export function createSource(options: SourceOptions): Source {
         throw new UpstreamError(
           'object',
           'MANIFEST_INVALID',
-          `${endpoint.host} sends more than ${maxBytes} bytes, the most that such a document may have`,
+          `${endpoint.host} sends more than ${maxBytes} bytes, the limit for such a document`,
         );
       metrics.received(name, bytes.length);
       return decode(bytes, reply, maxBytes);
@@ -157,5 +157,5 @@ export function isWebPage(reply: Pick<Reply, 'headers'>): boolean {
 }
 
 export function webPageError(host: string): UpstreamError {
-  return new UpstreamError('source', 'UNAVAILABLE', `${host} answers with a web page: it is no registry, or not one any more`);
+  return new UpstreamError('source', 'UNAVAILABLE', `${host} answers with a web page: it is not a registry, or no longer one`);
 }

@@ -45,8 +45,8 @@ export function watchAgents(
     if (isEnough) lastEnoughAt = time;
     const isPatient = open && time - lastEnoughAt < PATIENCE_MS;
     const shouldBeOpen = wasFullyReady && desired > 0 && (isEnough || isPatient);
-    if (shouldBeOpen && !open) log.info({ event: 'rewriting-begun', ready, desired }, 'the nodes have their agents: rewriting images');
-    if (!shouldBeOpen && open) log.warn({ event: 'rewriting-paused', ready, desired }, 'too few agents are ready: not rewriting images');
+    if (shouldBeOpen && !open) log.info({ event: 'rewriting-begun', ready, desired }, 'the agents are ready; rewriting images');
+    if (!shouldBeOpen && open) log.warn({ event: 'rewriting-paused', ready, desired }, 'too few agents are ready; pausing rewriting');
     open = shouldBeOpen;
   }
 

@@ -30,7 +30,7 @@ export async function watchPods(kubernetes: Kubernetes, options: WatchPodsOption
     } catch (error) {
       if (signal.aborted) return;
       const { message } = error as Error;
-      if (message !== reported) log.warn({ event: 'pods-not-counted', error }, 'the pods of the cluster cannot be listed; will retry');
+      if (message !== reported) log.warn({ event: 'pods-not-counted', error }, 'cannot list the pods of the cluster; will retry');
       reported = message;
     }
     await delay(interval, undefined, { signal, ref: false }).catch(() => undefined); // aborted: the loop ends

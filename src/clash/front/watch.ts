@@ -103,7 +103,7 @@ export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch 
     if (affected.length === 0) return;
     await current.complain(node);
     if (current.chosen() === node) return;
-    log.warn({ event: 'clash-node-left', node, outcome }, 'a node starves downloads: another one is used');
+    log.warn({ event: 'clash-node-left', node, outcome }, 'a proxy node starves downloads; using another one');
     for (const link of affected) link.cut();
   }
 
@@ -124,12 +124,12 @@ export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch 
       }
       void current.complain(blamed).then(() => {
         if (current.chosen() !== blamed)
-          log.warn({ event: 'clash-node-left', node: blamed, outcome }, 'a node breaks downloads: another one is used');
+          log.warn({ event: 'clash-node-left', node: blamed, outcome }, 'a proxy node cuts downloads; using another one');
       });
     },
 
     left(node) {
-      log.warn({ event: 'clash-node-left', node, outcome: 'dead' }, 'the node in use does not answer');
+      log.warn({ event: 'clash-node-left', node, outcome: 'dead' }, 'the proxy node in use does not answer; using another one');
       const now = Date.now();
       const downloads = ({ sentAt, receivedAt }: Link) => now - receivedAt < PROGRESS_MS && now - sentAt >= PROGRESS_MS;
       void through(node)

@@ -46,6 +46,6 @@ test('of links, mihomo itself says which it cannot use; those in base64 that it 
   const bad = readings.flatMap((reading, index) => ('problem' in reading ? [index] : []));
   assert.deepEqual(bad, [150, 300, 301, 302, 303]);
   assert.match(JSON.stringify(readings[150]), /unknown method: salsa20/);
-  assert.match(JSON.stringify(readings[300]), /does not read such links/);
+  assert.match(JSON.stringify(readings[300]), /does not support such links/);
   assert.deepEqual(readings.at(-1), { link: `ss://${Buffer.from('aes-128-gcm:pwd').toString('base64url')}@h.example:11#old` });
 });

@@ -20,8 +20,8 @@ export type LinkReading = { link: string } | { problem: string };
 /** Entries in one file. */
 const BATCH_SIZE = 250;
 const MAX_REMEMBERED = 20_000;
-const NO_NODE = 'mihomo does not read such links';
-const CRASH = 'mihomo ends when it reads this';
+const NO_NODE = 'mihomo does not support such links';
+const CRASH = 'mihomo crashes when it reads this';
 /** Links that may each stand for several nodes, so counting nodes does not show whether one was
  *  skipped. */
 const SEVERAL_NODES = /^mierus?:/i;

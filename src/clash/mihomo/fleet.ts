@@ -83,7 +83,7 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
       live = undefined;
       entrances.use(undefined);
       restarts++;
-      log.error({ event: 'mihomo-ended', code }, 'mihomo has ended and is started again');
+      log.error({ event: 'mihomo-ended', code }, 'mihomo exited; restarting it');
       await keepStarting(instance.spec, performance.now() - since > STEADY_MS ? 0 : 1);
     });
   }
@@ -98,7 +98,7 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
         enter(instance, Promise.race([instance.steering.settle(), delay(FIRST_NODE_LIMIT_MS, undefined, { ref: false })]));
         return;
       } catch (error) {
-        log.error({ event: 'mihomo-not-started', error }, 'mihomo cannot be started; it is tried again');
+        log.error({ event: 'mihomo-not-started', error }, 'cannot start mihomo; will retry');
       }
     }
   }
@@ -145,7 +145,10 @@ function createFormer({ entrances, log, signal }: Omit<FleetOptions, 'start'>): 
       while (former.size >= MAX_FORMER && !signal.aborted) {
         if (Date.now() > until) {
           const [oldest] = former;
-          log.warn({ event: 'mihomo-connections-cut' }, 'connections of a former config were cut after ten minutes: further changes wait');
+          log.warn(
+            { event: 'mihomo-connections-cut' },
+            'cut connections that used an old config for ten minutes, because further changes are waiting',
+          );
           await oldest?.stop();
           break;
         }

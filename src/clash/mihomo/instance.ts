@@ -85,8 +85,8 @@ export async function startInstance(
 
 async function untilUp(isUp: () => Promise<boolean>, ended: AbortSignal): Promise<void> {
   for (const until = Date.now() + START_LIMIT_MS; !(await isUp());) {
-    if (ended.aborted) throw new Error('mihomo has ended at its start');
-    if (Date.now() > until) throw new Error(`mihomo does not listen after ${START_LIMIT_MS / 1000} s`);
+    if (ended.aborted) throw new Error('mihomo exited at its start');
+    if (Date.now() > until) throw new Error(`mihomo is not listening after ${START_LIMIT_MS / 1000} s`);
     await delay(POLL_MS);
   }
 }

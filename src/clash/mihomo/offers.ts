@@ -55,7 +55,7 @@ export function createOffers({ applier, redactor, log, signal, counted, changed 
       return await applier.change((inputs) => batch.reduce((before, { change }) => change.change(before), inputs));
     } catch (error) {
       const problem = redactor.clean((error as Error).message);
-      log.warn({ event: 'clash-change-failed', sources: sourcesOf(batch), problem }, 'a change cannot be applied now, and is tried again');
+      log.warn({ event: 'clash-change-failed', sources: sourcesOf(batch), problem }, 'cannot apply a config change; will retry');
       return 'failed';
     }
   }
@@ -71,8 +71,7 @@ export function createOffers({ applier, redactor, log, signal, counted, changed 
       for (const { change } of batch) await change.applied();
       changed();
       const proven = applier.proven();
-      if (outcome === 'applied')
-        log.info({ event: 'clash-config-applied', sources: sourcesOf(batch), proven }, 'a changed config is in use');
+      if (outcome === 'applied') log.info({ event: 'clash-config-applied', sources: sourcesOf(batch), proven }, 'applied a changed config');
     } else {
       const problem = outcome === 'failed' ? 'mihomo does not answer' : (applier.problem() ?? '');
       for (const own of batch) {
@@ -80,7 +79,7 @@ export function createOffers({ applier, redactor, log, signal, counted, changed 
         if (outcome !== 'invalid') keepForRetry(own, outcome);
       }
       if (outcome !== 'failed')
-        log.error({ event: 'clash-change-refused', sources: sourcesOf(batch), outcome }, `the change is not used: ${problem}`);
+        log.error({ event: 'clash-change-refused', sources: sourcesOf(batch), outcome }, `rejected a config change: ${problem}`);
     }
     for (const { tried } of batch) tried.resolve();
   }

@@ -31,7 +31,7 @@ const RULE = /^[A-Z][A-Z0-9-]+\s*,\s*\S/;
  *  @throws ClashError: there is no rule in it */
 export async function prepareRuleSet(bytes: Uint8Array, { behavior, format, path, copies, mihomo }: PrepareContext): Promise<string> {
   if (format === 'mrs') {
-    if (!MRS_MAGIC.equals(bytes.subarray(0, MRS_MAGIC.length))) throw new ClashError('it is no rule set in the format mrs');
+    if (!MRS_MAGIC.equals(bytes.subarray(0, MRS_MAGIC.length))) throw new ClashError('it is not a rule set in the format mrs');
     await copies.write(path, bytes);
     return path;
   }

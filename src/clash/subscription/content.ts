@@ -43,7 +43,7 @@ async function parseDocumentContent(text: string): Promise<Content> {
   if (read === undefined) throw new ClashError('it is neither Clash YAML nor a list of share links, in base64 or plain');
   refuseForeignDocument(read);
   const document = readSip008(read) ?? read;
-  const notes = repeated.length === 0 ? [] : [`keys stand twice in one map, and the last one counts: lines ${listNumbers(repeated)}`];
+  const notes = repeated.length === 0 ? [] : [`duplicate keys in one map, of which the last one is used: lines ${listNumbers(repeated)}`];
   const proxies = itemsOf(document['proxies']).filter((node) => !noteIfPseudo(nameOf(node), notes));
   const named = proxies.some((node) => nameOf(node) !== '' && (textOf(node['type']) ?? '') !== '');
   const providers = Object.values(fieldsOf(document['proxy-providers'])).some(isFields);

@@ -104,7 +104,7 @@ function basic({ username, password }: URL): Record<string, string> {
 }
 
 async function readAll({ body, headers }: Dispatcher.ResponseData, limit: number): Promise<Uint8Array> {
-  const tooLarge = () => new ClashError(`it has more than ${limit / 2 ** 20} MiB, the most that is read`);
+  const tooLarge = () => new ClashError(`it has more than ${limit / 2 ** 20} MiB, the limit`);
   const encoding = String(headers['content-encoding'] ?? '');
   try {
     if (Number(headers['content-length'] ?? 0) > limit) throw tooLarge();

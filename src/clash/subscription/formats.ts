@@ -7,7 +7,7 @@ const ASK_FOR_CLASH = "ask for the Clash form: often by flag=clash in the URL, o
  *  read */
 export function refuseForeignText(text: string): void {
   if (/^(?:<!doctype|<html|<head|<body|<\?xml|<!--)/i.test(text)) {
-    throw new ClashError('it is a web page, no list of nodes: is the URL right, and has it expired?');
+    throw new ClashError('it is a web page, not a list of nodes: check the URL, and whether it has expired');
   }
   const program = /^\[(?:General|Proxy|server_local|Rule)\]\s*$/im.test(text) ? 'Surge, Loon or Quantumult X' : undefined;
   if (program !== undefined) throw new ClashError(`it is a config of ${program}, which mihomo does not read; ${ASK_FOR_CLASH}`);

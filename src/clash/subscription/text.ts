@@ -24,7 +24,7 @@ export function decompress(bytes: Uint8Array, encoding: string, limit: number): 
       decoded = by(decoded, { maxOutputLength: limit });
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE')
-        throw new ClashError(`it has more than ${limit / 2 ** 20} MiB, the most that is read`, { cause: error });
+        throw new ClashError(`it has more than ${limit / 2 ** 20} MiB, the limit`, { cause: error });
       throw new ClashError(`it is labelled as ${label.trim()} but is not`, { cause: error });
     }
   }

@@ -64,7 +64,7 @@ function addReaders(cache: Command, run: Run): void {
   cache
     .command('check')
     .argument('<image>', 'as pods name it: nginx:1.27, ghcr.io/owner/name@sha256:…')
-    .description('say whether the registry would serve an image: the rule that decides, what is stored, and what the upstream answers')
+    .description('show whether the registry would serve an image: the rule that decides, the stored copy, and the answer of the upstream')
     .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
     .action(async (image: string, { json = false }: { json?: boolean }) => {
@@ -82,7 +82,7 @@ function addReaders(cache: Command, run: Run): void {
     });
   cache
     .command('verify')
-    .description('compare every blob with its digest, and check that everything images name is there')
+    .description('check every blob against its digest, and check that everything that images name is stored')
     .option('--repair', 'download wrong or missing blobs again from the upstreams')
     .option('--parallel <count>', 'how many blobs to read at once', '4')
     .option('--json', 'print JSON')
@@ -111,7 +111,7 @@ function addWarm(cache: Command, run: Run): void {
     .description('pull images through the running registry, so that nodes find them cached')
     .option('--file <file>', 'a file with one image per line; - is stdin')
     .option('--cluster', 'pull all images that pods of the cluster use')
-    .option('--pods <file>', 'the same, from the output of `kubectl get pods -A -o json`; - is stdin')
+    .option('--pods <file>', 'pull all images in the output of `kubectl get pods -A -o json`; - is stdin')
     .option('--registry <url>', 'URL of the registry (default: registry.listen of the configuration, on this machine)')
     .option('--platform <list>', "linux/amd64,linux/arm64 or all (default: this machine's)")
     .option('--parallel <count>', 'how many images to pull at once', '4')
@@ -137,10 +137,10 @@ function addArchives(cache: Command, run: Run): void {
   cache
     .command('export')
     .argument('<image...>', 'as pods name them: nginx:1.27, ghcr.io/owner/name@sha256:…')
-    .description('write images to a tar file (an OCI image layout), for a cluster that has no way to the internet')
+    .description('write images to a tar file (an OCI image layout), for a cluster without internet access')
     .requiredOption('--output <file>', 'the tar file; it appears when it is complete')
     .option('--platform <list>', 'linux/amd64,linux/arm64 (default: all platforms of an index)')
-    .option('--registry <url>', 'the registry that is asked (default: registry.listen of the configuration; without one, the store)')
+    .option('--registry <url>', 'URL of the registry to read from (default: registry.listen of the configuration; without one, the store)')
     .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
     .action(async (images: string[], given: { output: string; platform?: string; registry?: string; json?: boolean }) => {
@@ -156,9 +156,9 @@ function addArchives(cache: Command, run: Run): void {
     });
   cache
     .command('import')
-    .argument('<file>', 'a tar file with an OCI image layout, as cache export, skopeo (oci-archive) and docker save write it')
+    .argument('<file>', 'a tar file with an OCI image layout, as written by cache export, skopeo (oci-archive) or docker save')
     .description('put the images of a tar file into the store; the registry then serves them without asking their upstreams')
-    .option('--name <image>', 'the name of the image, where the file has none or its tag alone')
+    .option('--name <image>', 'the name of the image, if the file has none or only a tag')
     .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
     .action(async (file: string, given: { name?: string; json?: boolean }) => {

@@ -31,7 +31,7 @@ export async function cacheCheck({ config, stop, stdout }: Host, { image, json }
   const located = parseWarmName(image, { registryHost: webhook.registryHost, hosts: servedHosts(registry) });
   if (located === undefined) {
     throw new ConfigError(
-      `found ${JSON.stringify(image)}, whose host no upstream serves, or which is no image name; accepted: nginx:1.27, ghcr.io/owner/name:1`,
+      `found ${JSON.stringify(image)}, which is not an image name, or has a host that no upstream serves; accepted: nginx:1.27, ghcr.io/owner/name:1`,
     );
   }
   const store = await openStore(registry);
@@ -68,7 +68,7 @@ async function askUpstream(
   const name = firstOf(repository);
   if (Object.hasOwn(config.hosted, name)) {
     const digest = isDigest(reference) ? reference : (await readTag(store, { repository, tag: reference }, { signal }))?.digest;
-    if (digest === undefined) throw new OciError('MANIFEST_UNKNOWN', `nobody has pushed ${repository}:${reference}`);
+    if (digest === undefined) throw new OciError('MANIFEST_UNKNOWN', `no image was pushed as ${repository}:${reference}`);
     return { digest, mediaType: BLOB_MEDIA_TYPE, size: 0 };
   }
   const metrics = noRegistryMetrics;

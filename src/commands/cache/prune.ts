@@ -31,7 +31,9 @@ export async function cachePrune({ config, stop, stdout, stderr, env }: Host, op
   let lease: Lease | undefined;
   let finished = false;
   try {
-    lease = dryRun ? undefined : await waitForLease(store, stop, (holder) => stderr.write(`${holder} prunes; waiting for it to end\n`));
+    lease = dryRun
+      ? undefined
+      : await waitForLease(store, stop, (holder) => stderr.write(`${holder} is pruning; waiting until it has finished\n`));
     const bars = createBars((name) => progress.start(name));
     const result = await prune(store, {
       dryRun,

@@ -86,8 +86,7 @@ async function blobSource(
       hash.update(chunk);
       yield chunk;
     }
-    if (!agrees(hash, digest))
-      throw new OciError('UNAVAILABLE', `what upstream sent for ${digest} has another digest`, { origin: 'upstream' });
+    if (!agrees(hash, digest)) throw new OciError('UNAVAILABLE', `the bytes from upstream do not match ${digest}`, { origin: 'upstream' });
   }
   return { size, open: (context) => Promise.resolve(verified(context)) };
 }
@@ -113,6 +112,6 @@ function render({ blobs, bytes, damages }: VerifyResult): string {
   const table = rows.length === 0 ? '' : `${renderTable(['DIGEST', 'WHAT', 'OUTCOME', 'REPOSITORIES'], rows)}\n`;
   const bad = damages.filter(({ outcome }) => outcome !== 'repaired').length;
   const verdict =
-    damages.length === 0 ? 'all of it is right' : `${damages.length} are wrong or missing, ${damages.length - bad} of them repaired`;
+    damages.length === 0 ? 'all of them are right' : `${damages.length} are wrong or missing, ${damages.length - bad} of them repaired`;
   return `${table}read ${blobs} blobs, ${formatBytes(bytes)}: ${verdict}\n`;
 }

@@ -87,7 +87,7 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
       const name = parseWarmName(given, rules);
       const image = redactCapabilities(given);
       if (name === undefined) {
-        outcomes.push({ image, outcome: asked ? 'failed' : 'skipped', error: "no upstream has this host, or it is no image's name" });
+        outcomes.push({ image, outcome: asked ? 'failed' : 'skipped', error: 'no upstream serves this host, or it is not an image name' });
         return;
       }
       const own = await warmOne(image, { progress, work: (advance) => warm(name.repository, name.reference, advance) });
@@ -167,8 +167,8 @@ async function podsOfCluster(env: NodeJS.ProcessEnv, stop: AbortSignal): Promise
     stop.throwIfAborted();
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new ConfigError(
-      `--cluster: found no cluster that can be asked from here (${why}); accepted: a kubeconfig, or a service account that may list pods. ` +
-        'Or let kubectl ask: kubectl get pods -A -o json | … cache warm --pods -',
+      `--cluster: found no cluster that can be reached from here (${why}); accepted: a kubeconfig, or a service account that may list pods. ` +
+        'Or use kubectl: kubectl get pods -A -o json | … cache warm --pods -',
       { cause },
     );
   }
@@ -179,7 +179,7 @@ async function podsOfFile(file: string, stdin: NodeJS.ReadStream): Promise<Field
     return await readPods(file, stdin);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
-    throw new ConfigError(`--pods: found what cannot be read (${why}); accepted: what kubectl get pods -A -o json prints`, { cause });
+    throw new ConfigError(`--pods: found input that cannot be read (${why}); accepted: what kubectl get pods -A -o json prints`, { cause });
   }
 }
 
@@ -201,9 +201,11 @@ async function requireRegistry(url: string, stop: AbortSignal): Promise<void> {
     if (response.ok) return;
   } catch (cause) {
     stop.throwIfAborted();
-    throw new ConfigError(`no registry answers at ${url}: run this where it runs, or say where with --registry`, { cause });
+    throw new ConfigError(`no registry answers at ${url}: run this command where the registry runs, or set its URL with --registry`, {
+      cause,
+    });
   }
-  throw new ConfigError(`what answers at ${url} is no open registry: say where one is with --registry`);
+  throw new ConfigError(`the server at ${url} is not a registry that allows pulls without a login: set the URL of one with --registry`);
 }
 
 /** Undefined: it is not to be reached from here. Then everything is read. */

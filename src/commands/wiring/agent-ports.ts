@@ -62,7 +62,7 @@ function openShared(own: AgentConfig, sockets: Sockets, { sharing, log, stop }: 
         listener = await listen({ address: own.share.listen, handler: port.handler, log, sockets });
         return port.listensAt(listener.address);
       } catch (error) {
-        if (!told) log.warn({ event: 'share-port-unavailable', error }, 'the port for other nodes cannot be opened; trying again');
+        if (!told) log.warn({ event: 'share-port-unavailable', error }, 'cannot open the port for other nodes; will retry');
       }
       await delay(SHARE_RETRY_MS, undefined, { signal: stop }).catch(() => undefined); // stopped
     }
@@ -84,7 +84,7 @@ async function prepareHandover(own: AgentConfig, log: Log): Promise<Handover | u
   } catch (error) {
     log.warn(
       { event: 'handover-unavailable', error },
-      'there is no usable handover secret: when this agent is replaced, its ports are closed for a moment',
+      'no usable handover secret: when a new agent replaces this one, the ports will be closed for a moment',
     );
     return undefined;
   }
@@ -97,10 +97,10 @@ async function takeSockets(own: AgentConfig, handover: Handover | undefined, log
     const shared = own.share.enabled ? [formatAddress(own.share.listen)] : [];
     const sockets = (await requestSockets(handover, [...addresses, formatAddress(own.admin), ...shared])) ?? new Map();
     if (sockets.size > 0)
-      log.info({ event: 'sockets-taken-over', addresses: [...sockets.keys()] }, 'took the listening sockets over from the former agent');
+      log.info({ event: 'sockets-taken-over', addresses: [...sockets.keys()] }, 'took over the listening sockets from the old agent');
     return sockets;
   } catch (error) {
-    log.warn({ event: 'handover-failed', error }, 'the former agent did not hand its listening sockets over');
+    log.warn({ event: 'handover-failed', error }, 'the old agent did not hand over its listening sockets');
     return new Map();
   }
 }
@@ -118,7 +118,7 @@ async function openWhenFree(
     if (!isInUse(error) || !(await isHeldByAgent(own))) throw error;
     log.warn(
       { event: 'waiting-for-ports', error },
-      'a former agent holds the ports and does not hand them over; they are opened as soon as it stops',
+      'an old agent holds the ports and does not hand them over; opening them as soon as it stops',
     );
   }
   await onWaiting();

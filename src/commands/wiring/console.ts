@@ -105,7 +105,7 @@ export async function openConsole(host: Host, context: ConsoleContext): Promise<
     snapshots: { downloads: async () => handlers.downloads(request), jobs: async () => handlers.jobs(request) },
   });
   const page = await openPage(PAGE);
-  if (page === undefined) log.info({ event: 'console-page-missing' }, 'the page of the console was not built: npm run build:console');
+  if (page === undefined) log.info({ event: 'console-page-missing' }, 'the console page is not built; run npm run build:console');
   const document = Buffer.from(JSON.stringify(openApiDocument(own.version)));
   const documented: RequestHandler = (_request, response) => {
     response.setHeader('content-type', 'application/json');

@@ -28,7 +28,7 @@ export function createDirectUpstreams(config: RegistryConfig, { proxy, connectTi
     return [name, { registry: guard(registry, name), defaultNamespace: upstream.defaultNamespace }] as const;
   });
   const hosted = Object.keys(config.hosted).map(
-    (name) => [name, { registry: unavailable(`the registry, which alone has the repositories of ${name}, does not answer`) }] as const,
+    (name) => [name, { registry: unavailable(`the registry does not answer, and only it has the repositories of ${name}`) }] as const,
   );
   const hostUpstream = createHostUpstreams(config, {
     proxy,
@@ -38,7 +38,7 @@ export function createDirectUpstreams(config: RegistryConfig, { proxy, connectTi
   });
   function otherwise(name: string): Route | undefined {
     if (isPrivateComponent(name))
-      return { registry: unavailable('the registry, which alone has the pull secrets, does not answer; try again') };
+      return { registry: unavailable('the registry does not answer, and only it has the pull secrets; try again') };
     const host = hostUpstream(name);
     return host === undefined ? undefined : { registry: guard(host.upstream.registry, name) };
   }

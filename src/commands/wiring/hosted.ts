@@ -100,7 +100,7 @@ export async function createHosted(config: RegistryConfig, { storage, used, env,
 }
 
 function notHosted(repository: Repository): OciError {
-  return new OciError('NAME_UNKNOWN', `${repository} is no hosted repository`);
+  return new OciError('NAME_UNKNOWN', `${repository} is not a hosted repository`);
 }
 
 async function createAuthenticate(
@@ -138,7 +138,7 @@ function alsoAdmitting(authenticate: ServePushOptions['authenticate'], admits: A
     const key = createHmac('sha256', secret)
       .update(authorization ?? '')
       .digest('base64');
-    let refused = new OciError('UNAUTHORIZED', 'a user name and password are needed here: log in first');
+    let refused = new OciError('UNAUTHORIZED', 'a user name and password are required: log in first');
     if (!outsiders.has(key)) {
       try {
         const caller = await authenticate(request);

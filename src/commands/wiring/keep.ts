@@ -34,7 +34,7 @@ async function podsOfCluster(env: NodeJS.ProcessEnv, signal: AbortSignal): Promi
     return await askCluster(env, signal);
   } catch (cause) {
     signal.throwIfAborted();
-    throw new OciError('UNAVAILABLE', 'the pods of the cluster cannot be listed (registry.cache.keepInUse), so that nothing is removed', {
+    throw new OciError('UNAVAILABLE', 'cannot list the pods of the cluster (registry.cache.keepInUse), so nothing is removed', {
       cause,
     });
   }

@@ -125,7 +125,7 @@ function createMetrics(metrics: Metrics): { metrics: NearestMetrics; sent: (byte
     'place',
   ]);
   const shared = metrics.counter('agent_shared_bytes_total', 'Bytes sent to other nodes.', []);
-  const depth = metrics.histogram('agent_depth', 'How many steps a blob was away from the registry or S3: 1 is read from there.', {
+  const depth = metrics.histogram('agent_depth', 'Hops between this agent and the registry or S3, by blob; 1: read from there directly.', {
     labels: [],
     buckets: DEPTHS,
   });

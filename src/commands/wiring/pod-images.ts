@@ -19,7 +19,7 @@ export async function countPodImages({ config, env, log, stop }: Host, metrics: 
     import('../../webhook/watch-pods.ts'),
   ]);
   const kubernetes = await connectKubernetes(env).catch((error: unknown) => {
-    log.warn({ event: 'pods-not-counted', error }, 'there is no Kubernetes API; the images of pods are not counted (webhook.watchPods)');
+    log.warn({ event: 'pods-not-counted', error }, 'no Kubernetes API; not counting the images of pods (webhook.watchPods)');
   });
   if (kubernetes === undefined) return;
   const set = createPodImagesMetric(metrics);

@@ -79,14 +79,14 @@ export function reportUpstreams(upstreams: Readonly<Record<string, Upstream>>, l
       if (!parseRegistryUrl(url).endsInV2) continue;
       log.warn(
         { event: 'upstream-url-ends-in-v2', upstream: name, url },
-        'the URL of a registry ends in /v2: this is left out, since requests add it',
+        'the URL of a registry ends in /v2; ignoring this suffix, since every request adds it',
       );
     }
     const unused = config.mirrors.filter(({ credentials }) => credentials.length === 0);
     if (unused.length === 0 || !prefixesOf(config).includes('')) continue;
     log.warn(
       { event: 'upstream-mirrors-unused', upstream: name, mirrors: unused.map(({ url }) => url) },
-      'mirrors without credentials are never asked, since the upstream has credentials for all repositories: limit those to the prefix of your own',
+      'mirrors without credentials are never used, since the upstream has credentials for all repositories; limit those to your own prefix',
     );
   }
 }

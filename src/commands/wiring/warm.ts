@@ -36,10 +36,7 @@ export async function warmOnSchedule({ config, env, log, stop }: Host, { images,
   async function namesOfPods(signal: AbortSignal): Promise<string[]> {
     const pods = await askCluster(env, signal).catch((error: unknown): Fields[] => {
       signal.throwIfAborted();
-      log.warn(
-        { event: 'warming-pods-not-listed', error },
-        'the pods of the cluster cannot be listed; only registry.warm.images is fetched',
-      );
+      log.warn({ event: 'warming-pods-not-listed', error }, 'cannot list the pods of the cluster; fetching only registry.warm.images');
       return [];
     });
     return pods.flatMap((pod) => imagesOf(pod).map(({ image }) => image));

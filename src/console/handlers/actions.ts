@@ -70,7 +70,7 @@ export function createActionHandlers(
       const found = await options.readTag(name, signal);
       if (found === undefined) return false;
       if (expected !== undefined && found !== expected) {
-        throw new ApiFailure('CONFLICT', `${key} means another image by now: ${found}. Nothing was deleted`);
+        throw new ApiFailure('CONFLICT', `${key} now refers to another image, ${found}; nothing was deleted`);
       }
       await options.deleteTag(name, signal);
       return true;
@@ -89,7 +89,7 @@ export function createActionHandlers(
     warm({ body, session }) {
       const located = options.locate(body.image);
       if (located === undefined)
-        throw new ApiFailure('BAD_REQUEST', `no upstream serves the host of ${body.image}, or it is no image name`);
+        throw new ApiFailure('BAD_REQUEST', `no upstream serves the host of ${body.image}, or it is not an image name`);
       return start('warm', body.image, session, async (advance, signal) => {
         await options.warm({ ...located, platforms: body.platforms }, advance, signal);
         inventory.changed();
@@ -107,15 +107,15 @@ export function createActionHandlers(
     async unpin({ body, session, signal }) {
       const pin = pinOf(body);
       await pins.remove(pin, signal);
-      log.info({ event: 'image-unpinned', user: userOf(session), ...pin }, 'a pin was taken back in the console');
+      log.info({ event: 'image-unpinned', user: userOf(session), ...pin }, 'an image was unpinned in the console');
       return {};
     },
 
     async deleteTag({ body, session, alone, token, signal }) {
       const name = { repository: body.repository, tag: body.tag };
       const note = options.isHosted(name.repository)
-        ? 'the tag is gone for every client'
-        : 'the cache has forgotten the tag: the next pull asks the upstream, and brings it back if the upstream has it';
+        ? 'the tag was deleted for all clients'
+        : 'the tag was removed from the cache; the next pull looks it up at the upstream';
       if (alone) {
         await options.deleteTag(name, signal);
         return { deleted: true, note };
@@ -137,9 +137,8 @@ export function createActionHandlers(
       }
       const plan = (await allJobs(signal)).find(({ id }) => id === body.plan);
       const isShown = plan?.kind === 'prune-dry-run' && plan.state === 'done' && Date.now() - Date.parse(plan.endedAt ?? '') < PLAN_LIFE_MS;
-      if (!isShown)
-        throw new ApiFailure('CONFLICT', 'let a dry run show first what would be removed: its id is the plan, and is valid for an hour');
-      return start('prune', 'as the dry run has shown', session, async (advance, stop) => {
+      if (!isShown) throw new ApiFailure('CONFLICT', 'start a dry run first, and send its id as the plan; it is valid for an hour');
+      return start('prune', 'as shown by the dry run', session, async (advance, stop) => {
         const result = await options.prune({ dryRun: false, advance, signal: stop });
         inventory.changed();
         return result;
@@ -155,6 +154,6 @@ function userOf(session: Session | undefined): string {
 function pinOf({ repository, tag, digest }: { repository: string; tag?: string | undefined; digest?: string | undefined }): Pin {
   const reference = tag ?? digest;
   if (reference === undefined || (tag !== undefined && digest !== undefined))
-    throw new ApiFailure('BAD_REQUEST', 'give one of tag and digest');
+    throw new ApiFailure('BAD_REQUEST', 'expected either a tag or a digest');
   return { repository: repository as Repository, reference: reference as Pin['reference'] };
 }

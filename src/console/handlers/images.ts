@@ -115,7 +115,7 @@ export function createImagesHandlers(options: ImagesOptions): Pick<ApiHandlers, 
       const { repository, digest } = query;
       const content = await readContent(options.store, digest, signal);
       const tags = tagsOf(inventory.current(), repository, digest);
-      if (content === undefined) throw new ApiFailure('NOT_FOUND', 'this image is not stored, or no longer');
+      if (content === undefined) throw new ApiFailure('NOT_FOUND', 'this image is not stored');
       const rows = (tags.length === 0 ? [undefined] : tags.map(({ tag }) => tag)).map((tag) => ({ repository, tag, digest }));
       const uses = [...new Set(rows.flatMap((row) => pods.usesOf(row) ?? []))];
       const firstSeen = await options.firstSeen(digest, signal);

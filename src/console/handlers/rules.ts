@@ -48,7 +48,7 @@ export function createRulesHandlers({ policy, refusals, locate, check }: RulesOp
 }
 
 function notServed(image: string): Awaited<ReturnType<ApiHandlers['check']>> {
-  const reason = 'no upstream of this registry has its host, or it is no image name';
+  const reason = 'no upstream serves its host, or it is not an image name';
   return {
     image,
     repository: null,

@@ -28,7 +28,7 @@ export function createSessionHandlers({
     session: ({ session }) => describe(session),
 
     async logIn({ body, client, setSession }) {
-      if (sessions === undefined) throw new ApiFailure('DENIED', 'nobody can log in: registry.console.users is not set');
+      if (sessions === undefined) throw new ApiFailure('DENIED', 'login is disabled: registry.console.users is not set');
       const { user, password } = body;
       const begun = await sessions.begin({ user, password, ...client });
       if (begun === undefined) {

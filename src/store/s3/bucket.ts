@@ -37,7 +37,7 @@ export function createBucket({ client, attempt, options, prefix }: BucketOptions
   /** Lists one page: unlike HeadBucket, a refusal has an error message. */
   async function look(signal: AbortSignal): Promise<void> {
     const Prefix = `${await prefix(signal)}${BLOBS}`;
-    await attempt({ doing: 'looking into the bucket', kind: 'read', signal }, (abortSignal) =>
+    await attempt({ doing: 'checking the bucket', kind: 'read', signal }, (abortSignal) =>
       client.send(new ListObjectsV2Command({ Bucket: bucket, Prefix, MaxKeys: 1 }), { abortSignal }),
     );
   }
@@ -79,7 +79,7 @@ export function createBucket({ client, attempt, options, prefix }: BucketOptions
       );
       for (const { Key, UploadId, Initiated } of page?.Uploads ?? []) {
         if (Date.now() - (Initiated?.getTime() ?? Date.now()) < ABANDONED_AFTER_MS) continue;
-        await attempt({ doing: 'giving up an upload', kind: 'write', signal, mayBeAbsent: true }, (abortSignal) =>
+        await attempt({ doing: 'aborting an upload', kind: 'write', signal, mayBeAbsent: true }, (abortSignal) =>
           client.send(new AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId }), { abortSignal }).catch((error: unknown) => {
             if (codeOf(error) !== 'NoSuchUpload') throw error;
           }),

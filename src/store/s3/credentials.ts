@@ -51,7 +51,10 @@ export function fromRole(
       Expiration: expiration,
     } = answer.Credentials ?? {};
     if (accessKeyId === undefined || secretAccessKey === undefined) {
-      throw new OciError('UNAVAILABLE', `the token service gives no credentials for the role ${arn}`, { origin: 'storage', retryAfter: 5 });
+      throw new OciError('UNAVAILABLE', `the token service issues no credentials for the role ${arn}`, {
+        origin: 'storage',
+        retryAfter: 5,
+      });
     }
     return {
       accessKeyId,

@@ -75,7 +75,7 @@ export function describe(error: unknown, doing: string, bucket: string): OciErro
     return new OciError('UNAVAILABLE', `${doing}: ${error.message}`, { ...options, retryAfter: 5 });
   }
   if (status !== undefined && status < 300) {
-    return new OciError('UNAVAILABLE', `${doing} in ${bucket}: an answer ${status} that is no document of S3's`, {
+    return new OciError('UNAVAILABLE', `${doing} in ${bucket}: the response ${status} is not a document of S3`, {
       ...options,
       retryAfter: 5,
     });
@@ -83,14 +83,14 @@ export function describe(error: unknown, doing: string, bucket: string): OciErro
   const words = wordsOf(error);
   if (status === undefined) {
     const advice = UNTRUSTED.includes((error as NodeJS.ErrnoException).code ?? '')
-      ? '; name its certificate authority in storage.s3.ca'
+      ? '; set storage.s3.ca to its certificate authority'
       : '';
     return new OciError('UNAVAILABLE', `S3 cannot be reached for ${doing}: ${words}${advice}`, { ...options, retryAfter: 5 });
   }
   const said = `${doing} in ${bucket}: ${status} ${words}`;
   const advice = adviceFor(error, bucket);
   if (advice !== undefined) return new OciError('UNAVAILABLE', `S3 refuses ${said}${advice}`, options);
-  if (isDamage(error)) return new OciError('DIGEST_INVALID', `S3 refuses ${said}: what was sent is not what its digest says`, options);
+  if (isDamage(error)) return new OciError('DIGEST_INVALID', `S3 rejects ${said}: the bytes sent do not match their digest`, options);
   if (['refused', 'absent'].includes(failureOf(error))) return new OciError('UNAVAILABLE', `S3 refuses ${said}`, options);
   return new OciError('UNAVAILABLE', `S3 fails at ${said}`, { ...options, retryAfter: 5 });
 }

@@ -39,7 +39,7 @@ export async function* listObjects(
     }
     const next = page.NextContinuationToken;
     if (next === undefined || next === '' || next === token)
-      throw unexplained(prefix, 'it has no keys, says that more follow, and not where');
+      throw unexplained(prefix, 'it has no keys, and says that more follow but not where');
     token = next;
     empty++;
   }

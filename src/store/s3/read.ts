@@ -105,7 +105,7 @@ function partOf(
   const part = resolveRange(range ?? { start: 0 }, size);
   const isWhole = ContentLength === undefined || ContentLength === end - start + 1;
   if (start !== part.start || end !== part.end || !isWhole) {
-    throw new OciError('UNAVAILABLE', `S3 was asked for bytes ${part.start}-${part.end} of ${key} and sends others`, { origin });
+    throw new OciError('UNAVAILABLE', `S3 sent another range than the requested bytes ${part.start}-${part.end} of ${key}`, { origin });
   }
   return { range: range === undefined ? undefined : part, size };
 }

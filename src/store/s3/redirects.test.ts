@@ -105,7 +105,7 @@ test('no client is redirected to an S3 that is down or hangs, not even for blobs
     server.resume();
   }
   await works();
-  const [fails, worksAgain] = ['the storage fails; serving pulls from upstream and from local copies', 'the storage works again'];
+  const [fails, worksAgain] = ['calls to the storage fail; serving pulls from upstream and from local copies', 'the storage works again'];
   assert.deepEqual(opened.told(), [fails, worksAgain, fails, worksAgain]);
 });
 

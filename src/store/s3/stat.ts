@@ -80,5 +80,7 @@ async function askByGet({ client }: S3Access, at: Target, signal: AbortSignal): 
 
 /** An answer of S3 that cannot be used. */
 export function unknownSize(key: string): OciError {
-  return new OciError('UNAVAILABLE', `S3 does not say how large ${key} is, or which part of it it sends`, { origin: 'storage' });
+  return new OciError('UNAVAILABLE', `the response of S3 does not state the size of ${key}, or the range that it contains`, {
+    origin: 'storage',
+  });
 }

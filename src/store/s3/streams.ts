@@ -91,7 +91,7 @@ async function attemptOnce<T>(
       throw error;
     }
   });
-  if (result === undefined) throw new OciError('UNAVAILABLE', `S3 did not keep what was sent for ${call.doing}`, { origin: 'storage' });
+  if (result === undefined) throw new OciError('UNAVAILABLE', `S3 did not store the bytes sent for ${call.doing}`, { origin: 'storage' });
   return result.value;
 }
 

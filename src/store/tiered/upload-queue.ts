@@ -70,7 +70,7 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
       failures++;
       log.warn(
         { event: 'upload-postponed', error, key, waiting: waiting.size + running.size },
-        'a blob cannot be stored yet; it stays in the local tier',
+        'cannot upload a blob yet; keeping it in the local tier',
       );
       if (waiting.has(key)) bytes -= size;
       else waiting.set(key, size);
@@ -82,7 +82,10 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
    *  copy is removed, and the next pull downloads the blob again. An intact one stays as long as the tier has room for it. */
   async function drop(key: string, error: OciError): Promise<void> {
     const isDamaged = !(await isIntact(key).catch(() => false));
-    log.error({ event: 'upload-refused', error, key, isDamaged }, 'the storage refuses a blob for its digest; dropping the upload');
+    log.error(
+      { event: 'upload-refused', error, key, isDamaged },
+      'the storage rejected a blob whose bytes do not match its digest; dropping the upload',
+    );
     if (announced.has(key) || waiting.has(key)) return;
     const signal = AbortSignal.timeout(30_000);
     await files.remove(pendingKey(key), { signal }).catch(() => undefined); // the next start tries again

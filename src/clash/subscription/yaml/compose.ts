@@ -220,7 +220,7 @@ function convert(node: Node, aliased: boolean, conversion: Conversion): unknown 
   if (aliased) conversion.aliased++;
   const { count, aliased: fromAliases } = conversion;
   const share = 0.99 - 0.89 * Math.min(1, Math.max(0, (count - SMALL) / (LARGE - SMALL)));
-  if (fromAliases > 100 && count > 1000 && fromAliases / count > share) throw new YamlError('it is repeated beyond measure', node.line);
+  if (fromAliases > 100 && count > 1000 && fromAliases / count > share) throw new YamlError('its aliases expand too far', node.line);
   if (node.kind === 'scalar')
     return node.tag === '' || node.tag === '!' ? (node.plain ? resolvePlain(node.value) : node.value) : resolveTagged(node.tag, node.value);
   if (node.kind === 'sequence') return node.items.map((item) => convert(item, aliased, conversion));

@@ -190,7 +190,7 @@ function fetchToken(state: State): void {
   if ((next === '|' || next === '>') && !flow) return fetchBlockScalar(state);
   if (next === '"' || next === "'") return fetchScalar(state);
   const startsPlain = (next === '-' && !isBlank(cursor.peek(1))) || (!flow && (next === '?' || next === ':'));
-  if ((isBlank(next) || NEVER_PLAIN.has(next)) && !startsPlain) throw new YamlError('a character cannot stand here', cursor.mark.line);
+  if ((isBlank(next) || NEVER_PLAIN.has(next)) && !startsPlain) throw new YamlError('a character is not allowed here', cursor.mark.line);
   fetchScalar(state);
 }
 

@@ -8,7 +8,7 @@ function read(text: string): YamlAnswer {
     return parseDocument(text);
   } catch (error) {
     if (error instanceof YamlError) return { problem: `it is not valid YAML (line ${error.line + 1}: ${error.message})` };
-    return { problem: 'its YAML is nested or repeated beyond measure' };
+    return { problem: 'its YAML is nested too deep or expands too far' };
   }
 }
 
