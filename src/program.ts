@@ -12,9 +12,10 @@ interface GlobalOptions {
   set: string[];
 }
 
-/** Starts this program anew in the same process (execve), for commands of which there are many and that mostly lie idle: with a small young
- *  generation for V8, and with all that it needs in the compile cache, since the compiler of types takes some 20 MB that never come
- *  back (docs/decisions/lean-agent.md). `late`: what the command itself would load later. */
+/** Starts this program anew in the same process (execve), for commands of which there are many and
+ *  that mostly lie idle: with a small young generation for V8, and with all that it needs in the
+ *  compile cache, since the compiler of types takes some 20 MB that never come back
+ *  (docs/decisions/lean-agent.md). `late`: what the command itself would load later. */
 async function becomeLean(...late: Promise<unknown>[]): Promise<void> {
   const flag = '--max-semi-space-size=1';
   if (process.execArgv.includes(flag)) return;

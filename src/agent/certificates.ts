@@ -2,8 +2,9 @@ import { readdir } from 'node:fs/promises';
 
 /** The root lines of a hosts.toml that name the certificates in `folder`, or '' if there are none.
  *
- *  Without a hosts.toml containerd takes `*.crt` there for CA certificates, and `*.cert` with `*.key` for client certificates, as
- *  Docker does; with one it reads only what the file names (containerd, core/remotes/docker/config/hosts.go).
+ *  Without a hosts.toml containerd takes `*.crt` there for CA certificates, and `*.cert` with
+ *  `*.key` for client certificates, as Docker does; with one it reads only what the file names
+ *  (containerd, core/remotes/docker/config/hosts.go).
  *  @param prefix put before each name: the path from the hosts.toml to `folder`
  *  @throws Error: the folder cannot be read */
 export async function certificateLines(folder: string, prefix = ''): Promise<string> {

@@ -4,8 +4,8 @@ import { makeDirectory } from '../io/make-directory.ts';
 import { readContainerdConfig, type ContainerdConfig } from './containerd-config.ts';
 import { hostFolder } from './node-files.ts';
 
-/** Why this node does not use the agent as it should. These are values of a metric label: the set
- *  is fixed. */
+/** Why the container runtime of this node does not use the agent. These are values of a metric
+ *  label: the set is fixed. */
 export type ProblemKind =
   | 'folder-not-writable'
   | 'config-not-readable'

@@ -2,14 +2,16 @@ import { glob, readFile } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { parse } from 'smol-toml';
 
-/** What containerd's configuration says about hosts.toml files. */
+/** The settings of containerd's configuration that concern hosts.toml files. */
 export interface ContainerdConfig {
-  /** `config_path` of the CRI plugin, '' if it is not set: a folder of hosts.toml files, or several with colons between them. */
+  /** `config_path` of the CRI plugin, '' if it is not set: a folder of hosts.toml files, or several
+   *  with colons between them. */
   configPath: string;
   /** `config_path` of the transfer plugin, which pulls by CRI do not use. */
   transferConfigPath: string;
-  /** Pulls go through containerd's older client (`use_local_image_pull`), which reads every folder of `config_path`. From 2.1 on
-   *  the transfer service pulls, unless a setting is present that it does not support. */
+  /** Pulls go through containerd's older client (`use_local_image_pull`), which reads every folder
+   *  of `config_path`. From 2.1 on the transfer service pulls, unless a setting is present that it
+   *  does not support. */
   pullsLocally: boolean;
 }
 
@@ -40,7 +42,8 @@ export async function readContainerdConfig(folder: string): Promise<ContainerdCo
   };
 }
 
-/** As containerd 2.1 to 2.4 decide it (`CheckLocalImagePullConfigs` in internal/cri/config/config.go). */
+/** As containerd 2.1 to 2.4 decide it (`CheckLocalImagePullConfigs` in
+ *  internal/cri/config/config.go). */
 function pullsLocally(ofImages: (...keys: string[]) => unknown): boolean {
   const isPresent = (value: unknown) => typeof value === 'object' && value !== null && Object.keys(value).length > 0;
   return (

@@ -8,7 +8,8 @@ import { certificateLines } from './certificates.ts';
 /** A file for the node's container runtime that the agent writes. */
 export interface NodeFile {
   path: string;
-  /** Returns what follows the agent's mark; undefined: the file is not needed now. @throws Error: a folder cannot be read */
+  /** Returns what follows the agent's mark; undefined: the file is not needed now. @throws Error: a
+   *  folder cannot be read */
   content: () => Promise<string | undefined>;
   /** The folder was created for this file, and is removed with it when it is empty. */
   inOwnFolder: boolean;
@@ -29,7 +30,8 @@ export interface NodeFiles {
   readonly count: number;
   /** Writes the files that are missing or differ. @throws Error: the directory cannot be written */
   write(): Promise<void>;
-  /** Takes ownership of the files that a former agent wrote. @throws Error: the directory cannot be written */
+  /** Takes ownership of the files that a former agent wrote. @throws Error: the directory cannot be
+   *  written */
   takeOver(): Promise<void>;
   /** Removes the files of this agent, and folders that are empty afterwards. */
   remove(): Promise<void>;
@@ -40,13 +42,15 @@ export interface NodeFiles {
 /** The first line of every file that an agent wrote. Files without it are never touched. */
 const MARK = '# Written by the kube-registry agent, which removes it when it goes.';
 
-/** The folder of a host in containerd's `config_path`: `HOST`, or `HOST_PORT_` (containerd, core/remotes/docker/config/hosts.go). */
+/** The folder of a host in containerd's `config_path`: `HOST`, or `HOST_PORT_` (containerd,
+ *  core/remotes/docker/config/hosts.go). */
 export function hostFolder(host: string): string {
   return host.replaceAll('/', '_').replace(/:(\d+)$/, '_$1_');
 }
 
-/** containerd's hosts.toml for each host of the upstreams: the agent first, the upstream itself when the agent fails. containerd
- *  passes the host in `?ns=`, so the paths carry no prefix (containerd, docs/hosts.md). */
+/** containerd's hosts.toml for each host of the upstreams: the agent first, the upstream itself
+ *  when the agent fails. containerd passes the host in `?ns=`, so the paths carry no prefix
+ *  (containerd, docs/hosts.md). */
 export function hostsFiles(directory: string, upstreams: readonly MirroredUpstream[], agent: string): NodeFile[] {
   return upstreams.flatMap(({ url, hosts }) => hosts.map((host) => hostsFile(directory, host, { url, agent })));
 }

@@ -1,11 +1,12 @@
 import { raceAbort } from './race-abort.ts';
 
-/** Bytes of the larger documents that are read, verified and stored at the same time. */
+/** Limits the total size of documents that are in memory at the same time. */
 const DOCUMENT_BYTES = 32 * 2 ** 20;
 
-/** Bytes of a budget that one piece of work holds. */
+/** The share of a budget that one piece of work holds. */
 export interface ByteLease {
-  /** Waits, in the order of the calls, until the lease may hold `bytes` in total. A lease that holds as many already returns at once.
+  /** Waits until the lease may hold `bytes` in total; callers are served in order. Returns at once
+   *  if the lease already holds that many.
    *  @throws the signal's reason */
   reserve(this: void, bytes: number, signal: AbortSignal): Promise<void>;
   /** Returns the lease's bytes to the budget. */
@@ -21,7 +22,8 @@ interface Waiting {
   enter(): void;
 }
 
-/** At most `limit` bytes at a time; a lease of more than all of them is granted once no other one holds any. */
+/** At most `limit` bytes at a time. A lease of more than `limit` is granted once no other lease
+ *  holds any bytes. */
 export function createByteBudget(limit: number): ByteBudget {
   const waiting = new Set<Waiting>(); // in the order of the calls
   let used = 0;
@@ -77,5 +79,6 @@ export function createByteBudget(limit: number): ByteBudget {
   };
 }
 
-/** For documents on their way from an upstream or the storage, shared by the whole process: it bounds their memory. */
+/** Limits the memory of documents that are being read from upstreams or the storage, for the whole
+ *  process. */
 export const documentBytes = createByteBudget(DOCUMENT_BYTES);

@@ -2,8 +2,8 @@ import { OciError } from '../oci/error.ts';
 import { raceAbort } from './race-abort.ts';
 
 export interface CallersOptions {
-  /** How long work continues after its last caller has left, in ms, plus or minus half of it: container
-   *  runtimes repeat a request at once. Infinity: until it ends. */
+  /** How long work continues after its last caller has left, in ms, plus or minus half of it:
+   *  container runtimes repeat a request at once. Infinity: until it ends. */
   lingerMs: number;
 }
 
@@ -11,24 +11,27 @@ export interface CallersOptions {
 export interface Callers {
   /** Stops the work; aborted when the last caller has left and none has come back. */
   stop: AbortController;
-  /** Waits for `promise`, as one of the callers, until `signal` is aborted: then the caller has left. A caller whose promise fails earlier has
-   *  not left: it still wants the work to be done.
+  /** Waits for `promise` as one of the callers. When `signal` is aborted, the caller leaves. A
+   *  caller whose promise fails earlier has not left: it still wants the work to be done.
    *  @throws what `promise` rejects with, or the signal's reason */
   wait<T>(promise: Promise<T>, signal: AbortSignal): Promise<T>;
   /** The work is over. */
   end(): void;
 }
 
-/** How many pieces of work may go on without a caller. Beyond that, work is aborted as soon as its last caller leaves: not the oldest, which
- *  has been sent on, so that its connection would be lost, while the newest still waits for its turn. */
+/** How many pieces of work may continue without a caller. Beyond that, work is aborted as soon as
+ *  its last caller leaves. It is the newest that is aborted: its request still waits for its turn,
+ *  while aborting the oldest would cost a connection. */
 const MAX_LINGERING = 256;
-/** Work that was started by abandoned work ends with it, and does not linger a second time. */
+/** Work that abandoned work has started ends together with it, without lingering a second time. */
 const ABANDONED = new OciError('UNAVAILABLE', 'no caller is waiting for this response any longer');
 
-/** Aborts work that no caller waits for any longer.
- *  @returns what to call for each piece of work; `onAbandoned` is called just before it is aborted */
+/** Aborts work that has no callers left.
+ *  @returns what to call for each piece of work; `onAbandoned` is called just before it is
+ *  aborted */
 export function abandonUnwanted({ lingerMs }: CallersOptions): (onAbandoned: () => void) => Callers {
-  /** By the function that abandons the work: when its last caller left, in ms on the process's clock. */
+  /** When the last caller of each piece of work left, in ms on the process's clock, by the function
+   *  that aborts the work. */
   const lingering = new Map<() => void, number>();
   let timer: NodeJS.Timeout | undefined;
 
@@ -39,8 +42,8 @@ export function abandonUnwanted({ lingerMs }: CallersOptions): (onAbandoned: () 
     timer ??= setTimeout(sweep, lingerMs);
   }
 
-  /** Abandons together what was left at about the same time: otherwise the place of one question in a queue would go to the next, which is
-   *  about to be abandoned too. */
+  /** Aborts together all work that was left at about the same time. Otherwise the queue would give
+   *  the place of one request to the next one, which is about to be aborted too. */
   function sweep(): void {
     const now = performance.now();
     for (const [abandon, since] of lingering) if (now - since >= lingerMs / 2) abandon();

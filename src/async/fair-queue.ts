@@ -2,11 +2,12 @@ import { OciError } from '../oci/error.ts';
 import { raceAbort } from './race-abort.ts';
 
 export interface FairQueueOptions {
-  /** How many may hold a place at a time. */
+  /** How many callers may hold a place at the same time. */
   running: number;
-  /** How many may wait, of all keys together: a further caller takes the place of the one that has waited longest. */
+  /** How many callers may wait, over all keys. A further caller replaces the one that has waited
+   *  longest. */
   waiting: number;
-  /** How many of one key may wait: further callers are refused. */
+  /** How many callers of one key may wait. Further callers are refused. */
   perKey: number;
 }
 
@@ -22,7 +23,8 @@ interface Caller {
   refuse(error: OciError): void;
 }
 
-/** A bounded queue whose keys take turns: however many callers wait under one key, a caller under another is served next. */
+/** A bounded queue that serves its keys in turn: many callers with one key do not delay a caller
+ *  with another key. */
 export function createFairQueue({ running, waiting, perKey }: FairQueueOptions): FairQueue {
   const byKey = new Map<string, Set<Caller>>(); // in the order of their turns
   const all = new Set<Caller>(); // in the order in which they came
@@ -63,7 +65,7 @@ export function createFairQueue({ running, waiting, perKey }: FairQueueOptions):
     try {
       await raceAbort(turn.promise, signal);
     } catch (error) {
-      if (!remove(caller) && signal.aborted) turn.promise.then(release, () => undefined); // the place came together with the abort
+      if (!remove(caller) && signal.aborted) turn.promise.then(release, () => undefined); // granted at the moment of the abort
       throw error;
     }
   }

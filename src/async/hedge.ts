@@ -1,11 +1,12 @@
 import { raceAbort } from './race-abort.ts';
 
 export interface HedgeOptions<Candidate, Value> {
-  /** Tries one candidate. Its signal is aborted as soon as the search is over, unless this candidate has won: then only with `signal`. */
+  /** Tries one candidate. Its signal is aborted when another candidate has won. The winner's signal
+   *  is aborted only with `signal`. */
   attempt(this: void, candidate: Candidate, signal: AbortSignal): Promise<Value>;
   /** Whether this failure ends the search. */
   isFinal(this: void, candidate: Candidate, error: unknown): boolean;
-  /** How long to wait for a candidate before the next one is tried beside it, in ms. */
+  /** How long to wait for a candidate before the next one is started as well, in ms. */
   patienceMs: number;
   signal: AbortSignal;
 }
@@ -14,9 +15,10 @@ export type HedgeResult<Candidate, Value> =
   | { won: true; candidate: Candidate; value: Value; overtaken: Candidate[] }
   | { won: false; failures: { candidate: Candidate; error: unknown }[] };
 
-/** Tries candidates in order until one succeeds. The next one is tried when the one before has failed, or beside it when that one is
- *  slow: it may still win.
- *  @returns the first success, with the slower candidates that had been tried earlier; or all failures
+/** Tries candidates in order until one succeeds. The next one starts when the previous one has
+ *  failed or is slow; a slow candidate continues and may still win.
+ *  @returns the first success, with the slower candidates that had been tried earlier; or all
+ *  failures
  *  @throws the signal's reason */
 export async function hedge<Candidate, Value>(
   candidates: readonly Candidate[],

@@ -1,10 +1,10 @@
 import { setImmediate as turn } from 'node:timers/promises';
 
-/** Runs `work`, which keeps the event loop busy for some milliseconds, when every such step before it has run, and other events have been
- *  handled in between. @throws what `work` throws */
+/** Runs `work`, which blocks the event loop for some milliseconds, after all such steps before it.
+ *  Other events are handled between two steps. @throws what `work` throws */
 export type LongSteps = <Result>(work: () => Result) => Promise<Result>;
 
-/** However many long steps come due at the same time, everybody else waits for one of them at most. */
+/** However many long steps are due at the same time, other work waits for at most one of them. */
 export function createLongSteps(): LongSteps {
   let last: Promise<unknown> = Promise.resolve();
   return (work) => {
@@ -20,7 +20,8 @@ const longStep = createLongSteps();
 /** Parsed in a millisecond or two. */
 const PARSED_AT_ONCE_BYTES = 2 ** 18;
 
-/** Runs `work`, which parses a document of `bytes`: at once, or as a long step. @throws what `work` throws */
+/** Runs `work`, which parses a document of `bytes`: at once, or as a long step. @throws what `work`
+ *  throws */
 export async function parseInTurn<Result>(bytes: number, work: () => Result): Promise<Result> {
   return bytes <= PARSED_AT_ONCE_BYTES ? work() : longStep(work);
 }

@@ -1,5 +1,5 @@
-/** Runs `work` for each item, `count` at a time. After the first failure no further item is begun, and the call fails once the
- *  running ones have ended.
+/** Runs `work` for each item, `count` at a time. After the first failure, no further item is
+ *  started, and the call fails once the running items have ended.
  *  @throws what `work`, or the iterator of `items`, throws first */
 export async function inParallel<Item>(
   items: Iterable<Item> | AsyncIterable<Item>,

@@ -15,7 +15,8 @@ export interface Pulse {
   alive(): boolean;
   /** Call when the process has shown a sign of life: an answer, or a part of one. */
   heard(): void;
-  /** Pings the process; concurrent calls share one ping. `alive` has the result afterwards. Never rejects. */
+  /** Pings the process; concurrent calls share one ping. `alive` has the result afterwards. Never
+   *  rejects. */
   check(): Promise<void>;
   /** Calls `gone` once when the process is found dead. Returns a function that ends the watch. */
   watch(gone: () => void): () => void;
@@ -24,7 +25,7 @@ export interface Pulse {
 export interface PulseOptions {
   /** A request that costs nothing to answer. */
   ping(this: void, signal: AbortSignal): Promise<void>;
-  /** The process was found dead, or alive again. */
+  /** Called when the process is found dead, or alive again. */
   changed(this: void, alive: boolean): void;
 }
 

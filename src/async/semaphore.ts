@@ -4,13 +4,15 @@ import { raceAbort } from './race-abort.ts';
 export interface SemaphoreOptions {
   /** How many callers may wait for a place; unlimited by default. */
   maxWaiting?: number;
-  /** What to tell a caller that finds the queue full. */
+  /** The error message for a caller that finds the queue full. */
   full?: () => OciError;
 }
 
 export interface Semaphore {
-  /** Takes a place, in the order of the calls. Call the function that it returns to give the place back; further calls do nothing.
-   *  @throws the signal's reason (aborted before there was a place); OciError TOOMANYREQUESTS (the queue is full) */
+  /** Takes a place, in the order of the calls. Call the function that it returns to give the place
+   *  back; further calls do nothing.
+   *  @throws the signal's reason (aborted before there was a place); OciError TOOMANYREQUESTS (the
+   *  queue is full) */
   acquire(this: void, signal?: AbortSignal): Promise<() => void>;
   /** Runs `work` while it holds a place. @throws as `acquire` and `work` do */
   run<Result>(this: void, work: () => Promise<Result>, signal?: AbortSignal): Promise<Result>;
@@ -39,7 +41,7 @@ export function createSemaphore(count: number, { maxWaiting = Infinity, full = t
     try {
       await raceAbort(turn.promise, signal);
     } catch (error) {
-      if (!waiting.delete(turn.resolve)) release(); // the place came together with the abort
+      if (!waiting.delete(turn.resolve)) release(); // granted at the moment of the abort
       throw error;
     }
   }

@@ -4,11 +4,13 @@ import { abandonUnwanted, type Callers } from './callers.ts';
 export interface SingleFlightOptions {
   /** How long the work may take, in ms. */
   timeoutMs: number;
-  /** How long the work goes on once its last caller has left, in ms. By default, until the timeout. */
+  /** How long the work goes on once its last caller has left, in ms. By default, until the
+   *  timeout. */
   lingerMs?: number;
 }
 
-/** Runs `work`, or joins the call that already runs for `key`; waits no longer than `signal` allows.
+/** Runs `work`, or joins the call that already runs for `key`; waits no longer than `signal`
+ *  allows.
  *  @throws what `work` throws; the signal's reason; OciError UNAVAILABLE (the timeout is over) */
 export type SingleFlight<Value> = (key: string, signal: AbortSignal, work: (signal: AbortSignal) => Promise<Value>) => Promise<Value>;
 
@@ -17,8 +19,9 @@ interface Flight<Value> {
   callers: Callers;
 }
 
-/** Runs one piece of work per key at a time, shared by all callers that ask for the key while it runs. Callers may leave: the
- *  work goes on for the others, and for `lingerMs` after the last caller has left. */
+/** Runs one piece of work per key at a time, shared by all callers that ask for the key while it
+ *  runs. Callers may leave: the work goes on for the others, and for `lingerMs` after the last
+ *  caller has left. */
 export function singleFlight<Value>({ timeoutMs, lingerMs = Infinity }: SingleFlightOptions): SingleFlight<Value> {
   const running = new Map<string, Flight<Value>>();
   const createCallers = abandonUnwanted({ lingerMs });

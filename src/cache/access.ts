@@ -8,13 +8,15 @@ import type { Repository } from '../oci/reference.ts';
 import { memberKey } from '../store/keys.ts';
 import type { RecordStore } from './record-store.ts';
 
-/** Which repository may serve which digest (promise 12). Repositories start with their upstream's name. */
+/** Which repository may serve which digest (promise 12). Repositories start with their upstream's
+ *  name. */
 export interface AccessRecords {
   /** Reads the record that the upstream once served the digest under this name. */
   find(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined>;
   /** The same record, if it is in memory. */
   recall(repository: Repository, digest: Digest): Descriptor | undefined;
-  /** Records that the upstream has served the digest under this name: just now, or at `provedAt`. */
+  /** Records that the upstream has served the digest under this name: just now, or at
+   *  `provedAt`. */
   grant(repository: Repository, descriptor: Descriptor, provedAt?: number): void;
   /** Writes a record again that pruning may have removed. It proves no more than before. */
   restore(repository: Repository, descriptor: Descriptor): void;
@@ -25,8 +27,8 @@ export interface AccessRecords {
   /** Notes the blobs of a manifest that the upstream has served under this name: the repository may
    *  serve them too. Undefined: the manifest was noted a short time ago. */
   noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): Promise<void> | undefined;
-  /** The descriptor of a blob, from a manifest of this repository that this process has seen, and when
-   *  the upstream confirmed that manifest. */
+  /** The descriptor of a blob, from a manifest of this repository that this process has seen, and
+   *  when the upstream confirmed that manifest. */
   findNamed(repository: Repository, digest: Digest): NamedBlob | undefined;
 }
 
@@ -40,11 +42,12 @@ export interface NamedBlob {
 const IN_MEMORY = 50_000;
 /** Milliseconds; records have a shorter limit of their own. */
 const READ_TIMEOUT_MS = 10_000;
-/** A record is written again when the upstream serves the digest after this long: it may have been pruned with its blob. */
+/** A record is written again when the upstream serves the digest after this long: it may have been
+ *  pruned with its blob. */
 const REWRITE_AFTER_MS = 3_600_000;
 /** A manifest is noted again when the upstream has confirmed it this long after it was noted. */
 const NOTE_AGAIN_AFTER_MS = 1_800_000;
-/** How far a record of another machine may be ahead of this machine's clock, in ms. */
+/** A record of another machine may be this far ahead of this machine's clock, in ms. */
 const CLOCK_TOLERANCE_MS = 5000;
 
 interface Known {

@@ -95,8 +95,9 @@ export function createBlobs({ upstream, cache, proofs, name, connections, untrus
     return 'unproved';
   }
 
-  /** Whether `target` may read from a download. If the download was started under the same name, its source may prove that
-   *  (`PROVES_ACCESS`); otherwise the access record or the upstream has to. */
+  /** Whether `target` may read from a download. If the download was started under the same name,
+   *  its source may prove that (`PROVES_ACCESS`); otherwise the access record or the upstream has
+   *  to. */
   async function admits(download: Download, target: Target, { digest, signal }: { digest: Digest; signal: AbortSignal }): Promise<boolean> {
     if (download.startedFor === target.name) {
       // Read the access record while the storage is asked for the blob.

@@ -24,7 +24,8 @@ export interface CachedTag {
 /** How far a record of another machine may be ahead of this machine's clock, in ms. */
 const CLOCK_TOLERANCE_MS = 5000;
 
-/** The tag that a record describes; undefined: there is no record, or it is damaged. `now`: on the monotonic clock. */
+/** The tag that a record describes; undefined: there is no record, or it is damaged. `now`: on the
+ *  monotonic clock. */
 export function parseTagRecord(record: unknown, { now, tagTtl }: { now: number; tagTtl: number }): CachedTag | undefined {
   if (typeof record !== 'object' || record === null) return undefined;
   const { digest, checkedAt: written, refused, goneSince, imported } = record as Record<string, unknown>;

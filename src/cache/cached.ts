@@ -23,18 +23,19 @@ export interface CachePolicy extends FreshnessPolicy {
   name: string;
   /** Parallel connections for one blob. */
   connections: number;
-  /** `by-<id>`, put before the upstream's name in the store: the upstream is read with the credentials
-   *  that the id stands for, and what it proves is valid for this capability alone, for an hour. */
+  /** `by-<id>`, put before the upstream's name in the store: the upstream is read with the
+   *  credentials that the id stands for, and what it proves is valid for this capability alone, for
+   *  an hour. */
   capability?: string;
-  /** The upstream may be anybody's: it may say that it has what it has not, to get what others have
-   *  stored. Only bytes that it has sent prove anything; what it says proves nothing. */
+  /** Anybody may run this upstream, so it may claim to have a blob in order to get the stored copy
+   *  of another upstream. Only bytes that it has sent prove that it has a blob. */
   untrusted?: boolean;
   /** `stat` answers only for blobs that the repository may serve from the store. For an untrusted
    *  upstream these are the ones that have come from it. */
   statIsProof?: boolean;
 }
 
-/** What the names of an upstream's repositories begin with in the store. */
+/** The prefix of an upstream's repositories in the store. */
 export function prefixOf({ name, capability }: Pick<CachePolicy, 'name' | 'capability'>): string {
   return capability === undefined ? name : `${capability}/${name}`;
 }
@@ -122,8 +123,8 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
     return digest === undefined ? resolveTag(target, reference as Tag, options) : { digest, stale: false, outcome: 'hit' };
   }
 
-  /** Finds a cached manifest that the repository may serve, as `locate` does without a promise if it
-   *  is in memory. Otherwise its access record and its bytes are read at the same time. */
+  /** Finds a cached manifest that the repository may serve, as `locate` does without a promise if
+   *  it is in memory. Otherwise its access record and its bytes are read at the same time. */
   function findManifest({ name }: Target, digest: Digest, signal: AbortSignal): Found | undefined | Promise<Found | undefined> {
     const record = access.recall(name, digest);
     const bytes = cache.manifests.get(digest);
@@ -194,7 +195,8 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
   };
 }
 
-/** `cache` for credentials that may be revoked: nothing that they have proved counts for more than an hour. */
+/** `cache` for credentials that may be revoked: a proof of access by them counts for an hour at
+ *  most. */
 function withExpiringProofs(upstream: Upstream, cache: Cache, { prefix, staleFor, tagTtl }: CachePolicy & { prefix: string }): Cache {
   const repositoryOf = (name: Repository): Repository => parseRepository(name.slice(prefix.length + 1));
   const access = renewedAccess(cache.access, { upstream, repositoryOf, staleFor, quietMs: tagTtl });

@@ -7,8 +7,8 @@ export interface FreshnessPolicy {
   tagTtl: number;
   staleFor: number;
   negativeTtl: number;
-  /** What happens to a cached tag that the upstream has deleted. forget: it is deleted here too.
-   *  serve: it is served as before, for as long as its image is kept. */
+  /** How a cached tag is answered after the upstream has deleted it. forget: it is deleted here
+   *  too. serve: it is served as before, for as long as its image is kept. */
   onDeleted: 'forget' | 'serve';
   /** Whether credentials are configured for a repository: the upstream's 401 or 403 may then mean
    *  that access has been revoked. */
@@ -19,7 +19,8 @@ export interface FreshnessPolicy {
 
 /** How long a request for a cached answer waits for the upstream's, in ms. */
 export const ANSWER_TIMEOUT_MS = 2000;
-/** How long a cached answer is served after the upstream has refused its credentials, counted from its last confirmation, in ms. */
+/** How long a cached answer is served after the upstream has refused its credentials, counted from
+ *  its last confirmation, in ms. */
 export const REFUSED_LIFE_MS = 3_600_000;
 /** The record of an unchanged answer is written again after this long, in ms: records expire after
  *  days, and writes cost money. */

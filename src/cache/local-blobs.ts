@@ -37,10 +37,10 @@ interface Trusted {
   before: number;
 }
 
-/** Sends a file as it is if this process has stored or verified it and it has not been modified
- *  since. Any other file is hashed while it is sent, and its end is withheld until the digest
- *  matches (promise 3); if a range is requested, the whole file is verified first. A damaged file
- *  is removed. */
+/** Sends a file without hashing it if this process has stored or verified the file and it has not
+ *  been modified since. Any other file is hashed while it is sent, and its end is withheld until
+ *  the digest matches (promise 3); if a range is requested, the whole file is verified first. A
+ *  damaged file is removed. */
 export function createLocalBlobs(local: Store, log: Log): LocalBlobs {
   const trusted = new LRUCache<Digest, Trusted>({ maxSize: TRUSTED_BLOBS, sizeCalculation: () => 1 });
   const verifying = singleFlight<boolean>({ timeoutMs: VERIFY_TIMEOUT_MS });

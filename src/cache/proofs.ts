@@ -12,9 +12,10 @@ interface Claim {
 
 /** Checks whether a repository may serve content that was fetched for another one (promise 12). */
 export interface Proofs {
-  /** True: the repository's access record says so, or the upstream itself does; mirrors are never
-   *  believed, and an untrusted upstream neither. False: the upstream does not answer now, but the blob may still be available under
-   *  this name, from a mirror or from an upstream that is slow to respond.
+  /** True: the repository's access record says so, or the upstream itself does; mirrors and
+   *  untrusted upstreams are never believed. False: the upstream does not answer now, but the blob
+   *  may still be available under this name, from a mirror or from an upstream that is slow to
+   *  respond.
    *  @throws OciError as the upstream does: BLOB_UNKNOWN, UNAUTHORIZED, DENIED, TOOMANYREQUESTS */
   require(target: Target, claim: Claim, signal: AbortSignal): Promise<boolean>;
 }

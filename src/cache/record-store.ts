@@ -5,7 +5,8 @@ import { bytesSource, type Store } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 import { backoff } from '../async/backoff.ts';
 
-/** How long a pull waits for a record, in ms: when the store is slow, the upstream is asked instead. */
+/** How long a pull waits for a record, in ms: when the store is slow, the upstream is asked
+ *  instead. */
 const READ_TIMEOUT_MS = 1500;
 const WRITE_TIMEOUT_MS = 10_000;
 /** Bytes; a longer object is no record. */
@@ -18,7 +19,8 @@ const WRITES_AT_ONCE = 8;
 /** The small JSON documents beside the blobs. Reading never fails a pull and writing never delays
  *  one: records that the store cannot accept now are kept in memory and written later. */
 export interface RecordStore {
-  /** Undefined: there is no such record, it is longer than `maxSize` bytes (64 KiB by default), or it cannot be read now. */
+  /** Undefined: there is no such record, it is longer than `maxSize` bytes (64 KiB by default), or
+   *  it cannot be read now. */
   read(key: string, signal: AbortSignal, maxSize?: number): Promise<unknown>;
   put(key: string, value: object): void;
   /** Writes an empty object; the key carries all the information. */
@@ -30,7 +32,8 @@ export interface RecordStore {
   flush(signal: AbortSignal): Promise<void>;
 }
 
-/** A record that waits to be written: its value, to be parsed as JSON; empty for a mark; undefined to be removed. */
+/** A record that waits to be written: its value, to be parsed as JSON; empty for a mark; undefined
+ *  to be removed. */
 type Pending = { value: object | '' | undefined };
 
 export function createRecordStore(store: Store, log: Log): RecordStore {

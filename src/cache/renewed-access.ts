@@ -24,9 +24,9 @@ export interface RenewedAccessOptions {
 const QUESTION_TIMEOUT_MS = 25_000;
 const MAX_QUIET = 10_000;
 
-/** `access`, for credentials that may be revoked: a record counts for an hour after the upstream last
- *  confirmed it. Then the upstream is asked again. It is forgotten when the upstream refuses, and
- *  counts for up to `staleFor` while the upstream cannot answer (promises 8 and 18). */
+/** `access`, for credentials that may be revoked: a record counts for an hour after the upstream
+ *  last confirmed it. Then the upstream is asked again. It is forgotten when the upstream refuses,
+ *  and counts for up to `staleFor` while the upstream cannot answer (promises 8 and 18). */
 export function renewedAccess(access: AccessRecords, options: RenewedAccessOptions): AccessRecords {
   const { upstream, repositoryOf, staleFor, quietMs, now = () => performance.now() } = options;
   const renewing = singleFlight<void>({ timeoutMs: QUESTION_TIMEOUT_MS });

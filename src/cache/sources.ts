@@ -28,8 +28,8 @@ export function sourcesOf(digest: Digest, target: Target, { upstream, cache }: {
   ];
 }
 
-/** The size in the access record, which was written when the blob's digest had been verified. Undefined: there is no record, or it
- *  cannot be read now. */
+/** The size in the access record, which was written when the blob's digest had been verified.
+ *  Undefined: there is no record, or it cannot be read now. */
 async function recordedSize(
   digest: Digest,
   target: Target,

@@ -4,7 +4,8 @@ import { usedKey } from '../store/keys.ts';
 import type { RecordStore } from './record-store.ts';
 
 export interface Usage {
-  /** Records that this image was pulled today. True: for the first time today, as far as this process knows. */
+  /** Records that this image was pulled today. True: for the first time today, as far as this
+   *  process knows. */
   mark(this: void, repository: Repository, digest: Digest): boolean;
 }
 

@@ -5,12 +5,14 @@ import { fieldsOf, textOf } from '../io/untrusted.ts';
 import type { LogIn, Login } from './short-lived-login.ts';
 
 export interface AzureOptions {
-  /** The client ID of a user-assigned managed identity, or of the application of a workload identity. */
+  /** The client ID of a user-assigned managed identity, or of the application of a workload
+   *  identity. */
   clientId?: string | undefined;
 }
 
-/** Whom tokens for registries with a host that ends so are for (KnownContainerRegistryAudience of Azure's SDK). Others: the
- *  registry's own audience, which registries that refuse tokens for the resource manager take too. */
+/** Whom tokens for registries with a host that ends so are for (KnownContainerRegistryAudience of
+ *  Azure's SDK). Others: the registry's own audience, which registries that refuse tokens for the
+ *  resource manager take too. */
 const AUDIENCES: readonly (readonly [suffix: string, audience: string])[] = [
   ['.azurecr.cn', 'https://management.chinacloudapi.cn'],
   ['.azurecr.us', 'https://management.usgovcloudapi.net'],
@@ -22,8 +24,9 @@ const USERNAME = '00000000-0000-0000-0000-000000000000';
 const DEFAULT_LIFE_MS = 3_600_000;
 const MAX_ANSWER_SIZE = 256 * 1024;
 
-/** Logs in to Azure Container Registry: exchanges a token of the pod's identity for a refresh token of the registry
- *  ("Azure Container Registry integration with Azure Active Directory": POST /oauth2/exchange).
+/** Logs in to Azure Container Registry: exchanges a token of the pod's identity for a refresh token
+ *  of the registry ("Azure Container Registry integration with Azure Active Directory": POST
+ *  /oauth2/exchange).
  *  @param dispatcher connections to the registry */
 export function azureLogin(registry: URL, { clientId }: AzureOptions, dispatcher: Dispatcher): LogIn {
   const audience = AUDIENCES.find(([suffix]) => registry.hostname.endsWith(suffix))?.[1] ?? DEFAULT_AUDIENCE;

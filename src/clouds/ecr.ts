@@ -2,13 +2,16 @@ import type { fromTemporaryCredentials as FromTemporaryCredentials } from '@aws-
 import type { LogIn, Login } from './short-lived-login.ts';
 
 export interface EcrOptions {
-  /** Where the registry is, such as `eu-west-1`. Default: as its host says, else as the AWS SDK finds it. */
+  /** Where the registry is, such as `eu-west-1`. Default: as its host says, else as the AWS SDK
+   *  finds it. */
   region?: string | undefined;
-  /** The role to assume; its trust policy must name the identity that the SDK's default chain finds. */
+  /** The role to assume; its trust policy must name the identity that the SDK's default chain
+   *  finds. */
   roleArn?: string | undefined;
 }
 
-/** `123456789012.dkr.ecr.eu-west-1.amazonaws.com`, and its forms for FIPS, China and IPv6 ("Amazon ECR endpoints and quotas"). */
+/** `123456789012.dkr.ecr.eu-west-1.amazonaws.com`, and its forms for FIPS, China and IPv6 ("Amazon
+ *  ECR endpoints and quotas"). */
 const PRIVATE_HOST = /^\d{12}\.dkr[.-]ecr(?:-fips)?\.(?<region>[a-z0-9-]+)\./;
 const PUBLIC_HOST = 'public.ecr.aws';
 /** Amazon ECR Public issues tokens in this region alone. */
@@ -17,8 +20,9 @@ const SESSION_NAME = 'kube-registry';
 /** The life of a password of which AWS names no end: GetAuthorizationToken documents 12 hours. */
 const DEFAULT_LIFE_MS = 12 * 3_600_000;
 
-/** Logs in to Amazon ECR by GetAuthorizationToken (Amazon ECR API reference), with the identity that the
- *  AWS SDK's default chain finds: IRSA, EKS Pod Identity, environment, shared files, instance profile. */
+/** Logs in to Amazon ECR by GetAuthorizationToken (Amazon ECR API reference), with the identity
+ *  that the AWS SDK's default chain finds: IRSA, EKS Pod Identity, environment, shared files,
+ *  instance profile. */
 export function ecrLogin(registry: URL, { region, roleArn }: EcrOptions): LogIn {
   const isPublic = registry.hostname === PUBLIC_HOST;
   const place = region ?? (isPublic ? PUBLIC_REGION : PRIVATE_HOST.exec(registry.hostname)?.groups?.['region']);

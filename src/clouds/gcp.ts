@@ -2,8 +2,9 @@ import type { AuthClient } from 'google-auth-library';
 import type { LogIn } from './short-lived-login.ts';
 
 export interface GcpOptions {
-  /** A service account's key, or the configuration of a workload identity federation (JSON). Default: the
-   *  identity that the metadata server gives: workload identity of GKE, or the node's service account. */
+  /** A service account's key, or the configuration of a workload identity federation (JSON).
+   *  Default: the identity that the metadata server gives: workload identity of GKE, or the node's
+   *  service account. */
   keyFile?: string | undefined;
 }
 
@@ -19,7 +20,8 @@ export function gcpLogin({ keyFile }: GcpOptions): LogIn {
 
   async function createClient() {
     const { Compute, GoogleAuth } = await import('google-auth-library');
-    // Without a file, GoogleAuth would look for an identity in many places first, which takes seconds.
+    // Without a file, GoogleAuth would look for an identity in many places first, which takes
+    // seconds.
     return keyFile === undefined ? new Compute({ scopes: [SCOPE] }) : new GoogleAuth({ scopes: SCOPE, keyFilename: keyFile }).getClient();
   }
 

@@ -37,13 +37,15 @@ const LOG_IN_TIMEOUT_MS = 15_000;
 const RENEW_AFTER_SHARE = 0.75;
 /** A login is no longer used this long before it expires, in ms: a request takes a while. */
 const MARGIN_MS = 30_000;
-/** A new login is used for this long at least, in ms, even if it has expired by this machine's clock, which may be wrong. */
+/** A new login is used for this long at least, in ms, even if it has expired by this machine's
+ *  clock, which may be wrong. */
 const MIN_LIFE_MS = 60_000;
 /** The pause after a failure before the cloud is asked again, in ms: pulls come by the hundred. */
 const RETRY_PAUSE_MS = 10_000;
 const MAX_CAUSE_LENGTH = 300;
 
-/** Logs in when a login is first needed, once for all callers that wait, and renews it before it expires. */
+/** Logs in when a login is first needed, once for all callers that wait, and renews it before it
+ *  expires. */
 export function createShortLivedLogin(logIn: LogIn, { issuer, advice, onRenewalFailed }: ShortLivedOptions): ShortLivedLogin {
   const share = singleFlight<Login>({ timeoutMs: LOG_IN_TIMEOUT_MS });
   let known: { login: Login; renewAt: number; usableUntil: number } | undefined;

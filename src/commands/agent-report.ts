@@ -9,7 +9,8 @@ export interface AgentReportOptions {
   hostsDirectory?: string;
 }
 
-/** `kube-registry agent report`: whether this node's container runtime uses the agent, and what to write where if it does not. */
+/** `kube-registry agent report`: whether this node's container runtime uses the agent, and what to
+ *  write where if it does not. */
 export async function agentReport({ config, stdout }: Host, { json, hostsDirectory }: AgentReportOptions): Promise<void> {
   const problems = await findNodeProblems(config.agent, hostsDirectory);
   if (json) stdout.write(`${JSON.stringify(problems, undefined, 2)}\n`);

@@ -38,11 +38,13 @@ import { servedNames } from './wiring/served-names.ts';
 
 /** How long running pulls may continue after SIGTERM, in ms; the chart gives the pod 60 s. */
 const GRACE = 50_000;
-/** How long requests to `admin` may continue after SIGTERM, in ms. Its port is closed at once, not after running pulls, for the next agent. */
+/** How long requests to `admin` may continue after SIGTERM, in ms. Its port is closed at once, not
+ *  after running pulls, for the next agent. */
 const ADMIN_GRACE = 1000;
 /** Milliseconds: the registry is near, and a pull must not wait for one that is gone. */
 const CONNECT_TIMEOUT = 1000;
-/** Milliseconds. The registry itself resumes from upstreams that are silent, and needs time for that. */
+/** Milliseconds. The registry itself resumes from upstreams that are silent, and needs time for
+ *  that. */
 const REMOTE_LIMITS = { attempts: 1, headersMs: 25_000, idleMs: 30_000 };
 const FILES_INTERVAL = 10_000;
 
@@ -74,8 +76,8 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
     challengesMirrors: true,
   };
   const anonymous = serveRegistry(images, serving);
-  // The login goes to the registry alone and is forgotten with the request. When the registry does not
-  // answer, the runtime asks upstream with it.
+  // The login goes to the registry alone and is forgotten with the request. When the registry does
+  // not answer, the runtime asks upstream with it.
   const withLogin = (login: string) => serveRegistry(remote({ ...toRegistry, headers: { ...headers, [LOGIN_HEADER]: login } }), serving);
   const handler: RequestHandler = (request, response) => {
     const login = mirrorLogin(request);
@@ -111,7 +113,8 @@ export async function removeAgentFiles({ config, log }: Host): Promise<void> {
   await nodeFiles(config, log).removeAll();
 }
 
-/** Gives back what starting took and an agent that waits does not need: some 4 MiB, which V8 would keep until it has work. */
+/** Gives back what starting took and an agent that waits does not need: some 4 MiB, which V8 would
+ *  keep until it has work. */
 function shrinkHeap(): void {
   setFlagsFromString('--expose-gc'); // for contexts made from here on
   (runInNewContext('gc') as NodeJS.GCFunction)({ type: 'major', execution: 'sync', flavor: 'last-resort' });
@@ -147,7 +150,8 @@ function nodeFiles({ agent: own, registry }: Config, log: Log): NodeFiles {
   return createNodeFiles(files, log);
 }
 
-/** Takes over the files of the agent that this one replaces, which are there because the registry had answered. */
+/** Takes over the files of the agent that this one replaces, which are there because the registry
+ *  had answered. */
 async function takeOver(files: NodeFiles, log: Log): Promise<void> {
   await files.takeOver().catch((error: unknown) => complain(error, log));
 }

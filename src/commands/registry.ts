@@ -58,7 +58,8 @@ const MAX_HOST_ROUTES = 100;
 const PUSH_LIMIT_MS = 24 * 3_600_000;
 
 /** `kube-registry registry`: serves until SIGTERM.
- *  @throws ConfigError: a file that it names cannot be read; OciError UNAVAILABLE: an address or a directory cannot be used */
+ *  @throws ConfigError: a file that it names cannot be read; OciError UNAVAILABLE: an address or a
+ *  directory cannot be used */
 export async function registry(host: Host): Promise<void> {
   const { config, log, stop, env } = host;
   const own = config.registry;
@@ -131,7 +132,8 @@ export async function registry(host: Host): Promise<void> {
     consoleAddress === undefined || consoled === undefined
       ? undefined
       : await listen({ address: consoleAddress, handler: consoled.exposed, log });
-  // From here on nothing is compiled that was not before. What downloads leave behind is collected at half the size then.
+  // From here on nothing is compiled that was not before. What downloads leave behind is collected
+  // at half the size then.
   setFlagsFromString('--memory-saver-mode');
   log.info(
     { event: 'registry-ready', listen: listeners[0]?.url, admin: adminListener.url, storage: storage.kind },
@@ -165,7 +167,8 @@ export async function registry(host: Host): Promise<void> {
   await adminListener.close();
 }
 
-/** The pull secrets by whose ids private images are read; waits for the first list, but not for long. */
+/** The pull secrets by whose ids private images are read; waits for the first list, but not for
+ *  long. */
 async function openSecrets(
   { pullSecrets }: Config,
   { env, ...context }: Omit<PullSecretsContext, 'kubernetes' | 'keepsPasswords'> & { env: NodeJS.ProcessEnv },

@@ -1,9 +1,9 @@
 import stringWidth from 'string-width';
 import { printable } from '../io/printable.ts';
 
-/** Renders rows under a heading, kubectl-style: every column is as wide as its widest cell, in terminal columns. A CJK
- *  character or an emoji takes two of them, a combining character none. Control characters, which cells may hold from
- *  outside, are escaped. */
+/** Renders rows under a heading, kubectl-style: every column is as wide as its widest cell, in
+ *  terminal columns. A CJK character or an emoji takes two of them, a combining character none.
+ *  Control characters, which cells may hold from outside, are escaped. */
 export function renderTable(heading: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [heading, ...rows].map((row) => row.map(printable));
   const widths = heading.map((_, column) => Math.max(...all.map((row) => stringWidth(row[column] ?? ''))));

@@ -111,7 +111,8 @@ interface Secrets {
   token: () => string;
 }
 
-/** Waits for the Secrets, but not for long: until they are known, images of pods with pull secrets are left as they are.
+/** Waits for the Secrets, but not for long: until they are known, images of pods with pull secrets
+ *  are left as they are.
  *  @returns undefined if none are read */
 async function openSecrets(
   { pullSecrets: config }: Config,

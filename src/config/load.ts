@@ -32,8 +32,9 @@ export function parseConfig(document: unknown): Config {
 /** Keys whose values are paths of files to read. */
 const FILE_KEY = /File$|^(?:ca|htpasswd)$/;
 
-/** Checks that every file named in `section`, the part of the configuration at `path`, can be read, so that a
- *  wrong path is reported at start and not by the first pull that needs the file. @throws ConfigError */
+/** Checks that every file named in `section`, the part of the configuration at `path`, can be read,
+ *  so that a wrong path is reported at start and not by the first pull that needs the file. @throws
+ *  ConfigError */
 export async function requireFiles(section: unknown, path: string): Promise<void> {
   if (typeof section !== 'object' || section === null) return;
   for (const [key, value] of Object.entries(section)) {
@@ -100,9 +101,9 @@ function parseValue(text: string, key: string): unknown {
   }
 }
 
-/** Returns `given` without empty lists and sections, such as sections whose keys are all commented out: they
- *  count as absent. An empty section whose mere presence enables a feature is ambiguous, so it is kept and
- *  then rejected. */
+/** Returns `given` without empty lists and sections, such as sections whose keys are all commented
+ *  out: they count as absent. An empty section whose mere presence enables a feature is ambiguous,
+ *  so it is kept and then rejected. */
 function withoutEmpty(given: unknown, schema: unknown): unknown {
   if (!isRecord(given)) return given;
   const inner = unwrap(schema);

@@ -68,7 +68,8 @@ export const httpUrl = exactUrl
   .transform((text) => text.replace(/\/+$/, ''))
   .meta({ title: 'URL', description: 'A URL that starts with `http://` or `https://`.' });
 
-/** `direct`, or the URL of an HTTP or SOCKS5 proxy. Names are always resolved by the proxy (promise 16). */
+/** `direct`, or the URL of an HTTP or SOCKS5 proxy. Names are always resolved by the proxy (promise
+ *  16). */
 export const proxy = z
   .string({ error: 'direct, or a proxy such as http://127.0.0.1:7890 or socks5h://127.0.0.1:7891' })
   .refine(

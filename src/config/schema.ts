@@ -306,7 +306,8 @@ export function readsPullSecrets({ namespaces, allNamespaces }: PullSecretsConfi
   return allNamespaces || namespaces.length > 0;
 }
 
-/** The whole configuration file: the one source of truth for the program, the JSON Schema and docs/configuration.md. */
+/** The whole configuration file: the one source of truth for the program, the JSON Schema and
+ *  docs/configuration.md. */
 export const configSchema = z.strictObject({
   log: z
     .strictObject({

@@ -2,9 +2,9 @@ import { readFile, stat } from 'node:fs/promises';
 import { OciError } from '../oci/error.ts';
 import type { SecretSource } from './scalars.ts';
 
-/** Returns a function that reads a secret's current value: the given value, or the current content of its
- *  file without the trailing newline. The file is read again when it changes, so that a rotated Secret
- *  needs no restart.
+/** Returns a function that reads a secret's current value: the given value, or the current content
+ *  of its file without the trailing newline. The file is read again when it changes, so that a
+ *  rotated Secret needs no restart.
  *  @throws OciError UNAVAILABLE: the file cannot be read */
 export function createSecret(source: SecretSource): () => Promise<string> {
   const { value, file } = source;

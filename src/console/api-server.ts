@@ -21,15 +21,15 @@ type ResponseOf<Name extends OperationName> = z.output<(typeof OPERATIONS)[Name]
 export interface ApiRequest<Query, Body> {
   query: Query;
   body: Body;
-  /** Who asks; undefined: nobody is logged in. */
+  /** The user of the request; undefined: not logged in. */
   session: Session | undefined;
-  /** Of the session, if the request has one. */
+  /** The session's token, if the request has one. */
   token: string | undefined;
-  /** Another replica asks: it is answered for this replica alone. */
+  /** The request comes from another replica: the response covers this replica alone. */
   alone: boolean;
   client: { address: string; isGone(this: void): boolean };
   signal: AbortSignal;
-  /** Begins a session in the client, or with undefined ends it. */
+  /** Sets the client's session cookie; undefined removes it. */
   setSession(this: void, started: { token: string; session: Session } | undefined): void;
 }
 
@@ -40,7 +40,7 @@ type AnyHandler = (request: ApiRequest<unknown, unknown>) => unknown;
 
 export interface ApiOptions {
   handlers: ApiHandlers;
-  /** Whose session has this token; undefined: nobody's. */
+  /** The user whose session has this token; undefined: there is none. */
   findSession(this: void, token: string, alone: boolean): Promise<Session | undefined>;
   log: Log;
 }
@@ -125,7 +125,7 @@ export function serveApi({ handlers, findSession, log }: ApiOptions): RequestHan
       if (failure.code === 'INTERNAL')
         log.error({ event: 'console-failed', error, path: request.url?.split('?', 1)[0] }, 'the console failed');
       if (isOciError(error) && error.retryAfter !== undefined) response.setHeader('retry-after', Math.ceil(error.retryAfter));
-      if (!request.complete) response.shouldKeepAlive = false; // what is left of its body is not worth reading
+      if (!request.complete) response.shouldKeepAlive = false; // the rest of its body is not needed
       sendJson(request, response, STATUS[failure.code], { error: { code: failure.code, message: failure.message } });
     }
   };
@@ -136,7 +136,7 @@ function requireOwnPage(request: IncomingMessage): void {
   throw new ApiFailure('DENIED', `only the console's own page may do this: send ${ACTION_HEADER}, and no other Origin`);
 }
 
-/** @throws ApiFailure BAD_REQUEST: what is wrong, key by key */
+/** @throws ApiFailure BAD_REQUEST: names each wrong key */
 function parse(schema: z.ZodType | undefined, value: unknown): unknown {
   if (schema === undefined) return undefined;
   const result = schema.safeParse(value);

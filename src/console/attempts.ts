@@ -3,16 +3,19 @@ import { OciError } from '../oci/error.ts';
 
 /** Limits how often passwords may be guessed. */
 export interface Attempts {
-  /** Counts an attempt before it is checked, so that many at once are no way around the limit.
-   *  @returns a function to call when the password was right: the attempt does not count then
-   *  @throws OciError TOOMANYREQUESTS: this address, or this address for this user, has failed too often lately */
+  /** Counts an attempt before the password is checked, so that simultaneous attempts cannot bypass
+   *  the limit.
+   *  @returns a function to call if the password was right, so that the attempt does not count
+   *  @throws OciError TOOMANYREQUESTS: too many recent failures of this address, or of this address
+   *  for this user */
   begin(this: void, address: string, user: string): () => void;
 }
 
 const WINDOW_MS = 5 * 60_000;
-/** Wrong passwords of one address for one user: others of the user's addresses are not locked out. */
+/** Wrong passwords from one address for one user. The user's other addresses are not locked out. */
 const MAX_PER_USER = 10;
-/** Wrong passwords of one address: everybody who comes through one gateway has the same. */
+/** Wrong passwords from one address. All clients behind one gateway have the same address, so the
+ *  limit is higher. */
 const MAX_PER_ADDRESS = 100;
 const MAX_REMEMBERED = 10_000;
 

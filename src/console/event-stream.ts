@@ -3,35 +3,37 @@ import type { RequestHandler } from '../server/listen.ts';
 import type { ConsoleEvents } from './api/operations.ts';
 
 export interface EventStreamOptions {
-  /** Takes a snapshot of each kind. Called at most once in `intervalMs`, however many readers there are. */
+  /** Takes a snapshot of each kind. Called at most once per `intervalMs`, whatever the number of
+   *  readers. */
   snapshots: { [Kind in keyof ConsoleEvents]: () => Promise<ConsoleEvents[Kind]> };
   intervalMs?: number;
 }
 
 export interface EventStream {
   handler: RequestHandler;
-  /** How many read it now. */
+  /** The current number of readers. */
   readers(this: void): number;
   close(this: void): void;
 }
 
 const INTERVAL_MS = 1000;
-/** So that no gateway takes the stream for a dead one. */
+/** Keep-alive comments, so that gateways do not close the stream as idle. */
 const HEARTBEAT_MS = 15_000;
 const MAX_READERS = 100;
-/** Snapshots that a reader may leave unread in a row. */
+/** How many snapshots in a row a reader may leave unread. */
 const MAX_MISSED = 30;
 
 interface Reader {
   response: ServerResponse;
-  /** What was sent last of each kind. */
+  /** The last snapshot sent of each kind. */
   sent: Map<string, string>;
   missed: number;
   lastWrite: number;
 }
 
-/** Server-sent events: whole snapshots, taken once an interval for all readers, and sent to those that have not seen the same. A reader
- *  that does not keep up misses snapshots, and is dropped when it does not read at all. Without readers, nothing is done. */
+/** Server-sent events: whole snapshots, taken once per interval for all readers, and sent only if
+ *  they have changed. A slow reader misses snapshots; a reader that does not read at all is
+ *  disconnected. Without readers, no snapshots are taken. */
 export function createEventStream({ snapshots, intervalMs = INTERVAL_MS }: EventStreamOptions): EventStream {
   const readers = new Set<Reader>();
   let timer: NodeJS.Timeout | undefined;

@@ -5,13 +5,13 @@ import { readToken } from './session-cookie.ts';
 import type { Session } from './sessions.ts';
 
 export interface ExposedOptions {
-  /** The handler of a path; undefined: it is none of the console's. */
+  /** The handler of a path; undefined: the path does not belong to the console. */
   at(this: void, path: string): RequestHandler | undefined;
   findSession(this: void, token: string, alone: boolean): Promise<Session | undefined>;
 }
 
-/** The console for people outside the cluster: reading needs a login too, but for the page itself, which shows nothing without one.
- *  Nobody there is a replica. */
+/** The console's listener for users outside the cluster. Reading requires a login too, except for
+ *  the page itself, which contains no data. Requests from replicas are not accepted here. */
 export function exposedConsole({ at, findSession }: ExposedOptions): RequestHandler {
   return async (request, response) => {
     delete request.headers[REPLICA_HEADER];
@@ -25,7 +25,7 @@ export function exposedConsole({ at, findSession }: ExposedOptions): RequestHand
     const isOpen = path === '/api/session' || !path.startsWith('/api');
     const token = isOpen ? undefined : readToken(request);
     if (isOpen || (token !== undefined && (await findSession(token, false)) !== undefined)) return handler(request, response);
-    response.shouldKeepAlive = false; // its body, if any, is not worth reading
+    response.shouldKeepAlive = false; // its body, if any, is not needed
     response.writeHead(401, { 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' });
     response.end(JSON.stringify({ error: { code: 'UNAUTHORIZED', message: 'log in first' } }));
   };

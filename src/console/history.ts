@@ -1,7 +1,7 @@
 import type { Totals } from './api/overview.ts';
 import type { History } from './api/history.ts';
 
-/** What is counted. Sums over the time of a point, but for `latencyMax`, which is the largest value. */
+/** The counts of one point: sums over its time, except `latencyMax`, which is the maximum. */
 const FIELDS = [
   'requests',
   'hits',
@@ -20,21 +20,21 @@ const FIELDS = [
 export type Field = (typeof FIELDS)[number];
 type Counts = Record<Field, number>;
 
-/** The windows that are kept, each as a ring of points. */
+/** The two time windows, each a ring of points. */
 const WINDOWS = { hour: { stepSeconds: 10, points: 360 }, day: { stepSeconds: 300, points: 288 } } as const;
 export type Window = keyof typeof WINDOWS;
 
-/** What happened in the last hour and day, in memory: 13 numbers a point, 650 points. */
+/** Counts of the last hour and day, in memory: 650 points of 13 numbers each. */
 export interface HistoryRing {
   count(this: void, field: Field, by: number): void;
   /** A request to an upstream. @param seconds until its headers */
   asked(this: void, seconds: number): void;
-  /** A request for a manifest that was answered. */
+  /** A manifest request has been answered. */
   answered(this: void, seconds: number): void;
   read(this: void, window: Window): Omit<History, 'unreachable'>;
-  /** Since the start of the process. */
+  /** Counts since the process started. */
   totals(this: void): Totals;
-  /** Of the last hour. */
+  /** Counts of the last hour. */
   hour(this: void): Totals;
 }
 
@@ -80,14 +80,14 @@ function createRing({ stepSeconds, points }: { stepSeconds: number; points: numb
   const slots = Array.from({ length: points }, () => ({ index: -1, counts: emptyCounts() }));
 
   return {
-    /** The counts of this moment. */
+    /** The point of the current time. */
     slot(at: number): Counts {
       const index = Math.floor(at / step);
       const slot = slots[index % points]!;
       if (slot.index !== index) Object.assign(slot, { index, counts: emptyCounts() });
       return slot.counts;
     },
-    /** The oldest first. */
+    /** Oldest first. */
     read(at: number): { since: number; slots: Counts[] } {
       const last = Math.floor(at / step);
       const first = last - points + 1;
@@ -136,7 +136,7 @@ export function totalsOf(parts: readonly Totals[]): Totals {
   };
 }
 
-/** The histories of several replicas as one. Their clocks may differ by a point. */
+/** Merges the histories of several replicas. Their clocks may differ by one point. */
 export function mergeHistories(
   own: Omit<History, 'unreachable'>,
   others: readonly Omit<History, 'unreachable'>[],

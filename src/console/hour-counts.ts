@@ -7,7 +7,8 @@ export interface HourCounts<Name extends string> {
 const STEP_MS = 300_000;
 const STEPS = 12;
 
-/** Counts in steps of five minutes: an hour is that long at the shortest. @param now ms since the epoch */
+/** Counts in steps of five minutes, so the hour is up to five minutes longer. @param now ms since
+ *  the epoch */
 export function createHourCounts<Name extends string>(names: readonly Name[], now: () => number): HourCounts<Name> {
   const steps = new Map<number, Record<Name, number>>();
 

@@ -2,33 +2,33 @@ import { upstreamNameOf, withoutCapability } from '../oci/capability.ts';
 import type { ImagesQuery } from './api/images.ts';
 import type { StoredImage } from './inventory.ts';
 
-/** What filters and orders need to know beside what is stored. */
+/** Data for filters and sort orders that is not part of the stored image. */
 export interface ImageFacts {
   /** How many pods use the image; undefined: pods cannot be listed. */
   podsOf(this: void, image: StoredImage): number | undefined;
   isKept(this: void, image: StoredImage): boolean;
   isDenied(this: void, image: StoredImage): boolean;
-  /** As the world names it, without a tag or digest. */
+  /** The usual name, without a tag or digest. */
   nameOf(this: void, image: StoredImage): string;
 }
 
 export interface FoundImages {
-  /** One page. */
+  /** One page of results. */
   images: StoredImage[];
   total: number;
   totalBytes: number;
 }
 
-/** Searches one listing of images: 100,000 of them in a few ms. */
+/** Searches one list of images; 100,000 images take a few ms. */
 export interface ImageSearch {
   find(this: void, query: ImagesQuery): FoundImages;
-  /** The first components of their repositories. */
+  /** The first components of the repositories. */
   upstreams: readonly string[];
 }
 
 type SortKey = ImagesQuery['sort'];
 
-/** @param images in the order of their names */
+/** @param images sorted by name */
 export function createImageSearch(images: readonly StoredImage[], facts: ImageFacts): ImageSearch {
   const names = images.map((image) => searchName(image, facts.nameOf(image)));
   const orders = new Map<SortKey, Uint32Array>();
@@ -106,10 +106,11 @@ function createMatcher(
     passes(image);
 }
 
-/** The indexes of the images in ascending order of a value; equal ones stay in the order of their names. */
+/** The indexes of the images, sorted by a value in ascending order; equal values stay sorted by
+ *  name. */
 function sortedBy(images: readonly StoredImage[], valueOf: (image: StoredImage) => number): Uint32Array {
-  // A typed array of numbers is sorted in a few ms, and objects are not: the index is put behind the value, which a double holds for
-  // sizes up to petabytes when they are rounded.
+  // Sorting a typed array of numbers takes a few ms; sorting objects takes much longer. So each
+  // number combines the rounded value with the index; a double has room for sizes up to petabytes.
   const values = images.map(valueOf);
   const scale = Math.max(1, Math.max(0, ...maxima(values)) / 2 ** 33);
   const span = 2 ** 19;
@@ -117,7 +118,8 @@ function sortedBy(images: readonly StoredImage[], valueOf: (image: StoredImage) 
   return Uint32Array.from(keys.sort(), (key) => key % span);
 }
 
-/** The largest of every thousand values: a spread of 100,000 arguments would overflow the stack. */
+/** Takes the maximum in steps of a thousand values: spreading 100,000 arguments would overflow the
+ *  stack. */
 function maxima(values: readonly number[]): number[] {
   const largest: number[] = [];
   for (let at = 0; at < values.length; at += 1000) largest.push(Math.max(...values.slice(at, at + 1000)));

@@ -4,31 +4,33 @@ import type { Overview } from './api/overview.ts';
 import { listStoredImages, type StoredImages } from './inventory.ts';
 
 export interface InventoryService {
-  /** Somebody looks at the images: they are listed again in the background if the last listing is old. */
+  /** Call it when the images are viewed: if the last list is old, they are listed again in the
+   *  background. */
   look(this: void): void;
-  /** They have changed: they are listed again soon. */
+  /** Call it when the images have changed: they are listed again soon. */
   changed(this: void): void;
   state(this: void): Overview['inventory'];
-  /** The last listing; undefined: there is none. */
+  /** The last list; undefined: there is none yet. */
   current(this: void): StoredImages | undefined;
-  /** Called with each listing when it is done, so that nobody who looks waits for what is made of it. */
+  /** Called with each new list, to prepare derived data before a request needs it. */
   onListed(this: void, listener: (images: StoredImages) => void): void;
 }
 
 export interface InventoryServiceOptions {
   store: Store;
-  /** Between the end of a listing and the next, in ms. */
+  /** Time between the end of a listing and the start of the next one, in ms. */
   intervalMs: number;
   log: Log;
   stop: AbortSignal;
 }
 
-/** A listing that nobody has looked at for so long is forgotten, in ms. */
+/** A list that has not been viewed for this long is dropped, in ms. */
 const FORGOTTEN_AFTER_MS = 3_600_000;
-/** How soon images that have changed are listed again, in ms. */
+/** How soon changed images are listed again, in ms. */
 const SOON_MS = 2000;
 
-/** Lists the stored images in the background, while somebody looks: a registry whose console nobody opens pays nothing for it. */
+/** Lists the stored images in the background while the console is open. While it is closed, nothing
+ *  is listed. */
 export function createInventoryService({ store, intervalMs, log, stop }: InventoryServiceOptions): InventoryService {
   let images: StoredImages | undefined;
   let takenAt = 0;

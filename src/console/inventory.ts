@@ -7,16 +7,17 @@ import { createBlobTable, type BlobTable } from '../upkeep/blob-table.ts';
 import { readTag } from '../upkeep/tags.ts';
 import { readManifests, type StoredManifest } from './stored-manifests.ts';
 
-/** A tag as its record says. */
+/** A tag, as recorded. */
 export interface StoredTag {
   digest: Digest;
-  /** When its upstream was last asked, or its record was last written; ms since the epoch. */
+  /** When the upstream was last asked about the tag, or its record was last written, in ms since
+   *  the epoch. */
   checkedAt: number;
-  /** ISO 8601; undefined: its upstream has it. */
+  /** When the upstream deleted the tag (ISO 8601); undefined: it has not. */
   goneSince: string | undefined;
 }
 
-/** An image in one repository, under one of its tags. */
+/** An image in one repository, with one of its tags. */
 export interface StoredImage {
   repository: Repository;
   /** Undefined: no tag names it. */
@@ -32,7 +33,7 @@ export interface StoredImage {
   goneSince: string | undefined;
 }
 
-/** The images of a store, in the order of their names. */
+/** The images of a store, sorted by name. */
 export interface StoredImages {
   images: readonly StoredImage[];
   manifests: ReadonlyMap<Digest, StoredManifest>;
@@ -40,23 +41,24 @@ export interface StoredImages {
   blobs: number;
   /** Bytes of all blobs. */
   bytes: number;
-  /** There are more images than are kept. */
+  /** The store has more images than the list. */
   truncated: boolean;
 }
 
 export interface ListOptions {
-  /** The last listing: what cannot have changed is not read again. */
+  /** The previous list; unchanged entries are not read again. */
   before: StoredImages | undefined;
   signal: AbortSignal;
   /** @param share of the work, from 0 to 1 */
   progress(this: void, share: number): void;
 }
 
-/** With 300 bytes an image, what a registry of 1 GiB can spare. */
+/** With 300 bytes per image, a registry with 1 GiB of memory can afford this. */
 const MAX_IMAGES = 300_000;
 const READS_AT_ONCE = 16;
 
-/** Lists the images of a store. Manifests and records of tags that were read before and have not changed are not read again.
+/** Lists the images of a store. Manifests and records of tags that were read before and have not
+ *  changed are not read again.
  *  @throws OciError UNAVAILABLE: the store cannot be listed or read */
 export async function listStoredImages(store: Store, { before, signal, progress }: ListOptions): Promise<StoredImages> {
   const blobs = await listBlobs(store, signal);
@@ -150,7 +152,7 @@ interface Composed extends Pick<Records, 'members' | 'tagged'> {
   lastUses: ReadonlyMap<string, number>;
 }
 
-/** Repositories that are composed in one turn of the event loop. */
+/** How many repositories are processed in one turn of the event loop. */
 const REPOSITORIES_A_TURN = 200;
 
 async function composeImages({ members, manifests, tags, tagged, lastUses }: Composed): Promise<StoredImage[]> {
@@ -190,10 +192,10 @@ async function composeImages({ members, manifests, tags, tagged, lastUses }: Com
 }
 
 const lists = new Map<string, readonly string[]>();
-/** Lists of platforms that are kept for all images that have the same. */
+/** Shared lists of platforms. */
 const MAX_LISTS = 1000;
 
-/** Most images have the same few platforms, so one list serves all of them. */
+/** Most images have the same few platforms, so they share one list. */
 function platformsOf(parts: readonly { platform: string }[]): readonly string[] {
   const own = [...new Set(parts.map(({ platform }) => platform).filter((name) => name !== ''))].sort();
   const key = own.join(' ');

@@ -4,31 +4,31 @@ import type { Job } from './api/actions.ts';
 
 export type JobKind = Job['kind'];
 
-/** What a job reports while it runs. */
+/** The progress of a running job. */
 export type Advance = (step: string, done: number, total: number) => void;
 
-/** Actions that take their time, of this process. */
+/** Long-running actions of this process. */
 export interface Jobs {
   /** @param work resolves to the job's result
-   *  @returns the job as it begins; undefined: too many run */
+   *  @returns the started job; undefined: too many jobs are running */
   start(
     this: void,
     kind: JobKind,
     job: { what: string; user: string },
     work: (advance: Advance, signal: AbortSignal) => Promise<Job['result']>,
   ): Job | undefined;
-  /** The newest first. */
+  /** Newest first. */
   list(this: void): Job[];
   find(this: void, id: string): Job | undefined;
   /** Called whenever a job has changed. */
   onChange(this: void, listener: () => void): void;
 }
 
-/** Jobs that are remembered. */
+/** How many jobs are remembered. */
 const MAX_JOBS = 50;
 const MAX_RUNNING = 4;
 
-/** @param stop aborts what runs */
+/** @param stop aborts running jobs */
 export function createJobs({ log, stop }: { log: Log; stop: AbortSignal }): Jobs {
   const jobs: Job[] = [];
   let changed: () => void = () => undefined;

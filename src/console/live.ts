@@ -3,7 +3,7 @@ import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import type { Downloads } from './api/downloads.ts';
 
-/** A download as the process that runs it knows it. */
+/** The state of a running download in this process. */
 export interface DownloadProgress {
   digest: Digest;
   repository: Repository;
@@ -19,16 +19,16 @@ export interface DownloadProgress {
 
 export interface LiveOptions {
   downloads(this: void): readonly DownloadProgress[];
-  /** Requests and bytes sent, since the start. */
+  /** Requests and bytes sent since the process started. */
   totals(this: void): { requests: number; sentBytes: number };
-  /** What the other replicas call this one, or its host. */
+  /** The address under which other replicas know this one, or its host name. */
   replica: string;
   now?: () => number;
 }
 
-/** Downloads that a snapshot names. */
+/** At most this many downloads are in a snapshot. */
 const MAX_DOWNLOADS = 200;
-/** Speeds are those of the last seconds. */
+/** Speeds are averages over the last seconds. */
 const WINDOW_MS = 5000;
 const MIN_STEP_MS = 200;
 
@@ -37,11 +37,12 @@ interface Sample {
   value: number;
 }
 
-/** Snapshots of the running downloads of this process, with their speeds since earlier snapshots. */
+/** Snapshots of the running downloads of this process, with their speeds since earlier
+ *  snapshots. */
 export function createLive({ downloads, totals, replica, now = Date.now }: LiveOptions): () => Omit<Downloads, 'unreachable'> {
   const samples = new Map<string, Sample[]>();
 
-  /** How fast a value grows, a second. */
+  /** The growth of a value per second. */
   function rate(key: string, value: number, since: number): number {
     const at = now();
     const own = (samples.get(key) ?? [{ at: since, value: 0 }]).filter(
@@ -82,7 +83,7 @@ export function createLive({ downloads, totals, replica, now = Date.now }: LiveO
   };
 }
 
-/** The snapshots of several replicas as one, the longest-running downloads first. */
+/** Merges the snapshots of several replicas, with the longest-running downloads first. */
 export function mergeSnapshots(snapshots: readonly Omit<Downloads, 'unreachable'>[]): Omit<Downloads, 'unreachable'> {
   const sum = (field: 'total' | 'bytesPerSecond' | 'sentBytesPerSecond' | 'requestsPerSecond') =>
     snapshots.reduce((total, own) => total + own[field], 0);

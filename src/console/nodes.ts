@@ -1,11 +1,12 @@
 import type { AgentsReport } from './api/places.ts';
 import { createHourCounts, type HourCounts } from './hour-counts.ts';
 
-/** The nodes that pull, as their requests show them. */
+/** The nodes that pull, as seen in their requests. */
 export interface Nodes {
-  /** A request for a manifest or a blob. @param node as the agent names it, which is not checked */
+  /** A request for a manifest or a blob. @param node the name reported by the agent; not
+   *  verified */
   served(this: void, request: { client: string; node: string | undefined; kind: string; bytes: number; status: number }): void;
-  /** The latest first. */
+  /** Most recent first. */
   read(this: void): Omit<AgentsReport['nodes'][number], 'agent'>[];
 }
 
@@ -29,9 +30,10 @@ export function createNodes(now: () => number = Date.now): Nodes {
   function find(client: string, name: string | undefined): Known {
     const node = name !== undefined && NODE_NAME.test(name) ? name : client;
     const known = nodes.get(node) ?? { node, address: client, lastSeen: 0, counts: createHourCounts(['pulls', 'bytes', 'errors'], now) };
-    // A map that gives up and takes back an entry at each request is copied again and again.
+    // Deleting and reinserting a Map entry with each request would make the Map rehash again and
+    // again.
     if (nodes.has(node) && now() - known.lastSeen < REORDERED_AFTER_MS) return known;
-    nodes.delete(node); // the latest come last
+    nodes.delete(node); // the most recent come last
     nodes.set(node, known);
     for (const oldest of nodes.keys()) {
       if (nodes.size <= MAX_NODES) break;

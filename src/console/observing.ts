@@ -2,7 +2,7 @@ import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { HistoryRing } from './history.ts';
 import type { UpstreamStates } from './upstream-states.ts';
 
-/** `inner`, and the console sees the same. */
+/** Passes everything on to `inner`, and reports it to the console. */
 export function observing(
   inner: RegistryMetrics,
   { history, upstreams }: { history: HistoryRing; upstreams: UpstreamStates },

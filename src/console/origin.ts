@@ -1,9 +1,10 @@
 import type { IncomingMessage } from 'node:http';
 import { ACTION_HEADER } from './api/operations.ts';
 
-/** Whether a request that changes something comes from the console's own page, or from no browser. A page of another origin cannot
- *  send ACTION_HEADER without being refused in advance (it would take a preflight, which is not answered), and browsers say where a
- *  request comes from: by Sec-Fetch-Site, and older ones by Origin. */
+/** Whether a request that changes something comes from the console's own page, or not from a
+ *  browser. A page of another origin cannot send ACTION_HEADER, because that would require a
+ *  preflight request, which is not answered. Browsers also state the origin of a request, in
+ *  Sec-Fetch-Site or, older ones, in Origin. */
 export function isOwnPage({ headers }: Pick<IncomingMessage, 'headers'>): boolean {
   if (headers[ACTION_HEADER] === undefined) return false;
   const site = headers['sec-fetch-site'];

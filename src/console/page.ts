@@ -24,7 +24,7 @@ const TYPES: Record<string, string> = {
   '.txt': 'text/plain; charset=utf-8',
 };
 
-/** Nothing is loaded from elsewhere, no script is inline, and no other page may embed this one. */
+/** The page loads nothing from other hosts, has no inline scripts, and may not be embedded. */
 const SECURITY = {
   'content-security-policy': [
     "default-src 'none'",
@@ -42,7 +42,7 @@ const SECURITY = {
   'cross-origin-resource-policy': 'same-origin',
 };
 
-/** Reads the page that `npm run build:console` has made, into memory: it is small.
+/** Reads the output of `npm run build:console` into memory; it is small.
  *  @returns undefined: it has not been built */
 export async function openPage(directory: string): Promise<Page | undefined> {
   const assets = new Map<string, Asset>();
@@ -72,7 +72,7 @@ export async function openPage(directory: string): Promise<Page | undefined> {
         'content-type': asset.type,
         'content-length': bytes.length,
         vary: 'accept-encoding',
-        // The names of assets hold hashes of their content.
+        // The names of assets contain hashes of their content.
         'cache-control': path === '/' ? 'no-cache' : 'public, max-age=31536000, immutable',
         ...(encoding === undefined ? {} : { 'content-encoding': encoding }),
       });
@@ -88,7 +88,7 @@ async function readAsset(directory: string, file: string): Promise<Asset> {
     ['br', '.br'],
     ['gzip', '.gz'],
   ] as const) {
-    const bytes = await readFile(path + suffix).catch(() => undefined); // not every file has one
+    const bytes = await readFile(path + suffix).catch(() => undefined); // not every file has a compressed form
     if (bytes !== undefined) encodings.set(encoding, bytes);
   }
   return { type: TYPES[extname(file)] ?? 'application/octet-stream', bytes: await readFile(path), encodings };

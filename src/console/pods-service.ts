@@ -14,19 +14,20 @@ export interface PodsOptions<Line> {
   /** Lists the pods of the cluster; undefined: the configuration does not allow it.
    *  @throws OciError DENIED, UNAVAILABLE */
   list: ((signal: AbortSignal) => Promise<Fields[]>) | undefined;
-  /** The images of a pod's containers, as they are written. */
+  /** The images of a pod's containers, as written in its spec. */
   imagesOf(this: void, pod: Fields): readonly { name: string; image: string }[];
-  /** As the registry serves an image; undefined: it does not. */
+  /** The upstream and repository of an image; undefined: the registry does not serve it. */
   locate(this: void, image: string): { repository: Repository; reference: Reference } | undefined;
-  /** Which images are rewritten, and why not. */
+  /** For each image, whether it is rewritten, and if not, why. */
   report(this: void, pods: readonly Fields[]): Line[];
   stop: AbortSignal;
 }
 
 export interface Pods<Line> {
-  /** Somebody looks: the pods are listed again in the background if the last listing is old. */
+  /** Call it when the pods are viewed: if the last list is old, they are listed again in the
+   *  background. */
   look(this: void): void;
-  /** Resolves when a listing that runs has ended, or after a second. */
+  /** Resolves when the running listing has ended, or after a second. */
   settled(this: void): Promise<void>;
   /** Undefined: the pods have not been listed. */
   takenAt(this: void): Date | undefined;
@@ -37,7 +38,7 @@ export interface Pods<Line> {
   pods(this: void): readonly PodSummary[];
 }
 
-/** What the page about agents needs of a pod. */
+/** The fields of a pod that the agents view needs. */
 export interface PodSummary {
   namespace: string;
   owner: string;
@@ -49,7 +50,8 @@ const INTERVAL_MS = 60_000;
 const SETTLE_MS = 1000;
 const NOT_ALLOWED = 'pods are listed only with registry.console.pods (console.pods: true in the values of the chart)';
 
-/** What the pods of the cluster use, listed in the background while somebody looks. */
+/** The images that the pods of the cluster use, listed in the background while the console is
+ *  open. */
 export function createPods<Line>({ list, imagesOf, locate, report, stop }: PodsOptions<Line>): Pods<Line> {
   let uses = new Map<string, PodUse[]>();
   let lines: Line[] = [];
@@ -127,7 +129,8 @@ function keyOf(repository: Repository, reference: Reference): string {
   return `${repository}${isDigest(reference) ? '@' : ':'}${reference}`;
 }
 
-/** What the containers of a pod run, by their names: a tag may mean something else by now. */
+/** The digests that a pod's containers run, by container name. The tag in the spec may have moved
+ *  since. */
 function runningImages(pod: Fields): Map<string, string[]> {
   const status = fieldsOf(pod['status']);
   const found = new Map<string, string[]>();

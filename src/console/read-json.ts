@@ -5,7 +5,7 @@ import { OciError } from '../oci/error.ts';
 const MAX_BYTES = 65_536;
 
 /** The body of a request as JSON; `{}` without a body.
- *  @throws OciError NAME_INVALID: it is too long, of another type, or no JSON */
+ *  @throws OciError NAME_INVALID: it is too long, has another type, or is not JSON */
 export async function readJson(request: IncomingMessage): Promise<unknown> {
   const type = request.headers['content-type'] ?? 'application/json';
   if (!/^application\/json(?:;|$)/i.test(type)) throw new OciError('NAME_INVALID', 'the body must be application/json');

@@ -2,12 +2,12 @@ import { Agent, request } from 'undici';
 import type { z } from 'zod';
 import { isOciError, OciError } from '../oci/error.ts';
 
-/** The other replicas of this registry, as the console asks them. */
+/** The console's requests to the other replicas of this registry. */
 export interface OtherReplicas {
-  /** Asks every other replica for its own part.
-   *  @param cookie of the user on whose behalf they are asked */
+  /** Asks every other replica for its part of a response.
+   *  @param cookie the cookie of the user who sent the request */
   ask<Schema extends z.ZodType>(this: void, path: string, schema: Schema, options?: AskOptions): Promise<Answers<z.output<Schema>>>;
-  /** Their addresses. */
+  /** Addresses of the other replicas. */
   addresses(this: void): readonly string[];
   close(this: void): Promise<void>;
 }
@@ -15,7 +15,7 @@ export interface OtherReplicas {
 export interface AskOptions {
   method?: 'GET' | 'POST' | 'DELETE';
   body?: unknown;
-  /** Of a session, which each replica checks itself. */
+  /** The token of a session; each replica checks it itself. */
   token?: string | undefined;
   signal?: AbortSignal;
 }
@@ -26,13 +26,13 @@ export interface Answers<Answer> {
 }
 
 export interface OtherReplicasOptions {
-  /** The addresses of the others now. */
+  /** The current addresses of the other replicas. */
   others(this: void): readonly string[];
-  /** Of registry.admin, which all replicas share. */
+  /** The port of registry.admin, the same on all replicas. */
   port: number;
 }
 
-/** A request from another replica: it is answered for this one alone. */
+/** Marks a request from another replica: the response covers this replica alone. */
 export const REPLICA_HEADER = 'x-kube-registry-replica';
 export const SESSION_HEADER = 'x-kube-registry-session';
 
@@ -41,7 +41,8 @@ const CONNECT_TIMEOUT_MS = 800;
 /** Bytes of an answer. */
 const MAX_ANSWER = 4 * 2 ** 20;
 
-/** A replica that does not answer in time, or answers something else, is reported as such; the others' answers count. */
+/** If a replica does not answer in time, or its answer is invalid, the response names it; the
+ *  answers of the others are used. */
 export function createOtherReplicas({ others, port }: OtherReplicasOptions): OtherReplicas {
   const dispatcher = new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS }, connections: 4, maxResponseSize: MAX_ANSWER });
 

@@ -4,7 +4,8 @@ import type { Session } from './sessions.ts';
 
 const NAME = 'kube-registry-session';
 
-/** Cookies do not tell ports apart: port-forwards to two registries at localhost would overwrite each other's. */
+/** Cookies are shared between ports, so port-forwards to two registries at localhost would
+ *  overwrite each other's cookies. */
 function cookieName({ headers }: Pick<IncomingMessage, 'headers'>): string {
   const port = /:(\d{1,5})$/.exec(headers.host ?? '')?.[1];
   return port === undefined ? NAME : `${NAME}-${port}`;
@@ -22,7 +23,8 @@ export function readToken(request: Pick<IncomingMessage, 'headers'>): string | u
   return undefined;
 }
 
-/** The value of Set-Cookie. A script cannot read the cookie, and no other site's page makes a browser send it. */
+/** The value of Set-Cookie. Scripts cannot read the cookie, and browsers do not send it with
+ *  requests from other sites. */
 export function sessionCookie(
   request: Pick<IncomingMessage, 'headers' | 'socket'>,
   started: { token: string; session: Session } | undefined,

@@ -3,7 +3,7 @@ import type { Authenticate } from '../server/basic-auth.ts';
 import type { Users } from '../server/htpasswd.ts';
 import { createAttempts } from './attempts.ts';
 
-/** A login that lasts. */
+/** A session of a logged-in user. */
 export interface Session {
   user: string;
   /** Milliseconds since the epoch. */
@@ -11,11 +11,13 @@ export interface Session {
 }
 
 export interface Sessions {
-  /** Checks a user's password, and begins a session.
-   *  @returns its token, which is not to be guessed; undefined: the user or the password is wrong
+  /** Checks a user's password, and creates a session.
+   *  @returns the session's token, which cannot be guessed; undefined: the user or the password is
+   *  wrong
    *  @throws OciError TOOMANYREQUESTS: too many wrong passwords, or too many logins at once */
   begin(this: void, login: Login): Promise<{ token: string; session: Session } | undefined>;
-  /** Undefined: there is no such session, it has expired, or the user's password has changed since. */
+  /** Undefined: there is no such session, it has expired, or the user's password has changed
+   *  since. */
   find(this: void, token: string): Promise<Session | undefined>;
   end(this: void, token: string): void;
 }
@@ -30,7 +32,7 @@ export interface Login {
 
 export interface SessionsOptions {
   authenticate: Authenticate;
-  /** The users of the same file. */
+  /** The users of registry.console.users. */
   users(this: void): Promise<Users>;
   /** How long a session lasts, in ms. */
   lifeMs: number;
@@ -38,10 +40,10 @@ export interface SessionsOptions {
   now?: () => number;
 }
 
-/** Sessions that are kept; with more, the oldest end. */
+/** At most this many sessions; beyond that, the oldest end. */
 const MAX_SESSIONS = 1000;
 const TOKEN_BYTES = 32;
-/** A token as a cookie has it. */
+/** The form of a token in a cookie. */
 const TOKEN = /^[A-Za-z0-9_-]{43}$/;
 
 interface Kept extends Session {
@@ -49,8 +51,8 @@ interface Kept extends Session {
   passwordHash: string;
 }
 
-/** Sessions in memory: they end with the process. They are found by hashes of their tokens, so that neither a lookup's time nor the
- *  memory of the process tells a token. */
+/** Sessions in memory, which end with the process. They are stored under hashes of their tokens, so
+ *  that neither the time of a lookup nor the memory of the process reveals a token. */
 export function createSessions({ authenticate, users, lifeMs, now = Date.now }: SessionsOptions): Sessions {
   const sessions = new Map<string, Kept>();
   const attempts = createAttempts({ now });
@@ -58,7 +60,7 @@ export function createSessions({ authenticate, users, lifeMs, now = Date.now }: 
 
   function forgetOld(): void {
     for (const [key, { expiresAt }] of sessions) {
-      if (expiresAt > now() && sessions.size < MAX_SESSIONS) break; // the oldest come first
+      if (expiresAt > now() && sessions.size < MAX_SESSIONS) break; // oldest first
       sessions.delete(key);
     }
   }

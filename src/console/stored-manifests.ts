@@ -9,26 +9,28 @@ import type { Store } from '../store/store.ts';
 import type { BlobTable } from '../upkeep/blob-table.ts';
 import { readManifest } from '../upkeep/inventory.ts';
 
-/** What the console keeps of a stored manifest: about 200 bytes, so that 100,000 of them fit into a registry's memory. */
+/** The console's data about a stored manifest: about 200 bytes, so that 100,000 of them fit into a
+ *  registry's memory. */
 export interface StoredManifest {
-  /** Bytes of the manifest and of its blobs that are stored. Of an index: of itself. */
+  /** Bytes of the manifest and its stored blobs; of an index, bytes of the index alone. */
   size: number;
-  /** Of an index: the manifests that it names; undefined: it is none. */
+  /** The manifests that an index names; undefined: this is not an index. */
   children: readonly { digest: Digest; platform: string }[] | undefined;
-  /** linux/amd64, of an image that belongs to no index; '' if it does not say. */
+  /** The platform of an image without an index, such as linux/amd64; '' if its config does not
+   *  state one. */
   platform: string;
-  /** All its blobs are stored. */
+  /** Whether all of its blobs are stored. */
   complete: boolean;
-  /** It is about another manifest, as a signature is. */
+  /** Whether it refers to another manifest, as a signature does. */
   isReferrer: boolean;
 }
 
 const READS_AT_ONCE = 16;
-/** A configuration holds the history of an image; larger ones are not read. */
+/** A config contains the history of an image; larger ones are not read. */
 const MAX_CONFIG_BYTES = 2 ** 20;
 
-/** Reads the manifests that are not in `known`, and again those that were incomplete.
- *  @param digests of what may be a manifest
+/** Reads the manifests that are not in `known`, or were incomplete.
+ *  @param digests digests that may be manifests
  *  @throws OciError UNAVAILABLE: the store does not answer */
 export async function readManifests(
   store: Store,
@@ -53,7 +55,7 @@ export async function readManifests(
 }
 
 export interface ReadOptions {
-  /** As this function returned it the last time. */
+  /** The previous result of this function. */
   known: ReadonlyMap<Digest, StoredManifest>;
   blobs: BlobTable;
   signal: AbortSignal;
@@ -79,7 +81,7 @@ async function summarize(store: Store, { digest, content, blobs }: Read, signal:
   };
 }
 
-/** The platform that an image's configuration names. */
+/** The platform in an image's config. */
 async function readPlatform(store: Store, { content, blobs }: Pick<Read, 'content' | 'blobs'>, signal: AbortSignal): Promise<string> {
   const [config] = content.blobs;
   const blob = config === undefined ? -1 : blobs.find(config.digest);

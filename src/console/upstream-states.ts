@@ -3,14 +3,14 @@ import type { RateLimitReport } from './api/overview.ts';
 import type { UpstreamReport } from './api/places.ts';
 import { createHourCounts, type HourCounts } from './hour-counts.ts';
 
-/** What is known of the upstreams by the requests to them. */
+/** The state of the upstreams, derived from the requests to them. */
 export interface UpstreamStates {
   asked(this: void, upstream: string, outcome: UpstreamOutcome, seconds: number): void;
   received(this: void, upstream: string, bytes: number): void;
   /** Pulls that the upstream still allows. */
   limited(this: void, upstream: string, remaining: number): void;
   read(this: void, upstream: string): UpstreamState;
-  /** Upstreams that were asked since the start. */
+  /** The upstreams that were used since the process started. */
   names(this: void): string[];
 }
 
@@ -18,9 +18,9 @@ export type UpstreamState = Pick<UpstreamReport, 'state' | 'lastRequestAt' | 'la
   rateLimit: Pick<RateLimitReport, 'remaining' | 'at'> | null;
 };
 
-/** Hosts of clients' images become upstreams. */
+/** Limited, because clients can add upstreams by naming hosts. */
 const MAX_UPSTREAMS = 200;
-/** Upper bounds of the latencies that are told apart, in ms. */
+/** Upper bounds of the latency buckets, in ms. */
 const LATENCIES = [5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 5000, 10_000, 20_000, Infinity];
 const STATES: Record<UpstreamOutcome, UpstreamState['state']> = {
   ok: 'up',

@@ -24,7 +24,8 @@ export function createManifestWriter(
 ): Pick<PushRegistry, 'putManifest' | 'deleteManifest'> {
   const { store, records, locate, readManifest, rememberManifest, tagsOf, requireUnnamed, removeUnnamed } = contents;
 
-  /** @throws OciError MANIFEST_BLOB_UNKNOWN: the repository lacks something that the manifest names */
+  /** @throws OciError MANIFEST_BLOB_UNKNOWN: the repository lacks something that the manifest
+   *  names */
   async function requireParts(repository: Repository, { required }: ManifestParts, signal: AbortSignal): Promise<void> {
     await inParallel(required, STATS_AT_ONCE, async (digest) => {
       const [record, stored] = await Promise.all([records.content(repository, digest, signal), store.stat(blobKey(digest), { signal })]);

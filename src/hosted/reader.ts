@@ -11,7 +11,8 @@ export interface ReaderOptions {
   used(this: void, repository: Repository, digest: Digest): void;
 }
 
-/** Reads hosted repositories, always as the store has them: another replica may have written a moment ago. */
+/** Reads hosted repositories, always as the store has them: another replica may have written a
+ *  moment ago. */
 export function createReader({ store, records, locate, readManifest }: Contents, { used }: ReaderOptions): Registry {
   async function findBlob(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor> {
     const found = await records.content(repository, digest, signal);

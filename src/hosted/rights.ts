@@ -2,7 +2,8 @@ import type { HostedConfig, HostedRule } from '../config/hosted-schema.ts';
 import type { Repository } from '../oci/reference.ts';
 import { SERVICE_ACCOUNT_PREFIX, type Action, type Caller } from '../oci/caller.ts';
 
-/** Whether the configuration allows a caller to act on a repository, whose name is without the registry's own. */
+/** Whether the configuration allows a caller to act on a repository, whose name is without the
+ *  registry's own. */
 export function createRights({
   pull,
   push,

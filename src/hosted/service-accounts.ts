@@ -23,7 +23,8 @@ const SERVICE_ACCOUNT = /^system:serviceaccount:([^:]+):([^:]+)$/;
 export type ReviewToken = (token: string, signal: AbortSignal) => Promise<unknown>;
 
 /** Which ServiceAccount a token belongs to, by TokenReview.
- *  @returns a function that returns `namespace/name`, or undefined for a token that is not valid, or not for TOKEN_AUDIENCE
+ *  @returns a function that returns `namespace/name`, or undefined for a token that is not valid,
+ *  or not for TOKEN_AUDIENCE
  *  @throws OciError UNAVAILABLE: the API server does not answer; TOOMANYREQUESTS */
 export function createServiceAccounts(review: ReviewToken): (token: string, signal: AbortSignal) => Promise<string | undefined> {
   const known = new LRUCache<string, { name: string | undefined }>({ max: MAX_REMEMBERED });

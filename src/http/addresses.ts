@@ -2,9 +2,11 @@ import { lookup, promises, type LookupAddress, type LookupOptions } from 'node:d
 import { BlockList, isIP } from 'node:net';
 import { OciError } from '../oci/error.ts';
 
-/** Destinations that no outside server may redirect this program to: this machine, its networks and those of the cluster, the metadata services of
- *  clouds, and addresses that lead to no single host. 198.18.0.0/15 is missing on purpose: clash answers DNS with addresses of it
- *  (fake-ip). Sources: the IANA registries of special-purpose addresses; Azure's "What is IP address 168.63.129.16?". */
+/** Destinations that no outside server may redirect this program to: this machine, its networks and
+ *  those of the cluster, the metadata services of clouds, and addresses that lead to no single
+ *  host. 198.18.0.0/15 is missing on purpose: clash answers DNS with addresses of it (fake-ip).
+ *  Sources: the IANA registries of special-purpose addresses; Azure's "What is IP address
+ *  168.63.129.16?". */
 export const INTERNAL_NETWORKS: readonly string[] = [
   '0.0.0.0/8',
   '10.0.0.0/8',
@@ -40,7 +42,8 @@ for (const network of INTERNAL_NETWORKS) {
 export function isInternal(host: string): boolean {
   const bare = host.replace(/^\[|\]$/g, '').replace(/%.*$/, ''); // a zone, as in fe80::1%eth0
   if (bare.includes(':')) return isIP(bare) !== 6 || isInternalV6(bare);
-  // URLs accept 127.1, 0x7f000001, 2130706433, 0177.0.0.1 and full-width digits; the URL parser knows them all.
+  // URLs accept 127.1, 0x7f000001, 2130706433, 0177.0.0.1 and full-width digits; the URL parser
+  // knows them all.
   const url = URL.parse(`http://${bare}/`);
   if (url === null || url.username !== '' || url.port !== '' || url.pathname !== '/') return true;
   const name = url.hostname.replace(/\.$/, '');

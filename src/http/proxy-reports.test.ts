@@ -7,7 +7,8 @@ import { OciError } from '../oci/error.ts';
 import { withProxyReports } from './proxy-reports.ts';
 import type { Transport } from './transport.ts';
 
-/** A server that takes reports, as the sidecar does on the port of its proxy, or refuses them, as other proxies do. */
+/** A server that takes reports, as the sidecar does on the port of its proxy, or refuses them, as
+ *  other proxies do. */
 async function startReceiver(status: number) {
   const reports: string[] = [];
   const server = createServer((request, response) => {

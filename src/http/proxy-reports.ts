@@ -2,8 +2,9 @@ import { isOciError } from '../oci/error.ts';
 import { request } from 'undici';
 import type { Transport, TransportResponse } from './transport.ts';
 
-/** How a request through a proxy went wrong. `cut`: the connection ended in the middle of a body; `silent`: the headers or the
- *  rest of a body did not come in time; `refused`: the answer was 403, 429 or 5xx. */
+/** How a request through a proxy went wrong. `cut`: the connection ended in the middle of a body;
+ *  `silent`: the headers or the rest of a body did not come in time; `refused`: the answer was 403,
+ *  429 or 5xx. */
 export type ProxyOutcome = 'cut' | 'silent' | 'refused';
 
 const PATH = '/kube-registry/downloads';
@@ -56,7 +57,8 @@ function watched(body: TransportResponse['body'], signal: AbortSignal, report: (
   };
 }
 
-/** True if the request was given up because the upstream took too long, and not because the client left. */
+/** True if the request was given up because the upstream took too long, and not because the client
+ *  left. */
 function ranOut({ aborted, reason }: AbortSignal): boolean {
   return aborted && isOciError(reason, 'UNAVAILABLE') && reason.origin === 'upstream';
 }

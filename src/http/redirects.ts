@@ -35,8 +35,8 @@ interface Head {
 export const MAX_REDIRECTS = 5;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
-/** Sends a request and follows redirects: at most five, none from https to http, none to an internal address unless it is
- *  allowed (promise 12).
+/** Sends a request and follows redirects: at most five, none from https to http, none to an
+ *  internal address unless it is allowed (promise 12).
  *  @returns the first response that is no redirect, and where it came from
  *  @throws RedirectError; what `send` throws */
 export async function followRedirects<Response extends Head>(

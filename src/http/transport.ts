@@ -5,7 +5,8 @@ import { streamSource } from '../io/arrivals.ts';
 
 /** Sends HTTP requests: directly, or through a proxy. */
 export interface Transport {
-  /** Resolves with the response's headers. `signal` ends the body too. @throws Error of the connection, or the signal's reason */
+  /** Resolves with the response's headers. `signal` ends the body too. @throws Error of the
+   *  connection, or the signal's reason */
   request(request: TransportRequest): Promise<TransportResponse>;
   proxied: boolean;
 }
@@ -23,7 +24,8 @@ export interface TransportRequest {
 export interface TransportResponse {
   statusCode: number;
   headers: Record<string, string | string[] | undefined>;
-  /** A chunk stays valid until the second pull after the one that returned it, as in `Blob.body`. Copy it to keep it longer. */
+  /** A chunk stays valid until the second pull after the one that returned it, as in `Blob.body`.
+   *  Copy it to keep it longer. */
   body: BodySource;
   /** Call it instead of reading the rest of the body. A short rest is read, so that the connection
    *  can be reused; for a long rest the connection is closed. */
@@ -72,7 +74,8 @@ function endsUnanswered(error: unknown, secure: boolean): boolean {
   return !secure && code === 'UND_ERR_SOCKET' && (socket?.bytesRead ?? Infinity) <= MAX_CONNECT_ANSWER;
 }
 
-/** Turns the error of a connection into one that a person can act on, and decides whether the proxy or the upstream failed. */
+/** Turns the error of a connection into one that a person can act on, and decides whether the proxy
+ *  or the upstream failed. */
 export function describeConnectionError(error: unknown, { proxied }: Pick<Transport, 'proxied'>, { host, protocol }: URL): OciError {
   if (error instanceof OciError) return error;
   const { code = '', message } = error as NodeJS.ErrnoException;

@@ -24,8 +24,8 @@ export interface PooledTransport extends Transport {
   dispatcher: Dispatcher;
 }
 
-/** Creates a pool of HTTP/1.1 connections, which are kept alive. Through a proxy, names are never resolved here: CONNECT and SOCKS
- *  carry them (promise 16: the local DNS may be poisoned). */
+/** Creates a pool of HTTP/1.1 connections, which are kept alive. Through a proxy, names are never
+ *  resolved here: CONNECT and SOCKS carry them (promise 16: the local DNS may be poisoned). */
 export function createTransport(options: TransportOptions): PooledTransport {
   const timeout = options.connectTimeout ?? 5000;
   const tls = tlsOptions(options);

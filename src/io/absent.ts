@@ -1,4 +1,5 @@
-/** Resolves to undefined where the file or directory does not exist, or was removed in the meantime. */
+/** Resolves to undefined where the file or directory does not exist, or was removed in the
+ *  meantime. */
 export async function absentAsUndefined<T>(found: Promise<T>): Promise<T | undefined> {
   try {
     return await found;

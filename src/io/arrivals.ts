@@ -4,15 +4,17 @@ import type { BodySource } from './body.ts';
 /** A queue of chunks that arrive from the network and wait to be pulled. */
 export interface Arrivals {
   arrive(this: void, chunk: Uint8Array): void;
-  /** Nothing more will arrive: the body is complete, or failed with `error`. Only the first call counts. */
+  /** Nothing more will arrive: the body is complete, or failed with `error`. Only the first call
+   *  counts. */
   conclude(this: void, error?: Error): void;
   /** Of a `BodySource`. */
   pull(this: void): Promise<Uint8Array | undefined>;
 }
 
-/** Pauses `flow` whenever a chunk waits. The memory of a chunk is released explicitly once the chunk contract of `Blob.body`
- *  has expired. Left to the garbage collector, a downloaded gigabyte is a gigabyte of garbage that V8 barely sees: 64 downloads
- *  at once were measured to take 1.8 times as long, and 50 MB more. */
+/** Pauses `flow` whenever a chunk waits. The memory of a chunk is released explicitly once the
+ *  chunk contract of `Blob.body` has expired. Left to the garbage collector, a downloaded gigabyte
+ *  is a gigabyte of garbage that V8 barely sees: 64 downloads at once were measured to take 1.8
+ *  times as long, and 50 MB more. */
 export function createArrivals(flow: { pause(): void; resume(): void }): Arrivals {
   const arrived: Uint8Array[] = [];
   let given: Uint8Array | undefined;
@@ -49,8 +51,8 @@ export function createArrivals(flow: { pause(): void; resume(): void }): Arrival
   };
 }
 
-/** The chunks of a network stream as they arrive: async iteration would copy buffered chunks into one. The stream is not
- *  touched before the first pull. */
+/** The chunks of a network stream as they arrive: async iteration would copy buffered chunks into
+ *  one. The stream is not touched before the first pull. */
 export function streamSource(stream: Readable, failure: (error: unknown) => Error): BodySource {
   const { arrive, conclude, pull } = createArrivals(stream);
   const fail = (error: unknown) => conclude(failure(error));
@@ -77,7 +79,8 @@ export function streamSource(stream: Readable, failure: (error: unknown) => Erro
   };
 }
 
-/** Releases the memory of a chunk that is the only user of its ArrayBuffer; an empty chunk may share one. */
+/** Releases the memory of a chunk that is the only user of its ArrayBuffer; an empty chunk may
+ *  share one. */
 function freeMemory({ buffer, byteLength }: Uint8Array): void {
   if (buffer instanceof ArrayBuffer && byteLength > 0 && buffer.byteLength === byteLength) buffer.transfer(0);
 }

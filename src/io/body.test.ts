@@ -4,7 +4,8 @@ import { createBody, iterableSource, mapBody, readAll, type BodySource } from '.
 
 const { signal } = new AbortController();
 
-/** A source of `chunks`, which fails with `failure` after the last one if it is given, and notes when it is closed. */
+/** A source of `chunks`, which fails with `failure` after the last one if it is given, and notes
+ *  when it is closed. */
 function sourceOf(chunks: readonly string[], failure?: Error): BodySource & { closed: boolean[] } {
   const left = chunks.map((chunk) => Buffer.from(chunk));
   const closed: boolean[] = [];

@@ -3,8 +3,9 @@ import type { Body } from '../oci/registry.ts';
 export interface BodySource {
   /** The next chunk, or undefined at the end. Called once at a time. */
   pull(): Promise<Uint8Array | undefined>;
-  /** Frees what the body holds. Called once: at the end, after a failure, by `return()`, or when the signal is aborted
-   *  (`aborted`). In the last case a pull may still be running, and the chunks returned last may still be in use. */
+  /** Frees what the body holds. Called once: at the end, after a failure, by `return()`, or when
+   *  the signal is aborted (`aborted`). In the last case a pull may still be running, and the
+   *  chunks returned last may still be in use. */
   close(aborted: boolean): Promise<void>;
 }
 
@@ -27,8 +28,9 @@ interface BodyState {
 const NEVER = new AbortController().signal;
 const states = new WeakMap<Body, BodyState>();
 
-/** Creates a body that frees its resources even if its first chunk is never requested (an async generator's `finally` does
- *  not run in that case). After `signal` is aborted, `next` throws the signal's reason. */
+/** Creates a body that frees its resources even if its first chunk is never requested (an async
+ *  generator's `finally` does not run in that case). After `signal` is aborted, `next` throws the
+ *  signal's reason. */
 export function createBody(source: BodySource, signal: AbortSignal): Body {
   const state: BodyState = { open: true, hooks: [] };
   const finish = async (aborted = false): Promise<void> => {
@@ -78,9 +80,9 @@ export function createBody(source: BodySource, signal: AbortSignal): Body {
   return body;
 }
 
-/** Adds hooks to a body that has not been read yet. A body made by `createBody` is returned itself: no second iterator, no second
- *  abort listener, and it stays sendable as a file (file-slice.ts). Any other iterable is wrapped in one. Hooks run in the order in
- *  which they were added. */
+/** Adds hooks to a body that has not been read yet. A body made by `createBody` is returned itself:
+ *  no second iterator, no second abort listener, and it stays sendable as a file (file-slice.ts).
+ *  Any other iterable is wrapped in one. Hooks run in the order in which they were added. */
 export function mapBody(body: Body, hooks: BodyHooks): Body {
   const state = states.get(body);
   if (state === undefined) return mapBody(createBody(iterableSource(body), NEVER), hooks);
@@ -127,8 +129,9 @@ export async function* skipBytes(body: Body, bytes: number): AsyncGenerator<Uint
   }
 }
 
-/** `body`, calling `onIdle` each time its reader has waited `milliseconds` more for the next chunk. What `onIdle` returns is
- *  called when the wait is over or `onIdle` is about to be called again. */
+/** `body`, calling `onIdle` each time its reader has waited `milliseconds` more for the next chunk.
+ *  What `onIdle` returns is called when the wait is over or `onIdle` is about to be called
+ *  again. */
 export async function* withIdleCheck(body: Body, milliseconds: number, onIdle: () => () => void): AsyncGenerator<Uint8Array> {
   const iterator = body[Symbol.asyncIterator]();
   async function next(): Promise<IteratorResult<Uint8Array>> {

@@ -1,18 +1,23 @@
-/** Bytes. Reading a file in pieces of this size into reused buffers has twice the throughput of fs.createReadStream. */
+/** Bytes. Reading a file in pieces of this size into reused buffers has twice the throughput of
+ *  fs.createReadStream. */
 export const BUFFER_SIZE = 2 ** 20;
-/** Bytes of a buffer that an empty pool returns: it is slower, but no reader waits until a slow one hands a buffer back. */
+/** Bytes of a buffer that an empty pool returns: it is slower, but no reader waits until a slow one
+ *  hands a buffer back. */
 const SPARE_SIZE = 2 ** 15;
-/** Buffers of BUFFER_SIZE. They bound the memory of a server with many slow clients; the usual few clients never use them up. */
+/** Buffers of BUFFER_SIZE. They bound the memory of a server with many slow clients; the usual few
+ *  clients never use them up. */
 const POOL_SIZE = 64;
 /** Unused buffers that a pool keeps: what remains allocated after a busy hour. */
 const KEPT_FREE = 16;
-/** Unused small buffers that a pool keeps. Without that, each piece would leave garbage at the speed of the network. */
+/** Unused small buffers that a pool keeps. Without that, each piece would leave garbage at the
+ *  speed of the network. */
 const KEPT_SPARES = 384;
 
 export interface BufferPool {
   /** Of its own buffers, each in bytes. */
   readonly size: number;
-  /** Returns a buffer of the pool's size, or a smaller one when all are in use. Its content is undefined. */
+  /** Returns a buffer of the pool's size, or a smaller one when all are in use. Its content is
+   *  undefined. */
   acquire: () => Buffer;
   /** The buffer is no longer in use: the next `acquire` may return it. */
   release: (buffer: Buffer) => void;
@@ -58,7 +63,8 @@ export interface SharedBuffer {
   hold(): void;
   /** Removes a holder; the last one returns the buffer to the pool. */
   release(): void;
-  /** Removes a holder on whose behalf the kernel may still be reading: the buffer never returns to the pool. */
+  /** Removes a holder on whose behalf the kernel may still be reading: the buffer never returns to
+   *  the pool. */
   forget(): void;
 }
 
@@ -87,7 +93,8 @@ export function acquireShared(pool: BufferPool): SharedBuffer {
   return buffer;
 }
 
-/** The shared buffer that `bytes` are a part of: who holds it need not copy them. Undefined: they are of no shared buffer. */
+/** The shared buffer that `bytes` are a part of: who holds it need not copy them. Undefined: they
+ *  are of no shared buffer. */
 export function sharedBufferOf(bytes: Uint8Array): SharedBuffer | undefined {
   return held.get(bytes.buffer);
 }
@@ -95,11 +102,12 @@ export function sharedBufferOf(bytes: Uint8Array): SharedBuffer | undefined {
 /** For reading stored files, shared by the whole process: they bound its memory. */
 export const fileBuffers = createBufferPool(POOL_SIZE);
 
-/** For files that are uploaded to another store: two for each upload. They fit into a CPU's cache: larger ones were measured to cost a
- *  third more for each byte that goes to S3. */
+/** For files that are uploaded to another store: two for each upload. They fit into a CPU's cache:
+ *  larger ones were measured to cost a third more for each byte that goes to S3. */
 export const sourceBuffers = createBufferPool(8, 2 ** 18);
 
-/** For spool files, and for bytes on their way into them. Each piece of a download costs the main thread some 200 µs, whatever its size, so
- *  these buffers are large: with 256 KiB a blob was measured to cost a quarter more. There are enough for a few downloads at once; of 64
- *  downloads at once most make do with the small ones. */
+/** For spool files, and for bytes on their way into them. Each piece of a download costs the main
+ *  thread some 200 µs, whatever its size, so these buffers are large: with 256 KiB a blob was
+ *  measured to cost a quarter more. There are enough for a few downloads at once; of 64 downloads
+ *  at once most make do with the small ones. */
 export const spoolBuffers = createBufferPool(32, 2 ** 19, { shared: true });

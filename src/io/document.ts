@@ -8,14 +8,15 @@ export interface DocumentOptions {
   maxBytes: number;
   /** In bytes, if it is known. */
   size?: number | undefined;
-  /** Called with a number of bytes before more than SMALL_DOCUMENT_BYTES are held, and again if they turn out not to be enough. */
+  /** Called with a number of bytes before more than SMALL_DOCUMENT_BYTES are held, and again if
+   *  they turn out not to be enough. */
   reserve?: ((bytes: number) => Promise<void>) | undefined;
 }
 
 const FIRST_BYTES = 2 ** 14;
 
-/** Reads a document to its end, into one buffer: pieces that are joined at the end take the memory twice. Returns undefined, and closes
- *  the body, if it has more than `maxBytes`.
+/** Reads a document to its end, into one buffer: pieces that are joined at the end take the memory
+ *  twice. Returns undefined, and closes the body, if it has more than `maxBytes`.
  *  @throws what the body and `reserve` throw */
 export async function readWhole(body: Body, { maxBytes, size, reserve }: DocumentOptions): Promise<Buffer | undefined> {
   const hold = async (bytes: number): Promise<Buffer> => {

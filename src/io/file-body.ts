@@ -5,7 +5,8 @@ import { createBody } from './body.ts';
 import type { BufferPool } from './buffers.ts';
 import { withFileSlices } from './file-slice.ts';
 
-/** Up to this many bytes are read into a buffer of their own: manifests and configs need no buffer of the pool. */
+/** Up to this many bytes are read into a buffer of their own: manifests and configs need no buffer
+ *  of the pool. */
 const SMALL = 2 ** 16;
 
 export interface FileBodyOptions {
@@ -22,7 +23,8 @@ export interface FileBodyOptions {
   tooShort: (size: number) => Error;
 }
 
-/** Reads a range of an open file, by positional reads into two pooled buffers in turn, as the chunk contract of `Blob` allows. */
+/** Reads a range of an open file, by positional reads into two pooled buffers in turn, as the chunk
+ *  contract of `Blob` allows. */
 export function fileBody({ handle, range, sendable = false, buffers, signal, failure, tooShort }: FileBodyOptions): Body {
   let position = range.start;
   const end = range.end + 1;
@@ -58,7 +60,8 @@ export function fileBody({ handle, range, sendable = false, buffers, signal, fai
       },
       async close() {
         open = false;
-        // At the end the last chunk may still be on its way to the client. After an abort both may, and a read may still be running.
+        // At the end the last chunk may still be on its way to the client. After an abort both may,
+        // and a read may still be running.
         if (before !== undefined) (ended ? buffers.release : buffers.forget)(before);
         if (given !== undefined) buffers.forget(given);
         before = undefined;

@@ -8,9 +8,10 @@ export interface FileSlice {
   length: number;
 }
 
-/** Like a body's `next`, but returns where the next bytes lie in an open file, so that they can be sent with sendfile(2). `taken`
- *  is how many bytes of the slice returned last were sent (0 the first time). Returns undefined when the next bytes are not in a
- *  file, and at the end of the body: call `next` instead. The two may be mixed freely, but not run at the same time.
+/** Like a body's `next`, but returns where the next bytes lie in an open file, so that they can be
+ *  sent with sendfile(2). `taken` is how many bytes of the slice returned last were sent (0 the
+ *  first time). Returns undefined when the next bytes are not in a file, and at the end of the
+ *  body: call `next` instead. The two may be mixed freely, but not run at the same time.
  *  @throws what `next` would throw; the caller closes the body then */
 export type NextFileSlice = (taken: number) => Promise<FileSlice | undefined>;
 

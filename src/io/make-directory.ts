@@ -1,8 +1,9 @@
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** Creates `path` and the directories above it that are missing. mkdir's own `recursive` is not used: on a file system that always
- *  answers ENOENT, as /proc does, it retries forever in a thread of the pool, and for a read-only one it reports ENOENT too.
+/** Creates `path` and the directories above it that are missing. mkdir's own `recursive` is not
+ *  used: on a file system that always answers ENOENT, as /proc does, it retries forever in a thread
+ *  of the pool, and for a read-only one it reports ENOENT too.
  *  @throws the file system's errors */
 export async function makeDirectory(path: string): Promise<void> {
   try {

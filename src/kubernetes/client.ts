@@ -20,9 +20,11 @@ export interface Kubernetes {
    *  @returns false if its resourceVersion is outdated: read it again
    *  @throws OciError DENIED, UNAVAILABLE */
   apply(path: string, object: unknown, signal: AbortSignal): Promise<boolean>;
-  /** Creates an object. @returns the object as the API server has it. @throws OciError DENIED, UNAVAILABLE */
+  /** Creates an object. @returns the object as the API server has it. @throws OciError DENIED,
+   *  UNAVAILABLE */
   create(path: string, object: unknown, signal: AbortSignal): Promise<unknown>;
-  /** A GET whose answer goes on for minutes, such as a watch. Reading the body fails after MAX_SILENCE_MS without a byte.
+  /** A GET whose answer goes on for minutes, such as a watch. Reading the body fails after
+   *  MAX_SILENCE_MS without a byte.
    *  @returns the body's chunks; undefined for 410: the resourceVersion in the path is too old
    *  @throws OciError DENIED, UNAVAILABLE */
   stream(path: string, signal: AbortSignal): Promise<AsyncIterable<Uint8Array> | undefined>;
@@ -36,8 +38,8 @@ const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
 const TIMEOUT_MS = 10_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 const MAX_CONNECTIONS = 4;
-/** API servers send a bookmark to each watch about once a minute. A connection that is silent for longer may be dead: a firewall
- *  or a load balancer can forget it without telling either side. */
+/** API servers send a bookmark to each watch about once a minute. A connection that is silent for
+ *  longer may be dead: a firewall or a load balancer can forget it without telling either side. */
 const MAX_SILENCE_MS = 90_000;
 
 interface Call {
@@ -54,7 +56,8 @@ export async function connectKubernetes(env: NodeJS.ProcessEnv): Promise<Kuberne
   const access = isInCluster ? await serviceAccount(env) : await (await import('./kubeconfig.ts')).readKubeconfig(env);
   const connect = { ...access.tls, timeout: CONNECT_TIMEOUT_MS };
   const dispatcher = new Agent({ connect, connections: MAX_CONNECTIONS });
-  // Each stream holds a connection for as long as it lasts, so streams do not count among those of calls.
+  // Each stream holds a connection for as long as it lasts, so streams do not count among those of
+  // calls.
   const streams = new Agent({ connect, headersTimeout: TIMEOUT_MS, bodyTimeout: MAX_SILENCE_MS });
   const headers = async () => ({ accept: 'application/json', 'user-agent': FIELD_MANAGER, ...(await access.headers()) });
 

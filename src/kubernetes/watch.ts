@@ -12,7 +12,8 @@ export type Change =
   | { type: 'removed'; key: string }
   /** Every object of the collection has been given, and nothing that is gone is left. */
   | { type: 'complete' }
-  /** The API server does not answer, or RBAC forbids it (`isDenied`); it is asked again after a pause. */
+  /** The API server does not answer, or RBAC forbids it (`isDenied`); it is asked again after a
+   *  pause. */
   | { type: 'failed'; error: Error; isDenied: boolean };
 
 export interface Collection {
@@ -22,18 +23,22 @@ export interface Collection {
   fieldSelector: string;
 }
 
-/** Objects in one page of a list. A Secret has up to 1.5 MB of JSON, so a page stays below 40 MB. */
+/** Objects in one page of a list. A Secret has up to 1.5 MB of JSON, so a page stays below 40
+ *  MB. */
 const PAGE_SIZE = 25;
-/** The API server ends a watch after this time, up to twice as long: watches of many processes, begun together, spread. */
+/** The API server ends a watch after this time, up to twice as long: watches of many processes,
+ *  begun together, spread. */
 const WATCH_SECONDS = 240;
 /** The longest event, in characters: an object of 1.5 MB, with what escaping adds. */
 const MAX_EVENT_LENGTH = 8 * 2 ** 20;
 const BACKOFF = { baseMs: 500, capMs: 30_000, jitter: 'half' } as const;
-/** A watch that ends sooner counts as a failure, so that a server which ends each one at once is not asked in a loop. */
+/** A watch that ends sooner counts as a failure, so that a server which ends each one at once is
+ *  not asked in a loop. */
 const SHORT_WATCH_MS = 1_000;
 
-/** Follows a collection until `signal` aborts: lists it, then watches it from there, and lists it again only if the API server has
- *  forgotten that version (410). A watch that breaks goes on where it was. Holds the keys of the objects, not the objects.
+/** Follows a collection until `signal` aborts: lists it, then watches it from there, and lists it
+ *  again only if the API server has forgotten that version (410). A watch that breaks goes on where
+ *  it was. Holds the keys of the objects, not the objects.
  *  https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes */
 export async function* watchObjects(kubernetes: Kubernetes, collection: Collection, signal: AbortSignal): AsyncGenerator<Change> {
   const known = new Set<string>();
@@ -54,7 +59,8 @@ export async function* watchObjects(kubernetes: Kubernetes, collection: Collecti
       }
     } catch (error) {
       if (signal.aborted) return;
-      // Connections break: a new watch goes on at once. Only if the API server cannot be asked again has something failed.
+      // Connections break: a new watch goes on at once. Only if the API server cannot be asked
+      // again has something failed.
       hasFailed = isOciError(error);
       const isDenied = isOciError(error, 'DENIED');
       if (isDenied) version = undefined; // who may read no longer must forget, and read everything again when it is allowed
@@ -124,7 +130,8 @@ async function* eventsOf(kubernetes: Kubernetes, { collection, version, signal }
   for await (const line of linesOf(body)) {
     const event = line === undefined ? {} : fieldsOf(JSON.parse(line));
     const object = fieldsOf(event['object']);
-    // An ERROR holds a Status: 410, or a failure after which only a new list is certain to be complete.
+    // An ERROR holds a Status: 410, or a failure after which only a new list is certain to be
+    // complete.
     if (line === undefined || event['type'] === 'ERROR') {
       yield 'expired';
       return;
@@ -136,7 +143,8 @@ async function* eventsOf(kubernetes: Kubernetes, { collection, version, signal }
   }
 }
 
-/** The lines of a body, without empty ones; undefined, and no more, after one that is longer than MAX_EVENT_LENGTH. */
+/** The lines of a body, without empty ones; undefined, and no more, after one that is longer than
+ *  MAX_EVENT_LENGTH. */
 async function* linesOf(body: AsyncIterable<Uint8Array>): AsyncGenerator<string | undefined> {
   const decoder = new TextDecoder();
   let pieces: string[] = [];

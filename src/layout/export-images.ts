@@ -124,7 +124,8 @@ function choosePlatforms(
   );
 }
 
-/** Layers that only their vendor may distribute are in no registry (image specification, "Non-Distributable Layers"). */
+/** Layers that only their vendor may distribute are in no registry (image specification,
+ *  "Non-Distributable Layers"). */
 function isDistributable({ mediaType }: Descriptor): boolean {
   return !/nondistributable|foreign/.test(mediaType);
 }

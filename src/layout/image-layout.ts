@@ -11,7 +11,8 @@ export const INDEX_FILE = 'index.json';
 export const DOCKER_FILE = 'manifest.json';
 export const LAYOUT_VERSION = '1.0.0';
 
-/** The annotation by which skopeo and others name an entry of the index (image specification, "Annotations"). */
+/** The annotation by which skopeo and others name an entry of the index (image specification,
+ *  "Annotations"). */
 const REF_NAME = 'org.opencontainers.image.ref.name';
 /** containerd's annotation for the whole name: `docker.io/library/nginx:1.27`. */
 const CONTAINERD_NAME = 'io.containerd.image.name';
@@ -68,7 +69,8 @@ export interface DockerImage {
   tag: string | undefined;
 }
 
-/** Writes the `manifest.json` of `docker save` (Docker image specification v1.2, "Combined Image JSON + Filesystem Changeset Format"). */
+/** Writes the `manifest.json` of `docker save` (Docker image specification v1.2, "Combined Image
+ *  JSON + Filesystem Changeset Format"). */
 export function formatDockerIndex(images: readonly DockerImage[]): Uint8Array {
   const entries = images.map(({ config, layers, tag }) => ({
     Config: blobPath(config),

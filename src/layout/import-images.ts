@@ -193,7 +193,8 @@ async function importBlobs(
 
 const PIECE_SIZE = 1024 * 1024;
 
-/** The bytes of an entry, checked against their digest. `open` throws OciError DIGEST_INVALID at the end of wrong bytes. */
+/** The bytes of an entry, checked against their digest. `open` throws OciError DIGEST_INVALID at
+ *  the end of wrong bytes. */
 function entrySource(
   file: FileHandle,
   { entry, digest, advance }: { entry: TarEntry; digest: Digest; advance(this: void, bytes: number): void },

@@ -1,7 +1,8 @@
 /** The right that a request needs in a repository. */
 export type Action = 'pull' | 'push' | 'delete';
 
-/** The start of a ServiceAccount's name as a caller. The name of a user contains no colon (RFC 7617, section 2). */
+/** The start of a ServiceAccount's name as a caller. The name of a user contains no colon (RFC
+ *  7617, section 2). */
 export const SERVICE_ACCOUNT_PREFIX = 'serviceaccount:';
 
 /** The sender of a request, for rights and the log. */

@@ -6,8 +6,8 @@ import { isRepository, type Repository } from './reference.ts';
  *  can name such a repository. */
 export const MIRRORED = 'by-mirror';
 
-/** `dockerhub/acme/app` of `by-<ids>/dockerhub/acme/app` (see private-name.ts); every other repository
- *  is returned as it is. */
+/** `dockerhub/acme/app` of `by-<ids>/dockerhub/acme/app` (see private-name.ts); every other
+ *  repository is returned as it is. */
 export function withoutCapability(repository: Repository): Repository {
   const slash = repository.indexOf('/');
   if (slash === -1 || !isPrivateComponent(repository.slice(0, slash))) return repository;

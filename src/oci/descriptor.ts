@@ -9,7 +9,8 @@ export interface Descriptor {
   size: number;
 }
 
-/** The largest manifest that is taken from an upstream or served, in bytes (distribution specification, "Pushing Manifests"). */
+/** The largest manifest that is taken from an upstream or served, in bytes (distribution
+ *  specification, "Pushing Manifests"). */
 export const MAX_MANIFEST_SIZE = 4 * 1024 * 1024;
 
 export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
@@ -18,11 +19,12 @@ const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json';
 const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
 export const BLOB_MEDIA_TYPE = 'application/octet-stream';
 
-/** Every manifest type that is asked for and stored. An upstream is always asked with all of them: what it returns must
- *  depend on the reference alone, never on who asked first. */
+/** Every manifest type that is asked for and stored. An upstream is always asked with all of them:
+ *  what it returns must depend on the reference alone, never on who asked first. */
 export const MANIFEST_MEDIA_TYPES: readonly string[] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
-/** The content that a manifest names: the manifests of an index, the config and layers of an image, and its subject. */
+/** The content that a manifest names: the manifests of an index, the config and layers of an image,
+ *  and its subject. */
 export interface ManifestContent {
   mediaType: string;
   manifests: (Descriptor & { platform?: Platform })[];
@@ -36,8 +38,10 @@ export interface Platform {
   variant?: string;
 }
 
-/** Reads a manifest or an index of any of MANIFEST_MEDIA_TYPES. The document's own `mediaType` wins over the header's.
- *  @throws OciError MANIFEST_INVALID: not JSON, not an object, schema 1, or descriptors without a digest */
+/** Reads a manifest or an index of any of MANIFEST_MEDIA_TYPES. The document's own `mediaType` wins
+ *  over the header's.
+ *  @throws OciError MANIFEST_INVALID: not JSON, not an object, schema 1, or descriptors without a
+ *  digest */
 export function parseManifest(bytes: Uint8Array, mediaType: string): ManifestContent {
   let document: unknown;
   try {

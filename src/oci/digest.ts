@@ -4,7 +4,8 @@ import { OciError } from './error.ts';
 
 declare const digestBrand: unique symbol;
 
-/** `sha256:<64 hex>` or `sha512:<128 hex>`, lower case: the two registered algorithms of the image specification. */
+/** `sha256:<64 hex>` or `sha512:<128 hex>`, lower case: the two registered algorithms of the image
+ *  specification. */
 export type Digest = string & { readonly [digestBrand]: true };
 export type DigestAlgorithm = 'sha256' | 'sha512';
 
@@ -41,7 +42,8 @@ export function agrees(hash: Hash, digest: Digest): boolean {
   return hash.digest('hex') === splitDigest(digest).hex;
 }
 
-/** The digest of a document that may be large: hashed in pieces, with a turn for other events after each. */
+/** The digest of a document that may be large: hashed in pieces, with a turn for other events after
+ *  each. */
 export async function digestInPieces(bytes: Uint8Array, algorithm: DigestAlgorithm = 'sha256'): Promise<Digest> {
   const hash = createHash(algorithm);
   for (let start = 0; start < bytes.length; start += HASHED_PER_TURN_BYTES) {

@@ -1,5 +1,6 @@
-/** The codes a client may see: those of the distribution specification 1.1 ("Error Codes"), and those that
- *  registries have long used beside them: PAGINATION_NUMBER_INVALID, RANGE_INVALID, UNAVAILABLE and UNKNOWN. */
+/** The codes a client may see: those of the distribution specification 1.1 ("Error Codes"), and
+ *  those that registries have long used beside them: PAGINATION_NUMBER_INVALID, RANGE_INVALID,
+ *  UNAVAILABLE and UNKNOWN. */
 export type OciErrorCode =
   | 'BLOB_UNKNOWN'
   | 'BLOB_UPLOAD_INVALID'
@@ -23,7 +24,8 @@ export type OciErrorCode =
 
 export interface OciErrorOptions {
   cause?: unknown;
-  /** Who failed, for logs and metrics; a client sees only code and message. policy: nobody, registry.policy refuses. */
+  /** Who failed, for logs and metrics; a client sees only code and message. policy: nobody,
+   *  registry.policy refuses. */
   origin?: 'policy' | 'proxy' | 'storage' | 'upstream';
   /** Seconds after which trying again makes sense. */
   retryAfter?: number;
@@ -33,7 +35,8 @@ export interface OciErrorOptions {
   size?: number;
 }
 
-/** The one error that crosses rooms. Its message is for the person who reads a failed pull: what is wrong, and what to do. */
+/** The one error that crosses rooms. Its message is for the person who reads a failed pull: what is
+ *  wrong, and what to do. */
 export class OciError extends Error {
   override readonly name = 'OciError';
   readonly code: OciErrorCode;
@@ -52,9 +55,11 @@ export class OciError extends Error {
   }
 }
 
-/** The response header that carries the error's code between parts of this program: an answer to HEAD has no body. */
+/** The response header that carries the error's code between parts of this program: an answer to
+ *  HEAD has no body. */
 export const ERROR_CODE_HEADER = 'x-kube-registry-error';
-/** The value of that header for a refusal by registry.policy: it is final, so that an agent does not ask upstream instead. */
+/** The value of that header for a refusal by registry.policy: it is final, so that an agent does
+ *  not ask upstream instead. */
 export const REFUSED_BY_POLICY = 'POLICY';
 
 /** Whether registry.policy refuses. */

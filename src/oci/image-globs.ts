@@ -8,7 +8,8 @@ export interface ImageGlobs {
   isEmpty: boolean;
 }
 
-/** A star also matches slashes and colons, so that `docker.io/*` is all of a registry; no glob negates. */
+/** A star also matches slashes and colons, so that `docker.io/*` is all of a registry; no glob
+ *  negates. */
 export function createImageGlobs(globs: readonly string[]): ImageGlobs {
   const matchers = globs.map((glob) => ({ glob, matches: picomatch(glob, { bash: true, dot: true, nonegate: true }) }));
   return {

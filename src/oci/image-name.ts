@@ -20,7 +20,8 @@ export interface ServedHost {
   defaultNamespace?: string | undefined;
 }
 
-/** Which hosts are served: those of upstreams and of hosted repositories, and those of registry.otherHosts. */
+/** Which hosts are served: those of upstreams and of hosted repositories, and those of
+ *  registry.otherHosts. */
 export interface ServedHosts {
   /** @param host as an image name spells it */
   find(this: void, host: string): ServedHost | undefined;

@@ -1,15 +1,19 @@
 import { isIP } from 'node:net';
 import picomatch from 'picomatch';
 
-/** The registries that are served although no upstream is configured for them, by the hosts that image names spell. */
+/** The registries that are served although no upstream is configured for them, by the hosts that
+ *  image names spell. */
 export interface OtherHosts {
-  /** @param host as an image name spells it, in lower case: `mcr.microsoft.com`, `registry.example.com:5000`
-   *  @returns the first path component of its repositories: `registry.example.com_5000`; undefined: it is not served */
+  /** @param host as an image name spells it, in lower case: `mcr.microsoft.com`,
+   *  `registry.example.com:5000`
+   *  @returns the first path component of its repositories: `registry.example.com_5000`; undefined:
+   *  it is not served */
   segmentOf(host: string): string | undefined;
   /** @param segment the first component of a repository
    *  @returns the host, in lower case; undefined: the component is no host that is served */
   hostOf(segment: string): string | undefined;
-  /** Whether the host is listed by its name, without a glob: only then may it be on an internal network. */
+  /** Whether the host is listed by its name, without a glob: only then may it be on an internal
+   *  network. */
   isNamed(host: string): boolean;
   /** The hosts that are listed without a glob. */
   names: readonly string[];

@@ -1,7 +1,8 @@
 import { isRepository, type Repository } from './reference.ts';
 
-// The names under which private images are pulled by pull secrets: `by-<id>/<upstream>/<repository>`. An id is a capability: who
-// knows it may pull what its pull secret may. Several ids, joined by `-`, are tried in order, as the kubelet tries several secrets.
+// The names under which private images are pulled by pull secrets:
+// `by-<id>/<upstream>/<repository>`. An id is a capability: who knows it may pull what its pull
+// secret may. Several ids, joined by `-`, are tried in order, as the kubelet tries several secrets.
 
 /** A repository that is pulled by pull secrets. */
 export interface PrivateName {
@@ -17,13 +18,14 @@ const ID = '[a-z2-7]{26}';
 const MAX_IDS = 8;
 const COMPONENT = new RegExp(`^by-(${ID}(?:-${ID}){0,${MAX_IDS - 1}})$`);
 
-/** Whether a first path component is meant to hold ids: nothing else may be called so. Hosts hold a dot, or end in `_<port>`. */
+/** Whether a first path component is meant to hold ids: nothing else may be called so. Hosts hold a
+ *  dot, or end in `_<port>`. */
 export function isPrivateComponent(component: string): boolean {
   return component.startsWith('by-') && !/[._]/.test(component);
 }
 
-/** @returns undefined if the repository's first component holds no ids. A component that begins with `by-` but is not well-formed
- *  is no private name either: nothing is served under it */
+/** @returns undefined if the repository's first component holds no ids. A component that begins
+ *  with `by-` but is not well-formed is no private name either: nothing is served under it */
 export function parsePrivateName(repository: string): PrivateName | undefined {
   const slash = repository.indexOf('/');
   const [, ids] = COMPONENT.exec(slash === -1 ? '' : repository.slice(0, slash)) ?? [];
@@ -31,7 +33,8 @@ export function parsePrivateName(repository: string): PrivateName | undefined {
   return ids === undefined || !isRepository(rest) ? undefined : { ids: ids.split('-'), repository: rest };
 }
 
-/** @returns undefined if there are too many ids, or the name would be longer than a repository's name may be */
+/** @returns undefined if there are too many ids, or the name would be longer than a repository's
+ *  name may be */
 export function privateName({ ids, repository }: PrivateName): Repository | undefined {
   const name = `by-${ids.join('-')}/${repository}`;
   return ids.length > 0 && ids.length <= MAX_IDS && isRepository(name) ? name : undefined;

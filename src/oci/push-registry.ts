@@ -18,7 +18,8 @@ export interface PushContext {
 
 /** A piece of an upload. */
 export interface Chunk {
-  /** The position of its first byte in the blob; undefined: right behind the bytes uploaded so far. */
+  /** The position of its first byte in the blob; undefined: right behind the bytes uploaded so
+   *  far. */
   start: number | undefined;
   /** Bytes, exactly; undefined: until `body` ends. */
   length: number | undefined;
@@ -31,11 +32,11 @@ export interface PushedManifest {
   subject: Digest | undefined;
 }
 
-/** A registry that can be written to (distribution specification 1.1, "Push" and "Content Management"). What a method has
- *  resolved is durable, and visible on every replica. Beside what a Registry throws, methods throw DENIED (immutable tag,
- *  quota), and:
- *  BLOB_UPLOAD_UNKNOWN (no such upload of this repository), RANGE_INVALID (`size`: where the upload stands),
- *  SIZE_INVALID (a chunk of another length than announced), DIGEST_INVALID (the bytes have another digest). */
+/** A registry that can be written to (distribution specification 1.1, "Push" and "Content
+ *  Management"). What a method has resolved is durable, and visible on every replica. Beside what a
+ *  Registry throws, methods throw DENIED (immutable tag, quota), and: BLOB_UPLOAD_UNKNOWN (no such
+ *  upload of this repository), RANGE_INVALID (`size`: where the upload stands), SIZE_INVALID (a
+ *  chunk of another length than announced), DIGEST_INVALID (the bytes have another digest). */
 export interface PushRegistry extends Registry {
   startUpload(repository: Repository, context: PushContext): Promise<UploadId>;
   /** @returns how many bytes of the blob are there */
@@ -57,13 +58,15 @@ export interface PushRegistry extends Registry {
   /** The repositories that have a blob: where a mount without `from` may take it from. */
   repositoriesWith(digest: Digest, context: PushContext): AsyncIterable<Repository>;
   /** @param context.tags what it is called beside `reference`
-   *  @throws OciError MANIFEST_INVALID; MANIFEST_BLOB_UNKNOWN: something that it names is not in this repository */
+   *  @throws OciError MANIFEST_INVALID; MANIFEST_BLOB_UNKNOWN: something that it names is not in
+   *  this repository */
   putManifest(
     repository: Repository,
     reference: Reference,
     context: PushContext & { bytes: Uint8Array; mediaType: string; tags: readonly Tag[] },
   ): Promise<PushedManifest>;
-  /** Removes a tag, or a manifest with all tags that name it. @throws OciError MANIFEST_UNKNOWN; DENIED: a manifest that stays names it */
+  /** Removes a tag, or a manifest with all tags that name it. @throws OciError MANIFEST_UNKNOWN;
+   *  DENIED: a manifest that stays names it */
   deleteManifest(repository: Repository, reference: Reference, context: PushContext): Promise<void>;
   /** @throws OciError BLOB_UNKNOWN; DENIED: a manifest that stays names it */
   deleteBlob(repository: Repository, digest: Digest, context: PushContext): Promise<void>;

@@ -1,6 +1,7 @@
 import { OciError } from './error.ts';
 
-/** Bytes `start` to `end`, both included, as in RFC 9110 §14. `end` absent: to the end of the blob. */
+/** Bytes `start` to `end`, both included, as in RFC 9110 §14. `end` absent: to the end of the
+ *  blob. */
 export interface ByteRange {
   start: number;
   end?: number;
@@ -10,8 +11,8 @@ export type RangeRequest = ByteRange | { suffix: number };
 
 const SINGLE = /^bytes=(\d*)-(\d*)$/i;
 
-/** Reads a Range header of one range. Several ranges, another unit or nonsense give undefined: such a header is ignored and the whole is
- *  served (RFC 9110 §14.2). */
+/** Reads a Range header of one range. Several ranges, another unit or nonsense give undefined: such
+ *  a header is ignored and the whole is served (RFC 9110 §14.2). */
 export function parseRange(header: string | undefined): RangeRequest | undefined {
   const match = header === undefined ? null : SINGLE.exec(header.trim());
   if (match === null) return undefined;
@@ -23,7 +24,8 @@ export function parseRange(header: string | undefined): RangeRequest | undefined
   return end < start ? undefined : { start, end };
 }
 
-/** Limits positions of any number of digits to a safe integer, which is far behind the end of every blob. */
+/** Limits positions of any number of digits to a safe integer, which is far behind the end of every
+ *  blob. */
 function toPosition(digits: string): number {
   return Math.min(Number(digits), 1e15);
 }
@@ -47,7 +49,8 @@ const MAX_RANGES = 64;
 /** Ranges with no more bytes between them are sent as one: the head of a part is longer. */
 const PART_HEAD_BYTES = 128;
 
-/** Reads a Range header of one or several ranges. Undefined, and the whole is served: more than MAX_RANGES, another unit, nonsense. */
+/** Reads a Range header of one or several ranges. Undefined, and the whole is served: more than
+ *  MAX_RANGES, another unit, nonsense. */
 export function parseRanges(header: string | undefined): RangeRequest[] | undefined {
   const list = /^bytes=(.*)$/i.exec(header?.trim() ?? '')?.[1]?.split(',');
   const parts = list?.map((part) => part.trim()).filter((part) => part !== ''); // RFC 9110 §5.6.1: elements may be empty
@@ -56,8 +59,9 @@ export function parseRanges(header: string | undefined): RangeRequest[] | undefi
   return ranges.every((range) => range !== undefined) ? ranges : undefined;
 }
 
-/** The ranges of a blob whose size is known, without those that lie outside. They keep their order unless some overlap or lie next to each
- *  other: then they are sorted, and those are joined (RFC 9110 §15.3.7.2).
+/** The ranges of a blob whose size is known, without those that lie outside. They keep their order
+ *  unless some overlap or lie next to each other: then they are sorted, and those are joined (RFC
+ *  9110 §15.3.7.2).
  *  @throws OciError RANGE_INVALID (with the size): nothing of the blob lies within any of them */
 export function resolveRanges(ranges: readonly RangeRequest[], size: number): Required<ByteRange>[] {
   const inside = ranges.flatMap((range) => {

@@ -10,8 +10,8 @@ export type Tag = string & { readonly [tagBrand]: true };
 /** A tag holds no colon and a digest always does, so the two never meet. */
 export type Reference = Tag | Digest;
 
-// The grammar of the distribution specification 1.1 ("Pulling manifests") and of distribution/reference, whose limit of
-// 255 characters for a name it shares.
+// The grammar of the distribution specification 1.1 ("Pulling manifests") and of
+// distribution/reference, whose limit of 255 characters for a name it shares.
 const COMPONENT = '[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*';
 const REPOSITORY = new RegExp(`^${COMPONENT}(?:/${COMPONENT})*$`);
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/;

@@ -10,19 +10,19 @@ import { readTag } from '../upkeep/tags.ts';
 import type { Policy } from './guarded.ts';
 import type { Verdict } from './rules.ts';
 
-/** Whether an image would be served, and what is known of it. Times are ISO 8601. */
+/** Whether an image would be served, and its state. Times are ISO 8601. */
 export interface Check {
   served: boolean;
-  /** The rule of registry.policy that decides; null: none concerns it. */
+  /** The rule of registry.policy that decides; null: no rule matches. */
   rule: string | null;
-  /** For people. */
+  /** For display. */
   reason: string;
   digest: Digest | null;
   firstSeen: string | null;
-  /** When registry.policy.minimumAge lets it through, if it does not yet. */
+  /** From when on registry.policy.minimumAge allows the image, if not yet. */
   servedFrom: string | null;
   stored: 'complete' | 'partly' | 'no';
-  /** What the cache knows of the tag. */
+  /** The cached state of the tag. */
   tag: { digest: Digest; checkedAt: string; fresh: boolean; goneSince: string | null } | null;
   upstream: { answer: 'found' | 'absent' | 'refused' | 'limited' | 'unreachable'; digest: Digest | null; message: string };
 }
@@ -132,7 +132,7 @@ async function judgeAge(digest: Digest | null, { policy, signal }: CheckOptions)
   };
 }
 
-/** Of an index, the platforms that were pulled count. */
+/** For an index, the pulled platforms are counted. */
 async function howStored(store: Store, digest: Digest, signal: AbortSignal): Promise<Check['stored']> {
   const content = await readManifest(store, digest, { signal });
   if (content === undefined || content === 'corrupt') return 'no';

@@ -6,14 +6,15 @@ import type { Digest } from '../oci/digest.ts';
 import { blobKey, seenKey } from '../store/keys.ts';
 import { bytesSource, type Store } from '../store/store.ts';
 
-/** When this registry, any of its replicas, first saw a manifest. */
+/** When any replica of this registry first saw a manifest. */
 export interface FirstSeen {
-  /** Milliseconds since the epoch. A digest that nobody has seen is seen now.
+  /** Milliseconds since the epoch. A digest that no replica has seen counts as seen now.
    *  @throws OciError UNAVAILABLE: the store does not answer */
   at(this: void, digest: Digest, signal: AbortSignal): Promise<number>;
-  /** As `at`, but nothing is noted; undefined: nobody has seen the digest. */
+  /** As `at`, but without recording anything; undefined: no replica has seen the digest. */
   recall(this: void, digest: Digest, signal: AbortSignal): Promise<number | undefined>;
-  /** What belongs to a manifest was seen with it at the latest. @throws OciError UNAVAILABLE */
+  /** Records that the contents of a manifest were seen at the same time as the manifest, unless
+   *  they were seen earlier. @throws OciError UNAVAILABLE */
   inherit(this: void, digests: readonly Digest[], at: number, signal: AbortSignal): Promise<void>;
 }
 
@@ -22,7 +23,8 @@ const IN_MEMORY = 50_000;
 const MAX_RECORD_SIZE = 1024;
 const WRITES_AT_ONCE = 8;
 
-/** @param stores `records` has the records; `blobs` may have the manifest itself, which was stored after it was first seen */
+/** @param stores `records` has the records; `blobs` may have the manifest itself, which was stored
+ *  after it was first seen */
 export function createFirstSeen({ records, blobs }: { records: Store; blobs: Store }, now: () => number = Date.now): FirstSeen {
   const known = new LRUCache<Digest, number>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
 
@@ -42,7 +44,7 @@ export function createFirstSeen({ records, blobs }: { records: Store; blobs: Sto
     }
   }
 
-  /** What was stored before registry.policy.minimumAge was set has no record. */
+  /** Manifests stored before registry.policy.minimumAge was set have no record. */
   async function find(digest: Digest, signal: AbortSignal): Promise<{ at: number; isRecorded: boolean } | undefined> {
     const recorded = await readRecord(digest, signal);
     if (recorded !== undefined) return { at: recorded, isRecorded: true };

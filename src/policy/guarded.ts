@@ -20,20 +20,22 @@ export interface Refusal {
 export interface Policy {
   rules: Rules;
   tags: KnownTags;
-  /** registry.policy.minimumAge in ms, and when images were first seen; undefined: there is none. */
+  /** registry.policy.minimumAge in ms, and when images were first seen; undefined: no minimum age
+   *  is set. */
   age: { minimumMs: number; firstSeen: FirstSeen } | undefined;
-  /** A repository as the world names it: docker.io/library/nginx. */
+  /** The usual name of a repository: docker.io/library/nginx. */
   nameOf(this: void, repository: Repository): string;
   refused(this: void, refusal: Refusal): void;
   now(this: void): number;
 }
 
-/** Manifests whose content has been noted. */
+/** Manifests whose contents have been recorded. */
 const MAX_NOTED = 10_000;
 
-/** `inner`, of which only what the policy allows is served. The repositories of `inner` have the names that follow `name`.
- *  @throws OciError DENIED (origin policy), beside what `inner` throws; UNAVAILABLE: the store, which has to be asked about the
- *  image, does not answer */
+/** Serves only what the policy allows from `inner`. @param name the prefix of the repositories of
+ *  `inner`
+ *  @throws OciError DENIED (origin policy), beside what `inner` throws; UNAVAILABLE: the store,
+ *  which has to be asked about the image, does not answer */
 export function guarded(inner: Registry, name: string, policy: Policy): Registry {
   const { rules, tags, age } = policy;
   if (rules.isEmpty && age === undefined) return inner;
@@ -51,7 +53,8 @@ export function guarded(inner: Registry, name: string, policy: Policy): Registry
     refuse(repository, reference, { kind: rule.startsWith('registry.policy.deny') ? 'deny' : 'allow', rule });
   }
 
-  /** Before anything known of the digest is served: by its repository, or by the tags that lead to it. */
+  /** Runs before anything is served: checks the digest by its repository, or by the tags that lead
+   *  to it. */
   async function requireDigest(repository: Repository, digest: Digest, signal: AbortSignal): Promise<void> {
     if (!rules.dependsOnTags(repository, digest)) return require(rules.digest(repository, digest, []), repository, digest);
     const recalled = tags.recall(repository, digest);
@@ -64,7 +67,8 @@ export function guarded(inner: Registry, name: string, policy: Policy): Registry
     else require(rules.tag(repository, reference), repository, reference);
   }
 
-  /** Only for digests that the upstream has: others must leave no record. */
+  /** Only for digests that the upstream has: requests for random digests must not create
+   *  records. */
   async function requireAge(repository: Repository, digest: Digest, signal: AbortSignal): Promise<number> {
     if (age === undefined) return 0;
     const at = await age.firstSeen.at(digest, signal);

@@ -6,15 +6,16 @@ import { readManifest } from '../upkeep/inventory.ts';
 import { readTags } from '../upkeep/tags.ts';
 import type { Store } from '../store/store.ts';
 
-/** Which tags lead to a digest: to an image, to one of its platforms, or to one of their blobs. */
+/** Finds the tags that lead to a digest: of an image, one of its platforms, or one of their
+ *  blobs. */
 export interface KnownTags {
-  /** Notes that a tag means this manifest. */
+  /** Records that a tag refers to this manifest. */
   noteTag(this: void, repository: Repository, tag: Tag, digest: Digest): void;
-  /** Notes what a manifest names. */
+  /** Records the contents of a manifest. */
   noteManifest(this: void, repository: Repository, digest: Digest, bytes: Uint8Array): void;
-  /** The tags that were noted. */
+  /** The recorded tags. */
   recall(this: void, repository: Repository, digest: Digest): readonly Tag[];
-  /** The tags by what the store has, and those that were noted. @throws OciError UNAVAILABLE */
+  /** The tags found in the store, and the recorded ones. @throws OciError UNAVAILABLE */
   find(this: void, repository: Repository, digest: Digest, signal: AbortSignal): Promise<readonly Tag[]>;
 }
 
@@ -25,13 +26,13 @@ const REPOSITORIES_IN_MEMORY = 100;
 /** How long the stored tags of a repository are kept in memory, in ms. */
 const STORED_LIFE_MS = 30_000;
 const READS_AT_ONCE = 16;
-/** An index of indexes is not looked into any deeper. */
+/** Indexes are followed to this depth. */
 const MAX_DEPTH = 4;
 
 type TagsByDigest = ReadonlyMap<Digest, ReadonlySet<Tag>>;
 
-/** @param stores where manifests are, in the order in which they are asked; the tags are in the last one. None: only what is noted is
- *  known */
+/** @param stores stores with manifests, in the order of reading; the last one has the tags. If
+ *  empty, only recorded tags are known */
 export function createKnownTags(stores: readonly Store[]): KnownTags {
   const tags = new LRUCache<string, Set<Tag>>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const parents = new LRUCache<string, Set<Digest>>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
@@ -82,7 +83,8 @@ export function createKnownTags(stores: readonly Store[]): KnownTags {
         const { manifests, blobs } = parseManifest(bytes, '');
         noteNamed(repository, digest, [...manifests, ...blobs]);
       } catch {
-        // Clients may understand manifests that this program cannot parse; nothing is known to belong to them.
+        // Clients may understand manifests that this program cannot parse; their contents are
+        // unknown.
       }
     },
     recall: (repository, digest) => recall(repository, digest),

@@ -7,7 +7,8 @@ import { createRules } from './rules.ts';
 const digest = parseDigest(`sha256:${'a'.repeat(64)}`);
 const namesOf = (repository: string) => [repository.replace(/^dockerhub\//, 'docker.io/'), repository];
 
-/** Rules, a reference of dockerhub/library/nginx, the tags that lead to it, and whether it may be pulled. */
+/** Rules, a reference of dockerhub/library/nginx, the tags that lead to it, and whether it may be
+ *  pulled. */
 const CASES: [name: string, rules: { allow?: string[]; deny?: string[] }, reference: string, tags: string[], allowed: boolean][] = [
   ['no rule', {}, '1', [], true],
   ['a glob over a registry', { allow: ['docker.io/*'] }, '1', [], true],

@@ -2,7 +2,8 @@ import { createImageGlobs } from '../oci/image-globs.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 
-/** What the rules say about a name. `rule`: the one that decides, for people; undefined: none concerns it. */
+/** The verdict on a name. `rule`: the rule that decides, for display; undefined: no rule
+ *  matches. */
 export interface Verdict {
   allowed: boolean;
   rule: string | undefined;
@@ -12,23 +13,25 @@ export interface Rules {
   /** Whether there is any rule. */
   isEmpty: boolean;
   tag(this: void, repository: Repository, tag: Tag): Verdict;
-  /** @param tags the tags of the repository that are known to lead to the digest: it is one of their manifests or blobs.
-   *  The digest may be pulled if one of them may be */
+  /** @param tags the tags of the repository that are known to lead to the digest: it is one of
+   *  their manifests or blobs. The digest may be pulled if any of these tags may be pulled */
   digest(this: void, repository: Repository, digest: Digest, tags: readonly Tag[]): Verdict;
   /** Whether the verdict on a digest of this repository depends on tags that lead to it. */
   dependsOnTags(this: void, repository: Repository, digest: Digest): boolean;
 }
 
 export interface RulesOptions {
-  /** Globs over the names that `namesOf` returns, with a reference or without; see registry.policy. */
+  /** Globs over the names that `namesOf` returns, with or without a reference. See
+   *  registry.policy. */
   allow: readonly string[];
   deny: readonly string[];
   /** Every name of a repository: dockerhub/library/nginx, docker.io/library/nginx. */
   namesOf(this: void, repository: Repository): readonly string[];
 }
 
-/** registry.policy.allow and registry.policy.deny. A glob without a tag (`docker.io/library/nginx`, `docker.io/library/*`)
- *  decides on the repository with all its tags and digests; one that only a tag completes (`*:latest`) decides on that tag. */
+/** registry.policy.allow and registry.policy.deny. A glob without a tag (`docker.io/library/nginx`,
+ *  `docker.io/library/*`) applies to the repository with all its tags and digests; a glob with a
+ *  tag (`*:latest`) applies to that tag. */
 export function createRules({ allow, deny, namesOf }: RulesOptions): Rules {
   const [allowed, denied] = [createImageGlobs(allow), createImageGlobs(deny)];
   const exact = [...allow, ...deny].map(trimTag).filter((glob) => glob !== undefined);
@@ -68,8 +71,8 @@ export function createRules({ allow, deny, namesOf }: RulesOptions): Rules {
   };
 }
 
-/** The part of a glob before its tag; undefined: it has none. A colon before the last slash belongs to a host's port. A group of
- *  alternatives may hold tags of several repositories. */
+/** The part of a glob before its tag; undefined: it has none. A colon before the last slash belongs
+ *  to a host's port. A group of alternatives may contain tags of several repositories. */
 function trimTag(glob: string): string | undefined {
   if (/[{(]/.test(glob)) return '*';
   const colon = glob.lastIndexOf(':');

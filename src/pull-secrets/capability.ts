@@ -1,11 +1,12 @@
 import { createHmac } from 'node:crypto';
 
-/** Of the id, in bytes: 128 bits. */
+/** Length of the id in bytes: 128 bits. */
 const ID_BYTES = 16;
 const ALPHABET = 'abcdefghijklmnopqrstuvwxyz234567';
 
-/** The capability of an entry of a pull secret (docs/decisions/private-names.md): nobody without `key` can compute it, every
- *  process with the key computes the same, and it ends with the Secret, since a UID is never used again.
+/** The capability of an entry of a pull secret (docs/decisions/private-names.md): it can be
+ *  computed only with `key`, is the same in every process with the key, and becomes invalid with
+ *  the Secret, since a UID is never used again.
  *  @returns 26 characters, which may be part of a repository's name */
 export function idOf({ uid, registry }: { uid: string; registry: string }, key: string): string {
   return base32(createHmac('sha256', key).update(`${uid}\0${registry}`).digest().subarray(0, ID_BYTES));

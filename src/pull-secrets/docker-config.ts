@@ -2,13 +2,14 @@ import { fieldsOf, isFields, textOf, type Fields } from '../io/untrusted.ts';
 
 /** An entry of a docker config, as the kubelet reads it. */
 export interface Login {
-  /** As written: `https://index.docker.io/v1/`. */
+  /** The key as written: `https://index.docker.io/v1/`. */
   registry: string;
   username: string;
   password: string;
 }
 
-/** A Secret with a docker config has a form that the kubelet refuses. The kubelet then pulls no image for a pod that names it. */
+/** The kubelet rejects the docker config of a Secret. It then pulls no image for pods that name the
+ *  Secret. */
 export class DockerConfigError extends Error {
   override readonly name = 'DockerConfigError';
 }
@@ -16,12 +17,14 @@ export class DockerConfigError extends Error {
 /** The types of Secrets that the kubelet reads, with the key that holds the docker config. */
 export const SECRET_TYPES = { 'kubernetes.io/dockerconfigjson': '.dockerconfigjson', 'kubernetes.io/dockercfg': '.dockercfg' } as const;
 
-/** The kubelet has no such limits. They bound how much memory a user of a namespace can take by creating Secrets. */
+/** The kubelet has no such limits. They limit the memory that a user of a namespace can consume by
+ *  creating Secrets. */
 const MAX_ENTRIES = 1_000;
 const MAX_LOGIN_LENGTH = 64 * 1024;
 
-/** Reads the docker config of a Secret. As in the kubelet, `auth` overrides `username` and `password`, and tokens (`identitytoken`,
- *  `registrytoken`) are ignored; an entry that has no user name is left out, because no container runtime can use it.
+/** Reads the docker config of a Secret. As in the kubelet, `auth` overrides `username` and
+ *  `password`, and tokens (`identitytoken`, `registrytoken`) are ignored; an entry without a user
+ *  name is ignored, because no container runtime can use it.
  *  @param secret as the API server has it
  *  @throws DockerConfigError, without anything from the Secret in its message */
 export function readDockerConfig(secret: Fields): Login[] {
@@ -49,7 +52,7 @@ function parseObject(json: string): Fields {
   throw new DockerConfigError('it is not an object');
 }
 
-/** Go reads keys of any case; of several, the last one counts. */
+/** Go ignores the case of keys; of several equal keys, the last one counts. */
 function fieldOf(object: Fields, name: string): unknown {
   const key = Object.keys(object).findLast((key) => key.toLowerCase() === name);
   return key === undefined ? undefined : object[key];

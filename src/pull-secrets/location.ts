@@ -1,23 +1,25 @@
 import { isIPv6 } from 'node:net';
 
-/** Where a registry is, as the keys of a docker config and the names of images say it, after Go's net/url. */
+/** The location of a registry, parsed from keys of docker configs and names of images as Go's
+ *  net/url does. */
 export interface Location {
   /** With the port, as written: `registry.example.com:5000`, `*.example.com`. */
   host: string;
-  /** Decoded; begins with a slash, or is empty. */
+  /** The decoded path: begins with a slash, or is empty. */
   path: string;
 }
 
-/** Control characters and the space end in an error, as in Go. */
+/** Control characters and spaces are an error, as in Go. */
 // oxlint-disable-next-line no-control-regex -- the characters that net/url refuses
 const CONTROL = /[\u0000-\u001f\u007f]/;
-/** The ASCII characters that net/url accepts in a host (RFC 3986, section 3.2.2, and a few more). */
+/** The ASCII characters that net/url accepts in a host (RFC 3986, section 3.2.2, and a few
+ *  more). */
 const HOST = /^(?:[A-Za-z0-9\-_.~!$&'()*+,;=:[\]<>"]|[^\u0000-\u007f])*$/; // oxlint-disable-line no-control-regex -- all of ASCII
 const USER = /^[A-Za-z0-9\-._:~!$&'()*+,;=%@]*$/;
 const PORT = /^(?::\d*)?$/;
 
-/** What Go's `url.Parse("https://" + text)` has for host and path.
- *  @returns undefined where it fails */
+/** Host and path as in Go's `url.Parse("https://" + text)`.
+ *  @returns undefined if the parser fails */
 export function parseLocation(text: string): Location | undefined {
   if (CONTROL.test(text)) return undefined;
   const [withoutFragment = ''] = text.split('#', 1);
@@ -57,7 +59,8 @@ function toLatin1(text: string): string {
   return Buffer.from(text).toString('latin1');
 }
 
-/** The labels of a host and its port, after Go's net.SplitHostPort: without a port, or with one that cannot be told, it is empty. */
+/** The labels of a host and its port, after Go's net.SplitHostPort: the port is empty if there is
+ *  none, or if it is ambiguous. */
 export function splitHost(host: string): { labels: string[]; port: string } {
   const bracketed = /^\[([^[\]]*)\]:([^:[\]]*)$/.exec(host);
   const plain = /^([^:[\]]*):([^:[\]]*)$/.exec(host);

@@ -7,50 +7,55 @@ import { SECRET_TYPES } from './docker-config.ts';
 import { createSecretIndex, type PullCredential, type PullSecret } from './secret-index.ts';
 
 export interface PullSecretsOptions {
-  /** Whose Secrets are read. */
+  /** The namespaces whose Secrets are read. */
   namespaces: readonly string[] | 'all';
-  /** The key from which ids are made; read again and again, since it may be rotated. @throws OciError UNAVAILABLE */
+  /** The key from which ids are derived; read again regularly, since it may be rotated. @throws
+   *  OciError UNAVAILABLE */
   key(this: void): Promise<string>;
-  /** Whether `credential` is needed. */
+  /** Whether this process uses `credential`. */
   keepsPasswords: boolean;
   log: Log;
   signal: AbortSignal;
 }
 
-/** The pull secrets of a cluster, as of now: kept up to date in the background, so that no look-up asks the API server. While the
- *  API server does not answer, they stay as they are. */
+/** The current pull secrets of a cluster, kept up to date in the background, so that lookups need
+ *  no request to the API server. While the API server does not answer, the last known ones stay in
+ *  use. */
 export interface PullSecrets {
-  /** Whether every pull secret of the namespace is known. False before the first list, and without permission. */
+  /** Whether every pull secret of the namespace is known. False before the first list, and without
+   *  permission. */
   reads(this: void, namespace: string): boolean;
-  /** @returns undefined: there is no such Secret, or it is of another type, or `reads` is false */
+  /** @returns undefined: there is no such Secret, it has another type, or `reads` is false */
   find(this: void, namespace: string, name: string): PullSecret | undefined;
-  /** @returns undefined: no entry has this id. Takes the same time whatever the id is */
+  /** @returns undefined: no entry has this id. Takes the same time for every id */
   credential(this: void, id: string): PullCredential | undefined;
-  /** Whether the Secrets have been listed, or the API server has refused to: what `credential` does not know does not exist. */
+  /** Whether the Secrets have been listed, or the API server has refused to list them. From then
+   *  on, an id that `credential` does not know does not exist. */
   isComplete(this: void): boolean;
-  /** Resolves as soon as isComplete() does, and when `signal` aborts. */
+  /** Resolves as soon as isComplete() is true, or when `signal` aborts. */
   complete: Promise<void>;
   counts(this: void): PullSecretCounts;
-  /** A secret text for this purpose, the same in every process that has the key: 64 hexadecimal digits. */
+  /** Derives a secret for a purpose, the same in every process with the key: 64 hexadecimal
+   *  digits. */
   derive(this: void, purpose: string): string;
 }
 
 export interface PullSecretCounts {
   usable: number;
   unusable: number;
-  /** Watches that fail now: without permission, or because the API server does not answer. */
+  /** The number of failing watches: no permission, or the API server does not answer. */
   failing: number;
 }
 
-/** The key is read again this often: how long a rotated key goes unnoticed. */
+/** How often the key is read again, so that a rotated key is noticed. */
 const KEY_INTERVAL_MS = 5_000;
-/** 128 bits, in the densest encoding that a text file can have. */
+/** At least 128 bits, if every character carries 8 bits. */
 const MIN_KEY_LENGTH = 16;
 
 interface Source {
   /** Empty: all namespaces. */
   namespace: string;
-  /** Listed at least once, and not refused since. */
+  /** The Secrets have been listed, and not refused since. */
   isListed: boolean;
   isRefused: boolean;
   isFailing: boolean;
@@ -91,7 +96,7 @@ export async function createPullSecrets(kubernetes: Kubernetes, options: PullSec
     );
   }
 
-  /** The same trouble is logged once. */
+  /** The same problem is logged once. */
   function fail({ error, isDenied }: Change & { type: 'failed' }, source: Source, owner: string): void {
     const isNew = !source.isFailing || source.isRefused !== isDenied;
     Object.assign(source, { isFailing: true, isRefused: isDenied });

@@ -8,10 +8,10 @@ import { covers, parseImageRepository, parseScope, type Scope } from './keyring.
 export interface PullEntry {
   /** Its capability: 26 characters. Never logged above debug. */
   id: string;
-  /** As the Secret has it: `https://index.docker.io/v1/`. */
+  /** The key as written in the Secret: `https://index.docker.io/v1/`. */
   registry: string;
   scope: Scope;
-  /** The same for entries with the same user name and password, whatever Secret they are in. */
+  /** Equal for entries with the same user name and password, in any Secret. */
   login: string;
 }
 
@@ -22,28 +22,29 @@ export interface PullSecret {
   problem?: string;
 }
 
-/** What an id stands for. The same object until user name or password change. */
+/** The credentials that an id stands for. The same object until the user name or password
+ *  changes. */
 export interface PullCredential {
   username: string;
   password: string;
   /** Of the Secret. */
   namespace: string;
   secret: string;
-  /** Whether the entry is for this repository: its credentials are for no other. @param repository with its host:
-   *  `docker.io/acme/app` */
+  /** Whether the entry matches this repository; its credentials are sent for no other. @param
+   *  repository with its host: `docker.io/acme/app` */
   covers(this: void, repository: string): boolean;
 }
 
-/** The pull secrets that are known. */
+/** An index of the known pull secrets. */
 export interface SecretIndex {
-  /** @param owner only the one that set a Secret last removes it
-   *  @returns what is new about the Secret: a problem that it did not have before */
+  /** @param owner only the owner that set a Secret last can remove it
+   *  @returns a new problem of the Secret, if it has one */
   set(key: string, secret: Fields, owner: string): { problem: string } | undefined;
   remove(key: string, owner: string): void;
   removeAll(owner: string): void;
   find(key: string): PullSecret | undefined;
   credential(id: string): PullCredential | undefined;
-  /** Gives every entry the id that this key makes. */
+  /** Recomputes the ids of all entries with this key. */
   useKey(key: string): void;
   counts(): { usable: number; unusable: number };
 }
@@ -53,22 +54,25 @@ interface Stored extends PullSecret {
   namespace: string;
   name: string;
   uid: string;
-  /** Tells whether the content has changed. */
+  /** To detect whether the content has changed. */
   digest: string;
   /** Of the docker config, in bytes. */
   size: number;
   credentials: readonly PullCredential[];
 }
 
-/** Docker configs of one namespace, together. The API server bounds a Secret to 1 MiB, but not how many there are. */
+/** The limit for all docker configs of one namespace, in bytes. The API server bounds a Secret to 1
+ *  MiB, but not how many there are. */
 const MAX_NAMESPACE_BYTES = 4 * 2 ** 20;
 
-/** @param keepsPasswords false: `credential` knows nothing, for a process that only needs the ids */
+/** @param keepsPasswords false: `credential` knows nothing, for a process that only needs the
+ *  ids */
 export function createSecretIndex(firstKey: string, { keepsPasswords }: { keepsPasswords: boolean }): SecretIndex {
   const secrets = new Map<string, Stored>();
   const credentials = new Map<string, PullCredential>();
   const bytes = new Map<string, number>();
-  // Ids are looked up by their hash under a key of this process: how long a look-up takes says nothing about the ids that exist.
+  // Ids are looked up by their hash under a key of this process: how long a look-up takes says
+  // nothing about the ids that exist.
   const lookupKey = randomBytes(32);
   const hashed = (id: string): string => createHmac('sha256', lookupKey).update(id).digest('base64');
   let key = firstKey;

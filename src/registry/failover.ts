@@ -8,7 +8,8 @@ export interface FailoverOptions extends OutageOptions {
   log: Log;
   /** Counts requests to `second`. */
   fellBack(): void;
-  /** Milliseconds without headers after which `second` is asked as well: a slow registry is not down. */
+  /** Milliseconds without headers after which `second` is asked as well: a slow registry is not
+   *  down. */
   slowAfter?: number;
   /** Milliseconds after which a call fails; containerd waits for 30 s. */
   limit?: number;
@@ -17,9 +18,10 @@ export interface FailoverOptions extends OutageOptions {
 const SLOW_AFTER_MS = 3000;
 const LIMIT_MS = 25_000;
 
-/** Reads from `first`, and from `second` when `first` cannot answer: at once if it is down or fails, in parallel if it is slow.
- *  Answers of `first` are final, except refusals: see `race`. A blob that is cut in the middle, or falls silent while `first` is
- *  down, continues from the other side.
+/** Reads from `first`, and from `second` when `first` cannot answer: at once if it is down or
+ *  fails, in parallel if it is slow. Answers of `first` are final, except refusals: see `race`. A
+ *  blob that is cut in the middle, or falls silent while `first` is down, continues from the other
+ *  side.
  *  @throws OciError as the side that answered does; UNAVAILABLE when neither does */
 export function failover(first: Registry, second: Registry, options: FailoverOptions): Registry {
   const { log, slowAfter: slowAfterMs = SLOW_AFTER_MS, limit: limitMs = LIMIT_MS } = options;

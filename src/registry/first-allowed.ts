@@ -9,8 +9,9 @@ export interface FirstAllowedOptions {
   allowed?(this: void, repository: Repository, registry: Registry): void;
 }
 
-/** One registry with several logins: asks with the next login when the registry refuses one (401, 403),
- *  or hides from it what it asks for (404), as the kubelet tries several pull secrets in turn.
+/** One registry with several logins: asks with the next login when the registry refuses one (401,
+ *  403), or hides from it what it asks for (404), as the kubelet tries several pull secrets in
+ *  turn.
  *  @throws OciError of the refusal that says most; NAME_UNKNOWN: no login is for the repository */
 export function firstAllowed({ candidatesFor, allowed }: FirstAllowedOptions): Registry {
   async function ask<T>(repository: Repository, work: (registry: Registry) => Promise<T>): Promise<T> {

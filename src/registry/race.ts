@@ -29,11 +29,13 @@ export type Ask<T> = (side: Side, signal: AbortSignal) => Promise<T>;
 /** The longest Retry-After of `first` that is waited for here, in seconds. */
 const MAX_RETRY_AFTER_S = 5;
 
-/** Asks side `from`, and the other one too if that fails, is slow or is down. The first success wins and ends the other side.
+/** Asks side `from`, and the other one too if that fails, is slow or is down. The first success
+ *  wins and ends the other side.
  *
- *  A final answer of `first` is not asked of `second` again: that something does not exist, or 429, since another request would
- *  only make the limit worse. A refusal (401, 403) may be the registry's own, for example because its credentials have
- *  expired, so `second` is asked without any; if it refuses too, the registry's words are thrown.
+ *  A final answer of `first` is not asked of `second` again: that something does not exist, or 429,
+ *  since another request would only make the limit worse. A refusal (401, 403) may be the
+ *  registry's own, for example because its credentials have expired, so `second` is asked without
+ *  any; if it refuses too, the registry's words are thrown.
  *  @throws OciError of the side that said more; UNAVAILABLE: neither side answered in time */
 export async function race<T>(ask: Ask<T>, from: Side, { signal, ...options }: RaceOptions & { signal: AbortSignal }): Promise<Answer<T>> {
   signal.throwIfAborted();
@@ -123,8 +125,8 @@ function createRace<T>(ask: Ask<T>, { outage, slowAfterMs, onSecond }: RaceOptio
     if (outage.isDown) waitForFirst();
   }
 
-  /** Upstream has refused while the registry is down. The image may exist only in the registry, so that gets `slowAfterMs` to
-   *  come back before upstream's error is thrown. */
+  /** Upstream has refused while the registry is down. The image may exist only in the registry, so
+   *  that gets `slowAfterMs` to come back before upstream's error is thrown. */
   function waitForFirst(): void {
     if (!('second' in errors) || isOutage(errors.second)) return;
     waiting ??= setTimeout(() => outage.isDown && endAll(errors.second), slowAfterMs);
@@ -159,8 +161,8 @@ export function isOutage(error: unknown): boolean {
   return !isOciError(error) || isOciError(error, 'UNAVAILABLE', 'UNKNOWN');
 }
 
-/** True of errors of `first` after which `second` need not be asked. NAME_UNKNOWN means that the registry has no such upstream,
- *  which this agent's configuration may have. */
+/** True of errors of `first` after which `second` need not be asked. NAME_UNKNOWN means that the
+ *  registry has no such upstream, which this agent's configuration may have. */
 function isFinal(error: unknown): boolean {
   if (isPolicyRefusal(error)) return true;
   return !isOutage(error) && !isOciError(error, 'UNAUTHORIZED', 'DENIED', 'NAME_UNKNOWN');

@@ -19,7 +19,8 @@ export interface ResumeOptions {
 /** How often one body may change sides. */
 const MAX_RESUMES = 4;
 
-/** The body of a blob, which continues from the other side when it is cut, or when it falls silent while the registry is down.
+/** The body of a blob, which continues from the other side when it is cut, or when it falls silent
+ *  while the registry is down.
  *  @throws OciError of the side that failed last */
 export async function* resumedBody(answer: Answer<Blob>, options: ResumeOptions): AsyncGenerator<Uint8Array> {
   const { outage, log, signal, open } = options;
@@ -53,7 +54,8 @@ export async function* resumedBody(answer: Answer<Blob>, options: ResumeOptions)
   }
 }
 
-/** A body of unknown length may have been complete except for its end: then there is nothing after `position`.
+/** A body of unknown length may have been complete except for its end: then there is nothing after
+ *  `position`.
  *  @throws `failure` in every other case */
 function failedToOpen(failure: unknown, position: number): undefined {
   if (isOciError(failure, 'RANGE_INVALID') && failure.size === position) return undefined;

@@ -12,11 +12,13 @@ export interface Route {
 export interface RoutedOptions {
   /** Asked for names that `routes` does not have. */
   otherwise?(this: void, name: string): Route | undefined;
-  /** The route of repositories whose first component is no name, and holds no ids of pull secrets. */
+  /** The route of repositories whose first component is no name, and holds no ids of pull
+   *  secrets. */
   defaultName?: string | undefined;
 }
 
-/** The registry whose repositories are `<name>/<repository>`, each read from the route of that name.
+/** The registry whose repositories are `<name>/<repository>`, each read from the route of that
+ *  name.
  *  @throws OciError NAME_UNKNOWN: no such route */
 export function routed(routes: Record<string, Route>, { otherwise, defaultName }: RoutedOptions = {}): Registry {
   const byName = new Map(Object.entries(routes));

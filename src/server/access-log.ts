@@ -3,9 +3,10 @@ import type { Reference, Repository } from '../oci/reference.ts';
 import { isDigest } from '../oci/digest.ts';
 import type { Log } from '../telemetry/log.ts';
 
-/** How a pull ended. hit: all of it came from the cache. miss: something was fetched from upstream. stale: the tag is the one of
- *  the cache, since upstream could not confirm it. denied: registry.policy or the upstream refused. gone: the client broke off and
- *  did not come back. error: anything else. */
+/** How a pull ended. hit: all of it came from the cache. miss: something was fetched from upstream.
+ *  stale: the tag is the one of the cache, since upstream could not confirm it. denied:
+ *  registry.policy or the upstream refused. gone: the client broke off and did not come back.
+ *  error: anything else. */
 export type PullOutcome = 'hit' | 'miss' | 'stale' | 'gone' | 'denied' | 'error';
 
 /** A request for a manifest or a blob. */
@@ -41,7 +42,8 @@ export interface AccessLog {
 
 export interface AccessLogOptions {
   log: Log;
-  /** A pull has ended when its client has asked for nothing of the repository for this long, in ms. */
+  /** A pull has ended when its client has asked for nothing of the repository for this long, in
+   *  ms. */
   idleMs?: number;
   /** Pulls whose lines are not written yet; with more, the oldest are written early. */
   maxOpen?: number;
@@ -50,7 +52,8 @@ export interface AccessLogOptions {
 /** Clients ask for the next blob at once, or after they have unpacked one. */
 const IDLE_MS = 3000;
 const MAX_OPEN = 10_000;
-/** The worst outcome is that of the pull. Clients break off now and then to go on elsewhere in a blob. */
+/** The worst outcome is that of the pull. Clients break off now and then to go on elsewhere in a
+ *  blob. */
 const SEVERITY: Record<PullOutcome, number> = { gone: 0, hit: 0, miss: 1, stale: 2, denied: 3, error: 4 };
 
 interface Pull extends PullRequest, Pick<PullAnswer, 'bytes' | 'outcome' | 'status'> {
@@ -68,8 +71,9 @@ interface Pull extends PullRequest, Pick<PullAnswer, 'bytes' | 'outcome' | 'stat
   timer: NodeJS.Timeout | undefined;
 }
 
-/** One line for each pull of an image, at its end. A client's requests for one repository belong to one pull as long as less than
- *  `idleMs` pass between them; a request for another tag begins another pull. */
+/** One line for each pull of an image, at its end. A client's requests for one repository belong to
+ *  one pull as long as less than `idleMs` pass between them; a request for another tag begins
+ *  another pull. */
 export function createAccessLog({ log, idleMs = IDLE_MS, maxOpen = MAX_OPEN }: AccessLogOptions): AccessLog {
   const open = new Map<string, Pull>();
 

@@ -11,7 +11,8 @@ export interface AdminOptions {
   metrics(): Promise<string>;
   /** The status: as JSON at /status, and as a page at /. */
   status?: () => Promise<Status>;
-  /** The console: its page at / instead of the status page, and its API. Undefined for other paths. */
+  /** The console: its page at / instead of the status page, and its API. Undefined for other
+   *  paths. */
   consoleAt?: (path: string) => RequestHandler | undefined;
 }
 

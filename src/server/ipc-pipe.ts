@@ -7,7 +7,8 @@ export type ListeningSocket = object & { readonly fd: number };
  *  this for its child processes only, so this file uses the internal binding behind
  *  `child_process`. No other file does; without the binding, there is no handover. */
 export interface IpcPipe {
-  /** The next text that arrived, with the socket that came with it, if any; undefined at the end. */
+  /** The next text that arrived, with the socket that came with it, if any; undefined at the
+   *  end. */
   read(): Promise<{ text: string; socket: ListeningSocket | undefined } | undefined>;
   /** @throws Error: the text could not be sent at once */
   write(text: string, socket?: ListeningSocket): void;
@@ -69,7 +70,8 @@ export function adoptPipe(socket: Socket): IpcPipe {
   own.readStop(); // libuv lets only one handle at a time wait for a file descriptor
   if (handle.open(own.fd) !== 0) throw new Error('the connection cannot carry sockets');
   handle.unref();
-  // The socket owns the file descriptor: closing the handle too would close whatever has the same number by then.
+  // The socket owns the file descriptor: closing the handle too would close whatever has the same
+  // number by then.
   return wrap(handle, () => socket.destroy());
 }
 

@@ -51,13 +51,16 @@ export interface ListenOptions {
   handler: RequestHandler;
   log: Log;
   tls?: TlsPair;
-  /** With `tls`: PEM certificate authorities. A client whose certificate none of them issued is disconnected. */
+  /** With `tls`: PEM certificate authorities. A client whose certificate none of them issued is
+   *  disconnected. */
   clientCa?: string;
-  /** Called with the address of every new connection, before anything is read from it; false closes it at once. */
+  /** Called with the address of every new connection, before anything is read from it; false closes
+   *  it at once. */
   accept?: (address: string) => boolean;
   /** Called with the address of every connection that `accept` admitted, when it has closed. */
   closed?: (address: string) => void;
-  /** Sockets that a predecessor handed over, by `host:port`: they are used instead of opening these addresses. */
+  /** Sockets that a predecessor handed over, by `host:port`: they are used instead of opening these
+   *  addresses. */
   sockets?: Sockets;
   limits?: Partial<ListenLimits>;
 }
@@ -87,7 +90,8 @@ const LIMITS: ListenLimits = {
   urlLength: 8 * 1024,
 };
 
-/** Serves HTTP, or with `tls` HTTPS. @throws OciError UNAVAILABLE: the address cannot be listened on */
+/** Serves HTTP, or with `tls` HTTPS. @throws OciError UNAVAILABLE: the address cannot be listened
+ *  on */
 export async function listen(options: ListenOptions): Promise<Listener> {
   const { address, extraPorts = [], tls, log, sockets = new Map() } = options;
   const limits = { ...LIMITS, ...options.limits };

@@ -20,16 +20,18 @@ export interface LoginAttempt {
 export type LoginQueue = <Result>(attempt: LoginAttempt, work: () => Promise<Result>) => Promise<Result>;
 
 export interface LoginQueueLimits {
-  /** Attempts checked at once. bcrypt runs on libuv's four threads, which file reads need as well. */
+  /** Attempts checked at once. bcrypt runs on libuv's four threads, which file reads need as
+   *  well. */
   maxRunning: number;
   maxWaiting: number;
 }
 
 const LIMITS: LoginQueueLimits = { maxRunning: 2, maxWaiting: 1024 };
 
-/** A queue of password checks that is fair: addresses take turns, and so do the user names of one address. A client that guesses
- *  passwords therefore delays others by its share of the turns, however many attempts it queues. When the queue is full, the
- *  newest attempt of the address with the most attempts is refused, not the one that arrives. */
+/** A queue of password checks that is fair: addresses take turns, and so do the user names of one
+ *  address. A client that guesses passwords therefore delays others by its share of the turns,
+ *  however many attempts it queues. When the queue is full, the newest attempt of the address with
+ *  the most attempts is refused, not the one that arrives. */
 export function createLoginQueue({ maxRunning, maxWaiting }: LoginQueueLimits = LIMITS): LoginQueue {
   const addresses = new Map<string, Map<string, Waiting[]>>();
   let waiting = 0;

@@ -18,9 +18,11 @@ interface Libc {
   piece: Buffer;
 }
 
-/** Sends parts of files by sendfile(2), which copies nothing, and never waits for the disk or the client. */
+/** Sends parts of files by sendfile(2), which copies nothing, and never waits for the disk or the
+ *  client. */
 export interface FileSender {
-  /** How many bytes from the beginning of a slice are in memory, as far as checked; 0: the first ones are not. */
+  /** How many bytes from the beginning of a slice are in memory, as far as checked; 0: the first
+   *  ones are not. */
   ready(slice: FileSlice): number;
   /** Sends some of the first `count` bytes of a slice, which are in memory.
    *  @returns the number of bytes sent; or, if the socket buffer is full, a Buffer with the next 16 KiB: write it to the socket in the
@@ -84,7 +86,8 @@ async function bindLibc(): Promise<Libc | undefined> {
 function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, errno, pageSize, vectors, piece }: Libc): FileSender {
   const pages = Buffer.alloc(MAX_CALL / pageSize + 1);
 
-  /** Whether all pages from `start` on are in memory and up to date. Unlike reading a byte, the check brings no page in. */
+  /** Whether all pages from `start` on are in memory and up to date. Unlike reading a byte, the
+   *  check brings no page in. */
   function arePresent(fd: number, start: number, count: number): boolean {
     const length = count * pageSize;
     const address = mmap(0, length, PROT_READ, MAP_SHARED, fd, start);

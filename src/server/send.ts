@@ -35,7 +35,8 @@ export async function sendBody(response: ServerResponse, body: Body, { length, f
   let given = 0;
   let filed = 0;
   let ended = false;
-  // The head goes out with the first chunk if that is available at once, else alone: clients wait for headers only so long.
+  // The head goes out with the first chunk if that is available at once, else alone: clients wait
+  // for headers only so long.
   const head = setImmediate(() => response.flushHeaders());
 
   /** Sends from files, until the next bytes are not in memory or the socket's buffer is full. */

@@ -36,13 +36,14 @@ export const NODE_HEADER = 'x-kube-registry-node';
 
 export interface ServeOptions extends BlobOptions {
   log: Log;
-  /** The upstream's name for logs and metrics, by the first component of a repository; undefined: no upstream has it. */
+  /** The upstream's name for logs and metrics, by the first component of a repository; undefined:
+   *  no upstream has it. */
   nameOf(this: void, first: string): string | undefined;
   /** The upstream whose images are named by this host (containerd's `?ns=`). */
   upstreamOf(this: void, host: string): string | undefined;
   observe?: (served: Served) => void;
-  /** What upstream refuses to a container runtime that asks as of a mirror (`?ns=`) without credentials
-   *  is answered with a challenge. */
+  /** What upstream refuses to a container runtime that asks as of a mirror (`?ns=`) without
+   *  credentials is answered with a challenge. */
   challengesMirrors?: boolean;
   /** Gets the pulls of images. */
   accessLog?: AccessLog | undefined;

@@ -30,8 +30,8 @@ export interface SharedBlobsOptions {
 
 const NONCE = /^[0-9a-f]{16,64}$/;
 
-/** The blobs of this node for other nodes, by tickets: GET /shared/<digest>?…; and GET /alive, by which they and the registry tell that
- *  this node can be reached. */
+/** The blobs of this node for other nodes, by tickets: GET /shared/<digest>?…; and GET /alive, by
+ *  which they and the registry tell that this node can be reached. */
 export function serveSharedBlobs(options: SharedBlobsOptions): RequestHandler {
   return async (request, response) => {
     const target = request.url ?? '';
@@ -49,7 +49,8 @@ function answerAlive(response: ServerResponse, nonce: string | null, { prove }: 
   response.writeHead(200, { 'content-type': 'text/plain', 'content-length': body.length, 'cache-control': 'no-store' }).end(body);
 }
 
-/** Sends the head before the first byte is here: a node that waits for a slow upstream is not one that cannot be reached. */
+/** Sends the head before the first byte is here: a node that waits for a slow upstream is not one
+ *  that cannot be reached. */
 async function answerBlob(
   request: IncomingMessage,
   response: ServerResponse,

@@ -9,7 +9,8 @@ export interface TlsFiles {
   keyFile: string;
 }
 
-/** Reads a certificate chain and its key. @throws OciError UNAVAILABLE: unreadable, no PEM, or not a pair */
+/** Reads a certificate chain and its key. @throws OciError UNAVAILABLE: unreadable, no PEM, or not
+ *  a pair */
 export async function loadTls(files: TlsFiles): Promise<TlsPair> {
   try {
     const [cert, key] = await Promise.all([readFile(files.certFile), readFile(files.keyFile)]);

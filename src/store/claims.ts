@@ -16,7 +16,8 @@ import { bytesSource, type Store } from './store.ts';
 /** A sweep older than this belongs to a process that has ended: a running process removes nothing
  *  under such an old sweep. */
 const SWEEP_LIFETIME_MS = 300_000;
-/** Claims outlive the push: a pruning that took its inventory before the manifest was there must still see them. */
+/** Claims outlive the push: a pruning that took its inventory before the manifest was there must
+ *  still see them. */
 const CLAIM_LIFETIME_MS = 24 * 3_600_000;
 /** How long the removal of a sweep may take, in ms. */
 const SWEEP_END_TIMEOUT_MS = 10_000;
@@ -64,8 +65,8 @@ export interface Sweep {
   /** False once a push might take this sweep for an abandoned one: then nothing more may be
    *  removed. */
   isValid(this: void): boolean;
-  /** Lets pushes go on. Call it once every removal has been answered: a removal that failed may still take effect, and the
-   *  pushes then wait until the sweep has expired. */
+  /** Lets pushes go on. Call it once every removal has been answered: a removal that failed may
+   *  still take effect, and the pushes then wait until the sweep has expired. */
   end(this: void): Promise<void>;
 }
 

@@ -2,9 +2,10 @@ import { isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import { isRepository, isTag, type Reference, type Repository, type Tag } from '../oci/reference.ts';
 
-// The keys of a store's objects. `repository` is prefixed by its upstream's name: dockerhub/library/nginx.
-// No component of a repository starts with `_` or holds a colon, so what lies beneath one repository is never taken for a
-// part of another one's name, nor a file for a directory.
+// The keys of a store's objects. `repository` is prefixed by its upstream's name:
+// dockerhub/library/nginx. No component of a repository starts with `_` or holds a colon, so what
+// lies beneath one repository is never taken for a part of another one's name, nor a file for a
+// directory.
 
 /** The bytes of a digest: of manifests and blobs alike, one copy for all repositories. */
 export function blobKey(digest: Digest): string {
@@ -34,14 +35,15 @@ export function usedKey(day: Date, repository: Repository, digest: Digest): stri
   return `v1/used/${day.toISOString().slice(0, 10)}/${repository}/${digest}`;
 }
 
-/** { at }: when this registry first saw a manifest. Written only if registry.policy.minimumAge is set. */
+/** { at }: when this registry first saw a manifest. Written only if registry.policy.minimumAge is
+ *  set. */
 export function seenKey(digest: Digest): string {
   const { algorithm, hex } = splitDigest(digest);
   return `v1/seen/${algorithm}/${hex.slice(0, 2)}/${hex}`;
 }
 
-/** { by, at }: an image that somebody has pinned, under a tag or by its digest. No component of a repository holds a colon or
- *  starts with `_`. */
+/** { by, at }: an image that somebody has pinned, under a tag or by its digest. No component of a
+ *  repository holds a colon or starts with `_`. */
 export function pinKey(repository: Repository, reference: Reference): string {
   return `${PINS}${repository}/_${isDigest(reference) ? reference : `tag:${reference}`}`;
 }
@@ -67,7 +69,8 @@ export function repositoryPrefix(repository: Repository): string {
   return `v1/repos/${repository}/`;
 }
 
-/** The descriptor of a manifest of `repository` whose subject is `subject`, with its artifactType and annotations. */
+/** The descriptor of a manifest of `repository` whose subject is `subject`, with its artifactType
+ *  and annotations. */
 export function referrerKey(repository: Repository, subject: Digest, digest: Digest): string {
   return `${referrersPrefix(repository, subject)}${digest}`;
 }
@@ -105,7 +108,8 @@ export function uploadStartKey(repository: Repository, id: string): string {
   return `${uploadPrefix(repository, id)}start`;
 }
 
-/** The bytes of an upload from `start` on. Keys sort as their starts do. @param nonce 16 hexadecimal digits: no chunk is ever overwritten */
+/** The bytes of an upload from `start` on. Keys sort as their starts do. @param nonce 16
+ *  hexadecimal digits: no chunk is ever overwritten */
 export function uploadChunkKey(repository: Repository, id: string, { start, nonce }: { start: number; nonce: string }): string {
   return `${uploadPrefix(repository, id)}${String(start).padStart(16, '0')}-${nonce}`;
 }
@@ -182,9 +186,10 @@ export function parseUsedKey(key: string): { day: string; repository: Repository
   return isRepository(repository) && isDigest(digest) ? { day, repository, digest } : undefined;
 }
 
-/** Whether a record of `size` bytes may be that of a manifest, so that a listing tells most blobs from manifests without reading every
- *  record: application/octet-stream and a size of up to 15 digits take 63 bytes, the shortest type of a manifest takes 64. A blob whose
- *  record has further fields may pass: its `mediaType` decides. */
+/** Whether a record of `size` bytes may be that of a manifest, so that a listing tells most blobs
+ *  from manifests without reading every record: application/octet-stream and a size of up to 15
+ *  digits take 63 bytes, the shortest type of a manifest takes 64. A blob whose record has further
+ *  fields may pass: its `mediaType` decides. */
 export function isManifestRecord(size: number): boolean {
   return size > 63;
 }

@@ -17,10 +17,12 @@ export interface StoredObject {
   modified: Date;
 }
 export interface StoredContent extends StoredObject {
-  /** Which bytes of the object `body` holds; undefined: all of them, because no range was requested. */
+  /** Which bytes of the object `body` holds; undefined: all of them, because no range was
+   *  requested. */
   range: Required<ByteRange> | undefined;
-  /** The object, or the requested range of it. Chunks are valid as long as a `Blob`'s body says (oci/registry.ts);
-   *  like it, the body holds a file or a connection until it ends, is returned, or the signal is aborted. */
+  /** The object, or the requested range of it. Chunks are valid as long as a `Blob`'s body says
+   *  (oci/registry.ts); like it, the body holds a file or a connection until it ends, is returned,
+   *  or the signal is aborted. */
   body: Body;
 }
 export interface StoreSource {
@@ -46,15 +48,17 @@ export interface StoreSource {
  *  one is SIZE_INVALID. */
 export interface Store {
   stat(key: string, context: StoreContext): Promise<StoredObject | undefined>;
-  /** Opens an object, or the part of it that `range` selects by the rules of RFC 9110 §14.1.2: an end behind the object's last byte
-   *  means that byte. The caller need not know the size: the store answers a range with one request.
+  /** Opens an object, or the part of it that `range` selects by the rules of RFC 9110 §14.1.2: an
+   *  end behind the object's last byte means that byte. The caller need not know the size: the
+   *  store answers a range with one request.
    *  @throws OciError RANGE_INVALID, with the object's size: the range selects no byte */
   read(key: string, context: StoreContext & { range?: RangeRequest }): Promise<StoredContent | undefined>;
   /** Writes or replaces an object atomically: a reader sees the old object or the new one. */
   write(key: string, source: StoreSource, context: StoreContext): Promise<void>;
   /** Removing an absent object is no error. */
   remove(key: string, context: StoreContext): Promise<void>;
-  /** Every object whose key starts with `prefix`, in ascending order of key (UTF-8 bytes), those up to and including `after` left out. */
+  /** Every object whose key starts with `prefix`, in ascending order of key (UTF-8 bytes), those up
+   *  to and including `after` left out. */
   list(prefix: string, context: StoreContext & { after?: string }): AsyncIterable<StoredObject & { key: string }>;
   /** Closes the files and connections of the store. */
   close(): Promise<void>;

@@ -2,7 +2,8 @@ import type { Counter, Gauge } from 'prom-client';
 
 const PREFIX = 'kube_registry_';
 
-/** The same labels at every call. The number of their values must be bounded: never use what a client sent. */
+/** The same labels at every call. The number of their values must be bounded: never use what a
+ *  client sent. */
 export type Labels<Name extends string> = Readonly<Record<Name, string>>;
 
 export interface Metrics {
@@ -35,8 +36,8 @@ export interface Metrics {
   render(): Promise<string>;
 }
 
-/** Metrics of this process, including its CPU, memory, file descriptors and event loop. The library is loaded here and not at import,
- *  so that processes without metrics do not pay for it. */
+/** Metrics of this process, including its CPU, memory, file descriptors and event loop. The library
+ *  is loaded here and not at import, so that processes without metrics do not pay for it. */
 export async function createMetrics(): Promise<Metrics> {
   const { default: prometheus } = await import('prom-client');
   const register = new prometheus.Registry();

@@ -4,11 +4,11 @@ import type { Metrics } from './metrics.ts';
  *  although upstream could not confirm it. error: it was not. */
 export type ReadOutcome = 'hit' | 'miss' | 'stale' | 'error';
 export type ReadKind = 'manifest' | 'blob' | 'tags' | 'referrers';
-/** ok: a usable answer. absent: 404. refused: 401, 403. limited: 429. failed: 5xx, an unusable answer, silence, no connection.
- *  proxy: the proxy failed, not the upstream. */
+/** ok: a usable answer. absent: 404. refused: 401, 403. limited: 429. failed: 5xx, an unusable
+ *  answer, silence, no connection. proxy: the proxy failed, not the upstream. */
 export type UpstreamOutcome = 'ok' | 'absent' | 'refused' | 'limited' | 'failed' | 'proxy';
-/** How a download ended. stored: complete and kept. uncached: streamed to its clients completely, not kept. failed: cut, or the digest
- *  is wrong. */
+/** How a download ended. stored: complete and kept. uncached: streamed to its clients completely,
+ *  not kept. failed: cut, or the digest is wrong. */
 export type DownloadOutcome = 'stored' | 'uncached' | 'failed';
 export type PeerOutcome = 'served' | 'failed';
 export type StorageOperation = 'stat' | 'read' | 'write' | 'remove' | 'list';
@@ -16,11 +16,13 @@ export type StorageOperation = 'stat' | 'read' | 'write' | 'remove' | 'list';
 /** The metrics of the registry. Plain functions, so that callers know nothing of Prometheus.
  *  `upstream` is a configured name, or a host. */
 export interface RegistryMetrics {
-  /** A response to a client, and the bytes of its body. `upstream` is `unknown` or `none` if the request named no configured one. */
+  /** A response to a client, and the bytes of its body. `upstream` is `unknown` or `none` if the
+   *  request named no configured one. */
   answered(upstream: string, answer: { kind: string; status: number; bytes: number }): void;
   /** A read of the cache. */
   read(upstream: string, kind: ReadKind, outcome: ReadOutcome): void;
-  /** A request to an upstream or one of its mirrors. `seconds`: until its headers, or its failure. */
+  /** A request to an upstream or one of its mirrors. `seconds`: until its headers, or its
+   *  failure. */
   observeUpstream(upstream: string, outcome: UpstreamOutcome, seconds: number): void;
   /** Bytes of bodies received from upstream. */
   received(upstream: string, bytes: number): void;
@@ -34,7 +36,8 @@ export interface RegistryMetrics {
   /** Bytes in the local tier. */
   localTier(bytes: number): void;
   pruned(objects: number, bytes: number): void;
-  /** A scheduled warming has finished: how many images are warm or not, and the bytes that were read. */
+  /** A scheduled warming has finished: how many images are warm or not, and the bytes that were
+   *  read. */
   warmed(result: { warm: number; failed: number; skipped: number; bytes: number }): void;
   /** A request to another replica. failed: the content came from elsewhere instead. */
   askedPeer(outcome: PeerOutcome): void;

@@ -27,8 +27,8 @@ interface Content {
 
 const CHUNK = 64 * 1024;
 
-/** A registry of what is put into it, for tests of whatever is built over one. Its bodies use the least that the chunk contract
- *  promises: two buffers in turn, wiped as soon as they may be. */
+/** A registry of what is put into it, for tests of whatever is built over one. Its bodies use the
+ *  least that the chunk contract promises: two buffers in turn, wiped as soon as they may be. */
 export function createMemory(): Memory {
   const repositories = new Map<Repository, Content>();
 
@@ -124,7 +124,8 @@ async function* inTwoBuffers(bytes: Uint8Array, signal: AbortSignal): AsyncGener
 
 type Referrer = Descriptor & { artifactType?: string; annotations?: unknown };
 
-/** The descriptor of a manifest whose subject is `digest` (distribution specification, "Listing Referrers"). */
+/** The descriptor of a manifest whose subject is `digest` (distribution specification, "Listing
+ *  Referrers"). */
 function referrer(descriptor: Descriptor, bytes: Uint8Array, digest: Digest): Referrer[] {
   const manifest = JSON.parse(Buffer.from(bytes).toString('utf8')) as {
     subject?: { digest: string };

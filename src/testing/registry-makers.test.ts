@@ -43,7 +43,8 @@ import { createMemory } from './memory-registry.ts';
 import { testRegistry, type RegistryUnderTest } from './registry-suite.ts';
 import { addSampleContent, type SampleContent } from './sample-content.ts';
 
-// The suite of the Registry interface over every function that makes one. test/architecture.test.ts fails when one is missing.
+// The suite of the Registry interface over every function that makes one. test/architecture.test.ts
+// fails when one is missing.
 
 const NAME = 'library/sample';
 const repository = parseRepository(NAME);
@@ -51,7 +52,8 @@ const prefixed = parseRepository(`dockerhub/${NAME}`);
 
 type Use = <T extends AsyncDisposable>(resource: T) => T;
 
-/** Runs the suite over what `build` returns. `use` keeps what it needs until the end of each test. */
+/** Runs the suite over what `build` returns. `use` keeps what it needs until the end of each
+ *  test. */
 function testMaker(name: string, where: typeof repository, build: (content: SampleContent, use: Use) => Promise<Registry>): void {
   testRegistry(name, async (content): Promise<RegistryUnderTest> => {
     await using stack = new AsyncDisposableStack();

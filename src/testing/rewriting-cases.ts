@@ -1,4 +1,5 @@
-// Cases of rewriting that hold for the webhook and for the chart's policy alike, with the default configuration.
+// Cases of rewriting that hold for the webhook and for the chart's policy alike, with the default
+// configuration.
 
 export type Pod = Record<string, unknown> & { metadata?: Record<string, unknown>; spec: Record<string, unknown> };
 
@@ -131,7 +132,8 @@ export const IMAGE_NAMES: readonly [image: string, rewritten: string | undefined
 export interface PodCase {
   what: string;
   pod: Pod;
-  /** Fields of the admission request that differ from those of an admin in the namespace `default`. */
+  /** Fields of the admission request that differ from those of an admin in the namespace
+   *  `default`. */
   request?: { namespace?: string; userInfo?: { groups: string[] } };
 }
 
@@ -163,7 +165,8 @@ export const UNCHANGED_PODS: readonly PodCase[] = [
 
 const tolerating = (key: string): Pod => one('nginx', { tolerations: [{ key, operator: 'Exists', effect: 'NoSchedule' }] });
 
-/** Pods that may run on virtual nodes or on Windows, as the makers of those nodes document how to ask for them. */
+/** Pods that may run on virtual nodes or on Windows, as the makers of those nodes document how to
+ *  ask for them. */
 export const VIRTUAL_PODS: readonly [what: string, pod: Pod][] = [
   ['TKE super node, nodeSelector', one('nginx', { nodeSelector: { 'node.kubernetes.io/instance-type': 'eklet' } })],
   ['TKE super node, toleration', tolerating('eks.tke.cloud.tencent.com/eklet')],

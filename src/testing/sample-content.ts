@@ -26,7 +26,8 @@ export interface SampleBlob {
 
 const LAYER = 'application/vnd.oci.image.layer.v1.tar';
 
-/** An index, an image of two layers, an artifact that refers to the image. Always the same bytes. */
+/** An index, an image of two layers, an artifact that refers to the image. Always the same
+ *  bytes. */
 export function sampleContent(): SampleContent {
   const config = makeBlob(Buffer.from('{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}'), CONFIG);
   const empty = makeBlob(Buffer.from('{}'), 'application/vnd.oci.empty.v1+json');

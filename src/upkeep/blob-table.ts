@@ -1,7 +1,8 @@
 import { splitDigest, type Digest, type DigestAlgorithm } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 
-/** All blobs of a store, numbered from 0, at about 50 bytes each: a million of them fit into a registry's memory. */
+/** All blobs of a store, numbered from 0, at about 50 bytes each: a million of them fit into a
+ *  registry's memory. */
 export interface BlobTable {
   count(): number;
   /** The total size of all blobs, in bytes. */

@@ -13,14 +13,16 @@ import type { TagsByImage } from './tags.ts';
 // no single response shows it. So the listings are repeated before anything is removed: a gateway
 // would have to hide the same key every time.
 
-/** Records younger than this may have arrived after the first listing: the clocks of this machine and of the store may differ this much. */
+/** Records younger than this may have arrived after the first listing: the clocks of this machine
+ *  and of the store may differ this much. */
 const CLOCK_TOLERANCE_MS = 60_000;
 /** How often each prefix is listed again. */
 const REPEATED_LISTINGS = 2;
 /** How often the usage records are listed again. Only the last days decide whether an image is too
  *  old. */
 const REPEATED_USE_LISTINGS = 3;
-/** How often a prefix is listed again that came back empty although the store has blobs. An empty page costs one call. */
+/** How often a prefix is listed again that came back empty although the store has blobs. An empty
+ *  page costs one call. */
 const REPEATED_EMPTY_LISTINGS = 6;
 /** How often the records are listed again for a stored manifest that no record names. */
 const REPEATED_ORPHAN_LISTINGS = 4;
@@ -137,7 +139,8 @@ async function confirmUses(store: Store, { byDigest }: Inventory, options: Confi
   });
 }
 
-/** Reads the blobs that no image names. If one of them is a manifest, listings may have left out its record. */
+/** Reads the blobs that no image names. If one of them is a manifest, listings may have left out
+ *  its record. */
 async function confirmOrphans(store: Store, { blobs, images }: Inventory, options: ConfirmOptions): Promise<void> {
   const { signal, started, grace, parallel } = options;
   const references = countReferences(blobs, images);

@@ -77,7 +77,8 @@ export interface InventoryOptions {
  *  an absence. */
 export async function takeInventory(store: Store, options: InventoryOptions): Promise<Inventory> {
   const { signal } = options;
-  // Blobs come first: one that arrives while this runs is unknown here, and is therefore not removed.
+  // Blobs come first: one that arrives while this runs is unknown here, and is therefore not
+  // removed.
   const blobs = createBlobTable();
   for await (const { key, size, modified } of store.list(BLOBS, { signal })) {
     const digest = parseBlobKey(key);

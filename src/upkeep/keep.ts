@@ -6,9 +6,8 @@ import { isDigest } from '../oci/digest.ts';
 import type { Image } from './inventory.ts';
 import type { TagsByImage } from './tags.ts';
 
-/** hosted: the image was pushed here, and no upstream has it. pinned: registry.cache.keep names it, or somebody has pinned it in the
- *  console.
- *  in-use: a pod of the cluster runs it. */
+/** hosted: the image was pushed here, and no upstream has it. pinned: registry.cache.keep names it,
+ *  or somebody has pinned it in the console. in-use: a pod of the cluster runs it. */
 export type KeepReason = 'hosted' | 'pinned' | 'in-use';
 
 /** A stored image under one of its names. */

@@ -27,13 +27,15 @@ export interface LeaseState {
 export interface LeaseTiming {
   /** How long a record is valid without renewal, in ms; it is renewed three times as often. */
   lifetime: number;
-  /** How long a process that has written the record waits before it checks that no other one has written it since, in ms. */
+  /** How long a process that has written the record waits before it checks that no other one has
+   *  written it since, in ms. */
   settle: number;
 }
 
 const TIMING: LeaseTiming = { lifetime: 30_000, settle: 1000 };
 
-/** The lease of the work whose record is `key` (pruning by default), or its holder. @throws OciError UNAVAILABLE: the store cannot be read or written */
+/** The lease of the work whose record is `key` (pruning by default), or its holder. @throws
+ *  OciError UNAVAILABLE: the store cannot be read or written */
 export async function takeLease(
   store: Store,
   context: StoreContext,

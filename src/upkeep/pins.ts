@@ -7,7 +7,8 @@ import { parsePinKey, PINS, pinKey } from '../store/keys.ts';
 export interface Pins {
   /** Whether the image is pinned under its tag, or by its digest. */
   has(this: void, image: { repository: Repository; tag: string | undefined; digest: Digest }): boolean;
-  /** Reads them again if that was not done lately. @throws OciError UNAVAILABLE: only if they were never read */
+  /** Reads them again if that was not done lately. @throws OciError UNAVAILABLE: only if they were
+   *  never read */
   refresh(this: void, signal: AbortSignal): Promise<void>;
   /** @throws OciError UNAVAILABLE */
   add(this: void, pin: Pin, user: string, signal: AbortSignal): Promise<void>;

@@ -62,7 +62,8 @@ export function planPruning({ blobs, images, byDigest, kept = new Set() }: PlanI
   return { departures, before: blobs.bytes(), after };
 }
 
-/** How many of `images` need each blob: those that name it, and the image whose manifest it is. Unneeded blobs have 0. */
+/** How many of `images` need each blob: those that name it, and the image whose manifest it is.
+ *  Unneeded blobs have 0. */
 export function countReferences(blobs: BlobTable, images: Iterable<Image>): Uint32Array {
   const references = new Uint32Array(blobs.count());
   for (const { blob, names } of images) for (const one of [blob, ...names]) references[one] = (references[one] ?? 0) + 1;
@@ -70,7 +71,8 @@ export function countReferences(blobs: BlobTable, images: Iterable<Image>): Uint
 }
 
 interface Use {
-  /** The latest moment at which it may have been pulled: a day's record is written by the day's first pull. */
+  /** The latest moment at which it may have been pulled: a day's record is written by the day's
+   *  first pull. */
   lastUse: number;
   /** The best estimate, for the order among images. */
   at: number;

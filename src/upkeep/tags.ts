@@ -19,7 +19,8 @@ export interface ReadTagsOptions {
   /** The number of concurrent calls to the store. */
   parallel: number;
   signal: AbortSignal;
-  /** Called with each tag that its upstream has deleted, and when that was first noticed (ISO 8601). */
+  /** Called with each tag that its upstream has deleted, and when that was first noticed (ISO
+   *  8601). */
   gone?(this: void, record: { repository: Repository; tag: Tag }, since: string): void;
 }
 

@@ -76,8 +76,8 @@ async function readAll(store: Store, { blobs }: Inventory, options: VerifyOption
   return wrong.sort();
 }
 
-/** Blobs that were served once and are no longer stored. Many stores lack blobs of an image that were never pulled: layers that the
- *  nodes already had, platforms that no node has. */
+/** Blobs that were served once and are no longer stored. Many stores lack blobs of an image that
+ *  were never pulled: layers that the nodes already had, platforms that no node has. */
 async function findMissing(store: Store, { images }: Inventory, signal: AbortSignal): Promise<Digest[]> {
   const missing = new Set<Digest>();
   for (const image of images) {

@@ -108,7 +108,8 @@ test('one of two replicas warms at the scheduled time, and an image that fails d
   assert.equal(one.warmed.length + other.warmed.length, 6, 'and again the next day');
 });
 
-/** The images that a replica warms within 90 s of a start at `now`, if the last run ended on 2 January at 3:18. */
+/** The images that a replica warms within 90 s of a start at `now`, if the last run ended on 2
+ *  January at 3:18. */
 async function warmedAfterStart(now: Date): Promise<string[]> {
   const store = memory();
   mock.timers.setTime(now.getTime());

@@ -164,7 +164,8 @@ function secondsSince(started: number): number {
   return Math.round((performance.now() - started) / 100) / 10;
 }
 
-/** Undefined: nothing has been warmed by a schedule yet, or the record is damaged. @throws OciError UNAVAILABLE */
+/** Undefined: nothing has been warmed by a schedule yet, or the record is damaged. @throws OciError
+ *  UNAVAILABLE */
 export async function readWarmResult(store: Store, context: StoreContext): Promise<WarmResult | undefined> {
   const found = await store.read(WARMED, context);
   if (found === undefined || found.size > MAX_RESULT_SIZE) return undefined;

@@ -58,12 +58,13 @@ function ofPlatforms(manifests: readonly IndexedManifest[], wanted: readonly str
   throw new OciError('MANIFEST_UNKNOWN', `it has no ${String(wanted)}, only ${there.join(', ') || 'manifests without a platform'}`);
 }
 
-/** Pulls images as a node would, and discards the bytes: the registry that it reads from stores them. Blobs that several images share are
- *  read once. */
+/** Pulls images as a node would, and discards the bytes: the registry that it reads from stores
+ *  them. Blobs that several images share are read once. */
 export function createWarmer(registry: Registry, { platforms, referrers, isStored, signal }: WarmOptions) {
   const reading = new Map<Digest, Promise<void>>();
 
-  /** @throws OciError as the registry does; MANIFEST_UNKNOWN: the index has none of the platforms */
+  /** @throws OciError as the registry does; MANIFEST_UNKNOWN: the index has none of the
+   *  platforms */
   return async function warm(
     repository: Repository,
     reference: Reference,
@@ -136,7 +137,8 @@ export function createWarmer(registry: Registry, { platforms, referrers, isStore
     return [...found].slice(0, MAX_REFERRERS);
   }
 
-  /** @returns the bytes that were read; 0: the blob was stored already, or was read for another image */
+  /** @returns the bytes that were read; 0: the blob was stored already, or was read for another
+   *  image */
   async function readOnce(repository: Repository, blob: Descriptor, advance: (bytes: number) => void): Promise<number> {
     const { digest, size } = blob;
     let bytes = 0;

@@ -3,7 +3,8 @@ import { singleFlight } from '../async/single-flight.ts';
 import { OciError } from '../oci/error.ts';
 import { parseChallenges, type Challenge } from './challenge.ts';
 
-/** A login for the repositories that start with `repositories`. The getters are called each time: files may rotate. */
+/** A login for the repositories that start with `repositories`. The getters are called each time:
+ *  files may rotate. */
 export interface Credentials {
   repositories: string;
   username(): Promise<string>;
@@ -20,7 +21,8 @@ export interface Access {
   action: 'pull' | 'list';
 }
 
-/** Asks a token service. `authorizationFor` returns what may be sent to a URL; the service may redirect.
+/** Asks a token service. `authorizationFor` returns what may be sent to a URL; the service may
+ *  redirect.
  *  @throws OciError as a connection fails */
 export type AskToken = (url: URL, authorizationFor: (url: URL) => string | undefined, signal: AbortSignal) => Promise<TokenAnswer>;
 export interface TokenAnswer {
@@ -34,8 +36,8 @@ export interface AuthorizerOptions {
   /** The origin of the registry whose challenges are answered. */
   origin: URL;
   credentials: readonly Credentials[];
-  /** Hosts of token services that may see the credentials, besides the origin's own. `*.example.com` is
-   *  every host below example.com. */
+  /** Hosts of token services that may see the credentials, besides the origin's own.
+   *  `*.example.com` is every host below example.com. */
   authHosts: readonly string[];
   ask: AskToken;
 }
@@ -67,7 +69,8 @@ export interface Refused {
   general?: boolean;
 }
 
-/** Docker's default for tokens without `expires_in`, in seconds (distribution, "Token Authentication"). */
+/** Docker's default for tokens without `expires_in`, in seconds (distribution, "Token
+ *  Authentication"). */
 const DEFAULT_LIFE = 60;
 /** Tokens are renewed this long before they expire. */
 const MARGIN_MS = 10_000;
@@ -206,7 +209,8 @@ function tokenUrl(origin: URL, { scopeName }: Access, { realm = '', service, sco
   return url;
 }
 
-/** Reads a token service's answer: `token`, or `access_token` where that is missing or empty. `life` is in seconds. */
+/** Reads a token service's answer: `token`, or `access_token` where that is missing or empty.
+ *  `life` is in seconds. */
 function parseToken(body: string): { token?: string; life: number } {
   try {
     const document = JSON.parse(body) as Record<string, unknown> | null;

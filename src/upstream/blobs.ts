@@ -13,7 +13,8 @@ import { UpstreamError } from './errors.ts';
 import { headerDigest } from './manifests.ts';
 import { isWebPage, webPageError, type Source, type SourceRequest } from './request.ts';
 
-/** Answers to HEAD that GET may contradict: public ECR answers 401, Harbor's proxy cache 404, URLs signed for GET alone 403. */
+/** Answers to HEAD that GET may contradict: public ECR answers 401, Harbor's proxy cache 404, URLs
+ *  signed for GET alone 403. */
 const DOUBTFUL = [400, 401, 403, 404, 405, 406, 501];
 /** Answers to a range request that do not rule out the whole blob: Artifactory and some CDNs refuse
  *  ranges. */

@@ -42,7 +42,8 @@ export interface Reply {
   url: URL;
   /** The registry asked for a login, and no credentials are configured. */
   loginRefused: boolean;
-  /** Fails when upstream is silent for too long or cuts the connection. Must be iterated, returned or discarded. */
+  /** Fails when upstream is silent for too long or cuts the connection. Must be iterated, returned
+   *  or discarded. */
   body: Body;
   /** Frees the connection, for reuse if little is left of the body. */
   discard(): void;

@@ -25,8 +25,9 @@ export interface RegistryPath {
   project: string;
 }
 
-/** Splits the URL of a registry, as people write it: with or without a base path, with or without `/v2` and a project behind it.
- *  `endsInV2`: nothing comes after /v2, which is then superfluous. */
+/** Splits the URL of a registry, as people write it: with or without a base path, with or without
+ *  `/v2` and a project behind it. `endsInV2`: nothing comes after /v2, which is then
+ *  superfluous. */
 export function parseRegistryUrl(text: string): RegistryPath & { endsInV2: boolean } {
   const { origin, pathname } = new URL(text);
   const path = pathname.replace(/\/+$/, '');

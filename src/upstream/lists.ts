@@ -70,7 +70,8 @@ export const firstTagPage = (repository: Repository, last: Tag | undefined) => a
   page: await getTagPage(source, { repository, last, page: undefined, room: MAX_LIST_SIZE }, limits),
 });
 
-/** All pages of a list, each tag once. @throws UpstreamError UNAVAILABLE: the list does not end, or is too large */
+/** All pages of a list, each tag once. @throws UpstreamError UNAVAILABLE: the list does not end, or
+ *  is too large */
 async function* eachPage(pages: TagPages, repository: Repository, last: Tag | undefined): AsyncGenerator<Tag[]> {
   const { source, page: first } = await pages.first(repository, last);
   const { host } = source.endpoint;

@@ -29,7 +29,8 @@ async function pullWhole(reader: ReturnType<typeof openUpstream>): Promise<void>
 }
 
 test('Docker Hub: tokens come from another host, blobs from a CDN that must not see them', async () => {
-  // auth.docker.io and production.cloudfront.docker.com, as `curl -i https://registry-1.docker.io/v2/` and crane -v show.
+  // auth.docker.io and production.cloudfront.docker.com, as `curl -i
+  // https://registry-1.docker.io/v2/` and crane -v show.
   await using cdn = await startStub(({ send }) => send(200, blob));
   await using auth = await startStub(({ headers, send, refuse }) =>
     headers.authorization === basic('u', 'p') ? send(200, { token: 'T', access_token: 'T', expires_in: 300 }) : refuse(401),
@@ -47,7 +48,8 @@ test('Docker Hub: tokens come from another host, blobs from a CDN that must not 
 });
 
 test('promise 17: GHCR, Azure: the scope of /v2/ is a placeholder, and private packages are hidden', async () => {
-  // ghcr.io answers /v2/ with scope="repository:user/image:pull"; private packages are 404 to anonymous requests.
+  // ghcr.io answers /v2/ with scope="repository:user/image:pull"; private packages are 404 to
+  // anonymous requests.
   await using ghcr = await startStub((call) => {
     const { path, headers, url, send, refuse } = call;
     if (path.startsWith('/token'))
@@ -61,7 +63,8 @@ test('promise 17: GHCR, Azure: the scope of /v2/ is a placeholder, and private p
   const reader = openUpstream(ghcr.url, { credentials: [login('u', 'p')] });
   await pullWhole(reader);
   assert.equal(ghcr.seen().filter((line) => line.startsWith('GET /v2/ ') || line === 'GET /v2/').length, 1, '/v2/ is asked once');
-  // Azure: a list needs another scope than a pull, and the token service answers `access_token` alone.
+  // Azure: a list needs another scope than a pull, and the token service answers `access_token`
+  // alone.
   await using acr = await startStub((call) => {
     const { path, headers, url, kind, send, refuse } = call;
     if (path.startsWith('/oauth2')) return send(200, { access_token: Buffer.from(url.searchParams.get('scope') ?? '').toString('hex') });
@@ -79,7 +82,8 @@ test('promise 17: GHCR, Azure: the scope of /v2/ is a placeholder, and private p
 });
 
 test('Quay: a signed CDN URL that has ended is asked for again', async () => {
-  // quay.io redirects blobs to cdn*.quay.io with URLs that end after ten minutes: 403 with XML afterwards.
+  // quay.io redirects blobs to cdn*.quay.io with URLs that end after ten minutes: 403 with XML
+  // afterwards.
   let signed = 0;
   await using quay = await startStub((call) => {
     const { path, url, send } = call;
@@ -97,8 +101,9 @@ test('Quay: a signed CDN URL that has ended is asked for again', async () => {
 });
 
 test('promise 17: registry.k8s.io, Red Hat, lscr.io, cr.l5d.io: another registry is asked as a client would', async () => {
-  // registry.k8s.io → *-docker.pkg.dev, registry.access.redhat.com → registry.redhat.io's CDN (without Accept: schema 1), Scarf's gateways lscr.io and
-  // cr.l5d.io → ghcr.io, deciding by User-Agent, with that registry's own token service.
+  // registry.k8s.io → *-docker.pkg.dev, registry.access.redhat.com → registry.redhat.io's CDN
+  // (without Accept: schema 1), Scarf's gateways lscr.io and cr.l5d.io → ghcr.io, deciding by
+  // User-Agent, with that registry's own token service.
   await using other = await startStub((call) => {
     const { path, headers, refuse, send } = call;
     if (path.startsWith('/token')) return send(200, { token: 'OTHER' });
@@ -134,7 +139,8 @@ test('promise 17: a loop between two registries, and challenges without end, are
 });
 
 test('promise 12: token services may redirect; credentials follow to allowed hosts alone', async () => {
-  // http to https behind an ingress, and to another host (Nexus behind Keycloak). Here both are http.
+  // http to https behind an ingress, and to another host (Nexus behind Keycloak). Here both are
+  // http.
   await using second = await startStub(
     ({ headers, send }) => send(200, { token: headers.authorization === undefined ? 'ANONYMOUS' : 'LEAKED' }),
     'localhost',
@@ -151,7 +157,8 @@ test('promise 12: token services may redirect; credentials follow to allowed hos
 });
 
 test('nvcr.io: the challenge names neither service nor scope, and the user is $oauthtoken', async () => {
-  // nvcr.io: WWW-Authenticate: Bearer realm="https://nvcr.io/proxy_auth?scope=…"; blobs on layers.nvcr.io.
+  // nvcr.io: WWW-Authenticate: Bearer realm="https://nvcr.io/proxy_auth?scope=…"; blobs on
+  // layers.nvcr.io.
   await using layers = await startStub(({ send }) => send(200, blob), 'localhost');
   await using nvcr = await startStub((call) => {
     const { path, headers, url, kind, send, refuse } = call;
@@ -168,8 +175,9 @@ test('nvcr.io: the challenge names neither service nor scope, and the user is $o
 });
 
 test('public ECR, Harbor, MCR, Ollama: a refused HEAD is asked again by GET', async () => {
-  // Public ECR answers HEAD of a blob 401 even with a token (aws/containers-roadmap issue 2671); Harbor's proxy cache 404 (goharbor/harbor issue 22609); URLs that
-  // are signed for GET alone, as those of MCR's data hosts and of Cloudflare R2, 403.
+  // Public ECR answers HEAD of a blob 401 even with a token (aws/containers-roadmap issue 2671);
+  // Harbor's proxy cache 404 (goharbor/harbor issue 22609); URLs that are signed for GET alone, as
+  // those of MCR's data hosts and of Cloudflare R2, 403.
   for (const status of [400, 401, 403, 404, 405, 501]) {
     await using stub = await startStub((call) => {
       const { path, method, headers, refuse, send } = call;
@@ -186,7 +194,8 @@ test('public ECR, Harbor, MCR, Ollama: a refused HEAD is asked again by GET', as
 });
 
 test('Artifactory and some CDNs: a refused range is answered by the whole', async () => {
-  // Artifactory 7 answers containerd 2.1's ranges 400 (containerd issue 11953); others 403, 416 without a size, 501.
+  // Artifactory 7 answers containerd 2.1's ranges 400 (containerd issue 11953); others 403, 416
+  // without a size, 501.
   for (const status of [400, 403, 405, 416, 501]) {
     await using stub = await startStub((call) => (call.headers.range === undefined ? serveContent(call) : call.refuse(status)));
     const reader = openUpstream(stub.url);
@@ -198,7 +207,8 @@ test('Artifactory and some CDNs: a refused range is answered by the whole', asyn
 });
 
 test('gitlab.com, Aliyun: a token service on another host is named when credentials were withheld from it', async () => {
-  // registry.gitlab.com: realm https://gitlab.com/jwt/auth; registry.cn-hangzhou.aliyuncs.com: dockerauth.cn-hangzhou.aliyuncs.com.
+  // registry.gitlab.com: realm https://gitlab.com/jwt/auth; registry.cn-hangzhou.aliyuncs.com:
+  // dockerauth.cn-hangzhou.aliyuncs.com.
   await using realm = await startStub(({ refuse }) => refuse(401), 'localhost');
   await using gitlab = await startStub(({ refuse }) =>
     refuse(401, 'access forbidden', challenge(`${realm.url}/jwt/auth`, ',service="container_registry"')),
@@ -242,7 +252,8 @@ test('promise 15: final refusals are asked once, in upstream’s own words, and 
 });
 
 test('bytes decide: a Content-Encoding that is only a label, headers of 64 KiB, sizes that nobody announces', async () => {
-  // Apache's mod_mime labels *.gz (Pulp), buckets keep a label of the upload; headers grow with single sign-on.
+  // Apache's mod_mime labels *.gz (Pulp), buckets keep a label of the upload; headers grow with
+  // single sign-on.
   await using stub = await startStub((call) => {
     const { kind, method, response } = call;
     response.setHeader('content-encoding', 'x-gzip');

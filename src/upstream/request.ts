@@ -17,7 +17,8 @@ export interface Source {
   /** Sends one request. Only a limited number of requests wait for the upstream at once.
    *  @throws OciError: the answer is none of `expected`, or there is none */
   request(this: void, request: SourceRequest, limits: Limits): Promise<Reply>;
-  /** The body of a document. `reserve`: see `readWhole`. @throws OciError MANIFEST_INVALID: it has more than `maxBytes` */
+  /** The body of a document. `reserve`: see `readWhole`. @throws OciError MANIFEST_INVALID: it has
+   *  more than `maxBytes` */
   readDocument(this: void, reply: Reply, maxBytes: number, reserve?: (bytes: number) => Promise<void>): Promise<Buffer>;
 }
 

@@ -84,9 +84,9 @@ function sizeOf(annotations: Fields): number {
 }
 
 /** The annotation of an earlier call for the same pod, entry by entry: API servers call again after
- *  other webhooks have changed it. Only what this program writes is read. Anything else that somebody
- *  put there is ignored: names and images that parse need no escapes. The policy of the chart, which
- *  cannot parse JSON, reads it by the same pattern. */
+ *  other webhooks have changed it. Only what this program writes is read. Anything else that
+ *  somebody put there is ignored: names and images that parse need no escapes. The policy of the
+ *  chart, which cannot parse JSON, reads it by the same pattern. */
 function entriesOf(annotation: string): { name: string; text: string }[] {
   if (!ANNOTATION.test(annotation)) return [];
   return [...annotation.matchAll(ENTRIES)].map(([text, name = '']) => ({ name, text }));

@@ -2,11 +2,13 @@ import { fieldsOf, itemsOf, textOf, type Fields } from '../io/untrusted.ts';
 import { parseImageRepository, selectEntries } from '../pull-secrets/keyring.ts';
 import type { PullEntry, PullSecret } from '../pull-secrets/secret-index.ts';
 
-/** The Secrets of a namespace with these names, each undefined if it does not exist; undefined as a whole if they are not read. */
+/** The Secrets of a namespace with these names, each undefined if it does not exist; undefined as a
+ *  whole if they are not read. */
 export type SecretLookup = (namespace: string, names: readonly string[]) => readonly (PullSecret | undefined)[] | undefined;
 
-/** The entries of the pod's secrets that are for an image, by their ids in the order in which the kubelet would try them; or why
- *  they cannot be told. `repository`: with its host, without a tag, as fullNames() gives it. */
+/** The entries of the pod's secrets that are for an image, by their ids in the order in which the
+ *  kubelet would try them; or why they cannot be told. `repository`: with its host, without a tag,
+ *  as fullNames() gives it. */
 export type EntriesFor = (
   repository: string,
   of: { pod: Fields; namespace: string },
@@ -23,7 +25,8 @@ interface PodEntries {
 }
 type Reading = PodEntries | { reason: 'pull-secret' | 'secret-missing' | 'secret-unusable' };
 
-/** The names of a pod's pull secrets, those of its ServiceAccount included: the API server has put them there. */
+/** The names of a pod's pull secrets, those of its ServiceAccount included: the API server has put
+ *  them there. */
 export function pullSecretNames(pod: Fields): string[] {
   const { imagePullSecrets } = fieldsOf(pod['spec']);
   if (imagePullSecrets === undefined) return [];

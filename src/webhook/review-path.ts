@@ -1,8 +1,9 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 
-/** Where API servers send reviews. Every pod can reach the webhook and make up a review of a pod of another namespace, and the answer
- *  would hold the names of its private images. So the configuration, which only the API server and administrators read, holds a path
- *  that cannot be guessed (docs/decisions/private-names.md). */
+/** Where API servers send reviews. Every pod can reach the webhook and make up a review of a pod of
+ *  another namespace, and the answer would hold the names of its private images. So the
+ *  configuration, which only the API server and administrators read, holds a path that cannot be
+ *  guessed (docs/decisions/private-names.md). */
 export interface ReviewPath {
   /** For the MutatingWebhookConfiguration. */
   path(this: void): string;
@@ -12,7 +13,8 @@ export interface ReviewPath {
 
 export const REVIEW_PATH = '/mutate';
 
-/** @param token undefined: nothing is given away, or clients are known by their certificates; every path is trusted */
+/** @param token undefined: nothing is given away, or clients are known by their certificates; every
+ *  path is trusted */
 export function createReviewPath(token: (() => string) | undefined): ReviewPath {
   if (token === undefined) return { path: () => REVIEW_PATH, isTrusted: () => true };
   const path = (): string => `${REVIEW_PATH}/${token()}`;

@@ -8,11 +8,12 @@ export interface RewriteRules {
   hosts: ServedHosts;
 }
 
-/** What distribution/reference allows a name, host included in the releases that containerd 1.6 has. */
+/** What distribution/reference allows a name, host included in the releases that containerd 1.6
+ *  has. */
 const MAX_NAME_LENGTH = 255;
 
-/** The name by which a node pulls `image` from this registry. Tag and digest stay as written; none is
- *  added.
+/** The name by which a node pulls `image` from this registry. Tag and digest stay as written; none
+ *  is added.
  *  @returns undefined if `image` is not an image name, or its host is not served */
 export function rewriteImage(image: string, { registryHost, hosts }: RewriteRules): string | undefined {
   const parsed = parseImage(image);

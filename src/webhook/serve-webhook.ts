@@ -9,8 +9,8 @@ import { REVIEW_PATH, withoutToken } from './review-path.ts';
 import type { ReviewThread } from './review-thread.ts';
 
 export interface ServeWebhookOptions extends Review {
-  /** Whether a review that comes by this path is from an API server. Anybody else gets no name of a private image: it is a
-   *  capability. */
+  /** Whether a review that comes by this path is from an API server. Anybody else gets no name of a
+   *  private image: it is a capability. */
   isTrusted: (path: string) => boolean;
   /** For reviews that are not trusted. */
   publicPolicy: Policy;

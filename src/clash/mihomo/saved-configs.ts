@@ -4,7 +4,8 @@ import type { Copies } from '../subscription/copies.ts';
 import type { Mihomo } from './mihomo.ts';
 import { CANDIDATE } from './understand.ts';
 
-/** The files of the directory: the config in use, and the last one through which a request has got. */
+/** The files of the directory: the config in use, and the last one through which a request has
+ *  got. */
 const CONFIG = 'config.json';
 const GOOD = 'good.json';
 

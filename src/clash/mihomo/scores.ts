@@ -11,8 +11,8 @@ export interface Scores {
   /** The delay of the last test, in ms; Infinity: not alive, or never tested. */
   delayOf(node: string): number;
   /** The node to use: alive before only answering, not avoided before avoided, then `current`
-   *  unless another one is faster by more than `TOLERANCE_MS`. `preferred` is used as long as it is alive. Undefined: no node has
-   *  answered. */
+   *  unless another one is faster by more than `TOLERANCE_MS`. `preferred` is used as long as it is
+   *  alive. Undefined: no node has answered. */
   best(
     nodes: readonly string[],
     preference: { inOrder: boolean; current: string | undefined; preferred?: string | undefined },

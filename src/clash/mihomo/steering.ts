@@ -27,7 +27,8 @@ export interface Steering {
   /** A download through this node was cut, starved or refused. After enough of them, the node is
    *  avoided for some minutes. */
   complain(node: string): Promise<void>;
-  /** Tests the node that is preferred now, and uses it if it is alive; without one, uses the fastest. */
+  /** Tests the node that is preferred now, and uses it if it is alive; without one, uses the
+   *  fastest. */
   prefer(): Promise<void>;
   /** The node in use, as last known here. */
   chosen(): string | undefined;

@@ -24,8 +24,10 @@ export interface CheckCommandOptions {
   json: boolean;
 }
 
-/** `kube-registry cache check IMAGE`: whether the registry would serve an image, and why. 1: it would not.
- *  @throws ConfigError: it is no image of this registry; OciError UNAVAILABLE: the store does not answer */
+/** `kube-registry cache check IMAGE`: whether the registry would serve an image, and why. 1: it
+ *  would not.
+ *  @throws ConfigError: it is no image of this registry; OciError UNAVAILABLE: the store does not
+ *  answer */
 export async function cacheCheck({ config, stop, stdout }: Host, { image, json }: CheckCommandOptions): Promise<number> {
   const { registry, webhook } = config;
   const located = parseWarmName(image, { registryHost: webhook.registryHost, hosts: servedHosts(registry) });

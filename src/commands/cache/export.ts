@@ -32,8 +32,8 @@ const LIMITS = { attempts: 2, headersMs: 60_000, idleMs: 120_000 };
 const PROBE_TIMEOUT_MS = 5000;
 
 /** `kube-registry cache export`: writes images into one tar file. 0: all of them are in it.
- *  @throws ConfigError: an image has no upstream, or neither a registry nor a store can be read; OciError: an image cannot be had;
- *  then no file is left */
+ *  @throws ConfigError: an image has no upstream, or neither a registry nor a store can be read;
+ *  OciError: an image cannot be had; then no file is left */
 export async function cacheExport(host: Host, options: ExportCommandOptions): Promise<number> {
   const { config, stop, stdout, stderr } = host;
   const images = options.images.map((image) => parseName(image, host));
@@ -74,7 +74,8 @@ function parseName(image: string, { config }: Host): ExportName {
   return { name, ...located };
 }
 
-/** The running registry names the images, and fetches what the store lacks. What the store has is read from there. */
+/** The running registry names the images, and fetches what the store lacks. What the store has is
+ *  read from there. */
 function createReader(registry: Registry | undefined, store: Store | undefined): ImageReader {
   const stored = store === undefined ? undefined : createStoreReader(store);
   return {

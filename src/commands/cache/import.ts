@@ -11,14 +11,15 @@ import { parseWarmName, type WarmName } from './warm-name.ts';
 
 export interface ImportCommandOptions {
   file: string;
-  /** The name of the only image of the file, or the name without tag of one that the file names by its tag alone. */
+  /** The name of the only image of the file, or the name without tag of one that the file names by
+   *  its tag alone. */
   name?: string;
   json: boolean;
 }
 
 /** `kube-registry cache import`: puts the images of a tar file into the store. 1: not all of them.
- *  @throws ConfigError: the file cannot be read, or holds several images though --name gives one name; OciError: the file is no
- *  image layout, the store cannot be written */
+ *  @throws ConfigError: the file cannot be read, or holds several images though --name gives one
+ *  name; OciError: the file is no image layout, the store cannot be written */
 export async function cacheImport(host: Host, options: ImportCommandOptions): Promise<number> {
   const { config, stop, stdout, stderr } = host;
   const store = await openStore(config.registry);
@@ -58,7 +59,8 @@ function createLocate({ config }: Host, given: string | undefined): (image: Layo
   };
 }
 
-/** skopeo writes whatever follows the file's name: `oci-archive:x.tar:1.27` has the tag alone, which names no repository. */
+/** skopeo writes whatever follows the file's name: `oci-archive:x.tar:1.27` has the tag alone,
+ *  which names no repository. */
 function isBareTag(name: string): boolean {
   return isTag(name) && !name.includes('/');
 }

@@ -101,7 +101,8 @@ interface Row {
   within: boolean;
 }
 
-/** One a repository and image; the platforms of an index only when they have a tag, or `all` is wanted. */
+/** One a repository and image; the platforms of an index only when they have a tag, or `all` is
+ *  wanted. */
 function rows({ images, blobs }: Inventory, all: boolean, tagsOf: (repository: string, digest: Digest) => string[]): Row[] {
   const within = new Set<string>();
   for (const { isIndex, names, places } of images) {
@@ -118,7 +119,8 @@ function rows({ images, blobs }: Inventory, all: boolean, tagsOf: (repository: s
   );
 }
 
-/** The places of an image. Those that differ only in the pull secrets are one, without the secrets' ids. */
+/** The places of an image. Those that differ only in the pull secrets are one, without the secrets'
+ *  ids. */
 function placesOf({ places }: Image): { place: Place; repositories: readonly Repository[] }[] {
   const merged = new Map<string, { place: Place; repositories: Repository[] }>();
   for (const own of places) {

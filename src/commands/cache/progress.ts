@@ -13,7 +13,8 @@ export interface Progress {
   stop(): void;
 }
 
-/** Bars on a terminal; elsewhere only the lines that are to stay. On stderr: stdout is for what was asked for. */
+/** Bars on a terminal; elsewhere only the lines that are to stay. On stderr: stdout is for what was
+ *  asked for. */
 export function createProgress(stderr: NodeJS.WriteStream): Progress {
   if (!stderr.isTTY) {
     const end = (line?: string) => line !== undefined && stderr.write(`${line}\n`);

@@ -21,7 +21,8 @@ export interface PruneCommandOptions {
   minAge?: number;
 }
 
-/** `kube-registry cache prune`: what the registry does in the background, now. @throws OciError UNAVAILABLE */
+/** `kube-registry cache prune`: what the registry does in the background, now. @throws OciError
+ *  UNAVAILABLE */
 export async function cachePrune({ config, stop, stdout, stderr, env }: Host, options: PruneCommandOptions): Promise<number> {
   const { dryRun, json, force, maxSize, maxAge, minAge } = options;
   const { storage, cache } = config.registry;

@@ -19,8 +19,8 @@ export interface WarmRules {
 const LOOPBACK = /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$/;
 
 /** The repository and reference that the registry serves for an image, however its name is written:
- *  `nginx`, `ghcr.io/a/b:1@sha256:…`, or already rewritten. Prefers the digest to the tag, as container
- *  runtimes do; without either, `latest`.
+ *  `nginx`, `ghcr.io/a/b:1@sha256:…`, or already rewritten. Prefers the digest to the tag, as
+ *  container runtimes do; without either, `latest`.
  *  @returns undefined if `image` is not an image name, or its host is not served */
 export function parseWarmName(image: string, { registryHost, hosts }: WarmRules): WarmName | undefined {
   const parsed = parseImage(image);

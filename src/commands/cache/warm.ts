@@ -51,8 +51,10 @@ interface Outcome extends Partial<Warmed> {
 
 const LIMITS = { attempts: 2, headersMs: 60_000, idleMs: 120_000 };
 
-/** `kube-registry cache warm`: pulls images through a running registry, so that they are there when nodes want them. 1: not all of them.
- *  @throws ConfigError: no registry answers, no image is named; OciError: the cluster cannot be asked */
+/** `kube-registry cache warm`: pulls images through a running registry, so that they are there when
+ *  nodes want them. 1: not all of them.
+ *  @throws ConfigError: no registry answers, no image is named; OciError: the cluster cannot be
+ *  asked */
 export async function cacheWarm(host: Host, options: WarmCommandOptions): Promise<number> {
   const { config, stop, stdout, stderr } = host;
   const url = options.registry?.replace(/\/+$/, '') ?? urlOf(config.registry.listen);

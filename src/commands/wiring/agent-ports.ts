@@ -16,7 +16,8 @@ export interface AgentPortsOptions {
   admin: RequestHandler;
   /** Answers other nodes on `share.listen`; undefined: nothing is shared. */
   sharing: SharingPort | undefined;
-  /** Called when a predecessor holds the ports and does not hand them over: it must be removed first. */
+  /** Called when a predecessor holds the ports and does not hand them over: it must be removed
+   *  first. */
   onWaiting: () => Promise<void>;
 }
 
@@ -29,17 +30,18 @@ export interface AgentPorts {
   drainShared(graceMs: number): Promise<void>;
 }
 
-/** How long to wait for a predecessor that does not hand its ports over, in ms. Kubernetes removes it within seconds of the
- *  successor's readiness. */
+/** How long to wait for a predecessor that does not hand its ports over, in ms. Kubernetes removes
+ *  it within seconds of the successor's readiness. */
 const MAX_WAIT_MS = 120_000;
 const RETRY_MS = 10;
 /** How often an agent tries to open the port for other nodes, which nobody waits for, in ms. */
 const SHARE_RETRY_MS = 1000;
 const PROBE_TIMEOUT_MS = 2_000;
 
-/** Opens the agent's ports. A running agent on the same ports hands its sockets over, so that no connection is refused while
- *  one agent replaces the other. The ports are never shared in any other way: with SO_REUSEPORT every process of the same user
- *  on the node's network could take part of the pulls (docs/decisions/agents-share-ports.md).
+/** Opens the agent's ports. A running agent on the same ports hands its sockets over, so that no
+ *  connection is refused while one agent replaces the other. The ports are never shared in any
+ *  other way: with SO_REUSEPORT every process of the same user on the node's network could take
+ *  part of the pulls (docs/decisions/agents-share-ports.md).
  *  @throws OciError UNAVAILABLE: a port is in use by something else */
 export async function openAgentPorts(own: AgentConfig, options: AgentPortsOptions): Promise<AgentPorts> {
   const { log } = options;
@@ -52,7 +54,8 @@ export async function openAgentPorts(own: AgentConfig, options: AgentPortsOption
   return { listener, admin, stopOffering: () => offer?.close(), drainShared: (graceMs) => shared.drain(graceMs) };
 }
 
-/** Opens the port for other nodes in the background: without it, this agent shares nothing, but serves its own node. */
+/** Opens the port for other nodes in the background: without it, this agent shares nothing, but
+ *  serves its own node. */
 function openShared(own: AgentConfig, sockets: Sockets, { sharing, log, stop }: AgentPortsOptions) {
   let listener: Listener | undefined;
 

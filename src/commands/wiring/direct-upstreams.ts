@@ -16,8 +16,8 @@ export interface DirectOptions {
   metrics: RegistryMetrics;
 }
 
-/** The upstreams with their mirrors, and the other hosts, reached through the agent's own proxy instead of the registry's, and
- *  anonymously: an agent has no credentials. */
+/** The upstreams with their mirrors, and the other hosts, reached through the agent's own proxy
+ *  instead of the registry's, and anonymously: an agent has no credentials. */
 export function createDirectUpstreams(config: RegistryConfig, { proxy, connectTimeout, metrics }: DirectOptions): Registry {
   const guard = createGuard(config, { storage: undefined, refused: ({ repository, kind }) => metrics.denied(firstOf(repository), kind) });
   const routes = Object.entries(config.upstreams).map(([name, upstream]) => {

@@ -36,17 +36,19 @@ export interface HostedRepositories {
   registries: Record<string, Registry>;
   /** `next`, with what concerns hosted repositories before it. */
   serve(this: void, next: RequestHandler): RequestHandler;
-  /** The same for a listener that asks for a login by itself: everything needs one that `admits` accepts; what concerns hosted
-   *  repositories, and the login itself, also does with one of registry.users or of a ServiceAccount. */
+  /** The same for a listener that asks for a login by itself: everything needs one that `admits`
+   *  accepts; what concerns hosted repositories, and the login itself, also does with one of
+   *  registry.users or of a ServiceAccount. */
   serveExposed(this: void, next: RequestHandler, admits: Authenticate): RequestHandler;
   /** Deletes what the retention rules do not keep. */
   applyRetention(this: void, signal: AbortSignal): Promise<void>;
-  /** Deletes a tag. @throws OciError DENIED: it is immutable; MANIFEST_UNKNOWN, NAME_UNKNOWN; UNAVAILABLE */
+  /** Deletes a tag. @throws OciError DENIED: it is immutable; MANIFEST_UNKNOWN, NAME_UNKNOWN;
+   *  UNAVAILABLE */
   deleteTag(this: void, repository: Repository, tag: Tag, signal: AbortSignal): Promise<void>;
 }
 
-/** An empty user and password: what skopeo, buildah and Podman send without a login where the registry asks for Basic
- *  authentication (github.com/containers/image, docker_client.go). */
+/** An empty user and password: what skopeo, buildah and Podman send without a login where the
+ *  registry asks for Basic authentication (github.com/containers/image, docker_client.go). */
 const NO_CREDENTIALS = `Basic ${Buffer.from(':').toString('base64')}`;
 
 /** The user name of ServiceAccounts, whose password is a projected token. */
@@ -125,7 +127,8 @@ async function createAuthenticate(
   };
 }
 
-/** How long a login that only `admits` accepts is not tried on registry.users again, each time at the cost of a bcrypt hash. */
+/** How long a login that only `admits` accepts is not tried on registry.users again, each time at
+ *  the cost of a bcrypt hash. */
 const OUTSIDER_LIFE_MS = 10_000;
 const MAX_OUTSIDERS = 1_000;
 

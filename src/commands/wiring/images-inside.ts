@@ -9,7 +9,8 @@ export interface ImagesInside {
   policy: Policy;
   /** The upstream itself, without the cache; undefined: nobody has this name. */
   upstreamOf(this: void, name: string): { registry: Registry; tagTtl: number } | undefined;
-  /** Forgets what a cached tag means, here and in the store; or deletes the tag of a hosted repository.
+  /** Forgets what a cached tag means, here and in the store; or deletes the tag of a hosted
+   *  repository.
    *  @throws OciError DENIED: it is immutable; MANIFEST_UNKNOWN; UNAVAILABLE */
   deleteTag(this: void, repository: Repository, tag: Tag, signal: AbortSignal): Promise<void>;
   /** Addresses of the other replicas. */

@@ -16,8 +16,10 @@ export interface KeepContext {
   store: Store;
 }
 
-/** What pruning must leave, by registry.cache.keep, registry.cache.keepInUse, registry.hosted and the pins of the console.
- *  @returns a function that throws OciError UNAVAILABLE: what pods use cannot be found out, so that nothing may be removed */
+/** What pruning must leave, by registry.cache.keep, registry.cache.keepInUse, registry.hosted and
+ *  the pins of the console.
+ *  @returns a function that throws OciError UNAVAILABLE: what pods use cannot be found out, so that
+ *  nothing may be removed */
 export function createKeepOf({ registry, webhook }: Config, { env, store }: KeepContext): (signal: AbortSignal) => Promise<Keep> {
   const { cache, hosted } = registry;
   const rules: WarmRules = { registryHost: webhook.registryHost, hosts: servedHosts(registry) };

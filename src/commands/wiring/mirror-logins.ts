@@ -28,15 +28,15 @@ export interface MirrorLoginsOptions {
   metrics: UpstreamContext['metrics'];
 }
 
-/** How long what upstream has proved for a login is remembered: for one pull, which asks for a manifest
- *  and its blobs. Nothing tells the registry that a login has been revoked. */
+/** How long what upstream has proved for a login is remembered: for one pull, which asks for a
+ *  manifest and its blobs. Nothing tells the registry that a login has been revoked. */
 const LIFE_MS = 60_000;
 const MAX_LOGINS = 500;
 const MAX_UPSTREAMS = 8;
 
-/** The registry as somebody with `login` may read it (mirror mode): upstream is asked with that login
- *  alone, and proves for that login alone. Logins, and what they prove, are in memory only, for a
- *  minute, and no key that is shared with others holds them. Blobs are stored once for all.
+/** The registry as somebody with `login` may read it (mirror mode): upstream is asked with that
+ *  login alone, and proves for that login alone. Logins, and what they prove, are in memory only,
+ *  for a minute, and no key that is shared with others holds them. Blobs are stored once for all.
  *  @returns a function of a Basic Authorization; undefined: it has no user and password */
 export function createMirrorLogins(options: MirrorLoginsOptions): (login: string) => Registry | undefined {
   const secret = randomBytes(32);
@@ -80,8 +80,8 @@ function randomId(): string {
   return Array.from(randomBytes(26), (byte) => 'abcdefghijklmnopqrstuvwxyz234567'[byte % 32]).join('');
 }
 
-/** `cache` with records of its own, which are never written. Other replicas are not asked: they do not
- *  know the login. */
+/** `cache` with records of its own, which are never written. Other replicas are not asked: they do
+ *  not know the login. */
 function privateCache(cache: Cache): Cache {
   const mark: Cache['usage']['mark'] = (repository, digest) => cache.usage.mark(mirrored(repository), digest);
   return {

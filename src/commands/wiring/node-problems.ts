@@ -4,8 +4,10 @@ import { formatAddress } from '../../server/listen.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 
-/** What keeps this node's container runtime from using the agent, as far as the configured folders show it.
- *  @param hostsDirectory a folder of hosts.toml files to examine beside those that are configured */
+/** What keeps this node's container runtime from using the agent, as far as the configured folders
+ *  show it.
+ *  @param hostsDirectory a folder of hosts.toml files to examine beside those that are
+ *  configured */
 export async function findNodeProblems(own: AgentConfig, hostsDirectory?: string): Promise<Problem[]> {
   const { mirror, crio, ownHosts } = own;
   const problems: Problem[] = [];
@@ -20,7 +22,8 @@ export async function findNodeProblems(own: AgentConfig, hostsDirectory?: string
   return problems;
 }
 
-/** Watches for node problems: each is logged once when it appears, and counted in a metric while it lasts. */
+/** Watches for node problems: each is logged once when it appears, and counted in a metric while it
+ *  lasts. */
 export function watchNodeProblems(own: AgentConfig, log: Log, metrics: Metrics): () => Promise<void> {
   let problems: Problem[] = [];
   metrics.table(

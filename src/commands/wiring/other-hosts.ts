@@ -7,7 +7,8 @@ import type { Routes } from '../../upstream/sender.ts';
 import type { RateLimit } from '../../upstream/rate-limit.ts';
 import { createUpstream, type Connections, type UpstreamContext } from './upstreams.ts';
 
-/** Hosts whose upstreams are kept; of others, the least recently used are forgotten, and made again when they are asked for. */
+/** Hosts whose upstreams are kept; of others, the least recently used are forgotten, and made again
+ *  when they are asked for. */
 const MAX_HOSTS = 100;
 const IDLE_LIFE_MS = 15 * 60_000;
 /** The hosts of Google's Artifact Registry: a glob by default, and all of one registry. */
@@ -35,12 +36,14 @@ export interface HostUpstreamsOptions {
 type Config = Pick<RegistryConfig, 'otherHosts' | 'proxy' | 'onProxyFailure' | 'cache'>;
 
 /** The upstreams of registry.otherHosts, made when the first of their images is asked for.
- *  @returns a function of the first component of a repository; undefined: it is no host that is served */
+ *  @returns a function of the first component of a repository; undefined: it is no host that is
+ *  served */
 export function createHostUpstreams(config: Config, options: HostUpstreamsOptions): (name: string) => HostUpstream | undefined {
   const hosts = createOtherHosts(config.otherHosts);
   const proxy = options.proxy ?? config.proxy;
   const timeout = options.connectTimeout === undefined ? {} : { connectTimeout: options.connectTimeout };
-  // All hosts share their connections' pools: ten thousand hosts that are never requested again leave nothing behind.
+  // All hosts share their connections' pools: ten thousand hosts that are never requested again
+  // leave nothing behind.
   let transports: Routes | undefined;
   const connect = (): Routes =>
     (transports ??= { own: createTransport({ proxy, ...timeout }), outside: createTransport({ proxy, externalOnly: true, ...timeout }) });

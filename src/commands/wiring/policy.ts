@@ -18,14 +18,16 @@ function createConfiguredRules(config: Config): Rules {
 }
 
 export interface PolicyContext {
-  /** undefined: an agent, which has none. What is known about tags is then what it has seen itself, and about ages nothing. */
+  /** undefined: an agent, which has none. What is known about tags is then what it has seen itself,
+   *  and about ages nothing. */
   storage: { local: Store; remote: Store | undefined; records: Store } | undefined;
   refused(this: void, refusal: Refusal): void;
 }
 
 export type Guard = (inner: Registry, name: string) => Registry;
 
-/** registry.policy, as a function that guards the repositories of an upstream or of registry.hosted. */
+/** registry.policy, as a function that guards the repositories of an upstream or of
+ *  registry.hosted. */
 export function createGuard(
   config: Config & Pick<RegistryConfig, 'hosted'>,
   { storage, refused }: PolicyContext,

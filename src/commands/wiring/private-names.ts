@@ -13,7 +13,8 @@ import { createPrivateUpstream, type KnownUpstream, type PrivateUpstream } from 
 import type { UpstreamContext } from './upstreams.ts';
 
 export interface PrivateNamesOptions {
-  /** What an id of a pull secret stands for; undefined: there is no such id, or its Secret is gone. */
+  /** What an id of a pull secret stands for; undefined: there is no such id, or its Secret is
+   *  gone. */
   credentialOf(this: void, id: string): PullCredential | undefined;
   /** By the first component of a repository. */
   upstreamOf(this: void, name: string): KnownUpstream | undefined;

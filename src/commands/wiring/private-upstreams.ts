@@ -41,8 +41,9 @@ export function createPrivateUpstream(
   return { config: own, rateLimit, untrusted, upstream: createUpstream(name, own, { metrics, rateLimit, connections }) };
 }
 
-/** The hosts of the registry's own domain: the token service of registry.gitlab.com is on gitlab.com. Container runtimes send a pod's
- *  credentials to any token service that the registry names. */
+/** The hosts of the registry's own domain: the token service of registry.gitlab.com is on
+ *  gitlab.com. Container runtimes send a pod's credentials to any token service that the registry
+ *  names. */
 function neighboursOf({ hostname }: URL): string[] {
   const parent = hostname.slice(hostname.indexOf('.') + 1);
   return isIP(hostname.replace(/^\[|\]$/g, '')) === 0 && hostname !== parent && parent.includes('.') ? [parent, `*.${parent}`] : [];

@@ -9,8 +9,8 @@ const GRACE = 24 * HOUR;
 /** Of the volume, where nothing else is said. */
 const SHARE = 0.8;
 
-/** What the configuration lets stay. `registry.cache.maxSize` 0 means no limit in S3, and on a filesystem 80 % of what the volume
- *  has besides the files of others. */
+/** What the configuration lets stay. `registry.cache.maxSize` 0 means no limit in S3, and on a
+ *  filesystem 80 % of what the volume has besides the files of others. */
 export function pruneLimits({ cache, storage }: Pick<RegistryConfig, 'cache' | 'storage'>): (stored: number) => Promise<Limits> {
   return async (stored) => ({
     now: Date.now(),

@@ -11,7 +11,8 @@ export interface PullSecretsContext extends Pick<PullSecretsOptions, 'keepsPassw
   metrics: Metrics;
 }
 
-/** The pull secrets that the configuration lets this process read. @throws Error: the key is too short; OciError UNAVAILABLE: it cannot be read */
+/** The pull secrets that the configuration lets this process read. @throws Error: the key is too
+ *  short; OciError UNAVAILABLE: it cannot be read */
 export async function openPullSecrets(
   { namespaces, allNamespaces, keyFile }: PullSecretsConfig,
   { kubernetes, metrics, ...options }: PullSecretsContext,
@@ -46,7 +47,8 @@ export async function whenListed(secrets: PullSecrets): Promise<void> {
   listed.abort();
 }
 
-/** Waits for the first list, but not for long. @returns how the webhook's policy asks for the secrets of a pod */
+/** Waits for the first list, but not for long. @returns how the webhook's policy asks for the
+ *  secrets of a pod */
 export async function lookupIn(secrets: PullSecrets): Promise<SecretLookup> {
   await whenListed(secrets);
   return (namespace, names) => (secrets.reads(namespace) ? names.map((name) => secrets.find(namespace, name)) : undefined);

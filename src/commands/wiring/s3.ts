@@ -5,7 +5,8 @@ import type { S3Config } from '../../config/schema.ts';
 import type { S3Store } from '../../store/s3/options.ts';
 import type { Log } from '../../telemetry/log.ts';
 
-/** The S3 store that the configuration describes. Its module is loaded only where it is used: the SDK is large.
+/** The S3 store that the configuration describes. Its module is loaded only where it is used: the
+ *  SDK is large.
  *  @throws ConfigError: the file of `ca` cannot be read */
 export async function createS3(config: S3Config, log?: Log): Promise<S3Store> {
   const { s3 } = await import('../../store/s3/s3.ts');

@@ -5,7 +5,8 @@ import { upstreamsByHost } from './upstreams-by-host.ts';
 
 type Served = Pick<RegistryConfig, 'upstreams' | 'hosted' | 'otherHosts' | 'defaultUpstream'>;
 
-/** What the server calls the upstreams: by the first component of a repository, and by the host that images name. */
+/** What the server calls the upstreams: by the first component of a repository, and by the host
+ *  that images name. */
 export function servedNames(config: Served): Pick<ServeOptions, 'nameOf' | 'upstreamOf'> {
   const hosts = servedHosts(config);
   const configured = upstreamsByHost({ ...config.upstreams, ...config.hosted });

@@ -28,7 +28,8 @@ export interface Storage extends CacheStorage {
   uploads: UploadStore;
   /** For spool files, on the same file system as `local`. */
   spoolDirectory: string;
-  /** Finds a URL of S3 that gives a blob, for all clients or for agents alone. Absent: blobs are served from here. */
+  /** Finds a URL of S3 that gives a blob, for all clients or for agents alone. Absent: blobs are
+   *  served from here. */
   redirect: { find: Redirect; clients: 'all' | 'agents' } | undefined;
   status(): Status;
   close(signal: AbortSignal): Promise<void>;
@@ -42,16 +43,19 @@ export interface StorageContext {
 /** The folder of spool files: what a process leaves in it, the next one continues. */
 const SPOOL = 'spool';
 const START_LIMIT = 60_000;
-/** How long another replica may take to store a blob that it has sent to this one, in ms; then this one stores it. */
+/** How long another replica may take to store a blob that it has sent to this one, in ms; then this
+ *  one stores it. */
 const STORED_BY_PEER = 60_000;
 
-/** @throws OciError UNAVAILABLE: the directory cannot be used. If S3 is down, the registry starts without it. */
+/** @throws OciError UNAVAILABLE: the directory cannot be used. If S3 is down, the registry starts
+ *  without it. */
 export async function openStorage(config: RegistryConfig, context: StorageContext): Promise<Storage> {
   const { s3: remote, filesystem: directory } = config.storage;
   return remote === undefined ? openFilesystem(directory?.directory ?? './data', context) : openS3(remote, config.local, context);
 }
 
-/** The storage itself, for maintenance beside a running registry: without a local tier, and without creating anything.
+/** The storage itself, for maintenance beside a running registry: without a local tier, and without
+ *  creating anything.
  *  @throws ConfigError: the directory is not there; OciError UNAVAILABLE: it cannot be used */
 export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): Promise<Store> {
   if (storage.s3 !== undefined) return createS3(storage.s3);
@@ -97,7 +101,8 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
   const local = localTier(files, tier.maxSize, (bytes) => metrics.localTier(bytes));
   const uploads = await createUploads({ files, tier: local, remote, log, observe: metrics });
   const stop = new AbortController();
-  // Blobs that are not uploaded yet have been pinned by now. The start does not wait for this listing, which may be long.
+  // Blobs that are not uploaded yet have been pinned by now. The start does not wait for this
+  // listing, which may be long.
   local.takeStock(stop.signal).catch((error: unknown) => {
     if (!stop.signal.aborted)
       log.error(
@@ -138,7 +143,8 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
   };
 }
 
-/** Tries until it succeeds: S3 may come up after the registry, and the bucket is to be made then. */
+/** Tries until it succeeds: S3 may come up after the registry, and the bucket is to be made
+ *  then. */
 async function prepare(remote: S3Store, { log, bucket, signal }: { log: Log; bucket: string; signal: AbortSignal }): Promise<void> {
   for (let attempt = 0; !signal.aborted; attempt++) {
     try {

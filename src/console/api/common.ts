@@ -2,8 +2,9 @@ import { z } from 'zod';
 import { isDigest } from '../../oci/digest.ts';
 import { isRepository, isTag } from '../../oci/reference.ts';
 
-// The shapes of the console's JSON API: every response and every body is checked, documented and typed by one of the schemas
-// of this folder. Times are ISO 8601 in UTC, sizes are bytes, durations are milliseconds. An unknown value is null.
+// The shapes of the console's JSON API: every response and every body is checked, documented and
+// typed by one of the schemas of this folder. Times are ISO 8601 in UTC, sizes are bytes, durations
+// are milliseconds. An unknown value is null.
 
 export const time = z.iso.datetime().describe('ISO 8601, in UTC.');
 export const bytes = z.number().min(0);
@@ -39,7 +40,7 @@ export const errorSchema = z
   .describe('An error.');
 export type ApiError = z.output<typeof errorSchema>;
 
-/** Replicas whose part is missing in a response that sums up all of them. */
+/** Replicas whose part is missing in a response that covers all of them. */
 export const unreachable = z
   .array(z.strictObject({ address: z.string(), problem: z.string() }))
   .describe('Replicas that did not answer: their part is missing here.');

@@ -6,7 +6,8 @@ import { ACTION_HEADER, OPERATIONS, type Operation } from './operations.ts';
 
 type Document = Record<string, unknown>;
 
-/** The OpenAPI 3.1 document of the console's API, which uses JSON Schema 2020-12 as zod writes it. */
+/** The OpenAPI 3.1 document of the console's API, which uses JSON Schema 2020-12 as zod writes
+ *  it. */
 export function openApiDocument(version: string): Document {
   const paths: Record<string, Document> = {};
   for (const [operationId, operation] of Object.entries<Operation>(OPERATIONS)) {

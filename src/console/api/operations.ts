@@ -27,15 +27,16 @@ export interface Operation {
   query?: z.ZodObject;
   body?: z.ZodObject;
   response: z.ZodObject;
-  /** Whether it changes something: it needs a session, and the headers that browsers add or allow only to the console's own page. */
+  /** Whether the operation changes something. It then requires a session, and headers that browsers
+   *  send only from the console's own page. */
   acts: boolean;
 }
 
-/** The header that every request with a method other than GET must carry: a browser sends it for another origin's page only
- *  after asking, and is refused. */
+/** Every request with a method other than GET must have this header. For a page of another origin,
+ *  a browser sends it only after a preflight request, which is refused. */
 export const ACTION_HEADER = 'x-kube-registry-console';
 
-/** Every operation of the API. `/api/events` and `/api/openapi.json` are beside them. */
+/** All operations of the API. `/api/events` and `/api/openapi.json` are not among them. */
 export const OPERATIONS = {
   overview: { method: 'GET', path: '/api/overview', summary: 'The state at a glance', response: overviewSchema, acts: false },
   downloads: { method: 'GET', path: '/api/downloads', summary: 'Downloads that run', response: downloadsSchema, acts: false },
@@ -119,7 +120,8 @@ export const OPERATIONS = {
 
 export type OperationName = keyof typeof OPERATIONS;
 
-/** The events of `/api/events`: whole snapshots, at most one of each kind a second. A reader that is too slow misses snapshots. */
+/** The events of `/api/events`: whole snapshots, at most one of each kind a second. Slow readers
+ *  miss snapshots. */
 export interface ConsoleEvents {
   downloads: z.output<typeof downloadsSchema>;
   jobs: z.output<typeof jobsSchema>;

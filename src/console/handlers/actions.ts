@@ -15,7 +15,7 @@ export interface ActionsOptions {
   inventory: InventoryService;
   replicas: OtherReplicas;
   log: Log;
-  /** As the registry serves an image; undefined: it does not. */
+  /** The upstream and repository of an image; undefined: the registry does not serve it. */
   locate(this: void, image: string): { repository: Repository; reference: Reference } | undefined;
   warm(
     this: void,
@@ -24,19 +24,19 @@ export interface ActionsOptions {
     signal: AbortSignal,
   ): Promise<void>;
   prune(this: void, options: { dryRun: boolean; advance: Advance; signal: AbortSignal }): Promise<Job['result']>;
-  /** What a tag means now; undefined: there is no such tag. */
+  /** The digest of a tag; undefined: there is no such tag. */
   readTag(this: void, name: { repository: Repository; tag: Tag }, signal: AbortSignal): Promise<Digest | undefined>;
   /** Deletes a tag from the store and from the memory of this process.
    *  @throws OciError DENIED: it is immutable; UNAVAILABLE */
   deleteTag(this: void, name: { repository: Repository; tag: Tag }, signal: AbortSignal): Promise<void>;
-  /** What deleting a tag of this repository means. */
+  /** Whether the repository is a hosted one. */
   isHosted(this: void, repository: Repository): boolean;
 }
 
-/** How long what a dry run has shown may be pruned, in ms. */
+/** How long the result of a dry run may be used as a plan for pruning, in ms. */
 const PLAN_LIFE_MS = 3_600_000;
 
-/** Actions of people who are logged in, each in the log with who. */
+/** Actions of logged-in users. Each is logged with the user. */
 export function createActionHandlers(
   options: ActionsOptions,
 ): Pick<ApiHandlers, 'jobs' | 'warm' | 'pin' | 'unpin' | 'deleteTag' | 'prune'> {
@@ -55,7 +55,7 @@ export function createActionHandlers(
     return job;
   }
 
-  /** Deletes a tag once for all who ask at the same time. @returns whether this call has deleted it */
+  /** Deletes a tag once for simultaneous requests. @returns whether this call has deleted it */
   async function deleteOnce(
     name: { repository: Repository; tag: Tag },
     expected: Digest | undefined,
@@ -63,7 +63,7 @@ export function createActionHandlers(
   ): Promise<boolean> {
     const key = `${name.repository}:${name.tag}`;
     if (deleting.has(key)) {
-      await deleting.get(key)?.catch(() => undefined); // whoever began it gets the error
+      await deleting.get(key)?.catch(() => undefined); // the request that started it gets the error
       return false;
     }
     const work = (async () => {
@@ -122,7 +122,7 @@ export function createActionHandlers(
       }
       const deleted = await deleteOnce(name, body.digest, signal);
       if (!deleted) return { deleted, note };
-      // The others may still have it in memory.
+      // Other replicas may still have the tag in memory.
       if (!options.isHosted(name.repository)) {
         await replicas.ask('/api/actions/delete-tag', deletedSchema, { method: 'POST', body: name, token });
       }

@@ -6,7 +6,7 @@ import { ApiFailure, type ApiHandlers } from '../api-server.ts';
 import type { OtherReplicas } from '../replicas.ts';
 
 export interface ClashHandlersOptions {
-  /** Of the sidecar's admin port; undefined: there is no sidecar. */
+  /** URL of the sidecar's admin port; undefined: there is no sidecar. */
   url: string | undefined;
   replicas: OtherReplicas;
   log: Log;

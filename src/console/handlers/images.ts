@@ -23,16 +23,16 @@ export interface ImagesOptions {
   pods: Pods<unknown>;
   pins: Pins;
   store: Store;
-  /** As the world names a repository: docker.io/library/nginx. */
+  /** The usual name of a repository: docker.io/library/nginx. */
   nameOf(this: void, repository: Repository): string;
-  /** Why pruning leaves an image, beside its pods and its pins. */
+  /** Why pruning keeps an image, apart from pods and pins. */
   keptBy(this: void, image: Pick<StoredImage, 'repository' | 'tag' | 'digest'>): KeepReason | undefined;
-  /** The rule of registry.policy that refuses an image; undefined: none does. */
+  /** The rule of registry.policy that refuses an image; undefined: it is allowed. */
   deniedBy(this: void, image: Pick<StoredImage, 'repository' | 'tag' | 'digest'>): string | undefined;
   firstSeen(this: void, digest: Digest, signal: AbortSignal): Promise<number | undefined>;
 }
 
-/** Pods of an image that are named. */
+/** At most this many pods of an image are listed. */
 const MAX_PODS = 200;
 const MAX_PLATFORMS = 100;
 const READS_AT_ONCE = 8;
@@ -53,7 +53,8 @@ export function createImagesHandlers(options: ImagesOptions): Pick<ApiHandlers, 
     return pins.has(image) ? 'pinned' : options.keptBy(image);
   }
 
-  /** Made again when the images, the pods or the pins have changed: orders depend on them. */
+  /** Rebuilt when the images, the pods or the pins have changed, since the sort orders depend on
+   *  them. */
   function searchOf(images: StoredImages): ImageSearch {
     const takenAt = pods.takenAt();
     const isCurrent = search?.of === images && search.pods?.getTime() === takenAt?.getTime() && search.pins === pins.version();
@@ -156,7 +157,7 @@ function tagsOf(stored: StoredImages | undefined, repository: Repository, digest
 }
 
 interface Content extends ManifestContent {
-  /** Of the manifest and its stored blobs. */
+  /** Size in bytes of the manifest and its stored blobs. */
   size: number;
   annotations: Record<string, string>;
   layers: ImageDetail['platforms'][number]['layers'];
@@ -173,7 +174,7 @@ async function readContent(store: Store, digest: Digest, signal: AbortSignal): P
     const annotations = textsIn(fieldsOf(fieldsOf(JSON.parse(String(bytes)))['annotations']));
     return { ...content, size: bytes.length + stored, annotations, layers };
   } catch {
-    return undefined; // a blob, and no manifest
+    return undefined; // a blob, not a manifest
   }
 }
 
@@ -218,12 +219,12 @@ async function readConfig(store: Store, layer: Content['layers'][number] | undef
   try {
     return found === undefined ? {} : fieldsOf(await json(found.body));
   } catch (error) {
-    if (error instanceof SyntaxError) return {}; // an artifact may have any content here
+    if (error instanceof SyntaxError) return {}; // the config of an artifact may be anything
     throw error;
   }
 }
 
-/** Labels and annotations that a page can show. */
+/** Labels and annotations, cut to a size that the page can show. */
 const MAX_TEXTS = 100;
 const MAX_TEXT_LENGTH = 2000;
 

@@ -7,24 +7,24 @@ import type { UpstreamStates } from '../upstream-states.ts';
 
 /** An upstream as it is configured. */
 export type ConfiguredUpstream = Pick<UpstreamReport, 'name' | 'url' | 'hosts' | 'proxy' | 'onProxyFailure' | 'mirrors'>;
-/** An image of a pod, and why it is rewritten or not. */
+/** An image of a pod, and why it was or was not rewritten. */
 export type RewriteLine = WebhookReport['images'][number];
 
 export interface PlacesOptions {
   configured: readonly ConfiguredUpstream[];
-  /** An upstream that no configuration names, by the host of its images. */
+  /** An upstream without configuration (`registry.otherHosts`), by the host of its images. */
   otherUpstream(this: void, name: string): ConfiguredUpstream;
   upstreams: UpstreamStates;
   nodes: Nodes;
   pods: Pods<RewriteLine>;
   /** The DaemonSet of the agents. */
   agents: { namespace: string; daemonSet: string } | undefined;
-  /** What the webhook's processes say of themselves; undefined: nobody knows where they are. */
+  /** The status reports of the webhook's processes; undefined: their address is not configured. */
   webhook: ((signal: AbortSignal) => Promise<Pick<WebhookReport, 'instances' | 'reviews'>>) | undefined;
   replicas: OtherReplicas;
 }
 
-/** What the registry works with: upstreams, agents and the webhook. */
+/** The API of the registry's surroundings: upstreams, agents and the webhook. */
 export function createPlacesHandlers(options: PlacesOptions): Pick<ApiHandlers, 'upstreams' | 'agents' | 'webhook'> {
   const { configured, upstreams, nodes, pods, replicas } = options;
 

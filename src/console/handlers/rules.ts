@@ -11,7 +11,7 @@ export interface RulesOptions {
   check(this: void, repository: Repository, reference: Reference, signal: AbortSignal): Promise<Check>;
 }
 
-/** The latest pulls that registry.policy has refused. */
+/** The most recent pulls that registry.policy has refused. */
 export interface Refusals {
   add(this: void, refusal: { image: string; rule: string }): void;
   list(this: void): PolicyReport['denied'];

@@ -6,13 +6,14 @@ import type { OtherReplicas } from '../replicas.ts';
 import type { Session, Sessions } from '../sessions.ts';
 
 export interface SessionsHandlersOptions {
-  /** Undefined: nobody can log in. */
+  /** Undefined: login is disabled. */
   sessions: Sessions | undefined;
   replicas: OtherReplicas;
   log: Log;
 }
 
-/** Logging in and out. A session lives in the replica that began it; the others ask that one. */
+/** Login and logout. A session is kept by the replica that created it; other replicas ask that
+ *  one. */
 export function createSessionHandlers({
   sessions,
   replicas,
@@ -51,7 +52,7 @@ export function createSessionHandlers({
   };
 }
 
-/** Finds a session here, or else in the other replicas. */
+/** Finds a session in this replica, or else in the other replicas. */
 export function createSessionLookup({ sessions, replicas }: Pick<SessionsHandlersOptions, 'sessions' | 'replicas'>) {
   return async (token: string, alone: boolean): Promise<Session | undefined> => {
     const own = await sessions?.find(token);

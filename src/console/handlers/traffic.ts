@@ -20,11 +20,11 @@ export interface TrafficOptions {
   localTier(this: void): Overview['localTier'];
   grafana: string | undefined;
   replicas: OtherReplicas;
-  /** What this replica is called. */
+  /** The name of this replica. */
   replica: string;
 }
 
-/** What passes through the registry: overview, downloads, history, and the replicas that it consists of. */
+/** The API of the registry's traffic: overview, downloads, history, and replicas. */
 export function createTrafficHandlers(options: TrafficOptions): Pick<ApiHandlers, 'overview' | 'downloads' | 'history' | 'replicas'> {
   const { history, replicas, inventory, snapshot, upstreams, store } = options;
 

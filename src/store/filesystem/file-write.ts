@@ -5,7 +5,8 @@ import { syncDirectory } from '../../io/sync-directory.ts';
 import { SourceError, wrongLength } from '../failure.ts';
 import type { StoreSource } from '../store.ts';
 
-/** Creates `file` from a source and syncs it. @throws SourceError, OciError SIZE_INVALID, and the file system's errors */
+/** Creates `file` from a source and syncs it. @throws SourceError, OciError SIZE_INVALID, and the
+ *  file system's errors */
 export async function writeFile(file: string, source: StoreSource, signal: AbortSignal): Promise<void> {
   const handle = await open(file, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o644);
   try {
@@ -52,7 +53,8 @@ async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
 /** Directories that are being created and synced. */
 const making = new Set<Promise<void>>();
 
-/** Renames a finished file to `path`. The directory may be missing, or may be removed at this moment because it is empty. */
+/** Renames a finished file to `path`. The directory may be missing, or may be removed at this
+ *  moment because it is empty. */
 export async function publish(file: string, path: string): Promise<void> {
   const parent = dirname(path);
   for (let tries = 0; ; tries++) {

@@ -130,7 +130,8 @@ interface Opened {
   handle: FileHandle;
   size: number;
   modified: Date;
-  /** This user owns the file. For files of other users mincore(2) claims that all pages are in memory. */
+  /** This user owns the file. For files of other users mincore(2) claims that all pages are in
+   *  memory. */
   sendable: boolean;
 }
 
@@ -143,7 +144,8 @@ async function openFile(path: string): Promise<Opened | undefined> {
   return undefined;
 }
 
-/** The bytes that `range` selects of a file of `size` bytes. @throws OciError RANGE_INVALID, after closing the file */
+/** The bytes that `range` selects of a file of `size` bytes. @throws OciError RANGE_INVALID, after
+ *  closing the file */
 async function resolveOrClose(handle: FileHandle, range: RangeRequest | undefined, size: number): Promise<Required<ByteRange> | undefined> {
   try {
     return range === undefined ? undefined : resolveRange(range, size);

@@ -28,8 +28,8 @@ export interface TemporaryDirectory {
 }
 
 export interface TemporaryDirectoryOptions {
-  /** The name of a folder in the directory whose files a later process can use. This process takes them over from processes
-   *  that have ended. */
+  /** The name of a folder in the directory whose files a later process can use. This process takes
+   *  them over from processes that have ended. */
   inherited?: string | undefined;
 }
 
@@ -83,7 +83,8 @@ async function beat(path: string): Promise<void> {
   await utimes(path, now, now);
 }
 
-/** Listens under the name of a process's directory until the process ends. Undefined: this machine has no abstract sockets. */
+/** Listens under the name of a process's directory until the process ends. Undefined: this machine
+ *  has no abstract sockets. */
 async function listenAs(name: string): Promise<Server | undefined> {
   const server = createServer((socket) => socket.destroy());
   try {
@@ -140,7 +141,8 @@ function shortHash(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 12);
 }
 
-/** Field 22 of /proc/<pid>/stat (proc(5)); the name before it may contain any character. Undefined: there is no such process. */
+/** Field 22 of /proc/<pid>/stat (proc(5)); the name before it may contain any character. Undefined:
+ *  there is no such process. */
 async function startOf(pid: number): Promise<string | undefined> {
   const line = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
   return line.slice(line.lastIndexOf(')') + 2).split(' ')[19];
@@ -166,8 +168,8 @@ async function removeAllBut(path: string, folder: string | undefined): Promise<v
   for (const name of await readdir(path)) if (name !== folder) await rm(join(path, name), { recursive: true, force: true });
 }
 
-/** Moves the files of `folder` in the directories of ended processes to another folder, and removes those directories. Another
- *  process may do the same now: each file goes to one of them. */
+/** Moves the files of `folder` in the directories of ended processes to another folder, and removes
+ *  those directories. Another process may do the same now: each file goes to one of them. */
 async function inherit(root: string, self: Identity, { folder, into }: { folder: string; into: string }): Promise<void> {
   for await (const path of abandoned(root, self)) {
     for (const name of (await absentAsUndefined(readdir(join(path, folder)))) ?? []) {

@@ -45,7 +45,8 @@ async function* walkFrom(directory: string, options: Walk): AsyncIterable<Stored
 /** Enough to keep Node's file threads busy. */
 const STATS_AT_ONCE = 16;
 
-/** A directory's files and directories. Directories end with a slash, so that they sort as the keys below them do. */
+/** A directory's files and directories. Directories end with a slash, so that they sort as the keys
+ *  below them do. */
 async function keysIn(directory: string, { root, prefix, after }: Walk): Promise<string[]> {
   const entries = (await absentAsUndefined(readdir(join(root, directory), { withFileTypes: true }))) ?? [];
   const keys: string[] = [];

@@ -18,7 +18,8 @@ export interface Role {
 
 const SESSION_NAME = 'kube-registry';
 
-/** The credentials of a profile in ~/.aws/config and ~/.aws/credentials, or the files that AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE name. */
+/** The credentials of a profile in ~/.aws/config and ~/.aws/credentials, or the files that
+ *  AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE name. */
 export function fromProfile(profile: string): () => Promise<Credentials> {
   return async () => {
     const { fromIni } = await import('@aws-sdk/credential-provider-ini');

@@ -83,9 +83,10 @@ async function retriedRange(
   return part;
 }
 
-/** Which bytes of an object S3 sends in answer to `range`, and the size of the object. Without this check the bytes of another range would be
- *  hashed as if they were the requested ones.
- *  @throws OciError RANGE_INVALID: the object has no such bytes; UNAVAILABLE: S3 sends another range, or does not say which, or packed bytes */
+/** Which bytes of an object S3 sends in answer to `range`, and the size of the object. Without this
+ *  check the bytes of another range would be hashed as if they were the requested ones.
+ *  @throws OciError RANGE_INVALID: the object has no such bytes; UNAVAILABLE: S3 sends another
+ *  range, or does not say which, or packed bytes */
 function partOf(
   key: string,
   range: RangeRequest | undefined,

@@ -18,7 +18,8 @@ const MAX_KNOWN = 1000;
 export interface Redirection {
   /** A presigned URL of S3: every client that has it can read the blob. */
   url: string;
-  /** Size in bytes of the object in S3. If it differs from the blob's size, the object is damaged, and no client may be redirected to it. */
+  /** Size in bytes of the object in S3. If it differs from the blob's size, the object is damaged,
+   *  and no client may be redirected to it. */
   size: number;
 }
 
@@ -55,7 +56,8 @@ export function createRedirects(remote: S3Store, ttl: number): Redirect {
     return signed;
   }
 
-  /** Returns the key if S3 has no such object. @throws OciError UNAVAILABLE; TimeoutError, which tells the store too that S3 is silent */
+  /** Returns the key if S3 has no such object. @throws OciError UNAVAILABLE; TimeoutError, which
+   *  tells the store too that S3 is silent */
   async function confirm(key: string): Promise<string | undefined> {
     const signal = AbortSignal.timeout(CONFIRM_TIMEOUT_MS);
     const signed = await sign(key, signal);

@@ -18,7 +18,8 @@ import { createStat, type S3Access } from './stat.ts';
 import { createStreamWriter } from './streams.ts';
 import { createRemover } from './versions.ts';
 
-/** Keeps each object under its key in a bucket of any S3-compatible store. Nothing rests on conditional writes. */
+/** Keeps each object under its key in a bucket of any S3-compatible store. Nothing rests on
+ *  conditional writes. */
 export function s3(options: S3Options): S3Store {
   const { bucket, endpoint, redirectEndpoint } = options;
   const connections = createConnections(options);

@@ -5,7 +5,8 @@ import type { UploadStore } from '../upload-store.ts';
 import type { Availability } from './availability.ts';
 import { MAX_PUT, MIN_PART_SIZE, PART_SIZE, type Putter, type Target } from './put.ts';
 
-/** Parts of one size in a blob of unknown size, whose parts grow: 10,000 of them have to hold the largest blob. */
+/** Parts of one size in a blob of unknown size, whose parts grow: 10,000 of them have to hold the
+ *  largest blob. */
 const PARTS_OF_ONE_SIZE = 2000;
 /** Streams of unknown size that hold a part in memory at once; more wait. */
 const MAX_BUFFERED_STREAMS = 12;

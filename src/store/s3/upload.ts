@@ -5,8 +5,8 @@ import { SourceError } from '../failure.ts';
 import { wrongLength } from '../failure.ts';
 import type { StoreSource } from '../store.ts';
 
-/** Bytes that are withheld until the source has ended at its announced length. A source that fits in is sent in one write with the
- *  request's head. */
+/** Bytes that are withheld until the source has ended at its announced length. A source that fits
+ *  in is sent in one write with the request's head. */
 const TAIL = 2 ** 16;
 
 export interface Upload {
@@ -50,8 +50,8 @@ export async function upload<T>(
   }
 }
 
-/** A body for the SDK, which accepts only streams and calls `pipe` with its request (smithy's node-http-handler). This body streams
- *  nothing itself: its `pipe` calls `send`. */
+/** A body for the SDK, which accepts only streams and calls `pipe` with its request (smithy's
+ *  node-http-handler). This body streams nothing itself: its `pipe` calls `send`. */
 function pipedBody(send: (request: ClientRequest) => void): Readable {
   const body = new Readable({
     read: () => void body.destroy(new Error('the SDK reads a body that it used to pipe')),
@@ -64,10 +64,12 @@ function pipedBody(send: (request: ClientRequest) => void): Readable {
   });
 }
 
-/** Writes exactly `length` bytes, as `sendBody` does for the server. At most two chunks are under way, so that their buffers can be used
- *  again: with streams each byte cost more than twice as much CPU, half of it for garbage collection. When the request ends early, the
- *  caller that waits for the answer ends the source.
- *  @throws what `chunks` throws; OciError SIZE_INVALID, before the last bytes of a body of the wrong length are sent */
+/** Writes exactly `length` bytes, as `sendBody` does for the server. At most two chunks are under
+ *  way, so that their buffers can be used again: with streams each byte cost more than twice as
+ *  much CPU, half of it for garbage collection. When the request ends early, the caller that waits
+ *  for the answer ends the source.
+ *  @throws what `chunks` throws; OciError SIZE_INVALID, before the last bytes of a body of the
+ *  wrong length are sent */
 async function sendAll(request: ClientRequest, chunks: AsyncIterable<Uint8Array>, length: number): Promise<void> {
   let size = 0;
   let before: Promise<void> | undefined;
@@ -80,7 +82,8 @@ async function sendAll(request: ClientRequest, chunks: AsyncIterable<Uint8Array>
     const sent = write(request, chunk.subarray(0, chunk.length - withheld));
     await before;
     before = sent;
-    // The next read invalidates the chunk before the last one, and a source that reports its end may reuse both buffers.
+    // The next read invalidates the chunk before the last one, and a source that reports its end
+    // may reuse both buffers.
     if (size === length) await sent;
   }
   if (size < length) throw wrongLength(length, size);

@@ -21,8 +21,8 @@ export interface Uploads {
   announce(key: string): Promise<void>;
   /** Revokes an announcement: the blob could not be written. */
   withdraw(key: string): Promise<void>;
-  /** Uploads a blob of the local tier as soon as possible, unless the remote store has it. `after`: how many ms to wait, because another
-   *  replica is expected to upload it. */
+  /** Uploads a blob of the local tier as soon as possible, unless the remote store has it. `after`:
+   *  how many ms to wait, because another replica is expected to upload it. */
   enqueue(key: string, size: number, after?: number): void;
   /** The number of blobs that are not uploaded yet. */
   pending(): number;
@@ -34,8 +34,8 @@ export interface Uploads {
 const PARALLEL = 3;
 const MAX_PAUSE_MS = 5000;
 
-/** Uploads blobs from the local tier to the remote store. A blob is not evicted before it is uploaded. During an outage it waits, if
- *  necessary through a restart (promise 11). */
+/** Uploads blobs from the local tier to the remote store. A blob is not evicted before it is
+ *  uploaded. During an outage it waits, if necessary through a restart (promise 11). */
 export async function createUploads({ files, tier, remote, log, observe }: UploadsOptions): Promise<Uploads> {
   const waiting = new Map<string, number>();
   const running = new Set<Promise<void>>();
@@ -52,7 +52,8 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(3_600_000)]);
     try {
       const source = await files.source(key, { signal });
-      // An object of another size is damaged, for example the half of an upload that was cut: it is replaced.
+      // An object of another size is damaged, for example the half of an upload that was cut: it is
+      // replaced.
       if (source !== undefined && (await remote.stat(key, { signal }))?.size !== source.size) await remote.write(key, source, { signal });
       if (!announced.has(key) && !waiting.has(key)) {
         await files.remove(pendingKey(key), { signal });
@@ -78,8 +79,9 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     }
   }
 
-  /** Takes a blob out of the queue that the remote store has refused for its digest: no further attempt can succeed. A damaged local
-   *  copy is removed, and the next pull downloads the blob again. An intact one stays as long as the tier has room for it. */
+  /** Takes a blob out of the queue that the remote store has refused for its digest: no further
+   *  attempt can succeed. A damaged local copy is removed, and the next pull downloads the blob
+   *  again. An intact one stays as long as the tier has room for it. */
   async function drop(key: string, error: OciError): Promise<void> {
     const isDamaged = !(await isIntact(key).catch(() => false));
     log.error(
