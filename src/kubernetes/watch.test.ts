@@ -124,11 +124,12 @@ test('an API server that fails is asked again from where the watch was; one that
     list(['a', 'b'], '9'),
     watch(''),
   );
-  assert.deepEqual(await server.next(9), [
+  assert.deepEqual(await server.next(10), [
     'failed',
     'set n/a',
     'complete',
     'failed',
+    'recovered',
     'set n/b',
     'failed, denied',
     'set n/a',
@@ -136,6 +137,11 @@ test('an API server that fails is asked again from where the watch was; one that
     'complete',
   ]);
   assert.deepEqual(server.asked.slice(0, 6), ['list', 'list', 'watch from 5', 'watch from 5', 'watch from 6', 'list']);
+});
+
+test('after a failure it is known that the API server answers again, even if nothing has changed', async () => {
+  await using server = await startServer(list(['a'], '5'), status(503), watch(' '));
+  assert.deepEqual(await server.next(4), ['set n/a', 'complete', 'failed', 'recovered']);
 });
 
 test('an event without an end is cut off', async () => {

@@ -12,6 +12,8 @@ export type Change =
   | { type: 'removed'; key: string }
   /** Every object of the collection has been given, and nothing that is gone is left. */
   | { type: 'complete' }
+  /** After a failure, the API server answers again; nothing need have changed. */
+  | { type: 'recovered' }
   /** The API server does not answer, or RBAC forbids it (`isDenied`); it is asked again after a
    *  pause. */
   | { type: 'failed'; error: Error; isDenied: boolean };
@@ -44,14 +46,20 @@ export async function* watchObjects(kubernetes: Kubernetes, collection: Collecti
   const known = new Set<string>();
   let version: string | undefined;
   let failures = 0;
+  let isFailing = false;
   while (!signal.aborted) {
     const started = performance.now();
     let hasFailed = false;
     try {
-      version ??= yield* list(kubernetes, { collection, known, signal });
+      if (version === undefined) {
+        version = yield* list(kubernetes, { collection, known, signal });
+        isFailing = false;
+      }
       for await (const event of eventsOf(kubernetes, { collection, version, signal })) {
         version = event === 'expired' ? undefined : event.version;
         if (event === 'expired') break;
+        if (isFailing) yield { type: 'recovered' };
+        isFailing = false;
         if (event.change === undefined) continue;
         if (event.change.type === 'removed') known.delete(event.change.key);
         else known.add(event.change.key);
@@ -64,6 +72,7 @@ export async function* watchObjects(kubernetes: Kubernetes, collection: Collecti
       hasFailed = isOciError(error);
       const isDenied = isOciError(error, 'DENIED');
       if (isDenied) version = undefined; // who may read no longer must forget, and read everything again when it is allowed
+      isFailing ||= hasFailed;
       if (hasFailed) yield { type: 'failed', error: error as Error, isDenied };
     }
     failures = !hasFailed && performance.now() - started > SHORT_WATCH_MS ? 0 : failures + 1;
@@ -117,7 +126,7 @@ interface Watching {
   signal: AbortSignal;
 }
 
-/** The events of one watch. `expired`: the collection must be listed again.
+/** The events of one watch, after one without a change when it has begun. `expired`: the collection must be listed again.
  *  @throws OciError DENIED, UNAVAILABLE; Error: the connection broke */
 async function* eventsOf(kubernetes: Kubernetes, { collection, version, signal }: Watching): AsyncGenerator<WatchEvent | 'expired'> {
   const timeoutSeconds = String(Math.round(WATCH_SECONDS * (1 + Math.random())));
@@ -127,6 +136,7 @@ async function* eventsOf(kubernetes: Kubernetes, { collection, version, signal }
     yield 'expired';
     return;
   }
+  yield { version };
   for await (const line of linesOf(body)) {
     const event = line === undefined ? {} : fieldsOf(JSON.parse(line));
     const object = fieldsOf(event['object']);
