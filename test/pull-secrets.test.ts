@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { pino } from 'pino';
 import { Agent, request } from 'undici';
 import { render } from '../chart/render.ts';
+import { isAbandonedBy } from '../src/commands/wiring/pull-secrets.ts';
+import { connectKubernetes } from '../src/kubernetes/client.ts';
+import { parseRepository } from '../src/oci/reference.ts';
+import { createPullSecrets } from '../src/pull-secrets/pull-secrets.ts';
 import { startControlPlane } from './support/control-plane.ts';
 import { startProgram } from './support/program.ts';
 import { temporaryDirectory } from './support/temporary.ts';
@@ -125,6 +130,32 @@ test('promise 18: while the API server is away what is known stays, and afterwar
   await cluster.kubectl(['-n', 'team-a', 'delete', 'secret', 'first']);
   await until(async () => PRIVATE.test(await imageOf(['second'])), 'a Secret made after the outage is seen');
   await until(async () => (await imageOf(['first'])) === IMAGE, 'one that was deleted after it is gone');
+});
+
+test('promise 18: what a deleted Secret was for is known to be abandoned, but not while a Secret may be unknown', async (t) => {
+  const { cluster, keyFile, put } = await startCluster(t);
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  const log = pino({ level: 'silent' });
+  const kubernetes = await connectKubernetes({ KUBECONFIG: cluster.kubeconfig });
+  const key = () => readFile(keyFile, 'utf8');
+  const options = { namespaces: 'all', key, keepsPasswords: true, log, signal: stop.signal } as const;
+  const secrets = await createPullSecrets(kubernetes, options);
+  await secrets.complete;
+  const isAbandoned = isAbandonedBy(secrets);
+  const repository = parseRepository(`by-${secrets.find('team-a', 'first')?.entries[0]?.id}/ghcr/acme/app`);
+  assert.equal(isAbandoned(repository), false, 'its Secret exists');
+  assert.equal(isAbandoned(parseRepository('ghcr/acme/app')), false, 'no pull secret is for it');
+  await cluster.kubectl(['-n', 'team-a', 'delete', 'secret', 'first']);
+  await until(async () => Promise.resolve(isAbandoned(repository)), 'the Secret is gone');
+
+  await cluster.stop();
+  await until(async () => Promise.resolve(!secrets.isCurrent()), 'the outage is noticed');
+  assert.equal(isAbandoned(repository), false, 'a new Secret may be unknown');
+  await cluster.start();
+  await until(async () => Promise.resolve(isAbandoned(repository)), 'the Secrets have been read again', 60_000);
+  await put('team-a', 'first', auths('ghcr.io'));
+  assert.equal(isAbandoned(repository), true, 'a new Secret of the same name is another one');
 });
 
 test('a namespace whose Secrets may be read later is read then', async (t) => {

@@ -6,6 +6,7 @@ import { readsPullSecrets, type Config, type RegistryConfig, type Upstream as Up
 import { upstreamNameOf, withoutCapability } from '../oci/capability.ts';
 import { isDigest } from '../oci/digest.ts';
 import { isPrivateComponent } from '../oci/private-name.ts';
+import type { Repository } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
 import type { Refusal } from '../policy/guarded.ts';
 import { tagKey } from '../store/keys.ts';
@@ -144,6 +145,7 @@ export async function registry(host: Host): Promise<void> {
     limits: pruneLimits(own),
     maxShare: own.cache.maxPruneShare,
     keep: createKeepOf(config, { env, store: storage.records }),
+    ...(secrets === undefined ? {} : { isAbandoned: secrets.isAbandoned }),
     before: applyRetention,
     timing: pruneTiming(own),
     log,
@@ -172,16 +174,16 @@ export async function registry(host: Host): Promise<void> {
 async function openSecrets(
   { pullSecrets }: Config,
   { env, ...context }: Omit<PullSecretsContext, 'kubernetes' | 'keepsPasswords'> & { env: NodeJS.ProcessEnv },
-): Promise<ImagesContext['secrets']> {
+): Promise<(PullSecrets & { isAbandoned(this: void, repository: Repository): boolean }) | undefined> {
   if (!readsPullSecrets(pullSecrets)) return undefined;
   await requireFiles(pullSecrets, 'pullSecrets');
-  const [{ connectKubernetes }, { openPullSecrets, whenListed }] = await Promise.all([
+  const [{ connectKubernetes }, { openPullSecrets, whenListed, isAbandonedBy }] = await Promise.all([
     import('../kubernetes/client.ts'),
     import('./wiring/pull-secrets.ts'),
   ]);
   const secrets = await openPullSecrets(pullSecrets, { ...context, kubernetes: await connectKubernetes(env), keepsPasswords: true });
   await whenListed(secrets);
-  return secrets;
+  return { ...secrets, isAbandoned: isAbandonedBy(secrets) };
 }
 
 /** Serves requests with a login that an agent has passed on as that login may read the images. A

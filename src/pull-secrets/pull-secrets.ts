@@ -32,6 +32,8 @@ export interface PullSecrets {
   /** Whether the Secrets have been listed, or the API server has refused to list them. From then
    *  on, an id that `credential` does not know does not exist. */
   isComplete(this: void): boolean;
+  /** Whether every Secret that may be read is known now: no watch fails. */
+  isCurrent(this: void): boolean;
   /** Resolves as soon as isComplete() is true, or when `signal` aborts. */
   complete: Promise<void>;
   counts(this: void): PullSecretCounts;
@@ -130,6 +132,7 @@ export async function createPullSecrets(kubernetes: Kubernetes, options: PullSec
     find: (namespace, name) => index.find(`${namespace}/${name}`),
     credential: (id) => index.credential(id),
     isComplete,
+    isCurrent: () => sources.every(({ isListed, isFailing }) => isListed && !isFailing),
     complete: complete.promise,
     derive: (purpose) => createHmac('sha256', key).update(`purpose\0${purpose}`).digest('hex'),
     counts: () => ({ ...index.counts(), failing: sources.filter(({ isFailing }) => isFailing).length }),

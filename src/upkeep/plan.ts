@@ -110,6 +110,11 @@ function usesOf(
   return uses;
 }
 
+/** When the image itself was last used, at the latest; in ms since the epoch. */
+export function lastUseOf(image: Image, { blobs, now }: Pick<PlanInput, 'blobs'> & { now: number }): number {
+  return ownUse(image, blobs.modified(image.blob), now).lastUse;
+}
+
 function ownUse({ places }: Image, modified: number, now: number): Use {
   const use: Use = { lastUse: modified, at: 0 };
   for (const { lastDay, usedAt } of places) {

@@ -30,8 +30,8 @@ interface Pulled {
 }
 
 /** Stores what a registry keeps after a pull of `name` with these layers' contents. */
-async function pull(store: Store, name: string, layers: string[], { tag = 'latest', ago = 0 } = {}): Promise<Pulled> {
-  const repository = parseRepository(`hub/${name}`);
+async function pull(store: Store, name: string, layers: string[], { tag = 'latest', ago = 0, prefix = 'hub' } = {}): Promise<Pulled> {
+  const repository = parseRepository(`${prefix}/${name}`);
   const kept = await Promise.all(layers.map((content) => keep(store, repository, { content, mediaType: BLOB_MEDIA_TYPE })));
   const manifest = JSON.stringify({ schemaVersion: 2, mediaType: OCI_MANIFEST, config: kept[0], layers: kept.slice(1) });
   const { digest } = await keep(store, repository, { content: manifest, mediaType: OCI_MANIFEST });
@@ -114,6 +114,43 @@ test('an old image goes with its tags, members, uses and layers; what another im
     );
     assert.equal(result.blobs, 3);
     assert.equal((await run(store, { maxAge: 7 * DAY })).blobs, 0, 'the second time there is nothing to do');
+  }));
+
+test('records of an abandoned repository go, except those that alone keep an image that was used within a month', () =>
+  onDisk(async (store) => {
+    const abandoned = 'abandoned/hub';
+    const isAbandoned = (repository: Repository): boolean => repository.startsWith('abandoned/');
+    const limits = () => Promise.resolve({ now: Date.now(), grace: DAY, maxSize: 0, maxAge: 0 });
+    const pruned = (dryRun = false) => prune(store, { signal: context.signal, limits, isAbandoned, keep: keepOf, dryRun });
+    let inUse: Digest | undefined;
+    const keepOf = () => Promise.resolve(({ digest }: { digest: Digest }) => (digest === inUse ? ('in-use' as const) : undefined));
+
+    for (const prefix of [abandoned, 'hub']) await pull(store, 'shared', ['shared config', 'shared layer'], { ago: 3, prefix });
+    const alone = await pull(store, 'alone', ['config', 'layer'], { ago: 3, prefix: abandoned });
+    const old = await pull(store, 'old', ['old config', 'old layer'], { ago: 40, prefix: abandoned });
+    const used = await pull(store, 'used', ['used config', 'used layer'], { ago: 40, prefix: abandoned });
+    inUse = used.digest;
+    await age(store, 40);
+    await pull(store, 'young', ['young config', 'young layer'], { ago: 0, prefix: abandoned });
+    const all = await keysOf(store, '');
+    const kept = ({ repository, digest }: Pulled): string[] => [memberKey(repository, digest), tagKey(repository, parseTag('latest'))];
+    const recordsOf = (keys: readonly string[], name: string) => keys.filter((key) => key.startsWith(`v1/repos/${name}`));
+
+    const planned = await pruned(true);
+    assert.deepEqual(await keysOf(store, ''), all, 'a dry run removes nothing');
+    assert.equal((await pruned()).records, planned.records);
+    const left = await keysOf(store, '');
+    assert.deepEqual(recordsOf(left, `${abandoned}/shared`), []);
+    assert.deepEqual(recordsOf(left, `${abandoned}/old`), []);
+    assert.deepEqual(recordsOf(left, `${abandoned}/alone`), kept(alone).sort());
+    assert.deepEqual(recordsOf(left, `${abandoned}/used`), kept(used).sort());
+    for (const name of [`${abandoned}/young`, 'hub/shared']) assert.deepEqual(recordsOf(left, name), recordsOf(all, name), name);
+    assert.ok(left.includes(blobKey(old.digest)), 'this run has counted it as an image');
+
+    await pruned();
+    const blobs = (await keysOf(store, '')).filter((key) => key.startsWith('v1/blobs/'));
+    for (const digest of [old.digest, ...old.layers]) assert.ok(!blobs.includes(blobKey(digest)), 'no image names it any more');
+    for (const digest of [alone.digest, ...alone.layers, used.digest, ...used.layers]) assert.ok(blobs.includes(blobKey(digest)));
   }));
 
 test('the least recently used images go until the rest fits', () =>

@@ -1,5 +1,6 @@
 import type { Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
+import type { Repository } from '../oci/reference.ts';
 import { noClaims, removeOldClaims } from '../store/claims.ts';
 import type { Store } from '../store/store.ts';
 import { takeInventory, type Image, type Inventory } from './inventory.ts';
@@ -23,6 +24,9 @@ export interface PruneOptions {
   /** Called before the planning: decides which images must stay. If it rejects, nothing is
    *  removed. */
   keep?(this: void, signal: AbortSignal): Promise<Keep>;
+  /** Whether nobody can name a repository any more. Its records are removed, except those that keep
+   *  an image which was used within a month. */
+  isAbandoned?(this: void, repository: Repository): boolean;
   /** Reports what would be removed, and removes nothing. */
   dryRun?: boolean;
   signal: AbortSignal;
@@ -114,7 +118,20 @@ async function prepare(store: Store, options: PruneOptions): Promise<{ run: Run;
         parallel,
         signal,
       });
-  const run = { store, inventory, limits, dryRun, context: { signal }, parallel, arrived, records: 0, claims: noClaims() };
+  const { isAbandoned = () => false } = options;
+  const run = {
+    store,
+    inventory,
+    limits,
+    dryRun,
+    context: { signal },
+    parallel,
+    kept,
+    isAbandoned,
+    arrived,
+    records: 0,
+    claims: noClaims(),
+  };
   return { run, plan, kept: kept.size };
 }
 

@@ -1,8 +1,9 @@
 import { inParallel } from '../async/parallel.ts';
 import type { Digest } from '../oci/digest.ts';
+import type { Repository } from '../oci/reference.ts';
 import { beginSweep, type Claims } from '../store/claims.ts';
 import type { Store, StoreContext } from '../store/store.ts';
-import type { Inventory } from './inventory.ts';
+import type { Image, Inventory } from './inventory.ts';
 import type { Limits } from './plan.ts';
 
 /** One run of pruning. */
@@ -13,6 +14,10 @@ export interface Run {
   dryRun: boolean;
   context: StoreContext;
   parallel: number;
+  /** Images that must stay. */
+  kept: { has(image: Image): boolean };
+  /** Of `PruneOptions`. */
+  isAbandoned(this: void, repository: Repository): boolean;
   /** Manifests whose records have appeared since the inventory began. */
   arrived: ReadonlySet<Digest>;
   /** Records removed so far. */

@@ -11,6 +11,7 @@ export interface ScheduleOptions {
   /** Of `PruneOptions`. */
   maxShare?: number;
   keep?: PruneOptions['keep'];
+  isAbandoned?: PruneOptions['isAbandoned'];
   /** Called before each run, by the replica that prunes. */
   before?(this: void, signal: AbortSignal): Promise<void>;
   /** Milliseconds. */
@@ -43,7 +44,8 @@ export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
   }
 }
 
-async function pruneInTurn({ store, limits, keep, before, maxShare = 1, timing, log, metrics, stop }: ScheduleOptions): Promise<void> {
+async function pruneInTurn(options: ScheduleOptions): Promise<void> {
+  const { store, limits, keep, isAbandoned, before, maxShare = 1, timing, log, metrics, stop } = options;
   const state = await readLease(store, { signal: stop });
   // A run of another replica counts too. The random tenths above keep the replicas' runs apart.
   if (Date.now() - Date.parse(state?.finishedAt ?? '') < timing.interval * 0.8) return;
@@ -61,6 +63,7 @@ async function pruneInTurn({ store, limits, keep, before, maxShare = 1, timing, 
       limits,
       maxShare,
       ...(keep === undefined ? {} : { keep }),
+      ...(isAbandoned === undefined ? {} : { isAbandoned }),
       signal,
     });
     finished = true;

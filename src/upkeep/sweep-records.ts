@@ -4,6 +4,7 @@ import type { Repository } from '../oci/reference.ts';
 import { parseRepositoryKey, parseUsedKey, REPOSITORIES, USES } from '../store/keys.ts';
 import { lookUp } from './confirm.ts';
 import type { Image } from './inventory.ts';
+import { lastUseOf } from './plan.ts';
 import { isOld, removeRecord, sweep, type Run } from './removal.ts';
 import { readTag } from './tags.ts';
 
@@ -12,9 +13,12 @@ const DAY = 86_400_000;
 const USES_KEPT = 30 * DAY;
 /** How long a tag is kept whose image is not stored, after upstream has last confirmed it. */
 const TAGS_KEPT = 30 * DAY;
+/** How long an image that only abandoned repositories have is kept after its last use: another pull
+ *  secret may soon open it, and then nothing is downloaded again. */
+const ABANDONED_KEPT = 30 * DAY;
 
-/** Removes access records whose blob is not stored, tags without a stored image, and referrers
- *  lists of images that are not stored. */
+/** Removes access records whose blob is not stored, tags without a stored image, referrers lists of
+ *  images that are not stored, and the records of abandoned repositories. */
 export async function sweepRecords(run: Run, gone: ReadonlySet<Image>, references: Uint32Array): Promise<void> {
   const { store, context, inventory, limits } = run;
   const { blobs, byDigest } = inventory;
@@ -26,7 +30,14 @@ export async function sweepRecords(run: Run, gone: ReadonlySet<Image>, reference
       const record = parseRepositoryKey(key);
       if (record === undefined || !isOld(run, modified.getTime())) continue;
       const { repository } = record;
-      if ('member' in record) {
+      if (run.isAbandoned(repository)) {
+        const digest =
+          'tag' in record ? (await readTag(store, record, context))?.digest : 'member' in record ? record.member : record.subject;
+        if (digest === undefined) continue; // it was removed meanwhile
+        const image = byDigest.get(digest);
+        const stays = image !== undefined && (handled(repository, image) || (!('subject' in record) && keepsImage(run, image)));
+        if (!stays) yield { key, digest, modified };
+      } else if ('member' in record) {
         const blob = blobs.find(record.member);
         const stored = blob !== -1 && ((references[blob] ?? 0) > 0 || !isOld(run, blobs.modified(blob)));
         if (stored || handled(repository, byDigest.get(record.member))) continue;
@@ -52,6 +63,13 @@ export async function sweepRecords(run: Run, gone: ReadonlySet<Image>, reference
   };
   // A concurrent push may have claimed the digests: its manifest needs these records.
   await sweep(run, useless(), ({ digest }) => digest, remove);
+}
+
+/** Whether the records of abandoned repositories are what keeps an image that stays. */
+function keepsImage({ kept, isAbandoned, inventory, limits }: Run, image: Image): boolean {
+  if (kept.has(image)) return true;
+  const isNew = limits.now - lastUseOf(image, { blobs: inventory.blobs, now: limits.now }) < ABANDONED_KEPT;
+  return isNew && image.places.every(({ repository }) => isAbandoned(repository));
 }
 
 interface UselessRecord {

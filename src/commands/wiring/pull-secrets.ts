@@ -1,6 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { createSecret } from '../../config/secret.ts';
 import type { PullSecretsConfig } from '../../config/schema.ts';
+import { parsePrivateName } from '../../oci/private-name.ts';
+import type { Repository } from '../../oci/reference.ts';
 import type { Kubernetes } from '../../kubernetes/client.ts';
 import { createPullSecrets, type PullSecrets, type PullSecretsOptions } from '../../pull-secrets/pull-secrets.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
@@ -45,6 +47,15 @@ export async function whenListed(secrets: PullSecrets): Promise<void> {
   const listed = new AbortController();
   await Promise.race([secrets.complete, delay(PATIENCE_MS, undefined, { signal: listed.signal }).catch(() => undefined)]);
   listed.abort();
+}
+
+/** @returns a function that tells whether a repository was read with pull secrets that are all gone,
+ *  so that nobody can name it any more. It says no while any Secret may be unknown */
+export function isAbandonedBy({
+  isCurrent,
+  credential,
+}: Pick<PullSecrets, 'isCurrent' | 'credential'>): (repository: Repository) => boolean {
+  return (repository) => isCurrent() && (parsePrivateName(repository)?.ids.every((id) => credential(id) === undefined) ?? false);
 }
 
 /** Waits for the first list, but not for long. @returns how the webhook's policy asks for the
