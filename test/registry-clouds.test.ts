@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { createServer, request, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { makeCertificate } from './support/certificate.ts';
+import { startConnectProxy } from './support/connect-proxy.ts';
 import { startDistribution } from './support/distribution.ts';
 import { listenOnLoopback } from './support/http.ts';
 import { makeImage, pushImage } from './support/image.ts';
@@ -18,12 +21,16 @@ const AZURE_IDENTITY = 'azure-identity-token';
 const AZURE_REFRESH_TOKEN = 'azure-refresh-token';
 const AZURE_USER = '00000000-0000-0000-0000-000000000000';
 const AZURE_SECRET_HEADER = 'identity-header';
+const TENANT = '11111111-2222-3333-4444-555555555555';
+const SERVICE_ACCOUNT_TOKEN = 'token-of-the-service-account';
 
 const resources = new AsyncDisposableStack();
 const image = makeImage({ architectures: ['amd64'], seed: 'clouds' });
 /** Paths that the double of the metadata servers has answered. */
 const asked: string[] = [];
 let registry: ServingProgram;
+/** Its pod has a workload identity of Azure. */
+let workload: ServingProgram;
 
 before(async () => {
   const directory = resources.use(await temporaryDirectory()).path;
@@ -73,8 +80,47 @@ before(async () => {
       },
     ),
   );
+  workload = await startWithWorkloadIdentity(directory, azure.url);
 });
 after(() => resources.disposeAsync());
+
+/** What Azure's webhook gives to a pod (azure-workload-identity). Azure's library asks login.microsoftonline.com, which only a proxy makes ours. */
+async function startWithWorkloadIdentity(directory: string, azure: string): Promise<ServingProgram> {
+  const tls = await makeCertificate(directory, ['login.microsoftonline.com']);
+  const [cert, key] = await Promise.all([readFile(tls.certificate), readFile(tls.key)]);
+  const login = resources.use(await listenOnLoopback(createSecureServer({ cert, key }, answerLogin)));
+  const proxy = resources.use(await startConnectProxy(login.port));
+  const file = join(directory, 'azure-identity-token');
+  await writeFile(file, SERVICE_ACCOUNT_TOKEN);
+  const env = {
+    AZURE_TENANT_ID: TENANT,
+    AZURE_CLIENT_ID: 'client-of-the-pod',
+    AZURE_FEDERATED_TOKEN_FILE: file,
+    HTTPS_PROXY: proxy.url,
+    NODE_EXTRA_CA_CERTS: tls.certificate,
+  };
+  const upstreams = { azure: { url: azure, credentials: [{ azure: {} }] } };
+  const storage = { filesystem: { directory: join(directory, 'workload') } };
+  return resources.use(await startRegistry({ storage, upstreams }, { env }));
+}
+
+/** Microsoft Entra: a token for the token of a ServiceAccount (OAuth 2.0 client credentials with a federated assertion). */
+function answerLogin(incoming: IncomingMessage, response: ServerResponse): void {
+  let body = '';
+  incoming.setEncoding('utf8').on('data', (chunk: string) => (body += chunk));
+  incoming.on('end', () => {
+    const { pathname } = new URL(incoming.url ?? '', 'http://login');
+    asked.push(pathname);
+    const form = new URLSearchParams(body);
+    const valid =
+      pathname === `/${TENANT}/oauth2/v2.0/token` &&
+      form.get('client_assertion') === SERVICE_ACCOUNT_TOKEN &&
+      form.get('client_id') === 'client-of-the-pod' &&
+      form.get('scope')?.includes('https://containerregistry.azure.net/.default') === true;
+    const answer = valid ? { access_token: AZURE_IDENTITY, expires_in: 3600, token_type: 'Bearer' } : { error: 'invalid_request' };
+    response.writeHead(valid ? 200 : 400, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
+  });
+}
 
 function federation(tokenUrl: string, file: string) {
   return {
@@ -130,8 +176,8 @@ function azureRegistry(behind: URL) {
   };
 }
 
-function pull(upstream: string): Promise<Response> {
-  return fetch(`${registry.url}/v2/${upstream}/team/app/manifests/1`);
+function pull(upstream: string, { url } = registry): Promise<Response> {
+  return fetch(`${url}/v2/${upstream}/team/app/manifests/1`);
 }
 
 for (const upstream of ['ecr', 'role', 'google', 'federated', 'azure']) {
@@ -144,11 +190,17 @@ for (const upstream of ['ecr', 'role', 'google', 'federated', 'azure']) {
   });
 }
 
+test('an image is pulled with a password that Azure issues for the workload identity of the pod', async () => {
+  const answer = await pull('azure', workload);
+  assert.equal(answer.status, 200, await answer.text());
+  assert.ok(asked.includes(`/${TENANT}/oauth2/v2.0/token`));
+});
+
 test('a cloud is asked once for all pulls that wait', () => {
   const count = (path: string) => asked.filter((one) => one === path).length;
   assert.equal(count('/computeMetadata/v1/instance/service-accounts/default/token'), 1);
   assert.equal(count('/v1/token'), 1);
-  assert.equal(count('/oauth2/exchange'), 1);
+  assert.equal(count('/oauth2/exchange'), 2, 'once by each registry');
 });
 
 test('an identity that a cloud refuses is an error that says what to check, and holds no secret', async () => {
