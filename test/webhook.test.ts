@@ -59,6 +59,21 @@ test('promise W1: whatever arrives over HTTPS is allowed and counted, and the pr
   assert.match(metrics, /kube_registry_reviews_total\{outcome="error"\} [78]/);
 });
 
+/** Images of every host that is served by default, and their names in the registry. */
+const HOSTS: Record<string, string> = {
+  'docker.io/acme/app:1': 'dockerhub/acme/app:1',
+  'gcr.io/acme/app:1': 'gcr/acme/app:1',
+  'ghcr.io/acme/app:1': 'ghcr/acme/app:1',
+  'quay.io/acme/app:1': 'quay/acme/app:1',
+  'registry.k8s.io/app:1': 'k8s/app:1',
+  ...Object.fromEntries(
+    `mcr.microsoft.com nvcr.io public.ecr.aws docker.elastic.co lscr.io registry.gitlab.com registry.access.redhat.com cgr.dev cr.l5d.io
+     cr.fluentbit.io docker.n8n.io registry.ollama.ai europe-west1-docker.pkg.dev`
+      .split(/\s+/)
+      .map((host) => [`${host}/acme/app:1`, `${host}/acme/app:1`]),
+  ),
+};
+
 const manifest = (name: string, more: Record<string, unknown> = {}, metadata: Record<string, unknown> = {}): string =>
   JSON.stringify({
     apiVersion: 'v1',
@@ -169,6 +184,14 @@ test('promise W1: on a real API server pods are rewritten or left alone as they 
     return names.length === 2 ? names : undefined;
   });
   for (const pod of pods) assert.deepEqual(await imagesOf(cluster, pod.replace('pod/', '')), [REWRITTEN]);
+
+  const containers = Object.keys(HOSTS).map((image, n) => ({ name: `c${n}`, image }));
+  await kubectl(['create', '-f', '-'], manifest('hosts', { containers }));
+  assert.deepEqual(
+    await imagesOf(cluster, 'hosts'),
+    Object.values(HOSTS).map((name) => `127.0.0.1:25000/${name}`),
+    'promise 17: every host that is served by default',
+  );
 
   for (let twice = 0; twice < 2; twice++) await kubectl(['apply', '-f', '-'], manifest('applied'));
   assert.deepEqual(await imagesOf(cluster, 'applied'), [REWRITTEN]);
