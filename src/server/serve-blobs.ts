@@ -95,6 +95,13 @@ async function sendBlob(exchange: Exchange, { digest, size, range, body }: Blob,
   exchange.bytes = (await sendBody(response, body, { length, fileSender })).bytes;
 }
 
-function blobHeaders({ headers }: Exchange, digest: Digest): string[] {
-  return [...headers, 'Docker-Content-Digest', digest, 'ETag', `"${digest}"`, 'Accept-Ranges', 'bytes'];
+function blobHeaders({ headers, request }: Exchange, digest: Digest): string[] {
+  const location = needsLocation(request) ? ['Location', request.url ?? ''] : [];
+  return [...headers, ...location, 'Docker-Content-Digest', digest, 'ETag', `"${digest}"`, 'Accept-Ranges', 'bytes'];
+}
+
+/** Ollama asks where a blob is, reads it from there, and fails if the answer has no Location, even if it is the blob itself
+ *  (ollama/ollama#7231, #15512). */
+function needsLocation({ headers }: Exchange['request']): boolean {
+  return headers['user-agent']?.startsWith('ollama/') ?? false;
 }

@@ -379,6 +379,13 @@ test('GET of a blob may be redirected; HEAD, and what the redirect refuses, is n
   assert.equal((await server.ask(`${REPOSITORY}/blobs/${ABSENT}`)).status, 404);
 });
 
+test('Ollama, which reads blobs from the Location of the answer, is told that they are here; other clients are not', async () => {
+  await using server = await start();
+  const ollama = await server.ask(LAYER, { headers: { 'user-agent': 'ollama/0.14.1 (amd64 linux) Go/go1.24.1' } });
+  assert.deepEqual([ollama.status, ollama.headers['location']], [200, LAYER]);
+  assert.equal((await server.ask(LAYER, { headers: { 'user-agent': 'containerd/2.4' } })).headers['location'], undefined);
+});
+
 test('a client that leaves ends what was done for it, before and within the answer', async () => {
   for (const when of ['before', 'within'] as const) {
     const { promise: asked, resolve: wasAsked } = Promise.withResolvers<void>();
