@@ -2,6 +2,7 @@ import type { Row } from '../row.ts';
 import { agentRows } from './agent.ts';
 import { coldRows } from './cold.ts';
 import { farRows } from './far.ts';
+import { hostRows } from './host.ts';
 import { manifestRows } from './manifest.ts';
 import { memoryRows } from './memory.ts';
 import { pullRows } from './pull.ts';
@@ -20,4 +21,5 @@ export const rows: readonly Row[] = [
   ...startRows,
   ...webhookRows,
   ...agentRows,
+  ...hostRows,
 ];
