@@ -3,15 +3,15 @@ import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { brotliCompress, constants, gzip } from 'node:zlib';
 
-// npm run build:console: bundles the page of the console into dist/console, as src/server serves it. The
-// names of its files hold their hashes, so that browsers may keep them for ever.
+// npm run build:console: bundles the page of the console into dist/console, from where the registry
+// serves it. The names of its files contain hashes, so that browsers can cache them forever.
 
 const source = import.meta.dirname;
 const target = join(source, '../dist/console');
 const assets = join(target, 'assets');
 
-/** Bundles the page. Builds at the same time do not disturb each other: files of one content have
- *  one name, and index.html, which names them, is replaced last.
+/** Bundles the page. Concurrent builds do not disturb each other: files with the same content have
+ *  the same name, and index.html, which refers to them, is replaced last.
  *  @throws Error: a source file is wrong */
 export async function buildConsole(): Promise<void> {
   const { build } = await import('esbuild');
@@ -38,7 +38,7 @@ export async function buildConsole(): Promise<void> {
   await removeOthers(written);
 }
 
-/** Beside each file, so that no request waits for a compression. */
+/** Compressed copies next to each file, so that no request waits for compression. */
 async function compress(files: readonly string[]): Promise<void> {
   for (const file of files) {
     const bytes = await readFile(join(assets, file));
@@ -56,7 +56,7 @@ async function writeIndex(files: readonly string[]): Promise<void> {
   await replaceFile(join(target, 'index.html'), page);
 }
 
-/** Those of former builds. */
+/** Files of previous builds. */
 async function removeOthers(files: readonly string[]): Promise<void> {
   const wanted = new Set(files.flatMap((file) => [file, `${file}.gz`, `${file}.br`]));
   for (const file of await readdir(assets)) if (!wanted.has(file) && !file.endsWith('.tmp')) await rm(join(assets, file), { force: true });
@@ -69,7 +69,7 @@ async function replaceFile(path: string, content: string | Buffer): Promise<void
   await rename(temporary, path);
 }
 
-/** Whether the packages are installed that only a build needs: `npm ci --omit=dev` leaves them out. */
+/** Whether the packages for the build are installed: `npm ci --omit=dev` leaves them out. */
 function canBuild(): boolean {
   try {
     import.meta.resolve('esbuild');

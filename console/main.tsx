@@ -36,7 +36,7 @@ function App() {
   const Page = PAGES[view];
   const place = `${view}/${route.value.rest}`;
   const isFirst = useRef(true);
-  // As a browser does for a new page: its top, and the focus at its beginning.
+  // As after loading a new page: scroll to the top, and move the focus to the beginning.
   useEffect(() => {
     if (!isFirst.current) {
       scrollTo(0, 0);
@@ -58,6 +58,6 @@ followLanguage();
 followRoute();
 startClock();
 followEvents();
-loadSession().catch(() => undefined); // asked for again by the first action
+loadSession().catch(() => undefined); // requested again by the first action
 const root = document.querySelector('#app');
 if (root !== null) render(<App />, root);

@@ -14,7 +14,7 @@ import { Ago } from './parts/time.tsx';
 import { SignIn } from './views/sign-in.tsx';
 import { VIEW_NAMES, type ViewName } from './views/names.ts';
 
-/** Everything around a view. */
+/** The frame around a view: navigation, settings, messages. */
 export function Shell({ view, children }: { view: ViewName; children: ComponentChildren }) {
   const content = useRef<HTMLElement>(null);
   return (
@@ -128,7 +128,7 @@ function Account() {
   );
 }
 
-/** Told above every view: what it shows is no longer true. */
+/** Shown above every view while its data is out of date. */
 function Lost() {
   const since = lostSince.value;
   return (

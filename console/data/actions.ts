@@ -6,13 +6,13 @@ import { withSession } from './session.ts';
 export interface Action<Answer> {
   path: `/api/actions/${string}`;
   body: unknown;
-  /** What is said when it has succeeded. */
+  /** The message after success. */
   done: (answer: Answer) => { key: MessageKey; values?: Values } | undefined;
-  /** Afterwards, with its answer. */
+  /** Called after success, with the response. */
   after?: (answer: Answer) => void;
 }
 
-/** Does it as the signed-in user, and says how it went. */
+/** Runs an action as the signed-in user, and shows the result. */
 export function act<Answer>({ path, body, done, after }: Action<Answer>): void {
   withSession(async () => {
     try {

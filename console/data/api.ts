@@ -1,11 +1,11 @@
 import { signal } from '@preact/signals';
 
-/** How long the registry may take for an answer: it may ask other processes for it. */
+/** The time limit for a response of the registry, which may have to query other processes. */
 const ANSWER_LIMIT_MS = 20_000;
-/** Browsers let no page of another origin send it. */
+/** Browsers do not let pages of other origins send this header. */
 const ACTION_HEADER = 'x-kube-registry-console';
 
-/** The registry's own words for why it did not do what it was asked. */
+/** The registry's error message. */
 export class ApiError extends Error {
   readonly status: number;
   readonly code: string;
@@ -16,7 +16,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Since when the registry has not answered, in ms since 1970. Undefined: it answers. */
+/** Since when the registry has not answered, in ms since the epoch. Undefined: it answers. */
 export const lostSince = signal<number | undefined>(undefined);
 
 function markLost(): void {

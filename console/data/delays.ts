@@ -2,7 +2,7 @@ import type { MessageKey, Values } from '../language/language.ts';
 import { formatBytes, formatMilliseconds, formatRate } from './format.ts';
 import type { ClashReport, RunningDownload, UpstreamReport } from './model.ts';
 
-/** One thing that decides how fast an image comes. */
+/** One factor that determines how fast an image is pulled. */
 export interface Delay {
   key: MessageKey;
   values: Values;
@@ -16,12 +16,13 @@ export interface Situation {
   isStored: boolean;
 }
 
-/** Below this, a download is called slow. */
+/** Downloads below this speed count as slow. */
 const SLOW_BYTES_PER_SECOND = 1024 * 1024;
 const SLOW_ANSWER_MS = 2000;
 const SLOW_NODE_MS = 800;
 
-/** What decides how fast an image comes now, in the order in which a request meets it. */
+/** The factors that currently determine how fast an image is pulled, in the order in which a
+ *  request passes them. */
 export function findDelays({ upstream, clash, downloads, isStored }: Situation): Delay[] {
   const delays: Delay[] = [];
   if (isStored) delays.push({ key: 'delay.stored', values: {}, tone: 'good' });

@@ -1,13 +1,13 @@
 import { locale } from '../language/language.ts';
 
-/** A hyphen-like sign for what is not known. */
+/** A dash for unknown values. */
 export const UNKNOWN = '–';
 
 const BINARY_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;
 /** Between a number and its unit. */
 const NARROW_SPACE = '\u202f';
 
-/** Intl formatters are costly to make and small to keep. */
+/** Intl formatters are expensive to create and cheap to keep. */
 const numberFormats = new Map<string, Intl.NumberFormat>();
 
 function formatWith(options: Intl.NumberFormatOptions): Intl.NumberFormat {
@@ -21,16 +21,16 @@ export function formatNumber(value: number): string {
   return formatWith({ maximumFractionDigits: 0 }).format(value);
 }
 
-/** `share`: from 0 to 1. Never 100 % for less than all. */
+/** `share`: from 0 to 1. Never shows 100 % for less than 1. */
 export function formatShare(share: number): string {
   const shown = share > 0.999 && share < 1 ? 0.999 : share;
   return formatWith({ style: 'percent', maximumFractionDigits: shown > 0.99 && shown < 1 ? 1 : 0 }).format(shown);
 }
 
-/** In the units in which the configuration gives sizes: 1 GiB is 1024 MiB. */
+/** In the units of the configuration: 1 GiB is 1024 MiB. */
 export function formatBytes(bytes: number): string {
   const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log(bytes) / Math.log(1024)), BINARY_UNITS.length - 1);
-  // What would be rounded to 1024 is one of the next unit.
+  // A value that would be rounded to 1024 is shown as 1 of the next unit.
   const next = Math.round(bytes / 1024 ** power) >= 1024 && power < BINARY_UNITS.length - 1 ? power + 1 : power;
   const value = bytes / 1024 ** next;
   const digits = next === 0 || value >= 100 ? 0 : 1;
@@ -55,7 +55,7 @@ const UNITS = [
   ['second', 1000],
 ] as const;
 
-/** For times that are far away. */
+/** For distant times. */
 const LONG_UNITS = [
   ['year', 365 * 86_400_000],
   ['month', 30 * 86_400_000],
@@ -86,18 +86,18 @@ export function formatAbsolute(time: number): string {
   return new Intl.DateTimeFormat(locale(), { dateStyle: 'medium', timeStyle: 'long' }).format(time);
 }
 
-/** As `formatAbsolute`, but short enough for a table: the date is left out when it is the same day as `now`. */
+/** As `formatAbsolute`, but short enough for a table: without the date if it is that of `now`. */
 export function formatMoment(time: number, now: number): string {
   const isToday = new Date(time).toDateString() === new Date(now).toDateString();
   return new Intl.DateTimeFormat(locale(), isToday ? { timeStyle: 'medium' } : { dateStyle: 'medium', timeStyle: 'short' }).format(time);
 }
 
-/** Control characters and those that turn the direction of text: an image's labels and names may
- *  hold what nobody would see. */
+/** Control characters and bidirectional formatting: labels and names of images may contain
+ *  invisible characters. */
 // oxlint-disable-next-line no-control-regex
 const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 
-/** Text from outside with its invisible characters written out: \u202e. */
+/** Text from outside, with invisible characters escaped: \u202e. */
 export function visible(text: string): string {
   return text.replace(INVISIBLE, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

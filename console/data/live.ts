@@ -16,8 +16,8 @@ let source: EventSource | undefined;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let pauseMs = FIRST_RETRY_MS;
 
-/** Follows what happens while the page is visible. A hidden page would cost the registry work, and
- *  the browser one of its six connections. */
+/** Receives live updates while the page is visible. A hidden page would cause work for the
+ *  registry, and occupy one of the browser's six connections. */
 export function followEvents(): void {
   document.addEventListener('visibilitychange', () => (document.hidden ? close() : open()));
   if (!document.hidden) open();
@@ -38,8 +38,8 @@ function open(): void {
   source.addEventListener('jobs', ({ data }: MessageEvent<string>) => {
     live.jobs.value = JSON.parse(data) as ConsoleEvents['jobs'];
   });
-  // The browser's own attempts end for good with an answer that is no stream, such as a gateway's 503
-  // or a request to sign in. Another question tells which it is.
+  // The browser stops reconnecting after a response that is not an event stream, such as a
+  // gateway's 503 or a 401. A separate request shows which it is.
   source.addEventListener('error', () => {
     close();
     get('/api/session').catch(() => undefined); // what fails is marked as lost

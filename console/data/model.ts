@@ -1,4 +1,5 @@
-// The shapes of the API are those of its schemas. Only their types come here: zod would outweigh the page.
+// The types of the API, derived from its schemas. Only types are imported: zod would be larger than
+// the page.
 
 export type { Check, Deleted, Job, Jobs, PolicyReport } from '../../src/console/api/actions.ts';
 export type { Downloads, RunningDownload } from '../../src/console/api/downloads.ts';

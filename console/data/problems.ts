@@ -2,16 +2,16 @@ import type { MessageKey, Values } from '../language/language.ts';
 import { formatRate } from './format.ts';
 import type { ClashReport, Downloads, Overview, Replicas, UpstreamReport, Upstreams } from './model.ts';
 
-/** Something that makes images slow or fail now. */
+/** A current problem that makes pulls slow or fail. */
 export interface Problem {
-  /** The same for the same problem, whatever its values are. Default: key and values. */
+  /** Identifies the problem regardless of its values. Default: key and values. */
   id?: string;
   tone: 'bad' | 'warning';
   key: MessageKey;
   values: Values;
-  /** The registry's own words for the cause, in English. */
+  /** The registry's message about the cause, in English. */
   detail?: string | undefined;
-  /** The view that tells more. */
+  /** The view with details. */
   view: 'upstreams' | 'proxy' | 'images' | 'downloads' | 'overview';
 }
 
@@ -23,21 +23,21 @@ export interface Reports {
   downloads: Downloads | undefined;
 }
 
-/** Latency from which an upstream is called slow, in ms. */
+/** Latency above which an upstream counts as slow, in ms. */
 const SLOW_UPSTREAM_MS = 3000;
-/** Requests without which a latency says little. */
+/** The minimum number of requests for a meaningful latency. */
 const ENOUGH_REQUESTS = 3;
-/** A node's delay from which it is called slow, in ms. */
+/** Delay above which a proxy node counts as slow, in ms. */
 const SLOW_NODE_MS = 1500;
-/** Share of a store from which it is called full. */
+/** Share above which a store counts as full. */
 const FULL_SHARE = 0.98;
-/** Below this, a download is called slow, once it has had the time to become fast. */
+/** Downloads below this speed count as slow, after an initial period. */
 const SLOW_BYTES_PER_SECOND = 1024 * 1024;
 const WARM_UP_MS = 10_000;
-/** So many are named. */
+/** How many are named. */
 const MAX_SLOW_DOWNLOADS = 3;
 
-/** What is wrong now, the worst first. */
+/** The current problems, the worst first. */
 export function findProblems({ overview, upstreams, clash, replicas, downloads }: Reports): Problem[] {
   const problems = [
     ...(upstreams?.upstreams ?? []).flatMap(problemsOfUpstream),
@@ -91,7 +91,7 @@ function slowDownloads({ at, downloads }: Downloads): Problem[] {
   const age = ({ startedAt }: { startedAt: string }): number => Date.parse(at) - Date.parse(startedAt);
   const slow = downloads.filter((one) => one.source === 'upstream' && one.bytesPerSecond < SLOW_BYTES_PER_SECOND && age(one) > WARM_UP_MS);
   return slow.slice(0, MAX_SLOW_DOWNLOADS).map((one) => {
-    // No value that changes every second: a screen reader would read each.
+    // No value that changes every second: a screen reader would announce every change.
     const values = { repository: one.repository, rate: formatRate(SLOW_BYTES_PER_SECOND) };
     return { tone: 'warning', key: 'problem.slowDownload', values, view: 'downloads', id: `slow ${one.digest}` };
   });

@@ -3,24 +3,24 @@ import { ApiError, get } from './api.ts';
 import { askForSignIn, session } from './session.ts';
 
 export interface Query<Answer> {
-  /** The last answer, while a newer one is on its way as well. */
+  /** The last response, also while a newer one is being loaded. */
   data: Answer | undefined;
-  /** Why the last question failed. */
+  /** Why the last request failed. */
   error: Error | undefined;
   loading: boolean;
   reload: () => void;
 }
 
 export interface QueryOptions {
-  /** Asks again this often while the page is visible. */
+  /** Repeats the request at this interval while the page is visible. */
   everyMs?: number;
 }
 
-/** Answers of views that were left, so that they are there at once when somebody returns. */
+/** Responses of views that were left, to show at once when the user returns. */
 const remembered = new Map<string, unknown>();
 const MAX_REMEMBERED = 30;
 
-/** Asks the registry for `path`, and again when the path changes. Undefined: there is nothing to ask. */
+/** Requests `path`, and again when the path changes. Undefined: no request. */
 export function useQuery<Answer>(path: string | undefined, { everyMs }: QueryOptions = {}): Query<Answer> {
   const [state, setState] = useState<{ data?: Answer; error?: Error; loading: boolean; path?: string }>({ loading: true });
   const [round, setRound] = useState(0);
@@ -38,7 +38,7 @@ export function useQuery<Answer>(path: string | undefined, { everyMs }: QueryOpt
         (error: Error) => {
           if (stop.signal.aborted) return;
           setState((old) => ({ ...old, error, loading: false }));
-          // Outside the cluster, reading needs a login as well.
+          // Outside the cluster, reading requires a login, too.
           if (error instanceof ApiError && error.status === 401) askForSignIn();
         },
       );

@@ -1,9 +1,10 @@
 import { signal } from '@preact/signals';
 
-/** Where the page is: `#/images?search=nginx` is the view `images` with the parameter `search`. */
+/** The current location: `#/images?search=nginx` is the view `images` with the parameter
+ *  `search`. */
 export interface Route {
   view: string;
-  /** What follows the view: `#/images/dockerhub/library/nginx` has `dockerhub/library/nginx`. */
+  /** The path after the view: `#/images/dockerhub/library/nginx` has `dockerhub/library/nginx`. */
   rest: string;
   parameters: URLSearchParams;
 }
@@ -22,7 +23,7 @@ export function routeTo(view: string, { rest = '', ...parameters }: Record<strin
   return `#/${path}${query === '' ? '' : `?${query}`}`;
 }
 
-/** What somebody has typed may be no percent-encoding. */
+/** A typed URL may contain invalid percent-encoding. */
 function decode(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -37,7 +38,7 @@ export function followRoute(): void {
   addEventListener('hashchange', () => (route.value = parseRoute(location.hash)));
 }
 
-/** Replaces parameters of the present view, without a step back in the browser's history. */
+/** Replaces parameters of the current view without adding an entry to the browser's history. */
 export function setParameters(changes: Record<string, string | undefined>): void {
   const { view, rest, parameters } = route.value;
   history.replaceState(null, '', routeTo(view, { rest, ...Object.fromEntries(parameters), ...changes }));

@@ -2,9 +2,9 @@ import { signal } from '@preact/signals';
 import { ApiError, get, send } from './api.ts';
 import type { Session } from './model.ts';
 
-/** Who is signed in; undefined: not known yet. */
+/** The signed-in user; undefined: not known yet. */
 export const session = signal<Session | undefined>(undefined);
-/** What is done once somebody has signed in; undefined: nobody is being asked. */
+/** The action to run after the sign-in; undefined: no sign-in is requested. */
 export const pendingSignIn = signal<(() => void) | undefined>(undefined);
 
 export async function loadSession(): Promise<void> {
@@ -20,13 +20,13 @@ export async function signOut(): Promise<void> {
   session.value = await send<Session>('DELETE', '/api/session');
 }
 
-/** An action that waits for a sign-in goes on waiting. */
+/** An action that waits for a sign-in continues to wait. */
 export function askForSignIn(then?: () => void): void {
   pendingSignIn.value = then ?? pendingSignIn.value ?? (() => undefined);
 }
 
-/** Runs an action of a signed-in user. Somebody who is not, or no longer, is asked to sign in, and
- *  the action runs then. */
+/** Runs an action of a signed-in user. If the user is not signed in, or no longer, the page asks
+ *  for a sign-in and runs the action afterwards. */
 export function withSession(action: () => Promise<void>): void {
   if (session.value?.user == null) return askForSignIn(() => withSession(action));
   action().catch((error: unknown) => {

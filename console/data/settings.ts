@@ -1,5 +1,5 @@
-/** What somebody has chosen in this browser. Without storage (a browser may refuse it) a choice
- *  lasts as long as the page. */
+/** Settings of this browser. If the browser refuses storage, a setting lasts as long as the page is
+ *  open. */
 export function readSetting(name: string): string | undefined {
   try {
     return localStorage.getItem(`kube-registry.${name}`) ?? undefined;
@@ -8,12 +8,12 @@ export function readSetting(name: string): string | undefined {
   }
 }
 
-/** Undefined forgets it. */
+/** Undefined removes the setting. */
 export function writeSetting(name: string, value: string | undefined): void {
   try {
     if (value === undefined) localStorage.removeItem(`kube-registry.${name}`);
     else localStorage.setItem(`kube-registry.${name}`, value);
   } catch {
-    return; // the page goes on without
+    return; // the page works without storage
   }
 }

@@ -16,7 +16,7 @@ const systemIsDark = matchMedia('(prefers-color-scheme: dark)');
 const dark = signal(systemIsDark.matches);
 systemIsDark.addEventListener('change', ({ matches }) => (dark.value = matches));
 
-/** Whether the page is dark now: plots draw their colours themselves. */
+/** Whether the page is currently dark: plots choose their colours themselves. */
 export function isDark(): boolean {
   return theme.value === 'system' ? dark.value : theme.value === 'dark';
 }

@@ -1,7 +1,8 @@
-/** A text, or its forms for one and for other numbers of `{count}`. */
+/** A text, or its singular and plural forms for `{count}`. */
 export type Message = string | { one: string; other: string };
 
-/** The texts of the page. `{name}` stands for a value; numbers are written as the language writes them. */
+/** The texts of the page. `{name}` is a placeholder for a value; numbers are formatted for the
+ *  language. */
 const MESSAGES = {
   skip: 'Skip to the content',
   menu: 'Menu',

@@ -8,15 +8,16 @@ export type Language = 'en' | 'zh';
 export type Values = Record<string, string | number>;
 
 export const MESSAGES: Record<Language, Record<MessageKey, Message>> = { en, zh };
-/** Their names in themselves. */
+/** The name of each language in the language itself. */
 export const LANGUAGES: Record<Language, string> = { en: 'English', zh: '简体中文' };
 
-/** The language of the page: the one that was chosen, or else the first of the browser's that it has. */
+/** The language of the page: the selected one, or else the first of the browser's languages that is
+ *  supported. */
 export const language = signal<Language>(
   chosenLanguage(readSetting('language')) ?? navigator.languages.map(chosenLanguage).find((found) => found !== undefined) ?? 'en',
 );
 
-/** Keeps the language that the document declares the same. */
+/** Keeps the document's `lang` attribute up to date. */
 export function followLanguage(): void {
   effect(() => {
     document.documentElement.lang = language.value === 'zh' ? 'zh-CN' : 'en';
@@ -28,20 +29,21 @@ export function chooseLanguage(chosen: Language): void {
   language.value = chosen;
 }
 
-/** The locale of numbers and dates. The browser's own region is kept (en-GB writes dates unlike en-US). */
+/** The locale of numbers and dates. Uses the browser's region (en-GB formats dates differently from
+ *  en-US). */
 export function locale(): string {
   const own = navigator.languages.find((tag) => chosenLanguage(tag) === language.value);
   return own ?? (language.value === 'zh' ? 'zh-CN' : 'en');
 }
 
-/** The text of `key`, with `{name}` replaced by the value of that name. `{count}` chooses the form,
- *  and is written as the language writes numbers. */
+/** The text of `key`, with `{name}` replaced by the value of that name. `{count}` selects the
+ *  singular or plural form, and is formatted for the language. */
 export function t(key: MessageKey, values: Values = {}): string {
   const message = MESSAGES[language.value][key];
   return fill(typeof message === 'string' ? message : message[pluralForm(values['count'])], values);
 }
 
-/** For keys that the server makes. Undefined: there is no such text. */
+/** For keys from the server. Undefined: there is no such text. */
 export function textOf(key: string, values: Values = {}): string | undefined {
   return key in en ? t(key as MessageKey, values) : undefined;
 }

@@ -1,6 +1,6 @@
 import { signal } from '@preact/signals';
 
-/** What has just happened, for eye and ear. */
+/** A message about the last action, visible and for screen readers. */
 export interface Message {
   tone: 'good' | 'bad' | 'info';
   text: string;
@@ -11,7 +11,8 @@ const SHOWN_MS = 12_000;
 const shown = signal<Message | undefined>(undefined);
 let timer: ReturnType<typeof setTimeout> | undefined;
 
-/** Tells it at the lower edge of the page for a while, and a screen reader at once. */
+/** Shows a message at the lower edge of the page for a while, and announces it to screen
+ *  readers. */
 export function announce(message: Message): void {
   clearTimeout(timer);
   shown.value = message;

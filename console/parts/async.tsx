@@ -4,8 +4,8 @@ import type { Query } from '../data/query.ts';
 import { t } from '../language/language.ts';
 import { Notice } from './marks.tsx';
 
-/** What a question's answer looks like, or that it is on its way, or why there is none. An older
- *  answer stays while a newer one is missing. */
+/** Shows the content of a response, a loading indicator, or the error. The old content stays while
+ *  a new response is loading. */
 export function Loaded<Answer>({ query, children }: { query: Query<Answer>; children: (answer: Answer) => ComponentChildren }) {
   const { data, error } = query;
   return (
@@ -28,7 +28,7 @@ function Failure({ error, reload }: { error: Error; reload: () => void }) {
   );
 }
 
-/** Which replicas are missing in what is shown. */
+/** The replicas that are missing from the shown data. */
 export function Missing({ unreachable }: { unreachable: readonly { address: string; problem: string }[] }) {
   if (unreachable.length === 0) return null;
   return (

@@ -4,7 +4,7 @@ import { Icon } from './icon.tsx';
 
 const TYPING_MS = 250;
 
-/** A search box that tells what was typed once the typing pauses. */
+/** A search box that reports its text when the user stops typing. */
 export function SearchBox({ label, value, change }: { label: string; value: string; change: (value: string) => void }) {
   const [typed, setTyped] = useState(value);
   useEffect(() => setTyped(value), [value]);
@@ -58,7 +58,7 @@ export function Select<Value extends string>({ label, value, choices, change, ic
   );
 }
 
-/** One of a few, all in sight. */
+/** A choice between a few visible options. */
 export function Segments<Value extends string>({ label, value, choices, change }: Omit<SelectProps<Value>, 'icon'>) {
   return (
     <div class="segments" role="group" aria-label={label}>

@@ -2,14 +2,14 @@ import type { ComponentChildren } from 'preact';
 import { t } from '../language/language.ts';
 
 interface ImageFormProps {
-  /** Of the field. */
+  /** The label of the field. */
   id: string;
   label: string;
   value: string;
   onInput: (value: string) => void;
   onSubmit: () => void;
   disabled: boolean;
-  /** What the button says. */
+  /** The label of the button. */
   children: ComponentChildren;
 }
 

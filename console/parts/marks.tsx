@@ -1,12 +1,12 @@
 import type { ComponentChildren } from 'preact';
 import { Icon, type IconName } from './icon.tsx';
 
-/** How good a thing is. Never told by colour alone. */
+/** The severity of a state. Never shown by colour alone. */
 export type Tone = 'good' | 'warning' | 'bad' | 'info' | 'neutral';
 
 const ICONS: Record<Tone, IconName> = { good: 'ok', warning: 'warning', bad: 'error', info: 'info', neutral: 'unknown' };
 
-/** A word about the state of something. */
+/** A one-word state. */
 export function Badge({ tone, children, title }: { tone: Tone; children: ComponentChildren; title?: string | undefined }) {
   return (
     <span class={`badge ${tone}`} title={title}>
@@ -16,7 +16,7 @@ export function Badge({ tone, children, title }: { tone: Tone; children: Compone
   );
 }
 
-/** A sentence or two about something that needs attention. */
+/** A short message about a problem. */
 export function Notice({ tone, title, children }: { tone: Tone; title?: ComponentChildren; children?: ComponentChildren }) {
   return (
     <div class={`notice ${tone}`}>
@@ -29,7 +29,7 @@ export function Notice({ tone, title, children }: { tone: Tone; title?: Componen
   );
 }
 
-/** A quantity of a whole, as a bar. `share`: from 0 to 1. */
+/** A share of a whole, as a bar. `share`: from 0 to 1. */
 export function Meter({ label, share, text, tone = 'neutral' }: { label: string; share: number; text: string; tone?: Tone }) {
   const percent = Math.round(Math.min(1, Math.max(0, share)) * 100);
   return (
@@ -47,7 +47,7 @@ export function Meter({ label, share, text, tone = 'neutral' }: { label: string;
   );
 }
 
-/** How far something has come. Undefined: nobody knows its end. */
+/** Progress. Undefined: the total is unknown. */
 export function Progress({ label, share, text }: { label: string; share: number | undefined; text: string }) {
   const percent = share === undefined ? undefined : Math.round(Math.min(1, Math.max(0, share)) * 100);
   return (
@@ -65,7 +65,7 @@ export function Progress({ label, share, text }: { label: string; share: number 
   );
 }
 
-/** A figure and its name. */
+/** A figure with a label. */
 export function Figure({ name, value, note }: { name: string; value: ComponentChildren; note?: ComponentChildren }) {
   return (
     <div class="figure">

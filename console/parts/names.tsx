@@ -1,12 +1,12 @@
 import { routeTo } from '../data/router.ts';
 import { visible } from '../data/format.ts';
 
-/** Text from outside: its direction does not reach beyond it, and nothing in it is invisible. */
+/** Text from outside: isolated in its direction, with invisible characters escaped. */
 export function Foreign({ text }: { text: string }) {
   return <bdi>{visible(text)}</bdi>;
 }
 
-/** `sha256:` and the first digits; the whole is its title. */
+/** `sha256:` and the first digits, with the whole digest as the title. */
 export function Digest({ digest }: { digest: string }) {
   const [algorithm = '', hex = ''] = digest.split(':', 2);
   return (

@@ -8,7 +8,7 @@ export interface PagerProps {
   go: (offset: number) => void;
 }
 
-/** `51–100 of 1,234`, and the ways to the pages before and after. */
+/** `51–100 of 1,234`, and links to the previous and next page. */
 export function Pager({ offset, limit, total, go }: PagerProps) {
   if (total === 0) return null;
   const last = Math.min(offset + limit, total);

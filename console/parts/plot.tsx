@@ -16,7 +16,7 @@ export interface Series {
 
 export interface PlotProps {
   title: string;
-  /** In ms since 1970, one a value. */
+  /** In ms since the epoch, one per value. */
   times: readonly number[];
   series: readonly Series[];
   format: (value: number) => string;
@@ -29,8 +29,8 @@ const TABLE_ROWS = 12;
 /** 1, 2, 4 … of each unit. */
 const BINARY_STEPS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
-/** Lines over time. The figures below are those under the pointer, or the last ones; all are in a
- *  table for those who do not see the lines. */
+/** Lines over time. The figures below the plot are those at the pointer, or the last ones. A table
+ *  contains all values for users who cannot see the plot. */
 export function Plot({ title, times, series, format, binary = false }: PlotProps) {
   const frame = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);

@@ -9,11 +9,11 @@ export interface Column<Row> {
   cell: (row: Row) => ComponentChildren;
   /** Aligned to the right, with digits of one width. */
   numeric?: boolean;
-  /** Names the row. */
+  /** Whether this column names the row. */
   isHeader?: boolean;
-  /** Takes the width that others leave. */
+  /** Whether the column takes the remaining width. */
   wide?: boolean;
-  /** What the column sorts by; absent: it does not. Ignored when the server sorts. */
+  /** The sort key of the column; absent: not sortable. Ignored when the server sorts. */
   value?: (row: Row) => string | number | undefined;
 }
 
@@ -23,22 +23,22 @@ export interface Sort {
 }
 
 export interface TableProps<Row> {
-  /** What a screen reader calls it. */
+  /** The name for screen readers. */
   caption: string;
   columns: readonly Column<Row>[];
   rows: readonly Row[];
   keyOf: (row: Row) => string;
-  /** Shown instead of no rows. */
+  /** Shown when there are no rows. */
   empty: ComponentChildren;
   sort?: Sort | undefined;
-  /** Keys of columns that may be sorted by. */
+  /** Keys of sortable columns. */
   sortable?: readonly string[] | undefined;
   onSort?: ((sort: Sort) => void) | undefined;
   busy?: boolean;
 }
 
-/** A table that becomes a list of cards on a narrow screen. The roles are written out, because
- *  browsers drop a table's own when its display changes. */
+/** A table that becomes a list of cards on a narrow screen. The roles are explicit, because
+ *  browsers drop a table's own roles when its display changes. */
 export function Table<Row>({ caption, columns, rows, keyOf, empty, sort, sortable = [], onSort, busy = false }: TableProps<Row>) {
   if (rows.length === 0) return <p class="empty">{empty}</p>;
   return (
@@ -81,7 +81,7 @@ function HeaderCell<Row>({
         {column.title}
       </th>
     );
-  // Numbers are of interest from the largest on.
+  // Numbers are sorted in descending order first.
   const next = { key: column.key, descending: sorted === undefined ? column.numeric === true : !sorted.descending };
   return (
     <th role="columnheader" scope="col" class={`${classOf(column)} sortable`} aria-sort={direction}>
@@ -112,7 +112,7 @@ function classOf({ numeric, wide }: { numeric?: boolean; wide?: boolean }): stri
   return `${numeric === true ? 'numeric' : ''} ${wide === true ? 'wide' : ''}`.trim();
 }
 
-/** A table whose rows are all here, sorted in the page. */
+/** A table with all rows loaded, sorted in the page. */
 export function SortedTable<Row>({ initial, ...props }: Omit<TableProps<Row>, 'sort' | 'sortable' | 'onSort'> & { initial: Sort }) {
   const [sort, setSort] = useState(initial);
   const column = props.columns.find(({ key }) => key === sort.key);

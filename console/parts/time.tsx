@@ -8,7 +8,7 @@ function timeOf(at: Moment): number | undefined {
   return time === undefined || Number.isNaN(time) ? undefined : time;
 }
 
-/** `5 minutes ago`; the full time is its title. */
+/** `5 minutes ago`, with the full time as the title. */
 export function Ago({ at }: { at: Moment }) {
   const time = timeOf(at);
   if (time === undefined) return <>{UNKNOWN}</>;

@@ -1,6 +1,6 @@
 import type { ComponentChildren } from 'preact';
 
-/** A view: its title, a sentence about it, and its parts. */
+/** A view: a title, an introduction, and its parts. */
 export function View({
   title,
   lead,

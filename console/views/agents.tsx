@@ -13,7 +13,7 @@ type Node = AgentsReport['nodes'][number];
 const REFRESH_MS = 10_000;
 const TONES: Record<Node['agent'], Tone> = { ready: 'good', 'not-ready': 'bad', unknown: 'neutral' };
 
-/** The nodes, and the agents on them. */
+/** The nodes and their agents. */
 export function Agents() {
   const query = useQuery<AgentsReport>('/api/agents', { everyMs: REFRESH_MS });
   return (

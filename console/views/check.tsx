@@ -11,7 +11,7 @@ import { Badge, Section, type Tone } from '../parts/marks.tsx';
 import { Digest, Foreign } from '../parts/names.tsx';
 import { When } from '../parts/time.tsx';
 
-/** Asks the registry about one image: whether it would be served, from where, and what delays it now. */
+/** Checks one image: whether it would be served, from where, and what currently delays it. */
 export function CheckImage() {
   const [typed, setTyped] = useState('');
   const [asked, setAsked] = useState('');

@@ -14,7 +14,7 @@ import { JobList } from './jobs.tsx';
 
 const REFRESH_MS = 10_000;
 
-/** What is being downloaded, as it happens. */
+/** The running downloads, live. */
 export function Downloads() {
   const first = useQuery<Snapshot>('/api/downloads');
   const upstreams = useQuery<Upstreams>('/api/upstreams', { everyMs: REFRESH_MS });
@@ -110,7 +110,7 @@ function HowFar({ row: { receivedBytes, size, repository } }: { row: RunningDown
   );
 }
 
-/** What is in the way of a download from an upstream. */
+/** The factors that slow down a download from an upstream. */
 function Way({ row, surroundings: { upstreams, clash } }: { row: RunningDownload; surroundings: Surroundings }) {
   if (row.source !== 'upstream') return null;
   const upstream = upstreams.find(({ name }) => name === row.upstream);

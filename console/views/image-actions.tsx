@@ -70,7 +70,7 @@ export interface DeleteTagProps {
   done: () => void;
 }
 
-/** Asks first, and deletes the tag only while it means what is shown. */
+/** Asks for confirmation, and deletes the tag only if it still has the shown digest. */
 export function DeleteTag({ image: { repository, digest }, tag, close, done }: DeleteTagProps) {
   const remove = () => {
     close();

@@ -201,7 +201,7 @@ function Layers({ layers, name }: { layers: Platform['layers']; name: string }) 
   );
 }
 
-/** Labels and annotations: anybody may have written anything in them. */
+/** Labels and annotations: untrusted text. */
 function Pairs({ id, title, pairs }: { id: string; title: string; pairs: Record<string, string> }) {
   const entries = Object.entries(pairs);
   if (entries.length === 0) return null;

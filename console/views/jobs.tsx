@@ -7,7 +7,7 @@ import { When } from '../parts/time.tsx';
 
 const TONES: Record<Job['state'], Tone> = { running: 'info', done: 'good', failed: 'bad' };
 
-/** Actions that take their time: what was asked for, by whom, and how far it is. */
+/** Long-running actions: what was requested, by whom, and the progress. */
 export function JobList({ jobs }: { jobs: readonly Job[] }) {
   return <Table caption={t('jobs.title')} columns={columns()} rows={jobs} keyOf={({ id }) => id} empty={t('jobs.none')} />;
 }

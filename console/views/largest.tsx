@@ -5,7 +5,7 @@ import { ImageLink } from '../parts/names.tsx';
 import { Meter } from '../parts/marks.tsx';
 import { Table, type Column } from '../parts/table.tsx';
 
-/** The images that take most space. */
+/** The largest images. */
 export function LargestImages({ images: { images, takenAt } }: { images: Images }) {
   const most = images[0]?.size ?? 1;
   const columns: Column<ImageRow>[] = [

@@ -4,7 +4,7 @@ import { t } from '../language/language.ts';
 import { Table, type Column } from '../parts/table.tsx';
 import { Ago } from '../parts/time.tsx';
 
-/** What upstreams still allow, as they last said. */
+/** The remaining pulls of each upstream, as last reported. */
 export function Limits({ limits }: { limits: readonly RateLimitReport[] }) {
   return (
     <Table caption={t('overview.limits')} columns={columns()} rows={limits} keyOf={({ upstream }) => upstream} empty={t('limits.none')} />

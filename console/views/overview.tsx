@@ -22,10 +22,10 @@ import { ReplicaTable } from './replicas.tsx';
 type Window = 'hour' | 'day';
 
 const REFRESH_MS = 10_000;
-/** Pods and images change slowly, and cost more to list. */
+/** Pods and images change slowly, and are expensive to list. */
 const SLOW_REFRESH_MS = 60_000;
 
-/** Answers at a glance: is all well, what is slow, what is used. */
+/** An overview: problems, slow downloads, usage. */
 export function OverviewPage() {
   const overview = useQuery<Overview>('/api/overview', { everyMs: REFRESH_MS });
   const upstreams = useQuery<Upstreams>('/api/upstreams', { everyMs: REFRESH_MS });

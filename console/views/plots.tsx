@@ -8,7 +8,7 @@ import { Plot } from '../parts/plot.tsx';
 
 const REFRESH_MS = 10_000;
 
-/** The last hour or day: requests, traffic, and how long answers took. */
+/** The last hour or day: requests, traffic, and response times. */
 export function Plots({ window }: { window: 'hour' | 'day' }) {
   const history = useQuery<History>(`/api/history?window=${window}`, { everyMs: window === 'hour' ? REFRESH_MS : 6 * REFRESH_MS });
   return <Loaded query={history}>{(data) => <Drawn history={data} />}</Loaded>;

@@ -14,7 +14,7 @@ type Denied = PolicyReport['denied'][number];
 
 const REFRESH_MS = 5000;
 
-/** The rules for what is served, and what they have refused. */
+/** The rules of registry.policy, and the pulls that they refused. */
 export function Rules() {
   const query = useQuery<PolicyReport>('/api/policy', { everyMs: REFRESH_MS });
   return (

@@ -5,7 +5,7 @@ import { t } from '../language/language.ts';
 import { Dialog } from '../parts/dialog.tsx';
 import { Notice } from '../parts/marks.tsx';
 
-/** Asks who is there, for an action or because somebody wants to sign in. */
+/** The sign-in dialog, for an action or on request. */
 export function SignIn() {
   const then = pendingSignIn.value;
   return then === undefined ? null : <SignInDialog then={then} />;

@@ -31,7 +31,7 @@ export function Upkeep() {
   );
 }
 
-/** A dry run first; only what it has shown can then be pruned. */
+/** Pruning needs a dry run first; only the images that it has shown can be pruned. */
 function Prune({ jobs }: { jobs: readonly Job[] }) {
   const [asking, setAsking] = useState(false);
   const last = jobs.find(({ kind }) => kind === 'prune-dry-run' || kind === 'prune');

@@ -20,7 +20,7 @@ const TONES: Record<UpstreamReport['state'], Tone> = {
   unknown: 'neutral',
 };
 
-/** The registries elsewhere: which answer, how fast, and by which way. */
+/** The upstreams: which ones answer, how fast, and through which proxy or mirror. */
 export function UpstreamsPage() {
   const query = useQuery<Upstreams>('/api/upstreams', { everyMs: REFRESH_MS });
   return (

@@ -6,7 +6,7 @@ import { t } from '../language/language.ts';
 import { ImageForm } from '../parts/image-form.tsx';
 import { Section } from '../parts/marks.tsx';
 
-/** Fetches an image before anybody asks for it. */
+/** Fetches an image before a node pulls it. */
 export function WarmForm() {
   const [image, setImage] = useState('');
   return (
@@ -34,7 +34,7 @@ export function WarmForm() {
   );
 }
 
-/** Whether anybody can sign in at all: without `console.users` the console only shows. */
+/** Whether users can sign in: without `console.users`, the console is read-only. */
 export function canAct(): boolean {
   return session.value?.canLogIn === true;
 }

@@ -20,7 +20,7 @@ const PAGE_SIZE = 100;
 const REFRESH_MS = 15_000;
 const CHOICES = ['no', 'yes', 'all'] as const;
 
-/** Which images of pods are rewritten, and why the others are not. */
+/** The images of pods that are not rewritten, and why. */
 export function Webhook() {
   const { parameters } = route.value;
   const offset = Number(parameters.get('offset') ?? 0);
@@ -94,7 +94,7 @@ function Taken({ report: { takenAt } }: { report: WebhookReport }) {
   );
 }
 
-/** In the viewer's language where the reason is known. */
+/** Translated, if the reason is known. */
 function reasonText({ reason, text }: { reason: string; text: string }): string {
   return textOf(`reason.${reason}`) ?? text;
 }

@@ -8,8 +8,8 @@ const LOOPBACK = /^(?:127\.|::1$|::ffff:127\.)/;
 const MAX_BODY = 4096;
 
 /** POST /node { node }: uses a node from now on; null: the fastest one, as before. Only for
- *  processes of the same pod, such as the registry, whose users have logged in: whoever may read
- *  metrics must not choose.
+ *  processes of the same pod, such as the registry, whose users have logged in. Clients that may
+ *  only read metrics must not select a node.
  *  @returns a handler for that request, and undefined for any other */
 export function chooseNodeHandler({ choose }: Pick<Clash, 'choose'>) {
   return (path: string, { method }: IncomingMessage) => {

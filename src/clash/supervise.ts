@@ -42,7 +42,7 @@ export interface ClashStatus extends MihomoStatus {
   config: { proven: boolean; problem: string | undefined; notes: string[] };
   /** The target of traffic that no rule matches. */
   group: string;
-  /** The node that somebody has chosen; undefined: the fastest one is used. */
+  /** The node that a user has selected; undefined: the fastest one is used. */
   preferred: string | undefined;
   subscriptions: SubscriptionStatus[];
 }

@@ -10,9 +10,9 @@ export interface AzureOptions {
   clientId?: string | undefined;
 }
 
-/** Whom tokens for registries with a host that ends so are for (KnownContainerRegistryAudience of
- *  Azure's SDK). Others: the registry's own audience, which registries that refuse tokens for the
- *  resource manager take too. */
+/** The token audience for registries whose host has this suffix (KnownContainerRegistryAudience of
+ *  Azure's SDK). All others use the registry's own audience, which is also accepted by registries
+ *  that refuse tokens for the resource manager. */
 const AUDIENCES: readonly (readonly [suffix: string, audience: string])[] = [
   ['.azurecr.cn', 'https://management.chinacloudapi.cn'],
   ['.azurecr.us', 'https://management.usgovcloudapi.net'],
@@ -20,7 +20,7 @@ const AUDIENCES: readonly (readonly [suffix: string, audience: string])[] = [
 const DEFAULT_AUDIENCE = 'https://containerregistry.azure.net';
 /** "Authenticate with an Azure container registry": the user name for a refresh token. */
 const USERNAME = '00000000-0000-0000-0000-000000000000';
-/** The life of a refresh token that does not say when it ends, in ms; Azure documents 3 hours. */
+/** The lifetime of a refresh token without an expiry, in ms; Azure documents 3 hours. */
 const DEFAULT_LIFE_MS = 3_600_000;
 const MAX_ANSWER_SIZE = 256 * 1024;
 

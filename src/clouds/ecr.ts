@@ -2,8 +2,8 @@ import type { fromTemporaryCredentials as FromTemporaryCredentials } from '@aws-
 import type { LogIn, Login } from './short-lived-login.ts';
 
 export interface EcrOptions {
-  /** Where the registry is, such as `eu-west-1`. Default: as its host says, else as the AWS SDK
-   *  finds it. */
+  /** The registry's region, such as `eu-west-1`. Default: the region in its host name, else the
+   *  region that the AWS SDK finds. */
   region?: string | undefined;
   /** The role to assume; its trust policy must name the identity that the SDK's default chain
    *  finds. */
@@ -17,7 +17,7 @@ const PUBLIC_HOST = 'public.ecr.aws';
 /** Amazon ECR Public issues tokens in this region alone. */
 const PUBLIC_REGION = 'us-east-1';
 const SESSION_NAME = 'kube-registry';
-/** The life of a password of which AWS names no end: GetAuthorizationToken documents 12 hours. */
+/** The lifetime of a password without an expiry: GetAuthorizationToken documents 12 hours. */
 const DEFAULT_LIFE_MS = 12 * 3_600_000;
 
 /** Logs in to Amazon ECR by GetAuthorizationToken (Amazon ECR API reference), with the identity

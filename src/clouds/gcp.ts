@@ -3,7 +3,7 @@ import type { LogIn } from './short-lived-login.ts';
 
 export interface GcpOptions {
   /** A service account's key, or the configuration of a workload identity federation (JSON).
-   *  Default: the identity that the metadata server gives: workload identity of GKE, or the node's
+   *  Default: the identity of the metadata server: workload identity of GKE, or the node's
    *  service account. */
   keyFile?: string | undefined;
 }
@@ -11,7 +11,7 @@ export interface GcpOptions {
 /** "Authenticate to Artifact Registry": the user name for an access token. */
 const USERNAME = 'oauth2accesstoken';
 const SCOPE = 'https://www.googleapis.com/auth/cloud-platform';
-/** The life of a token of which Google names no end, in ms. */
+/** The lifetime of a token without an expiry, in ms. */
 const DEFAULT_LIFE_MS = 10 * 60_000;
 
 /** Logs in to Artifact Registry and gcr.io with an access token of Google Cloud. */
@@ -33,7 +33,7 @@ export function gcpLogin({ keyFile }: GcpOptions): LogIn {
       if (typeof token !== 'string' || token === '') throw new Error('the answer holds no token');
       return { username: USERNAME, password: token, expires: own.credentials.expiry_date ?? Date.now() + DEFAULT_LIFE_MS };
     } catch (error) {
-      client = undefined; // the key file may be another by the next time
+      client = undefined; // the key file may have changed by the next time
       throw error;
     }
   };

@@ -14,7 +14,7 @@ export interface Login {
  *  @throws Error of the cloud's library, or the signal's reason */
 export type LogIn = (signal: AbortSignal) => Promise<Login>;
 
-/** As `Credentials` of an upstream: each call returns what is valid now. */
+/** The same as `Credentials` of an upstream: each call returns a login that is valid now. */
 export interface ShortLivedLogin {
   /** @throws OciError UNAVAILABLE */
   username(this: void): Promise<string>;
@@ -35,7 +35,8 @@ export interface ShortLivedOptions {
 const LOG_IN_TIMEOUT_MS = 15_000;
 /** A login is renewed once this share of its life is over, while the present one still works. */
 const RENEW_AFTER_SHARE = 0.75;
-/** A login is no longer used this long before it expires, in ms: a request takes a while. */
+/** A login is no longer used in the last milliseconds before it expires, because a request takes a
+ *  while. */
 const MARGIN_MS = 30_000;
 /** A new login is used for this long at least, in ms, even if it has expired by this machine's
  *  clock, which may be wrong. */

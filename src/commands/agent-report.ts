@@ -3,14 +3,14 @@ import type { Host } from './command.ts';
 import { findNodeProblems } from './wiring/node-problems.ts';
 
 export interface AgentReportOptions {
-  /** For programs. */
+  /** Print JSON, for programs. */
   json: boolean;
   /** A folder of hosts.toml files to examine beside those that are configured. */
   hostsDirectory?: string;
 }
 
-/** `kube-registry agent report`: whether this node's container runtime uses the agent, and what to
- *  write where if it does not. */
+/** `kube-registry agent report`: checks whether this node's container runtime uses the agent, and
+ *  if not, shows what to change. */
 export async function agentReport({ config, stdout }: Host, { json, hostsDirectory }: AgentReportOptions): Promise<void> {
   const problems = await findNodeProblems(config.agent, hostsDirectory);
   if (json) stdout.write(`${JSON.stringify(problems, undefined, 2)}\n`);

@@ -41,10 +41,9 @@ const GRACE = 50_000;
 /** How long requests to `admin` may continue after SIGTERM, in ms. Its port is closed at once, not
  *  after running pulls, for the next agent. */
 const ADMIN_GRACE = 1000;
-/** Milliseconds: the registry is near, and a pull must not wait for one that is gone. */
+/** Milliseconds. The registry is nearby, and a pull must not wait for one that is down. */
 const CONNECT_TIMEOUT = 1000;
-/** Milliseconds. The registry itself resumes from upstreams that are silent, and needs time for
- *  that. */
+/** Milliseconds. The registry itself resumes downloads from silent upstreams, which takes time. */
 const REMOTE_LIMITS = { attempts: 1, headersMs: 25_000, idleMs: 30_000 };
 const FILES_INTERVAL = 10_000;
 
@@ -53,7 +52,7 @@ const FILES_INTERVAL = 10_000;
 export async function agent({ config, log, stop }: Host): Promise<void> {
   const { agent: own, registry } = config;
   const { readyFile } = own;
-  if (readyFile !== undefined) await rm(readyFile, { force: true }); // of a process that was killed
+  if (readyFile !== undefined) await rm(readyFile, { force: true }); // left by a process that was killed
   const url = registryOf(own);
   void reportRawSockets(log);
   const metrics = await createMetrics();
@@ -61,7 +60,7 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   const fellBack = metrics.counter('agent_direct_total', 'Reads that went straight to upstream.', []);
   const transport = createRawTransport({ connectTimeout: CONNECT_TIMEOUT });
   const probe = (signal: AbortSignal) => answers(transport, url, signal);
-  // Asked once: who else may answer is failover's to know.
+  // Asked once: retries are left to failover.
   const headers = { [NODE_HEADER]: hostname() }; // the node's name, on its network
   const toRegistry = { name: 'registry', url, transport, headers, metrics: counts, limits: REMOTE_LIMITS };
   const direct = own.fallback ? createDirect(config, counts) : undefined;
@@ -76,8 +75,8 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
     challengesMirrors: true,
   };
   const anonymous = serveRegistry(images, serving);
-  // The login goes to the registry alone and is forgotten with the request. When the registry does
-  // not answer, the runtime asks upstream with it.
+  // The login is sent only to the registry, and is not kept after the request. If the registry does
+  // not answer, the runtime sends the login to upstream itself.
   const withLogin = (login: string) => serveRegistry(remote({ ...toRegistry, headers: { ...headers, [LOGIN_HEADER]: login } }), serving);
   const handler: RequestHandler = (request, response) => {
     const login = mirrorLogin(request);
@@ -108,13 +107,13 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   await nearby.sharing?.close(deadline);
 }
 
-/** `kube-registry agent --remove`: takes back what agents wrote on this node. */
+/** `kube-registry agent --remove`: removes the files that agents wrote on this node. */
 export async function removeAgentFiles({ config, log }: Host): Promise<void> {
   await nodeFiles(config, log).removeAll();
 }
 
-/** Gives back what starting took and an agent that waits does not need: some 4 MiB, which V8 would
- *  keep until it has work. */
+/** Frees memory that was used during startup and that an idle agent does not need: some 4 MiB,
+ *  which V8 would otherwise keep until the first pulls. */
 function shrinkHeap(): void {
   setFlagsFromString('--expose-gc'); // for contexts made from here on
   (runInNewContext('gc') as NodeJS.GCFunction)({ type: 'major', execution: 'sync', flavor: 'last-resort' });
@@ -123,7 +122,7 @@ function shrinkHeap(): void {
 function registryOf({ registry }: AgentConfig): string {
   const accepted = "accepted: the registry's URL, such as http://10.96.3.4:5000";
   if (registry === undefined) throw new ConfigError(`agent.registry: found nothing; ${accepted}`);
-  // Kubernetes leaves the name of a variable that it does not know as it is written.
+  // Kubernetes does not expand a variable that it does not know.
   if (registry.includes('$('))
     throw new ConfigError(
       `agent.registry: found ${registry}; ${accepted}. The registry's Service was not there when this container started: it is started again`,
@@ -150,13 +149,14 @@ function nodeFiles({ agent: own, registry }: Config, log: Log): NodeFiles {
   return createNodeFiles(files, log);
 }
 
-/** Takes over the files of the agent that this one replaces, which are there because the registry
- *  had answered. */
+/** Takes over the files of the agent that this one replaces. They exist because the registry had
+ *  answered. */
 async function takeOver(files: NodeFiles, log: Log): Promise<void> {
   await files.takeOver().catch((error: unknown) => complain(error, log));
 }
 
-/** Writes the files once the registry has answered, and again when somebody changed them. */
+/** Writes the files once the registry has answered, and again when another program has changed
+ *  them. */
 async function keepFiles(
   files: NodeFiles,
   {

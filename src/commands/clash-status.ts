@@ -6,8 +6,9 @@ import type { Host } from './command.ts';
 
 const REQUEST_LIMIT_MS = 20_000;
 
-/** `kube-registry clash status`: asks the sidecar that runs with the same configuration.
- *  @throws ConfigError: none answers */
+/** `kube-registry clash status`: shows the status of the sidecar that runs with the same
+ *  configuration.
+ *  @throws ConfigError: no sidecar answers */
 export async function clashStatus({ config, stdout }: Host, { json }: { json: boolean }): Promise<void> {
   const url = `${urlOf(config.clash.admin)}/status`;
   let status: ClashStatus;

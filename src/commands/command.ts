@@ -1,11 +1,11 @@
 import type { Config } from '../config/schema.ts';
 import type { Log } from '../telemetry/log.ts';
 
-/** What a command gets of the process that it runs in. */
+/** The parts of the process that a command uses. */
 export interface Host {
   config: Config;
   log: Log;
-  /** Aborted by SIGTERM and SIGINT: stop taking work, let what runs end, return. */
+  /** Aborted by SIGTERM and SIGINT: stop accepting work, let running work end, and return. */
   stop: AbortSignal;
   stdout: NodeJS.WriteStream;
   stderr: NodeJS.WriteStream;

@@ -53,9 +53,9 @@ import { warmOnSchedule } from './wiring/warm.ts';
 
 /** How long running pulls may continue after SIGTERM, in ms. */
 const GRACE = 30_000;
-/** Hosts of registry.otherHosts whose registries are kept. */
+/** How many hosts of registry.otherHosts stay in memory. */
 const MAX_HOST_ROUTES = 100;
-/** How long a request may send its body, where pushes are accepted. */
+/** The time limit for a request's body, if pushes are accepted. */
 const PUSH_LIMIT_MS = 24 * 3_600_000;
 
 /** `kube-registry registry`: serves until SIGTERM.
@@ -133,8 +133,8 @@ export async function registry(host: Host): Promise<void> {
     consoleAddress === undefined || consoled === undefined
       ? undefined
       : await listen({ address: consoleAddress, handler: consoled.exposed, log });
-  // From here on nothing is compiled that was not before. What downloads leave behind is collected
-  // at half the size then.
+  // In memory saver mode, V8 collects the garbage of downloads at half the heap size. It also
+  // changes the compile cache's folder, which no longer matters now that all code is compiled.
   setFlagsFromString('--memory-saver-mode');
   log.info(
     { event: 'registry-ready', listen: listeners[0]?.url, admin: adminListener.url, storage: storage.kind },
@@ -169,8 +169,8 @@ export async function registry(host: Host): Promise<void> {
   await adminListener.close();
 }
 
-/** The pull secrets by whose ids private images are read; waits for the first list, but not for
- *  long. */
+/** The pull secrets whose ids give access to private images. Waits a short time for the first
+ *  list. */
 async function openSecrets(
   { pullSecrets }: Config,
   { env, ...context }: Omit<PullSecretsContext, 'kubernetes' | 'keepsPasswords'> & { env: NodeJS.ProcessEnv },
@@ -186,8 +186,8 @@ async function openSecrets(
   return { ...secrets, isAbandoned: isAbandonedBy(secrets) };
 }
 
-/** Serves requests with a login that an agent has passed on as that login may read the images. A
- *  ServiceAccount or a user may read hosted repositories with it. */
+/** Serves requests with a login that an agent has passed on: upstream images as that login may read
+ *  them, and hosted repositories if it is that of a user or a ServiceAccount. */
 function withMirrorLogins(
   next: RequestHandler,
   { imagesFor, serve }: Pick<Images, 'imagesFor'> & { serve(this: void, images: Registry): RequestHandler },
@@ -209,28 +209,28 @@ interface ImagesContext {
   storage: Storage;
   log: Host['log'];
   counts: RegistryMetrics;
-  /** Hears of pulls that registry.policy refuses. */
+  /** Called for each pull that registry.policy refuses. */
   refused?: (refusal: Refusal) => void;
-  /** Undefined: none are read. */
+  /** Undefined: no pull secrets are read. */
   secrets?: Pick<PullSecrets, 'credential' | 'isComplete'> | undefined;
 }
 
 interface Images {
   inside: ImagesInside;
-  /** For clients. */
+  /** The registry for clients. */
   images: Registry;
-  /** For other replicas: what this one has, or fetches itself. */
+  /** The registry for other replicas: content that this replica has, or fetches itself. */
   local: Registry;
-  /** As `images`, but it asks no mirror. */
+  /** As `images`, but without mirrors. */
   proofs: Registry;
-  /** As somebody with this Authorization may read them; undefined: it has no user and password. */
+  /** The images that this Authorization may read; undefined: it has no user and password. */
   imagesFor(this: void, login: string): Registry | undefined;
   peers: Peers;
-  /** Answers what concerns hosted repositories itself. */
+  /** Answers requests for hosted repositories itself. */
   serveHosted(this: void, next: RequestHandler): RequestHandler;
-  /** The same behind logins that `admits` accepts. */
+  /** The same, for requests whose login `admits` accepts. */
   serveExposed(this: void, next: RequestHandler, admits: Authenticate): RequestHandler;
-  /** Deletes what the retention rules of hosted repositories do not keep. */
+  /** Applies the retention rules of hosted repositories. */
   applyRetention(this: void, signal: AbortSignal): Promise<void>;
   close(this: void, signal: AbortSignal): Promise<void>;
 }
@@ -265,7 +265,7 @@ export async function createImages(
       refused?.(refusal);
     },
   });
-  /** `name`: of the upstream; `prefix`: what its repositories' names begin with. */
+  /** `name`: the name of the upstream; `prefix`: the prefix of its repositories. */
   const watched = (registry: Registry, name: string, prefix = name): Registry =>
     guard(
       observed(registry, (kind) => counts.read(name, kind, 'error')),

@@ -45,8 +45,8 @@ export async function webhookReport(host: Host, options: ReportOptions): Promise
   stdout.write(renderTable(['NAMESPACE', 'POD', 'CONTAINER', 'IMAGE', options.rewritten ? 'ORIGINAL' : 'WHY'], rows));
 }
 
-/** The pull secrets as they are now, if the configuration says that the webhook reads any, and this
- *  user may. */
+/** The current pull secrets, if the webhook is configured to read any and this user is allowed
+ *  to. */
 async function readSecrets({ config, env, log, stop, stderr }: Host): Promise<SecretLookup> {
   const { namespaces, allNamespaces } = config.pullSecrets;
   if (!readsPullSecrets(config.pullSecrets)) return () => undefined;

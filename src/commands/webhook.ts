@@ -107,12 +107,12 @@ async function connect({ webhook, pullSecrets }: Config, env: NodeJS.ProcessEnv)
 
 interface Secrets {
   lookup: SecretLookup;
-  /** A part of the path of reviews that nobody can guess. */
+  /** An unguessable part of the path for reviews. */
   token: () => string;
 }
 
-/** Waits for the Secrets, but not for long: until they are known, images of pods with pull secrets
- *  are left as they are.
+/** Waits a short time for the Secrets: until they are known, images of pods with pull secrets are
+ *  not rewritten.
  *  @returns undefined if none are read */
 async function openSecrets(
   { pullSecrets: config }: Config,
@@ -125,7 +125,7 @@ async function openSecrets(
   return { lookup: await lookupIn(secrets), token: () => secrets.derive('reviews') };
 }
 
-/** Whether any client is answered, and the webhook can tell the API server another path. */
+/** Whether the webhook accepts every client, and can set another path for the API server. */
 function isOpenToAll({ clientCaBundle, certificates, configuration }: WebhookConfig): boolean {
   return clientCaBundle === undefined && (certificates !== undefined || configuration !== undefined);
 }

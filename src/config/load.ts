@@ -3,7 +3,8 @@ import { parse, YAMLParseError } from 'yaml';
 import type { z } from 'zod';
 import { configSchema, type Config } from './schema.ts';
 
-/** Says what is wrong with the configuration, one line per key. The message contains no secrets. */
+/** Its message lists the problems of the configuration, one line per key, and contains no
+ *  secrets. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
@@ -11,7 +12,7 @@ export class ConfigError extends Error {
 export interface ConfigSource {
   /** A YAML file; absent or empty: the defaults. */
   file?: string | undefined;
-  /** `key.path=value` (the value as YAML), laid over the file. */
+  /** `key.path=value` (the value as YAML), which overrides the file. */
   set?: readonly string[];
 }
 
@@ -143,7 +144,7 @@ function accepted(message: string, expected: string, keys: string[]): string {
 
 const PLAIN: Record<string, string> = { array: 'a list', boolean: 'true or false', string: 'a text' };
 
-/** Keys that may hold a secret, or have one below them, `agent.registry` among them. */
+/** Keys that may contain a secret, themselves or below them, such as `agent.registry`. */
 const SECRET_KEY = /^(?:url|proxy|endpoint|password|username|accessKeyId|secretAccessKey|headers|users|subscriptions|credentials)$/;
 
 /** Describes the given value; only its type, where the value may be a secret. */

@@ -96,8 +96,8 @@ export const s3 = z
     redirect: redirectOf(own.redirect ?? (isInCluster(own.endpoint) ? 'off' : 'auto')),
   }));
 
-/** Kubernetes leaves the name of a variable as it is written when it does not know the variable,
- *  such as the address of a Service that was created later than this pod. */
+/** Kubernetes does not expand a variable that it does not know, such as the address of a Service
+ *  that was created after this pod. */
 function unlessUnresolved(text: unknown): unknown {
   return typeof text === 'string' && text.includes('$(') ? undefined : text;
 }

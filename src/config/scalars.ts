@@ -1,8 +1,8 @@
 import { Cron } from 'croner';
 import { z } from 'zod';
 
-// The value types of the configuration. Each parses what the user writes into what the program
-// computes with: milliseconds, bytes, a host and a port.
+// The value types of the configuration. Each parses the user's text into the program's units:
+// milliseconds, bytes, a host and a port.
 
 const MILLISECONDS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 const BYTES = { '': 1, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 } as const;

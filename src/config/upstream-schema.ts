@@ -112,7 +112,7 @@ export const upstreamSchema = z
 type UpstreamInput = z.output<typeof upstreamSchema>;
 
 type Credentials = z.output<typeof credentials>;
-/** What an upstream and a mirror have in common. */
+/** The keys that upstreams and mirrors have in common. */
 interface Address {
   url: string;
   proxy: string;

@@ -46,8 +46,8 @@ export function hosted(options: HostedOptions): PushRegistry {
     },
   };
 
-  /** The first repository after `after`: one listing each, since a repository may have thousands of
-   *  records. */
+  /** The first repository after `after`. Takes one listing per repository, since a repository may
+   *  have thousands of records. */
   async function firstRepository(after: string | undefined, signal: AbortSignal): Promise<Repository | undefined> {
     for await (const { key } of store.list(`${REPOSITORIES}${name}/`, { signal, ...(after === undefined ? {} : { after }) })) {
       const record = parseRepositoryKey(key);

@@ -11,7 +11,7 @@ export interface ReaderOptions {
   used(this: void, repository: Repository, digest: Digest): void;
 }
 
-/** Reads hosted repositories, always as the store has them: another replica may have written a
+/** Reads hosted repositories, always from the store: another replica may have written to it a
  *  moment ago. */
 export function createReader({ store, records, locate, readManifest }: Contents, { used }: ReaderOptions): Registry {
   async function findBlob(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor> {

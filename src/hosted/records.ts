@@ -13,9 +13,9 @@ export interface ReferrerDescriptor extends Descriptor {
 
 const MAX_RECORD_SIZE = 4 * 2 ** 20;
 
-/** The records of hosted repositories, always as the store has them: another replica may have
- *  written them a moment ago. Every function throws OciError UNAVAILABLE when the store cannot be
- *  read or written. */
+/** The records of hosted repositories, always read from the store: another replica may have written
+ *  them a moment ago. Every function throws OciError UNAVAILABLE when the store cannot be read or
+ *  written. */
 export function createHostedRecords(store: Store) {
   async function read(key: string, signal: AbortSignal): Promise<Record<string, unknown> | undefined> {
     const found = await store.read(key, { signal });

@@ -32,8 +32,8 @@ interface Contents {
   manifests: Map<Digest, { at: number; names: Digest[]; subject: Digest | undefined }>;
 }
 
-/** Deletes what the rules do not keep, as a client would: nothing that remains names deleted
- *  content.
+/** Deletes the tags and manifests that the rules do not keep, as a client would: no remaining
+ *  manifest names deleted content.
  *  @returns how many tags and manifests were deleted */
 export async function applyRetention(options: RetentionOptions): Promise<number> {
   const { registry, rules, signal } = options;

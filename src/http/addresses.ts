@@ -3,8 +3,8 @@ import { BlockList, isIP } from 'node:net';
 import { OciError } from '../oci/error.ts';
 
 /** Destinations that no outside server may redirect this program to: this machine, its networks and
- *  those of the cluster, the metadata services of clouds, and addresses that lead to no single
- *  host. 198.18.0.0/15 is missing on purpose: clash answers DNS with addresses of it (fake-ip).
+ *  those of the cluster, the metadata services of clouds, and addresses of more than one host.
+ *  198.18.0.0/15 is left out on purpose: clash answers DNS queries with such addresses (fake-ip).
  *  Sources: the IANA registries of special-purpose addresses; Azure's "What is IP address
  *  168.63.129.16?". */
 export const INTERNAL_NETWORKS: readonly string[] = [
@@ -37,8 +37,8 @@ for (const network of INTERNAL_NETWORKS) {
 }
 
 /** True for an address of this machine or of an internal network, in any form that a URL or a
- *  socket accepts, and for names that always resolve to one. A text that is no host at all counts
- *  as internal: nothing is sent there. */
+ *  socket accepts, and for names that always resolve to one. A text that is not a host counts as
+ *  internal, so nothing is sent there. */
 export function isInternal(host: string): boolean {
   const bare = host.replace(/^\[|\]$/g, '').replace(/%.*$/, ''); // a zone, as in fe80::1%eth0
   if (bare.includes(':')) return isIP(bare) !== 6 || isInternalV6(bare);

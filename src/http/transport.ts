@@ -74,8 +74,8 @@ function endsUnanswered(error: unknown, secure: boolean): boolean {
   return !secure && code === 'UND_ERR_SOCKET' && (socket?.bytesRead ?? Infinity) <= MAX_CONNECT_ANSWER;
 }
 
-/** Turns the error of a connection into one that a person can act on, and decides whether the proxy
- *  or the upstream failed. */
+/** Turns the error of a connection into a helpful one, and decides whether the proxy or the
+ *  upstream failed. */
 export function describeConnectionError(error: unknown, { proxied }: Pick<Transport, 'proxied'>, { host, protocol }: URL): OciError {
   if (error instanceof OciError) return error;
   const { code = '', message } = error as NodeJS.ErrnoException;

@@ -1,8 +1,8 @@
 /** Bytes. Reading a file in pieces of this size into reused buffers has twice the throughput of
  *  fs.createReadStream. */
 export const BUFFER_SIZE = 2 ** 20;
-/** Bytes of a buffer that an empty pool returns: it is slower, but no reader waits until a slow one
- *  hands a buffer back. */
+/** Bytes of a buffer that is returned while the pool is empty. It is slower, but no reader waits
+ *  until a slow one releases a buffer. */
 const SPARE_SIZE = 2 ** 15;
 /** Buffers of BUFFER_SIZE. They bound the memory of a server with many slow clients; the usual few
  *  clients never use them up. */
@@ -93,13 +93,13 @@ export function acquireShared(pool: BufferPool): SharedBuffer {
   return buffer;
 }
 
-/** The shared buffer that `bytes` are a part of: who holds it need not copy them. Undefined: they
- *  are of no shared buffer. */
+/** The shared buffer that contains `bytes`. A holder of the buffer need not copy them. Undefined:
+ *  they are in no shared buffer. */
 export function sharedBufferOf(bytes: Uint8Array): SharedBuffer | undefined {
   return held.get(bytes.buffer);
 }
 
-/** For reading stored files, shared by the whole process: they bound its memory. */
+/** For reading stored files. Shared by the whole process, so they limit its memory. */
 export const fileBuffers = createBufferPool(POOL_SIZE);
 
 /** For files that are uploaded to another store: two for each upload. They fit into a CPU's cache:

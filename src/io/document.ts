@@ -15,8 +15,8 @@ export interface DocumentOptions {
 
 const FIRST_BYTES = 2 ** 14;
 
-/** Reads a document to its end, into one buffer: pieces that are joined at the end take the memory
- *  twice. Returns undefined, and closes the body, if it has more than `maxBytes`.
+/** Reads a document to its end, into one buffer: joining pieces at the end would take twice the
+ *  memory. Returns undefined, and closes the body, if it has more than `maxBytes`.
  *  @throws what the body and `reserve` throw */
 export async function readWhole(body: Body, { maxBytes, size, reserve }: DocumentOptions): Promise<Buffer | undefined> {
   const hold = async (bytes: number): Promise<Buffer> => {

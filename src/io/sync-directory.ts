@@ -4,9 +4,9 @@ import { open } from 'node:fs/promises';
 const waiting = new Map<string, Promise<void>>();
 const running = new Map<string, Promise<void>>();
 
-/** Makes durable what has been created, renamed or removed in a directory so far. Many requests at
- *  once cost two syncs at most. It is no error if the directory is gone, or if its file system
- *  cannot sync it, as some network file systems.
+/** Makes the creations, renames and removals in a directory durable. Any number of concurrent
+ *  requests cost at most two syncs. It is not an error if the directory no longer exists, or if its
+ *  file system cannot sync it, as some network file systems cannot.
  *  @throws the file system's errors */
 export function syncDirectory(path: string): Promise<void> {
   const joined = waiting.get(path);

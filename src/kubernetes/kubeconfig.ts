@@ -61,7 +61,7 @@ interface Context {
   user: Fields;
 }
 
-/** Of several files the first that defines a name wins, as with kubectl. */
+/** If several files define a name, the first one wins, as with kubectl. */
 async function currentContext(env: NodeJS.ProcessEnv): Promise<Context> {
   const named = (env['KUBECONFIG'] ?? '').split(delimiter).filter((path) => path !== '');
   const paths = named.length > 0 ? named : [join(homedir(), '.kube', 'config')];

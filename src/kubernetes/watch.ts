@@ -10,9 +10,9 @@ export type Change =
   | { type: 'set'; key: string; object: Fields }
   /** The object is gone. */
   | { type: 'removed'; key: string }
-  /** Every object of the collection has been given, and nothing that is gone is left. */
+  /** All objects of the collection have been reported, and all removed ones too. */
   | { type: 'complete' }
-  /** After a failure, the API server answers again; nothing need have changed. */
+  /** After a failure, the API server answers again; the objects may be unchanged. */
   | { type: 'recovered' }
   /** The API server does not answer, or RBAC forbids it (`isDenied`); it is asked again after a
    *  pause. */
@@ -34,13 +34,13 @@ const WATCH_SECONDS = 240;
 /** The longest event, in characters: an object of 1.5 MB, with what escaping adds. */
 const MAX_EVENT_LENGTH = 8 * 2 ** 20;
 const BACKOFF = { baseMs: 500, capMs: 30_000, jitter: 'half' } as const;
-/** A watch that ends sooner counts as a failure, so that a server which ends each one at once is
+/** A watch that ends sooner counts as a failure, so that a server that ends every watch at once is
  *  not asked in a loop. */
 const SHORT_WATCH_MS = 1_000;
 
 /** Follows a collection until `signal` aborts: lists it, then watches it from there, and lists it
- *  again only if the API server has forgotten that version (410). A watch that breaks goes on where
- *  it was. Holds the keys of the objects, not the objects.
+ *  again only if the API server has forgotten that version (410). A watch that breaks continues
+ *  where it was. Keeps the keys of the objects in memory, not the objects.
  *  https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes */
 export async function* watchObjects(kubernetes: Kubernetes, collection: Collection, signal: AbortSignal): AsyncGenerator<Change> {
   const known = new Set<string>();
@@ -67,11 +67,12 @@ export async function* watchObjects(kubernetes: Kubernetes, collection: Collecti
       }
     } catch (error) {
       if (signal.aborted) return;
-      // Connections break: a new watch goes on at once. Only if the API server cannot be asked
-      // again has something failed.
+      // Connections break now and then: a new watch continues at once. Only if that fails too is it
+      // a failure.
       hasFailed = isOciError(error);
       const isDenied = isOciError(error, 'DENIED');
-      if (isDenied) version = undefined; // who may read no longer must forget, and read everything again when it is allowed
+      // Without permission, the objects must be forgotten, and all listed again once it is granted.
+      if (isDenied) version = undefined;
       isFailing ||= hasFailed;
       if (hasFailed) yield { type: 'failed', error: error as Error, isDenied };
     }
@@ -83,7 +84,7 @@ export async function* watchObjects(kubernetes: Kubernetes, collection: Collecti
 
 interface Listing {
   collection: Collection;
-  /** Afterwards the keys of the listed objects. */
+  /** After the call: the keys of the listed objects. */
   known: Set<string>;
   signal: AbortSignal;
 }
@@ -115,7 +116,7 @@ async function* list(kubernetes: Kubernetes, { collection, known, signal }: List
 }
 
 interface WatchEvent {
-  /** From which a broken watch goes on. */
+  /** The version from which a broken watch continues. */
   version: string;
   change?: Change & { type: 'set' | 'removed' };
 }

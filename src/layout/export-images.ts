@@ -20,7 +20,7 @@ import { createTarWriter, type TarWriter } from './tar-file.ts';
 
 /** An image to be exported. */
 export interface ExportName {
-  /** The whole name that the archive carries: `docker.io/library/nginx:1.27`. */
+  /** The full name in the archive: `docker.io/library/nginx:1.27`. */
   name: string;
   /** With the upstream in front: dockerhub/library/nginx. */
   repository: Repository;
@@ -39,7 +39,7 @@ export interface ExportOptions {
   reader: ImageReader;
   /** A path; the file appears there when it is complete, and replaces another one. */
   output: string;
-  /** `linux/amd64`, `linux/arm/v7`; or all that an index names. */
+  /** `linux/amd64`, `linux/arm/v7`; or all platforms of an index. */
   platforms: readonly string[] | 'all';
   signal: AbortSignal;
   /** Called after each piece, with the bytes of blobs written and of all blobs to write. */

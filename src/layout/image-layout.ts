@@ -28,7 +28,7 @@ export interface LayoutImage {
   descriptor: Descriptor;
   /** containerd's name if there is one, else the reference name: the whole name of an image, or its
    *  tag alone.
-   *  Undefined: the entry has none. */
+   *  Undefined: the entry has no name. */
   name: string | undefined;
 }
 
@@ -65,7 +65,7 @@ export function formatLayoutIndex(images: readonly { descriptor: Descriptor; nam
 export interface DockerImage {
   config: Digest;
   layers: readonly Digest[];
-  /** Undefined: it was named by its digest. */
+  /** Undefined: the image was named by its digest. */
   tag: string | undefined;
 }
 

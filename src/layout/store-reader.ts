@@ -6,7 +6,7 @@ import { blobKey, memberKey, tagKey } from '../store/keys.ts';
 import type { Store } from '../store/store.ts';
 import type { ImageReader } from './export-images.ts';
 
-/** Reads images from a store alone, without a running registry and without upstreams. */
+/** Reads images directly from a store, without a running registry and without upstreams. */
 export function createStoreReader(store: Store): ImageReader {
   async function readRecord(key: string, signal: AbortSignal): Promise<Record<string, unknown> | undefined> {
     const bytes = await readAll(store, key, signal);

@@ -2,8 +2,8 @@ import { isPrivateComponent } from './private-name.ts';
 import { isRepository, type Repository } from './reference.ts';
 
 /** The first component of the records of images that were pulled in mirror mode with credentials of
- *  the container runtime. They keep pruning from removing these images, and open nothing: no client
- *  can name such a repository. */
+ *  the container runtime. They keep pruning from removing these images, but give no access: no
+ *  client can name such a repository. */
 export const MIRRORED = 'by-mirror';
 
 /** `dockerhub/acme/app` of `by-<ids>/dockerhub/acme/app` (see private-name.ts); every other

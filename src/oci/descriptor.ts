@@ -9,7 +9,7 @@ export interface Descriptor {
   size: number;
 }
 
-/** The largest manifest that is taken from an upstream or served, in bytes (distribution
+/** The maximum size of a manifest, in bytes (distribution
  *  specification, "Pushing Manifests"). */
 export const MAX_MANIFEST_SIZE = 4 * 1024 * 1024;
 
@@ -19,8 +19,9 @@ const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json';
 const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
 export const BLOB_MEDIA_TYPE = 'application/octet-stream';
 
-/** Every manifest type that is asked for and stored. An upstream is always asked with all of them:
- *  what it returns must depend on the reference alone, never on who asked first. */
+/** All manifest types that are requested and stored. Every request to an upstream accepts all of
+ *  them, so that the answer depends on the reference alone, never on the client that asked
+ *  first. */
 export const MANIFEST_MEDIA_TYPES: readonly string[] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
 /** The content that a manifest names: the manifests of an index, the config and layers of an image,

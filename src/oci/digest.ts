@@ -9,7 +9,7 @@ declare const digestBrand: unique symbol;
 export type Digest = string & { readonly [digestBrand]: true };
 export type DigestAlgorithm = 'sha256' | 'sha512';
 
-/** Hashed at one go: one to three milliseconds. */
+/** Hashed in one step, which takes one to three milliseconds. */
 const HASHED_PER_TURN_BYTES = 2 ** 19;
 const DIGEST = /^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/;
 
@@ -28,7 +28,7 @@ export function isDigest(text: string): text is Digest {
   return DIGEST.test(text);
 }
 
-/** The digest's two halves. */
+/** The algorithm and the hexadecimal part of a digest. */
 export function splitDigest(digest: Digest): { algorithm: DigestAlgorithm; hex: string } {
   return { algorithm: digest.slice(0, 6) as DigestAlgorithm, hex: digest.slice(7) };
 }
@@ -37,13 +37,13 @@ export function createDigestHash(digest: Digest): Hash {
   return createHash(splitDigest(digest).algorithm);
 }
 
-/** True when `hash`, which it finishes, has seen exactly the content that `digest` names. */
+/** Finishes `hash`. True if it matches `digest`. */
 export function agrees(hash: Hash, digest: Digest): boolean {
   return hash.digest('hex') === splitDigest(digest).hex;
 }
 
-/** The digest of a document that may be large: hashed in pieces, with a turn for other events after
- *  each. */
+/** The digest of a document that may be large: hashed in pieces, so that other events are handled
+ *  in between. */
 export async function digestInPieces(bytes: Uint8Array, algorithm: DigestAlgorithm = 'sha256'): Promise<Digest> {
   const hash = createHash(algorithm);
   for (let start = 0; start < bytes.length; start += HASHED_PER_TURN_BYTES) {

@@ -24,10 +24,10 @@ export type OciErrorCode =
 
 export interface OciErrorOptions {
   cause?: unknown;
-  /** Who failed, for logs and metrics; a client sees only code and message. policy: nobody,
-   *  registry.policy refuses. */
+  /** The part that failed, for logs and metrics; a client sees only code and message. policy:
+   *  nothing failed, registry.policy refuses the request. */
   origin?: 'policy' | 'proxy' | 'storage' | 'upstream';
-  /** Seconds after which trying again makes sense. */
+  /** After how many seconds to try again. */
   retryAfter?: number;
   /** The bytes that a body has returned are wrong: it must not be continued from another source. */
   corrupt?: boolean;
@@ -35,8 +35,8 @@ export interface OciErrorOptions {
   size?: number;
 }
 
-/** The one error that crosses rooms. Its message is for the person who reads a failed pull: what is
- *  wrong, and what to do. */
+/** The only error that crosses rooms. Its message is for the user whose pull failed: it says what
+ *  is wrong, and what to do. */
 export class OciError extends Error {
   override readonly name = 'OciError';
   readonly code: OciErrorCode;

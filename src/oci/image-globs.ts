@@ -2,9 +2,9 @@ import picomatch from 'picomatch';
 
 /** Globs over names of images: `docker.io/library/nginx:1.*`, `ghcr.io/owner/*`. */
 export interface ImageGlobs {
-  /** The first glob that matches a whole name; undefined: none does. */
+  /** The first glob that matches a whole name; undefined: no glob does. */
   find(this: void, name: string): string | undefined;
-  /** Whether there is any. */
+  /** Whether there are any globs. */
   isEmpty: boolean;
 }
 

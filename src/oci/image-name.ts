@@ -12,7 +12,7 @@ export interface ImageName {
   suffix: string;
 }
 
-/** Where the images of a host are served. */
+/** Under which repositories the images of a host are served. */
 export interface ServedHost {
   /** The first component of their repositories: `dockerhub`, `mcr.microsoft.com`. */
   name: string;
@@ -20,7 +20,7 @@ export interface ServedHost {
   defaultNamespace?: string | undefined;
 }
 
-/** Which hosts are served: those of upstreams and of hosted repositories, and those of
+/** The hosts that are served: those of upstreams, of hosted repositories and of
  *  registry.otherHosts. */
 export interface ServedHosts {
   /** @param host as an image name spells it */
@@ -29,7 +29,7 @@ export interface ServedHosts {
   hasName(this: void, name: string): boolean;
 }
 
-/** The parts of the configuration that say which hosts are served. */
+/** The parts of the configuration that determine which hosts are served. */
 export interface ServedConfig {
   upstreams: Readonly<Record<string, { hosts: readonly string[]; defaultNamespace?: string | undefined }>>;
   hosted?: Readonly<Record<string, { hosts: readonly string[] }>>;

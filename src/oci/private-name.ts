@@ -1,8 +1,9 @@
 import { isRepository, type Repository } from './reference.ts';
 
 // The names under which private images are pulled by pull secrets:
-// `by-<id>/<upstream>/<repository>`. An id is a capability: who knows it may pull what its pull
-// secret may. Several ids, joined by `-`, are tried in order, as the kubelet tries several secrets.
+// `by-<id>/<upstream>/<repository>`. An id is a capability: any client that knows it may pull the
+// images that its pull secret may pull. Several ids, joined by `-`, are tried in order, as the
+// kubelet tries several secrets.
 
 /** A repository that is pulled by pull secrets. */
 export interface PrivateName {
@@ -14,12 +15,12 @@ export interface PrivateName {
 
 /** 128 bits in lower-case base32 (RFC 4648, section 6). */
 const ID = '[a-z2-7]{26}';
-/** Bounds what one request can cause: each id may be a request to upstream. */
+/** Limits the cost of one request: each id may cause a request to upstream. */
 const MAX_IDS = 8;
 const COMPONENT = new RegExp(`^by-(${ID}(?:-${ID}){0,${MAX_IDS - 1}})$`);
 
-/** Whether a first path component is meant to hold ids: nothing else may be called so. Hosts hold a
- *  dot, or end in `_<port>`. */
+/** Whether a first path component is reserved for ids. No upstream may have such a name; hosts
+ *  contain a dot, or end in `_<port>`. */
 export function isPrivateComponent(component: string): boolean {
   return component.startsWith('by-') && !/[._]/.test(component);
 }

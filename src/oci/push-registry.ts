@@ -3,7 +3,7 @@ import type { Digest } from './digest.ts';
 import type { Reference, Repository, Tag } from './reference.ts';
 import type { Registry } from './registry.ts';
 
-/** Names an upload of one repository; not to be guessed. */
+/** Identifies an upload of one repository; cannot be guessed. */
 export type UploadId = string & { readonly __brand: 'UploadId' };
 
 const UPLOAD_ID = /^[0-9a-f]{32}$/;
@@ -18,7 +18,7 @@ export interface PushContext {
 
 /** A piece of an upload. */
 export interface Chunk {
-  /** The position of its first byte in the blob; undefined: right behind the bytes uploaded so
+  /** The position of its first byte in the blob; undefined: directly after the bytes uploaded so
    *  far. */
   start: number | undefined;
   /** Bytes, exactly; undefined: until `body` ends. */
@@ -33,31 +33,33 @@ export interface PushedManifest {
 }
 
 /** A registry that can be written to (distribution specification 1.1, "Push" and "Content
- *  Management"). What a method has resolved is durable, and visible on every replica. Beside what a
- *  Registry throws, methods throw DENIED (immutable tag, quota), and: BLOB_UPLOAD_UNKNOWN (no such
- *  upload of this repository), RANGE_INVALID (`size`: where the upload stands), SIZE_INVALID (a
- *  chunk of another length than announced), DIGEST_INVALID (the bytes have another digest). */
+ *  Management"). When a method has resolved, its result is durable and visible on every replica. In
+ *  addition to the errors of a Registry, methods throw DENIED (immutable tag, quota), and:
+ *  BLOB_UPLOAD_UNKNOWN (no such upload of this repository), RANGE_INVALID (`size`: the current size
+ *  of the upload), SIZE_INVALID (a chunk has another length than announced), DIGEST_INVALID (the
+ *  bytes have another digest). */
 export interface PushRegistry extends Registry {
   startUpload(repository: Repository, context: PushContext): Promise<UploadId>;
-  /** @returns how many bytes of the blob are there */
+  /** @returns the number of bytes uploaded so far */
   uploadedSize(repository: Repository, id: UploadId, context: PushContext): Promise<number>;
-  /** @returns how many bytes of the blob are there now */
+  /** @returns the number of bytes uploaded so far */
   appendChunk(repository: Repository, id: UploadId, context: PushContext & { chunk: Chunk }): Promise<number>;
-  /** Ends an upload: `chunk`, if any, is its last. On DIGEST_INVALID the upload is gone. */
+  /** Ends an upload: `chunk`, if any, is its last. On DIGEST_INVALID the upload has been
+   *  removed. */
   finishUpload(repository: Repository, id: UploadId, context: PushContext & { digest: Digest; chunk?: Chunk }): Promise<Descriptor>;
   cancelUpload(repository: Repository, id: UploadId, context: PushContext): Promise<void>;
-  /** The whole of a blob in one request. */
+  /** Pushes a whole blob in one request. */
   putBlob(repository: Repository, digest: Digest, context: PushContext & { chunk: Chunk }): Promise<Descriptor>;
-  /** Lets `repository` have a blob that one of `from` has, without a byte being sent.
+  /** Adds a blob to `repository` that one of the repositories `from` has, without transferring it.
    *  @returns undefined: none of them has it */
   mountBlob(
     repository: Repository,
     digest: Digest,
     context: PushContext & { from: readonly Repository[] },
   ): Promise<Descriptor | undefined>;
-  /** The repositories that have a blob: where a mount without `from` may take it from. */
+  /** The repositories that have a blob: the possible sources of a mount without `from`. */
   repositoriesWith(digest: Digest, context: PushContext): AsyncIterable<Repository>;
-  /** @param context.tags what it is called beside `reference`
+  /** @param context.tags further tags for the manifest
    *  @throws OciError MANIFEST_INVALID; MANIFEST_BLOB_UNKNOWN: something that it names is not in
    *  this repository */
   putManifest(
@@ -70,6 +72,6 @@ export interface PushRegistry extends Registry {
   deleteManifest(repository: Repository, reference: Reference, context: PushContext): Promise<void>;
   /** @throws OciError BLOB_UNKNOWN; DENIED: a manifest that stays names it */
   deleteBlob(repository: Repository, digest: Digest, context: PushContext): Promise<void>;
-  /** All repositories after `last`, in the order of their names. */
+  /** All repositories after `last`, sorted by name. */
   repositories(context: PushContext & { last?: Repository }): AsyncIterable<Repository>;
 }

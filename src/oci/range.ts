@@ -11,8 +11,8 @@ export type RangeRequest = ByteRange | { suffix: number };
 
 const SINGLE = /^bytes=(\d*)-(\d*)$/i;
 
-/** Reads a Range header of one range. Several ranges, another unit or nonsense give undefined: such
- *  a header is ignored and the whole is served (RFC 9110 §14.2). */
+/** Reads a Range header of one range. Undefined for several ranges, another unit or a malformed
+ *  header: it is then ignored and the whole blob is served (RFC 9110 §14.2). */
 export function parseRange(header: string | undefined): RangeRequest | undefined {
   const match = header === undefined ? null : SINGLE.exec(header.trim());
   if (match === null) return undefined;
@@ -24,13 +24,13 @@ export function parseRange(header: string | undefined): RangeRequest | undefined
   return end < start ? undefined : { start, end };
 }
 
-/** Limits positions of any number of digits to a safe integer, which is far behind the end of every
+/** Limits positions of any number of digits to a safe integer, which is far beyond the end of every
  *  blob. */
 function toPosition(digits: string): number {
   return Math.min(Number(digits), 1e15);
 }
 
-/** The bytes of a blob that a range means; the start lies behind the end if there are none. */
+/** The bytes of a blob that a range selects; if there are none, the start lies behind the end. */
 function within(range: RangeRequest, size: number): Required<ByteRange> {
   if ('suffix' in range) return { start: Math.max(0, size - range.suffix), end: size - 1 };
   return { start: range.start, end: Math.min(range.end ?? size - 1, size - 1) };
@@ -44,13 +44,14 @@ export function resolveRange(range: RangeRequest, size: number): Required<ByteRa
   return { start, end };
 }
 
-/** More ranges than this in one header are not worth an answer in parts. */
+/** With more ranges than this in one header, the whole blob is sent. */
 const MAX_RANGES = 64;
-/** Ranges with no more bytes between them are sent as one: the head of a part is longer. */
+/** Ranges with at most this many bytes between them are sent as one, because the header of a part
+ *  is longer. */
 const PART_HEAD_BYTES = 128;
 
-/** Reads a Range header of one or several ranges. Undefined, and the whole is served: more than
- *  MAX_RANGES, another unit, nonsense. */
+/** Reads a Range header of one or several ranges. Undefined for more than MAX_RANGES, another unit
+ *  or a malformed header: the whole blob is then served. */
 export function parseRanges(header: string | undefined): RangeRequest[] | undefined {
   const list = /^bytes=(.*)$/i.exec(header?.trim() ?? '')?.[1]?.split(',');
   const parts = list?.map((part) => part.trim()).filter((part) => part !== ''); // RFC 9110 §5.6.1: elements may be empty
@@ -80,7 +81,7 @@ export function resolveRanges(ranges: readonly RangeRequest[], size: number): Re
 
 const CONTENT_RANGE = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/i;
 
-/** Reads a Content-Range header; undefined when it is none. `size` is absent for `/*`. */
+/** Reads a Content-Range header; undefined if it is malformed. `size` is absent for `/*`. */
 export function parseContentRange(header: string | undefined): { start: number; end: number; size?: number } | undefined {
   const match = header === undefined ? null : CONTENT_RANGE.exec(header);
   if (match === null) return undefined;

@@ -9,10 +9,10 @@ export interface FirstAllowedOptions {
   allowed?(this: void, repository: Repository, registry: Registry): void;
 }
 
-/** One registry with several logins: asks with the next login when the registry refuses one (401,
- *  403), or hides from it what it asks for (404), as the kubelet tries several pull secrets in
- *  turn.
- *  @throws OciError of the refusal that says most; NAME_UNKNOWN: no login is for the repository */
+/** One registry with several logins. If the registry refuses a login (401, 403) or hides the
+ *  content from it (404), the next login is tried, as the kubelet tries several pull secrets in
+ *  order.
+ *  @throws the most specific OciError; NAME_UNKNOWN: no login matches the repository */
 export function firstAllowed({ candidatesFor, allowed }: FirstAllowedOptions): Registry {
   async function ask<T>(repository: Repository, work: (registry: Registry) => Promise<T>): Promise<T> {
     const candidates = candidatesFor(repository);
@@ -24,7 +24,7 @@ export function firstAllowed({ candidatesFor, allowed }: FirstAllowedOptions): R
         return answer;
       } catch (error) {
         if (!isRefusal(error)) throw error;
-        if (index === 0 || isAbsent(refusal)) refusal = error; // a 403 says more than a 404
+        if (index === 0 || isAbsent(refusal)) refusal = error; // a 403 is more specific than a 404
       }
     }
     throw refusal;

@@ -1,7 +1,7 @@
 import type { Registry } from '../oci/registry.ts';
 
-/** The registry that `make` gives, made when it is first asked: for what is rarely needed and takes
- *  memory. */
+/** Creates a registry with `make` when it is first used: for registries that take memory and are
+ *  rarely needed. */
 export function lazy(make: () => Promise<Registry>): Registry {
   let made: Promise<Registry> | undefined;
   const get = (): Promise<Registry> => (made ??= make());

@@ -2,8 +2,9 @@ import { isAbsent, isOciError } from '../oci/error.ts';
 import type { Context, Registry } from '../oci/registry.ts';
 import type { ReadKind } from '../telemetry/registry-metrics.ts';
 
-/** `inner`, calling `failed` for each read that it could not answer. A 404 is an answer, and so is
- *  a range outside the content; clients that have disconnected do not count. */
+/** Passes reads on to `inner`, and calls `failed` for each read that it could not answer. A 404 is
+ *  an answer, and so is a range outside the content; clients that have disconnected do not
+ *  count. */
 export function observed(inner: Registry, failed: (kind: ReadKind) => void): Registry {
   function note(error: unknown, kind: ReadKind, { signal }: Context): void {
     if (!signal.aborted && !isAbsent(error) && !isOciError(error, 'RANGE_INVALID')) failed(kind);

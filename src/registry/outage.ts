@@ -13,8 +13,8 @@ export interface OutageOptions {
 export interface Outage {
   readonly isDown: boolean;
   /** Call when a request failed or is overdue: the registry is probed at once, in the background.
-   *  If it answers the probe it is not down, whatever became of the request: an upstream of its own
-   *  may be failing. */
+   *  If it answers the probe, it is not down, whatever happened to the request: one of its
+   *  upstreams may be failing. */
   suspect(cause?: unknown): void;
   /** Calls `listener` when the registry goes down; at once if it is down. @returns a function that
    *  unsubscribes */

@@ -9,7 +9,7 @@ export type Side = 'first' | 'second';
 export interface Answer<T> {
   value: T;
   side: Side;
-  /** Ends what that side still does for it, such as sending a body. */
+  /** Ends the work that this side still does for the answer, such as sending a body. */
   end: (reason: Error) => void;
 }
 
@@ -36,7 +36,8 @@ const MAX_RETRY_AFTER_S = 5;
  *  since another request would only make the limit worse. A refusal (401, 403) may be the
  *  registry's own, for example because its credentials have expired, so `second` is asked without
  *  any; if it refuses too, the registry's words are thrown.
- *  @throws OciError of the side that said more; UNAVAILABLE: neither side answered in time */
+ *  @throws the more specific OciError of the two sides; UNAVAILABLE: neither side answered in
+ *  time */
 export async function race<T>(ask: Ask<T>, from: Side, { signal, ...options }: RaceOptions & { signal: AbortSignal }): Promise<Answer<T>> {
   signal.throwIfAborted();
   const { outage, slowAfterMs, limitMs } = options;
@@ -64,7 +65,7 @@ interface RaceState<T> {
   /** Asks a side, unless it has been asked. */
   start(side: Side): void;
   onDown(): void;
-  /** Asks `side` because the other one takes long, unless that is waiting for a Retry-After. */
+  /** Asks `side` because the other one is slow, unless that one is waiting for a Retry-After. */
   onSlow(side: Side): void;
   endAll(reason: unknown): void;
   stopWaiting(): void;
@@ -168,7 +169,7 @@ function isFinal(error: unknown): boolean {
   return !isOutage(error) && !isOciError(error, 'UNAUTHORIZED', 'DENIED', 'NAME_UNKNOWN');
 }
 
-/** The one of two errors that says more. */
+/** The more specific of two errors. */
 function betterError(first: unknown, second: unknown): unknown {
   const answer = [first, second].find((error) => !isOutage(error));
   if (answer !== undefined) return answer;

@@ -12,7 +12,7 @@ export interface Route {
 export interface RoutedOptions {
   /** Asked for names that `routes` does not have. */
   otherwise?(this: void, name: string): Route | undefined;
-  /** The route of repositories whose first component is no name, and holds no ids of pull
+  /** The route of repositories whose first component is neither a name nor contains ids of pull
    *  secrets. */
   defaultName?: string | undefined;
 }

@@ -5,7 +5,7 @@ import type { Log } from '../telemetry/log.ts';
 
 /** How a pull ended. hit: all of it came from the cache. miss: something was fetched from upstream.
  *  stale: the tag is the one of the cache, since upstream could not confirm it. denied:
- *  registry.policy or the upstream refused. gone: the client broke off and did not come back.
+ *  registry.policy or the upstream refused. gone: the client disconnected and did not continue.
  *  error: anything else. */
 export type PullOutcome = 'hit' | 'miss' | 'stale' | 'gone' | 'denied' | 'error';
 
@@ -13,7 +13,7 @@ export type PullOutcome = 'hit' | 'miss' | 'stale' | 'gone' | 'denied' | 'error'
 export interface PullRequest {
   /** The client's address. */
   client: string;
-  /** The node's name, as its agent tells it. */
+  /** The node's name, as reported by its agent. */
   node: string | undefined;
   /** The upstream's name. */
   upstream: string;
@@ -34,7 +34,7 @@ export interface PullAnswer {
 }
 
 export interface AccessLog {
-  /** A request has begun. @returns a function to call with its answer */
+  /** Call it when a request begins. @returns a function to call with its answer */
   begin(this: void, request: PullRequest): (answer: PullAnswer) => void;
   /** Writes the lines of pulls that have not ended yet. */
   close(this: void): void;
@@ -42,18 +42,18 @@ export interface AccessLog {
 
 export interface AccessLogOptions {
   log: Log;
-  /** A pull has ended when its client has asked for nothing of the repository for this long, in
+  /** A pull has ended when its client has sent no request for the repository for this long, in
    *  ms. */
   idleMs?: number;
   /** Pulls whose lines are not written yet; with more, the oldest are written early. */
   maxOpen?: number;
 }
 
-/** Clients ask for the next blob at once, or after they have unpacked one. */
+/** Clients request the next blob at once, or after they have unpacked one. */
 const IDLE_MS = 3000;
 const MAX_OPEN = 10_000;
-/** The worst outcome is that of the pull. Clients break off now and then to go on elsewhere in a
- *  blob. */
+/** The worst outcome counts for the pull. Clients sometimes cut a request to continue at another
+ *  position of the blob. */
 const SEVERITY: Record<PullOutcome, number> = { gone: 0, hit: 0, miss: 1, stale: 2, denied: 3, error: 4 };
 
 interface Pull extends PullRequest, Pick<PullAnswer, 'bytes' | 'outcome' | 'status'> {
@@ -64,7 +64,7 @@ interface Pull extends PullRequest, Pick<PullAnswer, 'bytes' | 'outcome' | 'stat
   endedAt: number;
   tag: string | undefined;
   digest: Digest | undefined;
-  /** The last answer was broken off. */
+  /** The client cut the last answer. */
   isBrokenOff: boolean;
   requests: number;
   running: number;

@@ -34,7 +34,7 @@ export interface Push {
 }
 
 export interface PushOptions {
-  /** Chunks shorter than this many bytes cost more; undefined: they do not. */
+  /** The minimum size of a chunk that the client is told, in bytes; undefined: none. */
   minChunkSize: number | undefined;
   log: Log;
 }

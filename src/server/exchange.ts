@@ -17,9 +17,9 @@ export interface Exchange {
   headers: readonly string[];
   /** Called at the end of a request for a manifest or a blob. */
   pulled: ((answer: PullAnswer) => void) | undefined;
-  /** Of the manifest that is sent. */
+  /** The digest of the manifest that is sent. */
   digest: Digest | undefined;
-  /** How a cache has answered. */
+  /** The outcome that the cache has reported. */
   cached: 'hit' | 'miss' | 'stale';
   /** Body bytes that the client has accepted. */
   bytes: number;

@@ -62,7 +62,7 @@ export async function connectPipe(path: string): Promise<IpcPipe> {
   return wrap(handle, () => handle.close());
 }
 
-/** A pipe over a connected unix socket that nothing reads from any more. Only `write` works. */
+/** A pipe over a connected unix socket that is no longer read. Only `write` works. */
 export function adoptPipe(socket: Socket): IpcPipe {
   const { Pipe, ipc } = bindings();
   const handle = new Pipe(ipc);

@@ -5,14 +5,14 @@ import { splitTarget } from './parse-request.ts';
  *  to it as a mirror. Authorization itself is for the registry's own users. */
 export const LOGIN_HEADER = 'x-kube-registry-login';
 
-/** Sent with what upstream refuses to a request without credentials: containerd then sends those of
- *  the pod to the mirror. */
+/** The challenge in the answer to a request that upstream refuses without credentials: containerd
+ *  then sends the pod's credentials to the mirror. */
 export const MIRROR_CHALLENGE = 'Basic realm="kube-registry mirror", charset="UTF-8"';
 
 const BASIC = /^basic [A-Za-z0-9+/]{1,12000}={0,2}$/i;
 
-/** The Authorization that a container runtime sends to a mirror (`?ns=`); undefined: the request is
- *  no such request, or its Authorization is not Basic (RFC 7617). */
+/** The Authorization that a container runtime sends to a mirror (`?ns=`); undefined: this is not
+ *  such a request, or its Authorization is not Basic (RFC 7617). */
 export function mirrorLogin({ url = '', headers }: Pick<IncomingMessage, 'url' | 'headers'>): string | undefined {
   const { authorization } = headers;
   if (authorization === undefined || !BASIC.test(authorization)) return undefined;

@@ -27,25 +27,25 @@ export interface Served {
   seconds: number;
   /** The client's address. */
   client: string;
-  /** The node, as its agent names it; nobody checks that. */
+  /** The node, as named by its agent; not verified. */
   node: string | undefined;
 }
 
-/** The header in which an agent tells the name of its node. */
+/** The header in which an agent sends the name of its node. */
 export const NODE_HEADER = 'x-kube-registry-node';
 
 export interface ServeOptions extends BlobOptions {
   log: Log;
   /** The upstream's name for logs and metrics, by the first component of a repository; undefined:
-   *  no upstream has it. */
+   *  there is no such upstream. */
   nameOf(this: void, first: string): string | undefined;
   /** The upstream whose images are named by this host (containerd's `?ns=`). */
   upstreamOf(this: void, host: string): string | undefined;
   observe?: (served: Served) => void;
-  /** What upstream refuses to a container runtime that asks as of a mirror (`?ns=`) without
-   *  credentials is answered with a challenge. */
+  /** If upstream refuses a request that a container runtime sends to a mirror (`?ns=`) without
+   *  credentials, the answer is a challenge. */
   challengesMirrors?: boolean;
-  /** Gets the pulls of images. */
+  /** The access log. */
   accessLog?: AccessLog | undefined;
 }
 
@@ -64,7 +64,7 @@ export function serveRegistry(registry: Registry, options: ServeOptions): Reques
       case 'ping':
         return sendBytes(exchange, [...PING_HEADERS], PING);
       case 'unsupported':
-        exchange.response.shouldKeepAlive = false; // its body, if any, is not worth reading
+        exchange.response.shouldKeepAlive = false; // its body, if any, is not needed
         exchange.response.setHeader('Allow', parsed.allow);
         throw new OciError('UNSUPPORTED', parsed.message);
       case 'manifest':
@@ -117,14 +117,14 @@ function locate(
   if (upstream === undefined) {
     throw new OciError('NAME_UNKNOWN', `no upstream has the host ${namespace}; add it under registry.upstreams, with its url and hosts`);
   }
-  // Ids of pull secrets would go to the upstream, and to its mirrors.
+  // Otherwise ids of pull secrets would be sent to the upstream and its mirrors.
   if (parsePrivateName(repository) !== undefined) throw new OciError('NAME_UNKNOWN', 'private names are pulled without ?ns=');
   exchange.headers = [...API_VERSION, 'OCI-Namespace', namespace];
   return joinRepository(upstream, repository);
 }
 
-/** Asks for the pod's own credentials, if the request was refused for want of them.
- *  @returns how the error is sent */
+/** Asks for the pod's own credentials if the request was refused without them.
+ *  @returns the options for sending the error */
 function asChallenge(exchange: Exchange, error: unknown): Parameters<typeof sendError>[2] {
   const { request, response, namespace } = exchange;
   const isAnonymous = namespace !== undefined && request.headers.authorization === undefined;
@@ -133,7 +133,7 @@ function asChallenge(exchange: Exchange, error: unknown): Parameters<typeof send
   return { ...exchange, statuses: { DENIED: 401 } };
 }
 
-/** Locates the repository of a pull, which is in the access log from now on. */
+/** Locates the repository of a pull, and starts its entry in the access log. */
 function beginPull(
   exchange: Exchange,
   parsed: { repository: Repository; namespace: string | undefined; reference?: Reference },

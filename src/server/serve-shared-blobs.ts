@@ -12,9 +12,9 @@ import { sendBody, type SendOptions } from './send.ts';
 
 export interface SharedBlobsOptions {
   log: Log;
-  /** What the ticket in a request target allows; undefined: there is no valid one. */
+  /** The permission of the ticket in a request target; undefined: it has no valid ticket. */
   admit(this: void, target: string): { digest: Digest; size: number } | undefined;
-  /** Undefined: this node does not have the blob, and receives it neither. */
+  /** Undefined: this node neither has the blob nor is receiving it. */
   find(
     this: void,
     digest: Digest,
@@ -30,8 +30,8 @@ export interface SharedBlobsOptions {
 
 const NONCE = /^[0-9a-f]{16,64}$/;
 
-/** The blobs of this node for other nodes, by tickets: GET /shared/<digest>?…; and GET /alive, by
- *  which they and the registry tell that this node can be reached. */
+/** Serves the blobs of this node to other nodes with tickets: GET /shared/<digest>?…. GET /alive
+ *  shows the registry and other nodes that this node can be reached. */
 export function serveSharedBlobs(options: SharedBlobsOptions): RequestHandler {
   return async (request, response) => {
     const target = request.url ?? '';
@@ -49,8 +49,8 @@ function answerAlive(response: ServerResponse, nonce: string | null, { prove }: 
   response.writeHead(200, { 'content-type': 'text/plain', 'content-length': body.length, 'cache-control': 'no-store' }).end(body);
 }
 
-/** Sends the head before the first byte is here: a node that waits for a slow upstream is not one
- *  that cannot be reached. */
+/** Sends the head before the first byte has arrived: a node that waits for a slow upstream must not
+ *  look unreachable. */
 async function answerBlob(
   request: IncomingMessage,
   response: ServerResponse,

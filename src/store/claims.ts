@@ -16,8 +16,8 @@ import { bytesSource, type Store } from './store.ts';
 /** A sweep older than this belongs to a process that has ended: a running process removes nothing
  *  under such an old sweep. */
 const SWEEP_LIFETIME_MS = 300_000;
-/** Claims outlive the push: a pruning that took its inventory before the manifest was there must
- *  still see them. */
+/** Claims outlive the push: a pruning run that took its inventory before the manifest was written
+ *  must still see them. */
 const CLAIM_LIFETIME_MS = 24 * 3_600_000;
 /** How long the removal of a sweep may take, in ms. */
 const SWEEP_END_TIMEOUT_MS = 10_000;

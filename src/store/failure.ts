@@ -1,7 +1,7 @@
 import { OciError } from '../oci/error.ts';
 
-/** Translates a failed file operation into an error for the operator. An OciError stays as it
- *  is. */
+/** Translates a failed file operation into an error for the operator. An OciError is returned
+ *  unchanged. */
 export function fileFailure(error: unknown, doing: string, directory: string): OciError {
   if (error instanceof OciError) return error;
   const code = (error as NodeJS.ErrnoException).code ?? '';

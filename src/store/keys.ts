@@ -3,9 +3,8 @@ import { OciError } from '../oci/error.ts';
 import { isRepository, isTag, type Reference, type Repository, type Tag } from '../oci/reference.ts';
 
 // The keys of a store's objects. `repository` is prefixed by its upstream's name:
-// dockerhub/library/nginx. No component of a repository starts with `_` or holds a colon, so what
-// lies beneath one repository is never taken for a part of another one's name, nor a file for a
-// directory.
+// dockerhub/library/nginx. No component of a repository starts with `_` or contains a colon. So the
+// records of one repository are never mistaken for another repository, nor a file for a directory.
 
 /** The bytes of a digest: of manifests and blobs alike, one copy for all repositories. */
 export function blobKey(digest: Digest): string {
@@ -42,7 +41,7 @@ export function seenKey(digest: Digest): string {
   return `v1/seen/${algorithm}/${hex.slice(0, 2)}/${hex}`;
 }
 
-/** { by, at }: an image that somebody has pinned, under a tag or by its digest. No component of a
+/** { by, at }: an image that a user has pinned, under a tag or by its digest. No component of a
  *  repository holds a colon or starts with `_`. */
 export function pinKey(repository: Repository, reference: Reference): string {
   return `${PINS}${repository}/_${isDigest(reference) ? reference : `tag:${reference}`}`;

@@ -11,7 +11,7 @@ export interface LogOptions {
   readable: boolean;
 }
 
-/** JSON lines, or on a terminal a form for people. Query strings and passwords of URLs are never
+/** JSON lines, or a readable form on a terminal. Query strings and passwords of URLs are never
  *  logged: presigned and subscription URLs carry secrets there. The ids of pull secrets, with which
  *  anybody may read private images, appear at level debug alone. */
 export async function createLog(options: LogOptions, output: DestinationStream): Promise<Log> {
@@ -29,7 +29,7 @@ export async function createLog(options: LogOptions, output: DestinationStream):
   );
 }
 
-/** pino-pretty writes texts as they are, and some of them come from outside. */
+/** pino-pretty does not escape texts, and some of them come from outside. */
 function escapeTexts(fields: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, typeof value === 'string' ? printable(value) : value]));
 }

@@ -1,7 +1,7 @@
 import type { Metrics } from './metrics.ts';
 
 /** How a read was answered. hit: from the store. miss: from upstream. stale: from the store,
- *  although upstream could not confirm it. error: it was not. */
+ *  although upstream could not confirm it. error: it failed. */
 export type ReadOutcome = 'hit' | 'miss' | 'stale' | 'error';
 export type ReadKind = 'manifest' | 'blob' | 'tags' | 'referrers';
 /** ok: a usable answer. absent: 404. refused: 401, 403. limited: 429. failed: 5xx, an unusable
@@ -49,9 +49,9 @@ export interface RegistryMetrics {
   denied(upstream: string, rule: 'allow' | 'deny' | 'age'): void;
   /** A name with an id of no pull secret was requested. */
   unknownPrivateName(this: void): void;
-  /** An agent was told where to read a blob of some size. */
+  /** The registry sent an agent to a source for a blob of this size. */
   placed(place: 'registry' | 's3' | 'node'): void;
-  /** Reports at each scrape how many nodes share blobs and answer. */
+  /** Reports at each scrape how many nodes share blobs and can be reached. */
   watchSharingNodes(read: () => number): void;
   /** Reports at each scrape how many tags are served although their upstream has deleted them. */
   watchGone(read: () => ReadonlyMap<string, number>): void;

@@ -7,7 +7,7 @@ import type { Image } from './inventory.ts';
 import type { TagsByImage } from './tags.ts';
 
 /** hosted: the image was pushed here, and no upstream has it. pinned: registry.cache.keep names it,
- *  or somebody has pinned it in the console. in-use: a pod of the cluster runs it. */
+ *  or a user has pinned it in the console. in-use: a pod of the cluster runs it. */
 export type KeepReason = 'hosted' | 'pinned' | 'in-use';
 
 /** A stored image under one of its names. */
@@ -26,9 +26,9 @@ export interface KeepOptions {
   /** Globs over `dockerhub/library/nginx:1.27`, and over the names that `namesOf` returns; a star
    *  also matches slashes. */
   pinned: readonly string[];
-  /** Images that people have pinned: `repository:tag`, `repository@digest`. */
+  /** Images that users have pinned: `repository:tag`, `repository@digest`. */
   pins: ReadonlySet<string>;
-  /** The images that pods run now, by the registry's own names. */
+  /** The images that pods currently run, by the registry's own names. */
   inUse: readonly { repository: Repository; reference: Reference }[];
   /** Other names of a repository: `docker.io/library/nginx`. */
   namesOf(this: void, repository: Repository): readonly string[];

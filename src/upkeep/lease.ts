@@ -5,9 +5,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { PRUNING } from '../store/keys.ts';
 import { bytesSource, type Store, type StoreContext } from '../store/store.ts';
 
-/** Elects the replica that does work for all, such as pruning a store, as well as that is possible
- *  without conditional writes: it writes a record and reads it again. Two replicas at once waste
- *  work but break nothing. */
+/** Elects the replica that does work for all replicas, such as pruning the store. Without
+ *  conditional writes, the election is best effort: a replica writes a record and reads it again.
+ *  Two replicas at once waste work but break nothing. */
 export interface Lease {
   /** Aborted when another process has taken the lease, or the record cannot be renewed. */
   signal: AbortSignal;

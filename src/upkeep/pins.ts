@@ -3,17 +3,18 @@ import type { Repository, Tag } from '../oci/reference.ts';
 import { bytesSource, type Store } from '../store/store.ts';
 import { parsePinKey, PINS, pinKey } from '../store/keys.ts';
 
-/** Images that people have pinned in the console: pruning leaves them. All replicas share them. */
+/** Images that users have pinned in the console: pruning keeps them. All replicas share the
+ *  pins. */
 export interface Pins {
   /** Whether the image is pinned under its tag, or by its digest. */
   has(this: void, image: { repository: Repository; tag: string | undefined; digest: Digest }): boolean;
-  /** Reads them again if that was not done lately. @throws OciError UNAVAILABLE: only if they were
-   *  never read */
+  /** Reads the pins again unless that was done recently. @throws OciError UNAVAILABLE: only if they
+   *  have never been read */
   refresh(this: void, signal: AbortSignal): Promise<void>;
   /** @throws OciError UNAVAILABLE */
   add(this: void, pin: Pin, user: string, signal: AbortSignal): Promise<void>;
   remove(this: void, pin: Pin, signal: AbortSignal): Promise<void>;
-  /** Another number whenever they have changed. */
+  /** A number that changes with every change of the pins. */
   version(this: void): number;
 }
 

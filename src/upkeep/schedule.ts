@@ -8,7 +8,7 @@ import { prune, type PruneOptions, type PruneResult } from './prune.ts';
 export interface ScheduleOptions {
   store: Store;
   limits: PruneOptions['limits'];
-  /** Of `PruneOptions`. */
+  /** The options of `prune`. */
   maxShare?: number;
   keep?: PruneOptions['keep'];
   isAbandoned?: PruneOptions['isAbandoned'];

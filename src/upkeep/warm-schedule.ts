@@ -14,9 +14,9 @@ import type { Warmed } from './warm.ts';
 
 /** An image to warm. */
 export interface WarmTarget {
-  /** As it was written. */
+  /** The image as written in the configuration or the pod. */
   image: string;
-  /** As the registry names it; undefined: it does not serve this image. */
+  /** The image as the registry names it; undefined: the registry does not serve it. */
   located: { repository: Repository; reference: Reference } | undefined;
   /** The configuration names it; the others are images of pods, which may come from any
    *  registry. */
@@ -26,7 +26,7 @@ export interface WarmTarget {
 export interface WarmScheduleOptions {
   /** The store that all replicas share. */
   store: Store;
-  /** Five fields, as cron has them. */
+  /** Five fields, as in cron. */
   schedule: string;
   /** Called at each run. */
   targets(this: void, signal: AbortSignal): Promise<readonly WarmTarget[]>;

@@ -10,11 +10,11 @@ import {
 import type { Reply } from './endpoint.ts';
 import { parseRetryAfter } from './retry-after.ts';
 
-/** What a failed request says about its source.
+/** What a failed request reveals about its source.
  *  `object`: the source does not serve this object; retrying is pointless, but other objects may be
  *  available.
  *  `moment`: a temporary failure; a retry may succeed.
- *  `source`: the source is not the registry that it should be, whatever it is asked for. */
+ *  `source`: the source is not the expected registry; no request to it can succeed. */
 export type Failure = 'object' | 'moment' | 'source';
 
 /** The error that an upstream's answer is turned into. */
@@ -47,7 +47,7 @@ const MOMENTARY = [408, 425, 500, 502, 503, 504];
 /** Statuses that refuse the request for good: a retry does not help. */
 const FINAL = [400, 402, 405, 406, 409, 410, 411, 412, 413, 414, 415, 421, 422, 426, 428, 431, 451, 501, 505];
 
-/** Makes the error of an answer that is not one of those expected. */
+/** Creates the error for an unexpected answer. */
 export function refusal({ status, headers, loginRefused }: Reply, context: RefusalContext): OciError {
   const { host, repository, absent, trusted } = context;
   const retryAfter = parseRetryAfter(headers['retry-after']);

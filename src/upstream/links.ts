@@ -25,7 +25,7 @@ export interface RegistryPath {
   project: string;
 }
 
-/** Splits the URL of a registry, as people write it: with or without a base path, with or without
+/** Splits the URL of a registry, as users write it: with or without a base path, with or without
  *  `/v2` and a project behind it. `endsInV2`: nothing comes after /v2, which is then
  *  superfluous. */
 export function parseRegistryUrl(text: string): RegistryPath & { endsInV2: boolean } {

@@ -10,8 +10,8 @@ import { UpstreamError } from './errors.ts';
 import { isWebPage, mediaTypeOf, webPageError, type Source, type SourceRequest } from './request.ts';
 
 const ACCEPT = { accept: MANIFEST_MEDIA_TYPES.join(', ') };
-/** Answers to HEAD that GET may contradict: many registries and the proxies before them get HEAD
- *  wrong. */
+/** Answers to HEAD that GET may contradict: many registries, and the proxies in front of them,
+ *  answer HEAD wrongly. */
 const DOUBTFUL = [400, 401, 403, 404, 405, 406, 501];
 
 function requestOf(method: 'GET' | 'HEAD', repository: Repository, reference: Reference): SourceRequest {

@@ -21,7 +21,7 @@ export interface RateLimit {
   /** Call before each request. After a 429, once its Retry-After has passed, a single request goes
    *  through; the others wait for its result. If Retry-After is only a few seconds, requests wait
    *  for it.
-   *  @param account whose limit it is
+   *  @param account the account whose limit applies
    *  @returns a function to call with the request's error, or with undefined when it succeeded
    *  @throws OciError TOOMANYREQUESTS (with the seconds that are left); the signal's reason */
   enter(kind: LimitedKind, account: string, limits: Limits): Promise<(error: unknown) => void>;

@@ -133,7 +133,7 @@ const DECODERS: Record<string, (bytes: Buffer, options: { maxOutputLength: numbe
   br: promisify(brotliDecompress),
 };
 
-/** Undoes a Content-Encoding that was not asked for. If the bytes already are JSON, the header is
+/** Undoes a Content-Encoding that was not requested. If the bytes already are JSON, the header is
  *  wrong and is ignored. */
 async function decode(bytes: Buffer, { headers }: Reply, maxBytes: number): Promise<Buffer> {
   const decoder =
@@ -143,7 +143,7 @@ async function decode(bytes: Buffer, { headers }: Reply, maxBytes: number): Prom
         .toLowerCase()
     ];
   if (decoder === undefined || /^\s*[{[]/.test(bytes.subarray(0, 64).toString('latin1'))) return bytes;
-  return decoder(bytes, { maxOutputLength: maxBytes }).catch(() => bytes); // the caller finds out that it is no document
+  return decoder(bytes, { maxOutputLength: maxBytes }).catch(() => bytes); // the caller detects that it is not a document
 }
 
 export function mediaTypeOf({ headers }: Pick<Reply, 'headers'>): string {

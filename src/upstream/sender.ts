@@ -28,7 +28,7 @@ export interface SenderOptions {
 export interface Sender {
   /** Sends one request. @throws OciError UNAVAILABLE (origin upstream or proxy) */
   send(this: void, url: URL, route: Route, request: HttpRequest): Promise<TransportResponse>;
-  /** Calls `request` for a URL, and for those that it is redirected to.
+  /** Calls `request` for a URL, and for the URLs that it redirects to.
    *  @throws OciError DENIED (a redirect points to a forbidden address), UNAVAILABLE (too many
    *  redirects, or wrong ones); what `request` throws */
   follow(this: void, first: URL, request: (url: URL, route: Route) => Promise<TransportResponse>): Promise<Followed>;

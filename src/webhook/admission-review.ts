@@ -15,7 +15,7 @@ export interface Reviewed {
 
 export interface Review {
   policy: Policy;
-  /** False if nothing may be rewritten now, because nodes lack their agents. */
+  /** False if no image may be rewritten now, because nodes lack ready agents. */
   gateOpen: () => boolean;
 }
 

@@ -1,5 +1,5 @@
-/** Limits on what one address may ask of the webhook, whose port every pod of the cluster
- *  reaches. */
+/** Limits the requests of one address to the webhook, whose port every pod of the cluster can
+ *  reach. */
 export interface ConnectionLimits {
   /** Counts a new connection. @returns false if it must be closed at once */
   accept(address: string): boolean;

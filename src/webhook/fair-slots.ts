@@ -1,6 +1,6 @@
 /** Slots for work that costs memory and time, shared fairly by clients. */
 export interface FairSlots {
-  /** Waits for a slot. Clients that wait take turns, however many requests each has sent.
+  /** Waits for a slot. Waiting clients take turns, however many requests each has sent.
    *  @returns a function that gives the slot back, or undefined if the client has too many requests
    *  waiting, or `signal` aborted */
   take(client: string, signal: AbortSignal): Promise<(() => void) | undefined>;
@@ -25,7 +25,7 @@ export function createFairSlots({ total, perClient, maxWaiting }: FairSlotsOptio
   let given = 0;
   let free = total;
 
-  /** The client that has waited for its turn for longest. */
+  /** The client whose turn is next: the one that has waited longest. */
   function nextClient(): string | undefined {
     let next: string | undefined;
     for (const [client, waiters] of waiting) {

@@ -5,9 +5,10 @@ import type { Policy, Reason } from './policy.ts';
 /** The annotation that keeps the original image names: JSON, container name → image. */
 export const ORIGINALS = 'kube-registry/original-images';
 
-/** What the API server allows a pod (TotalAnnotationSizeLimitB of k8s.io/apimachinery). */
+/** The API server's size limit for a pod's annotations (TotalAnnotationSizeLimitB of
+ *  k8s.io/apimachinery). */
 const MAX_ANNOTATIONS_BYTES = 256 * 1024;
-/** Left for annotations that webhooks after this one may add. */
+/** Room for annotations that later webhooks may add. */
 const RESERVED_BYTES = 16 * 1024;
 
 /** An entry of the annotation, without escapes. Group 1 is the container's name. */
@@ -84,9 +85,9 @@ function sizeOf(annotations: Fields): number {
 }
 
 /** The annotation of an earlier call for the same pod, entry by entry: API servers call again after
- *  other webhooks have changed it. Only what this program writes is read. Anything else that
- *  somebody put there is ignored: names and images that parse need no escapes. The policy of the
- *  chart, which cannot parse JSON, reads it by the same pattern. */
+ *  other webhooks have changed it. Only what this program writes is read. Anything else in the
+ *  annotation is ignored: valid names and images need no escapes. The policy of the chart, which
+ *  cannot parse JSON, reads it by the same pattern. */
 function entriesOf(annotation: string): { name: string; text: string }[] {
   if (!ANNOTATION.test(annotation)) return [];
   return [...annotation.matchAll(ENTRIES)].map(([text, name = '']) => ({ name, text }));

@@ -4,8 +4,7 @@ import { fieldsOf, itemsOf, textOf, textsOf, type Fields } from '../io/untrusted
 // Windows node, so the images of pods that run there must keep their names. A pod that may run on
 // either kind of node counts as one of those: with its original images it starts on both.
 
-/** Labels and annotations by which a pod asks for a virtual node, unless their value is a
- *  refusal. */
+/** Labels and annotations by which a pod requests a virtual node, unless their value says no. */
 export const POD_MARKS = [
   'eks.amazonaws.com/fargate-profile',
   'alibabacloud.com/eci',

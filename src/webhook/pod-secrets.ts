@@ -2,21 +2,22 @@ import { fieldsOf, itemsOf, textOf, type Fields } from '../io/untrusted.ts';
 import { parseImageRepository, selectEntries } from '../pull-secrets/keyring.ts';
 import type { PullEntry, PullSecret } from '../pull-secrets/secret-index.ts';
 
-/** The Secrets of a namespace with these names, each undefined if it does not exist; undefined as a
- *  whole if they are not read. */
+/** The Secrets of a namespace with these names, each undefined if it does not exist; undefined if
+ *  Secrets are not read at all. */
 export type SecretLookup = (namespace: string, names: readonly string[]) => readonly (PullSecret | undefined)[] | undefined;
 
-/** The entries of the pod's secrets that are for an image, by their ids in the order in which the
- *  kubelet would try them; or why they cannot be told. `repository`: with its host, without a tag,
- *  as fullNames() gives it. */
+/** The ids of the entries of the pod's secrets that match an image, in the order in which the
+ *  kubelet would try them; or why they cannot be determined. `repository`: with its host, without a
+ *  tag, as returned by fullNames(). */
 export type EntriesFor = (
   repository: string,
   of: { pod: Fields; namespace: string },
 ) => { ids: readonly string[] } | { reason: 'pull-secret' | 'secret-missing' | 'secret-unusable' };
 
-/** A pod with more secrets keeps its images. */
+/** The images of a pod with more secrets are not rewritten. */
 const MAX_SECRETS = 64;
-/** Comparisons of an entry with an image, for one pod: about 10 ms. Then its images are kept. */
+/** The limit of comparisons of an entry with an image, for one pod: about 10 ms. Beyond it, its
+ *  images are not rewritten. */
 const MAX_COMPARISONS = 100_000;
 
 interface PodEntries {
@@ -34,7 +35,7 @@ export function pullSecretNames(pod: Fields): string[] {
   return [...new Set(names.filter((name) => name !== ''))];
 }
 
-/** @param isIgnored whether a Secret that is not known says nothing about the images */
+/** @param isIgnored whether an unknown Secret may be ignored */
 export function createEntriesFor({ secretsOf, isIgnored }: { secretsOf: SecretLookup; isIgnored: (name: string) => boolean }): EntriesFor {
   const readings = new WeakMap<Fields, Reading>();
 
@@ -57,7 +58,7 @@ export function createEntriesFor({ secretsOf, isIgnored }: { secretsOf: SecretLo
     reading.comparisons += reading.entries.length;
     if (reading.comparisons > MAX_COMPARISONS) return { reason: 'pull-secret' };
     const selected = selectEntries(reading.entries, parseImageRepository(repository));
-    // The same user and password twice would only be refused twice.
+    // Trying the same user and password twice is useless.
     const distinct = selected.filter(({ login }, index) => selected.findIndex((other) => other.login === login) === index);
     return { ids: distinct.map(({ id }) => id) };
   };

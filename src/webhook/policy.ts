@@ -7,7 +7,7 @@ import { mayRunOnVirtualNode, mayRunOnWindows } from './pod-placement.ts';
 import { createEntriesFor, pullSecretNames, type SecretLookup } from './pod-secrets.ts';
 import { rewriteImage, withIds } from './rewrite-image.ts';
 
-/** Why a pod or an image keeps its name. */
+/** Why a pod or an image is not rewritten. */
 export type Reason =
   | 'namespace'
   | 'label'
@@ -32,7 +32,7 @@ export type Reason =
 export interface Policy {
   /** @returns why no image of the pod is rewritten, or undefined if `image` decides for each */
   pod(pod: Fields, request: { namespace: string; groups: readonly string[] }): Reason | undefined;
-  /** @returns the rewritten name, or why the image keeps its own */
+  /** @returns the rewritten name, or why the image is not rewritten */
   image(place: ImagePlace, pod: Fields, namespace: string): { image: string } | { reason: Reason };
 }
 
@@ -49,7 +49,7 @@ export const OPERATORS: readonly [label: string, value: string | undefined][] = 
 ];
 /** The image of Istio's gateways. Istio's own webhook replaces it, if it still finds it. */
 export const PLACEHOLDERS = ['auto'];
-/** Images that everybody may pull without a secret: Docker Official Images, those of Kubernetes,
+/** Images that can be pulled without a secret: Docker Official Images, those of Kubernetes,
  *  and distroless. */
 export const PUBLIC_REPOSITORIES = [
   'docker.io/library/*',
@@ -59,7 +59,7 @@ export const PUBLIC_REPOSITORIES = [
   'gcr.io/google-containers/**',
 ];
 
-/** The parts of `registry` that say which images are rewritten. */
+/** The parts of `registry` that determine which images are rewritten. */
 export type ServedRegistry = ServedConfig & { upstreams: Readonly<Record<string, Upstream>> };
 
 export interface PolicyOptions extends Partial<ServedRegistry> {
@@ -67,7 +67,7 @@ export interface PolicyOptions extends Partial<ServedRegistry> {
   secretsOf?: SecretLookup;
 }
 
-/** Which pods and images are rewritten. */
+/** Decides which pods and images are rewritten. */
 export function createPolicy(config: WebhookConfig, upstreams: ServedRegistry['upstreams'], options: PolicyOptions = {}): Policy {
   const { exclude } = config;
   const { secretsOf = () => undefined, ...other } = options;
@@ -84,7 +84,7 @@ export function createPolicy(config: WebhookConfig, upstreams: ServedRegistry['u
   const entriesFor = createEntriesFor({ secretsOf, isIgnored: globs(config.ignorePullSecrets) });
 
   /** The name of an image of a host that is served.
-   *  @param names its full names @param plain its name if everybody may pull it */
+   *  @param names its full names @param plain its rewritten name as a public image */
   function nameOf(names: readonly string[], plain: string, of: { pod: Fields; namespace: string }): { image: string } | { reason: Reason } {
     if (config.pullSecrets === 'rewrite' || pullSecretNames(of.pod).length === 0 || names.some(isPulledByAll)) return { image: plain };
     const found = entriesFor(names[0] ?? '', of);

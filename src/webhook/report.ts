@@ -12,8 +12,9 @@ export interface ReportLine {
   image: string;
   /** The original name of a rewritten image. */
   original?: string;
-  /** Why the image has this name. `before`: it would be rewritten now, but when the pod was created
-   *  the webhook was not running or did not answer, or the policy failed or was not there. */
+  /** Why the image has this name. `before`: it would be rewritten now, but when the pod was
+   *  created, the webhook was not running or did not answer, or the policy failed or did not
+   *  exist. */
   reason: Reason | 'before';
 }
 
@@ -40,7 +41,7 @@ const WHY: Record<ReportLine['reason'], string> = {
   before: 'was not rewritten when it was created: restart the pod to rewrite it',
 };
 
-/** The reason in words, for people. */
+/** The reason in words. */
 export function explain(reason: ReportLine['reason']): string {
   return WHY[reason];
 }
@@ -62,7 +63,7 @@ export async function listPods(kubernetes: Kubernetes, signal: AbortSignal): Pro
   return (await Array.fromAsync(pagesOfPods(kubernetes, signal))).flat();
 }
 
-/** Reports every image of the pods that have not finished, and why it has its name. */
+/** Reports all images of the pods that have not finished, and why each was or was not rewritten. */
 export function reportPods(pods: readonly Fields[], policy: Policy): ReportLine[] {
   const alive = pods.filter((pod) => !['Succeeded', 'Failed'].includes(textOf(fieldsOf(pod['status'])['phase']) ?? ''));
   return alive.flatMap((pod) => {
@@ -86,7 +87,7 @@ export function reportPods(pods: readonly Fields[], policy: Policy): ReportLine[
   });
 }
 
-/** Who knows an id may pull what it stands for, and reports are sent to others. */
+/** Anybody who knows an id may pull its images, and reports are passed on to other people. */
 function withoutIds(image: string): string {
   return image.replace(/\/by-[a-z2-7-]{26,}\//, '/by-…/');
 }

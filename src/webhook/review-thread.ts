@@ -9,7 +9,7 @@ export interface WorkerConfig {
   webhook: WebhookConfig;
   registry: ServedRegistry;
 }
-/** Secrets as they can be sent to a thread: without functions. */
+/** Secrets in a form that can be sent to a thread: without functions. */
 export type KnownSecrets = readonly (
   | (Omit<PullSecret, 'entries'> & { entries: readonly Omit<PullSecret['entries'][number], 'scope'>[] })
   | undefined
@@ -30,8 +30,8 @@ export type MessageFromThread =
   | { id: number; reviewed: Reviewed }
   | { id: number; wanted: { namespace: string; names: readonly string[] } };
 
-/** A thread of its own for reviews of large pods. It is started by the first and ends when none has
- *  come for a while. */
+/** A thread for reviews of large pods. The first such review starts it; it ends when none has
+ *  arrived for a while. */
 export interface ReviewThread {
   /** @throws Error: the thread has failed, or took too long */
   review(body: ArrayBuffer, from: { gateOpen: boolean; isTrusted: boolean }): Promise<Reviewed>;

@@ -7,8 +7,8 @@ import { pullSecretNames } from './pod-secrets.ts';
 import { createPolicy } from './policy.ts';
 import type { KnownSecrets, MessageFromThread, MessageToThread, ReviewRequest, SecretsReply, WorkerConfig } from './review-thread.ts';
 
-// Reviews of large pods: parsing them would hold up every other review. Pull secrets are known to
-// the main thread alone, which is asked for those of the pod.
+// Reviews of large pods: parsing them would delay all other reviews. Only the main thread knows the
+// pull secrets, so this thread asks it for those of the pod.
 
 const { webhook, registry } = workerData as WorkerConfig;
 let secrets: readonly (PullSecret | undefined)[] | undefined;

@@ -3,13 +3,12 @@ import { privateName } from '../oci/private-name.ts';
 import type { Repository } from '../oci/reference.ts';
 
 export interface RewriteRules {
-  /** What rewritten images start with: `127.0.0.1:25000`. */
+  /** The prefix of rewritten images: `127.0.0.1:25000`. */
   registryHost: string;
   hosts: ServedHosts;
 }
 
-/** What distribution/reference allows a name, host included in the releases that containerd 1.6
- *  has. */
+/** The maximum length of a name in distribution/reference; containerd 1.6 includes the host. */
 const MAX_NAME_LENGTH = 255;
 
 /** The name by which a node pulls `image` from this registry. Tag and digest stay as written; none
@@ -21,8 +20,8 @@ export function rewriteImage(image: string, { registryHost, hosts }: RewriteRule
   return parsed === undefined || repository === undefined ? undefined : `${registryHost}/${repository}${parsed.suffix}`;
 }
 
-/** The name of an image that is pulled with the entries of pull secrets that have these ids.
- *  @param image as rewriteImage() gives it
+/** The name of an image that is pulled with the pull secret entries of these ids.
+ *  @param image as returned by rewriteImage()
  *  @returns undefined if there are too many ids for a name */
 export function withIds(image: string, ids: readonly string[], registryHost: string): string | undefined {
   const [, repository = '', suffix = ''] = /^([^:@]*)(.*)$/.exec(image.slice(registryHost.length + 1)) ?? [];

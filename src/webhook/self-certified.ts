@@ -21,8 +21,8 @@ export interface SelfCertifiedOptions {
 /** Between two checks of the Secret and the configuration. */
 const INTERVAL_MS = 5_000;
 const RETRY_MS = 1_000;
-/** API servers notice a new caBundle within this time; until then no certificate is served that
- *  only the new one makes valid. */
+/** API servers notice a new caBundle within this time. Until then, no certificate is served that is
+ *  valid only with the new one. */
 const PROPAGATION_MS = 5_000;
 
 /** Keeps a certificate in a Secret that all replicas share, made and renewed by whichever replica
@@ -43,8 +43,8 @@ export async function selfCertify(kubernetes: Kubernetes, options: SelfCertified
     return kubernetes.replace(secretPath, { ...secret, data: { ...fieldsOf(secret['data']), ...encoded } }, signal);
   }
 
-  /** Makes API servers trust `authority` beside what they trusted. @returns false if it must be
-   *  tried again */
+  /** Makes API servers trust `authority` in addition to the authorities that they trusted before.
+   *  @returns false if it must be tried again */
   async function trust(authority: string): Promise<boolean> {
     const outcome = await completeConfiguration(kubernetes, {
       name: place.configuration,

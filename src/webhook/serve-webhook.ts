@@ -9,8 +9,8 @@ import { REVIEW_PATH, withoutToken } from './review-path.ts';
 import type { ReviewThread } from './review-thread.ts';
 
 export interface ServeWebhookOptions extends Review {
-  /** Whether a review that comes by this path is from an API server. Anybody else gets no name of a
-   *  private image: it is a capability. */
+  /** Whether a review that arrives at this path is from an API server. Other clients get no names
+   *  of private images, since these are capabilities. */
   isTrusted: (path: string) => boolean;
   /** For reviews that are not trusted. */
   publicPolicy: Policy;
@@ -18,7 +18,7 @@ export interface ServeWebhookOptions extends Review {
   maxReviewSize: number;
   /** Reviews large pods. */
   thread: ReviewThread;
-  /** Called with the address of a client that sent what no API server sends. */
+  /** Called with the address of a client that sent a request that no API server sends. */
   violation: (address: string) => void;
   log: Log;
   observe: (outcome: Outcome, seconds: number) => void;
@@ -31,8 +31,8 @@ const SMALL_BYTES = 64 * 1024;
 const LARGE = { total: 8, perClient: 2, maxWaiting: 32 };
 /** API servers wait 2 s for an answer. */
 const PATIENCE_MS = 2_000;
-/** How long the connection of a refused request stays after its answer. What the client goes on
- *  sending is not read, and it is not cut off before it has seen the answer. */
+/** How long the connection of a refused request stays open after its answer, so that the client can
+ *  read the answer. Further bytes of the client are not read. */
 const LINGER_MS = 1_000;
 const LOG_INTERVAL_MS = 10_000;
 

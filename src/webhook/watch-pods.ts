@@ -5,7 +5,7 @@ import type { Policy } from './policy.ts';
 import { pagesOfPods, reportPods } from './report.ts';
 
 /** Images of the cluster's pods: `rewritten`; `missed`, which would be rewritten if their pods were
- *  created now; `left_alone`, which keep their names by the rules. */
+ *  created now; `left_alone`, which the rules exclude. */
 export type PodImages = Record<'rewritten' | 'missed' | 'left_alone', number>;
 
 export interface WatchPodsOptions {
@@ -17,9 +17,9 @@ export interface WatchPodsOptions {
   signal: AbortSignal;
 }
 
-/** Counts the images of the cluster's pods again and again until `signal` aborts. Where a policy
- *  rewrites, nothing else tells that it did not: an API server that ignores an error says so to
- *  nobody. */
+/** Counts the images of the cluster's pods repeatedly until `signal` aborts. In policy mode,
+ *  nothing else shows that an image was not rewritten: an API server does not report an error that
+ *  it ignores. */
 export async function watchPods(kubernetes: Kubernetes, options: WatchPodsOptions): Promise<void> {
   const { interval, log, signal } = options;
   let reported = '';

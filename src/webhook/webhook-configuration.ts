@@ -8,13 +8,13 @@ import { FIELD_MANAGER, type Kubernetes } from '../kubernetes/client.ts';
  *  has the same list. */
 export const NAMESPACE_EXPRESSIONS: readonly { key: string; operator: string; values: string[] }[] = [
   { key: 'kube-registry/rewrite', operator: 'NotIn', values: ['false'] },
-  // Pods of these namespaces run on virtual nodes of Alibaba Cloud: ECI and ACS, and what came
-  // before them.
+  // Pods of these namespaces run on virtual nodes of Alibaba Cloud: ECI and ACS, and their
+  // predecessors.
   { key: 'alibabacloud.com/eci', operator: 'NotIn', values: ['true'] },
   { key: 'alibabacloud.com/acs', operator: 'NotIn', values: ['true'] },
   { key: 'virtual-node-affinity-injection', operator: 'NotIn', values: ['enabled'] },
-  // AKS adds these to every webhook; where they are there already, it leaves the configuration
-  // alone.
+  // AKS adds these to every webhook; if they are already present, it does not change the
+  // configuration.
   { key: 'control-plane', operator: 'NotIn', values: ['true'] },
   { key: 'kubernetes.azure.com/managedby', operator: 'NotIn', values: ['aks'] },
 ];
@@ -25,8 +25,8 @@ const MAX_FORMER_AUTHORITIES = 2;
 export interface ConfigurationOptions {
   /** Of the MutatingWebhookConfiguration. */
   name: string;
-  /** PEM, one or several certificates, that API servers must trust. Undefined: something else
-   *  writes caBundle. */
+  /** PEM, one or several certificates, that API servers must trust. Undefined: caBundle is written
+   *  by another program. */
   authorities?: string | undefined;
   /** The path to which API servers send reviews. */
   reviewPath: () => string;
@@ -82,8 +82,8 @@ export async function completeConfiguration(
   return (await kubernetes.apply(path, object, signal)) ? 'changed' : 'outdated';
 }
 
-/** The webhooks whose namespaceSelector this program has applied. A field without an owner goes
- *  when the chart stops applying it. */
+/** The webhooks whose namespaceSelector this program has applied. When the chart stops applying a
+ *  field that has no other owner, the field is removed. */
 function ownedSelectors(configuration: Fields): ReadonlySet<string> {
   const managed = itemsOf(fieldsOf(configuration['metadata'])['managedFields']).filter(
     ({ manager, operation }) => manager === FIELD_MANAGER && operation === 'Apply',
@@ -97,7 +97,7 @@ function ownedSelectors(configuration: Fields): ReadonlySet<string> {
   );
 }
 
-/** `k:{"name":"x"}` is how managedFields names an item of a list. */
+/** In managedFields, `k:{"name":"x"}` identifies an item of a list. */
 function nameInKey(key: string): string {
   return /^k:\{"name":"([^"]*)"\}$/.exec(key)?.[1] ?? '';
 }
@@ -131,8 +131,8 @@ function missingFrom(webhook: Fields): readonly Fields[] {
   );
 }
 
-/** The selector as it is, with what is missing at its end. A list of expressions has one owner, so
- *  all of it is applied. */
+/** The current selector, with the missing expressions appended. A list of expressions has one
+ *  owner, so the whole list is applied. */
 function withExpressions(webhook: Fields): Fields {
   return { ...fieldsOf(webhook['namespaceSelector']), matchExpressions: [...expressionsOf(webhook), ...missingFrom(webhook)] };
 }
@@ -140,12 +140,12 @@ function withExpressions(webhook: Fields): Fields {
 const INTERVAL_MS = 5_000;
 const RETRY_MS = 100;
 
-/** Keeps the configuration complete until `signal` aborts, for a webhook that is given its
- *  certificate. */
+/** Keeps the configuration complete until `signal` aborts, for a webhook whose certificate is
+ *  created elsewhere. */
 export async function keepConfiguration(kubernetes: Kubernetes, { log, ...options }: ConfigurationOptions & { log: Log }): Promise<void> {
   const { name, signal } = options;
   let reported = '';
-  /** The same trouble is logged once. */
+  /** The same problem is logged once. */
   const report = (trouble: string, write: () => void): void => {
     if (trouble !== reported && trouble !== '') write();
     reported = trouble;
@@ -171,7 +171,7 @@ export async function keepConfiguration(kubernetes: Kubernetes, { log, ...option
   }
 }
 
-/** Warns that no API server calls this webhook. */
+/** Logs that no API server calls this webhook. */
 export function logMissing(log: Log, name: string): void {
   log.warn(
     { event: 'webhook-configuration-missing', configuration: name },

@@ -1,4 +1,4 @@
-/** Characters that Go's YAML refuses within a text (control characters), or folds as line
+/** Characters that Go's YAML parser rejects within a text (control characters), or folds as line
  *  breaks. */
 const UNSAFE = /[\u007F-\u009F\u2028\u2029\uFEFF\uFFFE\uFFFF]/g;
 

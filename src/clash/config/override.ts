@@ -8,7 +8,7 @@ export type Edits = NonNullable<ClashConfig['override']['rules']>;
 export interface Sourced<T> {
   value: T;
   origin: string;
-  /** The user wrote it: an error in it is reported, and the entry is never dropped. */
+  /** Whether the user wrote the entry: errors in it are reported, and it is never dropped. */
   own: boolean;
   /** For a node: the subscription that it comes from. */
   subscription?: string;

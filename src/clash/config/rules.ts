@@ -40,7 +40,8 @@ export const BUILT_IN_TARGETS = ['DIRECT', 'REJECT', 'REJECT-DROP', 'PASS', 'PAS
 const NAT64 = '64:ff9b::/96';
 
 /** The first rule when the proxy is shared: refuses internal addresses on that listener. mihomo
- *  looks names up for it, but only on this listener; requests of the registry need no look-up. */
+ *  looks names up for it, but only on this listener; requests of the registry need no DNS
+ *  lookup. */
 export function refuseInternal(listener: string): string {
   const networks = [...INTERNAL_NETWORKS, NAT64].map((network) => `(${network.includes(':') ? 'IP-CIDR6' : 'IP-CIDR'},${network})`);
   return `AND,((IN-NAME,${listener}),(OR,((DOMAIN,localhost),(DOMAIN-SUFFIX,localhost),${networks.join(',')}))),REJECT`;

@@ -70,8 +70,8 @@ export function createApplier(options: ApplyOptions): Applier {
     await saveAsGood(copies);
   }
 
-  /** Whether a request gets through the running config; there is nothing to try without a source of
-   *  nodes. */
+  /** Whether a request gets through the running config; there is nothing to test without a source
+   *  of nodes. */
   async function proveLive(): Promise<boolean> {
     const live = fleet.live();
     const hasSources = inputs.subscriptions.size > 0 || inputs.custom !== undefined;

@@ -4,7 +4,7 @@ import { fingerprint } from '../subscription/fingerprint.ts';
 import { repairLink } from '../subscription/links.ts';
 import { removeThrowaways, startThrowaway, type Throwaway, type ThrowawayOptions } from './throwaway.ts';
 
-/** Lets mihomo read the entries of subscriptions in a separate process, which runs for one call.
+/** Uses mihomo to read the entries of subscriptions, in a separate process that runs for one call.
  *  An entry that mihomo cannot use, or that crashes it, therefore harms no traffic. Verdicts are
  *  cached. One call runs at a time. */
 export interface EntryReader {

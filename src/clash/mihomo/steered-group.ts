@@ -9,12 +9,12 @@ export interface SteeredGroupOptions {
   /** In mode nodes, the group's nodes are those of providers; elsewhere a node of that name among
    *  the config's own comes first. */
   preferProviders: boolean;
-  /** The node that somebody has chosen; undefined: the fastest one. */
+  /** The node that a user has selected; undefined: the fastest one. */
   preferred?: () => string | undefined;
   signal: AbortSignal;
 }
 
-/** The group whose choice of a node is made here, with the results of its nodes' tests. Every
+/** The group whose node is selected by this program, with the test results of its nodes. Every
  *  asynchronous method but `test` @throws Error: mihomo does not answer */
 export interface SteeredGroup {
   readonly scores: Scores;
@@ -41,7 +41,7 @@ interface Found {
 }
 
 const REFUSING = new Set(['REJECT', 'REJECT-DROP', 'COMPATIBLE']);
-/** The types of groups in which every choice is made here. */
+/** The types of groups in which this program selects all members. */
 const CHOOSABLE = ['URLTest', 'Fallback'];
 /** Groups have groups as members; this deep at most. */
 const MAX_DEPTH = 10;

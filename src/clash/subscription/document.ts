@@ -26,8 +26,8 @@ export function omit(fields: Fields, keys: readonly string[]): Fields {
   return Object.fromEntries(Object.entries(fields).filter(([key]) => !keys.includes(key)));
 }
 
-/** Something in a subscription, an override or a config file that cannot be used. Its message
- *  says what and where, and holds no secret. */
+/** Something in a subscription, an override or a config file that cannot be used. Its message says
+ *  what and where, and contains no secret. */
 export class ClashError extends Error {
   override readonly name = 'ClashError';
 }

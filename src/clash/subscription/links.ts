@@ -11,7 +11,7 @@ export interface LinkList {
 }
 
 const LINK = /^[a-z][a-z0-9+.-]*:\/\/\S/i;
-/** Lines for v2rayN and others: an airport's information about the account or itself. */
+/** Lines for v2rayN and others: the provider's information about the account or itself. */
 const REMARK = /^(?:STATUS|REMARKS|TRAFFIC|EXPIRE|TOTAL)\s*=\s*\S/i;
 
 /** Parses a text as a list of links. Undefined if no line is a link. */

@@ -19,15 +19,15 @@ import { createUpstream } from '../wiring/upstreams.ts';
 import { parseWarmName, type WarmName } from './warm-name.ts';
 
 export interface CheckCommandOptions {
-  /** As pods name it. */
+  /** The image, as written in pods. */
   image: string;
   json: boolean;
 }
 
-/** `kube-registry cache check IMAGE`: whether the registry would serve an image, and why. 1: it
- *  would not.
- *  @throws ConfigError: it is no image of this registry; OciError UNAVAILABLE: the store does not
- *  answer */
+/** `kube-registry cache check IMAGE`: shows whether the registry would serve an image, and why. 1:
+ *  it would not.
+ *  @throws ConfigError: this registry does not serve the image; OciError UNAVAILABLE: the store
+ *  does not answer */
 export async function cacheCheck({ config, stop, stdout }: Host, { image, json }: CheckCommandOptions): Promise<number> {
   const { registry, webhook } = config;
   const located = parseWarmName(image, { registryHost: webhook.registryHost, hosts: servedHosts(registry) });

@@ -18,12 +18,12 @@ import { createProgress } from './progress.ts';
 import { parseWarmName } from './warm-name.ts';
 
 export interface ExportCommandOptions {
-  /** As users write them. */
+  /** Image names, as written by users. */
   images: readonly string[];
   output: string;
-  /** By default everything that an index names. */
+  /** By default all platforms of an index. */
   platforms?: readonly string[];
-  /** By default the configuration's own, on this machine, when it answers. */
+  /** By default the registry of the configuration on this machine, if it answers. */
   registry?: string;
   json: boolean;
 }
@@ -33,14 +33,15 @@ const PROBE_TIMEOUT_MS = 5000;
 
 /** `kube-registry cache export`: writes images into one tar file. 0: all of them are in it.
  *  @throws ConfigError: an image has no upstream, or neither a registry nor a store can be read;
- *  OciError: an image cannot be had; then no file is left */
+ *  OciError: an image cannot be read; then no file is left */
 export async function cacheExport(host: Host, options: ExportCommandOptions): Promise<number> {
   const { config, stop, stdout, stderr } = host;
   const images = options.images.map((image) => parseName(image, host));
   const url = options.registry?.replace(/\/+$/, '') ?? urlOf(config.registry.listen);
   const registry = (await answers(url, stop)) ? remoteRegistry(url) : undefined;
   if (registry === undefined && options.registry !== undefined) throw new ConfigError(`--registry: no registry answers at ${url}`);
-  // The store of another registry than the configured one would hold other images.
+  // The configured store belongs to the configured registry; the store of another registry has
+  // other images.
   const store = options.registry === undefined ? await openOwnStore(config.registry, registry !== undefined) : undefined;
   const progress = createProgress(stderr);
   const bar = progress.start(options.output, 'bytes');
@@ -74,8 +75,8 @@ function parseName(image: string, { config }: Host): ExportName {
   return { name, ...located };
 }
 
-/** The running registry names the images, and fetches what the store lacks. What the store has is
- *  read from there. */
+/** The running registry resolves the images, and fetches blobs that the store lacks. All other
+ *  blobs are read from the store. */
 function createReader(registry: Registry | undefined, store: Store | undefined): ImageReader {
   const stored = store === undefined ? undefined : createStoreReader(store);
   return {
@@ -118,7 +119,8 @@ async function answers(url: string, stop: AbortSignal): Promise<boolean> {
   }
 }
 
-/** @returns undefined: it cannot be reached from here, and need not be, since a registry answers */
+/** @returns undefined: the store cannot be reached from here, but a registry answers, so it is not
+ *  needed */
 async function openOwnStore(config: RegistryConfig, hasRegistry: boolean): Promise<Store | undefined> {
   try {
     return await openStore(config);

@@ -2,7 +2,7 @@ import type { RegistryConfig } from '../../config/schema.ts';
 import { isDigest } from '../../oci/digest.ts';
 import type { WarmName } from './warm-name.ts';
 
-/** An image as the world names it: `docker.io/library/nginx:1.27`, or `…@sha256:…`.
+/** The usual name of an image: `docker.io/library/nginx:1.27`, or `…@sha256:…`.
  *  @returns undefined: no upstream of the configuration has its repository */
 export function fullImageName({ repository, reference }: WarmName, upstreams: RegistryConfig['upstreams']): string | undefined {
   const slash = repository.indexOf('/');

@@ -11,15 +11,16 @@ import { parseWarmName, type WarmName } from './warm-name.ts';
 
 export interface ImportCommandOptions {
   file: string;
-  /** The name of the only image of the file, or the name without tag of one that the file names by
-   *  its tag alone. */
+  /** The name of the file's only image; or its name without a tag, if the file contains only the
+   *  tag. */
   name?: string;
   json: boolean;
 }
 
-/** `kube-registry cache import`: puts the images of a tar file into the store. 1: not all of them.
- *  @throws ConfigError: the file cannot be read, or holds several images though --name gives one
- *  name; OciError: the file is no image layout, the store cannot be written */
+/** `kube-registry cache import`: puts the images of a tar file into the store. 1: some could not be
+ *  imported.
+ *  @throws ConfigError: the file cannot be read, or contains several images although --name is set;
+ *  OciError: the file is not an image layout, or the store cannot be written */
 export async function cacheImport(host: Host, options: ImportCommandOptions): Promise<number> {
   const { config, stop, stdout, stderr } = host;
   const store = await openStore(config.registry);
@@ -59,8 +60,8 @@ function createLocate({ config }: Host, given: string | undefined): (image: Layo
   };
 }
 
-/** skopeo writes whatever follows the file's name: `oci-archive:x.tar:1.27` has the tag alone,
- *  which names no repository. */
+/** skopeo writes the text after the file's name: `oci-archive:x.tar:1.27` contains only the tag,
+ *  without a repository. */
 function isBareTag(name: string): boolean {
   return isTag(name) && !name.includes('/');
 }

@@ -11,10 +11,10 @@ import { createProgress } from './progress.ts';
 import { openStore } from '../wiring/storage.ts';
 
 export interface LsOptions {
-  /** Globs over `repository`, `repository:tag`; none: everything. */
+  /** Globs over `repository` and `repository:tag`; empty: all images. */
   patterns: readonly string[];
   sort: 'used' | 'name' | 'size' | 'unique' | 'days';
-  /** The single platforms of indexes too. */
+  /** List the platforms of indexes as well. */
   all: boolean;
   /** Only images with a tag that the upstream has deleted. */
   gone: boolean;
@@ -24,26 +24,26 @@ export interface LsOptions {
 /** An image of one repository. */
 interface Line {
   repository: string;
-  /** Read with pull secrets; what several of them may read is one image here. */
+  /** Pulled with pull secrets. An image that several of them may read is listed once. */
   private: boolean;
   tags: string[];
   digest: Digest;
-  /** An index's: those that are stored, and how many it names. */
+  /** Of an index: the stored platforms, and how many it names. */
   platforms: string[];
   platformsNamed: number;
-  /** Bytes of all that is stored of it, and of that what no other image here needs. */
+  /** Bytes of its stored content, and how many of them no other image needs. */
   size: number;
   unique: number;
   /** The last day on which it was pulled. */
   lastUse: string | null;
-  /** On how many days, of the last month and the last of all. */
+  /** On how many days of the last month it was pulled, plus the last day of all. */
   days: number;
   stored: string;
-  /** The tags that the upstream has deleted, and since when that is known. */
+  /** The tags that the upstream has deleted, and when this was noticed. */
   gone: { tag: string; since: string }[];
 }
 
-/** `kube-registry cache ls`: the images that are stored. @throws OciError UNAVAILABLE */
+/** `kube-registry cache ls`: lists the stored images. @throws OciError UNAVAILABLE */
 export async function cacheLs({ config, stop, stdout, stderr }: Host, options: LsOptions): Promise<number> {
   const store = await openStore(config.registry);
   const progress = createProgress(stderr);
@@ -94,15 +94,15 @@ export async function cacheLs({ config, stop, stdout, stderr }: Host, options: L
 interface Row {
   image: Image;
   place: Place;
-  /** The names in the store that `place` stands for. */
+  /** The names in the store for `place`. */
   repositories: readonly Repository[];
   tags: string[];
-  /** It is a platform of an index here, and nothing else. */
+  /** Whether it is only a platform of a listed index. */
   within: boolean;
 }
 
-/** One a repository and image; the platforms of an index only when they have a tag, or `all` is
- *  wanted. */
+/** One row per repository and image; platforms of an index only if they have a tag, or with
+ *  `all`. */
 function rows({ images, blobs }: Inventory, all: boolean, tagsOf: (repository: string, digest: Digest) => string[]): Row[] {
   const within = new Set<string>();
   for (const { isIndex, names, places } of images) {
@@ -119,8 +119,8 @@ function rows({ images, blobs }: Inventory, all: boolean, tagsOf: (repository: s
   );
 }
 
-/** The places of an image. Those that differ only in the pull secrets are one, without the secrets'
- *  ids. */
+/** The places of an image. Places that differ only in the pull secrets are merged into one, without
+ *  the secrets' ids. */
 function placesOf({ places }: Image): { place: Place; repositories: readonly Repository[] }[] {
   const merged = new Map<string, { place: Place; repositories: Repository[] }>();
   for (const own of places) {
@@ -137,7 +137,8 @@ function placesOf({ places }: Image): { place: Place; repositories: readonly Rep
   return [...merged.values()];
 }
 
-/** Each row's bytes, and those that no other image needs; a platform's index is no other. */
+/** The bytes of each row, and how many of them no other image needs. The index of a platform does
+ *  not count as another image. */
 function sizes({ images, blobs }: Inventory, rows: readonly Row[]): [Row, { size: number; unique: number }][] {
   const byBlob = new Map(images.map((image) => [image.blob, image]));
   const closure = (image: Image, reached = new Set<number>()): Set<number> => {
@@ -163,7 +164,7 @@ function sizes({ images, blobs }: Inventory, rows: readonly Row[]): [Row, { size
 
 function platformsOf({ manifests }: ManifestContent): { digest: Digest; platform: string }[] {
   return manifests.flatMap(({ digest, platform }) =>
-    // BuildKit's attestations are no platform that anybody runs.
+    // BuildKit's attestations are not a platform.
     platform === undefined || platform.os === 'unknown'
       ? []
       : [{ digest, platform: [platform.os, platform.architecture, platform.variant].filter((part) => part !== undefined).join('/') }],
@@ -172,7 +173,7 @@ function platformsOf({ manifests }: ManifestContent): { digest: Digest; platform
 
 function matcher(patterns: readonly string[]): (line: Line) => boolean {
   if (patterns.length === 0) return () => true;
-  // As in bash: a star stands for slashes too.
+  // A star also matches slashes.
   const matches = picomatch([...patterns], { bash: true, dot: true, nonegate: true });
   return ({ repository, tags, digest }) =>
     [repository, `${repository}@${digest}`, ...tags.map((tag) => `${repository}:${tag}`)].some((name) => matches(name));

@@ -1,20 +1,20 @@
 import { MultiBar } from 'cli-progress';
 import { formatBytes } from '../table.ts';
 
-/** How far something has come. */
+/** The progress of one item. */
 export interface Bar {
   set(this: void, done: number, total: number): void;
-  /** Takes it away; `line` stays in its place. */
+  /** Removes the bar; `line` is printed in its place. */
   end(this: void, line?: string): void;
 }
 export interface Progress {
   start(name: string, unit?: 'bytes'): Bar;
-  /** Gives the terminal back. */
+  /** Restores the terminal. */
   stop(): void;
 }
 
-/** Bars on a terminal; elsewhere only the lines that are to stay. On stderr: stdout is for what was
- *  asked for. */
+/** Progress bars on a terminal; elsewhere only the final lines. Written to stderr, because stdout
+ *  is for results. */
 export function createProgress(stderr: NodeJS.WriteStream): Progress {
   if (!stderr.isTTY) {
     const end = (line?: string) => line !== undefined && stderr.write(`${line}\n`);
@@ -48,7 +48,7 @@ export function createProgress(stderr: NodeJS.WriteStream): Progress {
       };
     },
     stop() {
-      if (bars.isActive) bars.update(); // lines that wait for the next frame
+      if (bars.isActive) bars.update(); // lines to print with the next frame
       bars.stop();
     },
   };

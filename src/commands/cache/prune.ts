@@ -12,16 +12,16 @@ import { openStore } from '../wiring/storage.ts';
 export interface PruneCommandOptions {
   dryRun: boolean;
   json: boolean;
-  /** Removes however much there is to remove. */
+  /** Ignores registry.cache.maxPruneShare. */
   force: boolean;
-  /** Instead of the configuration's; bytes and milliseconds. */
+  /** Replace those of the configuration; bytes and milliseconds. */
   maxSize?: number;
   maxAge?: number;
-  /** What was stored or pulled within this time stays; milliseconds. */
+  /** Content that was stored or pulled within this time stays; milliseconds. */
   minAge?: number;
 }
 
-/** `kube-registry cache prune`: what the registry does in the background, now. @throws OciError
+/** `kube-registry cache prune`: runs the registry's background pruning now. @throws OciError
  *  UNAVAILABLE */
 export async function cachePrune({ config, stop, stdout, stderr, env }: Host, options: PruneCommandOptions): Promise<number> {
   const { dryRun, json, force, maxSize, maxAge, minAge } = options;
@@ -68,7 +68,7 @@ async function waitForLease(store: Store, signal: AbortSignal, tell: (holder: st
   }
 }
 
-/** One bar after the other, as the work goes on. */
+/** One progress bar after another, for each phase of the work. */
 function createBars(start: (name: string) => Bar) {
   let shown: { name: string; bar: Bar } | undefined;
   return {

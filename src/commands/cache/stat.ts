@@ -12,25 +12,25 @@ import { openStore } from '../wiring/storage.ts';
 interface Totals {
   blobs: number;
   bytes: number;
-  /** What no image names; it goes when it is a day old. */
+  /** Blobs that no image names; they are removed when they are a day old. */
   unnamed: { blobs: number; bytes: number };
   images: number;
   tags: number;
-  /** Bytes of what an upstream's images need; what several need counts for each of them. */
+  /** Bytes that the images of an upstream need; shared bytes count for each upstream. */
   upstreams: Record<string, { images: number; bytes: number }>;
-  /** Bytes that may stay; 0: no limit. */
+  /** The size limit in bytes; 0: no limit. */
   limit: number;
   /** Milliseconds; 0: no limit. */
   maxAge: number;
-  /** The last use that lies farthest back. */
+  /** The last use of the least recently used image. */
   oldestUse: string | null;
-  /** When pruning was last finished, and by whom. */
+  /** When pruning last finished, and on which replica. */
   pruned: { at: string; by: string } | null;
-  /** What registry.warm has done last. */
+  /** The result of the last run of registry.warm. */
   warmed: WarmResult | null;
 }
 
-/** `kube-registry cache stat`: how much is stored. @throws OciError UNAVAILABLE */
+/** `kube-registry cache stat`: shows how much is stored. @throws OciError UNAVAILABLE */
 export async function cacheStat({ config, stop, stdout, stderr }: Host, { json }: { json: boolean }): Promise<number> {
   const store = await openStore(config.registry);
   const progress = createProgress(stderr);

@@ -20,8 +20,8 @@ export interface VerifyCommandOptions {
   json: boolean;
 }
 
-/** `kube-registry cache verify`: reads all that is stored. 1: something is wrong, or was and could
- *  not be repaired.
+/** `kube-registry cache verify`: reads and checks all stored blobs. 1: something is damaged, or
+ *  could not be repaired.
  *  @throws OciError UNAVAILABLE */
 export async function cacheVerify({ config, stop, stdout, stderr }: Host, options: VerifyCommandOptions): Promise<number> {
   const store = await openStore(config.registry);
@@ -44,8 +44,8 @@ export async function cacheVerify({ config, stop, stdout, stderr }: Host, option
   }
 }
 
-/** Straight from the upstreams, by the ways that the registry goes: its local tier may hold what
- *  the store has lost, and would never say so. */
+/** Downloads directly from the upstreams, with the registry's proxies and credentials. The running
+ *  registry would not do: its local tier may have blobs that the store has lost. */
 function createRefetch(config: RegistryConfig, store: Store, signal: AbortSignal): (damage: Damage) => Promise<void> {
   const registries = new Map<string, Registry>();
   function registryOf(name: string): Registry | undefined {

@@ -11,15 +11,15 @@ export interface WarmName {
 }
 
 export interface WarmRules {
-  /** What rewritten images start with: `127.0.0.1:25000`. */
+  /** The prefix of rewritten images: `127.0.0.1:25000`. */
   registryHost: string;
   hosts: ServedHosts;
 }
 
 const LOOPBACK = /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d+)?$/;
 
-/** The repository and reference that the registry serves for an image, however its name is written:
- *  `nginx`, `ghcr.io/a/b:1@sha256:…`, or already rewritten. Prefers the digest to the tag, as
+/** The repository and reference under which the registry serves an image, in any spelling of its
+ *  name: `nginx`, `ghcr.io/a/b:1@sha256:…`, or already rewritten. Prefers the digest to the tag, as
  *  container runtimes do; without either, `latest`.
  *  @returns undefined if `image` is not an image name, or its host is not served */
 export function parseWarmName(image: string, { registryHost, hosts }: WarmRules): WarmName | undefined {

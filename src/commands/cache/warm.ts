@@ -25,24 +25,24 @@ import { parseWarmName } from './warm-name.ts';
 import { askCluster, readPods } from '../webhook-report.ts';
 
 export interface WarmCommandOptions {
-  /** As users write them. */
+  /** Image names, as written by users. */
   images: readonly string[];
-  /** One image a line; `-`: stdin. */
+  /** A file with one image per line; `-`: stdin. */
   file?: string;
-  /** All that the pods of the cluster use. */
+  /** Warm all images that the pods of the cluster use. */
   cluster: boolean;
-  /** The same, from what `kubectl get pods -A -o json` printed; `-`: stdin. */
+  /** The same, from the output of `kubectl get pods -A -o json`; `-`: stdin. */
   pods?: string;
-  /** By default the configuration's own, on this machine. */
+  /** By default the registry of the configuration on this machine. */
   registry?: string;
-  /** By default this machine's. */
+  /** By default the platform of this machine. */
   platforms?: readonly string[];
-  /** Images at once. */
+  /** How many images to pull at once. */
   parallel: number;
   json: boolean;
 }
 
-/** `skipped`: an image of a pod that does not come through this registry. */
+/** `skipped`: an image of a pod that this registry does not serve. */
 interface Outcome extends Partial<Warmed> {
   image: string;
   outcome: 'warm' | 'skipped' | 'failed';
@@ -51,17 +51,17 @@ interface Outcome extends Partial<Warmed> {
 
 const LIMITS = { attempts: 2, headersMs: 60_000, idleMs: 120_000 };
 
-/** `kube-registry cache warm`: pulls images through a running registry, so that they are there when
- *  nodes want them. 1: not all of them.
- *  @throws ConfigError: no registry answers, no image is named; OciError: the cluster cannot be
- *  asked */
+/** `kube-registry cache warm`: pulls images through a running registry, so that they are cached
+ *  when nodes need them. 1: some could not be pulled.
+ *  @throws ConfigError: no registry answers, no image is named; OciError: the pods of the cluster
+ *  cannot be listed */
 export async function cacheWarm(host: Host, options: WarmCommandOptions): Promise<number> {
   const { config, stop, stdout, stderr } = host;
   const url = options.registry?.replace(/\/+$/, '') ?? urlOf(config.registry.listen);
   const wanted = await imagesFor(host, options);
   if (wanted.size === 0) throw new ConfigError('found no image; accepted: images, --file, --cluster or --pods');
   await requireRegistry(url, stop);
-  // The store of another registry than the configured one would say nothing about that.
+  // The configured store says nothing about another registry.
   const store = options.registry === undefined ? await openOwnStore(config.registry) : undefined;
   const platforms = platformsOf(options.platforms);
   const warm = createWarmer(
@@ -135,7 +135,7 @@ function render(outcomes: readonly Outcome[]): string {
   return `${[...skipped, ...failures].join('')}${of('warm').length} of ${outcomes.length - skipped.length} images are warm, ${formatBytes(bytes)} were read\n`;
 }
 
-/** What is to be pulled, each once; `asked`: by name. */
+/** The images to pull, each once; `asked`: those requested by name. */
 async function imagesFor(
   { stdin, env, stop }: Host,
   { images, file, cluster, pods }: WarmCommandOptions,
@@ -152,7 +152,7 @@ async function imagesFor(
   return wanted;
 }
 
-/** A store that cannot say costs a reading, which fills it as well. */
+/** If the store does not answer, the blob is read, which also stores it. */
 async function isIn(store: Store | undefined, key: string, signal: AbortSignal): Promise<boolean> {
   try {
     return store !== undefined && (await store.stat(key, { signal })) !== undefined;
@@ -210,7 +210,7 @@ async function requireRegistry(url: string, stop: AbortSignal): Promise<void> {
   throw new ConfigError(`the server at ${url} is not a registry that allows pulls without a login: set the URL of one with --registry`);
 }
 
-/** Undefined: it is not to be reached from here. Then everything is read. */
+/** Undefined: the store cannot be reached from here. Then all blobs are read. */
 async function openOwnStore(config: RegistryConfig): Promise<Store | undefined> {
   try {
     return await openStore(config);

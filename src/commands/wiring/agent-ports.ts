@@ -14,7 +14,7 @@ export interface AgentPortsOptions {
   handler: RequestHandler;
   /** Answers on `admin`. */
   admin: RequestHandler;
-  /** Answers other nodes on `share.listen`; undefined: nothing is shared. */
+  /** Answers other nodes on `share.listen`; undefined: this node does not share. */
   sharing: SharingPort | undefined;
   /** Called when a predecessor holds the ports and does not hand them over: it must be removed
    *  first. */
@@ -24,9 +24,9 @@ export interface AgentPortsOptions {
 export interface AgentPorts {
   listener: Listener;
   admin: Listener;
-  /** The sockets are no longer handed over. */
+  /** Stops handing over the sockets. */
   stopOffering(): void;
-  /** As `Listener.drain`, for what other nodes read. */
+  /** As `Listener.drain`, for requests of other nodes. */
   drainShared(graceMs: number): Promise<void>;
 }
 
@@ -34,7 +34,7 @@ export interface AgentPorts {
  *  it within seconds of the successor's readiness. */
 const MAX_WAIT_MS = 120_000;
 const RETRY_MS = 10;
-/** How often an agent tries to open the port for other nodes, which nobody waits for, in ms. */
+/** How often an agent tries to open the port for other nodes in the background, in ms. */
 const SHARE_RETRY_MS = 1000;
 const PROBE_TIMEOUT_MS = 2_000;
 
@@ -155,7 +155,7 @@ function isInUse(error: unknown): boolean {
   return isOciError(error, 'UNAVAILABLE') && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'EADDRINUSE';
 }
 
-/** Whether an agent answers on the ports, one of an earlier release perhaps. */
+/** Whether an agent, possibly of an earlier release, answers on the ports. */
 async function isHeldByAgent(own: AgentConfig): Promise<boolean> {
   const signal = AbortSignal.timeout(PROBE_TIMEOUT_MS);
   const [registry, admin] = await Promise.all([

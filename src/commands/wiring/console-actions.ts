@@ -25,10 +25,10 @@ export interface ActionsContext {
 
 type ConsoleActions = Pick<ActionsOptions, 'warm' | 'prune' | 'readTag' | 'deleteTag'> & Pick<RulesOptions, 'check'>;
 
-/** Images of a pruning that are listed. */
+/** How many images of a pruning run are listed. */
 const MAX_LISTED = 1000;
 
-/** What people do in the console, done as the registry and its commands do it. */
+/** The actions of the console, carried out like those of the registry and its commands. */
 export function createConsoleActions({ config, env }: Host, { images, inside, storage }: ActionsContext): ConsoleActions {
   const { registry } = config;
   const store = storage.remote ?? storage.local;
@@ -76,7 +76,7 @@ export function createConsoleActions({ config, env }: Host, { images, inside, st
         store,
         tagTtl: upstream?.tagTtl ?? registry.cache.tagTtl,
         async askUpstream(signal) {
-          if (upstream === undefined) return images.resolve(repository, reference, { signal }); // a hosted one
+          if (upstream === undefined) return images.resolve(repository, reference, { signal }); // a hosted repository
           return upstream.registry.resolve(parseRepository(repository.slice(slash + 1)), reference, { signal });
         },
         signal,

@@ -7,12 +7,12 @@ import type { Policy } from '../../policy/guarded.ts';
 import { parseWarmName } from '../cache/warm-name.ts';
 import { createRepositoryNames } from './repository-names.ts';
 
-/** How images are called, and what their names mean. */
+/** Translates between names of images and repositories of the registry. */
 export interface ConsoleNames {
-  /** As the registry serves an image; undefined: it does not. */
+  /** The upstream and repository of an image; undefined: the registry does not serve it. */
   locate(this: void, image: string): { repository: Repository; reference: Reference } | undefined;
   isHosted(this: void, repository: Repository): boolean;
-  /** What the list of images tells of an image by its names alone. */
+  /** The properties of an image in the list that follow from its name alone. */
   of(this: void, policy: Policy): Pick<ImagesOptions, 'nameOf' | 'keptBy' | 'deniedBy' | 'firstSeen'>;
 }
 

@@ -7,7 +7,7 @@ import type { Host } from '../command.ts';
 import { askCluster } from '../webhook-report.ts';
 import type { ConsoleNames } from './console-names.ts';
 
-/** What pods use and whether they were rewritten, if registry.console.pods allows to ask. */
+/** The images that pods use, and whether they were rewritten, if registry.console.pods is set. */
 export function createPodsOf({ config, env, stop }: Host, { locate }: Pick<ConsoleNames, 'locate'>): Pods<RewriteLine> {
   const policy = createPolicy(config.webhook, config.registry.upstreams, config.registry);
   return createPods<RewriteLine>({

@@ -4,7 +4,7 @@ import type { RegistryConfig } from '../../config/schema.ts';
 import type { Observation } from './observation.ts';
 import type { Storage } from './storage.ts';
 
-/** The store and the tier in front of it, as the console shows them. */
+/** The state of the store and the local tier, for the console. */
 export function describeStorage(
   { storage: configured, local, cache }: Pick<RegistryConfig, 'storage' | 'local' | 'cache'>,
   { kind }: Pick<Storage, 'kind'>,

@@ -1,7 +1,7 @@
 import type { ConfiguredUpstream } from '../../console/handlers/places.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
 
-/** The upstreams of the configuration, as the console shows them: without a password. */
+/** The configured upstreams, for the console: without passwords. */
 export function configuredUpstreams({ upstreams }: Pick<RegistryConfig, 'upstreams'>): ConfiguredUpstream[] {
   return Object.entries(upstreams).map(([name, { url, hosts, proxy, onProxyFailure, mirrors }]) => ({
     name,

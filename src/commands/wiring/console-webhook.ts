@@ -8,7 +8,7 @@ const REVIEWS = /^kube_registry_reviews_total\{outcome="([^"]{1,100})"\} (\d+)$/
 
 type Instance = WebhookReport['instances'][number];
 
-/** Asks every process of the webhook how it is, by its metrics. */
+/** Reads the state of every webhook process from its metrics. */
 export function askWebhook(url: string): (signal: AbortSignal) => Promise<Pick<WebhookReport, 'instances' | 'reviews'>> {
   const { hostname, port, protocol } = new URL(url);
 

@@ -41,14 +41,14 @@ export interface ConsoleContext {
 }
 
 export interface Console {
-  /** The handler of a path; undefined: it is none of the console's. */
+  /** The handler of a path; undefined: the path does not belong to the console. */
   at(this: void, path: string): RequestHandler | undefined;
-  /** The console for people outside, where everything needs a login. */
+  /** The console for users outside the cluster, where every request requires a login. */
   exposed: RequestHandler;
   close(this: void): Promise<void>;
 }
 
-/** Where `npm run build:console` puts the page. */
+/** The output directory of `npm run build:console`. */
 const PAGE = join(import.meta.dirname, '../../../dist/console');
 
 /** The console of this replica: its page, if that was built, and its API.

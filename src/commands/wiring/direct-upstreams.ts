@@ -49,7 +49,7 @@ function firstOf(repository: string): string {
   return repository.slice(0, repository.indexOf('/'));
 }
 
-/** Fails every read: only the registry can answer, and it does not. */
+/** Fails every read: only the registry could answer, and it is down. */
 function unavailable(message: string): Registry {
   const refuse = (): Promise<never> => Promise.reject(new OciError('UNAVAILABLE', message, { retryAfter: 5 }));
   return {

@@ -32,15 +32,16 @@ export interface HostedContext {
 }
 
 export interface HostedRepositories {
-  /** By the first component of their names, to be routed beside the upstreams. */
+  /** The registries by the first component of their repositories, to be routed together with the
+   *  upstreams. */
   registries: Record<string, Registry>;
-  /** `next`, with what concerns hosted repositories before it. */
+  /** Answers requests for hosted repositories, and passes all others to `next`. */
   serve(this: void, next: RequestHandler): RequestHandler;
-  /** The same for a listener that asks for a login by itself: everything needs one that `admits`
-   *  accepts; what concerns hosted repositories, and the login itself, also does with one of
-   *  registry.users or of a ServiceAccount. */
+  /** The same for a listener where every request requires a login that `admits` accepts. For hosted
+   *  repositories, and for the login itself, a login of registry.users or of a ServiceAccount is
+   *  accepted as well. */
   serveExposed(this: void, next: RequestHandler, admits: Authenticate): RequestHandler;
-  /** Deletes what the retention rules do not keep. */
+  /** Applies the retention rules. */
   applyRetention(this: void, signal: AbortSignal): Promise<void>;
   /** Deletes a tag. @throws OciError DENIED: it is immutable; MANIFEST_UNKNOWN, NAME_UNKNOWN;
    *  UNAVAILABLE */
@@ -127,12 +128,13 @@ async function createAuthenticate(
   };
 }
 
-/** How long a login that only `admits` accepts is not tried on registry.users again, each time at
- *  the cost of a bcrypt hash. */
+/** How long a login that only `admits` accepts is not checked against registry.users again, because
+ *  each check costs a bcrypt hash. */
 const OUTSIDER_LIFE_MS = 10_000;
 const MAX_OUTSIDERS = 1_000;
 
-/** Whom registry.users does not know, but `admits` does, is a caller without a name. */
+/** A user that `admits` accepts, but that is not in registry.users, becomes a caller without a
+ *  name. */
 function alsoAdmitting(authenticate: ServePushOptions['authenticate'], admits: Authenticate): ServePushOptions['authenticate'] {
   const secret = randomBytes(32);
   const outsiders = new LRUCache<string, true>({ max: MAX_OUTSIDERS, ttl: OUTSIDER_LIFE_MS });

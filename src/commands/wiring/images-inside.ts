@@ -3,13 +3,13 @@ import type { Repository, Tag } from '../../oci/reference.ts';
 import type { Registry } from '../../oci/registry.ts';
 import type { Policy } from '../../policy/guarded.ts';
 
-/** What the console needs of the images that a registry serves. */
+/** The functions of the registry that the console uses. */
 export interface ImagesInside {
   downloads: Pick<Downloads, 'list'>;
   policy: Policy;
-  /** The upstream itself, without the cache; undefined: nobody has this name. */
+  /** The upstream itself, without the cache; undefined: there is no upstream with this name. */
   upstreamOf(this: void, name: string): { registry: Registry; tagTtl: number } | undefined;
-  /** Forgets what a cached tag means, here and in the store; or deletes the tag of a hosted
+  /** Removes a cached tag, from memory and from the store; or deletes the tag of a hosted
    *  repository.
    *  @throws OciError DENIED: it is immutable; MANIFEST_UNKNOWN; UNAVAILABLE */
   deleteTag(this: void, repository: Repository, tag: Tag, signal: AbortSignal): Promise<void>;

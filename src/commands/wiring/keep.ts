@@ -12,14 +12,14 @@ import { createRepositoryNames } from './repository-names.ts';
 
 export interface KeepContext {
   env: NodeJS.ProcessEnv;
-  /** Has the pins. */
+  /** The store that contains the pins. */
   store: Store;
 }
 
-/** What pruning must leave, by registry.cache.keep, registry.cache.keepInUse, registry.hosted and
- *  the pins of the console.
- *  @returns a function that throws OciError UNAVAILABLE: what pods use cannot be found out, so that
- *  nothing may be removed */
+/** The images that pruning must keep, by registry.cache.keep, registry.cache.keepInUse,
+ *  registry.hosted and the pins of the console.
+ *  @returns a function that throws OciError UNAVAILABLE: the pods cannot be listed, so nothing may
+ *  be removed */
 export function createKeepOf({ registry, webhook }: Config, { env, store }: KeepContext): (signal: AbortSignal) => Promise<Keep> {
   const { cache, hosted } = registry;
   const rules: WarmRules = { registryHost: webhook.registryHost, hosts: servedHosts(registry) };
@@ -42,7 +42,8 @@ async function podsOfCluster(env: NodeJS.ProcessEnv, signal: AbortSignal): Promi
   }
 }
 
-/** What pods name, and what their containers run: a tag may mean something else by now. */
+/** The images that pods name, and the digests that their containers run: the tag may have moved
+ *  since. */
 function imagesInUse(pods: readonly Fields[], rules: WarmRules): KeepOptions['inUse'] {
   const names = new Set<string>();
   for (const pod of pods) {

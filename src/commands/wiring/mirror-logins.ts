@@ -23,20 +23,20 @@ export interface MirrorLoginsOptions {
   /** `upstream`, cached. */
   cachedBy(this: void, upstream: Upstream, cache: Cache, policy: CachePolicy): Registry;
   policyOf(this: void, name: string, upstream: PrivateUpstream): CachePolicy;
-  /** The routes of hosted repositories, which do not depend on the login here. */
+  /** The routes of hosted repositories, which do not depend on this login. */
   hosted: Readonly<Record<string, Route>>;
   metrics: UpstreamContext['metrics'];
 }
 
-/** How long what upstream has proved for a login is remembered: for one pull, which asks for a
- *  manifest and its blobs. Nothing tells the registry that a login has been revoked. */
+/** How long a proof of access by a login is remembered: long enough for one pull of a manifest and
+ *  its blobs. The registry does not notice when a login is revoked. */
 const LIFE_MS = 60_000;
 const MAX_LOGINS = 500;
 const MAX_UPSTREAMS = 8;
 
-/** The registry as somebody with `login` may read it (mirror mode): upstream is asked with that
- *  login alone, and proves for that login alone. Logins, and what they prove, are in memory only,
- *  for a minute, and no key that is shared with others holds them. Blobs are stored once for all.
+/** The registry as it may be read with `login` (mirror mode): upstream is asked with this login,
+ *  and its answers prove access for this login alone. Logins and proofs are kept in memory for a
+ *  minute, and are not part of shared keys. Blobs are stored once for all logins.
  *  @returns a function of a Basic Authorization; undefined: it has no user and password */
 export function createMirrorLogins(options: MirrorLoginsOptions): (login: string) => Registry | undefined {
   const secret = randomBytes(32);
@@ -75,13 +75,13 @@ function createPrivateRegistry(
   return routed(hosted, { otherwise });
 }
 
-/** In the form of the ids of pull secrets, so that it is left out where those are. */
+/** In the form of an id of a pull secret, so that it is redacted wherever those are. */
 function randomId(): string {
   return Array.from(randomBytes(26), (byte) => 'abcdefghijklmnopqrstuvwxyz234567'[byte % 32]).join('');
 }
 
-/** `cache` with records of its own, which are never written. Other replicas are not asked: they do
- *  not know the login. */
+/** `cache` with separate records, which are never written to the store. Other replicas are not
+ *  asked, since they do not know the login. */
 function privateCache(cache: Cache): Cache {
   const mark: Cache['usage']['mark'] = (repository, digest) => cache.usage.mark(mirrored(repository), digest);
   return {

@@ -17,7 +17,7 @@ import type { Log } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 
 export interface NearestContext {
-  /** Of the registry. */
+  /** URL of the registry. */
   url: string;
   /** Sent to the registry with every request. */
   headers: Record<string, string>;
@@ -28,11 +28,11 @@ export interface NearestContext {
   metrics: Metrics;
 }
 
-/** What an agent reads from the nearest place, and gives to other nodes. */
+/** Reads blobs from the nearest source, and shares them with other nodes. */
 export interface Nearby {
-  /** The registry, whose blobs come from the nearest place. */
+  /** The registry, with blobs from the nearest source. */
   registry: Registry;
-  /** Undefined: this agent shares nothing. */
+  /** Undefined: this agent does not share. */
   sharing: SharingPort | undefined;
 }
 
@@ -44,7 +44,7 @@ export interface SharingPort {
 }
 
 const CONNECT_TIMEOUT_MS = 1000;
-/** A longer depth is counted as this one. */
+/** Larger depths are counted as this one. */
 const DEPTHS = [1, 2, 3, 4, 5, 6, 8, 10, 15];
 
 export async function createNearby(registry: Registry, own: AgentConfig, context: NearestContext): Promise<Nearby> {
@@ -103,7 +103,7 @@ async function findAddress({ address }: AgentConfig['share'], { host, port }: Li
   return formatAddress({ host: await localAddress(new URL(registry)), port });
 }
 
-/** The address that this machine reaches a server from. */
+/** The source address of this machine's connections to a server. */
 function localAddress({ hostname, port, protocol }: URL): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   const socket = connect({ host: hostname.replace(/^\[|\]$/g, ''), port: Number(port) || (protocol === 'https:' ? 443 : 80) });

@@ -4,8 +4,8 @@ import { formatAddress } from '../../server/listen.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { Metrics } from '../../telemetry/metrics.ts';
 
-/** What keeps this node's container runtime from using the agent, as far as the configured folders
- *  show it.
+/** The reasons why this node's container runtime does not use the agent, as far as the configured
+ *  folders show them.
  *  @param hostsDirectory a folder of hosts.toml files to examine beside those that are
  *  configured */
 export async function findNodeProblems(own: AgentConfig, hostsDirectory?: string): Promise<Problem[]> {

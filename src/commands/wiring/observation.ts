@@ -6,14 +6,14 @@ import { createUpstreamStates, type UpstreamStates } from '../../console/upstrea
 import type { Served } from '../../server/serve-registry.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
 
-/** What the console knows of the traffic since the start. */
+/** The traffic since the process started, for the console. */
 export interface Observation {
   startedAt: Date;
   history: HistoryRing;
   upstreams: UpstreamStates;
   nodes: Nodes;
   refusals: Refusals;
-  /** Blobs of the local tier that wait for their upload. */
+  /** Blobs in the local tier that wait for their upload. */
   waiting: { blobs: number; bytes: number };
   localBytes: number;
   /** `inner`, observed. */

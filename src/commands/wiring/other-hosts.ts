@@ -7,11 +7,12 @@ import type { Routes } from '../../upstream/sender.ts';
 import type { RateLimit } from '../../upstream/rate-limit.ts';
 import { createUpstream, type Connections, type UpstreamContext } from './upstreams.ts';
 
-/** Hosts whose upstreams are kept; of others, the least recently used are forgotten, and made again
- *  when they are asked for. */
+/** How many hosts stay in memory; the least recently used are dropped, and created again when
+ *  needed. */
 const MAX_HOSTS = 100;
 const IDLE_LIFE_MS = 15 * 60_000;
-/** The hosts of Google's Artifact Registry: a glob by default, and all of one registry. */
+/** The hosts of Google's Artifact Registry: a glob in the default, whose hosts all belong to one
+ *  registry. */
 const ARTIFACT_REGISTRY = '-docker.pkg.dev';
 
 export interface HostUpstream {
@@ -20,7 +21,7 @@ export interface HostUpstream {
   upstream: UpstreamPair;
   rateLimit: RateLimit;
   connections: Connections;
-  /** Anybody may run it: see CachePolicy.untrusted. */
+  /** Anybody may run this host: see CachePolicy.untrusted. */
   untrusted: boolean;
 }
 
@@ -35,15 +36,15 @@ export interface HostUpstreamsOptions {
 
 type Config = Pick<RegistryConfig, 'otherHosts' | 'proxy' | 'onProxyFailure' | 'cache'>;
 
-/** The upstreams of registry.otherHosts, made when the first of their images is asked for.
- *  @returns a function of the first component of a repository; undefined: it is no host that is
+/** The upstreams of registry.otherHosts, created when the first of their images is requested.
+ *  @returns a function of the first component of a repository; undefined: it is not a host that is
  *  served */
 export function createHostUpstreams(config: Config, options: HostUpstreamsOptions): (name: string) => HostUpstream | undefined {
   const hosts = createOtherHosts(config.otherHosts);
   const proxy = options.proxy ?? config.proxy;
   const timeout = options.connectTimeout === undefined ? {} : { connectTimeout: options.connectTimeout };
-  // All hosts share their connections' pools: ten thousand hosts that are never requested again
-  // leave nothing behind.
+  // All hosts share the same connection pools, so thousands of hosts that are never requested again
+  // leave no pools behind.
   let transports: Routes | undefined;
   const connect = (): Routes =>
     (transports ??= { own: createTransport({ proxy, ...timeout }), outside: createTransport({ proxy, externalOnly: true, ...timeout }) });

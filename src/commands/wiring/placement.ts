@@ -11,7 +11,7 @@ import type { Storage } from './storage.ts';
 
 const CONNECT_TIMEOUT_MS = 800;
 
-/** Where agents read blobs: from other nodes, from S3, or from this registry. */
+/** Decides where agents read blobs: from other nodes, from S3, or from this registry. */
 export function placementOf({
   proofs,
   peers,

@@ -18,8 +18,8 @@ function createConfiguredRules(config: Config): Rules {
 }
 
 export interface PolicyContext {
-  /** undefined: an agent, which has none. What is known about tags is then what it has seen itself,
-   *  and about ages nothing. */
+  /** Undefined for an agent, which has no store. It then knows only the tags that it has seen
+   *  itself, and no ages. */
   storage: { local: Store; remote: Store | undefined; records: Store } | undefined;
   refused(this: void, refusal: Refusal): void;
 }
@@ -42,7 +42,7 @@ export function createGuard(
     refused,
     now: Date.now,
   };
-  // What is pushed here is seen when it is pushed; whoever may push decides when it is good.
+  // Pushed images have no minimum age: users with the right to push decide when an image is ready.
   const pushed: Policy = { ...policy, age: undefined };
   return Object.assign((inner: Registry, name: string) => guarded(inner, name, Object.hasOwn(config.hosted, name) ? pushed : policy), {
     policy,

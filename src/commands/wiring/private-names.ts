@@ -13,20 +13,20 @@ import { createPrivateUpstream, type KnownUpstream, type PrivateUpstream } from 
 import type { UpstreamContext } from './upstreams.ts';
 
 export interface PrivateNamesOptions {
-  /** What an id of a pull secret stands for; undefined: there is no such id, or its Secret is
-   *  gone. */
+  /** The credentials that an id of a pull secret stands for; undefined: there is no such id, or its
+   *  Secret was deleted. */
   credentialOf(this: void, id: string): PullCredential | undefined;
   /** By the first component of a repository. */
   upstreamOf(this: void, name: string): KnownUpstream | undefined;
   policyOf(this: void, name: string, upstream: PrivateUpstream): CachePolicy;
-  /** Whether `credentialOf` knows every pull secret. Until then, no name is known not to exist. */
+  /** Whether `credentialOf` knows every pull secret. Until then, unknown names may still exist. */
   isComplete(this: void): boolean;
   /** Called for a name with no known id. */
   unknown(this: void): void;
   metrics: UpstreamContext['metrics'];
 }
 
-/** An upstream as one pull secret may read it. */
+/** An upstream that is read with one pull secret. */
 interface Reading {
   credential: PullCredential;
   upstream: Upstream;
@@ -43,12 +43,12 @@ export interface PrivateNames {
 
 const MAX_READINGS = 1000;
 const IDLE_LIFE_MS = 15 * 60_000;
-/** How long the secret that an upstream has accepted last is tried first. */
+/** How long the secret that an upstream accepted last is tried first. */
 const PREFERRED_MS = 60_000;
 
 /** The repositories that are read with the pull secrets of pods: `by-<ids>/<upstream>/<repository>`
- *  (promise 18). Each secret has an upstream of its own, made when it is first asked for, and each
- *  request is answered with secrets that exist now and are for the repository. */
+ *  (promise 18). Each secret has an upstream of its own, created when it is first needed, and each
+ *  request uses only secrets that exist now and match the repository. */
 export function createPrivateNames(options: PrivateNamesOptions): PrivateNames {
   const { credentialOf, isComplete, upstreamOf, policyOf, unknown, metrics } = options;
   const readings = new LRUCache<string, Reading>({ max: MAX_READINGS, ttl: IDLE_LIFE_MS, updateAgeOnGet: true });

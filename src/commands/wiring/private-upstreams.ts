@@ -5,7 +5,7 @@ import type { Upstream as UpstreamPair } from '../../cache/cache.ts';
 import type { Upstream } from '../../config/schema.ts';
 import { createUpstream, type Connections, type UpstreamContext } from './upstreams.ts';
 
-/** An upstream of the registry: one that is configured, or a host of registry.otherHosts. */
+/** An upstream of the registry: a configured one, or a host of registry.otherHosts. */
 export interface KnownUpstream {
   name: string;
   config: Upstream;
@@ -27,8 +27,8 @@ export interface PrivateUpstream {
   untrusted: boolean;
 }
 
-/** `known`, read with `logins` alone. Its mirrors are not asked: they have no part in these
- *  credentials, and may not learn what is read with them. */
+/** `known`, read with `logins` alone. Its mirrors are not used: these credentials are not for them,
+ *  and they must not learn which private images are pulled. */
 export function createPrivateUpstream(
   { name, config, connections, untrusted = false }: KnownUpstream,
   logins: readonly Login[],

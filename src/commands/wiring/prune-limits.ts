@@ -4,13 +4,13 @@ import type { Limits } from '../../upkeep/plan.ts';
 import type { ScheduleOptions } from '../../upkeep/schedule.ts';
 
 const HOUR = 3_600_000;
-/** What was stored or pulled within this time stays, whatever the limits say (promise 13). */
+/** Content that was stored or pulled within this time stays, whatever the limits (promise 13). */
 const GRACE = 24 * HOUR;
-/** Of the volume, where nothing else is said. */
+/** The share of the volume, by default. */
 const SHARE = 0.8;
 
-/** What the configuration lets stay. `registry.cache.maxSize` 0 means no limit in S3, and on a
- *  filesystem 80 % of what the volume has besides the files of others. */
+/** The limits of the configuration. `registry.cache.maxSize` 0 means no limit in S3, and on a
+ *  filesystem 80 % of the volume minus other files. */
 export function pruneLimits({ cache, storage }: Pick<RegistryConfig, 'cache' | 'storage'>): (stored: number) => Promise<Limits> {
   return async (stored) => ({
     now: Date.now(),
@@ -26,7 +26,8 @@ async function volumeLimit(directory: string, stored: number): Promise<number> {
   return Math.floor(SHARE * (stored + bavail * bsize));
 }
 
-/** A volume fills up; a bucket only costs, and so does each look at all of it. */
+/** A full volume is a problem; a full bucket only costs money, as does each listing of it, so a
+ *  bucket is pruned less often. */
 export function pruneTiming({ storage }: Pick<RegistryConfig, 'storage'>): ScheduleOptions['timing'] {
   return { first: 5 * 60_000, interval: storage.filesystem === undefined ? 6 * HOUR : HOUR };
 }

@@ -13,7 +13,7 @@ export interface PullSecretsContext extends Pick<PullSecretsOptions, 'keepsPassw
   metrics: Metrics;
 }
 
-/** The pull secrets that the configuration lets this process read. @throws Error: the key is too
+/** The pull secrets that this process reads by its configuration. @throws Error: the key is too
  *  short; OciError UNAVAILABLE: it cannot be read */
 export async function openPullSecrets(
   { namespaces, allNamespaces, keyFile }: PullSecretsConfig,
@@ -49,8 +49,8 @@ export async function whenListed(secrets: PullSecrets): Promise<void> {
   listed.abort();
 }
 
-/** @returns a function that tells whether a repository was read with pull secrets that are all gone,
- *  so that nobody can name it any more. It says no while any Secret may be unknown */
+/** @returns a function that says whether a repository was read only with pull secrets that have
+ *  been deleted, so that no pod can name it any more. It returns false while Secrets may be unknown */
 export function isAbandonedBy({
   isCurrent,
   credential,
@@ -58,8 +58,8 @@ export function isAbandonedBy({
   return (repository) => isCurrent() && (parsePrivateName(repository)?.ids.every((id) => credential(id) === undefined) ?? false);
 }
 
-/** Waits for the first list, but not for long. @returns how the webhook's policy asks for the
- *  secrets of a pod */
+/** Waits a short time for the first list. @returns the function by which the webhook's policy looks
+ *  up the secrets of a pod */
 export async function lookupIn(secrets: PullSecrets): Promise<SecretLookup> {
   await whenListed(secrets);
   return (namespace, names) => (secrets.reads(namespace) ? names.map((name) => secrets.find(namespace, name)) : undefined);

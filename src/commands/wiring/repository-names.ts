@@ -9,7 +9,7 @@ type Named = {
 } & Pick<RegistryConfig, 'otherHosts'>;
 
 /** The names of a repository beside the one under which it is served: `docker.io/library/nginx` of
- *  `dockerhub/library/nginx`. The first is the one that people know. */
+ *  `dockerhub/library/nginx`. The first one is the usual name. */
 export function createRepositoryNames({ upstreams, hosted, otherHosts }: Named): (repository: Repository) => readonly string[] {
   const hosts = new Map(Object.entries({ ...upstreams, ...hosted }).map(([name, own]) => [name, own.hosts]));
   const others = createOtherHosts(otherHosts);

@@ -5,8 +5,8 @@ import { upstreamsByHost } from './upstreams-by-host.ts';
 
 type Served = Pick<RegistryConfig, 'upstreams' | 'hosted' | 'otherHosts' | 'defaultUpstream'>;
 
-/** What the server calls the upstreams: by the first component of a repository, and by the host
- *  that images name. */
+/** The names of the upstreams, for the server: by the first component of a repository, and by the
+ *  host of an image. */
 export function servedNames(config: Served): Pick<ServeOptions, 'nameOf' | 'upstreamOf'> {
   const hosts = servedHosts(config);
   const configured = upstreamsByHost({ ...config.upstreams, ...config.hosted });

@@ -40,7 +40,8 @@ export interface StorageContext {
   metrics: RegistryMetrics;
 }
 
-/** The folder of spool files: what a process leaves in it, the next one continues. */
+/** The folder of spool files. The next process continues the downloads that a process leaves in
+ *  it. */
 const SPOOL = 'spool';
 const START_LIMIT = 60_000;
 /** How long another replica may take to store a blob that it has sent to this one, in ms; then this
@@ -54,9 +55,9 @@ export async function openStorage(config: RegistryConfig, context: StorageContex
   return remote === undefined ? openFilesystem(directory?.directory ?? './data', context) : openS3(remote, config.local, context);
 }
 
-/** The storage itself, for maintenance beside a running registry: without a local tier, and without
- *  creating anything.
- *  @throws ConfigError: the directory is not there; OciError UNAVAILABLE: it cannot be used */
+/** The storage itself, for maintenance next to a running registry: without a local tier, and
+ *  without creating anything.
+ *  @throws ConfigError: the directory does not exist; OciError UNAVAILABLE: it cannot be used */
 export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): Promise<Store> {
   if (storage.s3 !== undefined) return createS3(storage.s3);
   const directory = storage.filesystem?.directory ?? './data';
@@ -143,7 +144,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
   };
 }
 
-/** Tries until it succeeds: S3 may come up after the registry, and the bucket is to be made
+/** Retries until it succeeds: S3 may start after the registry, and the bucket must be created
  *  then. */
 async function prepare(remote: S3Store, { log, bucket, signal }: { log: Log; bucket: string; signal: AbortSignal }): Promise<void> {
   for (let attempt = 0; !signal.aborted; attempt++) {

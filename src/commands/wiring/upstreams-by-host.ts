@@ -1,4 +1,4 @@
-/** Which upstream an image's host means: what containerd puts into `?ns=`. */
+/** The upstream of an image's host, as sent by containerd in `?ns=`. */
 export function upstreamsByHost(upstreams: Readonly<Record<string, { hosts: readonly string[] }>>): (host: string) => string | undefined {
   const byHost = new Map(
     Object.entries(upstreams).flatMap(([name, { hosts }]) => hosts.map((host) => [host.toLowerCase(), name] as const)),

@@ -12,13 +12,13 @@ export interface UpstreamContext {
   rateLimit: UpstreamOptions['rateLimit'];
   /** Milliseconds; 5 s by default. */
   connectTimeout?: number;
-  /** Instead of connections of its own. */
+  /** Used instead of separate connections. */
   connections?: Connections;
-  /** For what fails while nobody waits for it. */
+  /** The log for failures in the background. */
   log?: Log | undefined;
 }
 
-/** The connections to an upstream, which all its users may share. */
+/** The connections to an upstream, which can be shared. */
 export interface Connections {
   routes: Routes;
   /** Used when a proxy fails. */
@@ -72,7 +72,7 @@ export function prefixesOf({ credentials }: Pick<Upstream, 'credentials'>): stri
   return credentials.map(({ repositories }) => repositories);
 }
 
-/** Reports what was probably meant otherwise. */
+/** Warns about settings that are probably mistakes. */
 export function reportUpstreams(upstreams: Readonly<Record<string, Upstream>>, log: Log): void {
   for (const [name, config] of Object.entries(upstreams)) {
     for (const { url } of [config, ...config.mirrors]) {

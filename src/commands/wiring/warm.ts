@@ -14,7 +14,7 @@ import type { Storage } from './storage.ts';
 
 const ARCHITECTURES: Record<string, string> = { x64: 'amd64', ia32: '386' };
 
-/** The platforms that are meant: by default this machine's. */
+/** The platforms to warm: by default this machine's. */
 export function platformsOf(given: readonly string[] | undefined): readonly string[] | 'all' {
   if (given === undefined || given.length === 0) return [`linux/${ARCHITECTURES[arch()] ?? arch()}`];
   return given.includes('all') ? 'all' : given;

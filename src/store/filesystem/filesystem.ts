@@ -15,8 +15,8 @@ export interface FilesystemStore extends Store {
   /** Absolute. */
   directory: string;
   /** A private directory of this process on the same file system: a file created here can be moved
-   *  into the store. `close` removes it with everything in it but what a later process inherits; if
-   *  this process is killed, the next one does. */
+   *  into the store. `close` removes it, except files that a later process may continue. If this
+   *  process is killed, the next one removes it. */
   temporaryDirectory: string;
   /** An object as the source of a write to another store. Undefined: it is absent. */
   source(key: string, context: StoreContext): Promise<StoreSource | undefined>;

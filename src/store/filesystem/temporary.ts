@@ -156,7 +156,7 @@ async function* abandoned(root: string, self: Identity): AsyncGenerator<string> 
   }
 }
 
-/** @param but the name of a folder that stays in each of them */
+/** @param but the name of a folder to keep in each of them */
 async function removeAbandoned(root: string, self: Identity, but?: string): Promise<void> {
   for await (const path of abandoned(root, self)) await removeAllBut(path, but);
 }

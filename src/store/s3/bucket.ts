@@ -54,7 +54,7 @@ export function createBucket({ client, attempt, options, prefix }: BucketOptions
       await look(signal);
       return;
     }
-    await look(signal); // whatever the answer was, the bucket has to exist now
+    await look(signal); // whatever the answer, the bucket must exist now
   }
 
   /** @returns undefined if S3 refuses the call, which is logged once */

@@ -7,8 +7,8 @@ const ABSENCES = ['NoSuchKey', 'NoSuchVersion'];
 const MAX_WORDS = 300;
 const NOT_IMPLEMENTED = 501;
 
-/** A response from S3's address that did not come from S3: from a load balancer, an ingress, a
- *  login page. */
+/** A response from S3's address that another server sent: a load balancer, an ingress, a login
+ *  page. */
 export class ForeignAnswer extends Error {
   override readonly name = 'ForeignAnswer';
   readonly status: number;

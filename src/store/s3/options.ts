@@ -9,7 +9,7 @@ export interface S3Options {
   endpoint?: string | undefined;
   forcePathStyle: boolean;
   createBucket: boolean;
-  /** A path in front of every key. */
+  /** The prefix of every key, as a path. */
   prefix: string;
   /** Absent: those of `profile`, or of the SDK's default chain. Called each time the SDK needs
    *  them: files may rotate. */
@@ -54,10 +54,10 @@ export interface SignedUrls {
 }
 
 export interface S3Store extends UploadStore {
-  /** `by`: the key's `SignedUrls.head`, which takes little time of the event loop. */
+  /** `by`: the key's `SignedUrls.head`, which costs the event loop little time. */
   stat(key: string, context: StoreContext & { by?: string }): Promise<StoredObject | undefined>;
   /** Creates the bucket if it is missing and `createBucket` is set, aborts multipart uploads that
-   *  are more than a day old, and logs what an operator should know about the bucket. @throws
+   *  are more than a day old, and logs warnings about the bucket. @throws
    *  OciError UNAVAILABLE */
   prepare(context: StoreContext): Promise<void>;
   /** Signs URLs for `ttl` ms. @throws OciError UNAVAILABLE: there are no credentials to sign

@@ -80,7 +80,7 @@ export function createRedirects(remote: S3Store, ttl: number): Redirect {
       if (isRefused) known.delete(key); // the credentials that it was signed by may have been replaced
       const isLate = (error as Error).name === 'TimeoutError';
       if (signal.aborted || !(isLate || isOciError(error))) throw error;
-      return undefined; // the registry serves the blob itself; the store has told the log
+      return undefined; // the registry serves the blob itself; the store has logged the failure
     }
   };
 }

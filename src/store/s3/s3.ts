@@ -18,7 +18,7 @@ import { createStat, type S3Access } from './stat.ts';
 import { createStreamWriter } from './streams.ts';
 import { createRemover } from './versions.ts';
 
-/** Keeps each object under its key in a bucket of any S3-compatible store. Nothing rests on
+/** Keeps each object under its key in a bucket of any S3-compatible store. Does not need
  *  conditional writes. */
 export function s3(options: S3Options): S3Store {
   const { bucket, endpoint, redirectEndpoint } = options;
@@ -121,7 +121,7 @@ function createPresign({ client, presigner, corrections, target, options, explai
     const signing = { expiresIn, signingDate: corrections.now() };
     try {
       const [given, get, head] = await Promise.all([
-        options.credentials === undefined ? client.config.credentials() : undefined, // those of files end when the files change
+        options.credentials === undefined ? client.config.credentials() : undefined, // credentials from files are valid until the files change
         getSignedUrl(presigner, new GetObjectCommand(at), signing),
         getSignedUrl(client, new HeadObjectCommand(at), signing),
       ]);

@@ -18,7 +18,7 @@ import { statusOf } from './errors.ts';
 import { headObject, readHead, type HeadAnswer } from './head.ts';
 import type { Target } from './put.ts';
 
-/** What the calls for single objects need. */
+/** The parameters of calls for single objects. */
 export interface S3Access {
   client: S3Client;
   connections: Connections;
@@ -78,7 +78,7 @@ async function askByGet({ client }: S3Access, at: Target, signal: AbortSignal): 
   }
 }
 
-/** An answer of S3 that cannot be used. */
+/** A response of S3 that cannot be used. */
 export function unknownSize(key: string): OciError {
   return new OciError('UNAVAILABLE', `the response of S3 does not state the size of ${key}, or the range that it contains`, {
     origin: 'storage',

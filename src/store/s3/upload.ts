@@ -5,8 +5,8 @@ import { SourceError } from '../failure.ts';
 import { wrongLength } from '../failure.ts';
 import type { StoreSource } from '../store.ts';
 
-/** Bytes that are withheld until the source has ended at its announced length. A source that fits
- *  in is sent in one write with the request's head. */
+/** Bytes that are withheld until the source has ended at its announced length. A source that is no
+ *  larger is sent in one write with the request's head. */
 const TAIL = 2 ** 16;
 
 export interface Upload {

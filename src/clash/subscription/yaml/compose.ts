@@ -2,7 +2,7 @@ import { YamlError } from './cursor.ts';
 import { resolvePlain, resolveTagged } from './resolve.ts';
 import { createScanner, type Scanner, type Token, type TokenType } from './scan.ts';
 
-/** A document as it is written: aliases are not followed, and keys may repeat. */
+/** The syntax tree of a document: aliases are not resolved, and keys may repeat. */
 type Node =
   | { kind: 'scalar'; value: string; plain: boolean; tag: string; line: number }
   | { kind: 'sequence'; items: Node[]; line: number }

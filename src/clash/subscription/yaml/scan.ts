@@ -202,7 +202,7 @@ function fetchEnd(state: State): void {
   push(state, 'end');
 }
 
-/** %YAML and %TAG: no airport needs them, and neither changes what a node is. */
+/** %YAML and %TAG: no subscription needs them, and neither changes a node. */
 function fetchDirective(state: State): void {
   unroll(state, -1);
   dropKey(state, state.keys.length - 1);
