@@ -21,7 +21,7 @@ test('the console is reached by port-forward alone, lists pods when it may, and 
   assert.equal(at(configOf(await render(), 'registry'), 'registry.console.pods'), undefined);
   assert.match(
     await notes(),
-    /port-forward deployment\/test-kube-registry-registry 5001.*\n? ?\(to change something there, set console\.users;/,
+    /port-forward deployment\/test-kube-registry-registry 5001.*\n? ?\(to make changes there, set console\.users;/,
   );
 });
 

@@ -598,7 +598,7 @@ describe('watching it', () => {
 
   test("notes say what the namespace must admit, when the webhook alone is in the nodes' network too", async () => {
     const webhook = { hostNetwork: true, reach: 'external', registryHost: 'registry.example.com' };
-    assert.match(await notes({ values: { agent: { enabled: false }, webhook } }), /must admit the webhook/);
+    assert.match(await notes({ values: { agent: { enabled: false }, webhook } }), /must allow the webhook/);
   });
 });
 

@@ -98,7 +98,7 @@ test('a newcomer reads on the first view what upstream allows, the largest image
   const { page } = own;
   await settled(page);
   await page
-    .getByRole('region', { name: 'What upstreams still allow' })
+    .getByRole('region', { name: 'Remaining pulls' })
     .getByRole('row', { name: /dockerhub 6\d/ })
     .waitFor();
   const largest = page.getByRole('region', { name: 'Largest images' }).getByRole('row').nth(1);
@@ -112,18 +112,18 @@ test('a newcomer reads on the first view what upstream allows, the largest image
 test('why an image is slow now: its download, its speed, and the node that it comes through', async () => {
   await using own = await open('overview');
   const { page } = own;
-  await page.getByText(`${SLOW_REPOSITORY} comes slowly from its upstream`).waitFor();
+  await page.getByText(`The download of ${SLOW_REPOSITORY} from its upstream is slow`).waitFor();
   await page.getByRole('region', { name: 'State' }).getByRole('link', { name: 'Downloads' }).click();
   const row = page.getByRole('row', { name: new RegExp(SLOW_REPOSITORY) });
   await row.getByText(/\/s/).first().waitFor();
-  await row.getByText(/Node in use: (香港|日本)/).waitFor();
+  await row.getByText(/Proxy node in use: (香港|日本)/).waitFor();
   const progress = row.getByRole('progressbar');
   const before = await progress.getAttribute('aria-valuetext');
   await until(async () => (await progress.getAttribute('aria-valuetext')) !== before, 'the progress goes on by itself');
   await show(page, 'overview');
   await page.getByLabel('Image', { exact: true }).fill('nginx:1.27');
   await page.keyboard.press('Enter');
-  await page.getByText('All of it is stored here').waitFor();
+  await page.getByText('The whole image is stored here').waitFor();
   assert.deepEqual(own.errors, []);
 });
 
@@ -214,7 +214,7 @@ test('two sessions act: one pins, one deletes a tag that the other deletes as we
     [one, other].map(({ page }) =>
       page
         .locator('.announcement')
-        .filter({ hasText: /Tag 8\.4 (is deleted|had been deleted)/ })
+        .filter({ hasText: /Tag 8\.4 (was deleted|had already been deleted)/ })
         .textContent(),
     ),
   );
@@ -240,10 +240,10 @@ test('a node of the clash proxy is chosen, and given back to the automatic choic
   await page.getByLabel('User').fill(USER.name);
   await page.getByLabel('Password').fill(USER.password);
   await page.getByRole('dialog').getByRole('button', { name: 'Sign in' }).click();
-  await page.getByText('chosen by hand').waitFor();
+  await page.getByText('selected manually').waitFor();
   await page.getByRole('row', { name: /日本.*in use/ }).waitFor();
-  await page.getByRole('button', { name: 'Choose automatically again' }).click();
-  await page.getByText('the fastest, chosen automatically').waitFor();
+  await page.getByRole('button', { name: 'Select automatically again' }).click();
+  await page.getByText('the fastest, selected automatically').waitFor();
 });
 
 test('in Chinese by the language of the browser, with a switch that is remembered', async () => {

@@ -9,5 +9,5 @@ test('who names no upstream, or an upstream and no repository, is told so', asyn
   const { signal } = new AbortController();
   const resolve = (name: string) => registry.resolve(parseRepository(name), parseReference('1'), { signal });
   await assert.rejects(resolve('other/app'), { code: 'NAME_UNKNOWN', message: /no upstream is named other: .* one of hub/ });
-  await assert.rejects(resolve('hub'), { code: 'NAME_UNKNOWN', message: /hub is an upstream, and no repository is named: .* one of hub/ });
+  await assert.rejects(resolve('hub'), { code: 'NAME_UNKNOWN', message: /hub is an upstream; the repository is missing: .* one of hub/ });
 });

@@ -375,8 +375,8 @@ test('replicas prune in turn, tell what they did, and go on after a failure', as
   await running;
   assert.equal(pruned.filter(([, bytes]) => bytes > 0).length, 1);
   assert.deepEqual(await keysOf(store, 'v1/blobs/'), []);
-  assert.ok(log.entries().some(({ msg }) => msg === 'pruned'));
-  assert.ok(log.entries().some(({ msg }) => String(msg).startsWith('pruning failed')));
+  assert.ok(log.entries().some(({ event }) => event === 'store-pruned'));
+  assert.ok(log.entries().some(({ event }) => event === 'pruning-failed'));
 });
 
 test('promise 13: a run that would remove more than its share of the store removes nothing, unless told to', () =>
