@@ -6,9 +6,11 @@ import { processorSeconds } from './processor-time.ts';
 import { startUpstream } from './servers.ts';
 import { median } from './turns.ts';
 
-// npm run bench:agent: what an agent adds to a warm pull, and what memory it keeps, as JSON. A blob of 64 MiB, four connections, the
-// registry itself and the agent in turns. Clients that hash what they read, as containerd and every other client of a pull does, and
-// clients that do nothing with it. `cost`: seconds of a processor for a GiB, `registry` without an agent.
+// npm run bench:agent: measures how much time and CPU an agent adds to a warm pull, and how much
+// memory it keeps; prints JSON. A blob of 64 MiB, four connections, alternating between the
+// registry itself and the agent. One kind of clients hashes the bytes, as containerd and all other
+// clients of a pull do; the other kind discards them. `cost`: CPU seconds per GiB; `registry`:
+// without an agent.
 
 const MiB = 2 ** 20;
 const CONNECTIONS = 4;
@@ -38,7 +40,7 @@ for (let turn = 0; turn <= TURNS; turn++) {
       const clients = Array.from({ length: CONNECTIONS }, () => ({ urls: [`${url}/v2/dockerhub/library/bench/blobs/${digest}`] }));
       const before = await processorSeconds(pid);
       const { bytes, seconds } = await load({ clients, seconds: SECONDS, verify });
-      if (turn === 0) continue; // it warms up
+      if (turn === 0) continue; // warm-up
       rates[kind][name].push(bytes / seconds);
       if (kind === 'plain') costs[name].push(((await processorSeconds(pid)) - before) / (bytes / 2 ** 30));
     }

@@ -4,10 +4,11 @@ const WIDTH = 760;
 const LABEL = 330;
 const BAR = 12;
 const ROW = 20;
-/** What a bar's full width stands for: a contestant twice as good as the best of the others. */
+/** A bar of full width stands for a contestant twice as good as the best of the others. */
 const MOST = 2;
 
-/** Each row's contestants by how much better or worse they are than the best contestant that is not this registry: the line at 1. */
+/** Shows how much better or worse each contestant of a row is than the best contestant other than
+ *  this registry, which is the line at 1. */
 export function renderChart(results: readonly RowResult[], language: keyof Text): string {
   const parts: string[] = [];
   let y = 10;
@@ -41,7 +42,7 @@ ${parts.join('\n')}
 `;
 }
 
-/** The contestants that are not this registry. */
+/** The contestants other than this registry. */
 const OTHERS = new Set(['distribution', 'nginx', 'upstream', 's3']);
 
 function text(x: number, y: number, content: string, kind: string): string {

@@ -6,25 +6,27 @@ import type { Contestants, Measurement, Row, Turn } from './row.ts';
 import { direct, FAR_NAME, startOther, startOwn, startProxy, startUpstream, type Contestant, type Upstream } from './servers.ts';
 
 const SIZE = 64 * 2 ** 20;
-/** The most that upstream may send of each blob: one copy, and what lies in the buffers of a connection whose part another one took. */
+/** The limit of what upstream may send of each blob: one copy, plus the bytes in the buffers of a
+ *  connection whose range another one has taken over. */
 const MAX_COPIES = 1.05;
 
 export interface Cold {
   clients?: number;
-  /** Upstream's line, in bytes a second: of each connection, or of all together. Absent: as fast as it can. */
+  /** Upstream's bandwidth, in bytes per second: of each connection, or of all together. Absent:
+   *  unlimited. */
   line?: { rate: number; each: boolean };
   /** Upstream serves over HTTPS, with a certificate of an authority of its own. */
   secure?: boolean;
-  /** The way to upstream leads through mihomo. */
+  /** Upstream is reached through mihomo. */
   proxy?: 'http' | 'socks5';
-  /** How many other processes compute all the time. */
+  /** The number of other processes that keep the CPU busy. */
   busy?: number;
-  /** From what the clients saw; by default the seconds until the last one was done. */
+  /** Computed from the clients' results; by default the seconds until the last one has finished. */
   measure?: (result: LoadResult) => number;
   without?: readonly string[];
 }
 
-/** One blob a turn that nobody has asked for before; the same for all contestants. */
+/** One new blob per turn, the same for all contestants. */
 export function openCold(cold: Cold): Row['open'] {
   const { clients = 1, line, measure = ({ seconds }) => seconds, without = [] } = cold;
   return async (stack) => {
@@ -32,8 +34,8 @@ export function openCold(cold: Cold): Row['open'] {
     const near = await overLine(stack, upstream, line);
     const { far, proxy } = await throughProxy(stack, near, cold.proxy);
     const [own, other] = [await startOwn(stack, { upstream: far, proxy }), await startOther(stack, { upstream: far, proxy })];
-    // The warm-up of a slow line need not take as long as a turn. Over one that is slow for each connection, the registry learns that
-    // several connections pay off.
+    // With a slow upstream, the warm-up need not take as long as a turn. With one that limits each
+    // connection, the registry learns that several connections are faster.
     const blobs: string[] = [await upstream.addBlob(line === undefined || line.each ? SIZE : SIZE / 8)];
     const reading =
       ({ blob, pid }: Contestant, copies: number): Turn<number | Measurement> =>
@@ -42,7 +44,7 @@ export function openCold(cold: Cold): Row['open'] {
         const [sentBefore, usedBefore] = [await upstream.sent(digest), await used(pid)];
         const readers = Array.from({ length: clients }, () => ({ urls: [blob(digest)] }));
         const result = await load({ clients: readers, verify: turn === 0, ca: upstream.ca });
-        await sleep(300); // what it keeps goes to disk now: not at the cost of the next
+        await sleep(300); // flush its writes to disk now, so that they do not slow down the next contestant
         const sent = (await upstream.sent(digest)) - sentBefore;
         if (turn > 0 && sent > copies * SIZE) throw new Error(`upstream has sent ${sent} bytes of a blob of ${SIZE}`);
         const value = measure(result);

@@ -3,22 +3,23 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** Machines of a rack in one machine: a network namespace each, joined by a bridge, whose lines carry so many bits a second each way. */
+/** Simulates the machines of a rack on one machine: one network namespace each, connected by a
+ *  bridge, with a bandwidth limit in each direction. */
 export interface Lines extends AsyncDisposable {
-  /** On the bridge itself, with an unlimited line. */
+  /** On the bridge itself, with unlimited bandwidth. */
   outside: string;
   machines: Machine[];
 }
 
 export interface Machine {
   address: string;
-  /** What must stand before a command to run it there. */
+  /** The command prefix that runs a command on this machine. */
   enter: readonly string[];
 }
 
 const BRIDGE = 'krlines';
 const NETWORK = '10.77.0';
-/** What a line may send at once, and how long it may queue. */
+/** The burst that a connection may send at once, and how long it may queue. */
 const SHAPE = ['burst', '64kb', 'latency', '50ms'];
 
 /** Needs root and iproute2. */

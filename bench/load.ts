@@ -8,19 +8,19 @@ import { debianTool, toolPath } from '../test/tools/tools.ts';
 const run = promisify(execFile);
 
 export interface LoadClient {
-  /** Read one after the other. Redirects are followed. */
+  /** URLs to read one after the other. Redirects are followed. */
   urls: readonly string[];
   /** A Range header. */
   range?: string;
-  /** Bytes a second; absent: as fast as they come. */
+  /** Bytes per second; absent: unlimited. */
   rate?: number;
 }
 export interface LoadPlan {
-  /** All at once, each on connections of its own. */
+  /** Concurrent readers, each with connections of its own. */
   clients: readonly LoadClient[];
-  /** They read again and again for so long; absent: once. */
+  /** How long to repeat the reads; absent: once. */
   seconds?: number;
-  /** Bodies must have the digests that their URLs end with. It costs the time of hashing. */
+  /** Verify that bodies match the digests at the end of their URLs, at the cost of hashing. */
   verify?: boolean;
   /** A PEM file of a certificate authority to trust. */
   ca?: string | undefined;
@@ -34,8 +34,9 @@ export interface LoadResult {
   clients: { bytes: number; requests: number; firstByte: number; seconds: number }[];
 }
 
-/** Reads by bench/load: it takes bodies in pieces of 256 KiB, where wrk's 8 KiB cost more time than nginx needs to send them.
- *  @throws Error: a status, a length or a digest is wrong, or a line was cut */
+/** Reads with bench/load, in pieces of 256 KiB: with wrk's 8 KiB, reading takes longer than nginx
+ *  needs to send.
+ *  @throws Error: a status, a length or a digest is wrong, or a connection was cut */
 export async function load({ ca, ...plan }: LoadPlan): Promise<LoadResult> {
   const env = { ...process.env, ...(ca === undefined ? {} : { SSL_CERT_FILE: ca }) };
   const child: PromiseWithChild<{ stdout: string }> = run(await toolPath('load'), ['run'], { maxBuffer: 64 * 2 ** 20, env });
@@ -43,8 +44,8 @@ export async function load({ ca, ...plan }: LoadPlan): Promise<LoadResult> {
   return JSON.parse((await child).stdout) as LoadResult;
 }
 
-/** Bytes a second that `connections` readers of one URL have together. In the turn that warms up, or with `verify` in every one, all bytes
- *  are hashed. */
+/** The total bytes per second of `connections` readers of one URL. In the warm-up turn, or with
+ *  `verify` in every turn, all bytes are hashed. */
 export async function throughput(
   url: string,
   options: { connections: number; seconds: number; turn: number; verify?: boolean },
@@ -55,8 +56,8 @@ export async function throughput(
   return result.bytes / result.seconds;
 }
 
-/** Requests for manifests a second, by wrk from one thread.
- *  @throws Error: an answer other than 2xx or 3xx, or a line that was cut */
+/** Manifest requests per second, by wrk with one thread.
+ *  @throws Error: a response other than 2xx or 3xx, or a cut connection */
 export async function requestRate(url: string, { connections, seconds }: { connections: number; seconds: number }): Promise<number> {
   const { stdout } = await run(await debianTool('wrk'), [
     '-t1',
@@ -71,7 +72,8 @@ export async function requestRate(url: string, { connections, seconds }: { conne
   return rate;
 }
 
-/** A line to `to` (host:port) of bounded speed, bytes a second: of all its connections together, or of each.
+/** A relay to `to` (host:port) with limited bandwidth, in bytes per second: of all its connections
+ *  together, or of each.
  *  @returns its own host:port */
 export async function startShaper(stack: AsyncDisposableStack, to: string, line: { rate: number; each: boolean }): Promise<string> {
   const address = `127.0.0.1:${await freePort()}`;
@@ -83,11 +85,12 @@ export async function startShaper(stack: AsyncDisposableStack, to: string, line:
 export interface LongLine {
   /** Its own host:port. */
   host: string;
-  /** Closes all its connections: whoever had one has to connect again. */
+  /** Closes all its connections, so that clients have to connect again. */
   cut(): Promise<void>;
 }
 
-/** A line to `to` (host:port) whose round trips take `roundTripMs`, those of the TCP handshake included. */
+/** A relay to `to` (host:port) with a round-trip time of `roundTripMs`, including that of the TCP
+ *  handshake. */
 export async function startLongLine(stack: AsyncDisposableStack, to: string, roundTripMs: number): Promise<LongLine> {
   const host = `127.0.0.1:${await freePort()}`;
   const args = ['delay', '-listen', host, '-to', to, '-round-trip', `${roundTripMs}ms`];

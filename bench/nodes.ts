@@ -1,5 +1,6 @@
-// npm run bench:nodes [-- --nodes 16] [--megabits 160] [--mebibytes 64] [--without-sharing]: nodes that pull one blob at once, each over a
-// line of its own, which the registry has too. Needs root, iproute2 and curl. Exit code 1: a target is missed.
+// npm run bench:nodes [-- --nodes 16] [--megabits 160] [--mebibytes 64] [--without-sharing]: nodes
+// that pull one blob at the same time, each with limited bandwidth, as the registry's is. Needs
+// root, iproute2 and curl. Exit code 1: a target was missed.
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
@@ -18,7 +19,7 @@ const run = promisify(execFile);
 const MiB = 2 ** 20;
 const PORT = 25000;
 const SHARE_PORT = 25002;
-/** As the kubelet, which tries a failed pull again. */
+/** Retries a failed pull, as the kubelet does. */
 const ATTEMPTS = 10;
 
 const { values } = parseArgs({
@@ -72,7 +73,7 @@ for (const machine of machines) {
 process.stderr.write('\n');
 
 let images = 0;
-/** @returns the path of a new blob; `warm`: it is in the registry */
+/** @returns the path of a new blob; `warm`: it is already in the registry */
 async function addBlob(warm: boolean): Promise<{ path: string; digest: string }> {
   const name = `library/bench-${++images}`;
   const image = makeImage({ architectures: ['amd64'], layers: [size], seed: randomBytes(8).toString('hex') });
@@ -136,7 +137,8 @@ await testFaults();
 process.stdout.write(failures.length === 0 ? 'all targets are reached\n' : `missed: ${failures.join(', ')}\n`);
 if (failures.length > 0) process.exitCode = 1;
 
-/** One in four is killed in the middle, one in four has its port blocked, and one gives wrong bytes. */
+/** One node in four is killed during the transfer, one in four has its port blocked, and one sends
+ *  wrong bytes. */
 async function testFaults(): Promise<void> {
   const blob = await addBlob(true);
   const liar = stack.use(await startFakeNode(lines.outside));

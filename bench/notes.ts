@@ -1,9 +1,9 @@
 import type { Text } from './row.ts';
 
-/** What docs/benchmarks.md says beside the figures. */
+/** The text of docs/benchmarks.md. */
 export const notes: { method: Text; rows: Record<string, Text>; profiles: Text } = {
   method: {
-    en: `The contestants do the same work in turns (A B A B …), each in its own process, after one turn that warms it up and checks every
+    en: `The contestants do the same work alternately (A B A B …), each in its own process. A first turn, which is not counted, warms up and checks every
 byte. A ratio compares two contestants within one turn. The tables show the median, minimum and maximum of these ratios, and the ratio of the
 two best turns. Absolute figures depend more on the machine than on the programs: programs, clients and upstream share its cores.
 

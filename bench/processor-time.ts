@@ -1,7 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 
-/** Seconds of processors that a process has used: its threads that still run, to the nanosecond, where the kernel tells, else all of
- *  them, in steps of 10 ms. */
+/** The CPU seconds that a process has used: of its running threads, to the nanosecond, if the
+ *  kernel reports them, else of all its threads, in steps of 10 ms. */
 export async function processorSeconds(pid: number): Promise<number> {
   const threads = await readdir(`/proc/${pid}/task`);
   const times = await Promise.all(

@@ -1,6 +1,6 @@
 import type { ContestantResult, RowResult, TargetResult, Unit } from './row.ts';
 
-/** For a terminal. */
+/** Renders results for a terminal. */
 export function renderTable(results: readonly RowResult[]): string {
   const lines = results.flatMap(({ title, unit, contestants, targets }) => [
     title.en,
@@ -11,7 +11,7 @@ export function renderTable(results: readonly RowResult[]): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** Name, median, best, and processor time where it is measured. */
+/** Name, median, best, and CPU time if measured. */
 export function formatContestant({ name, median, best, cpuSeconds }: ContestantResult, unit: Unit): string[] {
   return [
     name,
@@ -21,7 +21,7 @@ export function formatContestant({ name, median, best, cpuSeconds }: ContestantR
   ];
 }
 
-/** What is compared, median, spread, best of the turns, what is to be reached, and whether it is. */
+/** The comparison, its median, range and best turn, the target, and whether it was reached. */
 export function formatTarget({ target, median, spread, best, reached }: TargetResult, unit: Unit): string[] {
   const { of, against, as = 'ratio', measure, atLeast, atMost } = target;
   const ratio = against !== undefined && as === 'ratio';

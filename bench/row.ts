@@ -1,24 +1,24 @@
-/** English and Chinese: the documents exist in both. */
+/** English and Chinese, since the documents exist in both. */
 export interface Text {
   en: string;
   zh: string;
 }
 
-/** One line of the benchmark: the same work for several contestants, in turns. */
+/** One row of the benchmark: the same work for several contestants, alternately. */
 export interface Row {
-  /** As `npm run bench -- NAME` has it. */
+  /** The NAME in `npm run bench -- NAME`. */
   name: string;
   title: Text;
   unit: Unit;
-  /** Turns, where a turn takes so long that fewer than usual must do. */
+  /** The number of turns, for rows whose turns take long. */
   turns?: number;
   targets: readonly Target[];
-  /** Starts the contestants, in the order of their turns. What they need belongs to the stack.
-   *  @throws Error: something that has to work does not */
+  /** Starts the contestants, in the order of their turns. Their resources are owned by the stack.
+   *  @throws Error: a part of the benchmark does not work */
   open(stack: AsyncDisposableStack): Promise<Contestants>;
 }
 
-/** What is measured. */
+/** The measured quantity. */
 export type Unit = 'bytes/s' | 'requests/s' | 'seconds' | 'bytes' | 'round trips';
 
 const LESS_IS_BETTER: ReadonlySet<Unit> = new Set(['seconds', 'bytes', 'round trips']);
@@ -26,26 +26,28 @@ export function isLessBetter(unit: Unit): boolean {
   return LESS_IS_BETTER.has(unit);
 }
 
-/** By their names, which stand in the tables as they are. */
+/** The contestants by name, as shown in the tables. */
 export type Contestants = Record<string, Turn<number | Measurement>>;
 
-/** Does the work once and gives what was measured. Turn 0 warms up: what comes of it does not count.
- *  @throws Error: something that has to work does not */
+/** Does the work once and returns the measured value. Turn 0 is the warm-up, and its result is not
+ *  counted.
+ *  @throws Error: a part of the benchmark does not work */
 export type Turn<Result extends number | Measurement = number> = (turn: number) => Promise<Result>;
 
-/** What a contestant took for its work. */
+/** The measured value of a contestant. */
 export interface Measurement {
   /** In the row's unit. */
   value: number;
-  /** Seconds of processors that the contestant's own process used, all its threads together. */
+  /** CPU seconds of the contestant's own process, over all its threads. */
   cpuSeconds: number;
 }
 
-/** What `of` is to reach: as a ratio to what `against` had in the same turn, as a difference from it, or, without one, by itself. */
+/** The target of `of`: as a ratio to `against` in the same turn, as a difference from it, or,
+ *  without `against`, as an absolute value. */
 export interface Target {
   of: string;
   against?: string;
-  /** Processor time instead of the row's value. */
+  /** Compare CPU time instead of the row's value. */
   measure?: 'cpu';
   as?: 'ratio' | 'difference';
   atLeast?: number;
@@ -67,17 +69,17 @@ export interface ContestantResult {
   values: number[];
   median: number;
   best: number;
-  /** Seconds of processors in each turn; absent where they are not measured. */
+  /** CPU seconds in each turn; absent if not measured. */
   cpuSeconds?: { values: number[]; median: number };
 }
 
 export interface TargetResult {
   target: Target;
-  /** Of the ratios, differences or values of each turn. */
+  /** Of the ratios, differences or values of all turns. */
   median: number;
   spread: [least: number, most: number];
-  /** The best turn of one beside the best of the other. */
+  /** The best turn of one compared with the best of the other. */
   best: number;
-  /** By the median. */
+  /** Judged by the median. */
   reached: boolean;
 }

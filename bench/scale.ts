@@ -1,4 +1,5 @@
-// npm run bench:scale: that a start takes no longer, and a hit costs no more, with 100,000 blobs stored than with few. Exit code 1: not so.
+// npm run bench:scale: checks that with 100,000 stored blobs a start takes no longer, and a hit
+// costs no more, than with few. Exit code 1: it does.
 import { renderTable } from './report.ts';
 import type { RowResult } from './row.ts';
 import { scaleRows } from './rows/scale.ts';

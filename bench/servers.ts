@@ -11,33 +11,35 @@ import { freePort, temporaryDirectory } from '../test/support/temporary.ts';
 import type { Versitygw } from '../test/support/versitygw.ts';
 import { debianTool } from '../test/tools/tools.ts';
 
-/** The repository that every blob and image of the benchmark is in, as upstream names it. */
+/** The repository of all blobs and images of the benchmark, by its name upstream. */
 const REPOSITORY = 'library/bench';
 
-/** nginx with one worker over files in the layout of a registry: the upstream of the benchmark, and the most that a static
- *  server gives. */
+/** nginx with one worker over files in the layout of a registry: the upstream of the benchmark, and
+ *  the reference for a static server. */
 export interface Upstream {
   url: string;
   /** 127.0.0.1:PORT */
   host: string;
-  /** Over HTTPS: the PEM file of the authority that signed its certificate, for 127.0.0.1 and FAR_NAME. */
+  /** Over HTTPS: the PEM file of the authority that signed its certificate, for 127.0.0.1 and
+   *  FAR_NAME. */
   ca?: string;
-  /** Puts a blob of random bytes there, and gives its digest. */
+  /** Adds a blob of random bytes, and returns its digest. */
   addBlob(size: number): Promise<string>;
-  /** Bytes that it has sent of a blob so far, in answers that have ended. */
+  /** Bytes of a blob that it has sent so far, in completed responses. */
   sent(digest: string): Promise<number>;
 }
 
-/** The upstream's name for those who reach it through a proxy, which alone can resolve it: programs in Go never send requests to 127.0.0.1
- *  through a proxy. */
+/** The upstream's name for clients behind a proxy, which only the proxy can resolve: Go programs
+ *  never send requests to 127.0.0.1 through a proxy. */
 export const FAR_NAME = 'upstream.test';
 
 export interface UpstreamOptions {
-  /** By their tags. */
+  /** Images by tag. */
   images?: Record<string, TestImage>;
   /** Serve over HTTPS. */
   secure?: boolean;
-  /** Want a token for blobs and manifests, from a token service at this host:port, which leads here, too. */
+  /** Require a token for blobs and manifests, from the token service at this host:port, which is
+   *  this server too. */
   tokensFrom?: string;
   /** Where to listen. */
   host?: string;
@@ -83,7 +85,7 @@ interface NginxOptions {
   tokensFrom: string | undefined;
 }
 
-/** mihomo, which is told the upstream's name. @returns host:port, for HTTP and SOCKS5 */
+/** Starts mihomo, which resolves the upstream's name. @returns host:port, for HTTP and SOCKS5 */
 export async function startProxy(stack: AsyncDisposableStack): Promise<string> {
   const port = await freePort();
   stack.use(await startMihomo({ 'mixed-port': port, mode: 'direct', 'log-level': 'error', hosts: { [FAR_NAME]: '127.0.0.1' } }));
@@ -130,11 +132,11 @@ http {
 export interface Contestant {
   /** 127.0.0.1:PORT */
   host: string;
-  /** As image names say it, host and path. */
+  /** As in image names: host and path. */
   image: string;
   blob: (digest: string) => string;
   manifest: (reference: string) => string;
-  /** Of its process; absent: its processor time is not measured. */
+  /** The process ID; absent: its CPU time is not measured. */
   pid?: () => number;
 }
 
@@ -154,7 +156,7 @@ export function direct(upstream: Pick<Upstream, 'url' | 'host'>): Contestant {
 
 export interface OwnRegistry extends Contestant {
   program: ServingProgram;
-  /** Its local tier or, without S3, where it keeps everything. */
+  /** The directory of its local tier or, without S3, of its store. */
   directory: string;
 }
 
@@ -163,13 +165,13 @@ export interface OwnOptions {
   /** The URL of a proxy to the upstream. */
   proxy?: string | undefined;
   s3?: Versitygw;
-  /** Blobs by redirects to S3. */
+  /** Redirect clients to S3 for blobs. */
   redirect?: boolean;
-  /** Laid over the configuration of the registry. */
+  /** Merged over the configuration of the registry. */
   rest?: Record<string, unknown>;
 }
 
-/** This registry, as it is really started. */
+/** Starts this registry in the usual way. */
 export async function startOwn(
   stack: AsyncDisposableStack,
   { upstream: { url, ca }, proxy, s3, redirect = false, rest = {} }: OwnOptions,

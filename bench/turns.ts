@@ -9,8 +9,9 @@ import {
   type Unit,
 } from './row.ts';
 
-/** Runs a row: every contestant warms up, then all of them in turns (A B A B …), so that what disturbs the machine disturbs all.
- *  @throws Error: something that has to work does not */
+/** Runs a row: every contestant warms up, then all run alternately (A B A B …), so that
+ *  disturbances of the machine affect all of them.
+ *  @throws Error: a part of the benchmark does not work */
 export async function runRow(
   row: Row,
   turns: number,
@@ -44,7 +45,7 @@ function summarize(
   };
 }
 
-/** What each contestant had in each turn. */
+/** The value of each contestant in each turn. */
 interface Taken {
   values: Map<string, number[]>;
   cpuSeconds: Map<string, number[]>;
@@ -70,7 +71,7 @@ async function takeTurns(
   return taken;
 }
 
-/** Compares turn by turn: neighbours in time saw the same machine. */
+/** Compares turn by turn, because contestants of one turn ran under the same conditions. */
 export function judge(target: Target, values: ReadonlyMap<string, readonly number[]>, unit: Unit): TargetResult {
   const own = values.get(target.of) ?? [];
   const others = target.against === undefined ? undefined : (values.get(target.against) ?? []);

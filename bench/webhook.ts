@@ -9,14 +9,17 @@ import { startProgram } from '../test/support/program.ts';
 import { freePort, temporaryDirectory } from '../test/support/temporary.ts';
 import { debianTool } from '../test/tools/tools.ts';
 
-// npm run bench:webhook: reviews a second on one core, over TLS and 16 connections that are kept, as JSON. The webhook has the first core,
-// wrk the last one. `most`: when it is asked as fast as it answers. `perSecond` and `p99` (milliseconds): when each connection asks
-// again 4 ms after its answer, so that what is measured is not the queue that wrk itself makes. `rss`: MiB afterwards.
+// npm run bench:webhook: measures reviews per second on one core, over TLS with 16 kept-alive
+// connections; prints JSON. The webhook runs on the first core, wrk on the last one. `most`: with a
+// new request as soon as the previous one is answered. `perSecond` and `p99` (milliseconds): with a
+// pause of 4 ms between a response and the next request of a connection, so that wrk's own queue is
+// not measured. `rss`: MiB afterwards.
 
 const SECONDS = 10;
 const run = promisify(execFile);
 
-/** A pod as deployments make them: three containers of several upstreams, and what an API server adds. */
+/** A typical pod of a Deployment: three containers from several upstreams, and the fields that an
+ *  API server adds. */
 const pod = {
   apiVersion: 'v1',
   kind: 'Pod',
@@ -81,7 +84,7 @@ interface Measured {
   p99: number;
 }
 
-/** @throws Error: an answer was not 200, or a line was cut */
+/** @throws Error: a response was not 200, or a connection was cut */
 async function ask({ seconds, pause }: { seconds: number; pause: number }): Promise<Measured> {
   await writeFile(script, scriptOf(pause));
   const core = String(availableParallelism() - 1);
@@ -93,7 +96,7 @@ async function ask({ seconds, pause }: { seconds: number; pause: number }): Prom
   return { perSecond: Math.round(rate), p99: Number(late) * ({ us: 0.001, ms: 1, s: 1000 }[unit] ?? Number.NaN) };
 }
 
-await ask({ seconds: 3, pause: 0 }); // warms up
+await ask({ seconds: 3, pause: 0 }); // warm-up
 const most = await ask({ seconds: SECONDS, pause: 0 });
 const paced = await ask({ seconds: SECONDS, pause: 4 });
 const metrics = await (await fetch(`http://${admin}/metrics`)).text();

@@ -218,7 +218,7 @@ test('two sessions act: one pins, one deletes a tag that the other deletes as we
         .textContent(),
     ),
   );
-  assert.equal(outcomes.filter((text) => text?.includes('is deleted')).length, 1, outcomes.join('\n'));
+  assert.equal(outcomes.filter((text) => text?.includes('was deleted')).length, 1, outcomes.join('\n'));
 
   await show(one.page, 'upkeep');
   const prune = one.page.getByRole('button', { name: 'Prune' });

@@ -6,7 +6,7 @@ import { startOwn, startUpstream } from '../servers.ts';
 const agent: Row = {
   name: 'agent',
   title: {
-    en: 'The agent in front of the registry, warm 64 MiB blob, 4 connections that hash',
+    en: 'Warm 64 MiB blob through the agent, 4 connections, clients that hash',
     zh: 'registry 前的 agent，已缓存的 64 MiB blob，4 个计算哈希的连接',
   },
   unit: 'bytes/s',
@@ -18,7 +18,7 @@ const agent: Row = {
     const upstreams = { dockerhub: { url: upstream.url } };
     const agent = stack.use(await startAgent({ registry: own.program.url }, { registry: { upstreams } }));
     const urls = { agent: own.blob(digest).replace(own.program.url, agent.url), registry: own.blob(digest) };
-    // As every client of a pull does, they hash what comes.
+    // The clients hash the bytes, as every client of a pull does.
     const reading = (url: string) => (turn: number) => throughput(url, { connections: 4, seconds: 1.5, turn, verify: true });
     return { agent: reading(urls.agent), registry: reading(urls.registry) };
   },

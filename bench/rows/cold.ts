@@ -20,18 +20,18 @@ const together = (title: Row['title'], name: string, cold: Pick<Cold, 'line'>): 
 const SLOW = 8e6;
 const GIGABIT = 125e6;
 
-/** What a cold blob may take of Distribution's time, and of its processor time. */
+/** The target for a cold blob, as a share of Distribution's time and of its CPU time. */
 const ofDistribution = (seconds: number, cpu: number): Target[] => [
   { of: 'registry', against: 'distribution', atMost: seconds },
   { of: 'registry', against: 'distribution', measure: 'cpu', atMost: cpu },
 ];
 
 export const coldRows: readonly Row[] = [
-  total({ en: 'Cold 64 MiB blob, upstream as fast as it can', zh: '未缓存的 64 MiB blob，上游不限速' }, 'cold-blob', {}, [
+  total({ en: 'Cold 64 MiB blob, upstream with unlimited bandwidth', zh: '未缓存的 64 MiB blob，上游不限速' }, 'cold-blob', {}, [
     { of: 'registry', against: 'upstream', atMost: 1.1 },
   ]),
   {
-    ...total({ en: 'Cold 64 MiB blob, until its first byte', zh: '未缓存的 64 MiB blob，到首字节的时间' }, 'cold-first-byte', {}, [
+    ...total({ en: 'Cold 64 MiB blob, time to the first byte', zh: '未缓存的 64 MiB blob，到首字节的时间' }, 'cold-first-byte', {}, [
       { of: 'registry', against: 'upstream', as: 'difference', atMost: 0.01 },
     ]),
     open: openCold({ measure: ({ clients }) => clients[0]?.firstByte ?? Number.NaN }),
@@ -44,7 +44,7 @@ export const coldRows: readonly Row[] = [
   ),
   {
     ...total(
-      { en: 'Cold 64 MiB blob, upstream gives 8 MB/s a connection', zh: '未缓存的 64 MiB blob，上游每个连接 8 MB/s' },
+      { en: 'Cold 64 MiB blob, upstream limited to 8 MB/s per connection', zh: '未缓存的 64 MiB blob，上游每个连接 8 MB/s' },
       'cold-slow-connections',
       { line: { rate: SLOW, each: true }, without: ['upstream'] },
       [{ of: 'registry', against: 'distribution', atMost: 0.35 }],
@@ -53,7 +53,7 @@ export const coldRows: readonly Row[] = [
   },
   {
     ...total(
-      { en: 'Cold 64 MiB blob, upstream gives 8 MB/s in all', zh: '未缓存的 64 MiB blob，上游总共 8 MB/s' },
+      { en: 'Cold 64 MiB blob, upstream limited to 8 MB/s in total', zh: '未缓存的 64 MiB blob，上游总共 8 MB/s' },
       'cold-slow-line',
       { line: { rate: SLOW, each: false } },
       [{ of: 'registry', against: 'upstream', atMost: 1.05 }],
@@ -61,13 +61,16 @@ export const coldRows: readonly Row[] = [
     turns: 3,
   },
   total(
-    { en: 'Cold 64 MiB blob over HTTPS, upstream as fast as it can', zh: '经 HTTPS 的未缓存 64 MiB blob，上游不限速' },
+    { en: 'Cold 64 MiB blob over HTTPS, upstream with unlimited bandwidth', zh: '经 HTTPS 的未缓存 64 MiB blob，上游不限速' },
     'cold-https',
     { secure: true },
     ofDistribution(0.75, 0.95),
   ),
   total(
-    { en: 'Cold 64 MiB blob over HTTPS beside 8 busy processes', zh: '经 HTTPS 的未缓存 64 MiB blob，同时有 8 个占满 CPU 的进程' },
+    {
+      en: 'Cold 64 MiB blob over HTTPS, with 8 other processes using the CPU',
+      zh: '经 HTTPS 的未缓存 64 MiB blob，同时有 8 个占满 CPU 的进程',
+    },
     'cold-https-busy',
     { secure: true, busy: 8, without: ['upstream'] },
     ofDistribution(0.75, 0.95),
@@ -101,7 +104,10 @@ export const coldRows: readonly Row[] = [
     },
   ),
   together(
-    { en: '32 clients on one cold 64 MiB blob, upstream as fast as it can', zh: '32 个客户端同时拉取一个未缓存的 64 MiB blob，上游不限速' },
+    {
+      en: '32 clients on one cold 64 MiB blob, upstream with unlimited bandwidth',
+      zh: '32 个客户端同时拉取一个未缓存的 64 MiB blob，上游不限速',
+    },
     'cold-32-clients-unbounded',
     {},
   ),

@@ -7,8 +7,8 @@ import { startOwn, startUpstream, type Contestant } from '../servers.ts';
 const ROUND_TRIP_MS = 100;
 const TURNS = 5;
 
-/** Upstream and its token service are far away, as two hosts, and both speak HTTPS. Each turn begins without connections and with an
- *  image that nobody has asked for. `measure` gives seconds. */
+/** Upstream and its token service are two distant hosts with HTTPS. Each turn starts without
+ *  connections and with a new image. `measure` returns seconds. */
 function open(measure: (far: Contestant, image: { tag: string; layer: string }) => Promise<number>): Row['open'] {
   return async (stack) => {
     const images = Array.from({ length: TURNS + 1 }, (_, turn) =>
@@ -31,7 +31,7 @@ function open(measure: (far: Contestant, image: { tag: string; layer: string }) 
         const layer = images[turn]?.platforms[0]?.layers[0]?.digest ?? '';
         return (1000 * (await measure(contestant, { tag: `v${turn}`, layer }))) / ROUND_TRIP_MS;
       };
-    return { registry: asking(await startOwn(stack, { upstream })) }; // Distribution gets no token from this service
+    return { registry: asking(await startOwn(stack, { upstream })) }; // Distribution cannot get a token from this service
   };
 }
 
@@ -43,12 +43,12 @@ async function firstByte(url: string): Promise<number> {
 const manifest: Row = {
   name: 'far-manifest',
   title: {
-    en: 'Cold manifest by tag over HTTPS, upstream 100 ms away, with a token that still holds',
+    en: 'Cold manifest by tag over HTTPS, upstream with 100 ms round-trip time, token already cached',
     zh: '经 HTTPS 按 tag 取未缓存的 manifest，到上游的往返时间 100 ms，令牌仍有效',
   },
   unit: 'round trips',
   turns: TURNS,
-  // TCP, TLS, manifest: the token of the turn that warms up still holds.
+  // TCP, TLS, manifest: the token of the warm-up turn is still valid.
   targets: [{ of: 'registry', atMost: 4 }],
   open: open(({ manifest }, { tag }) => firstByte(manifest(tag))),
 };
@@ -56,7 +56,7 @@ const manifest: Row = {
 const blob: Row = {
   name: 'far-blob',
   title: {
-    en: 'First byte of a cold blob over HTTPS after its manifest, upstream 100 ms away',
+    en: 'First byte of a cold blob over HTTPS after its manifest, upstream with 100 ms round-trip time',
     zh: '经 HTTPS 在 manifest 之后取未缓存 blob 的首字节，到上游的往返时间 100 ms',
   },
   unit: 'round trips',

@@ -6,13 +6,13 @@ import { startOther, startOwn, startUpstream, type Contestant } from '../servers
 
 const BLOBS = 64;
 const SIZE = 16 * 2 ** 20;
-/** Bytes a second that each of the slow clients takes: 8 s a blob. */
+/** Bytes per second of each slow client: 8 s per blob. */
 const SLOW = 2 * 2 ** 20;
 
 const memory: Row = {
   name: 'memory',
   title: {
-    en: '64 cold 16 MiB blobs at once over S3, half of the clients at 2 MiB/s: peak memory (VmHWM)',
+    en: 'Peak memory (VmHWM) with 64 simultaneous cold 16 MiB blobs over S3, half of the clients at 2 MiB/s',
     zh: '经 S3 同时拉取 64 个未缓存的 16 MiB blob，一半客户端为 2 MiB/s：内存峰值（VmHWM）',
   },
   unit: 'bytes',
@@ -24,7 +24,7 @@ const memory: Row = {
     for (let n = 0; n < BLOBS; n++) digests.push(await upstream.addBlob(SIZE));
     const [warmUp] = [await upstream.addBlob(SIZE)];
 
-    /** Each turn has a process and a bucket of its own: a peak is a process's. */
+    /** Each turn has its own process and bucket, because the peak belongs to a process. */
     const peak =
       (start: (stack: AsyncDisposableStack) => Promise<{ cache: Contestant; pid: number }>) =>
       async (turn: number): Promise<number> => {
@@ -32,7 +32,7 @@ const memory: Row = {
         const { cache, pid } = await start(stack);
         if (turn === 0) await load({ clients: [{ urls: [cache.blob(warmUp)] }], verify: true });
         else await load({ clients: digests.map((digest, n) => ({ urls: [cache.blob(digest)], ...(n % 2 === 0 ? { rate: SLOW } : {}) })) });
-        return await peakOf(pid); // before the process goes
+        return await peakOf(pid); // before the process ends
       };
     return {
       registry: peak(async (stack) => {
@@ -47,7 +47,7 @@ const memory: Row = {
   },
 };
 
-/** Bytes, resident at most so far: what a container's limit is held against. */
+/** The peak resident memory in bytes, to which a container's limit applies. */
 async function peakOf(pid: number): Promise<number> {
   const peak = /^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1];
   if (peak === undefined) throw new Error(`process ${pid} has ended`);

@@ -4,12 +4,13 @@ import type { Row, Turn } from '../row.ts';
 import { startOther, startOwn, startUpstream, type Contestant } from '../servers.ts';
 
 const MiB = 2 ** 20;
-/** Bytes of its 12 layers: as images are, a few large and many small. */
+/** The sizes of its 12 layers in bytes: a few large and many small ones, as in real images. */
 const LAYERS = [30, 24, 12, 8, 5, 3, 2, 1, 0.5, 0.25, 0.1, 0.01].map((size) => Math.round(size * MiB));
-/** Cold pulls need an image a turn: more turns than these are not to be had. */
+/** Cold pulls need one image per turn, so this is the maximum number of turns. */
 const IMAGES = 10;
 
-/** `ctr images pull` into an empty containerd, of an image that the cache has not (`cold`) or has. */
+/** `ctr images pull` into an empty containerd, of an image that is not cached (`cold`) or
+ *  cached. */
 function row(temperature: 'cold' | 'warm', title: Row['title']): Row {
   return {
     name: `pull-${temperature}`,
@@ -40,11 +41,11 @@ function row(temperature: 'cold' | 'warm', title: Row['title']): Row {
 
 export const pullRows = [
   row('cold', {
-    en: 'An image of 12 layers (86 MiB) by `ctr images pull`, cold',
+    en: '`ctr images pull` of an image with 12 layers (86 MiB), cold',
     zh: '用 `ctr images pull` 拉取 12 层镜像（86 MiB），未缓存',
   }),
   row('warm', {
-    en: 'An image of 12 layers (86 MiB) by `ctr images pull`, warm',
+    en: '`ctr images pull` of an image with 12 layers (86 MiB), warm',
     zh: '用 `ctr images pull` 拉取 12 层镜像（86 MiB），已缓存',
   }),
 ];

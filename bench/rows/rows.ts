@@ -10,7 +10,7 @@ import { startRows } from './start.ts';
 import { warmRows } from './warm.ts';
 import { webhookRows } from './webhook.ts';
 
-/** All of them, in the order of the tables. */
+/** All rows, in the order of the tables. */
 export const rows: readonly Row[] = [
   ...warmRows,
   ...manifestRows,

@@ -16,10 +16,11 @@ import { starting } from './start.ts';
 
 const MANY = 100_000;
 const TURNS = 9;
-/** Blobs that one turn reads, none of them read before: from S3, not from the local tier. */
+/** The number of blobs that one turn reads. None was read before, so they come from S3, not from
+ *  the local tier. */
 const READS = 250;
 const FEW = READS * (TURNS + 1);
-/** Under which all of them are known: so many records lie in one folder. */
+/** The repository of all of them, so that as many records are in one folder. */
 const REPOSITORY = 'hub/team/app';
 
 const KINDS = ['filesystem', 'S3'] as const;
@@ -28,7 +29,7 @@ const asWith = (few: number) => KINDS.map((kind) => ({ of: name(kind, MANY), aga
 
 const start: Row = {
   name: 'scale-start',
-  title: { en: 'Start to ready, by what is stored', zh: '从启动到就绪，按存储量' },
+  title: { en: 'Time from start to ready, by number of stored blobs', zh: '从启动到就绪，按存储量' },
   unit: 'seconds',
   turns: TURNS,
   targets: asWith(0),
@@ -37,14 +38,14 @@ const start: Row = {
 
 const hit: Row = {
   name: 'scale-hit',
-  title: { en: 'One hit of a small blob, by what is stored', zh: '命中一个小 blob，按存储量' },
+  title: { en: 'Time of a hit of a small blob, by number of stored blobs', zh: '命中一个小 blob，按存储量' },
   unit: 'seconds',
   turns: TURNS,
   targets: asWith(FEW),
   open: (stack) => open(stack, FEW, (registry) => hitting(stack, registry)),
 };
 
-/** The best of several goes: what else the machine does only adds. */
+/** The best of several attempts, since other work of the machine can only add time. */
 function least(times: number, turn: Turn): Turn {
   return async (number) => {
     let best = Infinity;
@@ -53,7 +54,7 @@ function least(times: number, turn: Turn): Turn {
   };
 }
 
-/** A contestant for each storage with few and with many blobs. A local tier holds nothing at first. */
+/** A contestant for each storage with few and with many blobs. Local tiers are empty at first. */
 async function open(
   stack: AsyncDisposableStack,
   few: number,
@@ -74,11 +75,11 @@ async function open(
       contestants[name(kind, count)] = await contestant(registry);
     }
   }
-  // Those that are compared are neighbours in time.
+  // Compared contestants run one after the other.
   return Object.fromEntries(Object.entries(contestants).sort(([one], [other]) => one.localeCompare(other)));
 }
 
-/** Reads one blob after the other over one connection; the median of their times. */
+/** Reads blobs one after the other over one connection, and returns the median time. */
 async function hitting(stack: AsyncDisposableStack, configuration: Record<string, unknown>): Promise<Turn> {
   const registry = stack.use(await startRegistry(configuration));
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
@@ -104,7 +105,7 @@ function blob(index: number): { digest: Digest; content: string } {
   return { digest: digestOf(Buffer.from(content)), content };
 }
 
-/** So many blobs and their records, as files under their keys. */
+/** Creates this many blobs and their records, as files under their keys. */
 async function fill(root: string, count: number): Promise<void> {
   const repository = parseRepository(REPOSITORY);
   const made = new Set<string>();

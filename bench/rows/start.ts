@@ -12,7 +12,7 @@ const BLOBS = 100_000;
 
 const start: Row = {
   name: 'start',
-  title: { en: 'Start to ready', zh: '从启动到就绪' },
+  title: { en: 'Time from start to ready', zh: '从启动到就绪' },
   unit: 'seconds',
   targets: ['empty', '100,000 blobs', 'S3, empty', 'S3, 100,000 blobs in the local tier'].map((of) => ({ of, atMost: 0.5 })),
   async open(stack) {
@@ -34,7 +34,7 @@ const start: Row = {
   },
 };
 
-/** From the start of the process to the first good answer of /readyz. */
+/** The time from the start of the process to the first successful response of /readyz. */
 export function starting(registry: Record<string, unknown>): Turn {
   return async () => {
     const admin = `127.0.0.1:${await freePort()}`;
@@ -48,7 +48,7 @@ export function starting(registry: Record<string, unknown>): Turn {
   };
 }
 
-/** Small files under the keys of blobs. */
+/** Creates small files under the keys of blobs. */
 async function fill(directory: string, count: number): Promise<void> {
   for (let n = 0; n < 256; n++) {
     const shard = n.toString(16).padStart(2, '0');

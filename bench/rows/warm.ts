@@ -14,7 +14,7 @@ const SIZE = 64 * 2 ** 20;
 const CONNECTIONS = 4;
 const SECONDS = 1.5;
 
-/** Reads one blob over and over. */
+/** Reads one blob repeatedly. */
 const reading =
   ({ blob }: Pick<Contestant, 'blob'>, digest: string) =>
   (turn: number) =>
@@ -49,7 +49,7 @@ const localTier: Row = {
   },
 };
 
-/** A local tier is emptied before each turn; `count` blobs are read by all connections together. */
+/** Local tiers are emptied before each turn. All connections together read `count` blobs. */
 const s3Only = (name: string, title: Row['title'], count: number): Row => ({
   name,
   title,
@@ -81,7 +81,7 @@ const s3Only = (name: string, title: Row['title'], count: number): Row => ({
       registry: async (turn) => {
         await rm(join(own.directory, 'v1/blobs'), { recursive: true });
         const rate = await once(own, turn);
-        await sleep(300); // what it has read goes to its local tier now: not at the cost of the next
+        await sleep(300); // flush its local tier to disk now, so that it does not slow down the next contestant
         return rate;
       },
       distribution: (turn) => once(other, turn),
@@ -114,7 +114,7 @@ export const warmRows = [
   s3Only(
     'warm-blob-s3',
     {
-      en: 'Warm blobs, S3 only: 4 connections, a 64 MiB blob each, local tier empty',
+      en: 'Warm blobs in S3, local tier empty: 4 connections, each with its own 64 MiB blob',
       zh: '仅在 S3 中的 blob：4 个连接，各读一个 64 MiB blob，本地层为空',
     },
     CONNECTIONS,
@@ -122,7 +122,7 @@ export const warmRows = [
   s3Only(
     'warm-blob-s3-shared',
     {
-      en: 'Warm blob, S3 only: 4 connections on the same 64 MiB blob, as of nodes that pull one image, local tier empty',
+      en: 'Warm blob in S3, local tier empty: 4 connections, all with the same 64 MiB blob',
       zh: '仅在 S3 中的 blob：4 个连接读同一个 64 MiB blob（如多个节点拉取同一镜像），本地层为空',
     },
     1,

@@ -5,7 +5,7 @@ import type { Row } from '../row.ts';
 
 const run = promisify(execFile);
 
-/** What bench/webhook.ts prints of 10 s of reviews. */
+/** The output of bench/webhook.ts after 10 s of reviews. */
 interface Reviews {
   perSecond: number;
   /** Milliseconds. */
@@ -28,7 +28,7 @@ export const webhookRows: readonly Row[] = [
   },
   {
     name: 'webhook-p99',
-    title: { en: 'Admission reviews, 16 connections: the slowest hundredth', zh: '准入审查，16 个连接：p99' },
+    title: { en: 'Admission reviews, 16 connections: 99th percentile', zh: '准入审查，16 个连接：p99' },
     unit: 'seconds',
     turns: 1,
     targets: [{ of: 'webhook', atMost: 0.01 }],
