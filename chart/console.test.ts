@@ -25,7 +25,7 @@ test('the console is reached by port-forward alone, lists pods when it may, and 
   );
 });
 
-test('an Ingress and an HTTPRoute lead to a listener of its own, where people log in', async () => {
+test('an Ingress and an HTTPRoute lead to a separate listener that requires a login', async () => {
   const ingress = { enabled: true, host: 'images.example.com', tlsSecret: 'images-tls', className: 'nginx' };
   const httpRoute = { enabled: true, parentRefs: [{ name: 'gateway' }], hostnames: ['images.example.com'] };
   const manifests = await render({ values: { console: { ...USERS, ingress, httpRoute } } });
@@ -44,7 +44,7 @@ test('an Ingress and an HTTPRoute lead to a listener of its own, where people lo
   assert.deepEqual(at(route, 'spec.rules.0.backendRefs.0'), { name: service.metadata.name, port: 80 });
 });
 
-test('without the console nothing of it is there', async () => {
+test('without the console, none of its objects is rendered', async () => {
   const manifests = await render({ values: { console: { enabled: false, ...USERS } } });
   assert.deepEqual(at(configOf(manifests, 'registry'), 'registry.console'), { enabled: false });
   assert.ok(!manifests.some(({ metadata }) => metadata.name.endsWith('-console')));

@@ -59,7 +59,7 @@ function configs(manifests: readonly Manifest[]): { name: string; config: unknow
   });
 }
 
-test('every configuration is one that the program takes', () => {
+test('the program accepts every configuration that the chart renders', () => {
   for (const { file, manifests } of all) {
     assert.ok(configs(manifests).length >= 2, file);
     for (const { name, config } of configs(manifests)) {
@@ -133,7 +133,7 @@ test('every Service, policy and budget selects one workload, and its ports are t
   }
 });
 
-test('every volume that is mounted is there, and every one that is there is mounted', () => {
+test('every mounted volume exists, and every volume is mounted', () => {
   for (const { file, manifests } of all) {
     for (const workload of workloads(manifests)) {
       const mounted = containersOf(workload).flatMap(({ volumeMounts = [] }) => volumeMounts.map(({ name }) => name));
@@ -214,7 +214,7 @@ test("names fit, however long the release's is", async () => {
   for (const { kind, metadata } of manifests) assert.ok(metadata.name.length <= (kind === 'Secret' ? 253 : 63), `${kind} ${metadata.name}`);
 });
 
-test('what the dashboard and the alerts ask Prometheus for is PromQL, of metrics that the program has', async () => {
+test('the queries of the dashboard and the alerts are valid PromQL over metrics that exist', async () => {
   const metrics = await createMetrics();
   createRegistryMetrics(metrics);
   createClashMetrics(metrics, () => undefined);

@@ -22,7 +22,7 @@ test('hosted repositories get their users from a Secret, and may have tokens rev
   assert.equal(podOf(find(manifests, 'Deployment', '-registry')).automountServiceAccountToken, true);
 });
 
-test('agents and webhook know which hosts are served, and nothing of who may push', async () => {
+test('agents and the webhook know which hosts are served, but not who may push', async () => {
   for (const values of [VALUES, { registry: { config: { otherHosts: ['mcr.microsoft.com'], hosted: VALUES.registry.hosted } } }]) {
     const manifests = await render({ values });
     for (const component of ['agent', 'webhook']) {

@@ -39,7 +39,7 @@ interface Kind {
   kind: string;
 }
 
-test('what the chart makes is valid for Kubernetes 1.25 to 1.37, with every values file of the docs', async () => {
+test('the rendered objects are valid for Kubernetes 1.25 to 1.37, with every values file of the docs', async () => {
   const rendered = new Map<string, { file: string; manifests: Manifest[] }[]>();
   for (const kubeVersion of new Set(MINORS.map(TEMPLATED_AS))) {
     const all = examples().map(async ({ file, values }) => ({ file, manifests: await render({ values, kubeVersion }) }));

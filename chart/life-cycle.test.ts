@@ -135,7 +135,7 @@ test('install, upgrade, roll back and uninstall leave nothing behind but the cla
   ]);
 });
 
-test('what the cluster and the webhook wrote stays through upgrades and rollbacks', async () => {
+test('fields written by the cluster and the webhook survive upgrades and rollbacks', async () => {
   const read = (kind: string, name: string, path: string): Promise<string> =>
     kubectl(['-n', NAMESPACE, 'get', kind, name, '-o', `jsonpath={${path}}`]);
   const values = { objectStorage: { enabled: true } };

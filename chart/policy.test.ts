@@ -49,7 +49,7 @@ test('the policy waits for the agents, whose DaemonSet is its parameter, and wit
   assert.equal(at(find(other, 'MutatingAdmissionPolicyBinding'), 'spec.paramRef'), undefined);
 });
 
-test('what a policy cannot do is refused, by a sentence that names the value', async () => {
+test('values that a policy cannot implement are refused with an error that names the value', async () => {
   assert.match(
     await refusal(POLICY, '1.35.4'),
     /webhook\.mode is policy, but Kubernetes has MutatingAdmissionPolicy .* since 1\.36, and this cluster is v1\.35\.4/,

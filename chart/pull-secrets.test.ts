@@ -77,14 +77,14 @@ test('the key is a token of an account without rights, which the chart never loo
   }
 });
 
-test('promise 18: the path of reviews is left to the webhook, which makes one that cannot be guessed', async () => {
+test('promise 18: the chart leaves the path of reviews to the webhook, which derives an unguessable one', async () => {
   const service = 'webhooks.0.clientConfig.service';
   const own = find(await render({ values: VALUES }), 'MutatingWebhookConfiguration');
   assert.deepEqual(at(own, service), { name: 'test-kube-registry-webhook', namespace: 'images', port: 443 });
   assert.equal(at(find(await render(), 'MutatingWebhookConfiguration'), `${service}.path`), '/mutate');
 });
 
-test('the notes say what it opens', async () => {
+test('the notes name the namespaces whose Secrets can be read, and the consequences', async () => {
   const text = await notes({ values: VALUES });
   assert.match(text, /may list all Secrets of team-a, team-b/);
   assert.match(text, /Anybody who can read the rewritten name of a private image/);

@@ -200,7 +200,7 @@ describe('upstreams', () => {
     assert.deepEqual(said, await render({ values }));
   });
 
-  test("the agent knows where upstreams are, but neither who to be there nor the registry's way out", async () => {
+  test("the agent knows the upstreams, but neither their credentials nor the registry's proxy", async () => {
     const manifests = await render({ values });
     assert.deepEqual(at(configOf(manifests, 'agent'), 'registry.upstreams.dockerhub'), { mirrors: [{ url: 'https://mirror.example' }] });
     const { volumes } = podOf(find(manifests, 'DaemonSet'));
@@ -433,7 +433,7 @@ describe('the webhook', () => {
   });
 });
 
-describe('who may come in', () => {
+describe('network policies restrict who may connect', () => {
   test("everyone to the registry and the webhook; metrics only the release's own pods", async () => {
     const manifests = await render();
     for (const [component, port] of [
@@ -542,7 +542,7 @@ describe("the former chart's values", () => {
     }
   });
 
-  test('the notes name what to rename, and nothing otherwise', async () => {
+  test('the notes name values to rename, if there are any', async () => {
     const said = await notes({
       values: { zot: { s3, replicaCount: 1, service: { type: 'NodePort' }, image: { repository: 'm.example/x' } } },
     });

@@ -68,7 +68,7 @@ function upstreams(upstream: ScriptedUpstream) {
 }
 
 for (const release of ['debian', '2.4'] as const) {
-  test(`promise A3: containerd ${release} pulls through the agent without any setting, also when the registry is gone`, async () => {
+  test(`promise A3: containerd ${release} pulls through the agent without any setting, also while the registry is down`, async () => {
     await using upstream = await startScriptedUpstream();
     upstream.add('library/demo', '1', makeImage({ architectures: ['amd64'] }));
     await using temporary = await temporaryDirectory();

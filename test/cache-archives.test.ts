@@ -173,7 +173,7 @@ describe('an exported file', () => {
   });
 });
 
-test('what skopeo writes as oci-archive is imported, under the name given', async () => {
+test('an oci-archive of skopeo is imported under the given name', async () => {
   const skopeo = await debianTool('skopeo');
   const file = join(folder.path, 'skopeo.tar');
   const source = `docker://${upstream.host}/apps/two:1`;

@@ -160,7 +160,7 @@ function testCache(kind: 'filesystem' | 's3'): void {
     });
     after(() => world[Symbol.asyncDispose]());
 
-    test('warm pulls what is named, as users name it, through the registry, and a node then needs no upstream', async () => {
+    test('warm pulls the given images through the registry, and a node then needs no upstream', async () => {
       const { upstream, registry } = world;
       const named = ['hub.example/apps/one:1', `${registry.host}/hub/apps/two:1`, '127.0.0.1:25000/hub/apps/three:1'];
       const warmed = await world.cache(
@@ -185,7 +185,7 @@ function testCache(kind: 'filesystem' | 's3'): void {
       );
     });
 
-    test('warm takes the images of pods, leaves those of other registries out, and says what failed', async () => {
+    test('warm takes the images of pods, skips those of other registries, and reports failures', async () => {
       const pod = (...images: string[]) => ({ spec: { containers: images.map((image, index) => ({ name: `c${index}`, image })) } });
       const pods = JSON.stringify({ items: [pod('hub.example/apps/one:1', 'elsewhere.example/x:1'), pod('hub.example/apps/one:1')] });
       const good = await world.cache(['warm', '--pods', '-', '--json'], pods);
@@ -248,7 +248,7 @@ function testCache(kind: 'filesystem' | 's3'): void {
       );
     });
 
-    test('stat counts what is stored', async () => {
+    test('stat shows how much is stored', async () => {
       const stat = await world.json<{ blobs: number; bytes: number; images: number; tags: number; unnamed: { blobs: number } }>('stat');
       assert.equal(stat.images, 1 + 1 + 3 + 3);
       assert.equal(stat.tags, 4);
@@ -409,7 +409,7 @@ async function clearLease({ directory, s3 }: World): Promise<void> {
   await rm(join(s3?.directory ?? join(directory, 'data'), 'v1/pruning'), { force: true });
 }
 
-test('wrong usage and configuration end with 2, and say what is accepted', async () => {
+test('wrong usage and configuration end with exit code 2 and say what is accepted', async () => {
   await using temporary = await temporaryDirectory();
   const cases: [string[], RegExp][] = [
     [['prune', '--max-size', 'lots'], /--max-size: found "lots"; accepted: a size such as 64MiB/],

@@ -258,7 +258,7 @@ test('promise C1: nothing that a full subscription says about this machine reach
   await until(noted, 'what was left out is not told');
 });
 
-test('a subscription that hides its nodes from one User-Agent is asked for by others, and the log says what each got', async () => {
+test('a subscription that hides its nodes from one User-Agent is requested with others, and the log shows the result of each', async () => {
   subscriptions.answers.set('/choosy', (request, response) => {
     response.end(/clash-verge/.test(request.headers['user-agent'] ?? '') ? nodes(near) : '<html>unknown client</html>');
   });

@@ -113,7 +113,7 @@ describe('clients pull as docs/clients.md says', () => {
     assert.ok((await readFile(before)).equals(await readFile(after)));
   });
 
-  test('dockerd and kaniko, which ask a mirror without a prefix, and BuildKit, which says with ?ns= what it means', async () => {
+  test('dockerd and kaniko, which request images from a mirror without a prefix, and BuildKit, which sends ?ns=', async () => {
     for (const path of ['library/nginx/manifests/1.27', 'library/nginx/manifests/1.27?ns=docker.io']) {
       const response = await fetch(`${registry.url}/v2/${path}`);
       assert.equal(response.headers.get('docker-content-digest'), image.root.digest, path);

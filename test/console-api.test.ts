@@ -65,7 +65,7 @@ async function untilListed(admin: string, images: number): Promise<void> {
   await until(async () => (await get(admin, 'images')).total === images, `${images} images are listed`);
 }
 
-test('the console tells what was pulled: images, upstreams, history, the access log, and every answer has the form of its schema', async () => {
+test('the console shows pulled images, upstreams, history and the access log, and every response matches its schema', async () => {
   await using upstream = await startScriptedUpstream();
   const image = makeImage({ seed: 'console', layers: [50_000] });
   upstream.add('apps/web', '1.27', image);
@@ -226,7 +226,7 @@ test('actions need a login, the header of the page and its origin; each is in th
   );
 });
 
-test('passwords cannot be guessed for long, and nobody can log in where no users are configured', async () => {
+test('password guessing is limited, and login is disabled without users', async () => {
   await using folder = await temporaryDirectory();
   const users = join(folder.path, 'users');
   await writeUsers(users, { admin: PASSWORD });
@@ -272,7 +272,7 @@ test('wrong requests are errors of one form, and the description of the API is s
   assert.equal((await fetch(`${disabled.admin}/`)).status, 200, 'the status page');
 });
 
-test('registry.console.listen has the console alone, where reading needs a login too, and nobody is a replica', async () => {
+test('registry.console.listen serves only the console, requires a login for reading, and accepts no replicas', async () => {
   await using folder = await temporaryDirectory();
   const users = join(folder.path, 'users');
   await writeUsers(users, { admin: PASSWORD });

@@ -12,7 +12,7 @@ import { startRegistry } from './support/program.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { until } from './support/until.ts';
 
-test('a node is chosen in the console by who has logged in, and the proxy stays on it; nobody else can choose', async () => {
+test('a logged-in user can select a proxy node in the console, and the proxy stays on it; others cannot', async () => {
   await using folder = await temporaryDirectory();
   const users = join(folder.path, 'users');
   await writeFile(users, `admin:${await hash('a password', 4)}\n`);

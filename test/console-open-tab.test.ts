@@ -32,7 +32,7 @@ test('a page that stays open keeps its memory: twenty minutes of polls, and even
   assert.ok(late < early * 1.2 + 500 * KB, `${early} → ${late}`);
 });
 
-test('a registry that dies while the page is open is told at once, and so is its return', async () => {
+test('the page shows at once that the registry has died, and that it is back', async () => {
   await using temporary = await temporaryDirectory();
   const configuration = { storage: { filesystem: { directory: temporary.path } } };
   const first = await startRegistry(configuration);

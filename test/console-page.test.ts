@@ -93,7 +93,7 @@ test('the first view is under 150 kB, comes from the registry alone, and keeps t
   assert.deepEqual(own.errors, []);
 });
 
-test('a newcomer reads on the first view what upstream allows, the largest image and the node in use', async () => {
+test('the first view shows the remaining pulls, the largest image and the node in use', async () => {
   await using own = await open('overview');
   const { page } = own;
   await settled(page);
@@ -183,7 +183,7 @@ test('everything can be done by keyboard, and the focus can be seen', async () =
   assert.match((await focused.textContent()) ?? '', /Sign in/, 'the focus returns');
 });
 
-test('names and labels that try to be HTML are text, and what nobody would see is written out', async () => {
+test('names and labels with HTML are shown as text, and invisible characters are escaped', async () => {
   await using own = await open('overview');
   const { page } = own;
   await show(page, await imageView(HOSTILE.repository));

@@ -36,7 +36,7 @@ async function readEvents(url: string, onEvent: (kind: string, data: string) => 
   }
 }
 
-test('replicas answer together: sums, sessions and deleted tags; one that dies while the page is open is named, and the stream goes on', async () => {
+test('replicas answer together: sums, sessions and deleted tags; a replica that dies is named, and the event stream continues', async () => {
   await using upstream = await startScriptedUpstream();
   await using s3 = await startVersitygw();
   await using folder = await temporaryDirectory();

@@ -97,7 +97,7 @@ describe('an image that a client pushes is pulled byte for byte by another', () 
     await run(crane, ['validate', '--insecure', '--remote', `${world.registry.host}/local/by/buildah:1`]);
   });
 
-  test('oras: a file, an artifact that refers to it, and what refers to it', async () => {
+  test('oras: a file, an artifact that refers to it, and its referrers', async () => {
     const oras = await toolPath('oras');
     const env = { ...process.env, DOCKER_CONFIG: join(world.directory, 'oras') };
     await mkdir(env.DOCKER_CONFIG);

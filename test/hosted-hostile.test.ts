@@ -7,7 +7,7 @@ import { until } from './support/until.ts';
 
 const REPOSITORY = 'local/team/app';
 
-test('rights hold for every way to write a request: absolute URLs, several question marks, an empty ns', async () => {
+test('rights apply to every spelling of a request: absolute URLs, several question marks, an empty ns', async () => {
   const everything = [{ users: ['ci'] }];
   const local = {
     hosts: ['registry.example.com'],
@@ -63,7 +63,7 @@ test('a login with a wrong password is refused at the first request, and the cat
   assert.equal(await ask('/v2/_catalog', AUTHORIZATION, 'POST'), 405);
 });
 
-test('a quota counts a blob once however it comes, lets a client push again, and ends a body that passes it', async () => {
+test('a quota counts a blob once, allows pushing it again, and aborts a body that exceeds it', async () => {
   const everything = [{ users: ['ci'] }];
   await using world = await startHosted({ local: { push: everything, delete: everything, quota: { 'team/': '200KiB' } } });
   const { url } = world.registry;

@@ -50,7 +50,7 @@ async function assertPullable(url: string, blob: Content): Promise<void> {
 
 const blobOf = (seed: string, size = 100_000) => content('application/octet-stream', randomBytes(seed, size));
 
-test('promise 22: an upload goes on with another replica, and after a restart', async () => {
+test('promise 22: an upload can be continued on another replica, and after a restart', async () => {
   await using world = await startHosted({ replicas: 2 });
   const [one, two] = world.registries;
   assert.ok(one && two);
@@ -70,7 +70,7 @@ test('promise 22: an upload goes on with another replica, and after a restart', 
   await assertPullable(restarted.url, blob);
 });
 
-test('promise 22: what was acknowledged is there after SIGKILL, on every replica that is asked next', async () => {
+test('promise 22: an acknowledged push survives SIGKILL, and every replica has it', async () => {
   await using world = await startHosted({ replicas: 2 });
   const [one, two] = world.registries;
   assert.ok(one && two);
@@ -105,7 +105,7 @@ test('an upload that is cut anywhere stands where it was acknowledged, and can b
   }
 });
 
-test('promise 23: a manifest is accepted when everything that it names is there, and its subject need not be', async () => {
+test('promise 23: a manifest is accepted only if everything that it names is stored; its subject may be missing', async () => {
   await using world = await startHosted();
   const { url } = world.registry;
   const image = makeImage({ seed: 'parts', architectures: ['amd64'] });
@@ -130,7 +130,7 @@ test('promise 23: a manifest is accepted when everything that it names is there,
   await pushImage(url, REPOSITORY, 'signature', artifact, AUTHORIZATION);
 });
 
-test('promise 23: what a manifest names cannot be deleted under it', async () => {
+test('promise 23: content that a manifest names cannot be deleted', async () => {
   await using world = await startHosted();
   const { url } = world.registry;
   const image = makeImage({ seed: 'kept' });
@@ -170,7 +170,7 @@ test('pushing needs a user with the right to it: a Basic challenge without crede
   assert.equal((await pull(AUTHORIZATION)).status, 404);
 });
 
-test('a tag that is immutable keeps its meaning, and can be pushed again as it is', async () => {
+test('an immutable tag keeps its digest, and the same manifest can be pushed again', async () => {
   const everything = [{ users: ['ci'] }];
   await using world = await startHosted({ local: { push: everything, delete: everything, immutableTags: ['v*'] } });
   const { url } = world.registry;
@@ -184,7 +184,7 @@ test('a tag that is immutable keeps its meaning, and can be pushed again as it i
   assert.equal(deleted.code, 'DENIED');
 });
 
-test('a quota refuses what does not fit, and says what is used and allowed', async () => {
+test('a quota refuses a push that does not fit, and states the used and the allowed size', async () => {
   const everything = [{ users: ['ci'] }];
   await using world = await startHosted({ local: { push: everything, delete: everything, quota: { 'team/': '200KiB' } } });
   const { url } = world.registry;
@@ -197,7 +197,7 @@ test('a quota refuses what does not fit, and says what is used and allowed', asy
   assert.equal((await push('local/other', blobOf('elsewhere', 150_000))).status, 201);
 });
 
-test('what is wrong is refused with the code of the specification, and nothing of it is left', async () => {
+test("invalid pushes are refused with the specification's error code, and leave nothing behind", async () => {
   await using world = await startHosted();
   const { url } = world.registry;
   const blob = blobOf('wrong', 1000);

@@ -73,7 +73,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
     const transfers = () =>
       upstream.requests().filter(({ method, path, status }) => method === 'GET' && path.includes(layer) && status < 300);
 
-    test('what upstream refuses to nobody in particular is answered with a challenge; other requests never are', async () => {
+    test('requests that upstream refuses to anonymous clients are answered with a challenge; other requests never are', async () => {
       const refused = await ask('acme/app/manifests/1?ns=corp.example');
       assert.equal(refused.status, 401);
       assert.match(refused.challenge ?? '', /^Basic /);
@@ -85,7 +85,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
       assert.equal((await ask('acme/app/manifests/1?ns=corp.example', BOB)).status, 401);
     });
 
-    test('who may read an image pulls it through the cache, and its blobs come from upstream once', async () => {
+    test('a client that may read an image pulls it through the cache, and its blobs are downloaded once', async () => {
       for (const authorization of [ALICE, basic('carol', accounts.carol), ALICE]) {
         assert.equal((await ask('acme/app/manifests/1?ns=corp.example', authorization, { method: 'HEAD' })).status, 200);
         assert.equal((await ask(`acme/app/manifests/${manifest}?ns=corp.example`, authorization)).digest, manifest);
@@ -94,7 +94,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
       assert.equal(transfers().length, 1);
     });
 
-    test('nobody else gets a byte of it, under any name, while it is known', async () => {
+    test('other clients get no byte of a cached private image, under any name', async () => {
       const names = ['acme/app', 'acme/tools'].flatMap((name) => [`${name}/blobs/${layer}`, `${name}/manifests/${manifest}`]);
       for (const [at, path] of [
         ...names.flatMap((name) => [
@@ -119,7 +119,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
       }
     });
 
-    test('a login is in no file and in no line of a log, and mirrors are told nothing', async () => {
+    test('a login is never in a file or log line, and never sent to mirrors', async () => {
       const text = Buffer.from(ALICE.slice('Basic '.length));
       const hidden = [
         Buffer.from(PASSWORD),
@@ -140,7 +140,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
     });
 
     if (way === 'a token service') {
-      test('who loses the right upstream is refused within a minute, by digest too', async () => {
+      test('a client that loses its right upstream is refused within a minute, by digest too', async () => {
         readers.delete('carol');
         const carol = basic('carol', accounts.carol);
         for (const path of ['manifests/1', `manifests/${manifest}`, `blobs/${layer}`])

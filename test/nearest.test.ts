@@ -111,7 +111,7 @@ test('promise 24: nodes that pull a cold image at once read it from each other w
   assert.ok((await sharedByAll()) - before.shared >= layer.size, 'other nodes sent the rest');
 });
 
-test('promise 24: a node that gives wrong bytes is found out, nothing of it counts as the blob, and it is not asked again', async () => {
+test('promise 24: a node that sends wrong bytes is detected, none of its bytes are accepted, and it is not used again', async () => {
   const layer = await addLayer();
   await using liar = await startHolder(layer, (response, size) => {
     response.writeHead(200, { 'content-length': size });
@@ -167,7 +167,7 @@ test('promise 24: a node whose port is blocked is not named to others', async ()
   assert.equal((await readBlob(layer.url(second))).digest, layer.digest);
 });
 
-test('promise 24: no agent gives a byte without a ticket for this blob, this node and this time', async () => {
+test('promise 24: an agent sends no byte without a ticket that is valid for this blob, this node and this time', async () => {
   const layer = await addLayer();
   await readBlob(layer.url(first));
   await until(async () => (await askAs(layer)).location !== '', 'a node is named');
@@ -201,7 +201,7 @@ test('promise 24: no agent gives a byte without a ticket for this blob, this nod
   assert.equal((await fetch(ticket, { method: 'POST' })).status, 405);
 });
 
-test('promise 24: a ticket is given only to who may have the blob under the name asked for', async () => {
+test('promise 24: tickets are issued only to clients that may pull the blob under the requested name', async () => {
   const layer = await addLayer();
   await readBlob(layer.url(first));
   await until(async () => (await askAs(layer)).status === 307, 'a node is named under the right name');

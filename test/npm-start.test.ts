@@ -10,7 +10,7 @@ async function descendants(pid: number): Promise<number[]> {
   return [...children, ...(await Promise.all(children.map(descendants))).flat()];
 }
 
-test('npm start serves by its defaults, and who stops npm stops the registry', async () => {
+test('npm start serves with the defaults, and stopping npm stops the registry', async () => {
   await using directory = await temporaryDirectory();
   const address = `127.0.0.1:${await freePort()}`;
   const keys = [`listen=${address}`, 'admin=127.0.0.1:0', `storage.filesystem.directory=${directory.path}`];

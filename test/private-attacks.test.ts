@@ -177,7 +177,7 @@ test('promise 18: nothing opens it through an agent, in mirror mode or by rewrit
   }
 });
 
-test('promise 18: a download that runs for one secret is joined by nobody else', async () => {
+test('promise 18: a download that runs for one secret cannot be joined with another', async () => {
   const blob = randomBytes('slow and private', 6_000_000);
   slow = upstream.addBlob(blob);
   needles.push(blob.subarray(0, 64).toString('latin1'), blob.subarray(-64).toString('latin1'));

@@ -105,7 +105,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
       assert.equal((await ask(`${names.bob}/corp/acme/app/referrers/${manifest}`)).status, 200);
     });
 
-    test('without a secret that upstream accepts nobody gets a byte, whatever the name and the request', async () => {
+    test('without a secret that upstream accepts, no request gets a byte, under any name', async () => {
       const nobody = `by-${'a'.repeat(26)}`;
       const paths = ['acme/app', 'acme/tools'].flatMap((repository) =>
         [
@@ -166,7 +166,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
       assert.equal(transfers().length, 1);
     });
 
-    test('what is proved and stored outlives a restart, for the same secrets alone', async () => {
+    test('proofs of access and stored images survive a restart, for the same secrets only', async () => {
       const before = upstream.requests().length;
       await using next = await start();
       await pull(names.alice, next);
@@ -208,7 +208,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
     });
 
     if (way === 'a token service') {
-      test('what upstream has refused is served for an hour after it last agreed, and not a minute longer', async () => {
+      test('after upstream has revoked access, cached images are served for an hour after its last confirmation, and no longer', async () => {
         readers.delete('bob');
         await until(async () => (await ask(`${names.bob}/corp/acme/app/manifests/2`)).status === 401, 'upstream refuses');
         assert.equal((await ask(`${names.bob}/corp/acme/app/blobs/${layer}`)).digest, layer, 'it agreed a moment ago');

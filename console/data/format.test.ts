@@ -42,6 +42,6 @@ test('in Chinese, numbers and times are written as in Chinese', () => {
   assert.equal(plain(formatDuration(65_000)), '1分钟 5秒');
 });
 
-test('characters that nobody sees, and those that turn the direction of text, are written out', () => {
+test('invisible characters and bidirectional formatting are escaped', () => {
   assert.equal(visible('a\u202eb\u0000c\n<b>\ufeff'), 'a\\u202eb\\u0000c\\u000a<b>\\ufeff');
 });

@@ -69,7 +69,7 @@ test('a shared call ends soon after its last caller has left, and not while anot
   assert.ok(isOciError(ended[0], 'UNAVAILABLE'));
 });
 
-test('a semaphore lets in as many as it has places, in order; those that leave the queue take no place', async () => {
+test('a semaphore admits as many callers as it has places, in order; callers that leave the queue take no place', async () => {
   const { acquire, run } = createSemaphore(2, { maxWaiting: 2 });
   const [first, second] = [await acquire(), await acquire()];
   const order: string[] = [];

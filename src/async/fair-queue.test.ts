@@ -22,7 +22,7 @@ test('however many wait under one key, another key is served next', async () => 
   assert.equal(order.length, 22);
 });
 
-test('a key that has too many waiting is refused more; when all have, the one that waited longest makes room', async () => {
+test('a key with too many waiting callers is refused; when the whole queue is full, the longest-waiting caller is dropped', async () => {
   const { acquire } = createFairQueue({ running: 1, waiting: 3, perKey: 2 });
   const first = await acquire('a', forever);
   const oldest = acquire('a', forever);

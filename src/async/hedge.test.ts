@@ -19,7 +19,7 @@ function attempts(plan: Record<string, number>) {
   return { attempt, signals };
 }
 
-test('the first that succeeds wins; the next is tried at once after a failure, and beside one that is slow', async () => {
+test('the first success wins; the next candidate starts at once after a failure, and in parallel to a slow one', async () => {
   const { attempt, signals } = attempts({ failing: -1, slow: 5000, quick: 1, unneeded: 1 });
   const result = await hedge(['failing', 'slow', 'quick', 'unneeded'], { attempt, isFinal: never, patienceMs: 50, signal: forever });
   assert.ok(result.won);

@@ -46,7 +46,7 @@ test('the record of a manifest is longer than that of any blob: a listing tells 
   for (const mediaType of MANIFEST_MEDIA_TYPES) assert.equal(isManifestRecord(lengthOf(mediaType, 1)), true, mediaType);
 });
 
-test('a manifest that upstream gives as a blob too stays a manifest', async () => {
+test('a manifest that upstream also serves as a blob stays a manifest', async () => {
   const access = createAccessRecords(recordsInto([]));
   const manifest = { digest, mediaType: MANIFEST_MEDIA_TYPES[0] ?? '', size: 1 };
   access.grant(repository, { ...manifest, mediaType: BLOB_MEDIA_TYPE });

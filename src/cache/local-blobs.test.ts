@@ -45,7 +45,7 @@ async function setUp() {
   return { blobs, calls, store, read, captured, [Symbol.asyncDispose]: dispose };
 }
 
-test('a warm blob is read by one open of its file, which gives the size, and can be sent as a file', async () => {
+test('a warm blob is opened once, without a separate stat, and can be sent as a file', async () => {
   await using it = await setUp();
   const bytes = Buffer.alloc(3 * MiB, 'warm');
   const { digest } = await it.store(bytes);

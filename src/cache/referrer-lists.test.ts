@@ -122,7 +122,7 @@ test('promise 21: upstream refuses its credentials: the cached list is served fo
   assert.deepEqual(await referrers.list(), ['DENIED', []]);
 });
 
-test('promise 21: what upstream has deleted keeps its referrers with onDeleted: serve, and loses them without', async () => {
+test('promise 21: an image deleted upstream keeps its referrers with onDeleted: serve, and loses them without it', async () => {
   const forgetful = await open();
   const lasting = await open({ policy: { onDeleted: 'serve' } });
   for (const referrers of [forgetful, lasting]) await referrers.list();

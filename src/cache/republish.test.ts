@@ -37,7 +37,7 @@ async function setUp() {
   return { local, remote, records, arrived, restore, captured };
 }
 
-test('what the store has lost and is served from here is stored again, with what is here of it', async () => {
+test('an image that the store has lost but that is served from local copies is stored again, with its local blobs', async () => {
   const { local, records, remote, arrived, restore } = await setUp();
   await restore(repository, manifest, bytes);
   assert.deepEqual(arrived, [manifest.digest, layer.digest]);
@@ -47,7 +47,7 @@ test('what the store has lost and is served from here is stored again, with what
   assert.equal(await remote.stat(memberKey(repository, layer.digest), context), undefined, 'a manifest proves no right to what it names');
 });
 
-test('what the store still has is left alone', async () => {
+test('an image that the store still has is not stored again', async () => {
   const { remote, arrived, restore } = await setUp();
   await remote.write(blobKey(manifest.digest), bytesSource(bytes), context);
   await restore(repository, manifest, bytes);

@@ -124,7 +124,7 @@ test('promise 8: on 401 and 403 of an upstream with credentials the cached tag i
   assert.equal(await tag.resolve(), 'DENIED');
 });
 
-test('promise 8: a right to read that was taken away stays away until the upstream confirms the tag again', async () => {
+test('promise 8: a revoked right to read stays revoked until the upstream confirms the tag again', async () => {
   const store = memory();
   const policy = { credentialed: () => true };
   const tag = await openTag({ policy, store });
@@ -217,7 +217,7 @@ test('Retry-After is obeyed up to a limit', async () => {
   assert.deepEqual(await tag.resolve(), fresh(TWO));
 });
 
-test('a tag that has moved means what it did until the new manifest can be had', async () => {
+test('a moved tag keeps its old digest until the new manifest can be fetched', async () => {
   const tag = await openTag();
   await tag.resolve();
   tag.says = TWO;
@@ -231,7 +231,7 @@ test('a tag that has moved means what it did until the new manifest can be had',
   assert.deepEqual(await tag.resolve(), fresh(TWO));
 });
 
-test('what one process knows the next one knows, without asking upstream', async () => {
+test('a new process reads tags that an earlier one has stored, without asking upstream', async () => {
   const store = memory();
   const first = await openTag({ store });
   await first.resolve();
@@ -252,7 +252,7 @@ test('promise 8: concurrent requests for a tag share one lookup', async () => {
   assert.equal(tag.asked, 1);
 });
 
-test('when upstream allows few more pulls, what is known is not asked for; then one question tells anew', async () => {
+test('when few pulls are left, cached tags are not checked upstream; later one request updates the count', async () => {
   const rateLimit = createRateLimit('hub', noRegistryMetrics);
   const signal = new AbortController().signal;
   const refuse = async (retryAfter: number) => {
@@ -286,7 +286,7 @@ test('when upstream allows few more pulls, what is known is not asked for; then 
   assert.equal(tag.asked, 5);
 });
 
-test('what is older than staleFor is asked for, however few pulls are left', async () => {
+test('tags older than staleFor are checked upstream, even if few pulls are left', async () => {
   const tag = await openTag({ policy: { rateLimit: { ...unlimited, blockedUntil: () => Infinity } } });
   await tag.resolve();
   mock.timers.tick(31 * DAY);
@@ -320,7 +320,7 @@ test('promise 8: with onDeleted: serve, a tag deleted upstream is served for as 
   assert.equal(await restarted.resolve(), 'MANIFEST_UNKNOWN', 'pruned');
 });
 
-test('promise 8: a tag that is gone and whose upstream then refuses its credentials is served for an hour', async () => {
+test('promise 8: a tag that was deleted upstream is served for an hour after the upstream has refused the credentials', async () => {
   const tag = await openTag({ policy: { onDeleted: 'serve', credentialed: () => true } });
   await tag.resolve();
   tag.says = failure('MANIFEST_UNKNOWN');

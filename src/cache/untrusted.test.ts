@@ -37,7 +37,7 @@ function liar(honest: Registry, manifest: Uint8Array): Registry {
 }
 
 for (const untrusted of [true, false]) {
-  test(`promise 12: a host that anybody may run ${untrusted ? 'gets nothing by saying that it has it' : '(one that is trusted is believed)'}`, async () => {
+  test(`promise 12: a host that anybody may run ${untrusted ? 'cannot get stored blobs by claiming to have them' : '(one that is trusted is believed)'}`, async () => {
     await using stack = new AsyncDisposableStack();
     const { path } = stack.use(await temporaryDirectory());
     const { registry: config } = parseConfig({
@@ -82,7 +82,7 @@ async function readAll({ body }: { body: AsyncIterable<Uint8Array> }): Promise<v
   for await (const chunk of body) assert.ok(chunk.length > 0);
 }
 
-test('promise 12: a host that anybody may run gets nothing of what an unfinished download of others has left', async () => {
+test('promise 12: a host that anybody may run gets nothing from an unfinished download of another upstream', async () => {
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());
   const { registry: config } = parseConfig({

@@ -83,7 +83,7 @@ test('a cloud that does not answer fails after 15 s, and is asked again after a 
   assert.equal(asked, 1);
 });
 
-test('a login that has expired by the clock of this machine is used for a minute all the same', async () => {
+test("a new login that has expired by this machine's clock is nevertheless used for a minute", async () => {
   const cloud = createCloud(-HOUR_MS);
   const login = createShortLivedLogin(cloud.logIn, options);
   await login.password();

@@ -17,7 +17,7 @@ test('columns line up under wide characters, as a terminal shows them', () => {
   assert.equal(table, 'NODE       DELAY\n香港 01    20 ms\n🇯🇵 Tokyo   30 ms\nplain      40 ms\n');
 });
 
-test('what a tenant wrote stays in its cell and does nothing to the terminal', () => {
+test('text from tenants stays in its cell and cannot affect the terminal', () => {
   const table = renderTable(
     ['A', 'B'],
     [

@@ -67,7 +67,7 @@ for (const [set, key, found, accepted] of WRONG) {
   });
 }
 
-test('a file that is no configuration is named, without what is in it', async () => {
+test('an invalid configuration file is named in the error, without its content', async () => {
   await using directory = await temporaryDirectory();
   const file = join(directory.path, 'config.yaml');
   await assert.rejects(loadConfig({ file }), /config\.yaml cannot be read: ENOENT/);
@@ -123,6 +123,6 @@ for (const [written, as] of SAME) {
   });
 }
 
-test('--set takes an address in brackets as it is', async () => {
+test('--set accepts an address in brackets', async () => {
   assert.deepEqual((await loadConfig({ set: ['registry.listen=[::1]:5000'] })).registry.listen, { host: '::1', port: 5000 });
 });

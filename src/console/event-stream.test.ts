@@ -36,7 +36,7 @@ async function start(intervalMs: number, size = 0) {
   };
 }
 
-test('one snapshot serves all readers, what has not changed is not sent again, and without readers nothing is done', async () => {
+test('one snapshot serves all readers, unchanged snapshots are not sent again, and without readers no snapshots are taken', async () => {
   await using server = await start(50);
   const readers = await Promise.all(Array.from({ length: 20 }, () => server.open()));
   const texts = readers.map((reader) => {

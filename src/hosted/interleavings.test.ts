@@ -112,7 +112,7 @@ async function assertWhole({ store, manifests }: World): Promise<void> {
   }
 }
 
-test('promise 23: pushing, deleting and pruning at once never leave a manifest without what it names', async () => {
+test('promise 23: concurrent pushing, deleting and pruning never leave a manifest without the content that it names', async () => {
   let accepted = 0;
   for (let seed = 1; seed <= 25; seed++) {
     const chance = createChance(seed);
@@ -148,7 +148,7 @@ test('promise 23: pushing, deleting and pruning at once never leave a manifest w
   assert.ok(accepted > 10, `only ${accepted} manifests were accepted`);
 });
 
-test('promise 23: a manifest pushed after the inventory of a pruning keeps the bytes and the records of what it names', async () => {
+test('promise 23: a manifest pushed after the inventory of a pruning run keeps the blobs and records that it names', async () => {
   await using temporary = await temporaryDirectory();
   const files = await filesystem({ directory: temporary.path });
   const plain = filesystemUploads(files);

@@ -67,7 +67,7 @@ test('of tags that match a rule the newest stay, and tags that no rule matches a
     assert.deepEqual(await tags(), ['latest', 'nightly-2', 'nightly-3', 'v2']);
   }));
 
-test('untagged manifests go, but for what a tagged index names and for signatures of what stays', () =>
+test('untagged manifests are deleted, except those that a tagged index names and signatures of remaining images', () =>
   withWorld(async ({ push, apply, has }) => {
     const platform = await push(undefined);
     const entry = { mediaType: OCI_MANIFEST, digest: platform, size: 1 };

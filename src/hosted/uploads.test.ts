@@ -23,7 +23,7 @@ function heldBody(bytes: Buffer) {
   return { chunk: { start: undefined, length: bytes.length, body: body() }, release: resolve };
 }
 
-test('of two chunks for the same place that arrive at once, on one replica or on two, at most one is taken, and the blob is what its digest says', async () => {
+test('of two concurrent chunks for the same position, on one replica or on two, at most one is accepted, and the blob matches its digest', async () => {
   for (const replicas of [1, 2]) {
     for (const order of ['good first', 'evil first']) {
       await using temporary = await temporaryDirectory();

@@ -30,7 +30,7 @@ test('redirects of each kind are followed, relative ones too, and the last URL i
   assert.equal(response.statusCode, 300);
 });
 
-test('promise 12: five redirects are followed, and a sixth is not, nor one that is no URL, to another scheme or to an internal address', async () => {
+test('promise 12: five redirects are followed, but not a sixth, nor one to an invalid URL, another scheme or an internal address', async () => {
   const five = Array.from({ length: 5 }, (_, index) => `/${index}`);
   assert.equal((await follow(five)).response.statusCode, 200);
   const problems: [string, (string | undefined)[]][] = [
@@ -48,7 +48,7 @@ test('promise 12: five redirects are followed, and a sixth is not, nor one that 
   await assert.rejects(follow(['ftp://start.example/'], { start: 'http://start.example/' }), { problem: 'scheme' });
 });
 
-test('what may be internal goes the own route, everything else the outside one', async () => {
+test('URLs that may be internal use the own route, all others the outside route', async () => {
   const { seen } = await follow(['https://10.0.0.1/', 'https://cdn.example/'], { inside: ['start.example', '10.0.0.1'] });
   assert.deepEqual(
     seen.map(([, route]) => route),

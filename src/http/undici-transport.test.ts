@@ -55,7 +55,7 @@ async function blamed(proxy: string, url: string, ca?: string): Promise<string> 
   }
 }
 
-test('a proxy that is down, refuses, or closes the tunnel without an answer is told apart from a failing upstream', async () => {
+test('a proxy that is down, refuses, or closes the tunnel without an answer is distinguished from a failing upstream', async () => {
   await using directory = await temporaryDirectory();
   const cert = join(directory.path, 'cert.pem');
   const key = join(directory.path, 'key.pem');

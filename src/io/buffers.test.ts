@@ -9,7 +9,7 @@ test('a released buffer is given out again', () => {
   assert.equal(pool.acquire(), first);
 });
 
-test('an empty pool gives small buffers instead of waiting, and none of them for a large one', () => {
+test('an empty pool returns small buffers instead of waiting, and never keeps a small one in place of a large one', () => {
   const pool = createBufferPool(1);
   const own = pool.acquire();
   const spare = pool.acquire();
@@ -30,7 +30,7 @@ test('a forgotten buffer makes room, and is never given out again', () => {
   assert.notEqual(next, held);
 });
 
-test('releasing twice gives a buffer out once', () => {
+test('a buffer that is released twice is handed out once', () => {
   const pool = createBufferPool(2);
   const buffer = pool.acquire();
   pool.release(buffer);

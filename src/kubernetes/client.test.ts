@@ -109,7 +109,7 @@ test('of several kubeconfigs the first that defines a name wins, and missing fil
   assert.equal((await ask([join(directory, 'none'), first, second].join(delimiter))).authorization, 'Bearer first');
 });
 
-test('what cannot be used is said, with the way around it', async () => {
+test('unsupported settings are reported, with an alternative', async () => {
   const other = await kubeconfig('other', { 'auth-provider': { name: 'gcp' } });
   await assert.rejects(connectKubernetes({ KUBECONFIG: other }), /auth-provider.*--pods/);
   await assert.rejects(connectKubernetes({ KUBECONFIG: join(directory, 'none') }), /neither a service account nor a kubeconfig/);

@@ -82,14 +82,14 @@ const status =
   (response) =>
     void response.writeHead(code).end(JSON.stringify({ kind: 'Status', code, message: 'no' }));
 
-test('all pages of a list are given, and then what changes', async () => {
+test('all pages of a list are reported, and then the changes', async () => {
   const events = line('ADDED', object('c', '6')) + line('MODIFIED', object('a', '7')) + line('DELETED', object('b', '8'));
   await using server = await startServer(list(['a'], '5', { continue: 'more' }), list(['b'], '5'), watch(events));
   assert.deepEqual(await server.next(6), ['set n/a', 'set n/b', 'complete', 'set n/c', 'set n/a', 'removed n/b']);
   assert.deepEqual(server.asked, ['list', 'list, continued at more', 'watch from 5']);
 });
 
-test('a watch that ends or breaks goes on from the last event or bookmark, without a list', async () => {
+test('a watch that ends or breaks continues from the last event or bookmark, without a new list', async () => {
   const first = line('ADDED', object('b', '6')) + line('BOOKMARK', { metadata: { resourceVersion: '9' } });
   const breaks: Answer = (response) => {
     response.write(line('ADDED', object('c', '10')) + '{"type":"ADD');
@@ -100,7 +100,7 @@ test('a watch that ends or breaks goes on from the last event or bookmark, witho
   assert.deepEqual(server.asked, ['list', 'watch from 5', 'watch from 9', 'watch from 10']);
 });
 
-test('a version that is too old means a new list, after which nothing is left that is gone', async () => {
+test('an expired version leads to a new list, after which removed objects are no longer known', async () => {
   const gone = line('ERROR', { kind: 'Status', code: 410 });
   await using server = await startServer(
     list(['a', 'b'], '5'),
@@ -114,7 +114,7 @@ test('a version that is too old means a new list, after which nothing is left th
   assert.deepEqual(changes, ['set n/a', 'set n/b', 'complete', 'set n/b', 'set n/c', 'removed n/a', 'complete', 'set n/c', 'removed n/b']);
 });
 
-test('an API server that fails is asked again from where the watch was; one that forbids is asked for everything again', async () => {
+test('after a failure of the API server the watch continues; after a refusal everything is listed again', async () => {
   await using server = await startServer(
     status(500),
     list(['a'], '5'),

@@ -127,7 +127,7 @@ test('an index with only some of its platforms is imported, and the absent ones 
   assert.deepEqual([images[0]?.outcome, images[0]?.missing], ['sparse', ['linux/arm64']]);
 });
 
-test('a file that is no layout is refused with the reason', async () => {
+test('a file that is not an image layout is refused with the reason', async () => {
   const { files } = makeLayout();
   const cases: [RegExp, (copy: Map<string, Buffer>) => Iterable<readonly [string, Buffer]>][] = [
     [/version "2.0.0"/, (copy) => copy.set('oci-layout', Buffer.from('{"imageLayoutVersion":"2.0.0"}'))],

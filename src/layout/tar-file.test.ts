@@ -36,7 +36,7 @@ async function writeArchive(path: string, files: Record<string, string>): Promis
   await file.close();
 }
 
-test('GNU tar reads what the writer writes', () =>
+test('GNU tar reads the written archives', () =>
   withDirectory(async (directory) => {
     const path = join(directory, 'a.tar');
     await writeArchive(path, { 'oci-layout': '{}', 'blobs/sha256/aa': 'x'.repeat(512), 'blobs/sha256/bb': 'y' });
@@ -75,7 +75,7 @@ test('an archive that is cut anywhere is refused', () =>
     }
   }));
 
-test('what is no archive is named as what it is', () =>
+test('a file that is not a tar archive is refused with its format in the message', () =>
   withDirectory(async (directory) => {
     const path = join(directory, 'a.tar');
     await writeFile(path, Buffer.alloc(2048, 'text '));

@@ -4,7 +4,7 @@ import { parseRange, parseRanges, resolveRange, resolveRanges } from './range.ts
 
 const MANY = '9'.repeat(40);
 
-test('a range of any number of digits is a range: one that starts behind the end is refused, one that ends there is cut', () => {
+test('ranges may have any number of digits; a range that starts beyond the end is refused, and one that ends there is cut', () => {
   assert.deepEqual(resolveRange(parseRange(`bytes=5-${MANY}`) ?? assert.fail(), 10), { start: 5, end: 9 });
   assert.deepEqual(resolveRange(parseRange(`bytes=-${MANY}`) ?? assert.fail(), 10), { start: 0, end: 9 });
   const behind = parseRange(`bytes=${MANY}-`) ?? assert.fail();

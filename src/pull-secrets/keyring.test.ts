@@ -38,7 +38,7 @@ function ours(one: Case): string[] | null {
   }
 }
 
-test('promise 18: for every image the same entries as the kubelet takes, in its order', () => {
+test('promise 18: for every image, the entries are those that the kubelet selects, in the same order', () => {
   assert.ok(cases.length > 130);
   assert.equal(new Set(cases.map(({ name }) => name)).size, cases.length);
   for (const one of cases) {
@@ -48,7 +48,7 @@ test('promise 18: for every image the same entries as the kubelet takes, in its 
   }
 });
 
-test('an entry that is selected covers the image on its own, and no other is sent to its registry', () => {
+test('a selected entry covers the image by itself, and no other entry is sent to its registry', () => {
   for (const one of cases.filter(({ logins }) => logins !== null)) {
     const repository = parseImageRepository(fullNames(one.image)[0] ?? '');
     const entries = entriesOf(one);

@@ -35,7 +35,7 @@ test('promise 18: an id is the same for the same entry and key, and for nothing 
   assert.equal(new Set([first, second, ...others]).size, 5);
 });
 
-test('promise 18: a changed password is what the id stands for at once, and the id stays', () => {
+test('promise 18: after a password change, the same id stands for the new password at once', () => {
   const index = open();
   index.set('team/s', secret('s', { 'ghcr.io': login('u', 'old') }), 'w');
   const [id = ''] = idsOf(index, 'team/s');
@@ -48,7 +48,7 @@ test('promise 18: a changed password is what the id stands for at once, and the 
   assert.equal(index.credential(id)?.password, 'new');
 });
 
-test('promise 18: with the Secret its ids are gone, also when another takes its name', () => {
+test('promise 18: the ids of a deleted Secret are invalid, even if a new Secret has the same name', () => {
   const index = open();
   index.set('team/s', secret('s', { 'ghcr.io': login('u') }), 'w');
   const [id = ''] = idsOf(index, 'team/s');
@@ -86,7 +86,7 @@ test('promise 18: credentials are for the repositories that their entry covers, 
   );
 });
 
-test('a Secret that cannot be read has a problem, told once, without its content, and harms no other', () => {
+test('an unreadable Secret is reported once, without its content, and does not affect others', () => {
   const index = open();
   index.set('team/good', secret('good', { 'ghcr.io': login('u') }), 'w');
   const rows: [string, unknown][] = [

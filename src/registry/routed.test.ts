@@ -4,7 +4,7 @@ import { parseReference, parseRepository } from '../oci/reference.ts';
 import { createMemory } from '../testing/memory-registry.ts';
 import { routed } from './routed.ts';
 
-test('who names no upstream, or an upstream and no repository, is told so', async () => {
+test('names without an upstream, or without a repository, get an error that says so', async () => {
   const registry = routed({ hub: { registry: createMemory().registry } });
   const { signal } = new AbortController();
   const resolve = (name: string) => registry.resolve(parseRepository(name), parseReference('1'), { signal });

@@ -35,7 +35,7 @@ test('promise A2: a TLS handshake on a plain port is answered in plain HTTP, as 
   assert.match(text, /plain HTTP/);
 });
 
-test('what is no HTTP gets one 4xx and the end of its connection', async () => {
+test('bytes that are not HTTP get a single 4xx, and the connection is closed', async () => {
   await using listener = await start();
   const { port } = listener.address;
   const line = 'GET / HTTP/1.1\r\nHost: x\r\n';
@@ -68,7 +68,7 @@ test('a client that sends its headers slowly, or nothing at all, is let go', asy
   assert.ok(slow.took < 5_000 && silent.took < 5_000);
 });
 
-test('a client that takes no byte of its response is cut off, and one that takes a little now and then is not', async () => {
+test('a client that reads no byte of its response is disconnected, but not one that reads slowly', async () => {
   const big = Buffer.alloc(64 * 2 ** 20);
   let cut = 0;
   const handler: RequestHandler = (_request, response) => {
@@ -109,7 +109,7 @@ test('pipelined requests are answered in their order', async () => {
   );
 });
 
-test('a client that closes its sending half is taken as gone, as most that hang up say no more', async () => {
+test('a client that closes its sending half is treated as disconnected', async () => {
   const { promise: gone, resolve } = Promise.withResolvers<boolean>();
   const handler: RequestHandler = (_request, response) => {
     response.once('close', () => resolve(!response.writableFinished));
@@ -131,7 +131,7 @@ test('garbage behind a request never gets into the body that is being sent', asy
   assert.match(text, /(?:^|\r\n\r\n)a*$/);
 });
 
-test('every response of a connection learns that its client is gone, queued ones too', async () => {
+test('all responses of a connection, also queued ones, notice that the client has disconnected', async () => {
   let waiting = 0;
   const { promise: all, resolve: allThere } = Promise.withResolvers<void>();
   const { promise: none, resolve: allGone } = Promise.withResolvers<void>();
@@ -148,7 +148,7 @@ test('every response of a connection learns that its client is gone, queued ones
   await none;
 });
 
-test('a handler that throws gives a 500 and a line in the log, and the next request is served', async () => {
+test('a handler that throws causes a 500 and a log line, and the next request is served', async () => {
   const captured = await captureLog();
   const handler: RequestHandler = async (request, response) => {
     if (request.url === '/now') throw new Error('boom');
@@ -181,7 +181,7 @@ test('more ports answer with the same handler', async () => {
   }
 });
 
-test('a port in use is told with what to do', async () => {
+test('the error about a port in use says what to do', async () => {
   await using listener = await start();
   await assert.rejects(
     listen({ address: listener.address, handler: hello, log }),
@@ -189,7 +189,7 @@ test('a port in use is told with what to do', async () => {
   );
 });
 
-test('draining lets running responses end, closes idle connections and takes no new ones', async () => {
+test('draining completes running responses, closes idle connections and accepts no new ones', async () => {
   const { promise: released, resolve: release } = Promise.withResolvers<void>();
   const handler: RequestHandler = async (request, response) => {
     response.writeHead(200, { 'content-length': 4 });
@@ -279,7 +279,7 @@ test('promise A1: a successor is handed the socket, and the predecessor drains u
   assert.ok(served > 20, `${served} served`);
 });
 
-test('sockets are handed to nobody without the secret, and taken from nobody without it', async () => {
+test('sockets are neither handed to nor accepted from a process without the secret', async () => {
   const port = await freePort();
   const handover = { name: `test-${port}`, secret: randomBytes(32) };
   await using listener = await listen({ address: { host: '127.0.0.1', port }, handler: hello, log });

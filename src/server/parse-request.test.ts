@@ -86,7 +86,7 @@ test('whatever would write, and the catalog, is unsupported', () => {
   }
 });
 
-test('refuses what is outside the grammar, with the code of the specification', () => {
+test("refuses requests outside the grammar, with the specification's error code", () => {
   const cases: [string, OciErrorCode][] = [
     ['/', 'NAME_UNKNOWN'],
     ['', 'NAME_UNKNOWN'],
@@ -149,7 +149,7 @@ test('refuses what is outside the grammar, with the code of the specification', 
   }
 });
 
-test('any text whatever gives a request inside the grammar or one of the known errors', () => {
+test('any text yields a valid request or one of the documented errors', () => {
   const piece = fc.oneof(
     fc.constantFrom(
       'v2',

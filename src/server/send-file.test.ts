@@ -128,7 +128,7 @@ test('a stretch is ready when all of it is in memory, as far as one call sends i
   assert.equal(ready(5000), 0);
 });
 
-test("another user's file is read: of those the kernel does not say what is in memory", async () => {
+test("another user's file is read instead: for those, the kernel does not report which pages are in memory", async () => {
   await store.write(KEY, bytesSource(bytes), { signal: new AbortController().signal });
   if (process.geteuid?.() === 0) await chown(file, 65534, 65534);
   const [{ uid }, content] = [await stat(file), await store.read(KEY, { signal: new AbortController().signal })];
@@ -137,7 +137,7 @@ test("another user's file is read: of those the kernel does not say what is in m
   await discardBody(body);
 });
 
-test('what is not in memory is sent as well', async () => {
+test('bytes that are not in memory are sent, too', async () => {
   await store.write(KEY, bytesSource(bytes), { signal: new AbortController().signal });
   await using server = await serve();
   using agent = closing(new Agent());
@@ -171,7 +171,7 @@ test('a file that lost bytes cuts the connection', async () => {
   await assert.rejects(server.sent.pop() ?? assert.fail(), /the file ends at/);
 });
 
-test('who leaves in the middle ends the sending', async () => {
+test('a client that disconnects ends the sending', async () => {
   await writeFile(file, bytes);
   await truncate(file, 2 ** 40); // more than any client could receive
   await using server = await serve();

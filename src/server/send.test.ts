@@ -141,7 +141,7 @@ async function* failing(after: number): AsyncGenerator<Uint8Array> {
   throw new Error('upstream cut');
 }
 
-test('empty chunks and empty bodies are sent as what they are', async () => {
+test('empty chunks and empty bodies are sent correctly', async () => {
   const body = async function* () {
     for (const text of ['', 'a', '', '', 'bc', '']) yield Buffer.from(text);
   };

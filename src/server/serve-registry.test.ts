@@ -121,7 +121,7 @@ test('promise 7: manifests are served verbatim by tag and digest, whatever the c
   }
 });
 
-test('blobs come whole, and HEAD tells their size', async () => {
+test('blobs are sent completely, and HEAD returns their size', async () => {
   await using server = await start();
   for (const { descriptor } of content.blobs) {
     for (const method of ['GET', 'HEAD']) {
@@ -270,7 +270,7 @@ test('containerd names the registry by ns: the path is without prefix, and the a
   assert.equal(server.served.at(-1)?.upstream, 'unknown');
 });
 
-test('what writes is 405 with the methods that would do, and ends the connection', async () => {
+test('write requests get a 405 with the allowed methods, and the connection is closed', async () => {
   await using server = await start();
   const cases: [string, string, string][] = [
     ['PUT', `${REPOSITORY}/manifests/latest`, 'GET, HEAD'],
@@ -319,7 +319,7 @@ test('promise 15: every error is the JSON of the specification, with a fitting s
   }
 });
 
-test('an unexpected failure is a 500 that tells the client nothing of it, and the log everything', async () => {
+test('an unexpected failure causes a 500 without details for the client, and a log line with all of them', async () => {
   await using server = await start(failing(new TypeError('secret detail')));
   const { status, code, message } = await server.ask(LAYER);
   assert.deepEqual([status, code], [500, 'UNKNOWN']);
@@ -362,7 +362,7 @@ test('a registry that cannot do ranges answers 200 with the whole', async () => 
   assert.deepEqual([status, headers['content-range'], body.length], [200, undefined, layer.descriptor.size]);
 });
 
-test('GET of a blob may be redirected; HEAD, and what the redirect refuses, is not', async () => {
+test('GET of a blob may be redirected; HEAD, and blobs that the redirect declines, are not', async () => {
   const redirect: ServeOptions['redirect'] = async (repository, digest, { head }) => {
     if (digest === ABSENT) throw new OciError('BLOB_UNKNOWN', 'no');
     if (head || digest !== layer.descriptor.digest) return undefined;
@@ -379,14 +379,14 @@ test('GET of a blob may be redirected; HEAD, and what the redirect refuses, is n
   assert.equal((await server.ask(`${REPOSITORY}/blobs/${ABSENT}`)).status, 404);
 });
 
-test('Ollama, which reads blobs from the Location of the answer, is told that they are here; other clients are not', async () => {
+test('Ollama, which reads blobs from the Location of the response, gets the URL that it requested; other clients get none', async () => {
   await using server = await start();
   const ollama = await server.ask(LAYER, { headers: { 'user-agent': 'ollama/0.14.1 (amd64 linux) Go/go1.24.1' } });
   assert.deepEqual([ollama.status, ollama.headers['location']], [200, LAYER]);
   assert.equal((await server.ask(LAYER, { headers: { 'user-agent': 'containerd/2.4' } })).headers['location'], undefined);
 });
 
-test('a client that leaves ends what was done for it, before and within the answer', async () => {
+test('when a client disconnects, its work is aborted, before and during the response', async () => {
   for (const when of ['before', 'within'] as const) {
     const { promise: asked, resolve: wasAsked } = Promise.withResolvers<void>();
     const { promise: aborted, resolve: wasAborted } = Promise.withResolvers<void>();
@@ -422,7 +422,7 @@ test('a client that leaves ends what was done for it, before and within the answ
   }
 });
 
-test('what was answered is observed, with upstreams of bounded variety', async () => {
+test('responses are observed, with a limited number of upstream labels', async () => {
   await using server = await start();
   await server.ask(LAYER);
   await server.ask(LAYER, { headers: { range: 'bytes=0-9' } });

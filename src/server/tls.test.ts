@@ -91,7 +91,7 @@ test('HTTPS with a certificate that follows its files, without a cut connection'
   assert.doesNotMatch(JSON.stringify(captured.entries()), /PRIVATE KEY/);
 });
 
-test('plain HTTP, garbage and silence on a TLS port harm nobody, and do not hold up a drain', async () => {
+test('plain HTTP, garbage and silence on a TLS port harm no other client, and do not delay a drain', async () => {
   await using folder = await temporaryDirectory();
   const tls = await loadTls(await makePair(folder.path, 'own'));
   const { log } = await captureLog();
@@ -124,7 +124,7 @@ test('a client that never completes its TLS handshake is disconnected as early a
   assert.ok(performance.now() - started < 10_000);
 });
 
-test('a pair that cannot be used is told by its files, never by its content', async () => {
+test('the error about an unusable certificate names its files, never its content', async () => {
   await using folder = await temporaryDirectory();
   const [one, other] = [await makePair(folder.path, 'one'), await makePair(folder.path, 'other')];
   const broken = join(folder.path, 'broken.crt');

@@ -32,7 +32,7 @@ test('a pruning that cannot read the claims after it has announced its sweep let
   await claimBlobs(store, [digest], signal);
 });
 
-test('a pruning that is stopped ends its sweep all the same', async () => {
+test('a pruning run that is stopped still ends its sweep', async () => {
   const store = memory();
   const stop = new AbortController();
   const sweep = await beginSweep(store, [digest], { claims: noClaims(), signal: stop.signal });

@@ -74,7 +74,7 @@ test('a prefix may end within a segment, and no prefix leads out', () => {
     );
 });
 
-test('what lies somewhere can be told from its key', () => {
+test('keys can be parsed back into what they name', () => {
   const day = new Date('2026-03-01T23:59:59Z');
   for (const own of [digest, digestOf(Buffer.from('content'), 'sha512')]) {
     assert.equal(parseBlobKey(blobKey(own)), own);

@@ -19,7 +19,7 @@ test('promise 18: ids of pull secrets are in no log line above debug, wherever t
   }
 });
 
-test('what only looks like an id stays as it is', async () => {
+test('text that only looks like an id is not redacted', async () => {
   const { log, entries } = await captureLog();
   log.info({ event: 'x', host: 'stand-by-registry.example.com', name: 'by-hand' }, 'y');
   assert.deepEqual([entries()[0]?.['host'], entries()[0]?.['name']], ['stand-by-registry.example.com', 'by-hand']);

@@ -43,7 +43,7 @@ test('promise 18: the name of a private image, by whatever pull secret, is that 
   assert.equal(keep(candidate(`${one}/corp/acme/tools`, '1')), 'pinned');
 });
 
-test('what pods name by tag stays in that repository, and what they name by digest in every one', () => {
+test('images that pods name by tag are kept in that repository, those named by digest in every repository', () => {
   const digest = digestOf(Buffer.from('used'));
   const keep = keepFor({
     inUse: [
@@ -56,13 +56,13 @@ test('what pods name by tag stays in that repository, and what they name by dige
   assert.equal(keep(candidate('hub/other', '1', digest)), 'in-use');
 });
 
-test('what was pushed is never pruned', () => {
+test('pushed images are never pruned', () => {
   const keep = keepFor({ hosted: ['local'] });
   assert.equal(keep(candidate('local/team/app', '1')), 'hosted');
   assert.equal(keep(candidate('localother/app', '1')), undefined);
 });
 
-test('when it cannot be found out what must stay, nothing is removed', async () => {
+test('if the images to keep cannot be determined, nothing is removed', async () => {
   const files = memory();
   await files.write(blobKey(digestOf(Buffer.from('a'))), bytesSource(Buffer.from('a')), context);
   const before = await keysOf(files, '');

@@ -82,7 +82,7 @@ async function onDisk(work: (store: FilesystemStore) => Promise<void>): Promise<
   await store.close();
 }
 
-test('an old image goes with its tags, members, uses and layers; what another image shares stays', () =>
+test('an old image is removed with its tags, records and layers; blobs shared with another image stay', () =>
   onDisk(async (store) => {
     const old = await pull(store, 'old', ['old config', 'base', 'old layer'], { ago: 40 });
     await write(store, tagKey(old.repository, parseTag('also')), JSON.stringify({ digest: old.digest }));
@@ -318,7 +318,7 @@ test('a run that was ended at any call to the store is finished by the next', as
   }
 });
 
-test('two at once over one store take away no more than one', () =>
+test('two concurrent runs over one store remove no more than one', () =>
   onDisk(async (store) => {
     const images = [];
     for (let ago = 3; ago < 23; ago++) images.push(await pull(store, `app${ago}`, [`config ${ago}`, 'x'.repeat(1000) + ago], { ago }));
@@ -330,7 +330,7 @@ test('two at once over one store take away no more than one', () =>
     assert.ok(left.every(({ missing }) => missing.length === 0));
   }));
 
-test('of those who want the lease at once one gets it, and a dead one does not keep it', async () => {
+test('one of several concurrent candidates gets the lease, and a dead holder loses it', async () => {
   const store = memory();
   const timing = { lifetime: 6000, settle: 200 };
   const turns = await Promise.all([1, 2, 3].map(() => takeLease(store, context, timing)));
@@ -350,7 +350,7 @@ test('of those who want the lease at once one gets it, and a dead one does not k
   assert.equal((await readLease(store, context))?.owner, 'a thief', 'what was lost is not given back');
 });
 
-test('replicas prune in turn, tell what they did, and go on after a failure', async () => {
+test('replicas prune in turn, log the result, and continue after a failure', async () => {
   const store = memory();
   await pull(store, 'old', ['config', 'layer'], { ago: 60 });
   const stop = new AbortController();
@@ -379,7 +379,7 @@ test('replicas prune in turn, tell what they did, and go on after a failure', as
   assert.ok(log.entries().some(({ event }) => event === 'pruning-failed'));
 });
 
-test('promise 13: a run that would remove more than its share of the store removes nothing, unless told to', () =>
+test('promise 13: a run that would remove more than its share of the store removes nothing, unless forced to', () =>
   onDisk(async (store) => {
     await pull(store, 'old', ['old config', 'old layer'], { ago: 40 });
     await pull(store, 'fresh', ['fresh'], { ago: 3 });

@@ -43,7 +43,7 @@ const challenge = fc.record({
   parameters: fc.uniqueArray(fc.tuple(token, fc.string({ maxLength: 30 })), { selector: ([name]) => name.toLowerCase(), maxLength: 5 }),
 });
 
-test('what is written by the grammar of RFC 9110 is read as it was meant', () => {
+test('challenges by the grammar of RFC 9110 are parsed correctly', () => {
   fc.assert(
     fc.property(fc.array(challenge, { maxLength: 4 }), fc.constantFrom(',', ', ', ' , '), (challenges, comma) => {
       const quote = (value: string) => `"${value.replace(/[\\"]/g, '\\$&')}"`;

@@ -37,7 +37,7 @@ test('a mirror that refuses a blob is followed by the next source, as DaoCloudâ€
   assert.equal(origin.calls.length, 1);
 });
 
-test('promise 8: a mirror out of favour is not asked, and is asked all the same when nothing else answers', async () => {
+test('promise 8: a mirror that has failed is skipped, but used when no other source answers', async () => {
   let healthy = false;
   const page = ({ send, reference }: Call) =>
     send(200, '<!doctype html>', { 'content-type': 'text/html; charset=utf-8', 'docker-content-digest': reference });

@@ -251,7 +251,7 @@ test('promise 15: final refusals are asked once, in upstream’s own words, and 
   );
 });
 
-test('bytes decide: a Content-Encoding that is only a label, headers of 64 KiB, sizes that nobody announces', async () => {
+test('the bytes decide: with a wrong Content-Encoding, headers of 64 KiB, and without an announced size', async () => {
   // Apache's mod_mime labels *.gz (Pulp), buckets keep a label of the upload; headers grow with
   // single sign-on.
   await using stub = await startStub((call) => {

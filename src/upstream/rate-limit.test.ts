@@ -11,7 +11,7 @@ import { parseRetryAfter } from './retry-after.ts';
 const tags = ['a', 'b', 'c', 'd', 'e'].map((text) => parseTag(text));
 const open = (url: string) => openUpstream(url, { rateLimit: createRateLimit('hub', noRegistryMetrics) });
 
-test('promise 9: after a 429, upstream hears one question per Retry-After, and callers hear what is left of it', async () => {
+test('promise 9: after a 429, upstream receives one request per Retry-After, and callers get the remaining time', async () => {
   await using stub = await startStub((call) =>
     call.kind === 'manifests' ? call.refuse(429, 'slow down', { 'retry-after': '30' }) : serveContent(call),
   );

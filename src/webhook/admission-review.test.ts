@@ -147,7 +147,7 @@ test('promise W5: pods with pull secrets are rewritten when configured, and for 
   );
 });
 
-test('promise W1: a body that is no AdmissionReview is allowed, counted as an error, and harms nothing', () => {
+test('promise W1: a body that is not an AdmissionReview is allowed, counted as an error, and has no other effect', () => {
   const bodies = [
     '',
     'no json',
@@ -171,7 +171,7 @@ test('promise W1: a body that is no AdmissionReview is allowed, counted as an er
   }
 });
 
-test('fields of wrong types are left alone, and what is right beside them is rewritten', () => {
+test('fields with wrong types are not changed, and valid images next to them are rewritten', () => {
   const odd = JSON.parse(
     '{"metadata":{"labels":[],"annotations":"x","__proto__":{"polluted":true}},"spec":{"__proto__":{"polluted":true},"initContainers":5,' +
       '"containers":[null,5,{"image":7},{"name":"__proto__","image":"nginx"},{"name":"a","image":"nginx"}],"volumes":[{"image":"x"}],' +
@@ -192,7 +192,7 @@ test('a pod of 2 MB is rewritten too', () => {
   assert.equal(review({ spec: { containers } }).patch.length, 2001);
 });
 
-test('the report says of every image why it is as it is', () => {
+test('the report shows for every image why it was or was not rewritten', () => {
   const pods = [
     { metadata: { name: 'old', namespace: 'default' }, spec: { containers: [{ name: 'a', image: 'nginx' }] } },
     {

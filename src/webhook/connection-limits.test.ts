@@ -15,7 +15,7 @@ test("a burst of an API server's is accepted, and one address cannot take every 
   assert.equal(open(limits, 'api server', 100), 100);
 });
 
-test('connections that are closed and opened again are limited by rate, and by what was asked over them', () => {
+test('reopened connections are limited by rate, and by the requests sent over them', () => {
   let time = 0;
   const limits = createConnectionLimits(() => time);
   const reconnect = (address: string, count: number): number => {

@@ -83,7 +83,7 @@ test('promise 18: names that do not fit keep their own, and the report says so',
   assert.equal(decide('ghcr.io/x/y', nine), '(name-too-long)');
 });
 
-test('promise 18: a pod whose secret is not there yet, or cannot be read, keeps what may be private', () => {
+test("promise 18: if a pod's secret does not exist yet, or cannot be read, its possibly private images are not rewritten", () => {
   const rows: [image: string, secrets: string[], options: Options, name: string][] = [
     [APP, ['later'], {}, '(secret-missing)'],
     [APP, ['again', 'later'], {}, '(secret-missing)'],
@@ -113,7 +113,7 @@ test('credentials of the configuration, public repositories and rewrite go befor
   assert.equal(decide(APP, ['again'], { webhook: { pullSecrets: 'rewrite' } }), 'ghcr/acme/app:1');
 });
 
-test('a pod with many images and many entries is decided in time: what is over the bound keeps its name', () => {
+test('a pod with many images and many entries is handled in time: images beyond the limit are not rewritten', () => {
   const pod = podOf(APP, ['many', 'again']);
   const policy = policyOf({});
   const started = performance.now();

@@ -160,7 +160,7 @@ step("clash's Service takes other pods' requests with a password, and refuses wi
   await removePods(world);
 });
 
-test('a pull of what the registry has takes at most 1.2 times what Distribution itself takes', async (t) => {
+test('a pull of a cached image takes at most 1.2 times as long as from Distribution', async (t) => {
   const ratioOf = ({ throughRegistry, direct }: Timing): number => throughRegistry / direct;
   const timing = await compareWithDirect(world, (soFar) => ratioOf(soFar) <= 1.2);
   const ratio = ratioOf(timing);

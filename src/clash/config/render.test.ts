@@ -170,7 +170,7 @@ test('promise C1: mode full takes nodes, groups, rules and providers, and nothin
   assert.ok(rendered.notes.some((note) => note.includes('rules[2]: "DOMAIN,x.example,Nowhere" names "Nowhere"')));
 });
 
-test('a node that is chained to another goes with it, in every mode; one that is chained to nothing is left out, and told', () => {
+test('a chained node is kept together with its dialer-proxy in every mode; a node whose dialer-proxy is missing is left out with a note', () => {
   const document = {
     proxies: [
       node('hop'),
@@ -240,7 +240,7 @@ test('names that are numbers, and a group with the name of a node', () => {
   assert.deepEqual(rules(rendered), ['DOMAIN,x,7', 'MATCH,a']);
 });
 
-test('a node at a port of this sidecar itself is left out, and told', () => {
+test('a node at a port of this sidecar itself is left out with a note', () => {
   const at = (name: string, server: string, port: unknown) => node(name, { server, port });
   const loops = [at('a', '127.0.0.1', 7890), at('b', 'LocalHost', '9090'), at('c', '::1', 5003), at('d', '0.0.0.0', 7891)];
   const others = [at('e', '127.0.0.1', 7892), at('f', 'proxy.example', 7890)];
@@ -265,7 +265,7 @@ test('a node at a port of this sidecar itself is left out, and told', () => {
   }
 });
 
-test('mode full: several subscriptions keep apart what has one name, and the first that lives is used', () => {
+test('mode full: entries with the same name in several subscriptions are kept apart, and the first subscription with a live node is used', () => {
   const one = { proxies: [node('a')], 'proxy-groups': [{ name: 'P', type: 'select', proxies: ['a'] }], rules: ['DOMAIN,x,P', 'MATCH,P'] };
   const two = {
     proxies: [node('a'), node('b', { 'dialer-proxy': 'a' })],
@@ -377,7 +377,7 @@ const WRONG: [string, Fields, RegExp][] = [
 ];
 
 for (const [what, override, expected] of WRONG) {
-  test(`an override with ${what} is told by its place`, () => {
+  test(`an override with ${what} is reported with its place`, () => {
     assert.throws(
       () => make({ override }, { air: clash({ proxies: [node('a')] }) }),
       (error: unknown) => error instanceof ClashError && expected.test(error.message),

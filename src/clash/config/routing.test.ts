@@ -12,7 +12,7 @@ const GROUPS = [
   { name: 'Far', type: 'url-test', use: ['p'] },
 ];
 
-test('hosts of pulls that rules keep from every node are told with the rule', () => {
+test('hosts of pulls that rules send past all nodes are reported with the rule', () => {
   const told = (...rules: string[]) => describeUnproxied({ rules: from(rules), groups: GROUPS });
   assert.deepEqual(told('MATCH,Proxy'), []);
   assert.deepEqual(told('MATCH,Far'), []);

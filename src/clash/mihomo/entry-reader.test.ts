@@ -24,7 +24,7 @@ const node = (name: string, more = {}) => ({
   ...more,
 });
 
-test('of nodes, mihomo itself says which it cannot use, and of what type', async () => {
+test('mihomo itself decides which nodes cannot be used, and their type', async () => {
   const reader = await start();
   const nodes = Array.from({ length: 600 }, (_, index) => node(`n${index}`, index % 97 === 3 ? { cipher: 'salsa20' } : {}));
   const odd = Array.from({ length: 300 }, (_, index) => node(`q${index}`, { type: 'quantum' }));

@@ -18,7 +18,7 @@ const BOMB = [
   ...Array.from('bcdefghij').map((letter, n) => `${letter}: &${letter} [${Array(9).fill(`*${'abcdefghi'[n]}`).join(', ')}]`),
 ].join('\n');
 
-test('Clash YAML and lists of URIs, plain and in base64, are told apart', async () => {
+test('Clash YAML and lists of URIs, plain and in base64, are recognised', async () => {
   const yaml = await read(
     `port: 1\nx: &x {udp: true}\nproxies:\n  - {<<: *x, name: a, type: ss, server: s, port: 1, password: !<str> 0123}\n`,
   );
@@ -80,7 +80,7 @@ const OTHER_FORMS: [string, string, RegExp][] = [
 ];
 
 for (const [what, text, expected] of OTHER_FORMS) {
-  test(`a subscription that is ${what} is refused as what it is`, async () => {
+  test(`a subscription that is ${what} is refused with its format in the message`, async () => {
     await assert.rejects(read(text), (error: unknown) => error instanceof ClashError && expected.test(error.message));
   });
 }
@@ -97,7 +97,7 @@ test('SIP008 is read', async () => {
   ]);
 });
 
-test('what stands between nodes and is none is a note', async () => {
+test('lines between nodes that are not nodes become notes', async () => {
   const list = await read(`STATUS=1 GB of 2 GB\nREMARKS=Sky\nSS://YWVzLTEyOC1nY206cHc@127.0.0.1:1#one\nhello\n${URIS}`);
   assert.deepEqual(list.notes, [
     'the provider says: STATUS=1 GB of 2 GB',
@@ -112,7 +112,7 @@ test('what stands between nodes and is none is a note', async () => {
   assert.equal(twice.kind === 'clash' && (twice.document['proxies'] as unknown[]).length, 1);
 });
 
-test('what an airport says of the account is read, whatever is missing', () => {
+test("a provider's account information is read, even if parts are missing", () => {
   assert.deepEqual(parseUserInfo('upload=1; download=2; total=100; expire=1900000000'), {
     used: 3,
     total: 100,

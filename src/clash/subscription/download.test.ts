@@ -70,7 +70,7 @@ async function get(path: string, options: Partial<DownloadOptions> = {}): Promis
   return Buffer.from(bytes).toString();
 }
 
-test('a document comes with what was asked to be sent, also behind a redirect', async () => {
+test('a document is requested with the configured headers, also after a redirect', async () => {
   assert.equal(await get('/good'), 'content');
   const { headers, url } = seen.at(-1) ?? assert.fail();
   assert.deepEqual([headers['user-agent'], headers['x-key'], headers['accept-encoding']], ['me', 'k', 'identity']);
@@ -96,7 +96,7 @@ const WRONG: [string, RegExp, Partial<DownloadOptions>?][] = [
 ];
 
 for (const [path, expected, options = {}] of WRONG) {
-  test(`${path}${options.foreign === true ? ' of somebody else' : ''} is refused within its limits, and no part of the URL is told`, async () => {
+  test(`${path}${options.foreign === true ? ' of somebody else' : ''} is refused within its limits, and no part of the URL is revealed`, async () => {
     await assert.rejects(get(path, options), (error: unknown) => {
       assert.ok(error instanceof ClashError);
       assert.match(error.message, expected);

@@ -26,7 +26,7 @@ async function startContainer(directory: string) {
   };
 }
 
-test('promise 14: what a killed container of the pod left half written goes when the next one starts, and what a running one holds stays', async () => {
+test('promise 14: partial files of a killed container are removed when the next one starts, but not those of a running one', async () => {
   await using temporary = await temporaryDirectory();
   const container = await startContainer(temporary.path);
   await writeFile(join(container.path, 'spool'), new Uint8Array(1000));

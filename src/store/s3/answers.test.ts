@@ -220,7 +220,7 @@ void describe('preparing a bucket', () => {
     await store.close();
   });
 
-  void test('goes on where listing uploads is refused, and tells the log once', async () => {
+  void test('continues if listing uploads is refused, and logs that once', async () => {
     for (const refusal of [s3Error(501, 'NotImplemented'), s3Error(403, 'AccessDenied')]) {
       await using server = await startScriptedS3();
       server.behave = ({ query }) => (query.has('uploads') ? refusal : undefined);

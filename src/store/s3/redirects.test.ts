@@ -48,7 +48,7 @@ async function open(names: readonly string[], secret = () => server.secretAccess
   };
 }
 
-test('a blob is redirected to a URL that gives it; one that S3 has not is not', async () => {
+test('a blob is redirected to a URL that serves it; a blob that S3 lacks is not redirected', async () => {
   await using opened = await open(['there']);
   const url = (await opened.redirect(blob('there'), signal))?.url;
   assert.equal(await (await fetch(url ?? '')).text(), String(bytesOf('there')));
@@ -57,7 +57,7 @@ test('a blob is redirected to a URL that gives it; one that S3 has not is not', 
   assert.deepEqual(opened.told(), []);
 });
 
-test('S3 is asked for each client, but once for all who ask at the same moment for one blob, or for any that it has just shown', async () => {
+test('S3 is checked for each client, but once for concurrent requests for the same blob, or for blobs that it has just confirmed', async () => {
   const names = ['one', 'two', 'three'];
   await using opened = await open(names);
   const ask = (names: readonly string[]) => Promise.all(names.map((name) => opened.redirect(blob(name), signal)));
@@ -74,7 +74,7 @@ test('S3 is asked for each client, but once for all who ask at the same moment f
   assert.equal(heads(), 8, 'later clients wait for answers of their own');
 });
 
-test('a blob that leaves S3 is not redirected any more when its own question has told so, the others are', async () => {
+test('a blob that was removed from S3 is no longer redirected once its own check has shown that; other blobs still are', async () => {
   await using opened = await open(['leaves', 'stays']);
   for (const name of ['leaves', 'stays']) assert.notEqual(await opened.redirect(blob(name), signal), undefined);
   await opened.store.remove(blobKey(blob('leaves')), { signal });
@@ -109,7 +109,7 @@ test('no client is redirected to an S3 that is down or hangs, not even for blobs
   assert.deepEqual(opened.told(), [fails, worksAgain, fails, worksAgain]);
 });
 
-test('what was signed by a key that S3 refuses is not used again', async () => {
+test('URLs signed with a key that S3 refuses are not reused', async () => {
   let secret = server.secretAccessKey;
   await using opened = await open(['signed'], () => secret);
   secret = 'another';

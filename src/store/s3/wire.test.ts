@@ -41,7 +41,7 @@ test('serverSideEncryption, kmsKeyId, storageClass and acl stand in every PUT', 
   assert.equal(kms.headers['x-amz-server-side-encryption-aws-kms-key-id'], 'key-1');
 });
 
-test('what is larger than partSize goes in parts, and the upload that they make has the same attributes', async () => {
+test('objects larger than partSize are uploaded in parts, with the same attributes', async () => {
   const MIB = 2 ** 20;
   const bytes = Buffer.alloc(11 * MIB, 7);
   const [begun, ...rest] = await written({ partSize: 5 * MIB, serverSideEncryption: 'AES256', storageClass: 'GLACIER_IR' }, bytes);

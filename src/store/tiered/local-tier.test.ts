@@ -67,7 +67,7 @@ test('pinned blobs and blobs being read stay, and blobs written in the meantime 
   assert.ok(await it.has('pinned'));
 });
 
-test('a body that is left, or whose reader is gone, holds nothing', async () => {
+test('an abandoned body holds no resources', async () => {
   await using it = await setUp(1000);
   const reader = new AbortController();
   for (const leave of [
@@ -86,7 +86,7 @@ test('a body that is left, or whose reader is gone, holds nothing', async () => 
   }
 });
 
-test('a blob larger than half of the tier takes the place of its own reservation', async () => {
+test('a blob larger than half of the tier replaces its own reservation', async () => {
   await using it = await setUp(1000);
   const room = it.tier.reserve();
   assert.ok(room.grow(700));
@@ -97,7 +97,7 @@ test('a blob larger than half of the tier takes the place of its own reservation
   assert.equal(it.tier.used(), 700);
 });
 
-test('what a former process left counts by its age, and what was used since is younger', async () => {
+test('blobs of a former process count by their age, and blobs used since then as younger', async () => {
   await using it = await setUp(1000);
   for (const name of ['oldest', 'older']) {
     await it.files.write(key(name), bytes(400), context);
@@ -111,7 +111,7 @@ test('what a former process left counts by its age, and what was used since is y
   assert.equal(it.tier.used(), 800);
 });
 
-test('what is read may be sent as a file, and stays until it has been', async () => {
+test('a blob that is read may be sent as a file, and is kept until it has been sent', async () => {
   await using it = await setUp(3_000_000);
   const { log } = await captureLog();
   const store = observedStore(it.tier, { log, failed: () => undefined });

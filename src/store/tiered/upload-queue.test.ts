@@ -12,7 +12,7 @@ import { bytesSource } from '../store.ts';
 import { OciError } from '../../oci/error.ts';
 import { createUploads } from './upload-queue.ts';
 
-test('what another replica stores is stored here only when that one has not done it after a while', async () => {
+test('a blob that another replica is expected to upload is uploaded here only if that has not happened after a while', async () => {
   await using temporary = await temporaryDirectory();
   const files = await filesystem({ directory: temporary.path });
   const signal = AbortSignal.timeout(30_000);
