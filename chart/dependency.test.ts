@@ -39,7 +39,7 @@ test('a chart that depends on this one switches it by a condition', async () => 
   assert.ok(workloads(manifests).some(({ metadata }) => metadata.name === 'p-kube-registry-registry'));
 });
 
-test('two of it stand beside each other under aliases, with names and configurations of their own', async () => {
+test('two releases under aliases coexist, with separate names and configurations', async () => {
   const manifests = await renderPlatform(
     [
       { alias: 'images', condition: 'images.enabled' },

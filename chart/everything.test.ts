@@ -46,7 +46,7 @@ test('schema and README are those of values.yaml', () => {
     assert.equal(readFileSync(join(import.meta.dirname, file), 'utf8'), content, file);
 });
 
-test('the namespaces that are left alone by default are those of the program', () => {
+test('the namespaces excluded by default are those of the program', () => {
   const config = configs(all[0]?.manifests ?? []).find(({ name }) => name.endsWith('-webhook'));
   assert.deepEqual(at(config?.config, 'webhook.exclude.namespaces'), INFRASTRUCTURE_NAMESPACES);
 });
@@ -111,7 +111,7 @@ test('every workload selects its own pods and no others', () => {
   }
 });
 
-test('every Service, policy and budget selects one workload, and its ports are there', () => {
+test('every Service, policy and budget selects one workload, and its ports exist', () => {
   for (const { file, manifests } of all) {
     for (const manifest of manifests.filter(({ kind }) => ['Service', 'NetworkPolicy', 'PodDisruptionBudget'].includes(kind))) {
       const where = `${file}: ${manifest.kind} ${manifest.metadata.name}`;

@@ -9,7 +9,7 @@ import { freePort, temporaryDirectory } from '../test/support/temporary.ts';
 import { toolPath } from '../test/tools/tools.ts';
 import { find, podOf, render } from './render.ts';
 
-test('versitygw, started as the chart starts it, takes a token as its key, and says that it is well', async () => {
+test('versitygw, started as in the chart, accepts a token as its key and reports that it is healthy', async () => {
   await using temporary = await temporaryDirectory();
   const port = await freePort();
   const [data, metadata] = [join(temporary.path, 'data'), join(temporary.path, 'metadata')];

@@ -18,7 +18,7 @@ function container(manifests: readonly Manifest[], component: string, name = com
 }
 
 describe('storage', () => {
-  test('without any values, images are kept on a claim that outlives the release, and the pod goes before the next comes', async () => {
+  test('without any values, images are kept on a claim that outlives the release, and the old pod stops before the new one starts', async () => {
     const manifests = await render();
     const claim = find(manifests, 'PersistentVolumeClaim');
     assert.equal(at(claim, 'spec.resources.requests.storage'), '50Gi');
@@ -31,7 +31,7 @@ describe('storage', () => {
     assert.equal(at(config, 'registry.cache.maxSize'), 0.9 * 50 * 2 ** 30);
   });
 
-  test("with S3, its keys are files, and the spool is asked of the node's disk", async () => {
+  test('with S3, its keys are files, and the spool is requested as ephemeral storage', async () => {
     const manifests = await render({
       values: { registry: { s3: { ...S3, config: { ...S3.config, region: 'eu', regionEndpoint: 'https://s3.example' } } } },
     });
@@ -69,7 +69,7 @@ describe('storage', () => {
     assert.equal(find(manifests, 'ServiceAccount', '-registry').metadata.annotations?.['role'], 'arn');
   });
 
-  test("with a Secret of one's own, its keys have the names that it gives them", async () => {
+  test('with an existing Secret, the configured key names are used', async () => {
     const secret = { existingSecret: 'mine', accessKeyIdKey: 'AWS_ACCESS_KEY_ID', secretAccessKeyKey: 'AWS_SECRET_ACCESS_KEY' };
     const manifests = await render({ values: { registry: { s3: { config: { bucket: 'b' }, secret } } } });
     const volume = podOf(find(manifests, 'Deployment', '-registry')).volumes.find(({ name }) => name === 'secrets');
@@ -138,7 +138,7 @@ describe('storage', () => {
     assert.notEqual(at(find(manifests, 'Deployment', '-registry'), 'spec.strategy.type'), 'Recreate');
   });
 
-  test("a claim of one's own is used, and its size is the program's to find out", async () => {
+  test('an existing claim is used, and the program determines its size', async () => {
     const manifests = await render({ values: { registry: { persistence: { existingClaim: 'mine' } } } });
     assert.ok(!manifests.some(({ kind }) => kind === 'PersistentVolumeClaim'));
     assert.equal(at(configOf(manifests, 'registry'), 'registry.cache'), undefined);
@@ -255,7 +255,7 @@ describe('clash', () => {
     });
   }
 
-  test("a config of one's own makes the mode custom, as a map or as text", async () => {
+  test('a custom config, as a map or as text, sets mode custom', async () => {
     for (const config of [{ rules: ['MATCH,DIRECT'] }, 'rules: ["MATCH,DIRECT"]']) {
       const manifests = await render({ values: { clash: { enabled: true, config } } });
       const clash = at(configOf(manifests, 'clash'), 'clash');
@@ -447,7 +447,7 @@ describe('network policies restrict who may connect', () => {
     }
   });
 
-  test('Prometheus, when it is asked to come; others by name', async () => {
+  test('Prometheus with a ServiceMonitor; other clients by name', async () => {
     const withMonitor = await render({ values: { metrics: { serviceMonitor: { enabled: true } } } });
     assert.ok(JSON.stringify(find(withMonitor, 'NetworkPolicy', '-registry')).includes('"app.kubernetes.io/name":"prometheus"'));
     const metricsFrom = [{ namespaceSelector: { matchLabels: { team: 'metrics' } } }];
@@ -484,12 +484,12 @@ describe('images', () => {
       ),
     );
 
-  test('all come from a mirror when one is named', async () => {
+  test('all are pulled from a mirror if one is set', async () => {
     const manifests = await render({ values: { global: { imageRegistry: 'm.example/ghcr.io' }, objectStorage: { enabled: true } } });
     for (const image of imagesOf(manifests)) assert.match(image, /^m\.example\/ghcr\.io\/(?:qiudeng7\/kube-registry|versity\/versitygw):/);
   });
 
-  test('a digest is named beside the tag', async () => {
+  test('a digest is used in addition to the tag', async () => {
     const digest = `sha256:${'a'.repeat(64)}`;
     const manifests = await render({ values: { image: { registry: 'r.example', repository: 'x/y', tag: '2.0.0', digest } } });
     assert.equal(container(manifests, 'registry').image, `r.example/x/y:2.0.0@${digest}`);
@@ -603,7 +603,7 @@ describe('watching it', () => {
 });
 
 describe('empty values', () => {
-  test('an empty section or key is as the default says', async () => {
+  test('an empty section or key means the default', async () => {
     const usual = await render();
     const sections = [
       'global',
@@ -640,7 +640,7 @@ describe('empty values', () => {
 });
 
 describe('names and labels', () => {
-  test("labels of one's own are everywhere, but for those that objects are selected by", async () => {
+  test('common labels are on all objects, but not in selectors', async () => {
     const given = {
       team: 'platform',
       'app.kubernetes.io/part-of': 'cluster',

@@ -436,7 +436,7 @@ test('no other process can listen on the ports of an agent, not even one of the 
   }
 });
 
-test('an agent that does not hand its ports over is followed as soon as it stops; the next one says that it is ready before', async () => {
+test('an agent that does not hand over its ports is replaced as soon as it stops; the next one reports that it is ready before that', async () => {
   await using temporary = await temporaryDirectory();
   const shared = { listen: `127.0.0.1:${await freePort()}`, admin: `127.0.0.1:${await freePort()}` };
   const secretFile = async (name: string) => {

@@ -216,7 +216,7 @@ async function readHere(body: string | Buffer, { reader, readFile }: { reader: E
   }
 }
 
-test('subscriptions of every kind give the nodes that mihomo itself finds in them, or a note says why not', async (t) => {
+test('subscriptions of every kind yield the nodes that mihomo itself finds in them, or a note explains why not', async (t) => {
   await using directory = await temporaryDirectory();
   await using other = await temporaryDirectory();
   const options = { binary: await toolPath('mihomo'), directory: directory.path, env: {} };

@@ -187,7 +187,7 @@ test('promise C3: an override that names a missing entry is reported with its pl
   }
 });
 
-test('promise C1: nothing that a full subscription says about this machine reaches mihomo, and its ports stay closed', async () => {
+test('promise C1: settings of a full subscription for this machine never reach mihomo, and its ports stay closed', async () => {
   const ports = await Promise.all(Array.from({ length: 8 }, () => freePort()));
   const [a, b, c, d, e, f, g, h] = ports;
   const hostile = {

@@ -149,7 +149,7 @@ const MODES: [string, () => Promise<Record<string, unknown>>][] = [
 ];
 
 for (const [mode, configuration] of MODES) {
-  test(`promise C1: an image comes through the airport: ${mode}`, async (t: TestContext) => {
+  test(`promise C1: an image is pulled through the subscription's nodes: ${mode}`, async (t: TestContext) => {
     await using resolver = await startDeafResolver();
     const dns = { enable: true, nameserver: [resolver.address], 'default-nameserver': [resolver.address] };
     const started = performance.now();

@@ -109,7 +109,7 @@ test('the first view shows the remaining pulls, the largest image and the node i
     .waitFor();
 });
 
-test('why an image is slow now: its download, its speed, and the node that it comes through', async () => {
+test('the page shows why an image is slow: its download, its speed, and the proxy node', async () => {
   await using own = await open('overview');
   const { page } = own;
   await page.getByText(`The download of ${SLOW_REPOSITORY} from its upstream is slow`).waitFor();

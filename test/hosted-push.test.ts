@@ -261,7 +261,7 @@ test('two pushes of one blob at once both succeed', async () => {
   for (const { url } of world.registries) await assertPullable(url, blob);
 });
 
-test('repositories are listed for those who may pull from them', async () => {
+test('repositories are listed only for users who may pull from them', async () => {
   const local = { push: [{ users: ['ci'] }], pull: [{ repositories: 'public/', users: ['other'] }] };
   await using world = await startHosted({ local });
   const { url } = world.registry;

@@ -150,7 +150,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
     }
 
     for (const release of ['debian', '2.4'] as const) {
-      test(`containerd ${release} pulls with the credentials that the kubelet hands to it, and without them asks upstream itself`, async () => {
+      test(`containerd ${release} pulls with the kubelet's credentials, and without them asks upstream itself`, async () => {
         await until(() => readFile(join(certs, 'corp.example', 'hosts.toml'), 'utf8').then(Boolean, () => false), 'hosts.toml is written');
         const before = upstream.requests().length;
         await using containerd = await startContainerd({ release, configPath: certs });

@@ -98,7 +98,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
     const transfers = () =>
       upstream.requests().filter(({ method, path, status }) => method === 'GET' && path.includes(layer) && status < 300);
 
-    test('each secret pulls, and the blobs come from upstream once', async () => {
+    test('each secret can pull, and the blobs are downloaded once', async () => {
       for (const name of [names.alice, names.bob, names.alice]) await pull(name);
       assert.equal(transfers().length, 1);
       assert.equal(JSON.parse((await ask(`${names.alice}/corp/acme/app/tags/list`)).text).tags.length, 2);
@@ -291,7 +291,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
       assert.equal((await counted()) - before, 10_000);
     });
 
-    test('without the registry an agent says why such an image cannot be pulled, and asks upstream for nothing', async () => {
+    test('without the registry, an agent explains why such an image cannot be pulled, and sends no request upstream', async () => {
       const dead = `http://127.0.0.1:${await freePort()}`;
       await using alone = await startAgent({ registry: dead }, { registry: { upstreams, otherHosts } });
       const before = upstream.requests().length;

@@ -58,7 +58,7 @@ async function assertRefused(at: Replica, path: string): Promise<void> {
   }
 }
 
-test('promise 18: whichever replica a secret asks, the blobs come from upstream once, and other secrets get none of them', async () => {
+test('promise 18: over all replicas, the blobs are downloaded once, and other secrets get none of them', async () => {
   const pulls = replicas.flatMap((at) => layers.map((digest) => ({ at, digest })));
   await Promise.all(
     pulls.map(async ({ at, digest }) => assert.equal((await ask(at, `${names.alice}/corp/acme/app/blobs/${digest}`)).digest, digest)),

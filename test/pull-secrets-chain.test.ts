@@ -84,7 +84,7 @@ async function statusOf(repository: string, what = 'manifests/1'): Promise<numbe
 const statuses = async (repository: string): Promise<number[]> =>
   Promise.all(['manifests/1', `manifests/${image.root.digest}`, `blobs/${layer}`].map((what) => statusOf(repository, what)));
 
-test('promise 18: pods of two namespaces pull by their own secrets, each from each registry, and a layer comes from upstream once', async () => {
+test('promise 18: pods of two namespaces pull with their own secrets, each from each registry, and a layer is downloaded once', async () => {
   for (const host of HOSTS) for (const team of TEAMS) assert.deepEqual(await statuses(await repositoryFor(team, host)), [200, 200, 200]);
   const sent = Object.values(upstreams).flatMap((upstream) => upstream.requests());
   assert.equal(sent.filter(({ method, path, status }) => method === 'GET' && path.endsWith(layer) && status === 200).length, 1);

@@ -119,7 +119,7 @@ test('promise 18: the webhook follows the Secrets of a real API server, with the
   assert.doesNotMatch(webhook.output() + metrics, /robot|"pw"|password"/);
 });
 
-test('promise 18: while the API server is away what is known stays, and afterwards nothing has been missed', async (t) => {
+test('promise 18: while the API server is down, the known secrets stay in use, and afterwards no change has been missed', async (t) => {
   const { cluster, put, imageOf } = await startCluster(t);
   const known = await imageOf(['first']);
   await cluster.stop();
@@ -166,7 +166,7 @@ test('a namespace whose Secrets may be read later is read then', async (t) => {
   await until(async () => PRIVATE.test(await imageOf(['first'], { namespace: 'team-b' })), 'the Secrets of team-b are read');
 });
 
-test('promise 18: only the API server learns the names of private images, by a path that nobody else knows', async (t) => {
+test('promise 18: only the API server gets the names of private images, through a path that no other client knows', async (t) => {
   const { cluster, kubeconfig, pullSecrets } = await startCluster(t);
   const manifests = await render({ values: { webhook: { pullSecrets: 'use' }, pullSecrets: { namespaces: ['team-a'] } } });
   const kinds = ['Role', 'RoleBinding', 'ClusterRole', 'ClusterRoleBinding', 'Secret', 'MutatingWebhookConfiguration'];
@@ -209,7 +209,7 @@ test('promise 18: only the API server learns the names of private images, by a p
   assert.doesNotMatch(webhook.output(), new RegExp(service?.path ?? ''));
 });
 
-test('a webhook that is to use pull secrets, and may read none, says so and ends', async () => {
+test('a webhook with pullSecrets: use that may read none exits with an error that says so', async () => {
   await using temporary = await temporaryDirectory();
   await using reviewer = await createReviewer(temporary.path);
   const program = await startProgram('webhook', { webhook: { tls: reviewer.tls, pullSecrets: 'use' } });

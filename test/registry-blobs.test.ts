@@ -115,7 +115,7 @@ test('promise 3: empty blobs and sha512 blobs are verified and served like any o
   assert.equal((await fetch(`${registry.url}/v2/hub/a/b/blobs/${wrong}`)).status, 502);
 });
 
-test('promise 1: a blob whose size upstream never tells is streamed whole, and kept', async () => {
+test('promise 1: a blob whose size upstream never states is streamed completely, and kept', async () => {
   behave(() => ({ chunked: true, ignoreRange: true }));
   const { bytes, digest, url } = newBlob('chunked', 3 * MiB);
   assert.equal((await read(url())).digest, digest);

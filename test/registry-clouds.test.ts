@@ -196,14 +196,14 @@ test('an image is pulled with a password that Azure issues for the workload iden
   assert.ok(asked.includes(`/${TENANT}/oauth2/v2.0/token`));
 });
 
-test('a cloud is asked once for all pulls that wait', () => {
+test('a cloud is asked once for all waiting pulls', () => {
   const count = (path: string) => asked.filter((one) => one === path).length;
   assert.equal(count('/computeMetadata/v1/instance/service-accounts/default/token'), 1);
   assert.equal(count('/v1/token'), 1);
   assert.equal(count('/oauth2/exchange'), 2, 'once by each registry');
 });
 
-test('an identity that a cloud refuses is an error that says what to check, and holds no secret', async () => {
+test('if a cloud refuses an identity, the error says what to check, and contains no secret', async () => {
   const answer = await pull('refused');
   assert.equal(answer.status, 502);
   const text = await answer.text();

@@ -110,7 +110,7 @@ describe('an upstream that fails', { concurrency: 3 }, () => {
     assert.ok(copies <= 1.1, `${copies} copies`);
   });
 
-  test('promise 15: odd answers of upstream become errors with a code and a message, and the process lives', async () => {
+  test('promise 15: malformed answers of upstream become errors with a code and a message, and the process survives', async () => {
     await using upstream = await startScriptedUpstream();
     upstream.add('a/b', '1', makeImage({ architectures: ['amd64'] }));
     await using own = await start(upstream, { cache: { tagTtl: '0ms' } });

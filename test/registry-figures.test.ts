@@ -13,7 +13,7 @@ import { startVersitygw } from './support/versitygw.ts';
 const MiB = 2 ** 20;
 
 for (const kind of ['filesystem', 's3'] as const) {
-  test(`promise 2: 24 clients on one cold blob, kept in ${kind}: one download, first bytes at once, nobody waits for a slower client`, async (t) => {
+  test(`promise 2: 24 clients on one cold blob, kept in ${kind}: one download, first bytes at once, and no client waits for a slower one`, async (t) => {
     await using upstream = await startScriptedUpstream();
     await using own = await open(kind, { hub: { url: upstream.url, connections: 1 } });
     const bytes = randomBytes(`shared ${kind}`, 48 * MiB);

@@ -23,7 +23,7 @@ async function assertPulled({ url }: ServingProgram, repository: string, { platf
   }
 }
 
-test('promise 17: an image of a host that nobody configured comes by the host as a path and by ?ns=, and is kept', async () => {
+test('promise 17: an image of an unconfigured host is served by the host as a path and by ?ns=, and is kept', async () => {
   await using upstream = await startDistribution();
   await pushImage(upstream.url, 'team/app', '1', image);
   await using registry = await startRegistry({ otherHosts: [upstream.host] });
@@ -38,7 +38,7 @@ test('promise 17: an image of a host that nobody configured comes by the host as
   assert.match(metrics, new RegExp(`kube_registry_cache_reads_total\\{upstream="${segment}",kind="blob",outcome="hit"\\}`));
 });
 
-test('a host that is not listed is unknown, and so is one that a glob lists and that is internal', async () => {
+test('an unlisted host is unknown, and so is an internal host that only a glob matches', async () => {
   await using upstream = await startDistribution();
   await pushImage(upstream.url, 'team/app', '1', image);
   await using registry = await startRegistry({ otherHosts: ['*'] });

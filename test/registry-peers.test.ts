@@ -99,7 +99,7 @@ test('promise 10: three replicas download each digest once, whichever are asked 
     assert.ok((await metric(one.admin, 'peer_requests_total', 'served')) > 0);
   });
 
-  await t.test('a range of a cold blob comes through its owner, without what lies before it', async () => {
+  await t.test('a range of a cold blob is read through its owner, without the bytes before it', async () => {
     upstream.behave = () => ({ rate: 4 * MiB });
     const digest = addOwned(two.address, 16 * MiB);
     const value = await get(one, digest, { range: `bytes=${14 * MiB}-${15 * MiB - 1}` });
@@ -117,7 +117,7 @@ test('promise 10: three replicas download each digest once, whichever are asked 
     assert.equal(sent(digest), MiB);
   });
 
-  await t.test('a manifest is asked for by one of them', async () => {
+  await t.test('a manifest is requested upstream by one replica', async () => {
     upstream.behave = ({ path }) => (path.includes('/manifests/') ? { latency: 300 } : {});
     const image = makeImage({ architectures: ['amd64'], seed: 'peers' });
     upstream.add('a/image', '1', image);
@@ -130,7 +130,7 @@ test('promise 10: three replicas download each digest once, whichever are asked 
     assert.equal(asked.length, 1);
   });
 
-  await t.test('what is not in S3 is given by the replica that has it; wrong bytes of a replica are found out', async () => {
+  await t.test('a blob that is not in S3 is served by the replica that has it; wrong bytes of a replica are detected', async () => {
     await s3.stop();
     upstream.behave = () => ({});
     const size = 2 * MiB;

@@ -77,7 +77,7 @@ test('registry.policy: what a rule refuses is DENIED with the rule: by tag, dige
   assert.doesNotMatch(metrics, /^kube_registry_cache_reads_total\{[^}]*outcome="error"/m, 'a refusal is no failure');
 });
 
-test('registry.policy: with tags admitted, what they lead to is served, also after a restart, and nothing else', async () => {
+test('registry.policy: with tags in allow, only digests that they lead to are served, also after a restart', async () => {
   await using upstream = await startScriptedUpstream();
   await using folder = await temporaryDirectory();
   const image = makeImage({ seed: 'admitted', layers: [50_000] });
@@ -139,7 +139,7 @@ test('registry.policy.minimumAge: an image is refused until this registry has kn
   }
 });
 
-test('registry.policy: an agent does not ask upstream for what the registry refuses, and refuses it itself while the registry is away', async () => {
+test('registry.policy: an agent does not ask upstream for images that the registry refuses, and refuses them itself while the registry is down', async () => {
   await using upstream = await startScriptedUpstream();
   const image = makeImage({ seed: 'agent', layers: [50_000] });
   upstream.add('apps/web', '1', image);

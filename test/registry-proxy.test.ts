@@ -49,7 +49,7 @@ function addBlob(seed: string): string {
 }
 
 for (const name of ['http', 'socks', 'rescued']) {
-  test(`promise 16: images come through the configured proxy, which resolves the names: ${name}`, async () => {
+  test(`promise 16: images are pulled through the configured proxy, which resolves the names: ${name}`, async () => {
     upstream.behave = () => ({});
     upstream.add('a/b', name, makeImage({ architectures: ['amd64'], seed: name }));
     assert.equal((await fetch(`${registry.url}/v2/${name}/a/b/manifests/${name}`)).status, 200);
@@ -59,7 +59,7 @@ for (const name of ['http', 'socks', 'rescued']) {
 }
 
 for (const name of ['http', 'socks']) {
-  test(`promise 6: a large blob comes over several connections through a proxy, too: ${name}`, async (t) => {
+  test(`promise 6: a large blob is downloaded over several connections through a proxy, too: ${name}`, async (t) => {
     const [size, rate] = [16 * MiB, MiB];
     const digest = upstream.addBlob(randomBytes(`parallel ${name}`, size));
     upstream.behave = () => ({ rate });

@@ -45,7 +45,7 @@ function newBlob(seed: string, size: number) {
   return { bytes, digest, path, asked, file: join(directory, `v1/blobs/sha256/${hex.slice(0, 2)}/${hex}`) };
 }
 
-test('promise 6: helpers that upstream refuses cost nothing: the blob comes over the connection that works', async () => {
+test('promise 6: additional connections that upstream refuses do no harm: the blob arrives over the working connection', async () => {
   // Artifactory refuses ranges of containerd 2.1 by 400, some CDNs by 403; a registry that limits connections answers 429 or 503.
   for (const status of [400, 403, 416, 429, 501, 503]) {
     upstream.behave = ({ range }) => (range === undefined ? { rate: 24 * MiB } : { status });
@@ -85,7 +85,7 @@ test('promise 3: wrong bytes of a mirror are replaced for a reader that has had 
   for (const reader of readers) assert.equal(reader.digest, digest);
 });
 
-test('promise 12: a mirror that says yes to everything proves no right to a private blob', async () => {
+test('promise 12: a mirror that confirms everything does not prove access to a private blob', async () => {
   upstream.behave = () => ({});
   const { digest, path } = newBlob('private', 200_000);
   assert.equal((await read(path('corp/team/secret'))).digest, digest);

@@ -23,7 +23,7 @@ describe('what builds and releases', () => {
     await run(hadolint, ['Dockerfile'], { cwd: root });
   });
 
-  test('every action is pinned by its commit, and the version stands beside it', () => {
+  test('every action is pinned by its commit, with the version in a comment', () => {
     for (const file of workflows) {
       for (const [line] of readFileSync(join(root, file), 'utf8').matchAll(/^.*uses:.*$/gm)) {
         assert.match(line, /uses: [\w-]+\/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$/, file);
@@ -39,7 +39,7 @@ describe('what builds and releases', () => {
     assert.equal(dockerfile.match(/program=[0-9a-f]{64}/g)?.length, 2);
   });
 
-  test('what the image compiles while it is built can be imported', async () => {
+  test('the modules that are compiled during the image build can be imported', async () => {
     const step = /^RUN (\["node",[^]*?\])$/m.exec(readFileSync(join(root, 'Dockerfile'), 'utf8'))?.[1] ?? '';
     const [, ...args] = JSON.parse(step.replaceAll('\\\n', '').replaceAll('/app/', `${root}/`)) as string[];
     const { stdout } = await run(process.execPath, args, { cwd: join(root, 'docs') });
@@ -51,7 +51,7 @@ describe('what builds and releases', () => {
     assert.ok(readFileSync(join(root, 'Dockerfile'), 'utf8').includes(`node:${devDependencies['node']}-`));
   });
 
-  test('the program says the version of the chart that brings it', async () => {
+  test('the program reports the version of its chart', async () => {
     const { version, appVersion } = parse(readFileSync(join(root, 'chart/Chart.yaml'), 'utf8')) as Record<string, string>;
     assert.equal(appVersion, version);
     const program = await startProgram('--version', {});
@@ -130,7 +130,7 @@ describe('the Helm repository on GitHub Pages', () => {
     assert.equal((await pages.git('worktree', 'list')).trim().split('\n').length, 1);
   });
 
-  test('later versions come beside the earlier ones, also those of a former chart', async () => {
+  test('later versions are published next to the earlier ones, also those of a former chart', async () => {
     await using temporary = await temporaryDirectory();
     const pages = await startPages(temporary.path);
     await pages.publish('0.2.0');
@@ -140,7 +140,7 @@ describe('the Helm repository on GitHub Pages', () => {
     await pages.show('kube-registry-0.2.0.tgz');
   });
 
-  test('run again, it changes nothing, and a published package stays as it is', async () => {
+  test('a second run changes nothing, and a published package is never replaced', async () => {
     await using temporary = await temporaryDirectory();
     const pages = await startPages(temporary.path);
     await pages.publish('1.0.0');
@@ -151,7 +151,7 @@ describe('the Helm repository on GitHub Pages', () => {
     assert.equal(await pages.git('rev-parse', 'FETCH_HEAD'), before);
   });
 
-  test('somebody else who publishes at the same moment loses nothing', async () => {
+  test('concurrent publishing loses nothing', async () => {
     await using temporary = await temporaryDirectory();
     const pages = await startPages(temporary.path);
     await pages.publish('1.0.0');
@@ -171,7 +171,7 @@ describe('the Helm repository on GitHub Pages', () => {
     await pages.show('theirs');
   });
 
-  test('where origin refuses, it says so and fails', async () => {
+  test('if origin refuses, it fails with an error', async () => {
     await using temporary = await temporaryDirectory();
     const pages = await startPages(temporary.path);
     await appendFile(join(temporary.path, 'origin/hooks/pre-receive'), '#!/bin/sh\nexit 1\n', { mode: 0o755 });

@@ -136,7 +136,7 @@ test('promise W1: under 50 connections of an attacker reviews of the API server 
   assert.ok(resident < 512 * 2 ** 20, `${Math.round(resident / 2 ** 20)} MiB; the chart allows 512`);
 });
 
-test('an API server that shows a certificate is heard, and nobody without one', async () => {
+test('an API server with a certificate is accepted, and no client without one', async () => {
   await using temporary = await temporaryDirectory();
   await using reviewer = await createReviewer(temporary.path);
   await mkdir(join(temporary.path, 'client'));

@@ -157,7 +157,7 @@ async function imagesOf({ kubectl }: ControlPlane, name: string, namespace = 'de
   return [...(pod.spec.containers ?? []), ...(pod.spec.ephemeralContainers ?? [])].map(({ image }) => image);
 }
 
-test('promise W1: on a real API server pods are rewritten or left alone as they should, and created without the webhook too', async () => {
+test('promise W1: on a real API server pods are rewritten or left unchanged as expected, and created without the webhook too', async () => {
   await using own = await startCluster();
   const { cluster, webhook, replica } = own;
   const { kubectl } = cluster;

@@ -12,7 +12,7 @@ function placeholders(message: Message): string[] {
   return [...new Set(formsOf(message).flatMap((form) => [...form.matchAll(/\{(\w+)\}/g)].map(([, name = '']) => name)))].sort();
 }
 
-test('every text says the same values in both languages', () => {
+test('every text has the same placeholders in both languages', () => {
   for (const key of Object.keys(MESSAGES.en) as MessageKey[])
     assert.deepEqual(placeholders(MESSAGES.zh[key]), placeholders(MESSAGES.en[key]), key);
 });

@@ -29,7 +29,7 @@ test('the folder of a host is named as containerd looks for it', () => {
   for (const [host, folder] of rows) assert.equal(hostFolder(host), folder);
 });
 
-test('promise A6: certificates beside hosts.toml, which containerd would then ignore, are named in it', async () => {
+test('promise A6: hosts.toml names the certificates next to it, which containerd would otherwise ignore', async () => {
   await using temporary = await temporaryDirectory();
   const { log } = await captureLog();
   const at = (...names: string[]) => join(temporary.path, ...names);

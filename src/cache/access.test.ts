@@ -36,7 +36,7 @@ test('a record that upstream confirms is written once an hour: it may have been 
   );
 });
 
-test('the record of a manifest is longer than that of any blob: a listing tells them apart', () => {
+test('the record of a manifest is longer than that of any blob, so a listing distinguishes them', () => {
   const lengthOf = (mediaType: string, size: number): number => {
     const written = new Map<string, unknown>();
     createAccessRecords(recordsInto(written)).grant(repository, { digest, mediaType, size });

@@ -149,7 +149,7 @@ test('promise 8: a revoked right to read stays revoked until the upstream confir
   assert.deepEqual(await restarted.resolve(), stale(ONE), 'confirmed again, it outlives outages again');
 });
 
-test('promise 8: a record that was written under a clock of the future says nothing of its age: the upstream is asked', async () => {
+test('promise 8: the age of a record with a future date is unknown, so upstream is asked', async () => {
   const store = memory();
   const ahead = await openTag({ store });
   mock.timers.tick(300 * DAY);
@@ -339,7 +339,7 @@ async function importTag(store: Store, digest: Digest): Promise<void> {
   await store.write(tagKey(REPOSITORY, TAG), bytesSource(Buffer.from(JSON.stringify(record))), { signal });
 }
 
-test('an imported tag never gets too old, and its upstream is asked beside the pull while it does not answer', async () => {
+test('an imported tag never expires, and while its upstream does not answer, it is asked in the background', async () => {
   const store = memory();
   await importTag(store, ONE);
   const tag = await openTag({ store });
@@ -378,7 +378,7 @@ for (const code of ['MANIFEST_UNKNOWN', 'UNAVAILABLE', 'DENIED'] as const) {
   });
 }
 
-test('a question is cancelled once its last caller has left, which says nothing of the upstream: the tag is asked for again', async () => {
+test('a request is cancelled once its last caller has left; the upstream does not count as failed, and the tag is requested again', async () => {
   const { log } = await captureLog('warn');
   const policy = {
     tagTtl: MINUTE,

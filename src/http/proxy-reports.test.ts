@@ -40,7 +40,7 @@ const ask = (transport: Transport, signal = new AbortController().signal) =>
 const report = (outcome: string) => `POST /kube-registry/downloads {"outcome":"${outcome}"}`;
 const ends = () => Promise.resolve(undefined);
 
-test('the sidecar hears of refusals, of bodies that are cut, and of bodies that fall silent', async () => {
+test('refusals, cut bodies and silent bodies are reported to the sidecar', async () => {
   await using receiver = await startReceiver(204);
   const by = (transport: Transport) => withProxyReports(transport, receiver.url);
   await ask(by(answering(200, ends)));

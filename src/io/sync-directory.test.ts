@@ -18,7 +18,7 @@ test('callers before a sync begins share it; later callers get one that begins l
   await third;
 });
 
-test('a directory that is gone, or that cannot be synced, is no error', async () => {
+test('a directory that does not exist, or that cannot be synced, is not an error', async () => {
   await using directory = await temporaryDirectory();
   await syncDirectory(join(directory.path, 'gone'));
   await syncDirectory('/proc/self');

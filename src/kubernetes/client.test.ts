@@ -75,7 +75,7 @@ test('a kubeconfig with a token, a token file, a password or an impersonated use
   }
 });
 
-test('a client certificate is shown, from data or from files beside the kubeconfig', async () => {
+test('a client certificate is presented, from data or from files next to the kubeconfig', async () => {
   const client = await issueLeaf(authority, ['client']);
   const base64 = (text: string): string => Buffer.from(text).toString('base64');
   const data = { 'client-certificate-data': base64(client.cert), 'client-key-data': base64(client.key) };

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createOtherHosts } from './other-hosts.ts';
 
-test('a host becomes a path component, and comes back', () => {
+test('a host is converted to a path component and back', () => {
   const hosts = createOtherHosts(['mcr.microsoft.com', '*-docker.pkg.dev', 'registry.example.com:5000', 'localhost:5001']);
   const cases = [
     ['mcr.microsoft.com', 'mcr.microsoft.com'],

@@ -65,7 +65,7 @@ async function startReplica(answer: RequestListener) {
 
 const fails = (promise: Promise<unknown>) => assert.rejects(promise, (error) => isOciError(error, 'UNAVAILABLE'));
 
-test('a replica that is slow but lives is waited for, and is asked to ask no other', async () => {
+test('a slow but live replica is waited for, and is told not to ask other replicas', async () => {
   await using replica = await startReplica(
     (_, response) => void setTimeout(() => response.writeHead(200, { 'content-length': 1 }).end('x'), 2000),
   );

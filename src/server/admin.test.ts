@@ -30,7 +30,7 @@ test('/metrics is what Prometheus reads', async () => {
   assert.match(await response.text(), /^kube_registry_things_total\{kind="a"\} 3$/m);
 });
 
-test('the status is a page for people and JSON for programs, and nothing in it becomes markup', async () => {
+test('the status is available as a page and as JSON, and its values are escaped', async () => {
   const status = {
     title: 'registry <b>',
     storage: 's3 & co',

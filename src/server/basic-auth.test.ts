@@ -14,7 +14,7 @@ const COST = 6;
 const basic = (user: string, password: string) => `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
 const line = async (user: string, password: string, cost = COST) => `${user}:${(await hash(password, cost)).replace('$2b$', '$2y$')}\n`;
 
-test('only those in the file get through, by user and password; others get a 401 that asks for them', async () => {
+test('only users in the file get access; others get a 401 with a challenge', async () => {
   await using folder = await temporaryDirectory();
   const file = join(folder.path, 'htpasswd');
   await writeFile(file, `# people\n\n${await line('alice', 'wonder:land')}${await line('bob', 'pässword')}carol:{SHA}abc\n`);
@@ -59,7 +59,7 @@ test('only those in the file get through, by user and password; others get a 401
   assert.doesNotMatch(JSON.stringify(captured.entries()), /\$2y\$|wonder/);
 });
 
-test('a changed file counts within seconds, and while it is away the last one stays', async () => {
+test('a changed file takes effect within seconds, and while it is missing the last one stays in effect', async () => {
   await using folder = await temporaryDirectory();
   const file = join(folder.path, 'htpasswd');
   await writeFile(file, await line('alice', 'one'));
@@ -90,7 +90,7 @@ test('a password that was right is not hashed again', async () => {
   assert.ok((await time(20)) < first * 2);
 });
 
-test('guesses do not keep a right password out, whether they come from the same address or name the same user', async () => {
+test('password guesses do not block correct logins, neither from the same address nor for the same user', async () => {
   await using folder = await temporaryDirectory();
   const file = join(folder.path, 'htpasswd');
   await writeFile(file, `${await line('alice', 'right', 4)}${await line('bob', 'right too', 4)}`);

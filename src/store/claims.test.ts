@@ -16,7 +16,7 @@ async function sweepsIn(store: Store): Promise<number> {
   return count;
 }
 
-test('a pruning that cannot read the claims after it has announced its sweep lets pushes go on', async () => {
+test('a pruning run that cannot read the claims after announcing its sweep lets pushes continue', async () => {
   const store = memory();
   let lists = 0;
   const failing: Store = {

@@ -20,7 +20,7 @@ const repository = joinRepository('dockerhub', parseRepository('library/nginx'))
 const digest = digestOf(Buffer.from('content'));
 const hex = digest.slice('sha256:'.length);
 
-test('everything lies where the design says', () => {
+test('keys have the documented layout', () => {
   assert.equal(blobKey(digest), `v1/blobs/sha256/${hex.slice(0, 2)}/${hex}`);
   assert.equal(tagKey(repository, parseTag('1.27')), 'v1/repos/dockerhub/library/nginx/_tags/1.27');
   assert.equal(memberKey(repository, digest), `v1/repos/dockerhub/library/nginx/_members/sha256/${hex}`);
@@ -85,7 +85,7 @@ test('keys can be parsed back into what they name', () => {
   assert.deepEqual(parseRepositoryKey(tagKey(repository, parseTag('1.27'))), { repository, tag: '1.27' });
 });
 
-test('a key that is none of ours says nothing', () => {
+test('foreign keys are not parsed', () => {
   for (const key of ['v1/blobs/', `v1/blobs/sha256/00/${hex}`, `v1/blobs/md5/aa/${hex}`, `${blobKey(digest)}/more`]) {
     assert.equal(parseBlobKey(key), undefined, key);
   }

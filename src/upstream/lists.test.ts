@@ -50,7 +50,7 @@ test('a tag list is whole, whatever its links look like', async () => {
   assert.equal(first.calls.length, 1, 'the next pages come from where the first one came from');
 });
 
-test('each tag comes once where `last` is ignored, and none is lost where lists have an order of their own', async () => {
+test('each tag is listed once if `last` is ignored, and none is lost if the registry sorts differently', async () => {
   await using ignoring = await startStub(({ send }) => send(200, { tags: all })); // Distribution 2, GCR
   assert.deepEqual(await tagsOf(ignoring.url, 'v09'), all.slice(10));
   assert.deepEqual(await tagsOf(ignoring.url, 'v08x'), all.slice(9), 'also when it has been deleted meanwhile');
@@ -86,7 +86,7 @@ async function referrersOf(url: string, digest = subject, artifactType?: string)
   return { ...answer, entries: (JSON.parse(Buffer.from(answer.index).toString()) as { manifests: object[] }).manifests };
 }
 
-test('referrers come from all pages, or not at all', async () => {
+test('referrers are read from all pages, or the request fails', async () => {
   const serve = (broken: boolean) => (call: Call) => {
     const page = Number(call.url.searchParams.get('page') ?? 0);
     if (broken && page === 2) return call.refuse(404);
@@ -101,7 +101,7 @@ test('referrers come from all pages, or not at all', async () => {
   await assert.rejects(referrersOf(broken.url));
 });
 
-test('without the API, referrers come from the tag of the digest, cut as the specification says; an outage is no empty list', async () => {
+test('without the API, referrers come from the tag of the digest, cut as the specification says; an outage is not an empty list', async () => {
   const long = parseDigest(`sha512:${'ab'.repeat(64)}`);
   await using stub = await startStub(({ kind, reference, send, refuse }) =>
     kind === 'manifests' && reference === `sha512-${'ab'.repeat(32)}`

@@ -56,7 +56,7 @@ test('promise 8: a mirror that has failed is skipped, but used when no other sou
   }
 });
 
-test('promise 4: a slow source is waited for beside the next one', async () => {
+test('promise 4: while the next source is tried, a slow source is still waited for', async () => {
   await using mirror = await startStub((call) => void setTimeout(() => serveContent(call), 1500));
   const reader = openUpstream(NOBODY, { mirrors: [{ url: mirror.url }], limits: { attempts: 1, headersMs: 900, blobHeadersMs: 6000 } });
   assert.deepEqual(await readBlob(reader), blob, 'nobody else has it');

@@ -81,7 +81,7 @@ test('promise 17: GHCR, Azure: the scope of /v2/ is a placeholder, and private p
   assert.equal(acr.seen().filter((line) => line.includes('oauth2')).length, 2, 'one token a scope');
 });
 
-test('Quay: a signed CDN URL that has ended is asked for again', async () => {
+test('Quay: an expired signed CDN URL is requested again', async () => {
   // quay.io redirects blobs to cdn*.quay.io with URLs that end after ten minutes: 403 with XML
   // afterwards.
   let signed = 0;
@@ -100,7 +100,7 @@ test('Quay: a signed CDN URL that has ended is asked for again', async () => {
   assert.equal(signed, 2);
 });
 
-test('promise 17: registry.k8s.io, Red Hat, lscr.io, cr.l5d.io: another registry is asked as a client would', async () => {
+test('promise 17: registry.k8s.io, Red Hat, lscr.io, cr.l5d.io: another registry is asked as a client would ask it', async () => {
   // registry.k8s.io → *-docker.pkg.dev, registry.access.redhat.com → registry.redhat.io's CDN
   // (without Accept: schema 1), Scarf's gateways lscr.io and cr.l5d.io → ghcr.io, deciding by
   // User-Agent, with that registry's own token service.
@@ -174,7 +174,7 @@ test('nvcr.io: the challenge names neither service nor scope, and the user is $o
   assert.deepEqual(layers.seen(), ['GET /x']);
 });
 
-test('public ECR, Harbor, MCR, Ollama: a refused HEAD is asked again by GET', async () => {
+test('public ECR, Harbor, MCR, Ollama: a refused HEAD is repeated as GET', async () => {
   // Public ECR answers HEAD of a blob 401 even with a token (aws/containers-roadmap issue 2671);
   // Harbor's proxy cache 404 (goharbor/harbor issue 22609); URLs that are signed for GET alone, as
   // those of MCR's data hosts and of Cloudflare R2, 403.

@@ -73,7 +73,7 @@ test('promise 18: several entries are several ids, in the order of the kubelet, 
   assert.equal(decide('ghcr.io/x/y', ['user1', 'user0', 'user1']), `by-${id('user1')}-${id('user0')}/ghcr/x/y`);
 });
 
-test('promise 18: names that do not fit keep their own, and the report says so', () => {
+test('promise 18: images whose new name would be too long are not rewritten, and the report says so', () => {
   const long = (length: number): string => `ghcr.io/${'a'.repeat(length)}`;
   const prefix = `127.0.0.1:25000/by-${id('user0')}/ghcr/`.length;
   assert.match(decide(long(255 - prefix), ['user0']), /^by-/);

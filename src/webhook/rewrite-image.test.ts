@@ -16,7 +16,7 @@ const rules: RewriteRules = {
   hosts: servedHosts(parseConfig({}).registry),
 };
 
-test(`promise W2: ${IMAGE_NAMES.length} image names are mapped or left alone as the grammar says`, () => {
+test(`promise W2: ${IMAGE_NAMES.length} image names are mapped or left unchanged according to the grammar`, () => {
   assert.ok(IMAGE_NAMES.length >= 60);
   for (const [image, expected] of IMAGE_NAMES) {
     const rewritten = rewriteImage(image, rules);

@@ -57,7 +57,7 @@ for (const release of ['debian', '2.4'] as const) {
   });
 }
 
-test('a registry with a token server serves only who may pull', async () => {
+test('a registry with a token server serves only clients that may pull', async () => {
   await using tokens = await startTokenServer({ accounts: { alice: 'secret' } });
   await using registry = await startDistribution({ auth: { token: tokens } });
   await using layout = await temporaryDirectory();

@@ -399,7 +399,7 @@ test('promise C5: the shared listener has users, and its first rule refuses inte
   }
 });
 
-test('a line of an inline rule set that is no text costs that line, and a note says which', () => {
+test('a line of an inline rule set that is not text is dropped, and a note names it', () => {
   const ads = {
     type: 'inline',
     behavior: 'domain',

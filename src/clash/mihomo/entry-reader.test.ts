@@ -36,7 +36,7 @@ test('mihomo itself decides which nodes cannot be used, and their type', async (
   assert.deepEqual([verdicts[900], verdicts[901] === undefined, verdicts[902]], [undefined, false, undefined]);
 });
 
-test('of links, mihomo itself says which it cannot use; those in base64 that it skips are repaired', async () => {
+test('mihomo itself decides which links it cannot use; base64 links that it skips are repaired', async () => {
   const reader = await start();
   const links = Array.from({ length: 300 }, (_, index) => ss(`n${index}`, index === 150 ? 'salsa20' : undefined));
   const old = `ss://${base64('aes-128-gcm:pwd@h.example:11')}#old`;

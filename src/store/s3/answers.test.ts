@@ -48,7 +48,7 @@ void describe("an answer that is not S3's own", () => {
     });
   }
 
-  void test("is told apart from S3's own by the request ID, the XML document or, after a HEAD, by a GET", async () => {
+  void test("is distinguished from S3's own by the request ID, the XML document or, after a HEAD, by a GET", async () => {
     await using server = await startScriptedS3();
     const store = openS3(server);
     server.behave = ({ method }) => (method === 'HEAD' ? bare(404) : undefined);
@@ -172,7 +172,7 @@ void describe('a call that fails', () => {
     await store.close();
   });
 
-  void test('for want of an answer pauses its own kind alone: reads go on while writes wait', async () => {
+  void test('without an answer pauses only calls of its own kind: reads continue while writes wait', async () => {
     await using server = await startScriptedS3();
     const store = openS3(server);
     server.behave = ({ method }) => (method === 'DELETE' ? () => undefined : undefined);
@@ -279,7 +279,7 @@ void describe('an answer without Content-Length', () => {
     response.end(content.subarray(3));
   };
 
-  void test('comes whole, with the size that a HEAD tells; without one it is refused, and never an empty object', async () => {
+  void test('is read completely, with the size from a HEAD; without a size it is refused, and never treated as an empty object', async () => {
     await using server = await startScriptedS3();
     server.objects.set('v1/object', { bytes: content, modified: new Date() });
     server.behave = ({ method, headers }) => (method === 'GET' && headers.range === undefined ? chunked : undefined);
@@ -311,7 +311,7 @@ void describe('a prefix', () => {
     }
   });
 
-  void test('under which a former release has stored without a slash stays as it was', async () => {
+  void test('under which a former release has stored without a slash is kept', async () => {
     await using server = await startScriptedS3();
     server.objects.set('teamv1/object', { bytes: content, modified: new Date() });
     const store = openS3(server, { prefix: 'team' });

@@ -62,7 +62,7 @@ async function isClosed(file: string): Promise<boolean> {
 }
 
 void describe('a file on its way to S3', () => {
-  void test('waits for an S3 that is slow, not in memory, and comes whole', async () => {
+  void test('waits for a slow S3 without being buffered in memory, and arrives completely', async () => {
     const file = join(temporary.path, 'slow');
     const bytes = randomBytes(SIZE);
     const expected = createHash('sha256').update(bytes).digest('hex');
@@ -143,7 +143,7 @@ void describe('a file on its way to S3', () => {
     }
   });
 
-  void test('gives any range of it, as the parts of a large one', async () => {
+  void test('returns any range, as needed for the parts of a large object', async () => {
     const file = join(temporary.path, 'ranges');
     const bytes = randomBytes(3 * MIB);
     await writeFile(file, bytes);
