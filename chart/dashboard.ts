@@ -1,4 +1,4 @@
-/** A panel: what it shows, in which unit, and the PromQL with the name of each line. */
+/** A panel: its title, its unit, and the PromQL with the name of each line. */
 interface Panel {
   title: string;
   unit: string;
@@ -123,7 +123,7 @@ const PANELS: Panel[] = [
 const WIDTH = 12;
 const HEIGHT = 8;
 
-/** The Grafana dashboard, as the ConfigMap holds it. */
+/** The Grafana dashboard, as stored in the ConfigMap. */
 export function dashboard(): unknown {
   return {
     title: 'kube-registry',
@@ -158,7 +158,7 @@ export function dashboard(): unknown {
   };
 }
 
-/** What the panels ask Prometheus for, with a value in place of Grafana's variables. */
+/** The queries of all panels, with values in place of Grafana's variables. */
 export function dashboardExpressions(): string[] {
   return PANELS.flatMap(({ lines }) =>
     lines.map(([expression]) => expression.replaceAll('$__rate_interval', '5m').replaceAll('$namespace', 'images')),

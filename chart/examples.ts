@@ -4,7 +4,7 @@ import { parse } from 'yaml';
 
 const directory = join(import.meta.dirname, '../docs/examples');
 
-/** The values files of the docs, and the values that need none. */
+/** The values files of the docs, and the default values. */
 export function examples(): { file: string; path: string; values: unknown }[] {
   const files = globSync('*.yaml', { cwd: directory }).map((file) => join(directory, file));
   return [

@@ -12,8 +12,9 @@ import { temporaryDirectory } from '../test/support/temporary.ts';
 import { startWebhook } from '../test/support/webhook.ts';
 import { toolPath, type ToolName } from '../test/tools/tools.ts';
 
-// Others write to what the chart made: cloud providers, autoscalers, people, the webhook itself. Helm 4 applies on the server, where a
-// field of another manager is a conflict; Helm 3 merges on the client.
+// Others write to what the chart made: cloud providers, autoscalers, people, the webhook itself.
+// Helm 4 applies on the server, where a field of another manager is a conflict; Helm 3 merges on
+// the client.
 
 const NAMESPACE = 'images';
 const NAME = 'kube-registry-webhook';

@@ -1,6 +1,6 @@
-// Makes values.schema.json, defaults.json and the table of README.md from values.yaml and the program's own configuration schema,
-// rewriting.json from the webhook's own rules, and the dashboard.
-// With --check it only says whether they are up to date.
+// Generates values.schema.json, defaults.json and the table of README.md from values.yaml and the
+// program's configuration schema, rewriting.json from the webhook's rules, and the dashboard. With
+// --check, only checks whether they are up to date.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { dashboard } from './dashboard.ts';
@@ -31,14 +31,15 @@ function readme(values: readonly Value[]): string {
   return `${before}${START}\n${table(values)}\n${END}${after}`;
 }
 
-/** What a key comes to that is null or empty: templates cannot read values.yaml, and helm takes a null for "no default". */
+/** The value of a key that is null or empty: templates cannot read values.yaml, and to helm null
+ *  means "no default". */
 function defaults(value: Value): unknown {
   if (value.children.length === 0) return value.preset;
   const keys = value.children.filter(({ preset }) => preset !== null);
   return Object.fromEntries(keys.map((child) => [child.path.slice(child.path.lastIndexOf('.') + 1), defaults(child)]));
 }
 
-/** Each generated file with what it should hold. */
+/** Each generated file with its expected content. */
 export function generated(): Record<string, string> {
   const tree = readValues(readFileSync(join(directory, 'values.yaml'), 'utf8'));
   return {

@@ -5,7 +5,7 @@ import { toolPath } from '../test/tools/tools.ts';
 
 const run = promisify(execFile);
 
-/** A Kubernetes object, as a template gives it. */
+/** A Kubernetes object, as rendered by a template. */
 export interface Manifest {
   apiVersion: string;
   kind: string;
@@ -15,13 +15,13 @@ export interface Manifest {
 
 export interface RenderOptions {
   values?: unknown;
-  /** The cluster's; default 1.34.0. */
+  /** The cluster's version; default 1.34.0. */
   kubeVersion?: string;
   release?: string;
   namespace?: string;
 }
 
-/** What `helm template` gives for these values. @throws Error with helm's own words */
+/** The output of `helm template` for these values. @throws Error with helm's message */
 export async function render(options: RenderOptions = {}): Promise<Manifest[]> {
   const output = await helm(options, 'template');
   return parseAllDocuments(output).flatMap((document) => {
@@ -31,13 +31,14 @@ export async function render(options: RenderOptions = {}): Promise<Manifest[]> {
   });
 }
 
-/** What `helm install` would say for these values, to the user. Helm then takes the cluster for its own latest version. */
+/** The notes that `helm install` would print for these values. Helm assumes a cluster of the latest
+ *  version that it knows. */
 export async function notes(options: RenderOptions = {}): Promise<string> {
   const output = await helm(options, 'install', '--dry-run=client');
   return output.slice(output.indexOf('NOTES:'));
 }
 
-/** Why helm refuses these values. @throws Error: it takes them */
+/** The reason why helm refuses these values. @throws Error: helm accepts them */
 export async function refusal(values: unknown, kubeVersion?: string): Promise<string> {
   try {
     await helm({ values, ...(kubeVersion === undefined ? {} : { kubeVersion }) }, 'template');
@@ -54,7 +55,8 @@ async function helm({ values = {}, kubeVersion = '1.34.0', release = 'test', nam
   return (await child).stdout;
 }
 
-/** The one object of a kind whose name ends like this. @throws Error: none, or several */
+/** The only object of a kind whose name has this ending. @throws Error: there is none, or
+ *  several */
 export function find(manifests: readonly Manifest[], kind: string, suffix = ''): Manifest {
   const found = manifests.filter((manifest) => manifest.kind === kind && manifest.metadata.name.endsWith(suffix));
   const [only] = found;
@@ -64,14 +66,14 @@ export function find(manifests: readonly Manifest[], kind: string, suffix = ''):
   return only;
 }
 
-/** The value at `a.b.0.c`; undefined where the way ends before. */
+/** The value at `a.b.0.c`; undefined if the path does not exist. */
 export function at(value: unknown, path: string): unknown {
   let current = value;
   for (const key of path.split('.')) current = (current as Record<string, unknown> | null | undefined)?.[key];
   return current;
 }
 
-/** The pod that a workload makes. */
+/** The pod template of a workload. */
 export interface Pod {
   containers: Container[];
   initContainers?: Container[];
@@ -91,7 +93,7 @@ export function podOf(manifest: Manifest): Pod {
   return (manifest.kind === 'Pod' ? manifest['spec'] : at(manifest, 'spec.template.spec')) as Pod;
 }
 
-/** Everything that makes pods. */
+/** All workloads. */
 export function workloads(manifests: readonly Manifest[]): Manifest[] {
   return manifests.filter(({ kind }) => ['Deployment', 'DaemonSet', 'Pod', 'StatefulSet', 'Job'].includes(kind));
 }

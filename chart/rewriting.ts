@@ -3,8 +3,9 @@ import { LABEL_KEY, LABEL_VALUE, NODE_NAME, OS_LABELS, POD_MARKS, REFUSALS, SCHE
 import { CRITICAL, OPERATORS, PLACEHOLDERS, PUBLIC_REPOSITORIES } from '../src/webhook/policy.ts';
 import { NAMESPACE_EXPRESSIONS } from '../src/webhook/webhook-configuration.ts';
 
-/** What the program's webhook knows about pods and images without being told. The chart's policy is rendered from it, because
- *  templates cannot read TypeScript. Regular expressions are in the syntax that JavaScript and RE2 share. */
+/** The webhook's built-in rules about pods and images. The chart's policy is rendered from them,
+ *  because templates cannot read TypeScript. Regular expressions are in the syntax that JavaScript
+ *  and RE2 share. */
 export function rewritingFacts(): Record<string, unknown> {
   const { registry, webhook } = parseConfig({});
   const upstreams = Object.entries(registry.upstreams).map(([name, { hosts, defaultNamespace }]) => [name, { hosts, defaultNamespace }]);

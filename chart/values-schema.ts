@@ -4,20 +4,21 @@ import type { Value } from './values.ts';
 
 type Json = { [key: string]: unknown };
 
-/** Texts by the user's own names. */
+/** Texts under names that the user chooses. */
 const TEXTS = /(?:^|\.)(?:annotations|podAnnotations|labels|commonLabels|nodeSelector)$/;
-/** What the chart adds to parts of the program's configuration: a Secret of the user's instead of the value itself. */
+/** The chart's additions to parts of the program's configuration: an existing Secret instead of the
+ *  value itself. */
 const SECRET: Json = { existingSecret: { type: 'string' }, key: { type: 'string' } };
 
-/** The JSON Schema of values.yaml: strict, so that a misspelt key stops the installation. What is passed through to the
- *  program has the program's own schema. */
+/** The JSON Schema of values.yaml: strict, so that a misspelt key stops the installation. Values
+ *  that are passed through to the program have the program's own schema. */
 export function valuesSchema(root: Value): Json {
   const schema = strict(root);
   return {
     $schema: 'http://json-schema.org/draft-07/schema#',
     title: 'Values of the kube-registry chart',
     ...schema,
-    // Helm hands a dependency the key of its own `condition`, by custom this one.
+    // Helm passes the key of its `condition` to a dependency, which by convention is this one.
     properties: { enabled: { description: 'For charts that depend on this one.', type: 'boolean' }, ...(schema['properties'] as Json) },
   };
 }
@@ -84,7 +85,7 @@ const FORMER: Json = {
 
 const program = z.toJSONSchema(configSchema, { target: 'draft-7', io: 'input', unrepresentable: 'any' }) as Json;
 
-/** A part of the program's configuration, as the chart takes it. */
+/** A part of the program's configuration, in the form that the chart accepts. */
 function configPart(path: string): Json {
   let part = program;
   for (const key of path.split('.')) part = unwrap(part)[key] as Json;
@@ -102,7 +103,8 @@ function unwrap(schema: Json): Json {
   return schema['properties'] as Json;
 }
 
-/** Empty texts mean unset; what is required may stand elsewhere in the values, and the program itself asks for it. */
+/** Empty texts mean unset. Required keys may be set elsewhere in the values, and the program itself
+ *  checks them. */
 function loosen(schema: unknown): Json {
   if (Array.isArray(schema)) return schema.map((item) => loosen(item)) as unknown as Json;
   if (typeof schema !== 'object' || schema === null) return schema as Json;

@@ -1,20 +1,21 @@
 import { isMap, isScalar, parseDocument, type Pair, type ParsedNode, type YAMLMap } from 'yaml';
 
-/** A key of values.yaml, with what the comment above it says. */
+/** A key of values.yaml, with the information in its comment. */
 export interface Value {
   /** `registry.s3.config.bucket` */
   path: string;
-  /** What stands after `# --`; empty for a section. */
+  /** The text after `# --`; empty for a section. */
   description: string;
   /** The default. */
   preset: unknown;
-  /** What `# @NAME …` lines say; an argument is the rest of the line. */
+  /** The `# @NAME …` annotations; an argument is the rest of the line. */
   tags: Record<string, string>;
-  /** The keys below, of a section. */
+  /** The keys of a section. */
   children: Value[];
 }
 
-/** Keys whose content is Kubernetes' own or the user's to name: no section, whatever the default holds. */
+/** Keys whose content is defined by Kubernetes or the user: not a section, whatever the default
+ *  is. */
 const OPEN = /(?:^|\.)(?:annotations|podAnnotations|labels|commonLabels|nodeSelector|resources|affinity)$/;
 
 /** Reads values.yaml: the tree, and its leaves in order.

@@ -127,8 +127,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{ toYaml $console }}
 {{- end }}
 
-{{/* The rules of rewriting, for the registry: it counts what was missed if it may list pods, and in policy mode "webhook report" runs in
-     its pod. */}}
+{{/* The rewriting rules, for the registry: it counts missed images if it may list pods, and in policy mode "webhook report" runs in its pod. */}}
 {{- define "kube-registry.rewritingRules" -}}
 {{- $counts := and .Values.registry.serviceAccount.listPods (include "kube-registry.webhookEnabled" .) -}}
 {{- if or $counts (include "kube-registry.policyEnabled" .) -}}
@@ -173,7 +172,7 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{ toYaml $config }}
 {{- end }}
 
-{{/* What the agent and the webhook need to know of the registry: which hosts it serves. */}}
+{{/* The part of the registry's configuration that the agent and the webhook need: the hosts that it serves. */}}
 {{- define "kube-registry.publicRegistry" -}}
 {{- $root := index . 0 -}}
 {{- $registry := dict -}}

@@ -1,11 +1,11 @@
-{{/* Parts of the console. Each is empty if the answer is no. */}}
+{{/* Conditions of the console. Each is empty for no. */}}
 
-{{/* Whether somebody may log in. */}}
+{{/* Whether login is enabled. */}}
 {{- define "kube-registry.consoleUsers" -}}
 {{- if and .Values.console.enabled (or .Values.console.users.htpasswd .Values.console.users.existingSecret) }}true{{ end -}}
 {{- end }}
 
-{{/* Whether the console asks for the cluster's pods. */}}
+{{/* Whether the console lists the cluster's pods. */}}
 {{- define "kube-registry.consoleListsPods" -}}
 {{- if and .Values.console.enabled .Values.console.pods }}true{{ end -}}
 {{- end }}

@@ -106,7 +106,7 @@
 {{- if and .Values.webhook.enabled (not .Values.agent.mirror.enabled) }}true{{ end -}}
 {{- end }}
 
-{{/* The two ways of rewriting; during a switch both. */}}
+{{/* The two modes of rewriting; during a switch, both are enabled. */}}
 {{- define "kube-registry.webhookServer" -}}
 {{- if and (include "kube-registry.webhookEnabled" .) (has .Values.webhook.mode (list "webhook" "both")) }}true{{ end -}}
 {{- end }}
