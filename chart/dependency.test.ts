@@ -17,7 +17,7 @@ interface Dependency {
   alias?: string;
 }
 
-/** What a chart of somebody's gives that depends on this one, with these values of its own. */
+/** The rendered objects of another chart that depends on this one, with these values. */
 async function renderPlatform(dependencies: Omit<Dependency, 'name' | 'version'>[], values: unknown): Promise<Manifest[]> {
   await using temporary = await temporaryDirectory();
   const chart = join(temporary.path, 'platform');

@@ -18,7 +18,7 @@ import { examples } from './examples.ts';
 import { generated } from './generate.ts';
 import { at, notes, podOf, render, workloads, type Container, type Manifest } from './render.ts';
 
-// What holds for everything that the chart makes, by every values file of the docs.
+// Properties of all rendered objects, with every values file of the docs.
 
 const all: { file: string; values: unknown; manifests: Manifest[] }[] = [];
 for (const { file, values } of examples()) all.push({ file, values, manifests: await render({ values }) });
@@ -146,7 +146,7 @@ test('every mounted volume exists, and every volume is mounted', () => {
 test('every ConfigMap, Secret, claim and account that a pod names is made by the chart, or named in the values', () => {
   for (const { file, values, manifests } of all) {
     const made = new Set(manifests.map(({ kind, metadata }) => `${kind} ${metadata.name}`));
-    // What cert-manager would make is named in no values file of the docs.
+    // No values file of the docs refers to objects that cert-manager would create.
     for (const workload of workloads(manifests)) {
       const text = JSON.stringify(podOf(workload));
       const named = [

@@ -12,9 +12,9 @@ import { temporaryDirectory } from '../test/support/temporary.ts';
 import { startWebhook } from '../test/support/webhook.ts';
 import { toolPath, type ToolName } from '../test/tools/tools.ts';
 
-// Others write to what the chart made: cloud providers, autoscalers, people, the webhook itself.
-// Helm 4 applies on the server, where a field of another manager is a conflict; Helm 3 merges on
-// the client.
+// Others change objects of the chart: cloud providers, autoscalers, administrators, the webhook
+// itself. Helm 4 applies on the server, where a field of another manager is a conflict; Helm 3
+// merges on the client.
 
 const NAMESPACE = 'images';
 const NAME = 'kube-registry-webhook';
@@ -41,7 +41,8 @@ async function eventually(what: string, holds: () => Promise<boolean>): Promise<
   throw new Error(`not within half a minute: ${what}`);
 }
 
-/** What AKS's admission enforcer adds to every webhook, and what somebody else may add. */
+/** The expressions that AKS's admission enforcer adds to every webhook, and one of another
+ *  author. */
 const FOREIGN = { key: 'team', operator: 'NotIn', values: ['platform'] };
 
 for (const tool of ['helm', 'helm-3', 'helm-3.14'] as const satisfies ToolName[]) {

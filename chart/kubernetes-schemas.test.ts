@@ -7,7 +7,7 @@ import { toolPath } from '../test/tools/tools.ts';
 import { examples } from './examples.ts';
 import { render, type Manifest } from './render.ts';
 
-/** Of what others define: their schemas are not Kubernetes' own. */
+/** Kinds that are not defined by Kubernetes. */
 const FOREIGN = new Set(['ServiceMonitor', 'PrometheusRule', 'Certificate', 'Issuer']);
 const MINORS = Array.from({ length: 13 }, (_, index) => 25 + index);
 /** Templates differ below 1.28 (matchConditions) and below 1.29 (native sidecars). */

@@ -9,7 +9,8 @@ import { toolPath } from '../test/tools/tools.ts';
 import { examples } from './examples.ts';
 import { podOf, render, workloads } from './render.ts';
 
-// The chart on a real API server: what it admits, what stays, what goes.
+// The chart on a real API server: which objects it admits, which survive an upgrade and which are
+// removed.
 
 const NAMESPACE = 'images';
 const RELEASE = 'kube-registry';
@@ -26,7 +27,7 @@ async function helm(args: readonly string[], values: unknown = {}): Promise<stri
 const install = ['install', RELEASE, import.meta.dirname, '--values', '-'];
 const upgrade = ['upgrade', RELEASE, import.meta.dirname, '--values', '-'];
 
-/** Everything that is there, but for what the cluster makes by itself. */
+/** All objects, except those that the cluster itself creates. */
 async function everything(): Promise<string[]> {
   const kinds = async (namespaced: boolean): Promise<string[]> =>
     (await kubectl(['api-resources', '--verbs=list,delete', `--namespaced=${namespaced}`, '-o', 'name']))
@@ -43,7 +44,7 @@ async function everything(): Promise<string[]> {
     .sort();
 }
 
-/** Kinds of others' that the values of the docs ask for. */
+/** Kinds of other projects that the values files of the docs use. */
 async function defineKind(group: string, version: string, kind: string): Promise<void> {
   const plural = `${kind.toLowerCase()}s`;
   const schema = { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } };

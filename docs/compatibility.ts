@@ -1,4 +1,5 @@
-// Renders compatibility.md and its Chinese twin from compatibility.json, which tests write (test/support/compatibility.ts).
+// Renders compatibility.md and its Chinese twin from compatibility.json, which tests write
+// (test/support/compatibility.ts).
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -9,11 +10,12 @@ export interface CompatibilityRow {
   kind: (typeof KINDS)[number];
   /** The software. */
   name: string;
-  /** As it reports itself, or `scripted` for a server of the tests that behaves as this software does. */
+  /** As it reports itself, or `scripted` for a server of the tests that behaves as this software
+   *  does. */
   version: string;
   /** False: it does not work, and the test proves that it does not. */
   works: boolean;
-  /** What was tried and seen, in English and Chinese. */
+  /** What was tested and observed, in English and Chinese. */
   what: { en: string; zh: string };
   /** The file of the test. */
   test: string;

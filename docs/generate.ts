@@ -1,5 +1,5 @@
-// Makes config.schema.json and configuration.md from the configuration's schema (src/config/schema.ts), and console-api.json from the
-// schemas of the console (src/console/api).
+// Makes config.schema.json and configuration.md from the configuration's schema
+// (src/config/schema.ts), and console-api.json from the schemas of the console (src/console/api).
 // With --check it only says whether they are up to date.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -38,7 +38,7 @@ function present(part: JsonSchema): JsonSchema {
   return part.anyOf?.find(({ type }) => type === 'object') ?? part;
 }
 
-/** What the keys of `part` are, and how the path of one is written; undefined where it has none. */
+/** The keys of `part`, and how the path of a key is written; undefined if it has none. */
 function keysOf(part: JsonSchema, path: string): { properties: Record<string, JsonSchema>; path: string; required: string[] } | undefined {
   const { properties, required = [], additionalProperties, items } = present(part);
   if (properties !== undefined) return { properties, path, required };
@@ -140,7 +140,7 @@ registry:
 \`\`\`
 `;
 
-/** Each generated file with what it should hold. */
+/** Each generated file with its expected content. */
 function generated(): Record<string, string> {
   const [, ...parts] = sections(schema, '');
   return {

@@ -34,7 +34,7 @@ async function isThere(path: string): Promise<boolean> {
   );
 }
 
-/** The registry and an agent of it, and the time of what the agent is asked. */
+/** A registry, an agent of it, and the times of the requests to the agent. */
 async function startBoth(upstream: ScriptedUpstream, directory: string, agentOptions: Record<string, unknown> = {}) {
   await using stack = new AsyncDisposableStack();
   const registry = stack.use(await startRegistry({ storage: { filesystem: { directory } }, ...upstreams(upstream) }));
@@ -51,7 +51,8 @@ async function seconds(work: () => Promise<unknown>): Promise<number> {
 
 const ACCEPT = 'application/vnd.oci.image.manifest.v1+json';
 
-/** As containerd does: HEAD of the tag, the manifest, and then its blobs all at once. Everything must have its digest. */
+/** As containerd does: HEAD of the tag, the manifest, and then its blobs all at once. Everything
+ *  must have its digest. */
 async function pull(agent: ServingProgram, repository: string, tag: string): Promise<void> {
   const base = `${agent.url}/v2/dockerhub/${repository}`;
   const head = await fetch(`${base}/manifests/${tag}`, { method: 'HEAD', headers: { accept: ACCEPT } });
@@ -387,11 +388,13 @@ test('promise A1: during an upgrade two agents share the port, and stopping the 
   const file = join(certs, 'docker.io', 'hosts.toml');
   await until(() => isThere(file), 'hosts.toml is written');
 
-  // The older one answers for both: the file alone tells that the newer one has started. One that was killed has left it.
+  // The older agent answers for both, so only the file shows that the newer one has started. A
+  // killed agent leaves its file behind.
   const readyFile = join(temporary.path, 'newer-ready');
   await writeFile(readyFile, 'stale');
   await using newer = await startAgent({ registry: registry.url, ...shared, readyFile }, { registry: upstreams(upstream) });
-  // Go's client, as containerd's: kept connections, and again on a new one when it finds a kept one closed.
+  // Go's client, as containerd's: kept connections, and again on a new one when it finds a kept one
+  // closed.
   const url = `http://${shared.listen}/v2/dockerhub/library/demo/blobs/${digest}`;
   const running = load({ clients: Array.from({ length: 4 }, () => ({ urls: [url] })), seconds: 5, verify: true });
   await until(async () => (await readFile(readyFile, 'utf8').catch(() => 'absent')) === '', 'the newer one has started');
@@ -459,7 +462,7 @@ test('promise A7: CRI-O trusts the agent through the drop-in that it writes', as
   await using upstream = await startScriptedUpstream();
   upstream.add('library/demo', '1', makeImage({ architectures: ['amd64'] }));
   await using temporary = await temporaryDirectory();
-  // What skopeo reads for its user is what CRI-O reads for its node: one library serves both.
+  // skopeo and CRI-O use the same library to read this configuration.
   const containers = join(temporary.path, '.config', 'containers');
   const directory = join(containers, 'registries.conf.d');
   await mkdir(directory, { recursive: true });

@@ -5,8 +5,8 @@ import { test } from 'node:test';
 
 /** Every room may import these. They know nothing of the others, and import `oci` alone. */
 const FOUNDATION = ['oci', 'async', 'io'];
-/** Which rooms a room may import beside itself and the foundation. A room is a folder of src, or a folder within one when it
- *  is listed here on its own. */
+/** Which rooms a room may import beside itself and the foundation. A room is a folder of src, or a
+ *  folder within one when it is listed here on its own. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   oci: [],
   async: [],
@@ -125,7 +125,8 @@ test('only server rooms write HTTP status lines', () => {
   assert.deepEqual(breaches, []);
 });
 
-/** A citation in code: `promise 12`, `promises 1 to 8, 12`, also over the end of a line of a comment. */
+/** A citation in code: `promise 12`, `promises 1 to 8, 12`, also over the end of a line of a
+ *  comment. */
 const CITATION = /\bpromises? ([WAC]?\d+(?:(?:, | and | to )[WAC]?\d+)*)/g;
 const TEST_OF_PROMISE = /['"`]promise ([WAC]?\d+): /g;
 

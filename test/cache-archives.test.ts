@@ -64,7 +64,7 @@ async function assertServed(registry: ServingProgram, name: string, image: TestI
   }
 }
 
-/** A store of its own, empty, with an upstream that nobody answers for. */
+/** A separate empty store, with an upstream that does not answer. */
 async function emptyStore(name: string): Promise<Record<string, unknown>> {
   await cache('connected', 'stat'); // the program runs
   const configuration = await configure(name, 'http://127.0.0.1:9');

@@ -12,8 +12,8 @@ import { PROGRAM } from './support/program.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { startVersitygw } from './support/versitygw.ts';
 
-// npm run cache-scale [-- IMAGES]: how long `cache stat` and `cache prune` take over a store of ten blobs an image, and how much memory.
-// Default: 10,000 images, 100,000 blobs.
+// npm run cache-scale [-- IMAGES]: how long `cache stat` and `cache prune` take over a store of ten
+// blobs an image, and how much memory. Default: 10,000 images, 100,000 blobs.
 
 const [NODE, ...MAIN] = PROGRAM;
 const IMAGES = Number(process.argv[2] ?? 10_000);
@@ -41,7 +41,8 @@ function createWriter(root: string) {
   };
 }
 
-/** A hundred repositories of equally many images; each has a layer in common with its neighbour. @returns bytes of all blobs */
+/** A hundred repositories of equally many images; each has a layer in common with its neighbour.
+ *  @returns bytes of all blobs */
 async function fill(root: string): Promise<number> {
   const writer = createWriter(root);
   let bytes = 0;
@@ -68,7 +69,7 @@ async function fill(root: string): Promise<number> {
   return bytes;
 }
 
-/** Runs a command of the cache. @returns seconds, MiB at most, and what it printed last */
+/** Runs a cache command. @returns seconds, peak memory in MiB, and its last output */
 async function measure(config: string, args: readonly string[]): Promise<string> {
   const started = performance.now();
   const child = spawn(NODE, [...MAIN, 'cache', ...args, '--config', config], { stdio: ['ignore', 'pipe', 'inherit'] });

@@ -24,7 +24,8 @@ interface Ended {
   stderr: string;
 }
 
-/** A registry over a store of its own, an upstream with images, and the command that looks after the store. */
+/** A registry over a store of its own, an upstream with images, and the command that looks after
+ *  the store. */
 interface World extends AsyncDisposable {
   upstream: Distribution;
   registry: ServingProgram;
@@ -335,7 +336,7 @@ function testCache(kind: 'filesystem' | 's3'): void {
     });
 
     test('promise 13: no pull fails while two prune everything again and again, and one of them is killed', async () => {
-      // A replica whose local tier holds less than all of it: what is pruned under its hands is really gone.
+      // A replica whose local tier cannot hold everything, so that pruned blobs are really removed.
       const local = { directory: join(world.directory, 'small'), maxSize: '1MiB' };
       await using replica = await startRegistry({ ...world.own, ...(await freeAddresses()), local });
       let pruning = true;
@@ -364,7 +365,8 @@ function testCache(kind: 'filesystem' | 's3'): void {
       assert.ok(pulls >= 4, `${pulls} pulls`);
       for (const name of APPS) await world.pull(name, replica);
       await world.stored(replica);
-      // A blob that was pruned from S3 may still be served from a local tier: missing there is no harm.
+      // A blob that was pruned from S3 may still be served from a local tier: missing there is no
+      // harm.
       const { damages } = await world.json<{ damages: { kind: string }[] }>('verify');
       assert.deepEqual(
         damages.filter(({ kind }) => kind === 'wrong'),
@@ -374,7 +376,8 @@ function testCache(kind: 'filesystem' | 's3'): void {
   });
 }
 
-/** Changes a blob in the store, or takes it away; and in the local tier, which would go on serving it. */
+/** Changes or removes a blob in the store, and in the local tier, which would otherwise still serve
+ *  it. */
 async function damage({ directory, s3 }: World, digest: string, bytes: Buffer | undefined): Promise<void> {
   const key = `v1/blobs/sha256/${digest.slice(7, 9)}/${digest.slice(7)}`;
   const store = s3?.directory ?? join(directory, 'data');
@@ -404,7 +407,7 @@ async function becomeOld({ directory, s3 }: World, pulled: Record<string, number
   }
 }
 
-/** Else who comes after one that was killed waits for half a minute. */
+/** Otherwise the next process would wait for half a minute after a killed one. */
 async function clearLease({ directory, s3 }: World): Promise<void> {
   await rm(join(s3?.directory ?? join(directory, 'data'), 'v1/pruning'), { force: true });
 }

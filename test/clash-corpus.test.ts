@@ -12,7 +12,7 @@ import { fieldsOf, itemsOf } from '../src/io/untrusted.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { toolPath } from './tools/tools.ts';
 
-/** A subscription's body, and what it is an example of. */
+/** A subscription's body, and a description. */
 type Example = [kind: string, what: string, body: string | Buffer];
 
 const UUID = '3f1c2b4a-5d6e-4f70-8a91-b2c3d4e5f607';
@@ -192,7 +192,7 @@ interface Reading {
   notes: readonly string[];
 }
 
-/** What this program makes of a subscription in mode nodes; mihomo reads the result. */
+/** The config that this program generates from a subscription in mode nodes, read by mihomo. */
 async function readHere(body: string | Buffer, { reader, readFile }: { reader: EntryReader; readFile: ReadFile }): Promise<Reading> {
   try {
     const content = await vetContent(await parseContent(Buffer.from(body)), reader);

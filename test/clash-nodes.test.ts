@@ -10,15 +10,16 @@ import { startAirport, type Airport } from './support/mihomo.ts';
 import { startRegistry } from './support/program.ts';
 import { until } from './support/until.ts';
 
-// Registry → sidecar → mihomo 1.19.32 → an airport → an upstream, at an address for each airport, which is what the upstream knows
-// a node by. The health check's interval stays at its default of five minutes: what happens sooner is this program's doing.
+// Registry → sidecar → mihomo 1.19.32 → an airport → an upstream, at an address for each airport,
+// which is what the upstream knows a node by. The health check's interval stays at its default of
+// five minutes: what happens sooner is this program's doing.
 
 const resources = new AsyncDisposableStack();
 let subscriptions: SubscriptionServer;
 let one: Airport;
 let other: Airport;
 let url: string;
-/** By address: what the upstream does to requests from there. */
+/** How the upstream treats requests, by source address. */
 const moods = new Map<string, 'refuses' | 'cuts' | 'redirects'>();
 const blobs = new Map<string, Buffer>();
 const ADDRESSES = { one: '127.0.0.2', other: '127.0.0.3' };

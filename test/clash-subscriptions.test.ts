@@ -48,7 +48,8 @@ const dead = async () => JSON.stringify({ proxies: [{ ...near.node, name: 'dead'
 const works = async ({ proxy }: ClashProgram) => (await through(proxy, `${site}/`).catch(() => undefined))?.body === 'here';
 const healthCheck = () => ({ url: `${site}/`, interval: '1s' });
 
-/** A subscription whose URL is in a file: writing another path there makes it be fetched at once. */
+/** A subscription whose URL is in a file: writing another path there makes it be fetched at
+ *  once. */
 async function switched(path: string): Promise<{ subscriptions: unknown[]; to: (path: string) => Promise<void> }> {
   const urlFile = join(resources.use(await temporaryDirectory()).path, 'url');
   const to = (path: string) => writeFile(urlFile, `${subscriptions.url(path)}\n`);
@@ -379,7 +380,7 @@ test("a provider's URL in the user's own config is downloaded and refreshed by t
   resources.use(clash);
   await until(async () => (await clash.status()).nodes.length === 2, "the provider's node is not there");
   const blocked = async () => (await through(clash.proxy, site.replace('site', 'blocked')).catch(() => ({ body: 'refused' }))).body;
-  // What is refused alone may be so for want of a live node.
+  // A single refusal may also be due to a missing live node.
   await until(async () => (await works(clash)) && (await blocked()) === 'refused', 'the rules are not used');
   assert.ok(!(await readFile(join(clash.directory, 'config.json'), 'utf8')).includes(SUBSCRIPTION_KEY), 'mihomo knows no URL');
   await writeFile(file, JSON.stringify({ ...custom, rules: ['MATCH,P'] }));

@@ -90,7 +90,8 @@ const get = async (proxy: string, url: string): Promise<number> => (await throug
 const downloaded = async () => (await near.traffic()).downloadTotal + (await far.traffic()).downloadTotal;
 const proven = (clash: ClashProgram) => until(async () => (await clash.status()).config.proven, 'nothing goes through');
 
-/** Every word that a program lets out: its log, its metrics, its status, its arguments and those of mihomo. */
+/** Every word that a program lets out: its log, its metrics, its status, its arguments and those of
+ *  mihomo. */
 async function wordsOf(clash: ClashProgram): Promise<string> {
   const words = [clash.output(), await clash.metrics(), JSON.stringify(await clash.status()), await (await fetch(clash.admin)).text()];
   for (const pid of [clash.pid, await mihomoOf(clash)]) words.push(await readFile(`/proc/${pid}/cmdline`, 'utf8'));
@@ -126,7 +127,7 @@ async function startDeafResolver(): Promise<{ address: string; asked: string[] }
   };
 }
 
-/** Makes Node tell each name that it looks up. */
+/** Makes Node report each name that it looks up. */
 const TELL_LOOKUPS = `--import=data:text/javascript,${encodeURIComponent(
   "import dns from 'node:dns'; const { lookup } = dns; dns.lookup = (name, ...more) => (process.stderr.write('looked up ' + name + '\\n'), lookup(name, ...more));",
 )}`;

@@ -12,7 +12,7 @@ import { debianTool, toolPath } from './tools/tools.ts';
 
 const run = promisify(execFile);
 
-/** What docs/clients.md shows, against a registry whose upstream is called dockerhub. */
+/** The examples of docs/clients.md, against a registry whose upstream is called dockerhub. */
 describe('clients pull as docs/clients.md says', () => {
   let upstream: Distribution;
   let registry: ServingProgram;

@@ -16,7 +16,7 @@ const CONSOLE = { 'x-kube-registry-console': '1', 'content-type': 'application/j
 
 type Answer<Name extends OperationName> = z.output<(typeof OPERATIONS)[Name]['response']>;
 
-/** Asks for what an operation without a body answers, and checks its form. */
+/** Calls an operation without a body, and checks the response against its schema. */
 async function get<Name extends OperationName>(admin: string, name: Name, query = ''): Promise<Answer<Name>> {
   const response = await fetch(`${admin}${OPERATIONS[name].path}${query}`);
   const text = await response.text();

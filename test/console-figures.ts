@@ -1,4 +1,5 @@
-// npm run console-figures: what the console costs and how fast it answers, on a registry with 100,000 images.
+// npm run console-figures: measures the cost and the response times of the console, on a registry
+// with 100,000 images.
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -77,7 +78,7 @@ async function cpu(pid: number): Promise<number> {
   return (Number(fields[11]) + Number(fields[12])) / TICKS_A_SECOND;
 }
 
-/** Does what an open page does. */
+/** Sends the requests of an open page. */
 async function openPage(admin: string, signal: AbortSignal): Promise<void> {
   const stream = async () => {
     const response = await fetch(`${admin}/api/events`, { signal });

@@ -286,7 +286,8 @@ const SCREENSHOTS = [
 ] as const;
 const MAX_SCREENSHOT_BYTES = 150 * KB;
 
-// npm run screenshots keeps them in docs/images; they look best with Debian's fonts-inter and fonts-noto-cjk.
+// npm run screenshots keeps them in docs/images; they look best with Debian's fonts-inter and
+// fonts-noto-cjk.
 test('screenshots in light and dark, narrow and in Chinese are small enough for the docs', async () => {
   await using temporary = await temporaryDirectory();
   const kept = process.env['KUBE_REGISTRY_SCREENSHOTS'] === 'write';

@@ -46,7 +46,7 @@ test('users of registry.users push over the exposed listener, where those of its
     });
   const upload = '/v2/local/team/app/blobs/uploads/';
   const cases: [string, string | undefined, [number, number, number, number]][] = [
-    // What it may do: log in, pull what is hosted, push, pull what upstreams have.
+    // Its rights: log in, pull hosted images, push, pull images of upstreams.
     ['nobody', undefined, [401, 401, 401, 401]],
     ['a user of registry.users', AUTHORIZATION, [200, 200, 202, 401]],
     ['a user of the listener', basic('ann', 'right'), [200, 200, 401, 200]],

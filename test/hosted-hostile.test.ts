@@ -94,7 +94,7 @@ test('a quota counts a blob once, allows pushing it again, and aborts a body tha
   assert.equal(refused.status, 403);
   assert.equal(((await refused.json()) as { errors: { code: string }[] }).errors[0]?.code, 'DENIED');
   assert.equal((await ask(location, 'GET')).headers.get('range'), '0-0', 'nothing of it was kept');
-  // Replacing what is there fits.
+  // Replacing existing content fits.
   assert.equal((await ask(`/v2/${REPOSITORY}/blobs/${blob.digest}`, 'DELETE')).status, 202);
   const other = content('application/octet-stream', randomBytes('another', 150_000));
   await until(async () => {

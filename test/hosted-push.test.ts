@@ -162,7 +162,7 @@ test('pushing needs a user with the right to it: a Basic challenge without crede
   assert.equal(denied.status, 403);
   assert.match(await denied.text(), /ci may not push local\/elsewhere"/, 'it names the repository');
   assert.equal((await post(REPOSITORY, AUTHORIZATION)).status, 202);
-  // Pulling is not for everyone here, and who may push may look.
+  // Not everybody may pull here; users who may push may also read.
   const pull = (authorization?: string) =>
     fetch(`${url}/v2/${REPOSITORY}/tags/list`, { headers: authorization === undefined ? {} : { authorization } });
   assert.equal((await pull()).status, 401);

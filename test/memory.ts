@@ -42,8 +42,8 @@ async function peak(pid: number): Promise<number> {
   return 1024 * Number(/^VmHWM:\s+(\d+) kB/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]);
 }
 
-/** Waits for the objects themselves: a queue is empty too before the last blob has been put into it, and versitygw keeps what has come of an
- *  upload that is cut. */
+/** Waits for the objects themselves: a queue is empty too before the last blob has been put into
+ *  it, and versitygw keeps what has come of an upload that is cut. */
 async function stored(directory: string, digests: readonly string[]): Promise<void> {
   for (const digest of digests) {
     const file = join(directory, blobKey(parseDigest(digest)));
@@ -74,7 +74,7 @@ test(`${BLOBS} cold blobs of 16 MiB at once over S3, half of the clients slow: a
       { env: { NODE_COMPILE_CACHE: compiled.path } },
     );
   {
-    // As in the image, where what a start compiles is compiled already.
+    // As in the image, where the code is already compiled.
     await using local = await temporaryDirectory();
     await using first = await start(local.path);
     assert.equal((await fetch(`${first.url}/v2/`)).status, 200);

@@ -7,14 +7,15 @@ import { parseArgs } from 'node:util';
 import { listenOnLoopback } from './support/http.ts';
 import { startRegistry } from './support/program.ts';
 
-// npm run names: no part of `npm test`, as it takes minutes. What one client can make a registry remember by asking for things that do not
-// exist: so many distinct tags, digests, repositories and hosts (`?ns=`). Fails if the registry has grown by more than LIMIT_BYTES.
+// npm run names: no part of `npm test`, as it takes minutes. What one client can make a registry
+// remember by asking for things that do not exist: so many distinct tags, digests, repositories and
+// hosts (`?ns=`). Fails if the registry has grown by more than LIMIT_BYTES.
 
 const LIMIT_BYTES = 160 * 2 ** 20;
 const CONNECTIONS = 8;
 /** Requests that are sent on one connection before their answers are read. */
 const PIPELINED = 50;
-/** What the caches of this size are filled by before the first measurement. */
+/** The requests that fill the caches before the first measurement. */
 const WARM_UP = 500;
 
 const { values } = parseArgs({ options: { count: { type: 'string', default: '200000' } } });
@@ -32,7 +33,8 @@ async function residentBytes(pid: number): Promise<number> {
   return 1024 * Number(/^VmRSS:\s+(\d+) kB/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]);
 }
 
-/** Sends the requests for `paths`, PIPELINED at a time. @returns how many answers had which status */
+/** Sends the requests for `paths`, PIPELINED at a time. @returns how many answers had which
+ *  status */
 async function ask(port: number, paths: readonly string[], statuses: Map<string, number>): Promise<void> {
   const socket = connect(port, '127.0.0.1');
   await once(socket, 'connect');

@@ -38,7 +38,8 @@ interface Layer {
   url(at: ServingProgram): string;
 }
 
-/** The layer of a new image, whose manifest the registry has seen, as before every pull. `warm`: the layer is in the registry too. */
+/** The layer of a new image, whose manifest the registry has seen, as before every pull. `warm`:
+ *  the layer is in the registry too. */
 async function addLayer({ warm = true, size = LAYER_BYTES } = {}): Promise<Layer> {
   const name = `library/demo-${++images}`;
   const image = makeImage({ architectures: ['amd64'], layers: [size], seed: name });
@@ -51,7 +52,8 @@ async function addLayer({ warm = true, size = LAYER_BYTES } = {}): Promise<Layer
   return { ...layer, url };
 }
 
-/** A node that is named for a layer before any other: it has the layer, as far as the registry knows. */
+/** A node that is named for a layer before any other: it has the layer, as far as the registry
+ *  knows. */
 async function startHolder(layer: Layer, give: FakeNode['give']): Promise<FakeNode> {
   const fake = await startFakeNode();
   fake.give = give;

@@ -12,8 +12,9 @@ import { temporaryDirectory } from './support/temporary.ts';
 import { until } from './support/until.ts';
 import { startVersitygw } from './support/versitygw.ts';
 
-// Attempts to get a byte of a private image without a secret that upstream accepts for it. alice may read acme/app; mallory has a
-// Secret for the same host, and may read acme/tools. The registry has everything stored, in S3, and redirects to it.
+// Attempts to get a byte of a private image without a secret that upstream accepts for it. alice
+// may read acme/app; mallory has a Secret for the same host, and may read acme/tools. The registry
+// has everything stored, in S3, and redirects to it.
 
 const basic = (user: string, password: string) => `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
 const ALICE = basic('alice', 'secret');

@@ -212,7 +212,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
         readers.delete('bob');
         await until(async () => (await ask(`${names.bob}/corp/acme/app/manifests/2`)).status === 401, 'upstream refuses');
         assert.equal((await ask(`${names.bob}/corp/acme/app/blobs/${layer}`)).digest, layer, 'it agreed a moment ago');
-        // The clock: what the records say is an hour older now.
+        // Moves the clock: the records become an hour older.
         const records: string[] = [];
         for await (const path of glob(`${data}/v1/repos/${names.bob}/**/*`)) if (!path.endsWith('app')) records.push(path);
         const hour = 3_600_000 + 60_000;

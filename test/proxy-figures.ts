@@ -1,5 +1,6 @@
-// npm run proxy-figures [-- changes | faults | start | memory] [--minutes 5]: what users of the clash sidecar feel. Prints a table; takes
-// about ten minutes and a quiet machine. Exit code 1: a pull failed during changes.
+// npm run proxy-figures [-- changes | faults | start | memory] [--minutes 5]: measures the clash
+// sidecar from the users' point of view. Prints a table; takes about ten minutes and a quiet
+// machine. Exit code 1: a pull failed during changes.
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -24,7 +25,7 @@ const say = (line: string) => process.stdout.write(`${line}\n`);
 type Weather = 'fine' | 'killed' | 'silent' | 'slow';
 const SLOW_BYTES_PER_S = 10_000;
 
-/** Stands before an airport, as its address in the subscription, and does to its connections what networks do. */
+/** A relay in front of a subscription's node that applies network faults to its connections. */
 async function startGate(target: number): Promise<{ port: number; set: (weather: Weather) => Promise<void> }> {
   const port = await freePort();
   const sockets = new Set<Socket>();
@@ -69,7 +70,8 @@ async function startGate(target: number): Promise<{ port: number; set: (weather:
   };
 }
 
-/** An upstream of new blobs, at an address for each airport. `refusing`: the addresses that are answered 403. */
+/** An upstream of new blobs, at an address for each airport. `refusing`: the addresses that are
+ *  answered 403. */
 async function startUpstream(addresses: readonly string[]) {
   const blobs = new Map<string, Buffer>();
   const refusing = new Set<string>();
@@ -221,7 +223,8 @@ async function faults(): Promise<void> {
   }
 }
 
-/** `count` nodes of which every `aliveEvery`th lives; the others take connections and say nothing. */
+/** `count` nodes of which every `aliveEvery`th lives; the others take connections and say
+ *  nothing. */
 async function nodes(count: number, aliveEvery: number): Promise<string> {
   const silent = createServer((socket) => void socket.on('error', () => undefined).resume()).listen(0, '127.0.0.1');
   await once(silent, 'listening');

@@ -41,10 +41,10 @@ const LIES: Lie[] = [
 interface World {
   /** Stores past the proxy. */
   direct: S3Store;
-  /** Stores through the proxy: what is pruned. */
+  /** The stores behind the proxy, which are pruned. */
   pruned: S3Store;
   proxy: LyingProxy;
-  /** What must always be there. */
+  /** Content that must never be removed. */
   kept: Set<string>;
   directory: string;
 }

@@ -20,7 +20,7 @@ const RUNS = Number(process.env['KUBE_REGISTRY_RUNS'] ?? 25);
 const DAY = 86_400_000;
 const context = { signal: new AbortController().signal };
 
-/** An image of the model: what it is called, and the digests without which it cannot be pulled. */
+/** An image of the model: its name, and the digests that a pull of it needs. */
 interface Model {
   repository: Repository;
   tag: Tag;

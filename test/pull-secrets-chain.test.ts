@@ -11,8 +11,9 @@ import { startTokenServer } from './support/token-server.ts';
 import { until } from './support/until.ts';
 import { createReviewer, startWebhook, type Reviewer, type RunningWebhook } from './support/webhook.ts';
 
-// Webhook and registry together, on a real API server: the names that the one gives to pods are those that the other serves. Two
-// upstreams, one with a file of passwords and one with a token service.
+// Webhook and registry together, on a real API server: the registry serves the names that the
+// webhook assigns to pods. Two upstreams, one with a file of passwords and one with a token
+// service.
 
 const PASSWORDS = { 'team-a': 'password of a', 'team-b': 'password of b' };
 const TEAMS = Object.keys(PASSWORDS) as (keyof typeof PASSWORDS)[];
@@ -63,7 +64,7 @@ async function putSecret(namespace: keyof typeof PASSWORDS, name: string, passwo
   await cluster.kubectl(['apply', '--server-side', '-f', '-'], JSON.stringify(secret));
 }
 
-/** The repository from which a pod of the namespace would pull, by the name that the webhook gives it. */
+/** The repository from which a pod of the namespace would pull, by its rewritten name. */
 async function repositoryFor(namespace: string, host: string, secrets: readonly string[] = ['registries']): Promise<string> {
   const spec = { containers: [{ name: 'a', image: `${host}/acme/app:1` }], imagePullSecrets: secrets.map((name) => ({ name })) };
   const { response } = await reviewer.post(

@@ -27,8 +27,8 @@ function secretOf(namespace: string, name: string, config: unknown): string {
   return JSON.stringify({ apiVersion: 'v1', kind: 'Secret', type: 'kubernetes.io/dockerconfigjson', metadata: { namespace, name }, data });
 }
 
-/** A real API server with the namespaces team-a and team-b, of which the webhook may read the first, with the rights that the chart gives;
- *  and the webhook. */
+/** A real API server with the namespaces team-a and team-b, of which the webhook may read the
+ *  first, with the rights that the chart gives; and the webhook. */
 async function startCluster(t: { after: (stop: () => Promise<void>) => void }) {
   await using stack = new AsyncDisposableStack();
   const cluster = stack.use(await startControlPlane());
@@ -52,7 +52,8 @@ async function startCluster(t: { after: (stop: () => Promise<void>) => void }) {
   const rest = { pullSecrets, log: { level: 'info', format: 'json' } };
   const webhook = stack.use(await startWebhook({ tls: reviewer.tls, pullSecrets: 'use' }, { KUBECONFIG: kubeconfig }, rest));
 
-  /** The image of a pod in team-a, as the webhook leaves it. `more`: bytes by which the pod is larger. */
+  /** The image of a pod in team-a, as the webhook leaves it. `more`: bytes by which the pod is
+   *  larger. */
   async function imageOf(secrets: readonly string[], { namespace = 'team-a', image = IMAGE, more = 0 } = {}): Promise<string> {
     const spec = { containers: [{ name: 'a', image }], imagePullSecrets: secrets.map((name) => ({ name })) };
     const object = { metadata: { annotations: { padding: 'x'.repeat(more) } }, spec };

@@ -13,7 +13,8 @@ import { startMoto } from './support/moto.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 
-// Each cloud's login is issued by a double of the service that issues it (AWS: moto), and checked by a real registry.
+// Each cloud's login is issued by a double of the service that issues it (AWS: moto), and checked
+// by a real registry.
 
 const GOOGLE_TOKEN = 'google-access-token';
 const FEDERATED_TOKEN = 'federated-access-token';
@@ -132,7 +133,8 @@ function federation(tokenUrl: string, file: string) {
   };
 }
 
-/** Google's metadata server, a security token service, and the managed identity endpoint of Azure. */
+/** Google's metadata server, a security token service, and the managed identity endpoint of
+ *  Azure. */
 function answerMetadata(incoming: IncomingMessage, response: ServerResponse): void {
   const { pathname, searchParams } = new URL(incoming.url ?? '', 'http://metadata');
   incoming.resume();

@@ -11,7 +11,8 @@ import { until } from './support/until.ts';
 
 const CLIENTS = 48;
 const MANIFEST_BYTES = 4 * 2 ** 20;
-/** Resident, 192 MiB of manifests and what the program takes anyway do not fit. */
+/** The limit of resident memory: too little for 192 MiB of manifests in addition to the program
+ *  itself. */
 const LIMIT_BYTES = 300 * 2 ** 20;
 
 function largeManifest(index: number): Buffer {

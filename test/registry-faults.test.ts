@@ -37,7 +37,8 @@ async function storedBlobs(directory: string): Promise<string[]> {
 for (const connections of [1, 4]) {
   test(`promise 5: overlapping ranges of a cold blob are right and downloaded once, over ${connections} connections`, async (t) => {
     await using upstream = await startScriptedUpstream();
-    // What lies in the sockets when a request is cut short is lost: when the machine stalls, what upstream sends meanwhile.
+    // Bytes in the sockets are lost when a request is cut, which are more if the machine stalls
+    // while upstream sends.
     const rate = (connections === 1 ? 32 : 8) * MiB;
     const bytes = randomBytes('ranges', 64 * MiB);
     const digest = upstream.addBlob(bytes);

@@ -93,7 +93,7 @@ test('promise 1: a cold blob from an upstream as fast as the machine takes under
   assert.ok(median(ratios) < 5, `${median(ratios)}`);
 });
 
-/** A registry over the store, and what it needs. */
+/** A registry over the store, with its dependencies. */
 async function open(
   kind: 'filesystem' | 's3',
   upstreams: Record<string, unknown>,
@@ -115,11 +115,12 @@ interface FollowOptions {
   /** Bytes after which it leaves. */
   stopAfter?: number;
   until?: AbortSignal;
-  /** What upstream has sent of the blob. */
+  /** The bytes of the blob that upstream has sent. */
   sent?: () => number;
 }
 
-/** Reads a blob and compares each byte; in seconds. @throws AssertionError: a byte is wrong, or missing */
+/** Reads a blob and compares each byte; in seconds. @throws AssertionError: a byte is wrong, or
+ *  missing */
 async function follow(url: string, bytes: Buffer, options: FollowOptions = {}) {
   const started = performance.now();
   const since = () => (performance.now() - started) / 1000;

@@ -57,7 +57,7 @@ test('promise 8: with onDeleted: serve, an image that upstream deletes stays pul
   assert.ok(registry.log().some(({ event, repository, tag }) => event === 'tag-gone' && repository === 'kept/apps/kept' && tag === '1'));
   const metrics = await (await fetch(`${registry.admin}/metrics`)).text();
   assert.match(metrics, /^kube_registry_gone_upstream\{upstream="kept"\} 1$/m);
-  await delay(500); // the record is written beside the pull
+  await delay(500); // the record is written in the background
   const { stdout } = await run(NODE, [...MAIN, 'cache', 'ls', '--gone', '--json', '--config', config]);
   const lines = JSON.parse(stdout) as { repository: string; gone: { tag: string; since: string }[] }[];
   assert.deepEqual(

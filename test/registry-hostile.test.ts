@@ -14,10 +14,10 @@ import { temporaryDirectory } from './support/temporary.ts';
 
 const REQUESTS = 2_000;
 const AT_ONCE = 20;
-/** In every file around the store: who reads one of them shows it. */
+/** A text in every file around the store, to detect reads of these files. */
 const MARK = 'nobody may read this';
 
-/** All that is in a folder, but for what is in `except`: names, sizes, times of change. */
+/** The content of a folder, without `except`: names, sizes, modification times. */
 async function inventory(root: string, except: string): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
   for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {

@@ -20,7 +20,7 @@ async function filesBelow(directory: string): Promise<string[]> {
   return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
 }
 
-/** False: it was refused, or the line was cut. What comes whole must be right. */
+/** False: it was refused, or the connection was cut. Complete bodies must be correct. */
 async function pull(url: string, digest: string): Promise<boolean> {
   let bytes: Buffer;
   try {

@@ -6,7 +6,8 @@ import { startRegistry, type ServingProgram } from './support/program.ts';
 import { metric } from './support/replicas.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
 
-// Docker Hub's way of limiting: a GET of a manifest is a pull and counts, a HEAD and a blob are not; the headers say what is left.
+// Docker Hub's limits: a GET of a manifest counts as a pull, a HEAD or a blob does not; the headers
+// state the remaining pulls.
 
 let hub: ScriptedUpstream;
 let registry: ServingProgram;
@@ -28,7 +29,7 @@ after(async () => {
 });
 beforeEach(() => (pulls = 100));
 
-/** What Docker Hub adds to its answers. */
+/** The headers that Docker Hub adds to its responses. */
 function limited(): (typeof hub)['behave'] {
   return ({ method, path }) => {
     if (!path.includes('/manifests/')) return {};

@@ -26,7 +26,8 @@ after(async () => {
   await s3[Symbol.asyncDispose]();
 });
 
-/** One connection a blob: what several bring twice where their parts meet is not to be counted here. */
+/** One connection per blob, so that bytes that several connections download twice are not counted
+ *  here. */
 const hub = () => ({ hub: { url: upstream.url, connections: 1 } });
 
 /** Reads a blob of any length. @throws when it is cut, or is an error */

@@ -11,7 +11,7 @@ import { temporaryDirectory } from './support/temporary.ts';
 
 const run = promisify(execFile);
 
-/** What a client gets: its status, and the error's code and message. */
+/** The response to a client: the status, and the error's code and message. */
 async function ask(url: string, method = 'GET'): Promise<{ status: number; code: string; message: string; text: string }> {
   const response = await fetch(url, { method });
   const text = await response.text();

@@ -14,7 +14,7 @@ import { startTokenServer } from './support/token-server.ts';
 import { startVersitygw, type Versitygw } from './support/versitygw.ts';
 import { listenOnLoopback } from './support/http.ts';
 
-// Who may have what, when images lie in one bucket and some of them are private.
+// Access rights when images share one bucket and some of them are private.
 
 const resources = new AsyncDisposableStack();
 const accounts: Record<string, string> = { robot: 'first' };
@@ -70,7 +70,7 @@ function start(name: string, storage: Record<string, unknown> = {}): Promise<Ser
   });
 }
 
-/** A token server of another host than its registry; notes what it is told. */
+/** A token server on another host than its registry, which records the requests. */
 async function startRealm(host: string): Promise<typeof realm> {
   const seen: (string | undefined)[] = [];
   const server = createServer(({ headers }, response) => {

@@ -13,7 +13,8 @@ let upstream: ScriptedUpstream;
 let cdn: ScriptedUpstream;
 let registry: ServingProgram;
 
-/** The same server under a name that only the proxy can resolve: it lies outside, as far as the registry can tell. */
+/** The same server under a name that only the proxy can resolve, so that the registry considers it
+ *  external. */
 const outside = ({ url }: ScriptedUpstream, name: string) => url.replace('127.0.0.1', name);
 
 before(async () => {

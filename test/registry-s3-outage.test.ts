@@ -35,7 +35,7 @@ async function metric(registry: ServingProgram, name: string): Promise<number> {
   return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
 }
 
-/** What the log says about the storage, in its order. */
+/** The log events about the storage, in order. */
 function changes(registry: ServingProgram): string[] {
   return registry.log().flatMap(({ event }) => (event === 'storage-failing' || event === 'storage-working' ? [event] : []));
 }

@@ -9,7 +9,8 @@ import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted
 import { temporaryDirectory } from './support/temporary.ts';
 import { until } from './support/until.ts';
 
-// Where the bytes of a blob come from when a source refuses ranges, sends something else, or has been damaged on disk.
+// Where the bytes of a blob come from when a source refuses ranges, sends something else, or has
+// been damaged on disk.
 
 const MiB = 2 ** 20;
 const resources = new AsyncDisposableStack();
@@ -46,7 +47,8 @@ function newBlob(seed: string, size: number) {
 }
 
 test('promise 6: additional connections that upstream refuses do no harm: the blob arrives over the working connection', async () => {
-  // Artifactory refuses ranges of containerd 2.1 by 400, some CDNs by 403; a registry that limits connections answers 429 or 503.
+  // Artifactory refuses ranges of containerd 2.1 by 400, some CDNs by 403; a registry that limits
+  // connections answers 429 or 503.
   for (const status of [400, 403, 416, 429, 501, 503]) {
     upstream.behave = ({ range }) => (range === undefined ? { rate: 24 * MiB } : { status });
     const { digest, path, asked } = newBlob(`helpers ${status}`, 24 * MiB);

@@ -14,10 +14,11 @@ import { needsOf, type Needs } from './tools/needs.ts';
 import { RECIPES, type DebianProgram, type ToolName } from './tools/recipes.ts';
 import { toolPath } from './tools/tools.ts';
 
-// npm test [-- PATTERN …]: every test but the cluster's, or the files with one of the patterns in their names.
-// npm run test:cluster [-- PATTERN …]: the cluster's, in namespaces of their own; exits with 3 where no cluster can run.
-// .ci/run calls it with --all: the tests, and then the cluster's where one can run.
-// A file starts as soon as the tools that it needs are there: the others are built in the meantime.
+// npm test [-- PATTERN …]: every test but the cluster's, or the files with one of the patterns in
+// their names. npm run test:cluster [-- PATTERN …]: the cluster's, in namespaces of their own;
+// exits with 3 where no cluster can run. .ci/run calls it with --all: the tests, and then the
+// cluster's where one can run. A file starts as soon as the tools that it needs are there: the
+// others are built in the meantime.
 
 /** The exit code for "not on this machine", as opposed to "failed". */
 const CANNOT_RUN = 3;
@@ -25,10 +26,11 @@ const CANNOT_RUN = 3;
 const FLAGS = ['--cluster', '--all', '--isolated'] as const;
 /** Files of tests import benchmarks' helpers, but none of these. */
 const BENCH_ONLY: readonly DebianProgram[] = ['nginx', 'wrk'];
-/** What the cluster's containerd starts by itself. */
+/** Processes that the cluster's containerd starts. */
 const CLUSTER_PROGRAMS: readonly DebianProgram[] = ['runc', 'conntrack'];
 const CLUSTER_PACKAGES = ['containernetworking-plugins'];
-/** Tools that take longest to build, which therefore begin first. The others follow, the smallest first. */
+/** Tools that take longest to build, which therefore begin first. The others follow, the smallest
+ *  first. */
 const LONG_BUILDS: readonly ToolName[] = ['kube-all', 'kube-apiserver-1.36'];
 const BUILDS_AT_ONCE = 2;
 
@@ -47,7 +49,7 @@ function findTests(inCluster: boolean): string[] {
   return mine.filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern))).sort();
 }
 
-/** What this machine lacks for a cluster, whatever is installed. */
+/** Requirements for a cluster that installing packages cannot meet. */
 async function lacking(): Promise<string | undefined> {
   if (process.getuid?.() !== 0) return 'root';
   try {
@@ -59,7 +61,8 @@ async function lacking(): Promise<string | undefined> {
   }
 }
 
-/** Builds the tools, two at a time. @returns for each a promise that settles with its build, and never rejects */
+/** Builds the tools, two at a time. @returns for each a promise that settles with its build, and
+ *  never rejects */
 function build(tools: readonly ToolName[]): Map<ToolName, Promise<unknown>> {
   const order = Object.keys(RECIPES) as ToolName[];
   const queue = tools.toSorted(
@@ -102,7 +105,8 @@ async function report(files: readonly TestFile[], options: RunOptions): Promise<
   return passed;
 }
 
-/** The cluster's tests, and whether they leave anything behind; within namespaces that end with this process. */
+/** The cluster's tests, and whether they leave anything behind; within namespaces that end with
+ *  this process. */
 async function runInNamespaces(files: readonly string[]): Promise<number> {
   const before = await takeSnapshot();
   const passed = await report(

@@ -1,5 +1,6 @@
-// npm run soak [-- --minutes 5 --seed N]: a registry over S3 while upstream, S3 and clients do what they like. Exit code 1: a wrong byte,
-// a request that hangs, an answer that no fault explains, a descriptor or a file left over, or memory that grows.
+// npm run soak [-- --minutes 5 --seed N]: runs a registry over S3 under random faults of upstream,
+// S3 and clients. Exit code 1: a wrong byte, a request that hangs, an answer that no fault
+// explains, a descriptor or a file left over, or memory that grows.
 import { Agent } from 'node:http';
 import { readdir, readlink } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
@@ -26,11 +27,13 @@ const CLIENTS = 24;
 const ROOM = 64 * MiB;
 /** How long after a lie of upstream its bytes may still be on their way to a client, in ms. */
 const LIE_LASTS = 90_000;
-/** What no answer has of a blob before its digest agrees: a range that ends before that can be as wrong as upstream. */
+/** The end of a blob that is withheld until its digest agrees. A range that ends before it may
+ *  contain wrong bytes of upstream. */
 const WITHHELD = 64 * KiB;
-/** What memory may be at the end, of what it was after the first minute. */
+/** The limit of memory at the end, relative to that after the first minute. */
 const GROWTH = 1.25;
-/** How long upstream may be felt after its last fault, in ms: it is tried again with pauses, and Retry-After is heeded. */
+/** How long upstream may be felt after its last fault, in ms: it is tried again with pauses, and
+ *  Retry-After is heeded. */
 const FELT = 20_000;
 /** Statuses that a fault of upstream explains. One of S3 explains none. */
 const EXCUSED: readonly number[] = [429, 500, 502, 503, 504];
@@ -63,7 +66,7 @@ await using registry = await startRegistry({
 const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
 const pruning = s3({ endpoint: gateway.endpoint, bucket, region, credentials, forcePathStyle: true, createBucket: false, prefix: '' });
 
-// What there is: blobs of 1 KiB to 8 MiB, small ones as many as large ones, and tags that move.
+// The content: blobs of 1 KiB to 8 MiB, as many small ones as large ones, and tags that move.
 const blobs = Array.from({ length: BLOBS }, (_, index) => {
   const bytes = randomBytes(`soak ${seed} ${index}`, Math.floor(KiB * 2 ** (13 * chance.next())));
   return { bytes, digest: upstream.addBlob(bytes), liedAt: -Infinity };
@@ -90,7 +93,7 @@ function count(answer: Answer): void {
   if (failure !== 'whole' && failure !== 'left') counts.failures.set(failure, (counts.failures.get(failure) ?? 0) + 1);
 }
 
-/** @param mayBeWrong what a client of this cannot be spared while upstream lies */
+/** @param mayBeWrong bytes that may be wrong while upstream sends wrong bytes */
 async function check(url: string, options: Ask, mayBeWrong: (answer: Answer, started: number) => boolean): Promise<Answer> {
   const started = performance.now();
   const answer = await ask(agent, url, options);
@@ -130,7 +133,8 @@ async function pullBlob(): Promise<void> {
   });
 }
 
-/** A tag gives what it has meant at some time: while upstream fails, what is known is served. A digest gives its bytes. */
+/** A tag resolves to one of its earlier digests: while upstream fails, the cached one is served. A
+ *  digest returns its bytes. */
 async function pullManifest(): Promise<void> {
   const tag = chance.pick(tags);
   const method = chance.pick(['GET', 'HEAD'] as const);
@@ -140,7 +144,7 @@ async function pullManifest(): Promise<void> {
   await check(manifestsOf(`${tag.repository}/manifests/${reference}`), { method, expected }, () => false);
 }
 
-// The weather changes every few seconds, for upstream and S3 by itself.
+// The faults change every few seconds, independently for upstream and S3.
 const weather: { upstream: Weather; s3: Weather } = { upstream: 'calm', s3: 'calm' };
 /** When upstream did something wrong last. */
 let troubledAt = -Infinity;
@@ -171,7 +175,8 @@ async function repeat(work: () => Promise<void> | void, between: () => number): 
   }
 }
 
-/** Of the registry's process. Sockets come and go with clients; files are blobs and spools that are open. */
+/** Of the registry's process. Sockets come and go with clients; files are blobs and spools that are
+ *  open. */
 async function descriptors(): Promise<{ all: number; files: number }> {
   const directory = `/proc/${registry.pid}/fd`;
   const names = await readdir(directory);
@@ -257,7 +262,7 @@ stop.abort();
 Object.assign(weather, { upstream: 'calm', s3: 'calm' });
 await Promise.all(running);
 
-// Calm again: all of it is there, and nothing is left of what was.
+// After the faults: all blobs can be downloaded, and nothing is left over.
 await delay(10_000);
 for (const { bytes, digest } of blobs) {
   const answer = await check(`${registry.url}/v2/hub/team/app0/blobs/${digest}`, { expected: [bytes] }, () => false);

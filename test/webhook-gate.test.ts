@@ -7,7 +7,7 @@ import { temporaryDirectory } from './support/temporary.ts';
 import { createReviewer, REVIEW, startWebhook } from './support/webhook.ts';
 
 const NAMESPACE = 'kube-registry';
-/** Milliseconds that the webhook has to see what has changed: it looks every 3 s. */
+/** The time limit in ms for the webhook to notice a change: it checks every 3 s. */
 const SEEN = 6000;
 
 test('promise W6: nothing is rewritten before every node has had its agent, nor once many have lacked it for a while', async () => {
@@ -17,7 +17,7 @@ test('promise W6: nothing is rewritten before every node has had its agent, nor 
   const daemonSet = find(await render({ release: 'kube-registry', namespace: NAMESPACE }), 'DaemonSet');
   const { name } = daemonSet.metadata;
   await kubectl(['--namespace', NAMESPACE, 'create', '-f', '-'], JSON.stringify(daemonSet));
-  // No controller is there: what the status says is what is said here.
+  // There is no controller: the test sets the status itself.
   const setReady = (numberReady: number): Promise<string> => {
     const status = { numberReady, desiredNumberScheduled: 10, currentNumberScheduled: 10, numberMisscheduled: 0 };
     const patch = ['--subresource=status', '--type=merge', '-p', JSON.stringify({ status })];

@@ -13,7 +13,8 @@ import { createReviewer, REVIEW, startWebhook, type RunningWebhook } from './sup
 
 // Every pod of the cluster reaches the webhook's port, and API servers must not notice.
 
-/** A review of about this many bytes: a pod whose annotations are large, and which is rewritten all the same. */
+/** A review of about this many bytes: a pod with large annotations, which is rewritten
+ *  nevertheless. */
 function reviewOf(bytes: number): string {
   const review = JSON.parse(REVIEW) as { request: { object: { metadata?: unknown } } };
   review.request.object.metadata = { managedFields: [{ fieldsV1: 'x'.repeat(bytes) }] };
@@ -96,7 +97,8 @@ function next() {
 for (let connection = 0; connection < 50; connection++) next();
 `;
 
-/** A process that sends one request after the other over 50 connections. It is nice, for it stands for another machine. */
+/** A process that sends one request after the other over 50 connections. It is nice, for it stands
+ *  for another machine. */
 function startAttack({ port }: RunningWebhook, { bytes, reconnects = false }: Attack): ChildProcess {
   return spawn('nice', ['-n', '19', process.execPath, '-e', ATTACKER, JSON.stringify({ port, bytes, reconnects })], { stdio: 'ignore' });
 }
@@ -127,7 +129,8 @@ test('promise W1: under 50 connections of an attacker reviews of the API server 
     times.sort((one, other) => one - other);
     const at = (share: number): string => `${Math.round(times[Math.floor(times.length * share)] ?? Number.NaN)} ms`;
     context.diagnostic(`${own.name}: ${times.length} reviews, median ${at(0.5)}, 99th percentile ${at(0.99)}`);
-    // API servers wait 2 s. The machine may be busy with other things, so the figures are only printed.
+    // API servers wait 2 s. The machine may be busy with other things, so the figures are only
+    // printed.
     const late = times.filter((time) => time > 2_000).length;
     assert.ok(late <= times.length / 50, `${own.name}: ${late} of ${times.length} took more than 2 s`);
   }

@@ -82,8 +82,8 @@ const manifest = (name: string, more: Record<string, unknown> = {}, metadata: Re
     spec: { containers: [{ name: 'main', image: 'nginx:1' }], ...more },
   });
 
-/** What the chart installs of the webhook beside its pods: its account, what that may do, its empty Secret and its configuration, which
- *  calls the port that is given. */
+/** What the chart installs of the webhook beside its pods: its account, what that may do, its empty
+ *  Secret and its configuration, which calls the port that is given. */
 async function installed(port: number): Promise<Manifest[]> {
   const all = await render({ release: 'kube-registry', namespace: NAMESPACE });
   const kinds = ['ServiceAccount', 'Role', 'RoleBinding', 'ClusterRole', 'ClusterRoleBinding', 'Secret', 'MutatingWebhookConfiguration'];
@@ -97,8 +97,8 @@ async function installed(port: number): Promise<Manifest[]> {
   return own;
 }
 
-/** A control plane with the chart's objects, and two replicas of the webhook, started at once, as the chart's account may be. The API
- *  server calls the first. */
+/** A control plane with the chart's objects, and two replicas of the webhook, started at once, as
+ *  the chart's account may be. The API server calls the first. */
 async function startCluster() {
   await using stack = new AsyncDisposableStack();
   const cluster = stack.use(
@@ -121,7 +121,8 @@ async function startCluster() {
     ),
   );
   assert.ok(webhook !== undefined && replica !== undefined);
-  // The API server calls a Service of this type by its name, which stands for the webhook's ClusterIP where there is no kube-proxy.
+  // The API server calls a Service of this type by its name, which stands for the webhook's
+  // ClusterIP where there is no kube-proxy.
   await create({
     apiVersion: 'v1',
     kind: 'Service',

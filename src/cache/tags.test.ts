@@ -333,7 +333,7 @@ test('promise 8: a tag that was deleted upstream is served for an hour after the
   assert.equal(await tag.resolve(), 'DENIED');
 });
 
-/** What `cache import` writes. */
+/** The record that `cache import` writes. */
 async function importTag(store: Store, digest: Digest): Promise<void> {
   const record = { digest, checkedAt: new Date().toISOString(), imported: true };
   await store.write(tagKey(REPOSITORY, TAG), bytesSource(Buffer.from(JSON.stringify(record))), { signal });

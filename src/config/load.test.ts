@@ -101,7 +101,7 @@ test('a configured file that cannot be read is reported at start', async () => {
   await requireFiles(section, 'registry');
 });
 
-/** What is written, and what it means the same as. */
+/** A setting, and an equivalent one. */
 const SAME: [written: string, as: unknown][] = [
   ['registry:\nagent:\n', {}],
   ['registry:\n  storage:\n  local:\n  cache: # nothing\n  upstreams:\n', {}],

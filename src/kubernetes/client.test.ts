@@ -13,7 +13,7 @@ import { connectKubernetes } from './client.ts';
 const directory = await mkdtemp(join(tmpdir(), 'kubeconfig-'));
 const authority = await createAuthority();
 const leaf = await issueLeaf(authority, ['localhost']);
-/** What the server saw of the last request. */
+/** The last request, as received by the server. */
 let seen: { request: IncomingMessage; body: string; clientName: string } | undefined;
 const server = createServer({ ...leaf, ca: authority.cert, requestCert: true, rejectUnauthorized: false }, (request, response) => {
   let body = '';

@@ -11,7 +11,7 @@ interface Case {
   image: string;
   dockerconfigjson?: string[];
   dockercfg?: string[];
-  /** What the kubelet answers (test/kubelet-keyring); null: it refuses the secrets. */
+  /** The kubelet's result (test/kubelet-keyring); null: it rejects the secrets. */
   logins: string[] | null;
 }
 

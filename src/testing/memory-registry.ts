@@ -7,7 +7,7 @@ import type { Context, Registry } from '../oci/registry.ts';
 
 export interface Memory {
   registry: Registry;
-  /** @returns what the blob is known as, under this repository only */
+  /** @returns the descriptor of the blob, which is known under this repository only */
   addBlob(repository: string, bytes: Uint8Array, algorithm?: DigestAlgorithm): Descriptor;
   addManifest(repository: string, manifest: MemoryManifest): Descriptor;
   removeTag(repository: string, tag: string): void;

@@ -52,8 +52,8 @@ const prefixed = parseRepository(`dockerhub/${NAME}`);
 
 type Use = <T extends AsyncDisposable>(resource: T) => T;
 
-/** Runs the suite over what `build` returns. `use` keeps what it needs until the end of each
- *  test. */
+/** Runs the suite over the registry that `build` returns. `use` keeps what it needs until the end
+ *  of each test. */
 function testMaker(name: string, where: typeof repository, build: (content: SampleContent, use: Use) => Promise<Registry>): void {
   testRegistry(name, async (content): Promise<RegistryUnderTest> => {
     await using stack = new AsyncDisposableStack();

@@ -5,7 +5,7 @@ import type { Memory, MemoryManifest } from './memory-registry.ts';
 /** One repository's content, to be put into whatever registry a test is about. */
 export interface SampleContent {
   blobs: SampleBlob[];
-  /** In the order that a push must keep: what is referred to comes first. */
+  /** In the order of a push: content comes before the manifests that refer to it. */
   manifests: (MemoryManifest & { descriptor: Descriptor })[];
   /** A layer of a few MiB. */
   layer: SampleBlob;

@@ -40,7 +40,7 @@ export interface SuiteOptions {
   overwritesAtomically?: boolean;
 }
 
-/** What every store must do. `open` makes an empty one. */
+/** The behaviour that every store must have. `open` creates an empty one. */
 export function storeConformance(
   name: string,
   open: () => Promise<ConformingStore>,

@@ -36,7 +36,7 @@ const suffix = fc.oneof(
 test('promise W2: the registry reads a rewritten name as the same upstream, repository, tag and digest', async () => {
   const host = fc.constantFrom(...Object.values(DEFAULT_UPSTREAMS).flatMap(({ hosts = [] }) => hosts));
   const asked: string[] = [];
-  /** The registry's routes, which note who is asked for what. */
+  /** The registry's routes, which record the requests to each upstream. */
   const registry = routed(
     Object.fromEntries(
       Object.entries(DEFAULT_UPSTREAMS).map(([name, { defaultNamespace }]) => {
@@ -61,7 +61,7 @@ test('promise W2: the registry reads a rewritten name as the same upstream, repo
       assert.equal((tag === undefined ? '' : `:${tag}`) + (digest === undefined ? '' : `@${digest}`), suffix);
       const short = path.length === 1 && upstream.defaultNamespace !== undefined;
       const expected = `${upstream.name} ${short ? `${upstream.defaultNamespace}/` : ''}${path.join('/')}`;
-      // What a container runtime asks for: the tag, and the digest.
+      // The requests of a container runtime: the tag, and the digest.
       for (const reference of [tag ?? 'latest', ...(digest === undefined ? [] : [digest])]) {
         const request = parseRequest('HEAD', `/v2/${repository}/manifests/${reference}`);
         assert.ok(request.kind === 'manifest');

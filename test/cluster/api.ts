@@ -5,7 +5,8 @@ import { json, text } from 'node:stream/consumers';
 
 /** The API server without kubectl, whose start costs more than most questions. */
 export interface Api {
-  /** The object that it answers. `path` begins with /api. @throws ApiError: it answers something else than 2xx */
+  /** The object that it answers. `path` begins with /api. @throws ApiError: it answers something
+   *  else than 2xx */
   <T = unknown>(method: 'GET' | 'POST' | 'PATCH' | 'DELETE', path: string, body?: unknown): Promise<T>;
 }
 
@@ -18,7 +19,7 @@ export class ApiError extends Error {
   }
 }
 
-/** As the admin. `url`: https://HOST:PORT; `ca`: whom to trust, PEM. */
+/** As the admin. `url`: https://HOST:PORT; `ca`: the trusted authorities, PEM. */
 export function createApi({ url, ca, token }: { url: string; ca: string; token: string }): Api {
   const agent = new Agent({ ca, keepAlive: true, timeout: 30_000 });
   return async <T>(method: string, path: string, body?: unknown): Promise<T> => {

@@ -8,10 +8,11 @@ const run = promisify(execFile);
 
 /** A certificate authority of its own. */
 export interface Authority {
-  /** Its certificate's file, and what is in it. */
+  /** The file of its certificate, and its content. */
   file: string;
   pem: string;
-  /** A server's certificate for these names, written as openssl has them: `DNS:name`, `IP:address`. Gives the paths. */
+  /** A server's certificate for these names, written as openssl has them: `DNS:name`, `IP:address`.
+   *  Gives the paths. */
   issue(name: string, names: readonly string[]): Promise<{ certificate: string; key: string }>;
 }
 

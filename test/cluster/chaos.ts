@@ -6,9 +6,10 @@ import { NAMESPACE, RELEASE, type World } from './world.ts';
 
 export interface Fault {
   name: string;
-  /** Seconds from a pod's creation until it must be ready, on a machine that is not busy with other work. */
+  /** Seconds from a pod's creation until it must be ready, on a machine that is not busy with other
+   *  work. */
   limit: number;
-  /** How many pods are made meanwhile; default 6. */
+  /** How many pods are created during the fault; default 6. */
   pods?: number;
   strike: (world: World) => Promise<void>;
   /** Pods that the webhook did not see need upstreams that the node itself reaches. */
@@ -24,14 +25,14 @@ export interface Outcome {
   /** How many pods were rewritten, of how many. */
   rewritten: number;
   pods: number;
-  /** What the kubelet said of pulls that failed, and were tried again. */
+  /** The kubelet's messages about pulls that failed and were retried. */
   failures: string[];
 }
 
 const PAUSE_MS = 1000;
 const LAYERS = [50_000, 300_000];
 
-/** What may break. docs/operations.md states the limits. */
+/** The faults. docs/operations.md states the limits. */
 export const FAULTS: readonly Fault[] = [
   { name: 'Every registry is killed', limit: 60, strike: ({ killContainers }) => killContainers('registry') },
   {
@@ -74,7 +75,8 @@ export const FAULTS: readonly Fault[] = [
   },
 ];
 
-/** Pods are made one after the other, each of an image of its own that nobody has pulled; as the second is made, it strikes.
+/** Pods are made one after the other, each of an image of its own that nobody has pulled; as the
+ *  second is made, it strikes.
  *  @throws Error: a pod was denied, had other bytes than its image, or does not become ready */
 export async function underFault(world: World, { name, limit, pods: count = 6, strike, unrewritten = false }: Fault): Promise<Outcome> {
   const word = name.toLowerCase().replaceAll(/\W+/g, '-');
@@ -114,17 +116,18 @@ export async function underFault(world: World, { name, limit, pods: count = 6, s
   };
 }
 
-/** What a pod takes at rest on an idle machine, in seconds. */
+/** The time of a pod on an idle machine, in seconds. */
 const USUAL_AT_REST = 5;
 
-/** @throws Error: the slowest pod took longer than the limit, and not because the machine is as much slower */
+/** @throws Error: the slowest pod took longer than the limit, and not because the machine is as
+ *  much slower */
 export function assertWithinLimit(name: string, { limit, slowest, atRest }: Outcome): void {
   const allowed = limit * Math.max(1, atRest / USUAL_AT_REST);
   if (slowest > allowed)
     throw new Error(`${name}: the slowest pod was ready after ${slowest} s instead of ${allowed}, where one at rest takes ${atRest} s`);
 }
 
-/** @returns seconds that a pod of an image takes that nobody has pulled */
+/** @returns the seconds until a pod with a new image is ready */
 async function podAtRest(world: World, word: string): Promise<number> {
   const name = `${word}-at-rest`;
   await world.outside.push('dockerhub', `library/${name}`, '1', makeImage({ seed: name, layers: LAYERS, program: world.program }));
@@ -153,7 +156,8 @@ async function watch(world: World, names: readonly string[]): Promise<Map<string
   return ended;
 }
 
-/** An API server that is away is no denial: clients come again. @throws ApiError: it answers, and refuses */
+/** An API server that is down does not count as a denial, since clients retry. @throws ApiError: it
+ *  answers, and refuses */
 async function persistently<T>(ask: () => Promise<T>): Promise<T> {
   const limit = performance.now() + 120_000;
   for (;;) {
@@ -188,7 +192,8 @@ async function failedPulls({ api }: World, names: readonly string[]): Promise<st
   return failed.flatMap(({ involvedObject, message }) => (names.includes(involvedObject.name) ? [message] : []));
 }
 
-/** Everything of the chart is ready again. After a loss of power a Deployment says so before it is: the webhook is asked itself. */
+/** Everything of the chart is ready again. After a loss of power a Deployment says so before it is:
+ *  the webhook is asked itself. */
 async function settled(world: World): Promise<void> {
   const { kubectl } = world;
   for (const workload of ['deployment/registry', 'deployment/webhook', 'deployment/object-storage', 'daemonset/agent']) {

@@ -33,7 +33,8 @@ export interface Cluster extends AsyncDisposable {
   importImage: (archive: ImageArchive) => Promise<void>;
   /** The kubelet's own way: `pull IMAGE`, `list`. */
   cri: (...args: string[]) => Promise<string>;
-  /** The node loses an image, by the digest that its tag means, with all that no other image needs. */
+  /** The node loses an image, by the digest that its tag means, with all that no other image
+   *  needs. */
   forget: (...digests: string[]) => Promise<void>;
   /** SIGKILL to the containers of this name, all of the cluster's. */
   killContainers: (name: string) => Promise<void>;
@@ -43,7 +44,8 @@ export interface Cluster extends AsyncDisposable {
   certificatesDirectory: string;
   containerd: Service;
   kubelet: Service;
-  /** Everything goes at once, containers too, as when the power fails; what is on disks stays. */
+  /** Stops everything at once, including containers, as in a power failure; disks keep their
+   *  content. */
   stop(): Promise<void>;
   start(): Promise<void>;
 }
@@ -53,8 +55,9 @@ export interface ClusterOptions {
   containerd?: 'debian' | '2.4';
 }
 
-/** A real Kubernetes of one node in a network of its own: kubelet, containerd, kube-proxy and every controller. The kubelet is
- *  `system:node:node0`. Needs root. @throws Error: what is missing, in one line */
+/** A real Kubernetes of one node in a network of its own: kubelet, containerd, kube-proxy and every
+ *  controller. The kubelet is `system:node:node0`. Needs root. @throws Error: what is missing, in
+ *  one line */
 export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
   if (process.getuid?.() !== 0) throw new Error('the cluster needs root: run this test as root');
   await using stack = new AsyncDisposableStack();
@@ -153,7 +156,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   };
 }
 
-/** What the kubelet makes of control groups goes at the end, where none was before. */
+/** Control groups that the kubelet creates are removed at the end if there were none before. */
 async function ownCgroups(): Promise<AsyncDisposable> {
   const groups = (): string[] => globSync('/sys/fs/cgroup/{,*/}kubepods');
   const mine = groups().length === 0;
@@ -167,7 +170,8 @@ async function ownCgroups(): Promise<AsyncDisposable> {
 /** Ten minutes: a busy machine takes twenty times as long as an idle one. */
 const LONGEST_MS = 10 * 60_000;
 
-/** Waits until `condition` holds; one that rejects does not hold yet. @throws Error: not within ten minutes */
+/** Waits until `condition` holds; one that rejects does not hold yet. @throws Error: not within ten
+ *  minutes */
 export async function until(condition: () => Promise<boolean>): Promise<void> {
   const limit = performance.now() + LONGEST_MS;
   while (!(await condition().catch(() => false))) {

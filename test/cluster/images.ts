@@ -16,16 +16,18 @@ export interface ImageArchive {
 }
 
 export const PAUSE = 'registry.k8s.io/pause:3.10';
-/** What the tests call the image that the Dockerfile makes. */
+/** The name that the tests give to the image of the Dockerfile. */
 export const KUBE_REGISTRY = { registry: 'localhost', repository: 'kube-registry', tag: 'test' };
 
 export function imageName({ registry, repository, tag }: typeof KUBE_REGISTRY): string {
   return `${registry}/${repository}:${tag}`;
 }
 
-/** Builds images without Docker and without anything from a registry: where a Dockerfile says FROM, a base made here stands. */
+/** Builds images without Docker and without anything from a registry: where a Dockerfile says FROM,
+ *  a base made here stands. */
 export interface ImageBuilder {
-  /** The Dockerfile of this checkout, and a layer by which its programs trust this authority (PEM). */
+  /** The Dockerfile of this checkout, and a layer by which its programs trust this authority
+   *  (PEM). */
   kubeRegistry(authority: string): Promise<ImageArchive>;
   /** One static program, started when the image is. */
   program(reference: string, file: string): Promise<ImageArchive>;
@@ -35,7 +37,8 @@ export interface ImageBuilder {
   versitygw(): Promise<ImageArchive>;
 }
 
-/** Archives go into `directory`. Needs root. @throws Error: a Debian package is missing, or a build failed */
+/** Archives go into `directory`. Needs root. @throws Error: a Debian package is missing, or a build
+ *  failed */
 export async function createImageBuilder(directory: string): Promise<ImageBuilder> {
   const buildah = await createBuildah();
   async function commit(container: string, reference: string): Promise<ImageArchive> {
@@ -74,7 +77,8 @@ export async function createImageBuilder(directory: string): Promise<ImageBuilde
   };
 }
 
-/** Builds what needs packages from outside. Without a network, `kubeRegistry` then finds all layers.
+/** Builds the layers that need packages from outside. Without a network, `kubeRegistry` then finds
+ *  all layers.
  *  @throws Error: a Debian package is missing, or the build failed */
 export async function prepareImages(): Promise<void> {
   const buildah = await createBuildah();
@@ -95,7 +99,7 @@ async function buildKubeRegistry(buildah: Buildah): Promise<string> {
 type Buildah = (...args: string[]) => Promise<string>;
 
 async function createBuildah(): Promise<Buildah> {
-  // In a mount namespace, so that what it mounts goes with it.
+  // In a mount namespace, so that its mounts disappear with it.
   const command = ['--mount', '--', await debianTool('buildah')];
   const storage = [
     '--storage-driver',
@@ -108,8 +112,8 @@ async function createBuildah(): Promise<Buildah> {
   return async (...args) => (await run('unshare', [...command, ...storage, ...args], { maxBuffer: 64 * 1024 * 1024 })).stdout.trim();
 }
 
-/** Layers of former builds make the next one quick; they are thrown away before they are many, and what builds that were cut off
- *  have left. */
+/** Layers of former builds make the next one quick; they are thrown away before they are many, and
+ *  what builds that were cut off have left. */
 async function dropLayers(buildah: Buildah): Promise<void> {
   const images = await buildah('images', '--quiet');
   if (images.split('\n').length < 20) return;
@@ -120,8 +124,8 @@ async function dropLayers(buildah: Buildah): Promise<void> {
 const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const CERTIFICATES = '/etc/ssl/certs/ca-certificates.crt';
 
-/** localhost/base: Debian with Node, npm and pip, for the stages that build. localhost/libraries: what distroless has, for the
- *  one that is shipped. Made once. */
+/** localhost/base: Debian with Node, npm and pip, for the stages that build. localhost/libraries:
+ *  what distroless has, for the one that is shipped. Made once. */
 async function makeBases(buildah: Buildah): Promise<void> {
   const images = await buildah('images', '--format', '{{.Name}}');
   if (images.includes('localhost/base') && images.includes('localhost/libraries')) return;

@@ -6,8 +6,9 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** Runs a command with a network, processes and mounts of its own: whatever it starts, adds or mounts goes with it, even when it is
- *  killed, and nothing of this machine's network changes. Needs root.
+/** Runs a command with a network, processes and mounts of its own: whatever it starts, adds or
+ *  mounts goes with it, even when it is killed, and nothing of this machine's network changes.
+ *  Needs root.
  *  @returns its exit code */
 export async function runIsolated(command: readonly string[]): Promise<number> {
   const groups = controlGroups();
@@ -20,7 +21,8 @@ export async function runIsolated(command: readonly string[]): Promise<number> {
   return code ?? 1;
 }
 
-/** What the kubelet has made of control groups: the only thing of a cluster that no namespace holds. */
+/** The control groups that the kubelet has created: the only part of a cluster that is not in a
+ *  namespace. */
 function controlGroups(): string[] {
   return globSync('/sys/fs/cgroup/{,*/}kubepods');
 }
@@ -30,7 +32,7 @@ async function removeGroup(path: string): Promise<void> {
   for (const directory of stdout.trim().split('\n')) await rmdir(directory);
 }
 
-/** What a process, its network and its mounts are like. */
+/** The state of processes, network and mounts. */
 export type Snapshot = Record<'processes' | 'mounts' | 'interfaces' | 'routes', readonly string[]>;
 
 /** Of the namespaces that this process is in. */
@@ -46,7 +48,7 @@ export async function takeSnapshot(): Promise<Snapshot> {
   };
 }
 
-/** What is in `after` and was not in `before`, in words. */
+/** The differences between `before` and `after`, in words. */
 export function leftBehind(before: Snapshot, after: Snapshot): string[] {
   return (Object.keys(before) as (keyof Snapshot)[]).flatMap((kind) =>
     after[kind].filter((entry) => !before[kind].includes(entry)).map((entry) => `${kind}: ${entry}`),
@@ -57,7 +59,7 @@ function lines({ stdout }: { stdout: string }): string[] {
   return stdout.trim().split('\n').filter(Boolean);
 }
 
-/** Without those that have ended and that nobody has waited for, and without threads of the kernel. */
+/** Without zombies, and without kernel threads. */
 function runningProcesses(): string[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
@@ -66,7 +68,7 @@ function runningProcesses(): string[] {
         const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
         return command === '' ? [] : [`${pid} ${command}`];
       } catch {
-        return []; // it has ended meanwhile
+        return []; // it has ended in the meantime
       }
     });
 }

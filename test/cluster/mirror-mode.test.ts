@@ -16,7 +16,7 @@ import { assertBytes, createPod, ready, removePods } from './pods.ts';
 import { createSteps } from './steps.ts';
 import { CHART, install, NAMESPACE, RELEASE, startWorld, values, type World } from './world.ts';
 
-// On the current containerd: mirror mode, and then what the README tells people to type.
+// On the current containerd: mirror mode, and then the commands of the README.
 
 const run = promisify(execFile);
 const LAYERS = [100_000, 1_000_000];
@@ -121,7 +121,7 @@ step('an image volume is rewritten, pulled and mounted', async () => {
 });
 
 interface Shell extends AsyncDisposable {
-  /** What it writes to stdout. @throws Error with stderr */
+  /** Returns its stdout. @throws Error with stderr */
   type(line: string): Promise<string>;
 }
 

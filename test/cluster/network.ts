@@ -8,11 +8,12 @@ import { debianTool } from '../tools/tools.ts';
 
 const run = promisify(execFile);
 
-/** The node's network, with no way out but to the test's own, which is a namespace too: pods on a bridge. And folders of its own, where
- *  a node's programs keep what they have no option for. */
+/** The node's network, with no way out but to the test's own, which is a namespace too: pods on a
+ *  bridge. And folders of its own, where a node's programs keep what they have no option for. */
 export interface Network extends AsyncDisposable {
-  /** The test's own addresses, as the node and its pods see them: what listens there is the world outside. clash refuses private
-   *  addresses, so they are documentation's (TEST-NET-3); no machine has a route to them, but this namespace. */
+  /** The test's own addresses, as the node and its pods see them: what listens there is the world
+   *  outside. clash refuses private addresses, so they are documentation's (TEST-NET-3); no machine
+   *  has a route to them, but this namespace. */
   outside: readonly string[];
   /** The node's address, as this machine sees it. */
   inside: string;
@@ -20,7 +21,7 @@ export interface Network extends AsyncDisposable {
   address: string;
   /** Of pods. */
   pods: string;
-  /** What must stand before a command to run it inside. */
+  /** The command prefix that runs a command inside. */
   enter: readonly string[];
   wrap: (command: string, args: readonly string[]) => [string, string[]];
   /** For pods: CNI's configuration list. */
@@ -30,7 +31,7 @@ export interface Network extends AsyncDisposable {
 const ADDRESS = '10.88.0.1';
 const PODS = '10.88.0.0/16';
 
-/** What the kubelet, containerd, CNI and iptables put anywhere but where they are told to. */
+/** Paths that the kubelet, containerd, CNI and iptables use regardless of their configuration. */
 const FOLDERS = ['/run', '/var/log', '/var/lib/cni', '/var/lib/kubelet'];
 
 /** Needs root, iproute2, iptables and nsenter. */
@@ -86,8 +87,8 @@ export async function startNetwork(): Promise<Network> {
   };
 }
 
-/** A process whose mount namespace has those folders empty, and asks `resolver` for names; with the last process in it they go, and
- *  every mount below. */
+/** A process whose mount namespace has those folders empty, and asks `resolver` for names; with the
+ *  last process in it they go, and every mount below. */
 async function holdFolders(resolver: string): Promise<RunningProcess> {
   for (const folder of FOLDERS) await mkdir(folder, { recursive: true });
   const script = `

@@ -20,7 +20,8 @@ const run = promisify(execFile);
 const HOSTS = { dockerhub: 'registry-1.docker.io', ghcr: 'ghcr.io', quay: 'quay.io', k8s: 'registry.k8s.io' } as const;
 export type UpstreamName = keyof typeof HOSTS;
 
-/** The world outside of a cluster: registries by their real names, with TLS; a resolver of names; an airport. */
+/** The world outside of a cluster: registries by their real names, with TLS; a resolver of names;
+ *  an airport. */
 export interface Outside extends AsyncDisposable {
   upstreams: Record<UpstreamName, Distribution>;
   /** By repository and tag, as upstream itself names them: `library/web`, `1`. */
@@ -32,7 +33,8 @@ export interface Outside extends AsyncDisposable {
   setDirect(open: boolean): Promise<void>;
 }
 
-/** What lies on `network.outside`, each upstream on port 443 of an address of its own; the resolver listens on the node. */
+/** What lies on `network.outside`, each upstream on port 443 of an address of its own; the resolver
+ *  listens on the node. */
 export async function startOutside({ network, authority }: { network: Network; authority: Authority }): Promise<Outside> {
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());

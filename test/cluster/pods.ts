@@ -56,7 +56,8 @@ const STANDSTILL_MS = 120_000;
 /** A pod that fails over and over changes, too. */
 const LONGEST_MS = 10 * 60_000;
 
-/** @returns to be called with what is known again and again; throws when that has not changed for two minutes, or after ten in all */
+/** @returns a function to call repeatedly with the current state; it throws when the state has not
+ *  changed for two minutes, or after ten minutes in total */
 export function createProgress(what: string): (state: unknown) => void {
   const started = performance.now();
   let last = '';
@@ -105,7 +106,7 @@ export async function assertBytes(world: World, name: string, seed: string, laye
   assert.deepEqual(lines, [...expected, 'holding']);
 }
 
-/** Removes pods, all of a test's by default, and waits until they have gone. */
+/** Removes pods, by default all of a test, and waits until they are gone. */
 export async function removePods({ kubectl }: World, ...names: string[]): Promise<void> {
   await kubectl(['delete', 'pod', '--now', '--ignore-not-found', ...(names.length === 0 ? ['--all'] : names)]);
 }

@@ -14,8 +14,9 @@ import { createSteps } from './steps.ts';
 import { compareWithDirect, type Timing } from './timing.ts';
 import { CHART, install, NAMESPACE, RELEASE, renamedChart, startWorld, values, type World } from './world.ts';
 
-// The whole of it, on one cluster that the tests use one after the other. Upstreams are reached through the airport alone. What is
-// installed first calls itself 0.9.0, so that there is something to upgrade from.
+// The whole of it, on one cluster that the tests use one after the other. Upstreams are reached
+// through the airport alone. What is installed first calls itself 0.9.0, so that there is something
+// to upgrade from.
 
 const LAYERS = [100_000, 2_000_000];
 const PASSWORD = 'correct horse';
@@ -173,7 +174,7 @@ test('a pull of a cached image takes at most 1.2 times as long as from Distribut
 step('what the cluster uses, holds and goes out by can be looked at', async (t) => {
   await createPod(world, 'web', IMAGES.dockerhub.image);
   await ready(world, 'web');
-  // The webhook itself may not list pods; who asks may.
+  // The webhook itself may not list pods, but the user may.
   const input = await world.kubectl(['get', 'pods', '--all-namespaces', '-o', 'json']);
   const views = {
     'webhook report': await inPod('webhook', 'webhook', { command: 'webhook report --pods -', input }),

@@ -5,7 +5,7 @@ import { makeImage, pushImage } from '../support/image.ts';
 import type { World } from './world.ts';
 
 export interface Timing {
-  /** Milliseconds, the quickest of the rounds: what else the machine does only adds. */
+  /** Milliseconds of the fastest round, since other work of the machine can only add time. */
   throughRegistry: number;
   direct: number;
 }
@@ -15,8 +15,8 @@ const ROUNDS = { least: 6, most: 24 };
 const LAYERS = [25, 25, 25, 25].map((mebibytes) => mebibytes * 2 ** 20);
 const PORT = 5000;
 
-/** How long containerd takes for an image of 100 MiB: by the agent from a registry that has it, and from Distribution itself; in turns, until
- *  `enough` says that it does. */
+/** How long containerd takes for an image of 100 MiB: by the agent from a registry that has it, and
+ *  from Distribution itself; in turns, until `enough` says that it does. */
 export async function compareWithDirect(world: World, enough: (timing: Timing) => boolean): Promise<Timing> {
   const image = makeImage({ seed: 'large', layers: LAYERS, architectures: ['amd64'] });
   const [host = ''] = world.network.outside;

@@ -13,7 +13,8 @@ export const NAMESPACE = 'images';
 export const RELEASE = 'kube-registry';
 export const CHART = join(import.meta.dirname, '../../chart');
 
-/** A cluster with names, volumes and the chart's images on its node, and the world outside of it. */
+/** A cluster with names, volumes and the chart's images on its node, and the world outside of
+ *  it. */
 export interface World extends Cluster {
   outside: Outside;
   /** Bytes of the chart's image, not compressed. */
@@ -43,7 +44,7 @@ export async function startWorld(options: ClusterOptions = {}): Promise<World> {
   return { ...cluster, outside, imageSize, program, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-/** What the chart's values are in all of these tests: the image that was built here, and S3 in the chart. */
+/** The chart's values in all of these tests: the image that was built here, and S3 in the chart. */
 export function values(more: Record<string, unknown> = {}): Record<string, unknown> {
   return {
     image: { ...KUBE_REGISTRY, pullPolicy: 'Never' },

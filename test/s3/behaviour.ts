@@ -16,7 +16,8 @@ import {
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import type { S3Server } from './gofakes3.ts';
 
-/** What a server answers where servers differ: by question, for the table in docs/storage.md. */
+/** The behaviour of a server in cases where servers differ, by question, for the table in
+ *  docs/storage.md. */
 export type Behaviour = Record<string, string>;
 
 interface Failure {
@@ -74,7 +75,7 @@ function sizeTold(error: Failure & { ActualObjectSize?: string }): boolean {
   return /\/\d+$/.test(error.$response?.headers?.['content-range'] ?? '') || error.ActualObjectSize !== undefined;
 }
 
-/** Sends half of what Content-Length says, and leaves. */
+/** Sends half of the announced length, and closes the connection. */
 async function keepsHalf(client: S3Client): Promise<string> {
   const at = { Bucket: BUCKET, Key: 'half' };
   const url = await getSignedUrl(client, new PutObjectCommand(at));

@@ -3,7 +3,7 @@ import { accepts, startService, type Service } from '../support/process.ts';
 import { freePort, temporaryDirectory } from '../support/temporary.ts';
 import { toolPath } from '../tools/tools.ts';
 
-/** An S3 server of somebody else's, with keys that may make buckets. */
+/** An S3 server of another project, with keys that may create buckets. */
 export interface S3Server extends AsyncDisposable {
   endpoint: string;
   region: string;
@@ -17,7 +17,7 @@ export interface S3Server extends AsyncDisposable {
 
 export const KEYS = { region: 'us-east-1', accessKeyId: 'test-access-key', secretAccessKey: 'test-secret-key' };
 
-/** A server that runs as one process and keeps what it has in `dispose`'s folder. */
+/** A server that runs as one process and stores its data in the folder of `dispose`. */
 export function serverOf(port: number, service: Service, dispose: () => Promise<void>): S3Server {
   return {
     ...KEYS,

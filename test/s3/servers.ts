@@ -12,8 +12,8 @@ import { behaviourOf, writeTable, type Behaviour } from './behaviour.ts';
 import type { S3Server } from './gofakes3.ts';
 import { S3_SERVERS } from './s3-servers.ts';
 
-// npm run test:s3: the store suite and an outage over S3 servers of others, and the table of docs/storage.md.
-// S3_SERVERS=rclone,ceph npm run test:s3: those alone; the table is left as it is.
+// npm run test:s3: runs the store suite and an outage over other S3 servers, and writes the table
+// of docs/storage.md. S3_SERVERS=rclone,ceph npm run test:s3: only these; the table is not changed.
 
 const wanted = process.env['S3_SERVERS']?.toLowerCase().split(',');
 const servers = Object.entries(S3_SERVERS).filter(([name]) => wanted?.some((word) => name.toLowerCase().includes(word)) ?? true);

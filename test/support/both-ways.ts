@@ -30,7 +30,8 @@ export interface PodRequest {
   dryRun?: boolean;
 }
 
-/** A real API server, and the webhook as a process; neither webhook nor policy is registered yet. */
+/** A real API server, and the webhook as a process; neither webhook nor policy is registered
+ *  yet. */
 export interface Rewriting extends AsyncDisposable {
   plane: ControlPlane;
   /** What to create for each, rendered from the same values. */
@@ -94,8 +95,8 @@ async function startRewriting(kubeApiServer: string, values: Record<string, unkn
   };
 }
 
-/** The same, with both registered: the name of the user decides which of them sees a request. Both fail loudly, so that an error is
- *  never taken for "left alone". */
+/** The same, with both registered: the name of the user decides which of them sees a request. Both
+ *  fail loudly, so that an error is never taken for "left alone". */
 export async function startBothWays(kubeApiServer: string, values: Record<string, unknown>): Promise<Rewriting> {
   await using stack = new AsyncDisposableStack();
   const ways = stack.use(await startRewriting(kubeApiServer, values));

@@ -8,7 +8,7 @@ import { until } from './until.ts';
 const WAIT_MS = 60_000;
 
 export interface TestBrowser extends AsyncDisposable {
-  /** A page of a context of its own, with what has gone wrong in it so far. */
+  /** A page in a separate context, with the errors so far. */
   open(url: string, options?: BrowserContextOptions): Promise<TestPage>;
 }
 
@@ -42,13 +42,13 @@ export async function startBrowser(env: Record<string, string> = {}): Promise<Te
   };
 }
 
-/** Waits until a view shows what it has asked for. */
+/** Waits until a view has loaded its data. */
 export async function settled(page: Page): Promise<void> {
   await page.locator('h1').waitFor();
   await until(async () => (await page.locator('.loading').count()) === 0, 'nothing is being loaded');
 }
 
-/** What axe-core finds wrong, one line a finding. */
+/** The findings of axe-core, one per line. */
 export async function findingsOf(page: Page): Promise<string[]> {
   // By the debugger's way, which the page's Content-Security-Policy does not concern.
   await page.evaluate(axe.source);
@@ -84,9 +84,10 @@ export interface Timings {
   nowMs: number;
 }
 
-// What runs in the page is text: the types of a browser's globals and those of Node do not go together in one program.
+// Code that runs in the page is text, because the types of browser globals and of Node conflict in
+// one program.
 
-/** As the browser's own performance API tells. */
+/** As reported by the browser's performance API. */
 export async function timingsOf(page: Page): Promise<Timings> {
   return page.evaluate<Timings>(`({
     entries: [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
@@ -96,7 +97,8 @@ export async function timingsOf(page: Page): Promise<Timings> {
   })`);
 }
 
-/** The beginnings of elements that reach beyond the window's right edge; those within what scrolls by itself may. */
+/** The elements that reach beyond the window's right edge, except those inside scrollable
+ *  elements. */
 export async function widerThanWindow(page: Page): Promise<string[]> {
   return page.evaluate<string[]>(`[...document.querySelectorAll('#app *')]
     .filter((element) => element.closest('.scroll, .hidden-text') === null)

@@ -12,9 +12,9 @@ import { listenOnLoopback } from './http.ts';
 export type Answer = string | Buffer | ((request: IncomingMessage, response: ServerResponse) => void);
 
 export interface SubscriptionServer extends AsyncDisposable {
-  /** Of what `path` answers. The key in it is a secret. */
+  /** URL of `path`. The key in it is a secret. */
   url(path: string): string;
-  /** What a path answers from now on; undefined: 404. */
+  /** Sets the response of a path; undefined: 404. */
   answers: Map<string, Answer>;
   requests: { path: string; headers: IncomingMessage['headers'] }[];
 }
@@ -58,7 +58,8 @@ export interface ClashProgram extends Program {
   metrics(): Promise<string>;
 }
 
-/** `kube-registry clash`, its proxy open, on free ports; `own` is laid over the configuration's key of that name. */
+/** `kube-registry clash`, its proxy open, on free ports; `own` is laid over the configuration's key
+ *  of that name. */
 export async function startClash(own: Record<string, unknown>): Promise<ClashProgram> {
   const temporary = await temporaryDirectory();
   const address = async () => `127.0.0.1:${await freePort()}`;

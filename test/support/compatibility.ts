@@ -5,13 +5,15 @@ import { join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { readRows, sortRows, type CompatibilityRow } from '../../docs/compatibility.ts';
 
-// How to add a row to docs/compatibility.md: call `recordCompatibility` as the last line of a test, with the version that the
-// software reports itself (or `scripted`), and run `npm run compatibility -- FILE_OF_THE_TEST`.
+// How to add a row to docs/compatibility.md: call `recordCompatibility` as the last line of a test,
+// with the version that the software reports itself (or `scripted`), and run `npm run compatibility
+// -- FILE_OF_THE_TEST`.
 
 const root = join(import.meta.dirname, '../..');
 
-/** Says that the test in `file` (import.meta.filename), which has just passed, has shown this. In `npm run compatibility` the row
- *  is written; in any other run it must be there already, with the same major and minor version.
+/** Says that the test in `file` (import.meta.filename), which has just passed, has shown this. In
+ *  `npm run compatibility` the row is written; in any other run it must be there already, with the
+ *  same major and minor version.
  *  @throws AssertionError: docs/compatibility.json has no such row */
 export function recordCompatibility(file: string, row: Omit<CompatibilityRow, 'test'>): void {
   const own: CompatibilityRow = { ...row, test: relative(root, file) };

@@ -12,7 +12,7 @@ import { createReviewer, startWebhook } from './webhook.ts';
 const MiB = 2 ** 20;
 
 export const USER = { name: 'ada', password: 'correct horse battery staple' };
-/** Its download goes on for minutes. */
+/** Its download takes minutes. */
 export const SLOW_REPOSITORY = 'dockerhub/pytorch/pytorch';
 /** Names with everything that the grammar allows, and labels that try to be HTML. */
 export const HOSTILE = {
@@ -33,13 +33,13 @@ export interface ConsoleScene extends AsyncDisposable {
   ghcr: ScriptedUpstream;
   /** Fetches an image's first platform from the registry, as a node does. */
   pull: (repository: string, tag: string, image: TestImage) => Promise<void>;
-  /** Begins a download that goes on until the scene ends. */
+  /** Starts a download that runs until the scene ends. */
   beginSlowDownload: () => void;
   images: Record<'nginx' | 'redis' | 'postgresql' | 'hostile', TestImage>;
 }
 
-/** A registry with everything that its console shows: two upstreams with traffic, one of them behind a real clash and its airports,
- *  a webhook, and users who may sign in. */
+/** A registry with everything that its console shows: two upstreams with traffic, one of them
+ *  behind a real clash and its airports, a webhook, and users who may sign in. */
 export async function startConsoleScene(): Promise<ConsoleScene> {
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());
@@ -91,7 +91,7 @@ export async function startConsoleScene(): Promise<ConsoleScene> {
   };
 }
 
-/** Two nodes, the second one beside a subscription that has hardly any traffic left. */
+/** Two nodes; the second one's subscription has hardly any traffic left. */
 async function startAirports(stack: AsyncDisposableStack): Promise<ClashProgram> {
   const hosts = { 'registry-1.docker.io': '127.0.0.1', 'check.example': '127.0.0.1' };
   const [near, far, site, subscriptions] = await Promise.all([

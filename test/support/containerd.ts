@@ -21,9 +21,10 @@ export interface Containerd extends AsyncDisposable {
   /** As it reports itself. */
   version: string;
   process: RunningProcess;
-  /** `ctr ARGS` of the same release; gives stdout. @throws Error with stderr */
+  /** `ctr ARGS` of the same release; returns stdout. @throws Error with stderr */
   ctr(...args: string[]): Promise<string>;
-  /** Through the kubelet's own client: `pull [--creds USER:PASSWORD] IMAGE`, `remove IMAGE` or `list`. @throws Error with stderr */
+  /** Through the kubelet's own client: `pull [--creds USER:PASSWORD] IMAGE`, `remove IMAGE` or
+   *  `list`. @throws Error with stderr */
   cri(command: 'pull' | 'remove' | 'list', ...args: string[]): Promise<string>;
 }
 

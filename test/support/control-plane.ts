@@ -12,7 +12,7 @@ const run = promisify(execFile);
 export interface ControlPlaneOptions {
   /** The path of a kube-apiserver of a later version; default: 1.34, as everything else is. */
   kubeApiServer?: string;
-  /** The controllers too, by these names (`*`: all of them); default: none, and what they would make is not made. */
+  /** Also runs the controllers with these names (`*`: all of them); default: none. */
   controllers?: readonly string[];
   /** Further flags of kube-apiserver. */
   apiServer?: readonly string[];
@@ -21,7 +21,7 @@ export interface ControlPlaneOptions {
   scheduler?: boolean;
   /** Further users: lines of `token,name,uid,"groups"`. */
   users?: string;
-  /** What must stand before a command, to run it in another network. */
+  /** The command prefix that runs a command in another network namespace. */
   enter?: readonly string[];
 }
 
@@ -32,17 +32,19 @@ export interface ControlPlane extends AsyncDisposable {
   kubeconfig: string;
   /** A kubeconfig of another user, of these groups. */
   kubeconfigOf(user: string, groups: readonly string[]): Promise<string>;
-  /** `kubectl ARGS` as the admin; gives stdout. `input` is its stdin. @throws Error with stderr */
+  /** `kubectl ARGS` as the admin; returns stdout. `input` is its stdin. @throws Error with
+   *  stderr */
   kubectl: (args: readonly string[], input?: string) => Promise<string>;
-  /** All of it goes at once, as when the power fails. */
+  /** Stops everything at once, as in a power failure. */
   stop(): Promise<void>;
-  /** With what etcd has kept. */
+  /** Starts again with the data in etcd. */
   start(): Promise<void>;
 }
 
 const USERS = 'admin-token,admin,admin,"system:masters"\n';
 
-/** A real etcd and kube-apiserver on loopback: admission, RBAC and watches are real, but no node is there and no pod runs. */
+/** A real etcd and kube-apiserver on loopback: admission, RBAC and watches are real, but no node is
+ *  there and no pod runs. */
 export async function startControlPlane(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
   const stack = new AsyncDisposableStack();
   const services: Service[] = [];

@@ -41,7 +41,7 @@ export interface Distribution extends AsyncDisposable {
   /** 127.0.0.1:PORT, as image names say it. */
   host: string;
   pid(): number;
-  /** What it has answered since it was made, in the order of the ends of the answers. */
+  /** Its responses so far, in the order in which they ended. */
   requests(): LoggedRequest[];
   stop(): Promise<void>;
   /** On the same port, with the same content. */

@@ -5,7 +5,7 @@ import { proveKey } from '../../src/nearest/ticket.ts';
 import { parseDigest } from '../../src/oci/digest.ts';
 import { listenOnLoopback } from './http.ts';
 
-/** A node as the registry sees it that does what it is told to, for what a good one never does. */
+/** A scripted node, for behaviour that a correct node never shows. */
 export interface FakeNode extends AsyncDisposable {
   node: SharingNode;
   /** Requests for blobs. */
@@ -14,7 +14,8 @@ export interface FakeNode extends AsyncDisposable {
   give: (response: ServerResponse, size: number) => void;
   /** Answers nothing any more, like a machine that has lost its power. */
   dead: boolean;
-  /** Has the registry believe that this node has a blob. @returns the status of the registry's answer */
+  /** Has the registry believe that this node has a blob. @returns the status of the registry's
+   *  answer */
   claim(blobUrl: string): Promise<number>;
 }
 

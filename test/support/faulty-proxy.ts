@@ -3,7 +3,7 @@ import { createServer, request, type IncomingMessage, type ServerResponse } from
 import { setTimeout as delay } from 'node:timers/promises';
 import { listenOnLoopback } from './http.ts';
 
-/** What happens to one request; everything may be left out: then it goes through. */
+/** The fault of one request; empty: it passes. */
 export interface Fault {
   /** Milliseconds before it is passed on. */
   latency?: number;
@@ -27,8 +27,8 @@ export interface FaultyProxy extends AsyncDisposable {
   requests: string[];
 }
 
-/** Stands before an HTTP server and does to it what networks and overloaded servers do. The Host header, which S3's signatures cover,
- *  stays as it is. */
+/** A proxy in front of an HTTP server with the faults of networks and overloaded servers. It does
+ *  not change the Host header, which S3's signatures cover. */
 export async function startFaultyProxy(target: string): Promise<FaultyProxy> {
   const { hostname, port } = new URL(target);
   const server = createServer((incoming, outgoing) => void pass(incoming, outgoing).catch(() => outgoing.destroy()));

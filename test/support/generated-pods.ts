@@ -6,7 +6,7 @@ export interface GeneratedPod {
   namespace: string;
   groups: string[];
   pod: Pod;
-  /** What the pod's images become by an update. */
+  /** The pod's images after an update. */
   images: string[];
   /** Ephemeral containers that are added afterwards. */
   debuggers: { name: string; image: string }[];
@@ -122,7 +122,7 @@ const annotation = fc.oneof(
   fc.constantFrom(240_000, 245_000, 245_600, 261_000).map((length) => ['large', 'x'.repeat(length)]),
 );
 
-/** What the cases that must keep their images have in their spec beside the containers. */
+/** Further fields in the spec of the cases whose images must not be rewritten. */
 const placements = [...UNCHANGED_PODS.map(({ pod }) => pod), ...[...VIRTUAL_PODS, ...NOT_VIRTUAL_PODS].map(([, pod]) => pod)].map(
   ({ metadata, spec: { containers: _own, ...spec } }) => ({ metadata: metadata ?? {}, spec }),
 );
@@ -155,7 +155,8 @@ const parts = counts.chain(([init, main, volumes]) =>
   }),
 );
 
-/** Pods of up to 40 containers and image volumes, of every kind that some rule of rewriting is about. */
+/** Pods of up to 40 containers and image volumes, of every kind that some rule of rewriting is
+ *  about. */
 export const generatedPods: fc.Arbitrary<GeneratedPod> = fc
   .record({
     namespace: fc.oneof({ weight: 4, arbitrary: fc.constant('default') }, { weight: 2, arbitrary: fc.constantFrom(...NAMESPACES) }),

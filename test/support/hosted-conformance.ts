@@ -11,7 +11,8 @@ export interface ConformanceCase {
   replicas: number;
 }
 
-/** Makes a test of hosted repositories by the conformance program of the distribution specification. */
+/** Makes a test of hosted repositories by the conformance program of the distribution
+ *  specification. */
 export function testConformance({ version, kind, replicas }: ConformanceCase): void {
   const over = replicas === 1 ? 'one replica' : `${replicas} replicas behind one address`;
   test(`hosted repositories pass every check of the distribution specification ${version}, with ${over}, kept in ${kind}`, async (t) => {

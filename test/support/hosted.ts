@@ -19,7 +19,8 @@ export interface HostedWorld extends AsyncDisposable {
 }
 
 export interface HostedWorldOptions {
-  /** `registry.hosted.local`; by default `ci` may push and delete everything, and anyone may pull. */
+  /** `registry.hosted.local`; by default `ci` may push and delete everything, and anyone may
+   *  pull. */
   local?: Record<string, unknown>;
   /** `registry.storage`; by default a directory. */
   storage?: Record<string, unknown>;

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 
-/** What the fair among them ask for. */
+/** The content that the valid requests ask for. */
 export interface HostileTargets {
   /** With the upstream's name in front. */
   repository: string;
@@ -9,8 +9,9 @@ export interface HostileTargets {
   layer: string;
 }
 
-/** Requests, byte for byte, that no client would send: paths that lead out of where they belong, names and digests that are none, odd headers,
- *  bodies, methods and versions, and plain noise; among them good ones. The same ones for the same seed. */
+/** Requests, byte for byte, that no client would send: paths that lead out of where they belong,
+ *  names and digests that are none, odd headers, bodies, methods and versions, and plain noise;
+ *  among them good ones. The same ones for the same seed. */
 export function hostileRequests(count: number, seed: number, { repository, manifest, layer }: HostileTargets): string[] {
   const nasty = fc.oneof(
     {

@@ -15,23 +15,26 @@ export interface PlatformImage {
   config: Content;
   layers: Content[];
 }
-/** A whole image, in memory. `root` is what a tag of it means: the index, or the manifest of its one platform. */
+/** A complete image, in memory. `root` is the target of its tag: the index, or the manifest of its
+ *  only platform. */
 export interface TestImage {
   root: Content;
   platforms: PlatformImage[];
 }
 
 export interface ImageOptions {
-  /** Architectures (all of linux); one gives a plain manifest, several an index. Default: amd64 and arm64. */
+  /** Architectures (all of linux); one gives a plain manifest, several an index. Default: amd64 and
+   *  arm64. */
   architectures?: readonly string[];
-  /** Bytes of each layer's file; a layer is at most 2 KiB more. Default: two layers of 64 KiB and 1 MiB. */
+  /** Bytes of each layer's file; a layer is at most 2 KiB more. Default: two layers of 64 KiB and 1
+   *  MiB. */
   layers?: readonly number[];
   /** Images of one seed are the same, byte for byte. */
   seed?: string;
   format?: 'oci' | 'docker';
   /** Random bytes do not get smaller by it. */
   gzip?: boolean;
-  /** What the image starts: a static program, as a first layer of its own. */
+  /** The program of the image: a static binary, in a separate first layer. */
   program?: Buffer;
   labels?: Record<string, string>;
 }
@@ -53,7 +56,8 @@ const MEDIA_TYPES = {
   },
 };
 
-/** Makes an image that clients unpack: its layers are tar files with one file of random bytes each. */
+/** Makes an image that clients unpack: its layers are tar files with one file of random bytes
+ *  each. */
 export function makeImage(options: ImageOptions = {}): TestImage {
   const { architectures = ['amd64', 'arm64'], format = 'oci' } = options;
   const platforms = architectures.map((architecture) => makePlatform(architecture, options));

@@ -3,7 +3,7 @@ import { createLog, type Log } from '../../src/telemetry/log.ts';
 
 export interface CapturedLog {
   log: Log;
-  /** What was logged so far. */
+  /** The log entries so far. */
   entries(this: void): Record<string, unknown>[];
 }
 

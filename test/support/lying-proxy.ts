@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, request, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** What happens to one request. */
+/** The fault of one request. */
 export type Lie =
   | { answer: number; type: 'html' | 'xml' | 'none'; code?: string }
   /** The answer is cut in the middle of its body. */
@@ -22,7 +22,8 @@ export interface LyingProxy extends AsyncDisposable {
   lie: (request: { method: string; path: string; isListing: boolean }) => Lie | undefined;
 }
 
-/** Stands before an S3 server like a gateway on a bad day. The Host header, which S3's signatures cover, stays as it is. */
+/** A proxy in front of an S3 server with the faults of a bad gateway. It does not change the Host
+ *  header, which S3's signatures cover. */
 export async function startLyingProxy(target: string): Promise<LyingProxy> {
   const { hostname, port } = new URL(target);
   const server = createServer((incoming, outgoing) => void pass(incoming, outgoing).catch(() => outgoing.destroy()));

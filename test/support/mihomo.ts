@@ -61,7 +61,7 @@ export async function startMihomo(configuration: Record<string, unknown>): Promi
 }
 
 export interface AirportOptions {
-  /** What names mean at the far end: name → address. Without a name here, the machine's own lookup decides. */
+  /** Names at the far end: name → address. Other names are looked up by the machine. */
   hosts?: Record<string, string>;
   /** Names that cannot be reached from there. */
   blocked?: readonly string[];

@@ -24,7 +24,7 @@ export async function startMoto(): Promise<Moto> {
   };
 }
 
-/** The first answer takes seconds: moto then loads what it needs. */
+/** The first response takes seconds, because moto then loads its modules. */
 async function answersToken(url: string): Promise<boolean> {
   const headers = {
     authorization: 'AWS4-HMAC-SHA256 Credential=test-access-key/20300101/eu-west-1/ecr/aws4_request, SignedHeaders=host, Signature=00',

@@ -15,13 +15,13 @@ export interface ProcessOptions {
 
 export interface RunningProcess extends AsyncDisposable {
   pid: number;
-  /** What it has written so far, stdout and stderr together; the last 16 MiB. */
+  /** Its output so far, stdout and stderr together; the last 16 MiB. */
   output(): string;
   /** Its exit code, or the signal that ended it. */
   exited: Promise<number | NodeJS.Signals>;
-  /** SIGTERM, or another signal; resolves when it has gone. */
+  /** Sends SIGTERM, or another signal; resolves when the process has ended. */
   stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals>;
-  /** Bytes of memory: all that is resident, and what of it belongs to no file. */
+  /** Bytes of memory: all resident memory, and the anonymous part of it. */
   memory(): Promise<{ resident: number; anonymous: number }>;
 }
 
@@ -40,7 +40,8 @@ process.once('exit', () => {
 /** Starts a program that dies with the test, however that ends.
  *  @throws Error: it ended, or was not ready within three minutes; its output is in the message */
 export async function startProcess(options: ProcessOptions): Promise<RunningProcess> {
-  // setpriv asks the kernel for the signal: an exit handler does not run when the test itself is killed.
+  // setpriv asks the kernel for the signal: an exit handler does not run when the test itself is
+  // killed.
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', options.command, ...(options.args ?? [])], {
     cwd: options.cwd,
     env: options.env ?? process.env,
@@ -92,7 +93,7 @@ function createHandle(child: ChildProcess, exited: RunningProcess['exited'], out
   const pid = child.pid ?? 0;
   let stopped = false;
   void exited.then((how) => {
-    // A test that fails because its server is gone should say why that went.
+    // A test that fails because its server has ended should show why it ended.
     if (!stopped && how !== 0) process.stderr.write(`${child.spawnargs.join(' ')} ended by itself (${how}):\n${output().slice(-4096)}\n`);
   });
   async function stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | NodeJS.Signals> {
@@ -157,7 +158,8 @@ export function accepts(address: string): Promise<boolean> {
   }).finally(() => socket.destroy()) as Promise<boolean>;
 }
 
-/** Halts a process; resolves when none of its threads runs any more: until then it may still answer. SIGCONT lets it go on. */
+/** Halts a process; resolves when none of its threads runs any more: until then it may still
+ *  answer. SIGCONT lets it go on. */
 export async function halt(pid: number): Promise<void> {
   process.kill(pid, 'SIGSTOP');
   for (;;) {

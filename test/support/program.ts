@@ -13,7 +13,7 @@ export const PROGRAM: readonly [string, ...string[]] = [process.execPath, ...FLA
 export type LogLine = Record<string, unknown> & { level: string; msg: string };
 
 export interface Program extends RunningProcess {
-  /** Its log so far, without what is no JSON. */
+  /** Its log so far, without lines that are not JSON. */
   log(): LogLine[];
 }
 export interface ServingProgram extends Program {
@@ -29,13 +29,15 @@ export interface ProgramOptions {
   args?: readonly string[];
   env?: NodeJS.ProcessEnv;
   ready?: () => Promise<boolean>;
-  /** A file that this process sees as /etc/hosts, in a mount namespace of its own: names that mean what the test wants. Needs root. */
+  /** A file that this process sees as /etc/hosts, in a mount namespace of its own: names that the
+   *  test defines. Needs root. */
   hosts?: string;
-  /** What stands before the command, to run it in another network namespace for example. */
+  /** A prefix of the command, for example to run it in another network namespace. */
   enter?: readonly string[];
 }
 
-/** Runs `kube-registry COMMAND` from this checkout, in a process of its own, with this configuration. */
+/** Runs `kube-registry COMMAND` from this checkout, in a process of its own, with this
+ *  configuration. */
 export async function startProgram(
   command: string,
   configuration: Record<string, unknown>,
@@ -74,8 +76,8 @@ function withHosts(file: string, command: readonly string[]): string[] {
   return ['unshare', '--mount', 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', file, ...command];
 }
 
-/** `kube-registry registry`, ready, on free ports. `registry` is the configuration's key of that name; `rest` holds further
- *  top-level keys, such as `log`. */
+/** `kube-registry registry`, ready, on free ports. `registry` is the configuration's key of that
+ *  name; `rest` holds further top-level keys, such as `log`. */
 export async function startRegistry(
   registry: Record<string, unknown> = {},
   options: ProgramOptions = {},
@@ -84,7 +86,8 @@ export async function startRegistry(
   return startServing('registry', { ...rest, registry: { ...(await freeAddresses()), ...registry } }, options);
 }
 
-/** `kube-registry agent`, ready, on free ports; `rest` holds further top-level keys, such as registry.upstreams. */
+/** `kube-registry agent`, ready, on free ports; `rest` holds further top-level keys, such as
+ *  registry.upstreams. */
 export async function startAgent(
   agent: Record<string, unknown>,
   rest: Record<string, unknown> = {},

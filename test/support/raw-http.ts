@@ -11,7 +11,7 @@ export interface RawAnswer {
 export interface RawOptions {
   /** Close the sending half after the bytes. */
   half?: boolean;
-  /** Give up after so many milliseconds, with what has come by then. */
+  /** The timeout in milliseconds; then the bytes received so far are returned. */
   patience?: number;
 }
 
@@ -34,7 +34,8 @@ export async function talk(
   return { text, took: performance.now() - started };
 }
 
-/** A connection on which something was sent, and from which nothing is read until someone resumes it. */
+/** A connection on which something was sent, and from which nothing is read until someone resumes
+ *  it. */
 export async function openSilently(port: number, bytes: string): Promise<Socket> {
   const socket = connect(port, '127.0.0.1');
   socket.on('error', () => undefined);

@@ -18,7 +18,8 @@ export interface Read {
   seconds: number;
 }
 
-/** Reads a URL to its end, at `rate` bytes a second at most; stops after `stopAfter` bytes. Rejects when it is cut. */
+/** Reads a URL to its end, at `rate` bytes a second at most; stops after `stopAfter` bytes. Rejects
+ *  when it is cut. */
 export async function read(url: string, options: { range?: string; rate?: number; stopAfter?: number } = {}): Promise<Read> {
   const started = performance.now();
   const since = () => (performance.now() - started) / 1000;
@@ -49,7 +50,8 @@ export async function errorCode(response: Response): Promise<string> {
   return errors[0]?.code ?? '';
 }
 
-/** Takes of a body what it says lies in files from there, in parts of any length, and each fourth time a chunk all the same.
+/** Reads the parts of a body that are in files from these files, in pieces of any length, and every
+ *  fourth time a chunk instead.
  *  @returns the whole, and how much of it came from files */
 export async function readByStretches(body: Body): Promise<{ bytes: Buffer; filed: number }> {
   const iterator = body[Symbol.asyncIterator]();

@@ -16,14 +16,14 @@ export interface ReplicasOptions {
   upstreams: Record<string, unknown>;
   s3: Versitygw;
   count: number;
-  /** Laid over each one's configuration; may take `peers` away. */
+  /** Merged over each replica's configuration; may remove `peers`. */
   registry?: Record<string, unknown>;
   /** The admin address of each; default: a free port of 127.0.0.1. */
   admin?: (address: string) => string;
   /** Further top-level keys of the configuration, such as `pullSecrets`. */
   rest?: Record<string, Record<string, unknown>>;
   env?: NodeJS.ProcessEnv;
-  /** Whom each replica finds under the name of the Service; default: all of them. */
+  /** The replicas that each one finds under the name of the Service; default: all of them. */
   finds?: (address: string, all: readonly string[]) => readonly string[];
 }
 
@@ -33,7 +33,8 @@ export interface Replicas extends AsyncDisposable {
 
 const SERVICE = 'replicas.test';
 
-/** Replicas of one registry over one bucket: 127.0.0.1, 127.0.0.2, …, one port, found by name as a headless Service's are.
+/** Replicas of one registry over one bucket: 127.0.0.1, 127.0.0.2, …, one port, found by name as a
+ *  headless Service's are.
  *  @throws Error: not root */
 export async function startReplicas(options: ReplicasOptions): Promise<Replicas> {
   if (process.getuid?.() !== 0) throw new Error('replicas see a hosts file of their own: run this test as root');

@@ -65,7 +65,7 @@ const RULES: Record<string, Record<string, unknown>> = {
 
 interface Seen {
   status: number;
-  /** What came out, without what differs from request to request. */
+  /** The result, without the parts that differ from request to request. */
   pod: unknown;
 }
 
@@ -116,7 +116,8 @@ async function compareTables(ways: Rewriting, isDefault: boolean): Promise<numbe
   return cases.length;
 }
 
-/** Most updates of pods change labels, annotations and finalizers: none of them costs the webhook a call. */
+/** Most updates of pods change labels, annotations and finalizers: none of them costs the webhook a
+ *  call. */
 async function assertLabelsCostNothing(ways: Rewriting): Promise<void> {
   const { body } = await ways.send({ way: 'none', namespace: 'default', object: named(one(), 'labelled'), dryRun: false });
   const before = await ways.reviews();
@@ -128,7 +129,8 @@ async function assertLabelsCostNothing(ways: Rewriting): Promise<void> {
 
 let serial = 0;
 
-/** A pod that is made, one whose images an update changes, and one that gets ephemeral containers. @returns how many were rewritten */
+/** A pod that is made, one whose images an update changes, and one that gets ephemeral containers.
+ *  @returns how many were rewritten */
 async function compareGenerated(ways: Rewriting, generated: GeneratedPod): Promise<number> {
   const { namespace, groups, pod, images, debuggers } = generated;
   const name = `pod-${++serial}`;

@@ -20,7 +20,7 @@ export interface ScriptedS3 extends AsyncDisposable {
   url: string;
   objects: Map<string, { bytes: Buffer; modified: Date }>;
   requests: S3Request[];
-  /** What to answer instead; undefined: what S3 would. */
+  /** The response instead of S3's; undefined: S3's response. */
   behave: (request: S3Request) => Answer | undefined;
   /** How far its clock is ahead, in ms. */
   ahead: number;
@@ -39,7 +39,7 @@ export function s3Error(
   return xml(status, `<Error><Code>${code}</Code><Message>${message}</Message></Error>`, { 'x-amz-request-id': '1', ...headers });
 }
 
-/** An answer that only something in front of S3 gives: a page for people. */
+/** A response that only a server in front of S3 would send: a web page. */
 export function html(status: number): Answer {
   return (response) => response.writeHead(status, { 'content-type': 'text/html' }).end(`<html><body><h1>${status}</h1><hr></body></html>`);
 }

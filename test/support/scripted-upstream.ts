@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { sha256, type TestImage } from './image.ts';
 import { listenOnLoopback } from './http.ts';
 
-/** What the next answers are like. Everything may be left out: then it is a good registry. */
+/** The behaviour of the next responses. Empty: that of a correct registry. */
 export interface Behaviour {
   /** Milliseconds before headers. */
   latency?: number;
@@ -59,7 +59,8 @@ export interface ScriptedUpstream extends AsyncDisposable {
   blobBytes(): number;
 }
 
-/** A registry over content in memory that does what it is told to, for what a good one never does. */
+/** A scripted registry over content in memory, for behaviour that a correct registry never
+ *  shows. */
 export async function startScriptedUpstream(host = '127.0.0.1'): Promise<ScriptedUpstream> {
   const blobs = new Map<string, Buffer>();
   const manifests = new Map<string, { bytes: Buffer; mediaType: string; digest: string }>();

@@ -8,21 +8,23 @@ export interface Ask {
   headers?: Record<string, string>;
   /** Every body that may come with 200; one of them has to. */
   expected: readonly Buffer[];
-  /** Of these, what comes with 206; absent: no part was asked for. (The whole is an answer to that too, RFC 9110 section 14.2.) */
+  /** The expected range, for a 206; absent: no range was requested. (The whole body is a valid
+   *  response to a range request, too: RFC 9110 section 14.2.) */
   part?: Buffer;
   /** Bytes a second that are read at most. */
   rate?: number;
-  /** The client goes away after so many bytes. */
+  /** The client disconnects after this many bytes. */
   leaveAfter?: number;
 }
 
 export interface Answer {
-  /** whole: all of the body has come; left: the client went; refused: an error status; cut: the connection ended early; hung: it took
-   *  longer than any time limit of the registry allows. */
+  /** whole: all of the body has come; left: the client went; refused: an error status; cut: the
+   *  connection ended early; hung: it took longer than any time limit of the registry allows. */
   how: 'whole' | 'left' | 'refused' | 'cut' | 'hung';
   /** 0 where there was none. */
   status: number;
-  /** What came is, as far as it came, one of the bodies that were expected, and whole where it is whole. */
+  /** The received bytes are a prefix of one of the expected bodies, and complete if the response is
+   *  complete. */
   right: boolean;
   /** Of the body. */
   bytes: number;
@@ -30,7 +32,8 @@ export interface Answer {
 
 const PATIENCE = 150_000;
 
-/** Asks once and compares every byte that comes. Never rejects: an answer that fails is an answer. */
+/** Asks once and compares every byte that comes. Never rejects: an answer that fails is an
+ *  answer. */
 export async function ask(agent: Agent, url: string, options: Ask): Promise<Answer> {
   const { method = 'GET', headers = {}, expected } = options;
   const outgoing = request(url, { agent, method, headers });
@@ -81,7 +84,7 @@ async function readBody(response: IncomingMessage, asked: Ask, answer: Answer): 
   answer.how = 'whole';
 }
 
-/** Whether the headers tell the size and the digest of one of them, as far as they tell any. */
+/** Whether the headers, if present, have the size and the digest of one of them. */
 function describes(response: IncomingMessage, expected: readonly Buffer[]): boolean {
   const { 'content-length': length, 'docker-content-digest': digest } = response.headers;
   return expected.some(

@@ -38,7 +38,8 @@ export interface Stub extends AsyncDisposable {
   seen(this: void): string[];
 }
 
-/** A server that answers as `handle` says. `hostname`: what it is called, to tell two on 127.0.0.1 apart. */
+/** A server that answers as `handle` says. `hostname`: its name, to distinguish two on
+ *  127.0.0.1. */
 export async function startStub(handle: (call: Call) => void, hostname = '127.0.0.1'): Promise<Stub> {
   const calls: Call[] = [];
   const server = createServer((request, response) => {

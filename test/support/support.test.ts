@@ -12,7 +12,7 @@ import { freePort, temporaryDirectory } from './temporary.ts';
 import { startTokenServer } from './token-server.ts';
 import { startVersitygw } from './versitygw.ts';
 
-// The real parts do together what the other tests take for granted.
+// The real servers work together as the other tests assume.
 
 const run = promisify(execFile);
 const image = makeImage({ layers: [1000, 300_000] });

@@ -21,13 +21,14 @@ export interface TappedRequest {
 export interface Tap extends AsyncDisposable {
   /** Instead of the server's own. */
   url: string;
-  /** In the order they came; empty it to count anew. */
+  /** In the order of arrival; empty it to restart counting. */
   requests: TappedRequest[];
 }
 
 const PIECE = 32 * 1024;
 
-/** Stands before an HTTP server, notes what it is asked, and slows it down. Headers go through as they are: signatures stay good. */
+/** A proxy in front of an HTTP server that records its requests and slows it down. It does not
+ *  change headers, so signatures stay valid. */
 export async function startTap(target: string, { rate = Infinity, latency = 0 }: TapOptions = {}): Promise<Tap> {
   const { hostname, port } = new URL(target);
   const requests: TappedRequest[] = [];

@@ -15,13 +15,14 @@ export async function temporaryDirectory(): Promise<TemporaryDirectory> {
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 3 }) };
 }
 
-/** A port of 127.0.0.1 that nobody listens on, and that is given to nobody else as long as this process lives. It lies below the
- *  ports that the kernel gives to connections, so that a server that is stopped for a while finds its port free again. */
+/** A free port of 127.0.0.1, reserved as long as this process lives. It lies below the ports that
+ *  the kernel gives to connections, so that a server that is stopped for a while finds its port
+ *  free again. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = randomInt(12_000, 24_000);
-    // Other test processes look for ports too, and a server takes a while to take its own: the mark is an abstract socket,
-    // which goes when the process goes.
+    // Other test processes look for ports too, and a server takes a while to take its own: the mark
+    // is an abstract socket, which goes when the process goes.
     const mark = await tryListen({ path: `\0kube-registry test port ${port}` });
     if (mark === undefined) continue;
     mark.unref();
@@ -32,7 +33,7 @@ export async function freePort(): Promise<number> {
   }
 }
 
-/** Undefined: somebody listens there. */
+/** Undefined: the port is in use. */
 function tryListen(address: ListenOptions): Promise<Server | undefined> {
   return new Promise((resolve, reject) => {
     const server = createServer();

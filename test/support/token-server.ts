@@ -5,7 +5,8 @@ import { listenOnLoopback } from './http.ts';
 export interface TokenServerOptions {
   /** Passwords by user name. */
   accounts?: Record<string, string>;
-  /** Whether `account` (undefined: nobody in particular) may do `action` (pull, push) in `repository`; default: any account may all. */
+  /** Whether `account` (undefined: anonymous) may do `action` (pull, push) in `repository`;
+   *  default: every account may do everything. */
   allow?: (account: string | undefined, repository: string, action: string) => boolean;
   /** Of a token, in seconds; default 300. */
   lifetime?: number;
@@ -19,7 +20,7 @@ export interface TokenServer extends AsyncDisposable {
   issuer: string;
   /** The public key as a JSON Web Key Set, for the registry that is to trust the tokens. */
   keys: string;
-  /** What was asked for so far: account and scopes. */
+  /** The requests so far: account and scopes. */
   requests: { account: string | undefined; scopes: string[] }[];
 }
 
@@ -27,7 +28,8 @@ const SERVICE = 'registry.test';
 const ISSUER = 'issuer.test';
 const KEY_ID = 'key-1';
 
-/** A token server by the Distribution project's token specification, such as Docker Hub's. A wrong password gets 401. */
+/** A token server by the Distribution project's token specification, such as Docker Hub's. A wrong
+ *  password gets 401. */
 export async function startTokenServer(options: TokenServerOptions = {}): Promise<TokenServer> {
   const { accounts = {}, allow = (account) => account !== undefined, lifetime = 300 } = options;
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });

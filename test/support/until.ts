@@ -1,8 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
 /** Waits until `condition` holds, looking every 100 ms.
- *  @param what - what is waited for, as a sentence
- *  @throws Error: it does not hold within `limitMs`, by default a minute: loose, for machines that do much else */
+ *  @param what - the condition, as a sentence
+ *  @throws Error: it does not hold within `limitMs`, by default a minute: loose, for machines that
+ *  do much else */
 export async function until(condition: () => Promise<boolean> | boolean, what: string, limitMs = 60_000): Promise<void> {
   const end = performance.now() + limitMs;
   while (!(await condition())) {

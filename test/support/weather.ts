@@ -13,7 +13,7 @@ export function nextWeather(chance: Chance): Weather {
   return chance.pick(['calm', 'calm', 'calm', 'calm', 'rough', 'rough', 'rough', 'rough', 'rough', 'down']);
 }
 
-/** What an upstream does wrong with one request. `lie`: it has to send other bytes than what it was asked for. */
+/** The fault of an upstream in one request. `lie`: it sends wrong bytes. */
 export function upstreamFault(weather: Weather, chance: Chance): Behaviour | 'lie' {
   if (!chance.happens(SHARE[weather])) return {};
   if (weather === 'down') return chance.pick<Behaviour>([{ hangUp: true }, { status: 502 }, { silent: true }]);

@@ -14,7 +14,8 @@ export interface RunningWebhook extends Program {
   admin: string;
 }
 
-/** `kube-registry webhook`, ready, on free ports where the configuration names none. `rest` holds further top-level keys. */
+/** `kube-registry webhook`, ready, on free ports where the configuration names none. `rest` holds
+ *  further top-level keys. */
 export async function startWebhook(
   configuration: Record<string, unknown> & { listen?: string },
   env: NodeJS.ProcessEnv = {},
@@ -41,9 +42,9 @@ export interface ReviewResponse {
 }
 
 export interface Reviewer extends AsyncDisposable {
-  /** What `webhook.tls` is to be. */
+  /** The value of `webhook.tls`. */
   tls: { certFile: string; keyFile: string };
-  /** PEM: what API servers must trust. */
+  /** PEM: the authority that API servers must trust. */
   authority: string;
   /** Posts as the API server does. */
   post(

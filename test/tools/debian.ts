@@ -5,7 +5,8 @@ import { DEBIAN_PACKAGES, type DebianProgram } from './recipes.ts';
 import { debianTool } from './tools.ts';
 
 /** Installs the Debian packages of `programs`, and `others`, that are missing; says so on stderr.
- *  @throws Error: some are missing, and this user is not root (the message is the command to run), or apt-get failed */
+ *  @throws Error: some are missing, and this user is not root (the message is the command to run),
+ *  or apt-get failed */
 export async function installDebianPackages(programs: readonly DebianProgram[], others: readonly string[] = []): Promise<void> {
   const missing = new Set<string>();
   for (const program of programs) await debianTool(program).catch(() => missing.add(DEBIAN_PACKAGES[program]));

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { DEBIAN_PACKAGES, RECIPES, type DebianProgram, type ToolName } from './recipes.ts';
 
-/** What a test file takes from outside the checkout. */
+/** The tools that a test file needs from outside the checkout. */
 export interface Needs {
   tools: ToolName[];
   debian: DebianProgram[];
@@ -15,7 +15,8 @@ const DEBIAN = /\bdebianTool\('([^']+)'/g;
 const VARIABLE_TOOL = /\btool(?:Path|Directory)\([^')]+\)/;
 const LITERAL = /'([^'\n]+)'/g;
 
-/** Reads from the sources of `file`, and of everything in the checkout that it imports, which tools it may start. */
+/** Reads from the sources of `file`, and of everything in the checkout that it imports, which tools
+ *  it may start. */
 export function needsOf(file: string): Needs {
   const [tools, debian] = [new Set<ToolName>(), new Set<DebianProgram>()];
   const seen = new Set<string>();

@@ -13,7 +13,8 @@ interface GoRecipe extends Common {
   kind: 'go';
   packages: readonly string[];
 }
-/** `go build` of one main package within its own module, for modules that `go install` refuses (replace directives). */
+/** `go build` of one main package within its own module, for modules that `go install` refuses
+ *  (replace directives). */
 interface GoSourceRecipe extends Common {
   kind: 'go-source';
   module: string;
@@ -63,7 +64,7 @@ function apiServer(version: string): GoModuleRecipe {
   return { kind: 'go-module', program: 'kube-apiserver', version, directory, linker: linkerOf(version) };
 }
 
-/** The API server tells its version; helm and clients go by it. */
+/** The API server reports its version, on which helm and clients rely. */
 function linkerOf(version: string): string {
   const [, major = '', minor = ''] = /^v(\d+)\.(\d+)\./.exec(version) ?? [];
   return ['k8s.io/component-base/version', 'k8s.io/client-go/pkg/version']
@@ -94,10 +95,11 @@ export const RECIPES = {
     artifacts: ['org.gaul:s3proxy:4.1.0', 'com.fasterxml.jackson.core:jackson-annotations:2.22'],
   },
   conformance: go('conformance', 'v0.0.0-20260831232431-97274622c111', 'github.com/opencontainers/distribution-spec/conformance'),
-  // ctr and containerd-shim-runc-v2 lie beside it.
+  // ctr and containerd-shim-runc-v2 are in the same folder.
   containerd: go('containerd', 'v2.4.2', `${CONTAINERD}/containerd`, `${CONTAINERD}/containerd-shim-runc-v2`, `${CONTAINERD}/ctr`),
   helm: go('helm', 'v4.3.1', 'helm.sh/helm/v4/cmd/helm'),
-  // Helm 3 merges on the client's side, where Helm 4 applies on the server's: its oldest release that is still met, and its last.
+  // Helm 3 merges on the client's side, where Helm 4 applies on the server's: its oldest release
+  // that is still met, and its last.
   'helm-3.14': go('helm', 'v3.14.4', 'helm.sh/helm/v3/cmd/helm'),
   'helm-3': go('helm', 'v3.22.0', 'helm.sh/helm/v3/cmd/helm'),
   'helm-unittest': {
@@ -191,7 +193,8 @@ export const RECIPES = {
 
 export type ToolName = keyof typeof RECIPES;
 
-/** The Debian package of each program that tests take from the system. Missing ones are installed by `npm test` as root. */
+/** The Debian package of each program that tests take from the system. Missing ones are installed
+ *  by `npm test` as root. */
 export const DEBIAN_PACKAGES = {
   buildah: 'buildah',
   ceph: 'ceph-common',

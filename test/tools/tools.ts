@@ -16,8 +16,10 @@ const run = promisify(execFile);
 export const toolsDirectory =
   process.env['KUBE_REGISTRY_TOOLS'] ?? join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'kube-registry', 'tools');
 
-/** Returns the path of a tool at its pinned version. Installs it first if it is missing, and says so on stderr.
- *  @throws Error: Go or Python is missing, or the installation failed (its output is in the message) */
+/** Returns the path of a tool at its pinned version. Installs it first if it is missing, and says
+ *  so on stderr.
+ *  @throws Error: Go or Python is missing, or the installation failed (its output is in the
+ *  message) */
 export async function toolPath(name: ToolName): Promise<string> {
   const recipe: Recipe = RECIPES[name];
   const directory = join(toolsDirectory, `${name}@${recipe.version}${await sourceVersion(recipe)}`);
@@ -59,7 +61,8 @@ async function install(name: ToolName, recipe: Recipe, directory: string): Promi
   }
 }
 
-/** A digest of the sources of a module in this checkout: when they change, the tool is built again. */
+/** A digest of the sources of a module in this checkout: when they change, the tool is built
+ *  again. */
 async function sourceVersion(recipe: Recipe): Promise<string> {
   if (recipe.kind !== 'go-module') return '';
   const hash = createHash('sha256');
@@ -123,7 +126,7 @@ async function execute(file: string, args: string[], options: { env: NodeJS.Proc
   try {
     const running = run(file, args, { ...options, maxBuffer: 64 * 1024 * 1024 });
     const { pid } = running.child;
-    if (pid !== undefined) setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL); // tests that run meanwhile come first
+    if (pid !== undefined) setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL); // tests that run in the meantime have priority
     return (await running).stdout;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
@@ -131,10 +134,11 @@ async function execute(file: string, args: string[], options: { env: NodeJS.Proc
   }
 }
 
-/** What to do where a program that installs tools is missing. */
+/** What to do if a program that installs tools is missing. */
 const INSTALL: Record<string, string | undefined> = { go: 'install Go 1.24 or later', mvn: 'apt-get install maven' };
 
-/** One process at a time per folder. The lock is an abstract socket, which the kernel removes however the process ends. */
+/** One process at a time per folder. The lock is an abstract socket, which the kernel removes
+ *  however the process ends. */
 async function takeLock(directory: string): Promise<Server> {
   for (;;) {
     const server = createServer();
@@ -157,7 +161,7 @@ async function isThere(path: string): Promise<boolean> {
   }
 }
 
-/** The folder of a tool that has other programs beside it: containerd's shim and ctr. */
+/** The folder of a tool with further programs: containerd's shim and ctr. */
 export async function toolDirectory(name: ToolName): Promise<string> {
   return dirname(await toolPath(name));
 }

@@ -28,7 +28,7 @@ test("promise 18: a pod's login goes to token services of the registry's own dom
   });
   await using local = await listenOnLoopback(server);
   const inner = createTransport({ proxy: 'direct' });
-  /** Every host is this server, which is told which one was meant. */
+  /** All hosts lead to this server, which gets the original host in a header. */
   const transport: Transport = {
     proxied: true, // names are not looked up here
     request: ({ origin, headers, ...request }) =>
