@@ -31,26 +31,26 @@ const HEADINGS: Record<CompatibilityRow['kind'], { en: string; zh: string }> = {
 };
 
 const INTRODUCTION = {
-  en: `<!-- Made from compatibility.json by npm run generate; tests write that file: npm run compatibility. -->
+  en: `<!-- Generated from compatibility.json by npm run generate; tests write that file: npm run compatibility. -->
 # Compatibility
 
 [中文](compatibility.zh-CN.md) · [Installation](install.md) · [Upstreams](upstreams.md) · [Promises](promises.md)
 
-What was tried, with which version, and what was seen. Each row was written by the test that it names, after that test had passed;
-\`npm test\` fails when a test and its row no longer agree. What is not in a table was not tried.
+The tested software, its version, and the result. Each row was written by the test that it names, after that test had passed;
+\`npm test\` fails when a test and its row no longer agree. Software that is not in a table was not tested.
 `,
   zh: `<!-- 由 npm run generate 根据 compatibility.json 生成;该文件由测试写入:npm run compatibility。 -->
 # 兼容性
 
 [English](compatibility.md) · [安装](install.zh-CN.md) · [上游](upstreams.zh-CN.md) · [承诺](promises.zh-CN.md)
 
-试过什么、用的哪个版本、结果如何。每一行都由它所列的测试在通过之后写入;测试与表格不一致时 \`npm test\` 会失败。表中没有的,就是没有试过。
+已测试的软件、版本和结果。每一行都由它所列的测试在通过之后写入;测试与表格不一致时 \`npm test\` 会失败。未列出的软件没有测试。
 `,
 };
 
 const COLUMNS = {
-  en: ['software', 'version', 'works', 'what was tried', 'test'],
-  zh: ['软件', '版本', '可用', '试了什么', '测试'],
+  en: ['software', 'version', 'works', 'tested behaviour', 'test'],
+  zh: ['软件', '版本', '可用', '测试内容', '测试'],
 };
 
 export function readRows(): CompatibilityRow[] {

@@ -106,7 +106,7 @@ function renderSection({ path, description, rows }: Section): string[] {
     '',
     ...(description === '' ? [] : [description, '']),
     ...extra,
-    '| key | what is written | default | what it is |',
+    '| key | value | default | description |',
     '|---|---|---|---|',
     ...rows,
     ...after,
@@ -114,17 +114,17 @@ function renderSection({ path, description, rows }: Section): string[] {
   ];
 }
 
-const INTRODUCTION = `<!-- Made from src/config/schema.ts by npm run generate. -->
+const INTRODUCTION = `<!-- Generated from src/config/schema.ts by npm run generate. -->
 # Configuration
 
-\`kube-registry COMMAND --config FILE\`: one YAML file for every command; each reads its own part. What is not written has the
-default. \`KUBE_REGISTRY_CONFIG\` names the file too, and \`--set registry.cache.tagTtl=5m\` lays one key over it. A wrong or
-unknown key stops the program at once (exit code 2) and is named, with what was found and what is accepted.
-[config.schema.json](config.schema.json) is the same as a JSON Schema, for editors.
+\`kube-registry COMMAND --config FILE\` reads one YAML file for all commands; each command uses its own part. Keys that are not set
+have their defaults. \`KUBE_REGISTRY_CONFIG\` can name the file instead, and \`--set registry.cache.tagTtl=5m\` overrides a single key. If
+a key is unknown or its value wrong, the program exits at once (exit code 2) with a message that shows the key, the value found and the
+accepted values. Editors can use the same information as a JSON Schema: [config.schema.json](config.schema.json).
 
-A secret is best kept in a file (\`…File\`), which is read again when it changes. Durations are written \`300ms\`, \`10s\`, \`5m\`,
-\`24h\`, \`30d\` or \`0\`; sizes \`64MiB\`, \`100GiB\` or a number of bytes; addresses \`127.0.0.1:5000\` or \`[::]:5000\`; a proxy is
-\`direct\`, \`http://127.0.0.1:7890\` or \`socks5h://127.0.0.1:7891\`, and always looks up names itself.
+Keep secrets in files (\`…File\`), which are read again when they change. Durations are written as \`300ms\`, \`10s\`, \`5m\`, \`24h\`,
+\`30d\` or \`0\`; sizes as \`64MiB\`, \`100GiB\` or a number of bytes; addresses as \`127.0.0.1:5000\` or \`[::]:5000\`; a proxy as
+\`direct\`, \`http://127.0.0.1:7890\` or \`socks5h://127.0.0.1:7891\`. The proxy resolves the names.
 
 \`\`\`yaml
 registry:
@@ -132,11 +132,11 @@ registry:
     s3: { bucket: images, endpoint: http://minio.storage:9000, accessKeyIdFile: /run/secrets/id, secretAccessKeyFile: /run/secrets/key }
   proxy: http://127.0.0.1:7890            # the proxy for every upstream
   upstreams:
-    dockerhub:                            # laid over the default of that name
+    dockerhub:                            # merged over the default of that name
       credentials:
         - { usernameFile: /run/secrets/user, passwordFile: /run/secrets/password }
     harbor: { url: https://harbor.example.com, proxy: direct }
-    gcr: null                             # not wanted
+    gcr: null                             # removes this default
 \`\`\`
 `;
 
