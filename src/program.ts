@@ -38,12 +38,12 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
 
 const program = new Command('kube-registry')
-  .description('Images for a Kubernetes cluster: a pull-through registry, its node agent, its webhook and its proxy')
+  .description('Image pulls for a Kubernetes cluster: a pull-through registry, its node agent, its webhook and its proxy')
   .addOption(new Option('--config <file>', 'YAML configuration file').env('KUBE_REGISTRY_CONFIG'))
   .version(own.version)
   .option(
     '--set <key=value>',
-    'one key of the configuration, laid over the file; may be repeated',
+    'override one key of the configuration file; may be repeated',
     (value: string, all: string[]) => [...all, value],
     [],
   )
@@ -78,7 +78,7 @@ const agent = program
 
 agent
   .command('report')
-  .description("check whether this node's container runtime uses the agent, and say what to change if not")
+  .description("check whether this node's container runtime uses the agent, and show what to change if not")
   .option('--json', 'print JSON')
   .option('--hosts-directory <folder>', "a directory of hosts.toml files to check as well, such as containerd's certs.d")
   .action(async ({ json = false, hostsDirectory }: { json?: boolean; hostsDirectory?: string }) => {

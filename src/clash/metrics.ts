@@ -41,7 +41,7 @@ export function createClashMetrics(metrics: Metrics, latest: () => ClashStatus |
   });
   metrics.watch('clash_connections', 'Connections through the proxy now.', () => latest()?.traffic.connections ?? 0);
   metrics.watch('clash_restarts', 'How often mihomo ended by itself and was restarted.', () => latest()?.mihomo.restarts ?? 0);
-  metrics.watch('clash_config_proven', 'Whether a request has got through with the config in use.', () =>
+  metrics.watch('clash_config_proven', 'Whether a request has succeeded with the config in use.', () =>
     latest()?.config.proven === true ? 1 : 0,
   );
 

@@ -13,7 +13,7 @@ export const count = z.int().min(0);
 export const repository = z
   .string()
   .refine(isRepository, 'the name of a repository, such as dockerhub/library/nginx')
-  .describe('As this registry serves it, with the name of its upstream in front: dockerhub/library/nginx.');
+  .describe('The repository in this registry, which starts with the name of the upstream: dockerhub/library/nginx.');
 export const tag = z.string().refine(isTag, 'a tag').describe('A tag.');
 export const digest = z.string().refine(isDigest, 'a digest such as sha256:…').describe('A digest: sha256:….');
 
@@ -33,8 +33,8 @@ export const errorSchema = z
           'UNAVAILABLE',
           'INTERNAL',
         ])
-        .describe('What is wrong, for programs.'),
-      message: z.string().describe('What is wrong and what to do, for people, in English.'),
+        .describe('The error code, for programs.'),
+      message: z.string().describe('The error and what to do about it, in English.'),
     }),
   })
   .describe('An error.');
@@ -43,6 +43,6 @@ export type ApiError = z.output<typeof errorSchema>;
 /** Replicas whose part is missing in a response that covers all of them. */
 export const unreachable = z
   .array(z.strictObject({ address: z.string(), problem: z.string() }))
-  .describe('Replicas that did not answer: their part is missing here.');
+  .describe('Replicas that did not answer, so that their data is missing.');
 
 export const emptySchema = z.strictObject({}).describe('Nothing.');

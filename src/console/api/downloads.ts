@@ -5,12 +5,12 @@ export const downloadSchema = z.strictObject({
   digest,
   repository,
   upstream: z.string(),
-  source: z.enum(['storage', 'replica', 'upstream']).describe('Where its bytes come from now.'),
+  source: z.enum(['storage', 'replica', 'upstream']).describe('The current source of its bytes.'),
   receivedBytes: bytes,
-  size: bytes.nullable().describe('Of the whole blob.'),
-  bytesPerSecond: bytes.describe('Over the last seconds.'),
+  size: bytes.nullable().describe('The size of the whole blob.'),
+  bytesPerSecond: bytes.describe('Average over the last seconds.'),
   startedAt: time,
-  readers: count.describe('Clients that follow it.'),
+  readers: count.describe('Clients that read it.'),
   replica: z.string().describe('The replica that downloads it.'),
 });
 
@@ -18,12 +18,12 @@ export const downloadsSchema = z
   .strictObject({
     at: time,
     downloads: z.array(downloadSchema).describe('At most 200, the longest-running first.'),
-    total: count.describe('How many run.'),
-    bytesPerSecond: bytes.describe('Of all downloads together.'),
-    sentBytesPerSecond: bytes.describe('To clients.'),
+    total: count.describe('The number of running downloads.'),
+    bytesPerSecond: bytes.describe('The speed of all downloads together.'),
+    sentBytesPerSecond: bytes.describe('The speed to clients.'),
     requestsPerSecond: z.number().min(0),
     unreachable,
   })
-  .describe('Downloads that run.');
+  .describe('The running downloads.');
 export type Downloads = z.output<typeof downloadsSchema>;
 export type RunningDownload = z.output<typeof downloadSchema>;

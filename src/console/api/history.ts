@@ -8,7 +8,7 @@ const series = <Value extends z.ZodType>(value: Value) => z.array(value).max(400
 export const historySchema = z
   .strictObject({
     window: z.enum(['hour', 'day']),
-    stepSeconds: count.describe('Between two points.'),
+    stepSeconds: count.describe('The interval between two points.'),
     since: time.describe('The start of the first point. A point covers the time from its start to the next one.'),
     requests: series(count).describe('Requests for manifests and blobs.'),
     hits: series(count),
@@ -17,11 +17,11 @@ export const historySchema = z
     sentBytes: series(bytes).describe('Bytes sent to clients: all of them, from the cache and from upstreams.'),
     upstreamBytes: series(bytes).describe('Bytes received from upstreams.'),
     upstreamRequests: series(count).describe('Requests to upstreams.'),
-    latencyMs: series(z.number().nullable()).describe("Mean time until an upstream's headers; null: none was asked."),
+    latencyMs: series(z.number().nullable()).describe("Mean time until an upstream's headers; null: no requests."),
     latencyMaxMs: series(z.number().nullable()),
-    manifests: series(count).describe('Requests for manifests that were answered.'),
-    answerMs: series(z.number().nullable()).describe('Mean time until a request for a manifest was answered; null: there was none.'),
+    manifests: series(count).describe('Answered requests for manifests.'),
+    answerMs: series(z.number().nullable()).describe('Mean response time of requests for manifests; null: no requests.'),
     unreachable,
   })
-  .describe('What happened, in steps of equal length; the oldest first. Time before the start of the process has zeros.');
+  .describe('Counts in steps of equal length, oldest first. Times before the start of the process have zeros.');
 export type History = z.output<typeof historySchema>;

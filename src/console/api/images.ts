@@ -6,18 +6,18 @@ export const IMAGE_SORTS = ['name', 'size', 'lastUsed', 'pods'] as const;
 
 export const imageSchema = z.strictObject({
   repository,
-  name: z.string().describe('As the world names it: docker.io/library/nginx:1.27, or …@sha256:… without a tag.'),
+  name: z.string().describe('The usual name: docker.io/library/nginx:1.27, or …@sha256:… without a tag.'),
   tag: tag.nullable(),
   digest,
-  size: bytes.describe('Bytes of its stored blobs; blobs that images share count for each of them.'),
-  complete: z.boolean().describe('Whether all that the manifest names is stored. An index is complete with one of its platforms.'),
+  size: bytes.describe('Bytes of its stored blobs; shared blobs count for each image.'),
+  complete: z.boolean().describe('Whether all content that the manifest names is stored. An index is complete with one of its platforms.'),
   platforms: z.array(z.string()).describe('The platforms that are stored: linux/amd64, linux/arm/v7.'),
   lastUsed: time.nullable().describe('The day of its last pull, or the exact time if that was recorded.'),
   pods: count.nullable().describe('How many pods of the cluster use it; null: pods cannot be listed.'),
-  goneSince: time.nullable().describe('Since when its upstream no longer has the tag.'),
-  kept: z.enum(KEEP_REASONS).nullable().describe('Why pruning leaves it; null: it may be pruned.'),
+  goneSince: time.nullable().describe('When the upstream was found to have deleted the tag.'),
+  kept: z.enum(KEEP_REASONS).nullable().describe('Why pruning keeps it; null: it may be pruned.'),
   pinned: z.boolean().describe('Pinned in this console, as opposed to registry.cache.keep.'),
-  denied: z.string().nullable().describe('The rule of registry.policy that refuses it now.'),
+  denied: z.string().nullable().describe('The rule of registry.policy that currently refuses it.'),
 });
 
 export const imagesQuerySchema = z.strictObject({
@@ -39,7 +39,7 @@ export const imagesSchema = z
     takenAt: time.nullable().describe('When the images were listed; null: they are being listed for the first time.'),
     podsProblem: z.string().nullable().describe('Why the pods of the cluster could not be listed.'),
     upstreams: z.array(z.string()).describe('The upstreams that have images.'),
-    truncated: z.boolean().describe('There are more images than this registry keeps in memory for the console.'),
+    truncated: z.boolean().describe('Whether there are more images than the console can list.'),
   })
   .describe('One page of the stored images.');
 export type Images = z.output<typeof imagesSchema>;
@@ -51,7 +51,7 @@ export const imageQuerySchema = z.strictObject({ repository, digest });
 export const imageDetailSchema = z
   .strictObject({
     repository,
-    names: z.array(z.string()).describe('With each of its tags, as the world names them.'),
+    names: z.array(z.string()).describe('Its usual names, one per tag.'),
     tags: z.array(z.strictObject({ tag, goneSince: time.nullable(), checkedAt: time.nullable(), pinned: z.boolean() })),
     digest,
     mediaType: z.string(),
@@ -70,7 +70,7 @@ export const imageDetailSchema = z
           size: bytes.nullable(),
           created: z.string().nullable(),
           layers: z.array(z.strictObject({ digest, mediaType: z.string(), size: bytes, stored: z.boolean() })),
-          labels: z.record(z.string(), z.string()).describe('Of the image configuration. Anybody may have written them.'),
+          labels: z.record(z.string(), z.string()).describe('Labels of the image config; untrusted text.'),
         }),
       )
       .max(100),
@@ -78,7 +78,7 @@ export const imageDetailSchema = z
     pods: z
       .array(z.strictObject({ namespace: z.string(), pod: z.string(), container: z.string(), node: z.string().nullable() }))
       .nullable()
-      .describe('At most 200 pods that use it; null: pods cannot be listed.'),
+      .describe('At most 200 pods that use it; null: the pods cannot be listed.'),
   })
   .describe('One stored image.');
 export type ImageDetail = z.output<typeof imageDetailSchema>;

@@ -71,8 +71,8 @@ function parametersOf(query: z.ZodObject): Document[] {
 function events(): Document {
   return {
     operationId: 'events',
-    summary: 'What changes, as server-sent events',
-    description: 'Events downloads and jobs, whose data are whole snapshots; at most one of each a second.',
+    summary: 'Live updates, as server-sent events',
+    description: 'Events named downloads and jobs, whose data are whole snapshots; at most one of each per second.',
     responses: {
       '200': {
         description: 'A stream of events.',

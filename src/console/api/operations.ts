@@ -38,8 +38,8 @@ export const ACTION_HEADER = 'x-kube-registry-console';
 
 /** All operations of the API. `/api/events` and `/api/openapi.json` are not among them. */
 export const OPERATIONS = {
-  overview: { method: 'GET', path: '/api/overview', summary: 'The state at a glance', response: overviewSchema, acts: false },
-  downloads: { method: 'GET', path: '/api/downloads', summary: 'Downloads that run', response: downloadsSchema, acts: false },
+  overview: { method: 'GET', path: '/api/overview', summary: 'An overview of the state', response: overviewSchema, acts: false },
+  downloads: { method: 'GET', path: '/api/downloads', summary: 'Running downloads', response: downloadsSchema, acts: false },
   images: { method: 'GET', path: '/api/images', summary: 'Stored images', query: imagesQuerySchema, response: imagesSchema, acts: false },
   image: {
     method: 'GET',
@@ -55,7 +55,7 @@ export const OPERATIONS = {
   webhook: {
     method: 'GET',
     path: '/api/webhook',
-    summary: 'Which images of pods are rewritten',
+    summary: 'The images of pods, rewritten or not',
     query: webhookQuerySchema,
     response: webhookSchema,
     acts: false,
@@ -69,7 +69,13 @@ export const OPERATIONS = {
     response: historySchema,
     acts: false,
   },
-  policy: { method: 'GET', path: '/api/policy', summary: 'The rules, and what they refused', response: policySchema, acts: false },
+  policy: {
+    method: 'GET',
+    path: '/api/policy',
+    summary: 'The rules, and the pulls that they refused',
+    response: policySchema,
+    acts: false,
+  },
   check: {
     method: 'GET',
     path: '/api/check',
@@ -78,20 +84,20 @@ export const OPERATIONS = {
     response: checkSchema,
     acts: false,
   },
-  jobs: { method: 'GET', path: '/api/jobs', summary: 'The latest actions', response: jobsSchema, acts: false },
-  session: { method: 'GET', path: '/api/session', summary: 'Who is logged in', response: sessionSchema, acts: false },
+  jobs: { method: 'GET', path: '/api/jobs', summary: 'The recent actions', response: jobsSchema, acts: false },
+  session: { method: 'GET', path: '/api/session', summary: 'The logged-in user', response: sessionSchema, acts: false },
   logIn: { method: 'POST', path: '/api/session', summary: 'Log in', body: loginSchema, response: sessionSchema, acts: false },
   logOut: { method: 'DELETE', path: '/api/session', summary: 'Log out', response: sessionSchema, acts: false },
   warm: { method: 'POST', path: '/api/actions/warm', summary: 'Fetch an image', body: warmSchema, response: jobSchema, acts: true },
   pin: {
     method: 'POST',
     path: '/api/actions/pin',
-    summary: 'Keep an image from pruning',
+    summary: 'Pin an image, so that pruning keeps it',
     body: pinSchema,
     response: emptySchema,
     acts: true,
   },
-  unpin: { method: 'POST', path: '/api/actions/unpin', summary: 'Take a pin back', body: pinSchema, response: emptySchema, acts: true },
+  unpin: { method: 'POST', path: '/api/actions/unpin', summary: 'Unpin an image', body: pinSchema, response: emptySchema, acts: true },
   deleteTag: {
     method: 'POST',
     path: '/api/actions/delete-tag',
@@ -103,7 +109,7 @@ export const OPERATIONS = {
   prune: {
     method: 'POST',
     path: '/api/actions/prune',
-    summary: 'Prune, dry run first',
+    summary: 'Prune, after a dry run',
     body: pruneSchema,
     response: jobSchema,
     acts: true,
@@ -111,7 +117,7 @@ export const OPERATIONS = {
   chooseNode: {
     method: 'POST',
     path: '/api/actions/choose-node',
-    summary: 'Choose the node of the clash proxy',
+    summary: 'Select the node of the clash proxy',
     body: chooseNodeSchema,
     response: clashSchema,
     acts: true,

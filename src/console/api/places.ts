@@ -11,7 +11,7 @@ export const upstreamSchema = z.strictObject({
   proxy: z.string().describe('direct, or the URL of the proxy without its password.'),
   onProxyFailure: z.enum(['fail', 'direct']),
   mirrors: z.array(z.strictObject({ url: z.string(), proxy: z.string() })),
-  state: z.enum(['up', 'limited', 'refusing', 'proxy-down', 'down', 'unknown']).describe('By the last request; unknown: there was none.'),
+  state: z.enum(['up', 'limited', 'refusing', 'proxy-down', 'down', 'unknown']).describe('By the last request; unknown: no requests.'),
   lastRequestAt: time.nullable(),
   lastFailure: z.strictObject({ at: time, outcome: z.string() }).nullable(),
   latency: z
@@ -23,21 +23,24 @@ export const upstreamSchema = z.strictObject({
 });
 export const upstreamsSchema = z
   .strictObject({ upstreams: z.array(upstreamSchema), unreachable })
-  .describe('The upstreams: the configured ones, and other hosts that were asked since the start.');
+  .describe('The configured upstreams, and other hosts that were used since the registry started.');
 export type Upstreams = z.output<typeof upstreamsSchema>;
 export type UpstreamReport = z.output<typeof upstreamSchema>;
 
 export const clashSchema = z
   .strictObject({
-    enabled: z.boolean().describe('Whether registry.console.clash says where it is.'),
+    enabled: z.boolean().describe('Whether registry.console.clash is set.'),
     problem: problem.describe('Why it cannot be reached, or why its config is not in use.'),
     mode: z.string().nullable(),
-    version: z.string().nullable().describe('Of mihomo.'),
+    version: z.string().nullable().describe('The version of mihomo.'),
     running: z.boolean(),
-    proven: z.boolean().describe('Whether a request has got through with the config in use.'),
+    proven: z.boolean().describe('Whether a request has succeeded with the config in use.'),
     restarts: count,
     chosen: z.string().nullable().describe('The node in use.'),
-    preferred: z.string().nullable().describe('The node that was chosen in the console; null: the fastest one is chosen automatically.'),
+    preferred: z
+      .string()
+      .nullable()
+      .describe('The node that was selected in the console; null: the fastest one is selected automatically.'),
     traffic: z.strictObject({ uploadedBytes: bytes, downloadedBytes: bytes, connections: count }),
     subscriptions: z.array(
       z.strictObject({
@@ -63,7 +66,7 @@ export const clashSchema = z
       .max(2000),
     notes: z.array(z.string()),
   })
-  .describe('The clash proxy beside the replica that answers.');
+  .describe('The clash proxy next to the replica that answers.');
 export type ClashReport = z.output<typeof clashSchema>;
 
 export const agentsSchema = z
@@ -71,15 +74,15 @@ export const agentsSchema = z
     nodes: z
       .array(
         z.strictObject({
-          node: z.string().describe('Its name, if its agent tells, else its address.'),
+          node: z.string().describe('The name reported by its agent, else its address.'),
           address: z.string(),
           lastSeen: time.nullable(),
           hour: z.strictObject({ pulls: count, bytes, errors: count }),
-          agent: z.enum(['ready', 'not-ready', 'unknown']).describe('unknown: the cluster cannot be asked.'),
+          agent: z.enum(['ready', 'not-ready', 'unknown']).describe('unknown: the pods of the cluster cannot be listed.'),
         }),
       )
       .max(5000)
-      .describe('The nodes that have pulled since the start, and those that have an agent.'),
+      .describe('The nodes that have pulled since the registry started, and those that have an agent.'),
     problem: problem.describe('Why the pods of agents cannot be listed.'),
     unreachable,
   })
@@ -87,14 +90,14 @@ export const agentsSchema = z
 export type AgentsReport = z.output<typeof agentsSchema>;
 
 export const webhookQuerySchema = z.strictObject({
-  search: z.string().max(400).default('').describe('Words that the namespace, the pod or the image contain.'),
+  search: z.string().max(400).default('').describe('Words to find in the namespace, the pod or the image.'),
   rewritten: z.enum(['all', 'yes', 'no']).default('all'),
   offset: z.coerce.number().int().min(0).max(10_000_000).default(0),
   limit: z.coerce.number().int().min(1).max(500).default(100),
 });
 export const webhookSchema = z
   .strictObject({
-    enabled: z.boolean().describe('Whether registry.console.webhook says where it is.'),
+    enabled: z.boolean().describe('Whether registry.console.webhook is set.'),
     instances: z.array(z.strictObject({ address: z.string(), ready: z.boolean(), problem })),
     reviews: z.array(z.strictObject({ outcome: z.string(), count })).describe('Admission reviews by outcome since the instances started.'),
     problem: problem.describe('Why the pods of the cluster cannot be listed.'),
@@ -107,14 +110,14 @@ export const webhookSchema = z
         container: z.string(),
         image: z.string(),
         original: z.string().nullable(),
-        reason: z.string().describe('rewritten, or why not.'),
+        reason: z.string().describe('rewritten, or the reason why not.'),
         text: z.string().describe('The reason in words.'),
       }),
     ),
     total: count,
     offset: count,
   })
-  .describe('Which images of pods are rewritten, and why others are not.');
+  .describe('The images of pods, and why each was or was not rewritten.');
 export type WebhookReport = z.output<typeof webhookSchema>;
 
 export const replicaSchema = z.strictObject({

@@ -5,9 +5,9 @@ export const loginSchema = z.strictObject({ user: z.string().min(1).max(255), pa
 
 export const sessionSchema = z
   .strictObject({
-    user: z.string().nullable().describe('null: nobody is logged in.'),
+    user: z.string().nullable().describe('null: not logged in.'),
     expiresAt: time.nullable(),
-    canLogIn: z.boolean().describe('Whether registry.console.users is set. Without it, nothing can be changed in the console.'),
+    canLogIn: z.boolean().describe('Whether registry.console.users is set. Without it, the console is read-only.'),
   })
-  .describe('Who is logged in.');
+  .describe('The logged-in user.');
 export type Session = z.output<typeof sessionSchema>;
