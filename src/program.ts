@@ -12,17 +12,18 @@ interface GlobalOptions {
   set: string[];
 }
 
-/** Starts this program anew in the same process (execve), for commands of which there are many and
- *  that mostly lie idle: with a small young generation for V8, and with all that it needs in the
- *  compile cache, since the compiler of types takes some 20 MB that never come back
- *  (docs/decisions/lean-agent.md). `late`: what the command itself would load later. */
+/** Restarts this program in the same process (execve), for commands that run on many nodes and are
+ *  mostly idle: with a small young generation of V8, and with all code in the compile cache,
+ *  because Node's type stripper takes some 20 MB permanently (docs/decisions/lean-agent.md).
+ *  `late`: the modules that the command would load later. */
 async function becomeLean(...late: Promise<unknown>[]): Promise<void> {
   const flag = '--max-semi-space-size=1';
   if (process.execArgv.includes(flag)) return;
   await Promise.all([import('prom-client'), ...late]);
   module.flushCompileCache();
   const args = [process.execPath, flag, import.meta.filename, ...process.argv.slice(2)];
-  // glibc would give each of V8's threads an arena of its own, and keep what was freed there.
+  // glibc would create a separate arena for each of V8's threads, and keep memory that was freed
+  // there.
   process.execve?.(process.execPath, args, { ...(process.env as Record<string, string>), MALLOC_ARENA_MAX: '1' });
 }
 

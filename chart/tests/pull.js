@@ -1,4 +1,4 @@
-// What `helm test` runs: every URL answers 200; pull:URL names an image that comes through the registry, whole.
+// Run by `helm test`: requests every URL, and for pull:URL pulls the whole image through the registry.
 import { createHash } from 'node:crypto';
 
 const ACCEPT = ['oci.image.index.v1', 'oci.image.manifest.v1', 'docker.distribution.manifest.list.v2', 'docker.distribution.manifest.v2']

@@ -7,7 +7,7 @@ import { When } from '../parts/time.tsx';
 
 const TONES: Record<Job['state'], Tone> = { running: 'info', done: 'good', failed: 'bad' };
 
-/** Long-running actions: what was requested, by whom, and the progress. */
+/** Long-running actions, with the request, the user and the progress. */
 export function JobList({ jobs }: { jobs: readonly Job[] }) {
   return <Table caption={t('jobs.title')} columns={columns()} rows={jobs} keyOf={({ id }) => id} empty={t('jobs.none')} />;
 }

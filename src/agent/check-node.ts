@@ -16,7 +16,7 @@ export type ProblemKind =
 
 export interface Problem {
   kind: ProblemKind;
-  /** What is wrong, and how to fix it. */
+  /** The problem, and how to fix it. */
   message: string;
 }
 
@@ -33,7 +33,7 @@ export async function checkWritable(directory: string): Promise<Problem[]> {
   }
 }
 
-/** Checks that containerd reads hosts.toml files in `directory`, by the config.toml beside it.
+/** Checks that containerd reads hosts.toml files in `directory`, by the config.toml next to it.
  *
  *  The rules are from containerd's source, and were confirmed by pulls. Releases 1.6 to 2.0 split
  *  `config_path` at colons and look into each folder. From 2.1 on the transfer service pulls, which

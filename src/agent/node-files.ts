@@ -61,7 +61,7 @@ function hostsFile(directory: string, host: string, { url, agent }: { url: strin
     path: join(directory, folder, 'hosts.toml'),
     async content() {
       const own = await certificateLines(join(directory, folder));
-      // A folder named HOST:PORT, Docker's layout, is no longer read beside HOST_PORT_.
+      // A folder named HOST:PORT, Docker's layout, is not read if HOST_PORT_ exists.
       const certificates = own === '' && plain !== folder ? await certificateLines(join(directory, plain), `../${plain}/`) : own;
       return `server = "${url}"\n${certificates}\n[host."${agent}"]\n  capabilities = ["pull", "resolve"]\n`;
     },

@@ -27,8 +27,8 @@ const MAX_LINGERING = 256;
 const ABANDONED = new OciError('UNAVAILABLE', 'no caller is waiting for this response any longer');
 
 /** Aborts work that has no callers left.
- *  @returns what to call for each piece of work; `onAbandoned` is called just before it is
- *  aborted */
+ *  @returns a function to call for each piece of work; `onAbandoned` is called just before the work
+ *  is aborted */
 export function abandonUnwanted({ lingerMs }: CallersOptions): (onAbandoned: () => void) => Callers {
   /** When the last caller of each piece of work left, in ms on the process's clock, by the function
    *  that aborts the work. */

@@ -12,7 +12,7 @@ export interface FairQueueOptions {
 }
 
 export interface FairQueue {
-  /** Takes a place; call the function that it returns to give the place back.
+  /** Takes a place; call the returned function to release it.
    *  @throws the signal's reason; OciError TOOMANYREQUESTS (too many wait) */
   acquire(this: void, key: string, signal: AbortSignal): Promise<() => void>;
 }

@@ -1,5 +1,5 @@
 /** Waits for `promise`, but no longer than until `signal` is aborted. The work behind the promise
- *  goes on.
+ *  continues.
  *  @throws what `promise` rejects with, or the signal's reason */
 export async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   const aborted = Promise.withResolvers<never>();

@@ -9,8 +9,8 @@ export interface SemaphoreOptions {
 }
 
 export interface Semaphore {
-  /** Takes a place, in the order of the calls. Call the function that it returns to give the place
-   *  back; further calls do nothing.
+  /** Takes a place, in the order of the calls. Call the returned function to release it; further
+   *  calls do nothing.
    *  @throws the signal's reason (aborted before there was a place); OciError TOOMANYREQUESTS (the
    *  queue is full) */
   acquire(this: void, signal?: AbortSignal): Promise<() => void>;

@@ -4,7 +4,7 @@ import { abandonUnwanted, type Callers } from './callers.ts';
 export interface SingleFlightOptions {
   /** How long the work may take, in ms. */
   timeoutMs: number;
-  /** How long the work goes on once its last caller has left, in ms. By default, until the
+  /** How long the work continues after its last caller has left, in ms. By default, until the
    *  timeout. */
   lingerMs?: number;
 }
@@ -20,7 +20,7 @@ interface Flight<Value> {
 }
 
 /** Runs one piece of work per key at a time, shared by all callers that ask for the key while it
- *  runs. Callers may leave: the work goes on for the others, and for `lingerMs` after the last
+ *  runs. Callers may leave: the work continues for the others, and for `lingerMs` after the last
  *  caller has left. */
 export function singleFlight<Value>({ timeoutMs, lingerMs = Infinity }: SingleFlightOptions): SingleFlight<Value> {
   const running = new Map<string, Flight<Value>>();

@@ -167,7 +167,7 @@ export function createBlobs({ upstream, cache, proofs, name, connections, untrus
         const stored = mayUseStorage ? await readStored(digest, target, request) : undefined;
         if (stored === 'unproved') mayUseStorage = false;
         else if (stored !== undefined) return { blob: stored, outcome: 'hit' };
-        // Another request may have started a download meanwhile.
+        // Another request may have started a download in the meantime.
         const other = downloads.running(digest);
         if (other !== undefined && other !== left) continue;
         if (left?.failure() === 'corrupt') await left.result; // `learn` then knows which source sent wrong bytes

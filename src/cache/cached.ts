@@ -24,8 +24,8 @@ export interface CachePolicy extends FreshnessPolicy {
   /** Parallel connections for one blob. */
   connections: number;
   /** `by-<id>`, put before the upstream's name in the store: the upstream is read with the
-   *  credentials that the id stands for, and what it proves is valid for this capability alone, for
-   *  an hour. */
+   *  credentials that the id stands for. Its answers prove access for this capability alone, for an
+   *  hour. */
   capability?: string;
   /** Anybody may run this upstream, so it may claim to have a blob in order to get the stored copy
    *  of another upstream. Only bytes that it has sent prove that it has a blob. */

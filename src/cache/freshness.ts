@@ -28,7 +28,7 @@ export const REWRITE_AFTER_MS = 3_600_000;
 
 /** How long after its last confirmation a cached answer may be served, in ms.
  *  @param answer.refused the upstream has answered 401 or 403 since
- *  @param answer.outlives the answer stays although the upstream has deleted what it is about */
+ *  @param answer.outlives the answer is kept although the upstream has deleted the tag */
 export function lifeOf(policy: FreshnessPolicy, repository: Repository, answer: { refused: boolean; outlives: boolean }): number {
   if (answer.refused && policy.credentialed(repository)) return Math.min(REFUSED_LIFE_MS, policy.staleFor);
   return answer.outlives && policy.onDeleted === 'serve' ? Infinity : policy.staleFor;

@@ -16,8 +16,8 @@ const MAX_RECORD_SIZE = 65_536;
 const MAX_PENDING = 100_000;
 const WRITES_AT_ONCE = 8;
 
-/** The small JSON documents beside the blobs. Reading never fails a pull and writing never delays
- *  one: records that the store cannot accept now are kept in memory and written later. */
+/** The small JSON documents that belong to the blobs. Reading never fails a pull and writing never
+ *  delays one: records that the store cannot accept now are kept in memory and written later. */
 export interface RecordStore {
   /** Undefined: there is no such record, it is longer than `maxSize` bytes (64 KiB by default), or
    *  it cannot be read now. */
@@ -28,7 +28,7 @@ export interface RecordStore {
   remove(key: string): void;
   /** How many records wait to be written. */
   pending(): number;
-  /** Writes what is pending, until `signal` is aborted. */
+  /** Writes pending records, until `signal` is aborted. */
   flush(signal: AbortSignal): Promise<void>;
 }
 

@@ -73,8 +73,8 @@ export interface FollowFilesOptions {
   signal: AbortSignal;
 }
 
-/** Offers each change, until `signal` aborts. @returns a function that returns what is wrong with a
- *  file now */
+/** Offers each change, until `signal` aborts. @returns a function that returns the current problem
+ *  of a file */
 export function followFiles({ files, inputs, offer, log, signal }: FollowFilesOptions): () => string | undefined {
   let { users, custom } = inputs;
   let problem: string | undefined;

@@ -5,7 +5,7 @@ import { findNodeProblems } from './wiring/node-problems.ts';
 export interface AgentReportOptions {
   /** Print JSON, for programs. */
   json: boolean;
-  /** A folder of hosts.toml files to examine beside those that are configured. */
+  /** A folder of hosts.toml files to check in addition to the configured ones. */
   hostsDirectory?: string;
 }
 

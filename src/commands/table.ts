@@ -17,7 +17,7 @@ export function renderTable(heading: readonly string[], rows: readonly (readonly
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
 
-/** Formats a number of bytes for people: `1.5 GiB`. */
+/** Formats a number of bytes for display: `1.5 GiB`. */
 export function formatBytes(count: number): string {
   const power = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, count)) / 10)));
   return `${(count / 2 ** (10 * power)).toFixed(power === 0 ? 0 : 1)} ${UNITS[power]}`;

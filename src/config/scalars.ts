@@ -11,7 +11,7 @@ const DURATION_FORM = 'a duration such as 300ms, 10s, 5m, 24h or 30d';
 const SIZE_FORM = 'a size such as 64MiB, 100GiB, or a number of bytes';
 const SIZE = /^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB|)$/;
 
-/** `300ms`, `5m`, `24h`, `30d`, or 0; gives milliseconds. */
+/** `300ms`, `5m`, `24h`, `30d`, or 0; parsed to milliseconds. */
 export const duration = z
   .union([z.literal([0, '0']), z.string().regex(DURATION, DURATION_FORM)], { error: DURATION_FORM })
   .transform((value) => {

@@ -54,7 +54,7 @@ interface Limit {
 
 /** Refuses pushes that would exceed the quota. A blob that several repositories of one prefix share
  *  counts once. Without a lock server, concurrent pushes to several replicas may exceed a quota by
- *  what they push within a minute. */
+ *  the bytes that they push within a minute. */
 export function createQuota({ name, quota, store }: QuotaOptions): Quota {
   const entries = typeof quota === 'number' ? [['', quota] as const] : Object.entries(quota ?? {});
   const limits = entries.map(([prefix, allowed]): Limit => {

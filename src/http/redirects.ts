@@ -7,7 +7,7 @@ export type RedirectProblem = 'too-many' | 'no-url' | 'scheme' | 'internal';
 export class RedirectError extends Error {
   override readonly name = 'RedirectError';
   readonly problem: RedirectProblem;
-  /** Where the request would have gone. */
+  /** The target of the redirect. */
   readonly target: URL | undefined;
   constructor(problem: RedirectProblem, message: string, target?: URL) {
     super(message);

@@ -12,7 +12,7 @@ export interface BodySource {
 export interface BodyHooks {
   /** Sees each chunk before the reader does. */
   onChunk?(this: void, chunk: Uint8Array): void;
-  /** The last chunk has been returned. What it throws becomes the body's failure. */
+  /** The last chunk has been returned. An error that it throws becomes the body's failure. */
   onEnd?(this: void): void;
   /** Returns the error to throw instead of `error`. */
   onError?(this: void, error: unknown): unknown;

@@ -23,7 +23,7 @@ export interface Kubernetes {
   /** Creates an object. @returns the object as the API server has it. @throws OciError DENIED,
    *  UNAVAILABLE */
   create(path: string, object: unknown, signal: AbortSignal): Promise<unknown>;
-  /** A GET whose answer goes on for minutes, such as a watch. Reading the body fails after
+  /** A GET whose response lasts for minutes, such as a watch. Reading the body fails after
    *  MAX_SILENCE_MS without a byte.
    *  @returns the body's chunks; undefined for 410: the resourceVersion in the path is too old
    *  @throws OciError DENIED, UNAVAILABLE */

@@ -8,14 +8,14 @@ import type { Kubernetes } from './client.ts';
 export type Change =
   /** The object is new, or it may have changed. */
   | { type: 'set'; key: string; object: Fields }
-  /** The object is gone. */
+  /** The object was removed. */
   | { type: 'removed'; key: string }
   /** All objects of the collection have been reported, and all removed ones too. */
   | { type: 'complete' }
   /** After a failure, the API server answers again; the objects may be unchanged. */
   | { type: 'recovered' }
-  /** The API server does not answer, or RBAC forbids it (`isDenied`); it is asked again after a
-   *  pause. */
+  /** The API server does not answer, or RBAC forbids it (`isDenied`); the request is repeated after
+   *  a pause. */
   | { type: 'failed'; error: Error; isDenied: boolean };
 
 export interface Collection {

@@ -7,7 +7,7 @@ import { isRepository, type Repository } from './reference.ts';
 export const MIRRORED = 'by-mirror';
 
 /** `dockerhub/acme/app` of `by-<ids>/dockerhub/acme/app` (see private-name.ts); every other
- *  repository is returned as it is. */
+ *  repository is returned unchanged. */
 export function withoutCapability(repository: Repository): Repository {
   const slash = repository.indexOf('/');
   if (slash === -1 || !isPrivateComponent(repository.slice(0, slash))) return repository;

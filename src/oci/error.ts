@@ -1,5 +1,5 @@
 /** The codes a client may see: those of the distribution specification 1.1 ("Error Codes"), and
- *  those that registries have long used beside them: PAGINATION_NUMBER_INVALID, RANGE_INVALID,
+ *  those that registries have long used in addition: PAGINATION_NUMBER_INVALID, RANGE_INVALID,
  *  UNAVAILABLE and UNKNOWN. */
 export type OciErrorCode =
   | 'BLOB_UNKNOWN'

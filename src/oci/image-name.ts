@@ -50,8 +50,8 @@ export function parseImage(image: string): ImageName | undefined {
   if (IDENTIFIER.test(image)) return undefined;
   const slash = image.indexOf('/');
   const first = slash === -1 ? '' : image.slice(0, slash);
-  // The reference implementation (splitDockerDomain) tells a host from the first path component
-  // by a dot, a colon, an upper-case letter or the name localhost.
+  // The reference implementation (splitDockerDomain) distinguishes a host from the first path
+  // component by a dot, a colon, an upper-case letter or the name localhost.
   const hasHost = first !== '' && (/[.:]/.test(first) || first === 'localhost' || first !== first.toLowerCase());
   const host = hasHost ? first : DOCKER_HUB;
   const rest = hasHost ? image.slice(slash + 1) : image;

@@ -34,8 +34,8 @@ const MAX_NOTED = 10_000;
 
 /** Serves only what the policy allows from `inner`. @param name the prefix of the repositories of
  *  `inner`
- *  @throws OciError DENIED (origin policy), beside what `inner` throws; UNAVAILABLE: the store,
- *  which has to be asked about the image, does not answer */
+ *  @throws OciError DENIED (origin policy), in addition to the errors of `inner`; UNAVAILABLE: the
+ *  store, which has to be asked about the image, does not answer */
 export function guarded(inner: Registry, name: string, policy: Policy): Registry {
   const { rules, tags, age } = policy;
   if (rules.isEmpty && age === undefined) return inner;

@@ -45,7 +45,7 @@ export function createOutage({ probe, stop, log }: OutageOptions): Outage {
     log.warn({ event: 'registry-down', error: cause }, 'the registry does not answer; pulling directly from upstream');
     for (const listener of listeners) listener();
     while (!stop.aborted) {
-      await delay(PROBE_INTERVAL_MS, undefined, { signal: stop }).catch(() => undefined); // the loop's condition tells
+      await delay(PROBE_INTERVAL_MS, undefined, { signal: stop }).catch(() => undefined); // the loop's condition checks it
       if (await answers(PROBE_TIMEOUT_MS)) break;
     }
     isDown = false;

@@ -109,7 +109,7 @@ function createRace<T>(ask: Ask<T>, { outage, slowAfterMs, onSecond }: RaceOptio
 
   function fail(side: Side, error: unknown): void {
     const { signal } = controllers[side];
-    if (signal.aborted) return; // it lost, or the client has gone
+    if (signal.aborted) return; // it lost, or the client has disconnected
     if (side === 'first' && !isPatient && hasShortRetryAfter(error)) {
       isPatient = true;
       void delay(1000 * (error.retryAfter ?? 0), undefined, { signal }).then(

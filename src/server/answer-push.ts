@@ -34,7 +34,7 @@ export interface Push {
 }
 
 export interface PushOptions {
-  /** The minimum size of a chunk that the client is told, in bytes; undefined: none. */
+  /** The minimum chunk size that is announced to the client, in bytes; undefined: none. */
   minChunkSize: number | undefined;
   log: Log;
 }

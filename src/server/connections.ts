@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 
 export interface Connections {
-  /** Counts a request until its response has been sent or its client is gone. */
+  /** Counts a request until its response has been sent or its client has disconnected. */
   answer(request: IncomingMessage, response: ServerResponse): void;
   isAnswering(socket: Duplex): boolean;
   /** From now on every response ends its connection. */

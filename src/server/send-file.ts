@@ -30,7 +30,7 @@ export interface FileSender {
   send(socket: Socket | null, slice: FileSlice, count: number): number | Buffer | undefined;
 }
 
-/** Bytes that one call sends at most, since it blocks the event loop meanwhile. */
+/** The maximum number of bytes of one call, which blocks the event loop. */
 const MAX_CALL = 2 ** 20;
 /** Bytes that are written in the usual way when the socket buffer is full. */
 const PIECE = 2 ** 14;

@@ -37,7 +37,7 @@ export async function claimBlobs(store: Store, digests: readonly Digest[], signa
 
 /** Waits until no pruning removes any of the blobs or their records. Call it after writing records
  *  that a pruning may have seen in their old state.
- *  @returns whether a pruning was removing some of them: then the written records may be gone
+ *  @returns whether a pruning run was removing some of them: then the written records may be gone
  *  @throws OciError UNAVAILABLE: a pruning does not end */
 export async function awaitSweeps(store: Store, digests: readonly Digest[], signal: AbortSignal): Promise<boolean> {
   const deadline = performance.now() + SWEEP_WAIT_MS;

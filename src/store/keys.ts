@@ -185,10 +185,10 @@ export function parseUsedKey(key: string): { day: string; repository: Repository
   return isRepository(repository) && isDigest(digest) ? { day, repository, digest } : undefined;
 }
 
-/** Whether a record of `size` bytes may be that of a manifest, so that a listing tells most blobs
- *  from manifests without reading every record: application/octet-stream and a size of up to 15
- *  digits take 63 bytes, the shortest type of a manifest takes 64. A blob whose record has further
- *  fields may pass: its `mediaType` decides. */
+/** Whether a record of `size` bytes may be that of a manifest, so that a listing distinguishes most
+ *  blobs from manifests without reading every record: application/octet-stream and a size of up to
+ *  15 digits take 63 bytes, the shortest type of a manifest takes 64. A blob whose record has
+ *  further fields may pass: its `mediaType` decides. */
 export function isManifestRecord(size: number): boolean {
   return size > 63;
 }

@@ -27,7 +27,7 @@ interface Content {
 
 const CHUNK = 64 * 1024;
 
-/** A registry of what is put into it, for tests of whatever is built over one. Its bodies use the
+/** A registry over content in memory, for tests of code that uses a registry. Its bodies use the
  *  least that the chunk contract promises: two buffers in turn, wiped as soon as they may be. */
 export function createMemory(): Memory {
   const repositories = new Map<Repository, Content>();

@@ -22,7 +22,8 @@ type Check = (promise: string, body: (own: RegistryUnderTest, signal: AbortSigna
 
 const ABSENT_DIGEST = digestOf(Buffer.from('absent everywhere'));
 
-/** The behaviour that every Registry promises, tested over one that `make` has filled with the content. */
+/** The behaviour that every Registry promises, tested over one that `make` has filled with the
+ *  content. */
 export function testRegistry(
   name: string,
   make: (content: SampleContent) => Promise<RegistryUnderTest>,

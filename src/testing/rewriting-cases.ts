@@ -19,7 +19,8 @@ function near(key: string, operator: string, values: string[], preferred = false
 
 const SHA = `sha256:${'0123456789abcdef'.repeat(4)}`;
 const SHA512 = `sha512:${'0123456789abcdef'.repeat(8)}`;
-/** Image → the rewritten name after `127.0.0.1:25000/` with the defaults; undefined: it is not rewritten. */
+/** Image → the rewritten name after `127.0.0.1:25000/` with the defaults; undefined: it is not
+ *  rewritten. */
 export const IMAGE_NAMES: readonly [image: string, rewritten: string | undefined][] = [
   ['nginx', 'dockerhub/library/nginx'],
   ['nginx:1.27', 'dockerhub/library/nginx:1.27'],

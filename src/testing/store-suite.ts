@@ -36,7 +36,7 @@ const KEYS = [
 
 export interface SuiteOptions {
   /** False: a reader may see half of an object that is being overwritten, and a broken connection.
-   *  What is written under its digest never changes, so that the registry can use such a store. */
+   *  Content under a digest never changes, so that the registry can use such a store. */
   overwritesAtomically?: boolean;
 }
 

@@ -171,7 +171,7 @@ export function createAuthorizer({ origin, credentials, authHosts, ask }: Author
 
     async answer(access, { used, challenges: headers, general = false }, signal) {
       const known = current(access);
-      if (known !== undefined && known !== used) return known; // another request has logged in meanwhile
+      if (known !== undefined && known !== used) return known; // another request has logged in in the meantime
       tokens.delete(keyOf(access));
       const challenges = parseChallenges(headers);
       const [first] = challenges.filter(({ scheme }) => scheme === 'bearer' || scheme === 'basic');

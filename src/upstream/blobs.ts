@@ -28,8 +28,8 @@ function requestOf(method: 'GET' | 'HEAD', repository: Repository, digest: Diges
 }
 
 export interface Blobs {
-  /** HEAD of a blob, or GET if HEAD gives no clear answer. Compare the size with the known one: a
-   *  server that is no registry may answer 200 to everything.
+  /** HEAD of a blob, or GET if the answer to HEAD is inconclusive. Compare the size with the known
+   *  one: a server that is no registry may answer 200 to everything.
    *  @throws OciError BLOB_UNKNOWN; UNAVAILABLE (other content is there) */
   stat(source: Source, repository: Repository, digest: Digest, limits: Limits): Promise<Descriptor>;
   /** GET of a blob or a range of it, or of the whole blob if ranges are refused. @throws OciError

@@ -113,7 +113,7 @@ export function createEndpoint(options: EndpointOptions): Endpoint {
   };
 }
 
-/** What the requests to one registry share. */
+/** The state that the requests to one registry share. */
 interface OpenRegistry extends Sender {
   path: RegistryPath;
   /** The URL of the registry's host. */

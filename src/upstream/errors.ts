@@ -29,7 +29,7 @@ export class UpstreamError extends OciError {
 export interface RefusalContext {
   host: string;
   repository: string;
-  /** What a 404 means. */
+  /** The error code for a 404. */
   absent: OciErrorCode;
   /** The message in the error's body. */
   words: string | undefined;

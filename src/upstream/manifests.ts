@@ -60,7 +60,8 @@ export function headerDigest({ headers }: Pick<Reply, 'headers'>) {
   return typeof digest === 'string' && isDigest(digest) ? digest : undefined;
 }
 
-/** HEAD of a manifest, or GET if HEAD gives no clear answer. @throws as `getManifest` does */
+/** HEAD of a manifest, or GET if the answer to HEAD is inconclusive. @throws as `getManifest`
+ *  does */
 export async function headManifest(source: Source, repository: Repository, reference: Reference, limits: Limits): Promise<Descriptor> {
   const reply = await source.request({ ...requestOf('HEAD', repository, reference), expected: [200, ...DOUBTFUL] }, limits);
   reply.discard();

@@ -24,7 +24,7 @@ export interface Source {
 
 export interface SourceRequest extends Omit<Ask, 'action'> {
   kind: LimitedKind;
-  /** What a 404 means. */
+  /** The error code for a 404. */
   absent: OciErrorCode;
   /** Statuses; 200 alone by default. */
   expected?: readonly number[];

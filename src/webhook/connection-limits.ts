@@ -15,7 +15,7 @@ const MAX_CONNECTIONS = 1_000;
 /** New connections: a burst, and a rate. A TLS handshake costs about a millisecond. */
 const BURST = 1_000;
 const PER_SECOND = 100;
-/** What a violation costs, in new connections. */
+/** The cost of a violation, in new connections. */
 const PENALTY = 50;
 /** Addresses that are remembered without a connection. */
 const MAX_REMEMBERED = 1_000;

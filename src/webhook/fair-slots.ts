@@ -1,7 +1,7 @@
 /** Slots for work that costs memory and time, shared fairly by clients. */
 export interface FairSlots {
   /** Waits for a slot. Waiting clients take turns, however many requests each has sent.
-   *  @returns a function that gives the slot back, or undefined if the client has too many requests
+   *  @returns a function that releases the slot, or undefined if the client has too many requests
    *  waiting, or `signal` aborted */
   take(client: string, signal: AbortSignal): Promise<(() => void) | undefined>;
 }

@@ -23,7 +23,7 @@ const ASSUMED_READY_AGE_MS = 3_600_000;
  *
  *  The gate opens once every node has had a ready agent. It closes when fewer than 90 % of the
  *  nodes have had one for 10 s, or when the DaemonSet is deleted. While the API server does not
- *  answer, the gate stays as it is. */
+ *  answer, the gate does not change. */
 export function watchAgents(
   kubernetes: Kubernetes,
   { namespace, daemonSet }: { namespace: string; daemonSet: string },

@@ -75,7 +75,7 @@ export function createPolicy(config: WebhookConfig, upstreams: ServedRegistry['u
   const isExcludedNamespace = globs(exclude.namespaces);
   const isExcludedImage = globs(exclude.images);
   const isPublic = globs([...PUBLIC_REPOSITORIES, ...config.publicRepositories]);
-  /** Repositories whose images the registry pulls with credentials of its own. */
+  /** Repositories whose images the registry pulls with its own credentials. */
   const credentialed = Object.values(upstreams).flatMap(({ hosts, credentials }) =>
     hosts.flatMap((host) => credentials.map(({ repositories }) => `${host}/${repositories}`)),
   );

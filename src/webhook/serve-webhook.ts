@@ -124,8 +124,8 @@ function refuse(request: IncomingMessage, length: number, maxReviewSize: number)
   return length !== Infinity && length > maxReviewSize ? { status: 413 } : undefined;
 }
 
-/** @returns the body, or a refusal if it is longer than `limit`, or if the client has gone or is
- *  too slow */
+/** @returns the body, or a refusal if it is longer than `limit`, or if the client has disconnected
+ *  or is too slow */
 async function readBody(request: IncomingMessage, limit: number, signal: AbortSignal): Promise<Body | Refusal> {
   const chunks: Buffer[] = [];
   let size = 0;
@@ -152,7 +152,7 @@ async function refuseAndClose(response: ServerResponse, answer: { status: number
   const { status, json, signal } = answer;
   response.shouldKeepAlive = false;
   response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(json) }).write(json);
-  await delay(LINGER_MS, undefined, { signal, ref: false }).catch(() => undefined); // the client has gone
+  await delay(LINGER_MS, undefined, { signal, ref: false }).catch(() => undefined); // the client has disconnected
   response.end();
 }
 

@@ -37,9 +37,9 @@ export interface ConfigurationOptions {
  *  every caBundle, the expressions that exclude namespaces by label to every namespaceSelector, and
  *  the path of reviews to every service.
  *
- *  Cloud providers (AKS) and people write to the first two fields. If the chart's template set them
- *  too, Helm 4 would refuse to upgrade because of the conflict, so the webhook applies them itself,
- *  under its own field manager, and keeps what others wrote.
+ *  Cloud providers (AKS) and administrators write to the first two fields. If the chart's template
+ *  set them too, Helm 4 would refuse to upgrade because of the conflict, so the webhook applies
+ *  them itself, under its own field manager, and keeps the entries of others.
  *  @returns `outdated` if somebody changed the configuration in between: try again
  *  @throws OciError DENIED, UNAVAILABLE */
 export async function completeConfiguration(

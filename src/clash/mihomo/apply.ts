@@ -78,8 +78,8 @@ export function createApplier(options: ApplyOptions): Applier {
     return hasSources && live !== undefined && (await prove(live));
   }
 
-  /** Runs the candidate beside the config in use, and puts it in its place if a request gets
-   *  through, or if none does now. */
+  /** Runs the candidate in parallel to the config in use, and replaces that config if a request
+   *  gets through, or if none gets through with either. */
   async function attempt(wanted: Inputs): Promise<Outcome> {
     await using trial = createTrial(fleet);
     const starts = async ({ rendered, text }: Omit<Understood, 'inputs'>) => isSame(text) || trial.starts(rendered);

@@ -94,7 +94,7 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
       try {
         const instance = await launch(spec);
         if (signal.aborted) return;
-        if (live !== undefined) return await instance.stop(); // a changed config has taken its place meanwhile
+        if (live !== undefined) return await instance.stop(); // a changed config has replaced it in the meantime
         enter(instance, Promise.race([instance.steering.settle(), delay(FIRST_NODE_LIMIT_MS, undefined, { ref: false })]));
         return;
       } catch (error) {

@@ -19,14 +19,14 @@ export interface PrepareContext extends RuleSet {
   mihomo: Pick<Mihomo, 'compileRules'>;
 }
 
-/** The extension of a compiled rule set, which tells its format. */
+/** The extension of a compiled rule set, which shows its format. */
 const COMPILED = '.mrs';
 /** mihomo's format mrs is compressed by Zstandard (RFC 8878, section 3.1.1: its magic number). */
 const MRS_MAGIC = Buffer.from([0x28, 0xb5, 0x2f, 0xfd]);
 const RULE = /^[A-Z][A-Z0-9-]+\s*,\s*\S/;
 
-/** Checks a rule set and writes it, compiled if it can be: mihomo takes seconds for 100,000
- *  domains in YAML, and refuses all connections meanwhile; compiled, it takes some milliseconds.
+/** Checks a rule set and writes it, compiled if it can be: mihomo takes seconds for 100,000 domains
+ *  in YAML, and refuses all connections during that time; compiled, it takes some milliseconds.
  *  @returns the path that was written
  *  @throws ClashError: there is no rule in it */
 export async function prepareRuleSet(bytes: Uint8Array, { behavior, format, path, copies, mihomo }: PrepareContext): Promise<string> {

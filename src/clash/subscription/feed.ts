@@ -7,7 +7,7 @@ export interface FeedOptions {
   url: () => Promise<string>;
   /** Milliseconds. */
   interval: number;
-  /** What was fetched before. */
+  /** The content fetched before. */
   known?: Fetched | undefined;
   fetch: (url: string, fetched: Fetched) => Promise<void>;
   failed: (error: unknown) => void;

@@ -31,7 +31,7 @@ function schemeOf(link: string): string {
   return link.slice(0, link.indexOf(':')).toLowerCase();
 }
 
-/** The name that a link gives its node; '' if none. */
+/** The node's name in a link; '' if there is none. */
 export function linkName(link: string): string {
   const fragment = link.indexOf('#');
   if (fragment >= 0) return decodeName(link.slice(fragment + 1));

@@ -12,7 +12,7 @@ export interface Redactor {
 }
 
 const SECRET_KEYS = /^(?:password|uuid|psk|token|auth|auth[-_]str|private-key|pre-shared-key|obfs-password|username)$/;
-/** mihomo's parsers quote in backquotes what they cannot read. */
+/** mihomo's parsers quote unreadable text in backquotes. */
 const QUOTED = /`[^`]*`/g;
 const NODE_URI = /\b(?:ssr?|vmess|vless|trojan|hysteria2?|hy2|tuic|anytls|mierus?|socks5?h?):\/\/\S+/gi;
 const MIN_LENGTH = 4;

@@ -6,8 +6,8 @@ import type { Metrics } from '../../telemetry/metrics.ts';
 
 /** The reasons why this node's container runtime does not use the agent, as far as the configured
  *  folders show them.
- *  @param hostsDirectory a folder of hosts.toml files to examine beside those that are
- *  configured */
+ *  @param hostsDirectory a folder of hosts.toml files to check in addition to the configured
+ *  ones */
 export async function findNodeProblems(own: AgentConfig, hostsDirectory?: string): Promise<Problem[]> {
   const { mirror, crio, ownHosts } = own;
   const problems: Problem[] = [];

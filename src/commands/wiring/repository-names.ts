@@ -8,8 +8,8 @@ type Named = {
   hosted: Readonly<Record<string, { hosts: readonly string[] }>>;
 } & Pick<RegistryConfig, 'otherHosts'>;
 
-/** The names of a repository beside the one under which it is served: `docker.io/library/nginx` of
- *  `dockerhub/library/nginx`. The first one is the usual name. */
+/** The names of a repository other than the one under which it is served: `docker.io/library/nginx`
+ *  of `dockerhub/library/nginx`. The first one is the usual name. */
 export function createRepositoryNames({ upstreams, hosted, otherHosts }: Named): (repository: Repository) => readonly string[] {
   const hosts = new Map(Object.entries({ ...upstreams, ...hosted }).map(([name, own]) => [name, own.hosts]));
   const others = createOtherHosts(otherHosts);

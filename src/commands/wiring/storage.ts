@@ -28,7 +28,7 @@ export interface Storage extends CacheStorage {
   uploads: UploadStore;
   /** For spool files, on the same file system as `local`. */
   spoolDirectory: string;
-  /** Finds a URL of S3 that gives a blob, for all clients or for agents alone. Absent: blobs are
+  /** Finds a URL of S3 for a blob, for all clients or only for agents. Absent: blobs are
    *  served from here. */
   redirect: { find: Redirect; clients: 'all' | 'agents' } | undefined;
   status(): Status;

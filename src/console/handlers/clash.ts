@@ -30,7 +30,7 @@ const NOTHING: ClashReport = {
   notes: [],
 };
 
-/** The clash proxy beside this replica. */
+/** The clash proxy next to this replica. */
 export function createClashHandlers({ url, replicas, log }: ClashHandlersOptions): Pick<ApiHandlers, 'clash' | 'chooseNode'> {
   async function ask(path: string, body?: unknown): Promise<unknown> {
     const response = await request(`${url}${path}`, {

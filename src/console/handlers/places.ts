@@ -5,7 +5,7 @@ import type { Pods } from '../pods-service.ts';
 import type { OtherReplicas } from '../replicas.ts';
 import type { UpstreamStates } from '../upstream-states.ts';
 
-/** An upstream as it is configured. */
+/** A configured upstream. */
 export type ConfiguredUpstream = Pick<UpstreamReport, 'name' | 'url' | 'hosts' | 'proxy' | 'onProxyFailure' | 'mirrors'>;
 /** An image of a pod, and why it was or was not rewritten. */
 export type RewriteLine = WebhookReport['images'][number];

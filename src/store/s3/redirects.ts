@@ -57,7 +57,7 @@ export function createRedirects(remote: S3Store, ttl: number): Redirect {
   }
 
   /** Returns the key if S3 has no such object. @throws OciError UNAVAILABLE; TimeoutError, which
-   *  tells the store too that S3 is silent */
+   *  also tells the store that S3 is silent */
   async function confirm(key: string): Promise<string | undefined> {
     const signal = AbortSignal.timeout(CONFIRM_TIMEOUT_MS);
     const signed = await sign(key, signal);

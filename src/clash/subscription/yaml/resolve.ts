@@ -45,7 +45,7 @@ function finite(value: number, text: string): number | string {
   return Number.isFinite(value) ? value : text;
 }
 
-/** Reads a scalar that has a tag. Tags that mean nothing to mihomo leave the text as it is. */
+/** Reads a scalar that has a tag. Tags without a meaning to mihomo do not change the text. */
 export function resolveTagged(tag: string, text: string): ScalarValue {
   const name = /^(?:!!|!<tag:yaml\.org,2002:)(\w+)>?$/.exec(tag)?.[1];
   if (name === 'binary') return Buffer.from(text, 'base64').toString('utf8');

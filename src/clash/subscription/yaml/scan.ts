@@ -26,9 +26,9 @@ export interface Token {
   type: TokenType;
   /** Counted from 0. */
   line: number;
-  /** Of a scalar, an alias, an anchor; of a tag, as it is written. */
+  /** The text of a scalar, an alias or an anchor; of a tag, as written. */
   value: string;
-  /** Of a scalar: it has no quotes, so that its text decides what it is. */
+  /** Whether a scalar has no quotes, so that its text determines its type. */
   plain: boolean;
 }
 
