@@ -6,8 +6,8 @@ const GATHER_MS = 20;
 /** Where readers wait. */
 export interface Demands {
   /** A reader waits for the byte at `position`. Readers that start together are assigned
-   *  connections together: each part then ends where the next begins, so that requests are not cut
-   *  later. */
+   *  connections together: each range then ends where the next one begins, so that requests are not
+   *  cut later. */
   demand(this: void, reader: object, position: number): void;
   /** The reader no longer waits. */
   release(this: void, reader: object): void;

@@ -18,10 +18,11 @@ export interface DownloadRequest {
   expectedSize: number | undefined;
   /** Where the first request begins. */
   start: number;
-  /** None of its sources is a mirror or a replica: if its bytes are wrong, there is no other place to ask. */
+  /** None of its sources is a mirror or a replica: if its bytes are wrong, there is no other place
+   *  to ask. */
   isLastResort: boolean;
-  /** Whether it goes on where an earlier download has ended, whatever name that one was for. Then the answer of its source proves that
-   *  it may: an untrusted source has to send every byte itself. */
+  /** Whether it continues an earlier download, under whatever name that one ran. The response of
+   *  the source then proves access; an untrusted source has to send every byte itself. */
   continues: boolean;
 }
 
@@ -29,7 +30,7 @@ export interface DownloadRequest {
 export interface Download {
   /** The name under which it was started: its source serves the blob under that name. */
   readonly startedFor: Repository;
-  /** As requested. */
+  /** The size, if known from the request. */
   readonly isLastResort: boolean;
   /** As `SourceList.located`. */
   readonly located: Promise<SourceName>;

@@ -44,7 +44,7 @@ export interface DownloadsOptions {
   maxBlobSize?: number;
 }
 
-/** A running download, for people. */
+/** A running download, for display. */
 export interface RunningDownload {
   digest: Digest;
   /** The repository that it was started for. */
@@ -134,7 +134,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
     if (error !== undefined)
       log.error({ event: 'spool-full', digest, error }, 'cannot write to the spool: streaming a blob without caching it');
     if (outcome === 'corrupt') {
-      log.error({ event: 'blob-corrupt', digest, source: sources.current() }, 'a blob arrived with wrong bytes; nothing of it was kept');
+      log.error({ event: 'blob-corrupt', digest, source: sources.current() }, 'a downloaded blob does not match its digest; discarded it');
     }
     const kept = outcome === 'whole' && (await keep(digest, begun, sources.current()));
     metrics.downloadEnded(request.upstream, outcome === 'streamed' ? 'uncached' : kept ? 'stored' : 'failed');
@@ -207,7 +207,7 @@ interface Running {
 
 interface Beginning {
   sources: SourceList;
-  /** Resolves once a download that has just failed has left its spool file to this one. */
+  /** Resolves when a download that has just failed has handed its spool file to this one. */
   failed: Promise<void> | undefined;
 }
 

@@ -13,7 +13,7 @@ async function compute(milliseconds: number): Promise<void> {
   }
 }
 
-test('a process that computes has its hands full; one that waits, or has computed and waits now, has not', async () => {
+test('a process is busy while it computes, and not while it waits, even if it computed before', async () => {
   const full = createEventLoopLoad();
   await delay(200);
   assert.equal(full(), false);

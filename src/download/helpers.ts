@@ -14,14 +14,15 @@ export interface Helpers {
   /** Call it when a helper has failed where the first connection works: this upstream then gets no
    *  helpers for a while. */
   discourage(): void;
-  /** The pace of one connection to this upstream, if additional ones have lately paid off. */
+  /** The speed of one connection to this upstream, if additional connections have recently made
+   *  downloads faster. */
   pace(): Pace | undefined;
   learn(pace: Pace): void;
   /** Whether this process itself is the bottleneck, so that more connections would not help. */
   isBusy(): boolean;
 }
 
-/** How fast one connection is. */
+/** The speed of one connection. */
 export interface Pace {
   /** Bytes per millisecond. */
   rate: number;
@@ -30,16 +31,16 @@ export interface Pace {
 
 export interface HelperBudgetOptions {
   max: number;
-  /** The number of running downloads. Each of them leaves one helper fewer: many downloads keep the
-   *  network busy by themselves, and every connection holds about 256 KiB. */
+  /** The number of running downloads. Each of them leaves one helper fewer: many downloads use the
+   *  network fully anyway, and every connection takes about 256 KiB. */
   running(this: void): number;
 }
 
 /** How long an upstream gets no helpers after one has failed, in ms. */
 const DISCOURAGED_MS = 120_000;
-/** How long the pace of an upstream is remembered, in ms. */
+/** How long the speed of an upstream is remembered, in ms. */
 const PACE_LIFE_MS = 600_000;
-/** Upstreams whose pace is remembered. */
+/** How many upstreams' speeds are remembered. */
 const MAX_PACES = 1000;
 
 export function createHelperBudget({ max, running }: HelperBudgetOptions): HelperBudget {

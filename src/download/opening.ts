@@ -3,7 +3,7 @@ import { createSegment, type Segment } from './segments.ts';
 import { partsAt, worthwhile } from './speed.ts';
 import type { DownloadState } from './state.ts';
 
-/** What is known of a download before its source has answered. */
+/** The properties of a download before its source has answered. */
 export interface Opening {
   /** Where the first request begins. */
   start: number;
@@ -11,12 +11,12 @@ export interface Opening {
   expectedSize: number | undefined;
   /** The maximum number of parallel connections. */
   max: number;
-  /** The pace of one connection, where several connections are known to be worth while. */
+  /** The speed of one connection, if several connections are known to be faster. */
   pace: Pace | undefined;
 }
 
-/** The first part that an earlier download has not left; else the whole blob, unless several connections are known to be worth
- *  while: each then requests no more than it will bring. */
+/** The first segment: the first range that an earlier download has not left, else the whole blob.
+ *  If several connections are known to be faster, each requests only its own range. */
 export function firstSegment({ have, size }: Pick<DownloadState, 'have' | 'size'>, { start, expectedSize, max, pace }: Opening): Segment {
   const [gap] = size === undefined ? [] : [...have.gaps(start, size), ...have.gaps(0, size)];
   if (gap !== undefined) return createSegment(...gap);
@@ -27,7 +27,8 @@ export function firstSegment({ have, size }: Pick<DownloadState, 'have' | 'size'
   return createSegment(start, parts === 1 ? Infinity : start + Math.ceil(left / parts));
 }
 
-/** The parts behind the first segment, for additional connections that begin once the size is known. */
+/** The segments after the first one, for additional connections that start once the size is
+ *  known. */
 export function furtherSegments(first: Segment, size: number, { expectedSize, max, pace }: Opening): Segment[] {
   if (pace === undefined || first.end === Infinity) return [];
   const left = size - first.end;

@@ -11,7 +11,7 @@ export interface ReaderOptions {
   /** The part that the reader wants: [from, to); `to` is undefined while the size is unknown. */
   from: number;
   to: number | undefined;
-  /** Reads the bytes that the spool will never have. */
+  /** Reads the bytes that will not be in the spool. */
   rest(this: void, from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array>;
 }
 

@@ -8,9 +8,10 @@ import type { SourceList } from './source.ts';
 import type { Speed } from './speed.ts';
 import type { DownloadState } from './state.ts';
 
-/** How many failed attempts in a row, without a byte in between, a download survives. */
+/** How many failed attempts in a row, without a byte in between, a download tolerates. */
 const MAX_FAILURES = 6;
-/** A failure that comes later than this, in ms, is an outage: no time is left to ask for the whole blob instead of a range. */
+/** A failure after more than this, in ms, is an outage: there is no time left to request the whole
+ *  blob instead of a range. */
 const QUICK_FAILURE_MS = 5000;
 /** How much of an upstream's Retry-After is honoured while readers wait, in seconds. */
 const MAX_RETRY_AFTER_SECONDS = 10;
@@ -28,15 +29,17 @@ export interface SegmentRequestsOptions {
 
 /** The requests of one download for its segments. */
 export interface SegmentRequests {
-  /** The source has answered. */
+  /** Whether the source has answered. */
   isOpen(): boolean;
-  /** Parts of the blob may be requested, as far as is known. */
+  /** Whether ranges may be requested, as far as known. */
   takesRanges(): boolean;
-  /** More bytes are wanted: the download has neither ended nor failed. */
+  /** Whether more bytes are wanted: the download has neither ended nor failed. */
   isWanted(this: void): boolean;
-  /** Downloads a segment, in as many requests as necessary, and retries. @throws what the source throws for good */
+  /** Downloads a segment, in as many requests as necessary, and retries. @throws what the source
+   *  throws for good */
   persist(segment: Segment): Promise<void>;
-  /** Downloads a segment without retrying. @throws what the source throws; OciError UNAVAILABLE: it does not take ranges */
+  /** Downloads a segment without retrying. @throws what the source throws; OciError UNAVAILABLE: it
+   *  does not support ranges */
   attempt(segment: Segment): Promise<void>;
 }
 
@@ -78,7 +81,8 @@ export function createSegmentRequests({ state, sources, segments, speed, onOpen,
     await delay(milliseconds, undefined, { signal: state.signal });
   }
 
-  /** Whether the first request, for a range, may have failed because of the range: the whole blob may be available. */
+  /** Whether the first request, for a range, may have failed because of the range: the whole blob
+   *  may be available. */
   function mayBeRange(error: unknown, { position }: Segment): boolean {
     if (!(error instanceof OciError)) return false;
     const { code, size } = error;

@@ -63,7 +63,7 @@ function setUp(start: number) {
 
 const run = fc.tuple(fc.nat(SIZE - 1), fc.array(step, { maxLength: 60 }));
 
-test('promise 6: no byte is assigned to two connections, whatever is split, taken over or given back', () => {
+test('promise 6: no byte is assigned to two connections, whichever segments are split, taken over or returned', () => {
   fc.assert(
     fc.property(run, ([start, steps]) => {
       const { segments, apply, have } = setUp(start);
@@ -114,7 +114,7 @@ test('promise 5: a reader far ahead of all connections gets one; a reader close 
   assert.equal(segments.at(40 * MiB, SIZE), undefined, 'it is on its way');
 });
 
-test('promise 6: what a helper could not bring goes back to the connection before it, without a further request', () => {
+test('promise 6: the bytes a helper could not fetch go back to the connection before it, without another request', () => {
   const { segments, bring } = setUp(0);
   const [first] = segments.active;
   const helper = segments.half(4 * MiB) ?? assert.fail();
@@ -130,7 +130,7 @@ test('promise 6: what a helper could not bring goes back to the connection befor
   assert.deepEqual(segments.largest(SIZE), createSegment(second.position, SIZE));
 });
 
-test('a segment is not split for less than it is worth', () => {
+test('a segment is not split when the part is too small to pay off', () => {
   const { segments } = setUp(0);
   assert.equal(segments.half(33 * MiB), undefined);
   assert.equal(segments.half(32 * MiB)?.position, 32 * MiB);

@@ -12,7 +12,7 @@ const PENDING = Symbol('pending');
 const settledNow = <Value>(promise: Promise<Value>): Promise<Value | typeof PENDING> =>
   Promise.race([promise, new Promise<typeof PENDING>((resolve) => void setImmediate(resolve, PENDING))]);
 
-test('promise 12: a source whose answer proves no access is not taken for the source of a blob before it has answered', async () => {
+test('promise 12: a source whose response proves no access is not reported as the source of a blob before it has answered', async () => {
   const { log } = await captureLog();
   for (const name of Object.keys(PROVES_ACCESS) as SourceName[]) {
     const { located } = createSourceList({ digest: DIGEST, sources: [lacksIt(name)], expectedSize: undefined, log });
@@ -20,7 +20,7 @@ test('promise 12: a source whose answer proves no access is not taken for the so
   }
 });
 
-test('promise 12: the storage, which holds the blobs of all repositories, proves nothing', async () => {
+test('promise 12: a blob in the storage, which holds the blobs of all repositories, does not prove access', async () => {
   const { log } = await captureLog();
   assert.equal(PROVES_ACCESS.storage, false);
   const sources = [lacksIt('storage'), lacksIt('upstream')];

@@ -4,7 +4,8 @@ import { createSpeed, partsAt } from './speed.ts';
 
 const MiB = 2 ** 20;
 
-/** A download whose first headers came after `roundTripMs`, `received` bytes later at `ms`, in chunks of `chunkBytes`. */
+/** A download whose first headers came after `roundTripMs`, `received` bytes later at `ms`, in
+ *  chunks of `chunkBytes`. */
 function at(
   ms: number,
   { received, roundTripMs = 0, chunkBytes = 16 * 1024 }: { received: number; roundTripMs?: number; chunkBytes?: number },
@@ -18,7 +19,7 @@ function at(
   return speed;
 }
 
-test('promise 6: another connection is worth while when bytes come slowly and much is left', () => {
+test('promise 6: an additional connection pays off when bytes arrive slowly and much is left', () => {
   assert.equal(at(500, { received: 4 * MiB }).worth(4 * MiB, 60 * MiB, 1), 4 * MiB);
   assert.equal(at(50, { received: MiB }).worth(MiB, 60 * MiB, 1), undefined, 'measured for too short a time');
   assert.equal(at(500, { received: 4 * MiB }).worth(4 * MiB, 10 * MiB, 1), undefined, 'it ends within two seconds');
@@ -28,7 +29,7 @@ test('promise 6: another connection is worth while when bytes come slowly and mu
   assert.ok(far !== undefined && far > 16 * MiB, 'a round trip is short beside what the connection brings');
 });
 
-test('promise 6: the pace of an upstream is learned where another connection has paid off', () => {
+test('promise 6: the speed per connection of an upstream is learned when an additional connection has paid off', () => {
   let now = 0;
   const speed = createSpeed(() => now);
   speed.opened();
@@ -39,7 +40,7 @@ test('promise 6: the pace of an upstream is learned where another connection has
   assert.deepEqual(speed.pace(24 * MiB), { rate: (8 * MiB) / 1000, roundTripMs: 0 });
 });
 
-test('promise 6: a download begins over as many connections as have enough to do', () => {
+test('promise 6: a download starts with as many connections as have enough bytes to fetch', () => {
   const pace = { rate: 8000, roundTripMs: 20 };
   for (const [left, parts] of [
     [10 * MiB, 1],

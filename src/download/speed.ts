@@ -1,6 +1,7 @@
 import type { Pace } from './helpers.ts';
 
-/** A helper's smallest worthwhile segment, in bytes: serial 4 MiB segments were measured to take 1.8 times as long as one stream. */
+/** A helper's smallest worthwhile segment, in bytes: serial 4 MiB segments were measured to take
+ *  1.8 times as long as one stream. */
 const MIN_SEGMENT_BYTES = 4 * 1024 * 1024;
 /** How long the speed of a download is measured before another connection is taken, in ms, in
  *  addition to two round trips. */
@@ -9,14 +10,14 @@ const MEASURED_MS = 80;
  *  include a handshake, a token request or a stall. */
 const MAX_ROUND_TRIP_MS = 300;
 /** A download that needs less time than this to end takes no connection, in ms. It would gain
- *  little, and what lies in the buffers of the connection that is cut for the new one, megabytes
- *  where the upstream is near, would come twice. */
+ *  little, and the bytes in the buffers of the connection that is cut for the new one (megabytes if
+ *  the upstream is near) would be sent twice. */
 const MIN_LEFT_MS = 2000;
 /** A chunk of this many bytes had to wait for its reader. */
 const CROWDED_BYTES = 256 * 1024;
-/** How long no connection is taken after one that brought less than half of its share, in ms. */
+/** How long no connection is taken after one that delivered less than half of its share, in ms. */
 const UNPAID_MS = 2000;
-/** Additional connections have paid off if the bytes came at least so many times as fast. */
+/** Additional connections have paid off if the speed grew at least by this factor. */
 const PAID = 1.3;
 
 /** Decides when another connection is worthwhile: one round trip must be short compared with the
@@ -29,17 +30,17 @@ export interface Speed {
   /** A chunk of a body has arrived. */
   arrived(this: void, chunkBytes: number): void;
   /** The fewest bytes that another connection should download; undefined: none should be taken now.
-   *  @param received of the whole download so far, in bytes @param left until the whole has arrived,
-   *  in bytes @param connections that run now */
+   *  @param received of the whole download so far, in bytes @param left until the whole has
+   *  arrived, in bytes @param connections that run now */
   worth(received: number, left: number, connections: number): number | undefined;
   /** Another connection has been taken. */
   hired(received: number, connections: number): void;
-  /** The pace of one connection, if additional ones have paid off. */
+  /** The speed of one connection, if additional ones have paid off. */
   pace(received: number): Pace | undefined;
 }
 
-/** When a connection was taken, how many bytes had arrived by then, and the speed of all connections together, in bytes per
- *  millisecond. */
+/** When a connection was taken, how many bytes had arrived by then, and the speed of all
+ *  connections together, in bytes per millisecond. */
 interface Hire {
   at: number;
   received: number;
@@ -50,7 +51,8 @@ interface Hire {
 export function createSpeed(now: () => number = () => performance.now()): Speed {
   const startedAt = now();
   let openedAt = startedAt;
-  /** Bytes that have arrived since the last hire, and those of them in chunks as large as chunks can be. */
+  /** Bytes that have arrived since the last connection was taken, and how many of them in chunks of
+   *  the maximum size. */
   let arrived = 0;
   let crowded = 0;
   let first: Hire | undefined;
@@ -94,7 +96,7 @@ export function worthwhile({ rate, roundTripMs }: Pace): number {
   return Math.max(MIN_SEGMENT_BYTES, Math.max(10 * roundTripMs, 100) * rate);
 }
 
-/** Over how many connections a download should begin, at most `max`, that has `left` bytes to download. */
+/** With how many connections, at most `max`, a download of `left` bytes should start. */
 export function partsAt(pace: Pace, { left, max }: { left: number; max: number }): number {
   if (left < MIN_LEFT_MS * pace.rate) return 1;
   return Math.max(1, Math.min(max, Math.floor(left / worthwhile(pace))));

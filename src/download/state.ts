@@ -19,7 +19,7 @@ export interface DownloadStateOptions {
   digest: Digest;
   /** Open for reading and writing. */
   spool: FileHandle;
-  /** What the spool holds already; by default nothing. */
+  /** The ranges that are already in the spool; by default none. */
   content?: SpoolContent | undefined;
   progress?: Pick<SpoolProgress, 'written'>;
   /** Bytes; a larger blob is refused. */
@@ -135,8 +135,8 @@ export function createDownloadState({ digest, spool, maxSize, room, content, pro
     },
     changed: () => wake.promise,
   };
-  /** Continues with what an earlier download has left. The end of the blob is downloaded again in any case: only a source that
-   *  answers proves that the blob may be served. */
+  /** Continues an earlier download. The end of the blob is downloaded again in any case, because
+   *  only the response of a source proves that the blob may be served. */
   function takeOver({ size, ranges }: SpoolContent): void {
     state.learnSize(size);
     for (const [start, end] of ranges) have.add(start, Math.min(end, size - WITHHELD_BYTES));

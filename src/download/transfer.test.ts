@@ -131,7 +131,7 @@ test('a reader that can send files follows a transfer through the spool file, bu
       taken = stretch.length;
       position += taken;
     }
-  }, /another digest/);
+  }, /do not match/);
   assert.equal(position, BYTES.length - 64 * KiB);
 
   const full = await withoutRoom(() => BYTES);
@@ -139,7 +139,7 @@ test('a reader that can send files follows a transfer through the spool file, bu
   assert.deepEqual(await readByStretches(blob?.body ?? assert.fail()), { bytes: BYTES, filed: 0 });
 });
 
-test('an answer that tells another size than the ones before is left, and asked for again', async () => {
+test('a response that gives a different size than earlier ones is dropped and requested again', async () => {
   let opened = 0;
   const source = sourceOf(() => BYTES);
   let requests = 0;
@@ -173,7 +173,7 @@ test('an answer that tells another size than the ones before is left, and asked 
   assert.equal(opened, 0);
 });
 
-test('every reader of a transfer that fails before its first byte gets its error', async () => {
+test('when a transfer fails before its first byte, every reader gets the error', async () => {
   const transfer = start({
     digest: 'sha256:none' as Digest,
     open: () => Promise.reject(new OciError('DENIED', 'not for you')),
@@ -185,7 +185,7 @@ test('every reader of a transfer that fails before its first byte gets its error
   await assert.rejects(transfer.read(undefined, signal), (error) => isOciError(error, 'DENIED'));
 });
 
-test('promise 6: where several connections have lately paid off, each asks for its part from the start, and no byte comes twice', async (t) => {
+test('promise 6: when several connections recently paid off, each requests its part from the start, and no byte arrives twice', async (t) => {
   const bytes = Buffer.alloc(24 * 1024 * KiB, 'parts');
   const digest = digestOf(bytes);
   const asked: (ByteRange | undefined)[] = [];
@@ -216,7 +216,7 @@ test('promise 6: where several connections have lately paid off, each asks for i
   assert.deepEqual(asked, parts);
 });
 
-test('promise 6: a download that came faster after an additional connection was refused does not count for additional connections', async (t) => {
+test('promise 6: a download that became faster after an additional connection was refused is no evidence for additional connections', async (t) => {
   const bytes = Buffer.alloc(24 * 1024 * KiB, 'refused');
   const digest = digestOf(bytes);
   let refused = 0;

@@ -27,7 +27,8 @@ export type TransferOutcome = 'whole' | 'streamed' | 'corrupt' | 'failed';
 export interface Transfer {
   /** Resolves when the source has answered; rejects as it does. */
   readonly opened: Promise<void>;
-  /** Resolves when nothing is written any more; never rejects. The spool stays open for readers until `close`. */
+  /** Resolves when nothing is written any more; never rejects. The spool stays open for readers
+   *  until `close`. */
   readonly outcome: Promise<TransferOutcome>;
   /** Reads at the reader's own pace. Undefined: the transfer has ended and been closed; read the
    *  stored blob instead.
@@ -41,7 +42,8 @@ export interface Transfer {
   size(): number | undefined;
   /** Bytes in the spool, and how many readers follow. */
   progress(): { received: number; readers: number };
-  /** What a transfer that has failed leaves in its spool for the next one. Undefined: nothing that is of use. */
+  /** The ranges that a failed transfer leaves in its spool for the next one. Undefined: none that
+   *  are usable. */
   unfinished(): SpoolContent | undefined;
   /** The error of the spool file; undefined: it has not failed. */
   spoolError(): unknown;
@@ -83,7 +85,7 @@ export function startTransfer(options: TransferOptions): Transfer {
     }
     if (!right) {
       corrupt = true;
-      throw new OciError('UNAVAILABLE', `what upstream sent for ${digest} has another digest; nothing of it was kept`, {
+      throw new OciError('UNAVAILABLE', `the bytes from upstream do not match ${digest}; discarded them`, {
         origin: 'upstream',
         corrupt: true,
       });
@@ -138,7 +140,7 @@ export function startTransfer(options: TransferOptions): Transfer {
     isSpoolFull: () => state.spoolFull,
     unfinished() {
       const { size, received, failure, spoolFull } = state;
-      // A download that brought nothing may have failed because of what the file holds.
+      // A download without new bytes may have failed because of the file's content.
       if (size === undefined || received === 0 || failure === undefined || spoolFull || corrupt) return undefined;
       return { digest, size, ranges: state.have.ranges() };
     },

@@ -9,7 +9,7 @@ const BYTES = Buffer.from(Array.from({ length: 400_000 }, (_, index) => (index *
 const DIGEST = digestOf(BYTES);
 const PIECE = 20_000;
 
-test('a blob of unknown length that is cut, and whose length is told as it goes on, comes in its order', async () => {
+test('a blob of unknown length whose connection breaks, and whose size the next response gives, arrives in order', async () => {
   let requests = 0;
   function source(range: ByteRange | undefined): Promise<Blob> {
     const first = ++requests === 1;

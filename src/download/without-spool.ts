@@ -16,7 +16,7 @@ export interface WithoutSpoolOptions {
   /** The part that the reader wants: [from, to), up to the blob's end if `to` is undefined. */
   from: number;
   to: number | undefined;
-  /** Has seen the blob's first `hashed` bytes, at most those before `from`. */
+  /** A hash of the blob's first `hashed` bytes, at most those before `from`. */
   hash: Hash;
   hashed: number;
 }
@@ -40,14 +40,14 @@ export async function* readWithoutSpool(options: WithoutSpoolOptions, signal: Ab
     yield* withholder.take(chunk, { position, size });
   }
   if (!agrees(hash, digest)) {
-    throw new OciError('UNAVAILABLE', `what upstream sent for ${digest} has another digest`, { origin: 'upstream', corrupt: true });
+    throw new OciError('UNAVAILABLE', `the bytes from upstream do not match ${digest}`, { origin: 'upstream', corrupt: true });
   }
   yield* withholder.rest();
 }
 
 interface Fetched {
   chunk: Uint8Array;
-  /** Of the chunk in the blob. */
+  /** The position of the chunk in the blob. */
   position: number;
   /** Of the blob, once it is known. */
   size: number | undefined;

@@ -1,22 +1,22 @@
 import { isIP } from 'node:net';
 import { isDigest, type Digest } from '../oci/digest.ts';
 
-// What an agent and the registry tell each other in headers, so that blobs come from the nearest
-// place. Agents and registries that do not know the headers ignore them: such a registry sends the
-// blob itself, and such an agent is never redirected.
+// The headers by which an agent and the registry agree on the source of a blob. Agents and
+// registries that do not know the headers ignore them: such a registry sends the blob itself, and
+// such an agent is never redirected.
 
-/** Sent by an agent with a request for a blob: which other places it can read the blob from. */
+/** Sent by an agent with a request for a blob: the other sources that it can read the blob from. */
 export const AGENT_HEADER = 'x-kube-registry-agent';
-/** Sent by the registry with its answer: which place it has chosen. */
+/** Sent by the registry with its response: the source that it has chosen. */
 export const PLACE_HEADER = 'x-kube-registry-place';
-/** Sent by an agent with GET /v2/: how it got a blob. */
+/** Sent by an agent with GET /v2/: the result of a download. */
 export const REPORT_HEADER = 'x-kube-registry-report';
 
-/** An agent that gives its blobs to other nodes. */
+/** An agent that shares its blobs with other nodes. */
 export interface SharingNode {
-  /** `IP:port`, as other nodes reach it. */
+  /** `IP:port` at which other nodes reach it. */
   address: string;
-  /** The key of the tickets by which it gives blobs, in base64url. The agent makes it at its start. */
+  /** The key of the tickets for its blobs, in base64url. The agent creates it when it starts. */
   key: string;
   /** The topology zone of the node; empty: unknown. */
   zone: string;
@@ -24,22 +24,24 @@ export interface SharingNode {
   keep: number;
 }
 
-/** How a place has failed an agent. `unreachable`: no answer in time. `cut`: the body ended early. */
+/** How a source has failed for an agent. `unreachable`: no answer in time. `cut`: the body ended
+ *  early. */
 export type PlaceFailure = 'unreachable' | 'cut';
 
 export interface AgentOffer {
-  /** Undefined: the agent shares nothing, and is not sent to other nodes. */
+  /** Undefined: the agent does not share, and is not sent to other nodes. */
   node: SharingNode | undefined;
   /** Whether it may be redirected to S3. */
   s3: boolean;
-  /** Nodes that it could not reach lately. */
+  /** Nodes that it recently could not reach. */
   away: readonly string[];
-  /** The node that has just failed it for this blob. */
+  /** The node that has just failed to serve this blob to it. */
   failed: { address: string; how: PlaceFailure } | undefined;
 }
 
-/** How an agent got a blob. `whole`: it has the blob, and can give it. `wrong`: all bytes came from
- *  one node, and had another digest. `failed`: it has no whole blob. `gone`: it keeps the blob no longer. */
+/** The result of an agent's download. `whole`: it has the blob, and can share it. `wrong`: all
+ *  bytes came from one node, and do not match the digest. `failed`: the blob is incomplete. `gone`:
+ *  it no longer has the blob. */
 export type Outcome = 'whole' | 'wrong' | 'failed' | 'gone';
 const OUTCOMES: readonly string[] = ['whole', 'wrong', 'failed', 'gone'] satisfies Outcome[];
 
@@ -54,16 +56,17 @@ export interface Report {
 }
 
 export type PlaceKind = 'registry' | 's3' | 'node';
-/** The place that the registry has chosen for one request. */
+/** The source that the registry has chosen for one request. */
 export interface Place {
   kind: PlaceKind;
-  /** 1 for who reads from the registry or S3, 2 for who reads from such a node, and so on. */
+  /** 1 for a node that reads from the registry or S3, 2 for a node that reads from such a node, and
+   *  so on. */
   depth: number;
   /** Of the blob, in bytes. */
   size: number;
 }
 
-/** Names of nodes in one header at most. */
+/** At most this many nodes in one header. */
 const MAX_AWAY = 32;
 const MAX_HEADER_CHARACTERS = 4096;
 const KEY = /^[\w-]{32,86}$/;
@@ -77,7 +80,7 @@ export function formatOffer({ node, s3, away, failed }: AgentOffer): string {
   return fields.toString();
 }
 
-/** Undefined: the request comes from no agent, or what it says cannot be understood. */
+/** Undefined: the request does not come from an agent, or its header is malformed. */
 export function parseOffer(header: string | string[] | undefined): AgentOffer | undefined {
   const fields = fieldsOf(header);
   if (fields === undefined) return undefined;
@@ -124,7 +127,7 @@ export function parsePlace(header: string | string[] | undefined): Place | undef
   return { kind, size, depth: Number(fields.get('depth')) || 1 };
 }
 
-/** True for `IP:port`: never a name, which other machines might resolve to something else. */
+/** True for `IP:port`: never a name, which other machines might resolve differently. */
 export function isNodeAddress(text: string): boolean {
   const match = /^(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9.]{7,15})):(\d{1,5})$/.exec(text);
   if (match === null) return false;

@@ -10,37 +10,37 @@ import type { Places, Redirection } from './places.ts';
 import type { Answer, Questions } from './questions.ts';
 import type { Sharing } from './sharing.ts';
 
-/** Everything that an agent may read a blob from. */
+/** All sources that an agent may read a blob from. */
 export interface Origins {
   registry: Registry;
   /** The upstreams themselves, for a download whose registry stops answering. */
   direct: Registry | undefined;
   questions: Questions;
   places: Places;
-  /** Undefined: this agent shares nothing, and reads from S3 and the registry alone. */
+  /** Undefined: this agent does not share, and reads only from S3 and the registry. */
   sharing: Sharing | undefined;
   metrics: Pick<NearestMetrics, 'received' | 'left'>;
 }
 
 export interface NearestMetrics {
-  /** Bytes of a blob that came from a place. */
+  /** Counts bytes of a blob that came from a source. */
   received(this: void, from: PlaceKind | 'upstream', bytes: number): void;
-  /** A blob is read through so many others. */
+  /** Reports over how many hops a blob is read. */
   depth(this: void, depth: number): void;
-  /** A place failed, and the blob continued from the registry or another place. */
+  /** A source failed, and the blob continued from the registry or another source. */
   left(this: void, from: PlaceKind): void;
 }
 
-/** One blob on its way to this node. */
+/** The download of one blob to this node. */
 export interface Reading {
   repository: Repository;
   digest: Digest;
-  /** Where bytes came from: addresses of nodes, and names of other places. */
+  /** The sources of the bytes: addresses of nodes, and names of other sources. */
   sources: Set<string>;
   failed: AgentOffer['failed'];
 }
 
-/** What this agent tells the registry when it asks for a blob. */
+/** The headers that this agent sends to the registry with a request for a blob. */
 export function offerOf({ sharing, places }: Pick<Origins, 'sharing' | 'places'>, failed?: AgentOffer['failed']): AgentOffer {
   return { node: sharing?.node(), s3: places.reachesS3(), away: places.away(), failed };
 }
@@ -60,8 +60,8 @@ export function counted(
   return { ...blob, body };
 }
 
-/** The sources of a blob after the registry's answer, best first: the place that it names, another one if that was a node, the
- *  registry itself, and the upstream. */
+/** The sources of a blob after the registry's response, best first: the source that it names,
+ *  another one if that was a node, the registry itself, and the upstream. */
 export function sourcesOf(reading: Reading, { blob, redirection }: Answer, origins: Origins): BlobSource[] {
   const { registry, direct, metrics } = origins;
   const last = direct === undefined ? [] : [registrySource(reading, direct, { name: 'upstream', metrics })];
@@ -74,7 +74,7 @@ function placeSource(reading: Reading, redirection: Redirection, origins: Origin
   return { name: 'replica', open: (range, signal) => openPlace(reading, { redirection, range, signal }, origins) };
 }
 
-/** Asks the registry once more for a place. It knows then that the first one has failed. */
+/** Asks the registry for another source, and reports that the first one has failed. */
 function secondPlaceSource(reading: Reading, origins: Origins): BlobSource {
   const { questions, metrics } = origins;
   return {
@@ -82,7 +82,7 @@ function secondPlaceSource(reading: Reading, origins: Origins): BlobSource {
     async open(range, signal) {
       const { repository, digest } = reading;
       const answer = await questions.ask({ repository, digest, range, offer: offerOf(origins, reading.failed) }, signal);
-      if (answer === undefined) throw new OciError('UNAVAILABLE', 'the registry names no other place', { origin: 'upstream' });
+      if (answer === undefined) throw new OciError('UNAVAILABLE', 'the registry names no other source', { origin: 'upstream' });
       const { redirection } = answer;
       if (redirection !== undefined) return openPlace(reading, { redirection, range, signal }, origins);
       reading.sources.add('registry');
@@ -91,7 +91,8 @@ function secondPlaceSource(reading: Reading, origins: Origins): BlobSource {
   };
 }
 
-/** The registry service, or the upstream itself while that does not answer. `first`: its first answer, which has come already. */
+/** The registry, or the upstream itself while the registry does not answer. `first`: the registry's
+ *  first response, which has already arrived. */
 function registrySource(
   { repository, digest, sources }: Reading,
   registry: Registry,

@@ -15,11 +15,13 @@ export interface NearestOptions extends Omit<Origins, 'registry' | 'metrics'> {
   metrics: NearestMetrics;
 }
 
-/** `registry`, whose blobs are read from the place that it names: itself, S3 or another node (promise 24). A place that does not answer
- *  in time or breaks off costs a second at most: the blob continues from another one, and from the registry in the end. What comes
- *  from elsewhere is hashed, and its end withheld until the hash agrees. Parts of blobs are always read from the registry: a part
- *  cannot be verified.
- *  @throws OciError as `registry` does; the body's error is `corrupt` if what came has another digest */
+/** `registry`, with blobs read from the source that it names: itself, S3 or another node (promise
+ *  24). If a source does not answer in time, or cuts the connection, at most a second is lost: the
+ *  blob continues from another source, and finally from the registry. Bytes from other sources are
+ *  hashed, and the end is withheld until the digest matches. Ranges of blobs are always read from
+ *  the registry, because a range cannot be verified.
+ *  @throws OciError as `registry` does; the body's error is `corrupt` if the bytes do not match the
+ *  digest */
 export function nearest(registry: Registry, { log, metrics, ...others }: NearestOptions): Registry {
   const origins: Origins = { ...others, registry, metrics };
   const { questions, sharing } = origins;
@@ -47,10 +49,7 @@ export function nearest(registry: Registry, { log, metrics, ...others }: Nearest
         if (shared !== undefined) return shared;
       } catch (error) {
         signal.throwIfAborted();
-        log.warn(
-          { event: 'blob-not-shared', digest, error },
-          'a blob cannot be shared with other nodes; reading it from the registry alone',
-        );
+        log.warn({ event: 'blob-not-shared', digest, error }, 'cannot share a blob with other nodes; reading it only from the registry');
       }
       return registry.blob(repository, digest, context);
     },
@@ -67,7 +66,8 @@ function stream(reading: Reading, { answer, log, signal }: { answer: Answer; log
   return { digest, size, range: undefined, body: mapBody(body, {}) };
 }
 
-/** Downloads a blob to this node's disk, from where its own client and other nodes read it. Undefined: it has ended already. */
+/** Downloads a blob to this node's disk, from which its own client and other nodes read it.
+ *  Undefined: the download has already ended. */
 async function share(
   reading: Reading,
   { answer, sharing, signal }: { answer: Answer; sharing: Sharing; signal: AbortSignal },

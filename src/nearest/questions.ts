@@ -18,9 +18,9 @@ import {
 } from './agreement.ts';
 import type { Redirection } from './places.ts';
 
-/** The registry's answer to an agent that can read from other places. */
+/** The registry's response to an agent that can read from other sources. */
 export type Answer =
-  /** `place` is undefined where the registry does not want the blob to be shared. */
+  /** `place` is undefined if the registry does not want the blob to be shared. */
   { blob: Blob; place: Place | undefined; redirection: undefined } | { blob: undefined; place: Place; redirection: Redirection };
 
 export interface Question {
@@ -31,15 +31,15 @@ export interface Question {
 }
 
 export interface Questions {
-  /** Asks for a blob. Undefined: the answer is an error, or comes from a registry that does not know such questions: ask as any
-   *  other client does.
+  /** Requests a blob. Undefined: the response is an error, or comes from a registry that does not
+   *  support these headers: send an ordinary request.
    *  @throws OciError UNAVAILABLE: the registry does not answer */
   ask(this: void, question: Question, signal: AbortSignal): Promise<Answer | undefined>;
-  /** Tells the registry, in the background. */
+  /** Sends a report to the registry, in the background. */
   report(this: void, report: Report): void;
 }
 
-/** Milliseconds. The registry itself resumes from upstreams that are silent, and needs time for that. */
+/** Milliseconds. The registry itself resumes downloads from silent upstreams, which takes time. */
 const HEADERS_TIMEOUT_MS = 25_000;
 const IDLE_TIMEOUT_MS = 30_000;
 const REPORT_TIMEOUT_MS = 5000;
@@ -47,9 +47,9 @@ const MAX_REPORTS_WAITING = 200;
 const USER_AGENT = 'kube-registry';
 
 export interface QuestionsOptions {
-  /** Of the registry. */
+  /** URL of the registry. */
   url: string;
-  /** Sent with every request. */
+  /** Headers sent with every request. */
   headers: Record<string, string>;
   transport: Transport;
   log: Log;
@@ -84,7 +84,7 @@ export function createQuestions({ url, headers: own, transport, log }: Questions
       const { abandon } = await transport.request({ origin, path: pathname, method: 'GET', headers, signal });
       abandon('short');
     } catch (error) {
-      log.debug({ event: 'report-not-sent', digest: report.digest, error }, 'the registry could not be told how a blob was read');
+      log.debug({ event: 'report-not-sent', digest: report.digest, error }, 'could not report to the registry how a blob was read');
     } finally {
       reportsWaiting--;
     }

@@ -24,7 +24,7 @@ async function keep(blobs: SharedBlobs, directory: string, bytes: Buffer): Promi
   return true;
 }
 
-test('the least recently used blobs make room, and never one that is being read', async () => {
+test('the least recently used blobs are removed to make room, but never a blob that is being read', async () => {
   await using directory = await temporaryDirectory();
   const gone: Digest[] = [];
   const blobs = createSharedBlobs({ directory: directory.path, maxSize: 3 * BYTES, keepMs: 60_000, gone: (digest) => gone.push(digest) });
@@ -42,7 +42,7 @@ test('the least recently used blobs make room, and never one that is being read'
   blobs.close();
 });
 
-test('a blob that nobody reads is removed in time', async () => {
+test('a blob without reads is removed after a time', async () => {
   await using directory = await temporaryDirectory();
   const blobs = createSharedBlobs({ directory: directory.path, maxSize: 10 * BYTES, keepMs: 1, gone: () => undefined });
   assert.ok(await keep(blobs, directory.path, contents[3] ?? Buffer.alloc(0)));

@@ -11,22 +11,23 @@ import type { Blob } from '../oci/registry.ts';
 import type { BlobKeeper } from '../download/downloads.ts';
 
 export interface SharedBlobsOptions {
-  /** Private to this process. */
+  /** A directory that only this process uses. */
   directory: string;
-  /** Bytes, running downloads included. */
+  /** Bytes, including running downloads. */
   maxSize: number;
   /** How long a blob is kept after it was last read, in ms. */
   keepMs: number;
-  /** A blob is kept no longer. */
+  /** Called when a blob is no longer kept. */
   gone(this: void, digest: Digest): void;
 }
 
-/** Verified blobs that this node has pulled lately, for other nodes. They are lost when the process ends, so nothing is synced to the disk. */
+/** Verified blobs that this node has recently pulled, for other nodes. They are removed when the
+ *  process ends, so nothing is synced to disk. */
 export interface SharedBlobs extends BlobKeeper {
   has(this: void, digest: Digest): boolean;
-  /** Undefined: the blob is not here. @throws OciError RANGE_INVALID, UNAVAILABLE */
+  /** Undefined: this node does not have the blob. @throws OciError RANGE_INVALID, UNAVAILABLE */
   open(this: void, digest: Digest, range: ByteRange | undefined, signal: AbortSignal): Promise<Blob | undefined>;
-  /** Bytes on disk, reserved ones included. */
+  /** Bytes on disk, including reserved ones. */
   used(this: void): number;
   close(this: void): void;
 }
@@ -96,7 +97,7 @@ export function createSharedBlobs({ directory, maxSize, keepMs, gone }: SharedBl
     },
 
     async keep(digest, { size, spare }, { room }) {
-      if (spare === undefined) throw new OciError('UNAVAILABLE', `there is no file of ${digest} to keep`, { origin: 'storage' });
+      if (spare === undefined) throw new OciError('UNAVAILABLE', `there is no spool file of ${digest}`, { origin: 'storage' });
       await rename(spare.path, pathOf(digest));
       room?.release();
       used += size - (kept.get(digest)?.size ?? 0);

@@ -22,17 +22,19 @@ export interface SharingOptions {
   log: Log;
 }
 
-/** What an agent gives to other nodes: the blobs that it receives, and those that it has received lately. */
+/** The blobs that an agent shares with other nodes: those that it is receiving, and those that it
+ *  has recently received. */
 export interface Sharing {
   readonly downloads: Downloads;
-  /** This node, as the registry is told. Undefined until `listensAt` has been called. */
+  /** This node, as reported to the registry. Undefined until `listensAt` has been called. */
   node(this: void): SharingNode | undefined;
   listensAt(this: void, address: string): void;
   /** The claims of the ticket in a request target; undefined: there is no valid one. */
   admit(this: void, target: string): TicketClaims | undefined;
   /** Proves to the registry that this process has the key of its node. */
   prove(this: void, nonce: string): string;
-  /** Waits a moment for a blob that this node is about to receive. Undefined: it has none. */
+  /** Waits a moment for a blob that this node is about to receive. Undefined: it is not receiving
+   *  the blob. */
   find(this: void, digest: Digest, signal: AbortSignal): Promise<SharedBlob | undefined>;
   /** Bytes on disk. */
   used(this: void): number;
@@ -47,13 +49,15 @@ export interface SharedBlob {
 }
 
 const KEY_BYTES = 32;
-/** The registry names this node to others as soon as it has answered this node itself, whose own answer may arrive later. */
+/** How long to wait for such a blob: the registry may send other nodes here before its own response
+ *  has arrived. */
 const FIND_TIMEOUT_MS = 500;
 const FIND_INTERVAL_MS = 20;
-/** How long a former agent of this node may still serve from its own directory, in ms. */
+/** How long an old agent of this node may still serve from its own directory, in ms. */
 const FORMER_MS = 60_000;
 
-/** Opens the directory. Each process has one of its own inside it: during an upgrade two agents share for a while.
+/** Opens the directory. Each process uses a separate folder in it, because two agents run at the
+ *  same time during an upgrade.
  *  @throws the file system's errors */
 export async function openSharing({ directory, maxSize, keep, zone, log }: SharingOptions): Promise<Sharing> {
   const key = randomBytes(KEY_BYTES).toString('base64url');

@@ -7,7 +7,7 @@ const KEY = 'k'.repeat(43);
 const CLAIMS = { digest: digestOf(Buffer.from('a blob')), address: '10.0.0.7:25002', size: 1234 };
 const targetOf = (url: string): string => new URL(url).pathname + new URL(url).search;
 
-test('a ticket is good for its blob at its node, until it expires', () => {
+test('a ticket is valid for one blob on one node until it expires', () => {
   const now = Date.parse('2026-01-01T00:00:00Z');
   const target = targetOf(ticketUrl(CLAIMS, KEY, now));
   const { address } = CLAIMS;

@@ -1,7 +1,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { isDigest, type Digest } from '../oci/digest.ts';
 
-/** What a ticket allows: to read one blob from one node for a while. */
+/** The claims of a ticket, which allows reading one blob from one node for a limited time. */
 export interface TicketClaims {
   digest: Digest;
   /** `IP:port` of the node. */
@@ -10,12 +10,14 @@ export interface TicketClaims {
   size: number;
 }
 
-/** A ticket is used at once; the rest is for clocks that differ. A transfer that has begun may take longer. */
+/** The lifetime of a ticket. It is used at once; the rest allows for clocks that differ. A transfer
+ *  that has started may take longer. */
 const LIFE_SECONDS = 300;
 const PATH = '/shared/';
 const HMAC_HEX = /^[0-9a-f]{64}$/;
 
-/** The URL of a blob at a node: HMAC-SHA-256, by the node's own key, over digest, address, size and end of life.
+/** The URL of a blob at a node: HMAC-SHA-256, with the node's own key, over digest, address, size
+ *  and expiry.
  *  @param now in ms since the epoch */
 export function ticketUrl(claims: TicketClaims, key: string, now = Date.now()): string {
   const until = Math.floor(now / 1000) + LIFE_SECONDS;
@@ -24,7 +26,7 @@ export function ticketUrl(claims: TicketClaims, key: string, now = Date.now()): 
 }
 
 /** Checks the request target of a ticket's URL at the node `address`.
- *  @returns undefined: it is no ticket, not for this node, forged, or expired */
+ *  @returns undefined: it is not a ticket, not for this node, forged, or expired */
 export function readTicket(
   target: string,
   { address, key, now = Date.now() }: { address: string; key: string; now?: number },
@@ -43,7 +45,7 @@ export function readTicket(
   return right && until >= now / 1000 ? claims : undefined;
 }
 
-/** How a node shows that it has the key which was named for it, without revealing the key. */
+/** Proves that a node has the key sent with its address, without revealing the key. */
 export function proveKey(key: string, nonce: string): string {
   return createHmac('sha256', key).update(`node ${nonce}`).digest('hex');
 }

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { createByteRanges } from './byte-ranges.ts';
 
-test('ranges say what a set of positions would say', () => {
+test('ranges give the same answers as a set of positions', () => {
   const part = fc.tuple(fc.nat(60), fc.nat(20));
   fc.assert(
     fc.property(fc.array(part), fc.nat(60), fc.nat(60), (parts, position, length) => {

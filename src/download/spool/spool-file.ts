@@ -15,17 +15,19 @@ export interface SpoolFile {
   /** Why the file could not be created; undefined: it was created. After a failure, `handle` is
    *  /dev/null. */
   failure: unknown;
-  /** What an earlier download of the blob has left in the file. */
+  /** The ranges that an earlier download of the blob has left in the file. */
   content: SpoolContent | undefined;
   progress: SpoolProgress;
-  /** Removes the file, if it still exists, and the record of its progress. @throws the file system's errors */
+  /** Removes the file, if it still exists, and the record of its progress. @throws the file
+   *  system's errors */
   remove(): Promise<void>;
-  /** Keeps the file for the next download of the blob. `release` is called when its room on disk is free. */
+  /** Keeps the file for the next download of the blob. `release` is called when its room on disk is
+   *  free. */
   leave(content: SpoolContent, release: () => void): Promise<void>;
 }
 
 export interface SpoolDirectory {
-  /** A new file, or, if the download `continues`, the one that an earlier download of the blob has left. */
+  /** A new file, or, if the download `continues`, the file of an earlier download of the blob. */
   create(digest: Digest, how: { continues: boolean }): Promise<SpoolFile>;
 }
 
@@ -35,8 +37,9 @@ export interface SpoolRoom {
   release(this: void): void;
 }
 
-/** Opens the directory of spool files. Of the files that a killed process has left there, those whose progress is recorded are
- *  kept for the next download of their blob; the others are removed. */
+/** Opens the directory of spool files. Of the files that a killed process has left there, those
+ *  whose progress is recorded are kept for the next download of their blob; the others are
+ *  removed. */
 export async function openSpoolDirectory(directory: string, reserve: () => SpoolRoom): Promise<SpoolDirectory> {
   const unfinished = createUnfinishedFiles();
   await makeDirectory(directory);

@@ -8,8 +8,8 @@ export interface SpoolReader {
   /** Returns at least one byte of [position, limit), which is in the spool. The reader reads
    *  nothing beyond `end`. Calls must not overlap. */
   read(position: number, limit: number, end: number): Promise<Uint8Array>;
-  /** `whole`: everything up to the end was returned, and the chunk before the last is no longer in use; else the last two may still
-   *  be on their way to the client. */
+  /** `whole`: everything up to the end was returned, and the chunk before the last is no longer in
+   *  use; else the last two may still be on their way to the client. */
   close(whole: boolean): void;
 }
 
@@ -42,8 +42,8 @@ export function createSpoolReader(spool: FileHandle, chunks: RecentChunks): Spoo
       const { chunk, buffer } = await next(position, limit);
       if (!open) return chunk; // `close` has forgotten the buffer
       if (position + chunk.length < end) return chunk;
-      // Nothing tells when the reader is done with the last chunk, so it gets a copy, which is
-      // garbage collected. The buffer is reused: it is shared memory, which is slow to be freed.
+      // There is no signal when the reader is done with the last chunk, so it gets a copy, which is
+      // garbage collected. The buffer is reused, because freeing shared memory is slow.
       const last = Uint8Array.from(chunk);
       given = undefined;
       buffer.release();

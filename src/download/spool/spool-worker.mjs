@@ -1,5 +1,5 @@
-// Plain JavaScript: stripping types takes 15 MB in every thread, permanently, and the compile cache does not help here
-// (docs/decisions/spool-threads.md).
+// Plain JavaScript: stripping types takes 15 MB in every thread, permanently, and the compile cache
+// does not help here (docs/decisions/spool-threads.md).
 
 import { createHash } from 'node:crypto';
 import { readSync, writeSync } from 'node:fs';
@@ -11,9 +11,10 @@ import { parentPort } from 'node:worker_threads';
 /** @type {Map<number, File>} */
 const files = new Map();
 const back = Buffer.allocUnsafeSlow(2 ** 18);
-/** Bytes that one system call writes. For more of them the kernel looks for larger runs of free memory, and in a virtual machine those are
- *  often memory that the host has to provide first: 64 MiB were measured to take 40 to 90 ms of a processor in calls of 32 KiB, and 25 to
- *  160 ms in calls of 256 KiB. */
+/** Bytes that one system call writes. For larger writes, the kernel looks for larger contiguous
+ *  runs of free memory, which in a virtual machine the host often has to provide first: 64 MiB were
+ *  measured to take 40 to 90 ms of CPU time in calls of 32 KiB, and 25 to 160 ms in calls of 256
+ *  KiB. */
 const WRITE_BYTES = 2 ** 15;
 
 /** @param {number} id */
@@ -40,7 +41,7 @@ function execute(request) {
   } else if (request.kind === 'hash') {
     for (let at = request.start; at < request.end;) {
       const count = readSync(descriptor, back, 0, Math.min(back.length, request.end - at), at);
-      if (count === 0) throw new Error('the spool file is shorter than what was written to it');
+      if (count === 0) throw new Error('the spool file is shorter than the bytes written to it');
       hash.update(back.subarray(0, count));
       at += count;
     }

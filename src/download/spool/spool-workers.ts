@@ -2,7 +2,8 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import type { DigestAlgorithm } from '../../oci/digest.ts';
 
-/** Each writes and hashes a gigabyte a second or more. There are none on a machine with one processor. */
+/** Each worker writes and hashes at least a gigabyte per second. There are none on a machine with
+ *  one processor. */
 const THREADS = Math.min(4, Math.floor(availableParallelism() / 2));
 /** A worker needs little memory. */
 const HEAP = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 };
@@ -43,7 +44,8 @@ export interface SpoolThread {
 
 const threads = new Set<SpoolThread>();
 
-/** The worker with the fewest files, started when one is needed. Undefined: this machine has none. */
+/** The worker with the fewest files, started when one is needed. Undefined: this machine has
+ *  none. */
 export function spoolThread(): SpoolThread | undefined {
   const [idlest] = [...threads].sort((one, other) => one.used() - other.used());
   if (threads.size === THREADS || idlest?.used() === 0) return idlest;

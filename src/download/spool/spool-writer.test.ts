@@ -41,7 +41,7 @@ async function agrees(digest: Digest, content: Buffer, size: number | undefined,
   return right;
 }
 
-test('blobs are written and hashed beside each other, large ones by a thread', async () => {
+test('blobs are written and hashed in parallel, large ones by a worker thread', async () => {
   const small = bytes.subarray(0, 1000);
   const nothing = bytes.subarray(0, 0);
   const wrong = Buffer.from(bytes).fill(0, MiB, MiB + 8);
@@ -58,7 +58,7 @@ test('blobs are written and hashed beside each other, large ones by a thread', a
   assert.deepEqual(said, [true, true, true, true, false, false, true, true, true, true, false, false]);
 });
 
-test('what cannot be written is told with its code, and is not hashed', async () => {
+test('a failed write is reported with its error code, and its bytes are not hashed', async () => {
   for (const size of [1000, bytes.length]) {
     const content = bytes.subarray(0, size);
     await using full = await open('/dev/full', 'r+');
@@ -75,7 +75,7 @@ test('what cannot be written is told with its code, and is not hashed', async ()
   }
 });
 
-test('a thread that ends fails what it had to do, and the next blob has another', async () => {
+test('when a worker thread ends, its pending writes fail and the next blob gets a new thread', async () => {
   await using file = await open(join(directory.path, 'ended'), 'wx+');
   const digest = digestOf(bytes);
   const writer = createSpoolWriter({ digest, file, size: bytes.length });

@@ -10,7 +10,8 @@ const LARGE = 2 ** 20;
 /** Bytes that a worker reads back at a time: its other files wait meanwhile. */
 const READ_BACK = 4 * 2 ** 20;
 
-/** Writes a blob to its spool file, in pieces of any order, and hashes it in the order of its bytes. */
+/** Writes a blob to its spool file, in pieces of any order, and hashes it in the order of its
+ *  bytes. */
 export interface SpoolWriter {
   /** Writes a part of `buffer`, and holds the buffer for as long as it is needed. `hashed`: these
    *  are the next bytes to hash. Resolves when they are written. @throws the file system's errors:
@@ -60,7 +61,7 @@ export async function hashFile(hash: Hash, file: FileHandle, start: number, end:
     for (let at = start; at < end;) {
       const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, end - at), at);
       if (bytesRead === 0)
-        throw new OciError('UNAVAILABLE', 'the spool file is shorter than what was written to it', { origin: 'storage' });
+        throw new OciError('UNAVAILABLE', 'the spool file is shorter than the bytes written to it', { origin: 'storage' });
       hash.update(buffer.subarray(0, bytesRead));
       at += bytesRead;
     }
@@ -72,7 +73,8 @@ export async function hashFile(hash: Hash, file: FileHandle, start: number, end:
 function createThreadWriter({ digest, file }: SpoolWriterOptions, thread: SpoolThread): SpoolWriter {
   const { algorithm, hex } = splitDigest(digest);
   const { ask, close } = thread.open(file.fd, algorithm);
-  /** Buffers that the worker has written and may still be hashing, until it answers the next request. */
+  /** Buffers that the worker has written and may still be hashing, until it answers the next
+   *  request. */
   let hashing: SharedBuffer[] = [];
 
   async function andRelease<T>(answer: Promise<T>, buffers: SharedBuffer[]): Promise<T> {

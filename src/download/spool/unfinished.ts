@@ -19,7 +19,7 @@ export interface UnfinishedFiles {
   take(this: void, digest: Digest): UnfinishedFile | undefined;
 }
 
-/** How long a file is kept, in ms. The kubelet tries an image again within 5 minutes. */
+/** How long a file is kept, in ms. The kubelet retries an image within 5 minutes. */
 const LIFE_MS = 15 * 60_000;
 const MAX_FILES = 32;
 

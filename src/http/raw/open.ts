@@ -3,14 +3,15 @@ import { connect as connectTls, type ConnectionOptions, type SecureContext } fro
 import { LRUCache } from 'lru-cache';
 import type { OpenSocket } from './raw-socket.ts';
 
-/** Servers whose TLS sessions are kept, so that further connections need no certificates. */
+/** How many servers' TLS sessions are kept, so that further connections can resume them. */
 const MAX_SESSIONS = 100;
 
 export const openPlain: OpenSocket = (options) => connect(options);
 
-/** Opens connections of TLS, which resume earlier ones to the same server.
- *  @param secureContext of all connections: with one each, every connection would parse some 140 certificates again, into memory that
- *  the garbage collector does not see. Absent: Node's default */
+/** Opens TLS connections, which resume earlier sessions with the same server.
+ *  @param secureContext shared by all connections: with a context each, every connection would
+ *  parse some 140 certificates again, into memory that the garbage collector does not see. Absent:
+ *  Node's default */
 export function openSecure(secureContext: SecureContext | undefined): OpenSocket {
   const sessions = new LRUCache<string, Buffer>({ max: MAX_SESSIONS });
   return (options) => {

@@ -6,7 +6,7 @@ import { createRawBody, type RawBody } from './raw-body.ts';
 const LONG = 1024 * 1024;
 
 export interface RawSockets {
-  /** Makes the connections of the requests whose bodies may be taken over. */
+  /** Creates the connections of the requests whose bodies may be taken over. */
   agent: Agent;
   /** Reads the rest of a response straight from its socket. Called while 'response' is emitted, it
    *  keeps the connection for the next request. Called later, once the head has arrived, it closes
@@ -17,14 +17,14 @@ export interface RawSockets {
   takeOver(this: void, response: IncomingMessage, length: number): RawBody | undefined;
 }
 
-/** Opens a socket, which reads by `onread` if that is given. */
+/** Opens a socket, which reads with `onread` if that is given. */
 export type OpenSocket = (options: TcpNetConnectOpts) => Socket;
 
-/** Connections whose long bodies bypass Node's parser, which copies each byte once more, into memory
- *  that is garbage at once: without it, a byte of plain HTTP costs a third of the CPU time, and one of
- *  HTTPS two thirds. Relies on `onread` of net.connect and tls.connect, on the bytes that a paused
- *  response has buffered, and on responses with the status 304 having no body; `rawSocketsWork`
- *  checks that this works in the current version of Node. */
+/** Connections whose long bodies bypass Node's parser, which copies each byte once more, into
+ *  memory that is garbage at once: without it, a byte of plain HTTP costs a third of the CPU time,
+ *  and one of HTTPS two thirds. Relies on `onread` of net.connect and tls.connect, on the bytes
+ *  that a paused response has buffered, and on responses with the status 304 having no body;
+ *  `rawSocketsWork` checks that this works in the current version of Node. */
 export function openRawSockets(options: AgentOptions, open: OpenSocket): RawSockets {
   const connections = new WeakMap<Socket, Connection>();
   const agent = new Agent(options);
@@ -48,17 +48,19 @@ interface Connection {
 /** All connections read into this buffer; the bytes are copied before the next connection reads. */
 const shared = Buffer.allocUnsafeSlow(64 * 1024);
 const HEAD_END = Buffer.from('\r\n\r\n');
-/** Node's parser looks at the status after 'response' has been emitted, to know whether a body follows. */
+/** Node's parser looks at the status after 'response' has been emitted, to know whether a body
+ *  follows. */
 const NO_BODY = { statusCode: 304 };
 
 function createConnection(open: (onread: OnReadOpts) => Socket): Connection {
   let body: RawBody | undefined;
   /** The socket does read by `onread`. */
   let reads = false;
-  /** The parser is being given the end of a head, and no byte of the body. */
+  /** The parser is receiving the end of a head, and no byte of the body. */
   let atHeadEnd = false;
 
-  /** Gives bytes to Node's parser: the end of a head by itself, so that a body can be taken over from its first byte. */
+  /** Passes bytes to Node's parser: the end of a head separately, so that a body can be taken over
+   *  from its first byte. */
   function parse(bytes: Buffer): boolean {
     const end = bytes.indexOf(HEAD_END);
     const head = end === -1 ? bytes : bytes.subarray(0, end + HEAD_END.length);

@@ -70,7 +70,7 @@ for (const [name, { scheme, plain }] of Object.entries({
 
   const digest = (part: Uint8Array): string => createHash('sha256').update(part).digest('hex');
 
-  test(`${name}: bodies of every length come whole, short or long, of known length or not, to quick readers and slow ones`, async () => {
+  test(`${name}: bodies of every length, known or unknown, arrive whole at fast and slow readers`, async () => {
     const lengths = [0, 1, 65_536, MiB - 1, MiB, MiB + 1, bytes.length];
     await using own = await serve((request, response) => {
       const [, length, chunked] = (request.url ?? '').split('/');
@@ -86,7 +86,7 @@ for (const [name, { scheme, plain }] of Object.entries({
     assert.deepEqual([...new Set(await Promise.all(all))], [digest(bytes)]);
   });
 
-  test(`${name}: what is cut fails, and what is aborted ends`, async () => {
+  test(`${name}: a truncated body fails, and an aborted body ends`, async () => {
     await using own = await serve((_, response) => {
       response.setHeader('content-length', bytes.length);
       response.write(bytes.subarray(0, 3 * MiB), () => setTimeout(() => response.destroy(), 100));
@@ -98,7 +98,7 @@ for (const [name, { scheme, plain }] of Object.entries({
     await assert.rejects(digestOf({ body } as TransportResponse));
   });
 
-  test(`${name}: what came last from a body that is aborted stays as it is, whatever comes over other connections`, async () => {
+  test(`${name}: the last chunk of an aborted body keeps its bytes when other connections receive data`, async () => {
     const size = MiB + 12_345;
     await using own = await serve((_, response) => {
       response.setHeader('content-length', size);
@@ -119,7 +119,7 @@ for (const [name, { scheme, plain }] of Object.entries({
     assert.equal(given, size);
   });
 
-  test(`${name}: who aborts while all connections are taken waits no longer`, async () => {
+  test(`${name}: a request that is aborted while it waits for a connection ends at once`, async () => {
     await using own = await serve(() => undefined);
     const hold = new AbortController();
     const taken = Array.from({ length: CONNECTIONS }, () => assert.rejects(get(own.origin, '/', hold.signal), /enough/));
@@ -128,7 +128,7 @@ for (const [name, { scheme, plain }] of Object.entries({
     await Promise.all(taken);
   });
 
-  test(`${name}: an answer without a body leaves its connection to the next request, whatever length it tells`, async () => {
+  test(`${name}: a response without a body leaves its connection to the next request, whatever Content-Length it has`, async () => {
     let connections = 0;
     await using own = await serve((request, response) => {
       response.writeHead(request.url === '/none' ? 204 : 200, {
@@ -169,7 +169,7 @@ for (const [name, { scheme, plain }] of Object.entries({
     assert.equal(connections, 1);
   });
 
-  test(`${name}: bytes after the end of a body are no answer to the next request`, async () => {
+  test(`${name}: bytes after the end of a body are not taken as the response to the next request`, async () => {
     let requests = 0;
     await using own = await serve((request, response) => {
       requests++;
@@ -187,7 +187,7 @@ for (const [name, { scheme, plain }] of Object.entries({
     assert.equal(await digestOf(await get(own.origin)), digest(Buffer.from('right')));
   });
 
-  test(`${name}: a connection that was closed while it was kept is not noticed`, async () => {
+  test(`${name}: a request succeeds although its kept connection was closed`, async () => {
     let requests = 0;
     await using own = await serve((request, response) => {
       requests++;
@@ -209,7 +209,7 @@ for (const [name, { scheme, plain }] of Object.entries({
     assert.equal(String((await get(own.origin)).headers['x-policy']).length, 64 * 1024);
   });
 
-  test(`${name}: nobody there, nobody who accepts, and IPv6`, async () => {
+  test(`${name}: a refused connection, an unreachable host, and an IPv6 address`, async () => {
     const gone = await serve(() => undefined);
     await gone[Symbol.asyncDispose]();
     await assert.rejects(get(gone.origin), { code: 'ECONNREFUSED' });

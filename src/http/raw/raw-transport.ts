@@ -12,7 +12,8 @@ export const CONNECTIONS = 512;
 /** How long an unused connection is kept, in ms. */
 export const KEEP_ALIVE_MS = 30_000;
 
-/** Statuses of answers with long bodies; a few others never have any, whatever length they tell. */
+/** Statuses of answers with long bodies; a few others never have a body, whatever length they
+ *  announce. */
 const HAVE_BODIES = new Set([200, 206]);
 
 export interface RawTransportOptions {
@@ -55,7 +56,8 @@ export function createRawTransport({ connectTimeout, lookup, secureContext, plai
     };
     return ask(options, { signal, connectTimeout, accept });
 
-    /** Runs while 'response' is emitted, when a body can be taken over without closing the connection. */
+    /** Runs while 'response' is emitted, when a body can be taken over without closing the
+     *  connection. */
     function accept(response: IncomingMessage): TransportResponse {
       const { headers: received, socket } = response;
       const status = response.statusCode ?? 0;

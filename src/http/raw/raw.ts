@@ -4,7 +4,8 @@ import { openPlain } from './open.ts';
 import { openRawSockets, type OpenSocket, type RawSockets } from './raw-socket.ts';
 import { rawSocketsWork } from './self-check.ts';
 
-/** `openRawSockets`, whose `takeOver` leaves all bodies to Node's parser unless the self-check has passed in this process. */
+/** `openRawSockets`, whose `takeOver` leaves all bodies to Node's parser unless the self-check has
+ *  passed in this process. */
 export function createRawSockets(options: AgentOptions, open: OpenSocket = openPlain): RawSockets {
   const { agent, takeOver } = openRawSockets(options, open);
   let working = false;
@@ -17,6 +18,6 @@ export async function reportRawSockets(log: Log): Promise<void> {
   if (await rawSocketsWork()) return;
   log.warn(
     { event: 'raw-sockets-unavailable' },
-    'long bodies cannot bypass the HTTP parser with this version of Node: each byte costs more',
+    'this version of Node does not allow long bodies to bypass the HTTP parser; they take more CPU',
   );
 }
