@@ -48,7 +48,7 @@ test('two releases under aliases coexist, with separate names and configurations
     { images: { enabled: true }, mirror: { enabled: true, agent: { port: 26000, adminPort: 26001 } } },
   );
   const names = manifests.map(({ kind, metadata }) => `${kind} ${metadata.name}`);
-  assert.deepEqual(names.toSorted(), [...new Set(names)].toSorted(), 'no name stands twice');
+  assert.deepEqual(names.toSorted(), [...new Set(names)].toSorted(), 'no name is listed twice');
   for (const [alias, port] of [
     ['images', 25_000],
     ['mirror', 26_000],

@@ -99,9 +99,9 @@ for (const tool of ['helm', 'helm-3', 'helm-3.14'] as const satisfies ToolName[]
       await Promise.all([writeFile(given.certFile, own.cert), writeFile(given.keyFile, own.key)]);
       await using next = await startWebhook({ tls: given, configuration: { name: NAME, caBundle: own.cert } }, { KUBECONFIG: kubeconfig });
       await eventually('the new authority is trusted, beside the former', async () => (await bundleOf()) === `${own.cert.trim()}\n${made}`);
-      assert.doesNotMatch(next.output(), /webhook-configuration-failed/, 'what the chart lets the account do suffices');
+      assert.doesNotMatch(next.output(), /webhook-configuration-failed/, 'the rights that the chart grants are sufficient');
       await helm(['rollback', 'kube-registry', '4']);
-      assert.match(await bundleOf(), new RegExp(own.cert.slice(40, 90).replaceAll(/[+/]/g, '.')), 'and is so after a rollback');
+      assert.match(await bundleOf(), new RegExp(own.cert.slice(40, 90).replaceAll(/[+/]/g, '.')), 'also after a rollback');
     }
     await helm(['uninstall', 'kube-registry']);
     await kubectl(['-n', NAMESPACE, 'delete', '--wait=false', 'persistentvolumeclaim', '--all']);

@@ -251,7 +251,7 @@ describe('clash', () => {
         native ? ['registry'] : ['registry', 'clash'],
       );
       const [clash] = [...(pod.initContainers ?? []), ...pod.containers].filter(({ name }) => name === 'clash');
-      assert.equal(clash?.['lifecycle'] === undefined, native, 'it outlives the pulls that run');
+      assert.equal(clash?.['lifecycle'] === undefined, native, 'it stays until running pulls have ended');
     });
   }
 

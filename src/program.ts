@@ -31,11 +31,11 @@ const stop = new AbortController();
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.once(signal, () => {
     stop.abort();
-    process.once(signal, () => process.exit(1)); // asked twice: go at once
+    process.once(signal, () => process.exit(1)); // the second signal: exit at once
   });
 }
 
-// Who reads a table has seen enough: `… | head`.
+// The reader may stop early: `… | head`.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
 
 const program = new Command('kube-registry')

@@ -115,7 +115,7 @@ for (const release of ['debian', '2.4'] as const) {
       await containerd.cri('pull', 'docker.io/library/demo:1');
       assert.ok(
         agent.log().some(({ path }) => String(path).includes('quay.io')),
-        'a file that is not ours is told of',
+        'a foreign file is reported',
       );
       // An agent that has no time to remove its files: the upstream itself stands in them too.
       await agent.stop('SIGKILL');
@@ -137,7 +137,7 @@ for (const release of ['debian', '2.4'] as const) {
       await until(() => next.log().some(({ event }) => event === 'node-file-written'), 'the next agent takes over');
       await next.stop();
     }
-    assert.deepEqual(await readdir(certs), ['quay.io'], 'what the agent wrote is gone');
+    assert.deepEqual(await readdir(certs), ['quay.io'], 'the files of the agent have been removed');
     assert.equal(await readFile(join(certs, 'quay.io', 'hosts.toml'), 'utf8'), 'server = "https://quay.io"\n');
   });
 }

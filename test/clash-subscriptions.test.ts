@@ -86,7 +86,7 @@ test('promise C4: bad subscriptions are reported one by one, and harm nothing el
   await until(() => works(clash), 'the good one is not used');
   await until(
     async () => (await clash.status()).subscriptions.filter(({ problem }) => problem !== undefined).length >= listed.length - 1,
-    'not all is told',
+    'the result is truncated',
   );
   const status = await clash.status();
   for (const { name, problem } of status.subscriptions) {

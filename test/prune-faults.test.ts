@@ -145,7 +145,7 @@ async function runOnce({ direct, pruned, proxy, kept, directory }: World): Promi
     assert.deepEqual(
       old.filter((key) => key.startsWith(BLOBS) && there.has(key) && !kept.has(key)),
       [],
-      'what was old is gone',
+      'the old images are no longer stored',
     );
   return failure === undefined;
 }

@@ -86,7 +86,7 @@ test('promise 18: the webhook follows the Secrets of a real API server, with the
   await until(async () => (await imageOf(['later'])) === PUBLIC, 'a change is seen');
   await put('team-a', 'first', auths('ghcr.io', 'another password'));
   await cluster.kubectl(['-n', 'team-a', 'delete', 'secret', 'later']);
-  await until(async () => (await imageOf(['later'])) === IMAGE, 'a Secret that was deleted is gone');
+  await until(async () => (await imageOf(['later'])) === IMAGE, 'a deleted Secret is no longer used');
   assert.equal(await imageOf(['first']), first, 'a new password changes no name');
 
   await cluster.kubectl(['-n', 'team-a', 'delete', 'secret', 'first']);
@@ -130,7 +130,7 @@ test('promise 18: while the API server is down, the known secrets stay in use, a
   await put('team-a', 'second', auths('ghcr.io'));
   await cluster.kubectl(['-n', 'team-a', 'delete', 'secret', 'first']);
   await until(async () => PRIVATE.test(await imageOf(['second'])), 'a Secret made after the outage is seen');
-  await until(async () => (await imageOf(['first'])) === IMAGE, 'one that was deleted after it is gone');
+  await until(async () => (await imageOf(['first'])) === IMAGE, 'a Secret deleted afterwards is no longer used');
 });
 
 test('promise 18: what a deleted Secret was for is known to be abandoned, but not while a Secret may be unknown', async (t) => {

@@ -172,7 +172,7 @@ describe('an upstream that fails', { concurrency: 3 }, () => {
     upstream.behave = () => ({});
     upstream.remove('a/b', '1');
     await delay(600);
-    assert.equal((await fetch(url)).status, 404, 'one that was deleted is gone');
+    assert.equal((await fetch(url)).status, 404, 'a deleted one is no longer served');
     assert.equal((await fetch(`${own.url}/v2/hub/a/b/manifests/${second.root.digest}`)).status, 200, 'its digest stays');
   });
 

@@ -47,7 +47,7 @@ for (const kind of ['filesystem', 's3'] as const) {
     const sentBefore = Math.max(...all.slice(0, -1).map((client) => client.sentBefore));
     assert.ok(sentBefore < 0.5, `first bytes come at once: upstream had sent ${sentBefore} of the blob`);
     assert.ok(late.sentBefore < 0.9, `a late one waits for nothing: upstream had sent ${late.sentBefore} of the blob`);
-    assert.ok(crawled < bytes.length / 2, `${crawled} bytes: the slowest holds nobody back`);
+    assert.ok(crawled < bytes.length / 2, `${crawled} bytes: the slowest reader delays no other`);
 
     const left = randomBytes(`left ${kind}`, 8 * MiB);
     const leftUrl = url.replace(digest, upstream.addBlob(left));

@@ -94,7 +94,7 @@ test('promise 9: a 429 with Retry-After is honoured for every tag of that upstre
   });
   assert.deepEqual(requests, []);
   const refused = await get('dockerhub/library/app/manifests/unknown');
-  assert.deepEqual([refused.status, refused.retryAfter], [429, '4'], 'who has nothing to be served hears it too');
+  assert.deepEqual([refused.status, refused.retryAfter], [429, '4'], 'a request with nothing cached gets a 429 too');
   const blob = hub.addBlob(randomBytes('blob', 1000));
   assert.equal((await get(`dockerhub/library/app/blobs/${blob}`)).digest, blob);
   hub.behave = limited();

@@ -157,7 +157,7 @@ test('registry.policy: an agent does not ask upstream for images that the regist
   }
   assert.equal((await ask(`${agent.url}/v2/hub/apps/web/manifests/2`)).status, 200, 'straight from upstream');
   assert.equal((await ask(`${agent.url}/v2/hub/apps/web/manifests/1`)).status, 403);
-  assert.ok(!upstream.requests.some(({ path }) => path.endsWith('/apps/web/manifests/1')), 'nobody asked upstream for it');
+  assert.ok(!upstream.requests.some(({ path }) => path.endsWith('/apps/web/manifests/1')), 'no request for it reached upstream');
 });
 
 test('cache check says whether an image would be served, and which rule decides', async () => {

@@ -90,7 +90,7 @@ describe('an S3 that fails', { concurrency: 4 }, () => {
     await using second = await start(upstream, s3, other.path);
     const before = upstream.blobBytes();
     for (const digest of new Set(digests)) await pull(second, digest);
-    assert.equal(upstream.blobBytes(), before, 'all of it comes from S3');
+    assert.equal(upstream.blobBytes(), before, 'every byte comes from S3');
   });
 
   test('promise 11: whatever S3 answers, or if it hangs, pulls succeed, and the blobs are stored later', async () => {

@@ -74,7 +74,7 @@ test('promise 11: no pull fails while S3 is down, and everything is stored once 
   await using second = await start(upstream, s3, other.path);
   const before = upstream.blobBytes();
   for (const digest of digests) assert.equal(await digestOf(`${second.url}/v2/hub/a/b/blobs/${digest}`), digest);
-  assert.equal(upstream.blobBytes(), before, 'all of it comes from S3');
+  assert.equal(upstream.blobBytes(), before, 'every byte comes from S3');
 });
 
 test('promise 14: uploads that a killed process still owed are made by the next one', async () => {

@@ -164,7 +164,7 @@ test('promise W1: on a real API server pods are rewritten or left unchanged as e
   const { kubectl } = cluster;
 
   assert.equal(await shownBy(webhook.port), await shownBy(replica.port), 'replicas that start at once agree on one certificate');
-  assert.doesNotMatch(webhook.output() + replica.output(), /certificate-check-failed/, 'what the chart lets the account do suffices');
+  assert.doesNotMatch(webhook.output() + replica.output(), /certificate-check-failed/, 'the rights that the chart grants are sufficient');
   const others = ['get', 'secret', '--namespace', 'kube-system', '--kubeconfig', own.kubeconfig];
   await assert.rejects(kubectl(others), /forbidden/, 'and is no more than that');
 

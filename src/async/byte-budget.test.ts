@@ -16,7 +16,7 @@ test('leases share a number of bytes and are granted in the order of the calls',
     fourth.reserve(5, signal).then(() => granted.push('fourth')),
   ];
   await turn();
-  assert.deepEqual(granted, [], 'none overtakes a larger one that came before');
+  assert.deepEqual(granted, [], 'no request overtakes an earlier, larger one');
   first.release();
   first.release();
   await turn();

@@ -25,8 +25,8 @@ test('the first success wins; the next candidate starts at once after a failure,
   assert.ok(result.won);
   assert.deepEqual([result.value, result.overtaken], ['quick', ['slow']]);
   assert.deepEqual([...signals.keys()], ['failing', 'slow', 'quick']);
-  assert.equal(signals.get('slow')?.aborted, true, 'its work is over');
-  assert.equal(signals.get('quick')?.aborted, false, 'what it has brought may still be read');
+  assert.equal(signals.get('slow')?.aborted, true, 'its work has ended');
+  assert.equal(signals.get('quick')?.aborted, false, 'the bytes that it has fetched can still be read');
 });
 
 test('a slow candidate still wins when all others fail', async () => {

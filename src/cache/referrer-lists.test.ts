@@ -106,7 +106,7 @@ for (const code of ['UNAVAILABLE', 'TOOMANYREQUESTS', 'DENIED'] as const) {
     mock.timers.tick(29 * DAY);
     assert.deepEqual(await referrers.list(), ['stale', digests(3)]);
     assert.deepEqual(await referrers.list('application/signature'), ['stale', [digests(3)[0], digests(3)[2]]]);
-    assert.equal(referrers.asked, 1, 'upstream is left alone for a tagTtl');
+    assert.equal(referrers.asked, 1, 'no request to upstream for a tagTtl');
     mock.timers.tick(2 * DAY);
     assert.deepEqual(await referrers.list(), [code, []]);
   });

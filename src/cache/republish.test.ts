@@ -44,7 +44,11 @@ test('an image that the store has lost but that is served from local copies is s
   assert.ok(await local.stat(blobKey(manifest.digest), context));
   await records.flush(context.signal);
   assert.ok(await remote.stat(memberKey(repository, manifest.digest), context));
-  assert.equal(await remote.stat(memberKey(repository, layer.digest), context), undefined, 'a manifest proves no right to what it names');
+  assert.equal(
+    await remote.stat(memberKey(repository, layer.digest), context),
+    undefined,
+    'a manifest does not prove access to what it refers to',
+  );
 });
 
 test('an image that the store still has is not stored again', async () => {

@@ -105,7 +105,7 @@ for (const code of ['UNAVAILABLE', 'TOOMANYREQUESTS', 'UNAUTHORIZED', 'DENIED', 
     assert.deepEqual(await tag.resolve(), stale(ONE));
     assert.equal(tag.warnings(), 1);
     assert.deepEqual(await tag.resolve(), stale(ONE));
-    assert.equal(tag.asked, 2, 'upstream is left alone for a tagTtl');
+    assert.equal(tag.asked, 2, 'no request to upstream for a tagTtl');
     mock.timers.tick(2 * DAY);
     assert.equal(await tag.resolve(), code);
     tag.says = TWO;
@@ -140,13 +140,13 @@ test('promise 8: a revoked right to read stays revoked until the upstream confir
   await tag.records.flush(signal);
   const restarted = await openTag({ policy, store });
   restarted.says = failure('UNAVAILABLE');
-  assert.equal(await restarted.resolve(), 'UNAVAILABLE', 'nor by a restart');
+  assert.equal(await restarted.resolve(), 'UNAVAILABLE', 'a restart does not change it');
   restarted.says = ONE;
   mock.timers.tick(2 * MINUTE);
   assert.deepEqual(await restarted.resolve(), fresh(ONE));
   restarted.says = failure('UNAVAILABLE');
   mock.timers.tick(3 * HOUR);
-  assert.deepEqual(await restarted.resolve(), stale(ONE), 'confirmed again, it outlives outages again');
+  assert.deepEqual(await restarted.resolve(), stale(ONE), 'confirmed again, it is served during outages again');
 });
 
 test('promise 8: the age of a record with a future date is unknown, so upstream is asked', async () => {
@@ -282,7 +282,7 @@ test('when few pulls are left, cached tags are not checked upstream; later one r
   rateLimit.observe({ 'ratelimit-limit': '100', 'ratelimit-remaining': '0' });
   mock.timers.tick(MINUTE);
   rateLimit.observe({ 'ratelimit-limit': '100', 'ratelimit-remaining': '60' });
-  assert.deepEqual(await tag.resolve(), fresh(TWO), 'there are enough again');
+  assert.deepEqual(await tag.resolve(), fresh(TWO), 'enough requests are left again');
   assert.equal(tag.asked, 5);
 });
 
@@ -309,10 +309,10 @@ test('promise 8: with onDeleted: serve, a tag deleted upstream is served for as 
 
   const restarted = await openTag({ policy, store });
   restarted.says = failure('MANIFEST_UNKNOWN');
-  assert.deepEqual(await restarted.resolve(), stale(ONE), 'nor does a restart change it');
+  assert.deepEqual(await restarted.resolve(), stale(ONE), 'a restart does not change it');
   restarted.says = TWO;
   mock.timers.tick(MINUTE);
-  assert.deepEqual(await restarted.resolve(), fresh(TWO), 'pushed again, it means what upstream says');
+  assert.deepEqual(await restarted.resolve(), fresh(TWO), 'pushed again, the tag points to the digest of upstream');
   assert.equal(restarted.gone(), 0);
   restarted.says = failure('MANIFEST_UNKNOWN');
   restarted.kept = false;
@@ -354,7 +354,7 @@ test('an imported tag never expires, and while its upstream does not answer, it 
   assert.deepEqual(await tag.resolve(), stale(ONE), 'the pull does not wait');
   resolve(undefined);
   await new Promise(setImmediate);
-  assert.deepEqual(await tag.resolve(), fresh(TWO), 'the answer counts for the next one');
+  assert.deepEqual(await tag.resolve(), fresh(TWO), 'the answer is reused for the next one');
 });
 
 for (const code of ['MANIFEST_UNKNOWN', 'UNAVAILABLE', 'DENIED'] as const) {

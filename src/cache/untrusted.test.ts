@@ -129,7 +129,7 @@ test('promise 12: a host that anybody may run gets nothing from an unfinished do
       for await (const chunk of body) got.push(Buffer.from(chunk));
     }),
   );
-  assert.equal(sent, size, 'it had to send everything');
+  assert.equal(sent, size, 'it sent every byte');
   assert.ok(
     Buffer.concat(got).every((byte) => byte === 'x'.charCodeAt(0)),
     'its own bytes',

@@ -67,7 +67,7 @@ test('a reader that does not read misses snapshots and is dropped; the others do
   const memory = process.memoryUsage().rss;
   await until(() => server.stream.readers() === 1, 'the silent one is dropped');
   await until(() => bytes > 20 * HUGE.length, 'the other one follows');
-  assert.ok(process.memoryUsage().rss - memory < 200 * 2 ** 20, 'what it did not read was not kept');
+  assert.ok(process.memoryUsage().rss - memory < 200 * 2 ** 20, 'unread bytes were not kept');
   reading.destroy();
   silent.destroy();
 });

@@ -75,7 +75,7 @@ test('promise 6: no byte is assigned to two connections, whichever segments are 
           assert.ok(end <= after && reach <= after, JSON.stringify(open));
         }
         for (const { position, end } of open)
-          assert.deepEqual(have.gaps(position, end), [[position, end]], 'what has arrived is not asked for again');
+          assert.deepEqual(have.gaps(position, end), [[position, end]], 'bytes that have arrived are not requested again');
       }
     }),
   );
@@ -89,7 +89,7 @@ test('promise 6: every byte arrives exactly once, whatever fails on the way', ()
       // The remaining connections download their parts; an idle one takes the largest missing
       // part.
       for (let turns = 0; have.gaps(0, SIZE).length > 0; turns++) {
-        assert.ok(turns < 1000, 'it goes on without end');
+        assert.ok(turns < 1000, 'it never ends');
         const [segment] = segments.active;
         if (segment === undefined) segments.start(segments.largest(SIZE) ?? assert.fail('what is missing belongs to nobody'));
         else {
@@ -111,7 +111,7 @@ test('promise 5: a reader far ahead of all connections gets one; a reader close 
   assert.deepEqual([far.position, far.end, first?.end], [40 * MiB, SIZE, 40 * MiB]);
   segments.start(far);
   bring(far, MiB);
-  assert.equal(segments.at(40 * MiB, SIZE), undefined, 'it is on its way');
+  assert.equal(segments.at(40 * MiB, SIZE), undefined, 'it is being fetched already');
 });
 
 test('promise 6: the bytes a helper could not fetch go back to the connection before it, without another request', () => {
@@ -126,7 +126,7 @@ test('promise 6: the bytes a helper could not fetch go back to the connection be
   segments.start(second);
   bring(second, MiB);
   segments.stop(second);
-  assert.equal(first?.end, second.position - MiB, 'what has arrived is not asked for again');
+  assert.equal(first?.end, second.position - MiB, 'bytes that have arrived are not requested again');
   assert.deepEqual(segments.largest(SIZE), createSegment(second.position, SIZE));
 });
 

@@ -26,7 +26,7 @@ test('promise 6: an additional connection pays off when bytes arrive slowly and 
   const crowded = at(500, { received: 8 * MiB, chunkBytes: 256 * 1024 });
   assert.equal(crowded.worth(8 * MiB, 600 * MiB, 1), undefined, 'the bytes wait for their reader');
   const far = at(1000, { received: 8 * MiB, roundTripMs: 200 }).worth(8 * MiB, 600 * MiB, 1);
-  assert.ok(far !== undefined && far > 16 * MiB, 'a round trip is short beside what the connection brings');
+  assert.ok(far !== undefined && far > 16 * MiB, 'a round trip is short compared with the time that the connection saves');
 });
 
 test('promise 6: the speed per connection of an upstream is learned when an additional connection has paid off', () => {
@@ -36,7 +36,7 @@ test('promise 6: the speed per connection of an upstream is learned when an addi
   now = 1000;
   speed.hired(8 * MiB, 1);
   now = 2000;
-  assert.equal(speed.pace(16 * MiB), undefined, 'it came no faster');
+  assert.equal(speed.pace(16 * MiB), undefined, 'it was not faster');
   assert.deepEqual(speed.pace(24 * MiB), { rate: (8 * MiB) / 1000, roundTripMs: 0 });
 });
 

@@ -106,8 +106,8 @@ async function assertWhole({ store, manifests }: World): Promise<void> {
     if ((await records.content(FULL, digest, signal)) === undefined) continue;
     assert.ok(await store.stat(blobKey(digest), { signal }), 'the manifest itself');
     for (const named of parsePushedManifest(bytes, mediaType).named) {
-      assert.ok(await records.content(FULL, named, signal), 'the record of what it names');
-      assert.ok(await store.stat(blobKey(named), { signal }), 'the bytes of what it names');
+      assert.ok(await records.content(FULL, named, signal), 'the record of its references');
+      assert.ok(await store.stat(blobKey(named), { signal }), 'the bytes of the blobs that it names');
     }
   }
 }

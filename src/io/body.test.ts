@@ -55,7 +55,7 @@ test('hooks see every chunk, the end, failures and the close, in the order in wh
     onClose: () => void events.push(`${name} close`),
   });
   const body = createBody(sourceOf(['x', 'y']), signal);
-  assert.equal(mapBody(mapBody(body, noting('1')), noting('2')), body, 'what else is known of a body stays true');
+  assert.equal(mapBody(mapBody(body, noting('1')), noting('2')), body, 'the other properties of a body stay the same');
   await readAll(body, 10);
   assert.deepEqual(events, ['1 x', '2 x', '1 y', '2 y', '1 end', '2 end', '1 close', '2 close']);
   const failing = mapBody(mapBody(createBody(sourceOf([], new Error('cut')), signal), noting('1')), noting('2'));

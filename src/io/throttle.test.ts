@@ -15,6 +15,6 @@ test('bodies share a rate, and their bytes stay as they are', async () => {
   const throttle = createThrottle(1_000_000);
   const started = performance.now();
   const read = await Promise.all([1, 2].map(() => readAll(throttle.slow(pieces(), signal), 2 * PIECES * PIECE_BYTES)));
-  assert.ok(performance.now() - started > 700, 'a megabyte takes a second, but for what may be sent at once');
+  assert.ok(performance.now() - started > 700, 'after the burst, a megabyte takes a second');
   for (const bytes of read) assert.equal(bytes?.length, PIECES * PIECE_BYTES);
 });

@@ -38,7 +38,7 @@ test('the least recently used blobs are removed to make room, but never a blob t
   assert.deepEqual([part?.range, (await readAll(part?.body ?? assert.fail(), BYTES))?.length], [{ start: 10, end: 19 }, 10]);
   assert.equal(await blobs.open(second, undefined, signal), undefined);
   assert.equal(blobs.used(), 3 * BYTES);
-  assert.ok(!blobs.reserve().grow(4 * BYTES), 'more than there is');
+  assert.ok(!blobs.reserve().grow(4 * BYTES), 'more than the file has');
   blobs.close();
 });
 

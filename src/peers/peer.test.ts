@@ -87,11 +87,11 @@ test('a hung replica is abandoned, before its headers and in the middle of a bod
     for await (const chunk of body) chunks.push(Uint8Array.from(chunk));
   })();
   await delay(1500);
-  assert.ok(peer.pulse.alive(), 'silent, but it answers when it is asked');
+  assert.ok(peer.pulse.alive(), 'silent, but it answers a probe');
   replica.pings = false;
   const started = performance.now();
   await Promise.all([fails(reading), fails(peer.registry.stat(repository, digest, { signal }))]);
-  assert.ok(performance.now() - started < 5000, 'long before its time for headers is up');
+  assert.ok(performance.now() - started < 5000, 'long before its time limit for headers');
   assert.equal(Buffer.concat(chunks).toString(), '12345');
   assert.equal(peer.pulse.alive(), false);
   replica.pings = true;

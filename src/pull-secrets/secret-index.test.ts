@@ -102,7 +102,7 @@ test('an unreadable Secret is reported once, without its content, and does not a
     const found = index.set(`team/${problem}`, secret(problem, auths), 'w');
     assert.match(found?.problem ?? '', new RegExp(problem));
     assert.doesNotMatch(found?.problem ?? '', /secret-word/);
-    assert.equal(index.set(`team/${problem}`, secret(problem, auths), 'w'), undefined, 'told once');
+    assert.equal(index.set(`team/${problem}`, secret(problem, auths), 'w'), undefined, 'logged once');
     assert.deepEqual(index.find(`team/${problem}`)?.entries, []);
   }
   assert.equal(index.credential(idsOf(index, 'team/good')[0] ?? '')?.username, 'u');

@@ -29,7 +29,7 @@ test('one line a pull: of the tag, its manifest, all bytes, and the worst outcom
   const layer = access.begin(request());
   access.begin(request())(answer({ bytes: 70, outcome: 'miss' }));
   layer(answer({ bytes: 100 }));
-  await until(() => entries().length === 1, 'the line is written');
+  await until(() => entries().length === 1, 'the line has been written');
   const { event, client, node, upstream, repository, tag, digest, bytes, outcome, status, requests, ms } = entries()[0] ?? {};
   assert.deepEqual(
     { event, client, node, upstream, repository, tag, digest, bytes, outcome, status, requests },
@@ -55,7 +55,7 @@ test('a pull that still downloads has no line yet; another tag and another clien
   const access = createAccessLog({ log, idleMs: 20 });
   const running = access.begin(request('1'));
   access.begin(request('1', '10.0.0.2'))(answer({ digest: index }));
-  await until(() => entries().length === 1, 'the other client has its line');
+  await until(() => entries().length === 1, 'the other client has its log line');
   assert.equal(entries()[0]?.['client'], '10.0.0.2');
   access.begin(request('2'))(answer({ status: 403, outcome: 'denied' }));
   await until(() => entries().length === 3, 'another tag ends the pull of the first');

@@ -87,7 +87,7 @@ test('a client that reads no byte of its response is disconnected, but not one t
     slow.pause();
     await sleep(150);
   }
-  assert.equal(cut, 1, 'only the stuck one');
+  assert.equal(cut, 1, 'only the request that hangs');
   slow.destroy();
   stuck.destroy();
 });
@@ -283,7 +283,7 @@ test('sockets are neither handed to nor accepted from a process without the secr
   const port = await freePort();
   const handover = { name: `test-${port}`, secret: randomBytes(32) };
   await using listener = await listen({ address: { host: '127.0.0.1', port }, handler: hello, log });
-  assert.equal(await requestSockets(handover, []), undefined, 'nobody offers any');
+  assert.equal(await requestSockets(handover, []), undefined, 'no process offers sockets');
   const offer = offerSockets(handover, () => listener.sockets(), log);
   await until(() => requestSockets(handover, []));
   const wrong = { ...handover, secret: randomBytes(32) };
@@ -296,7 +296,7 @@ test('sockets are neither handed to nor accepted from a process without the secr
     socket.resume();
     await once(socket, 'close');
   }
-  assert.equal((await requestSockets(handover, [`127.0.0.1:${port}`]))?.size, 1, 'the right one still gets it');
+  assert.equal((await requestSockets(handover, [`127.0.0.1:${port}`]))?.size, 1, 'the right user still gets it');
   offer.close();
   // Another process under this name.
   const stranger = createServer((socket) => void socket.end('{"nonce":"1"}\n{"proof":"2"}\n{}\n')).listen(`\0${handover.name}`);

@@ -213,7 +213,7 @@ test('If-None-Match: 304 for what the client has already', async () => {
     }
   }
   const absent = await server.ask(`${REPOSITORY}/blobs/${ABSENT}`, { headers: { 'if-none-match': `"${ABSENT}"` } });
-  assert.equal(absent.status, 404, 'what is not there cannot be unmodified');
+  assert.equal(absent.status, 404, 'a missing file cannot be unmodified');
 });
 
 test('tags: all, a number of them, those after one, and the way to the next page', async () => {
@@ -470,7 +470,7 @@ test('a large manifest is sent from its stored copy once slow clients hold too m
   stalled.destroy();
   await until(() => running.served.length === 4, 'the stalled requests are over');
   assert.ok((await running.ask(path(1))).body.equals(bytes[1] ?? Buffer.alloc(0)));
-  assert.deepEqual(opened, [1, 2], 'what was held has been given back');
+  assert.deepEqual(opened, [1, 2], 'held slots have been released');
 });
 
 async function* oneChunk(bytes: Buffer): AsyncGenerator<Uint8Array> {

@@ -34,7 +34,7 @@ test('clients that ask for the same tag list at the same time share one question
   assert.equal(new Set(lists.map(({ bytes }) => bytes)).size, 1);
   assert.deepEqual(JSON.parse(String(lists[0]?.bytes)), { name, tags: ['a', 'b', 'c'] });
   await documents.tagList(name, all, { signal });
-  assert.equal(asked(), 2, 'a later one asks again');
+  assert.equal(asked(), 2, 'a later caller asks again');
 });
 
 test('a page of a tag list has n tags at most, and says whether there are more', async () => {

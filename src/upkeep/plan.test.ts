@@ -203,6 +203,6 @@ for (const { says, blobs, limits, go, after } of cases) {
     const staying = store.images.filter((image) => !gone.has(image));
     const references = countReferences(store.blobs, staying);
     for (const image of staying) for (const blob of image.names) assert.ok((references[blob] ?? 0) > 0);
-    for (const { image } of plan.departures) assert.equal(references[image.blob], 0, 'nothing that stays names what goes');
+    for (const { image } of plan.departures) assert.equal(references[image.blob], 0, 'no kept manifest refers to a removed one');
   });
 }

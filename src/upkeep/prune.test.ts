@@ -95,7 +95,7 @@ test('an old image is removed with its tags, records and layers; blobs shared wi
     const result = await run(store, { maxAge: 7 * DAY });
     const { images, ...counts } = result;
     const { images: plannedImages, ...plannedCounts } = planned;
-    assert.deepEqual(counts, plannedCounts, 'and says what the real one does');
+    assert.deepEqual(counts, plannedCounts, 'it answers as the real one does');
     assert.deepEqual(
       [images, plannedImages].map((list) => list.map(({ image }) => image.digest)),
       [[old.digest], [old.digest]],
@@ -347,7 +347,7 @@ test('one of several concurrent candidates gets the lease, and a dead holder los
   await write(store, 'v1/pruning', JSON.stringify({ owner: 'a thief', renewedAt: new Date().toISOString() }));
   await new Promise((resolve) => taken.lease.signal.addEventListener('abort', resolve, { once: true }));
   await taken.lease.release(true);
-  assert.equal((await readLease(store, context))?.owner, 'a thief', 'what was lost is not given back');
+  assert.equal((await readLease(store, context))?.owner, 'a thief', 'a lost lease is not released');
 });
 
 test('replicas prune in turn, log the result, and continue after a failure', async () => {
@@ -389,7 +389,11 @@ test('promise 13: a run that would remove more than its share of the store remov
     const { signal } = context;
     await assert.rejects(prune(store, { signal, limits, maxShare: 0.1 }), { code: 'DENIED' });
     assert.deepEqual(await keysOf(store, ''), all);
-    assert.equal((await prune(store, { signal, limits, maxShare: 0.1, dryRun: true })).images.length, 1, 'a dry run shows what would go');
+    assert.equal(
+      (await prune(store, { signal, limits, maxShare: 0.1, dryRun: true })).images.length,
+      1,
+      'a dry run shows what would be removed',
+    );
     assert.equal(
       (await prune(store, { signal, limits: async (stored) => ({ ...(await limits()), maxAge: 0, maxSize: stored - 1 }), maxShare: 0 }))
         .images.length,

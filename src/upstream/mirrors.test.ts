@@ -50,7 +50,7 @@ test('promise 8: a mirror that has failed is skipped, but used when no other sou
     assert.deepEqual(await readBlob(reader), blob, 'from the next source');
     mirror.seen();
     await reader.registry.manifest(REPOSITORY, TAG, context());
-    assert.deepEqual(mirror.seen(), [], 'it has lost its favour');
+    assert.deepEqual(mirror.seen(), [], 'it is no longer preferred');
     [alive, healthy] = [false, true];
     assert.deepEqual(await readBlob(reader), blob);
   }
@@ -59,7 +59,7 @@ test('promise 8: a mirror that has failed is skipped, but used when no other sou
 test('promise 4: while the next source is tried, a slow source is still waited for', async () => {
   await using mirror = await startStub((call) => void setTimeout(() => serveContent(call), 1500));
   const reader = openUpstream(NOBODY, { mirrors: [{ url: mirror.url }], limits: { attempts: 1, headersMs: 900, blobHeadersMs: 6000 } });
-  assert.deepEqual(await readBlob(reader), blob, 'nobody else has it');
+  assert.deepEqual(await readBlob(reader), blob, 'no other source has it');
   await using origin = await startStub(serveContent);
   const started = performance.now();
   assert.deepEqual(await readBlob(openUpstream(origin.url, { mirrors: [{ url: mirror.url }], limits: { blobHeadersMs: 1200 } })), blob);
@@ -85,7 +85,7 @@ test('promise 12: names that credentials are for are asked only of mirrors that 
   await Array.fromAsync(reader.registry.tags(REPOSITORY, context()));
   assert.deepEqual(open.seen(), []);
   await reader.registry.manifest(other, TAG, context());
-  assert.equal(open.seen().length, 1, 'what needs no login comes from the mirror');
+  assert.equal(open.seen().length, 1, 'images without a login come from the mirror');
   const withLogin = openUpstream(NOBODY, { credentials, mirrors: [{ url: trusted.url, credentials: [login('m', 'q')] }] });
   assert.deepEqual(await readBlob(withLogin), blob);
 });

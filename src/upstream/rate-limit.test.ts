@@ -25,7 +25,11 @@ test('promise 9: after a 429, upstream receives one request per Retry-After, and
     await assert.rejects(registry.resolve(parseRepository('acme/other'), tag, context()), isRest);
   }
   assert.equal(stub.calls.length, 1);
-  assert.deepEqual((await Array.fromAsync(registry.tags(REPOSITORY, context()))).flat(), ['1'], 'other things are limited apart');
+  assert.deepEqual(
+    (await Array.fromAsync(registry.tags(REPOSITORY, context()))).flat(),
+    ['1'],
+    'other kinds of requests have limits of their own',
+  );
 });
 
 test('promise 9: a short Retry-After is waited for, and one question alone finds out whether it is over', async () => {

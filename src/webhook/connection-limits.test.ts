@@ -31,7 +31,7 @@ test('reopened connections are limited by rate, and by the requests sent over th
   assert.equal(reconnect('pod', 300), 100, 'a second later');
   time += 60_000;
   for (let count = 0; count < 20; count++) limits.violation('pod');
-  assert.equal(reconnect('pod', 300), 0, 'twenty wrong requests');
+  assert.equal(reconnect('pod', 300), 0, 'twenty failed requests');
   assert.equal(reconnect('api server', 300), 300, 'other clients are not delayed');
   time += 1_000;
   assert.equal(reconnect('pod', 300), 100);

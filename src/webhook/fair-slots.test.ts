@@ -16,7 +16,7 @@ test('clients take turns, however many requests one of them has sent', async () 
   };
   await Promise.all([...Array.from({ length: 20 }, () => work('attacker')), work('api server'), work('api server')]);
   assert.deepEqual(order.slice(0, 4), ['attacker', 'api server', 'attacker', 'api server']);
-  assert.equal(order.length, 22, 'and everybody comes to it');
+  assert.equal(order.length, 22, 'every client gets its turn');
 });
 
 test('a client has no more slots and no more waiting requests than its share', async () => {

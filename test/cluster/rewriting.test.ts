@@ -94,7 +94,7 @@ step('a pod of each upstream runs: webhook, containerd, agent, registry, clash, 
     );
   }
   const { downloadTotal } = await world.outside.airport.traffic();
-  assert.ok(downloadTotal > names.length * 2_000_000, `all of it came through the airport: ${downloadTotal} bytes`);
+  assert.ok(downloadTotal > names.length * 2_000_000, `every byte came through the proxy: ${downloadTotal} bytes`);
 });
 
 step('a node without the image gets it from S3 when upstream is away, and the registry is new too', async () => {

@@ -8,7 +8,7 @@ export function createSteps(world: () => World): (name: string, body: (t: TestCo
   let failed: string | undefined;
   return (name, body) => {
     void test(name, async (t) => {
-      assert.equal(failed, undefined, 'a step before it has failed');
+      assert.equal(failed, undefined, 'an earlier step has failed');
       failed = name;
       try {
         await body(t);

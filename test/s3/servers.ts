@@ -88,7 +88,7 @@ for (const [name, start] of servers) {
       await using second = await startRegistry(config(other.path));
       const before = upstream.blobBytes();
       for (const digest of digests) await pull(second, digest);
-      assert.equal(upstream.blobBytes(), before, 'all of it comes from S3');
+      assert.equal(upstream.blobBytes(), before, 'every byte comes from S3');
     });
 
     test('its behaviour is known', async () => {

@@ -197,7 +197,7 @@ test('a chained node is kept together with its dialer-proxy in every mode; a nod
   const air = clash({ ...document, 'proxy-providers': { p: provider, q: { ...provider, 'dialer-proxy': 'gone', override: {} } } });
   const rendered = make({ mode: 'nodes' }, { air, list: uris });
   assert.deepEqual(names(providers(rendered)['subscription air']?.['payload']), ['air/hop', 'air/b', 'air/c', 'air/h']);
-  assert.deepEqual(names(rendered.config['proxies']), ['air/hop'], 'what others are chained to stands for itself too');
+  assert.deepEqual(names(rendered.config['proxies']), ['air/hop'], 'a node that others are chained to is kept under its own name');
   const dialers = itemsOf(providers(rendered)['subscription air']?.['payload']).map((item) => item['dialer-proxy']);
   assert.deepEqual(dialers, [undefined, 'air/hop', 'subscription air, group G', 'DIRECT']);
   assert.deepEqual(groups(rendered)['subscription air, group G']?.['proxies'], ['subscription air, group H']);
@@ -293,7 +293,7 @@ test("promise C1: mode custom is the user's own file, except for the locked keys
     rules: ['DOMAIN-SUFFIX,corp.example,DIRECT'],
   };
   const rendered = make({ mode: 'custom', configFile: '/x' }, {}, { custom });
-  assert.deepEqual(rules(rendered), ['DOMAIN-SUFFIX,corp.example,DIRECT', 'MATCH,out'], 'nothing goes out directly unsaid');
+  assert.deepEqual(rules(rendered), ['DOMAIN-SUFFIX,corp.example,DIRECT', 'MATCH,out'], 'no direct connection unless the config says so');
   assert.deepEqual(rendered.config['dns'], { enable: true, listen: '', nameserver: ['1.1.1.1'] });
   assert.deepEqual([rendered.config['ipv6'], rendered.config['mode'], rendered.config['secret']], [false, 'rule', 'controller-secret']);
   assert.equal(groups(rendered)['out']?.['url'], 'http://own.example/');
@@ -338,7 +338,7 @@ test('promise C2: overrides edit lists by name and merge into the rest, and lock
   assert.equal(providers(filtered)['subscription list']?.['exclude-filter'], '^(?:\\x48K\\x2001)$');
   assert.equal(groups(filtered)['auto']?.['filter'], 'HK');
   const named = make({ override: { rules: { prepend: ['DOMAIN,x,a'] } } }, { air: clash(document) });
-  assert.deepEqual(names(named.config['proxies']), ['a'], 'a node of a subscription that a rule names stands for itself too');
+  assert.deepEqual(names(named.config['proxies']), ['a'], 'a node that a rule names is kept under its own name');
 });
 
 const WRONG: [string, Fields, RegExp][] = [

@@ -16,8 +16,8 @@ test('the fastest living node is used, and a little faster one is no reason to c
   assert.equal(scores.best(nodes, { inOrder: false, current: 'a' }), 'a');
   scores.record('b', alive(40));
   assert.equal(scores.best(nodes, { inOrder: false, current: 'a' }), 'b');
-  assert.equal(scores.best(nodes, { inOrder: false, current: 'c' }), 'b', 'a dead one is left');
-  assert.equal(scores.best(nodes, { inOrder: true, current: 'b' }), 'a', 'a fallback group goes by its order');
+  assert.equal(scores.best(nodes, { inOrder: false, current: 'c' }), 'b', 'a dead node is abandoned');
+  assert.equal(scores.best(nodes, { inOrder: true, current: 'b' }), 'a', 'a fallback group uses its order');
 });
 
 test('a node that the registry refuses is used only if no other one lives', () => {
@@ -43,7 +43,7 @@ test('a node is avoided for ten minutes after two broken downloads within ten mi
   assert.equal(scores.complain('a'), true);
   assert.equal(scores.best(nodes, { inOrder: false, current: 'a' }), 'b');
   scores.record('b', { outcome: 'dead' });
-  assert.equal(scores.best(nodes, fastest), 'a', 'better than none');
+  assert.equal(scores.best(nodes, fastest), 'a', 'partial values are better than none');
   scores.record('b', alive(500));
   now += 600_001;
   assert.equal(scores.best(nodes, fastest), 'a');

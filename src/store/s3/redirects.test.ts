@@ -52,7 +52,7 @@ test('a blob is redirected to a URL that serves it; a blob that S3 lacks is not 
   await using opened = await open(['there']);
   const url = (await opened.redirect(blob('there'), signal))?.url;
   assert.equal(await (await fetch(url ?? '')).text(), String(bytesOf('there')));
-  assert.equal((await opened.redirect(blob('there'), signal))?.size, bytesOf('there').length, 'whose size tells a damaged one');
+  assert.equal((await opened.redirect(blob('there'), signal))?.size, bytesOf('there').length, 'the size reveals a damaged blob');
   assert.equal(await opened.redirect(blob('not there'), signal), undefined);
   assert.deepEqual(opened.told(), []);
 });
@@ -86,7 +86,7 @@ test('a blob that was removed from S3 is no longer redirected once its own check
     true,
     false,
   ]);
-  assert.equal(heads(), before + 2, 'it is not taken for known any more');
+  assert.equal(heads(), before + 2, 'it no longer counts as known');
 });
 
 test('no client is redirected to an S3 that is down or hangs, not even for blobs it has just confirmed; the log says so', async () => {

@@ -71,7 +71,7 @@ void describe('a file on its way to S3', () => {
     const write = store.write('v1/object', fileSource(file, SIZE), { signal: AbortSignal.timeout(60_000) });
     const [request, response] = await nextRequest();
     await untilStuck(request);
-    assert.ok(request.socket.bytesRead < SIZE / 2, 'it is stuck');
+    assert.ok(request.socket.bytesRead < SIZE / 2, 'it hangs');
     const grown = process.memoryUsage().arrayBuffers - before;
     assert.ok(grown < SIZE / 8, `${grown} bytes in memory`);
     assert.equal(await hashOf(request), expected);

@@ -57,7 +57,7 @@ test('objects larger than partSize are uploaded in parts, with the same attribut
       ['3', 'upload-1', MIB],
     ],
   );
-  assert.equal((await written({ partSize: 5 * MIB }, bytes.subarray(0, 5 * MIB))).length, 1, 'what is as large is not split');
+  assert.equal((await written({ partSize: 5 * MIB }, bytes.subarray(0, 5 * MIB))).length, 1, 'a part of the same size is not split');
 });
 
 test('a PUT carries the SHA-256 of its content, of a blob by its name', async () => {

@@ -30,10 +30,10 @@ test('a blob that another replica is expected to upload is uploaded here only if
   }
   await remote.write(keys[0] ?? '', bytesSource(blobs[0] ?? Buffer.alloc(0)), { signal });
   await delay(200);
-  assert.equal(writes, 0, 'that one has its time');
+  assert.equal(writes, 0, 'that upload is not due yet');
   for (let tries = 0; tries < 200 && (await remote.stat(keys[1] ?? '', { signal })) === undefined; tries++) await delay(50);
   await uploads.close(signal);
-  assert.equal(writes, 1, 'what it lost is stored, what it has is not sent twice');
+  assert.equal(writes, 1, 'missing blobs are stored, and present ones are not sent again');
   assert.ok(await remote.stat(keys[1] ?? '', { signal }));
   await files.close();
 });
@@ -56,7 +56,7 @@ test('a blob that the storage refuses for its digest leaves the queue, and a dam
   for (let tries = 0; tries < 500 && uploads.pending() > 0; tries++) await delay(20);
   assert.equal(uploads.pending(), 0);
   assert.equal(await files.stat(damaged, { signal }), undefined, 'the next pull downloads it again');
-  assert.ok(await files.stat(intact, { signal }), 'what is right can be served');
+  assert.ok(await files.stat(intact, { signal }), 'right bytes can be served');
   for await (const { key } of files.list('v1/pending/', { signal })) assert.fail(`${key} would be tried again after a restart`);
   await uploads.close(signal);
   await files.close();
