@@ -9,6 +9,7 @@ export const MIRRORED = 'by-mirror';
 /** `dockerhub/acme/app` of `by-<ids>/dockerhub/acme/app` (see private-name.ts); every other
  *  repository is returned unchanged. */
 export function withoutCapability(repository: Repository): Repository {
+  if (!repository.startsWith('by-')) return repository;
   const slash = repository.indexOf('/');
   if (slash === -1 || !isPrivateComponent(repository.slice(0, slash))) return repository;
   const rest = repository.slice(slash + 1);
@@ -18,7 +19,9 @@ export function withoutCapability(repository: Repository): Repository {
 /** The name of the upstream of a repository: `dockerhub` of `dockerhub/library/nginx` and of
  *  `by-<ids>/dockerhub/library/nginx`. */
 export function upstreamNameOf(repository: Repository): string {
-  return withoutCapability(repository).split('/', 1)[0] ?? '';
+  const name = withoutCapability(repository);
+  const slash = name.indexOf('/');
+  return slash === -1 ? name : name.slice(0, slash);
 }
 
 /** An id is 128 bits in base 32. */

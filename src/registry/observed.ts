@@ -9,13 +9,9 @@ export function observed(inner: Registry, failed: (kind: ReadKind) => void): Reg
   function note(error: unknown, kind: ReadKind, { signal }: Context): void {
     if (!signal.aborted && !isAbsent(error) && !isOciError(error, 'RANGE_INVALID')) failed(kind);
   }
-  async function watch<T>(answer: Promise<T>, kind: ReadKind, context: Context): Promise<T> {
-    try {
-      return await answer;
-    } catch (error) {
-      note(error, kind, context);
-      throw error;
-    }
+  function watch<T>(answer: Promise<T>, kind: ReadKind, context: Context): Promise<T> {
+    answer.catch((error: unknown) => note(error, kind, context));
+    return answer;
   }
   return {
     resolve: (repository, reference, context) => watch(inner.resolve(repository, reference, context), 'manifest', context),

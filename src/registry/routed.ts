@@ -38,30 +38,27 @@ export function routed(routes: Record<string, Route>, { otherwise, defaultName }
     return { registry: route.registry, repository: isShort ? parseRepository(`${route.defaultNamespace}/${rest}`) : rest };
   }
 
+  /** No async function: it would delay each answer by three turns of the microtask queue. */
+  function onRoute<Answer>(prefixed: Repository, read: (registry: Registry, repository: Repository) => Promise<Answer>): Promise<Answer> {
+    try {
+      const { registry, repository } = find(prefixed);
+      return read(registry, repository);
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
   return {
-    async resolve(repository, reference, context) {
-      const at = find(repository);
-      return at.registry.resolve(at.repository, reference, context);
+    resolve: (prefixed, reference, context) =>
+      onRoute(prefixed, (registry, repository) => registry.resolve(repository, reference, context)),
+    manifest: (prefixed, reference, context) =>
+      onRoute(prefixed, (registry, repository) => registry.manifest(repository, reference, context)),
+    stat: (prefixed, digest, context) => onRoute(prefixed, (registry, repository) => registry.stat(repository, digest, context)),
+    blob: (prefixed, digest, context) => onRoute(prefixed, (registry, repository) => registry.blob(repository, digest, context)),
+    async *tags(prefixed, context) {
+      const { registry, repository } = find(prefixed);
+      yield* registry.tags(repository, context);
     },
-    async manifest(repository, reference, context) {
-      const at = find(repository);
-      return at.registry.manifest(at.repository, reference, context);
-    },
-    async stat(repository, digest, context) {
-      const at = find(repository);
-      return at.registry.stat(at.repository, digest, context);
-    },
-    async blob(repository, digest, context) {
-      const at = find(repository);
-      return at.registry.blob(at.repository, digest, context);
-    },
-    async *tags(repository, context) {
-      const at = find(repository);
-      yield* at.registry.tags(at.repository, context);
-    },
-    async referrers(repository, digest, context) {
-      const at = find(repository);
-      return at.registry.referrers(at.repository, digest, context);
-    },
+    referrers: (prefixed, digest, context) => onRoute(prefixed, (registry, repository) => registry.referrers(repository, digest, context)),
   };
 }

@@ -170,6 +170,7 @@ interface Failure {
 function servedOf(exchange: Exchange, failure: Failure | undefined, seconds: number): Served {
   const { request, response, upstream, kind, bytes, stale } = exchange;
   const gone = response.closed && !response.writableFinished;
+  const { client, node } = senderOf(exchange);
   return {
     upstream,
     method: request.method ?? '',
@@ -178,7 +179,8 @@ function servedOf(exchange: Exchange, failure: Failure | undefined, seconds: num
     status: gone ? 499 : (failure?.status ?? response.statusCode),
     bytes,
     seconds,
-    ...senderOf(exchange),
+    client,
+    node,
   };
 }
 

@@ -131,7 +131,8 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
   const upstreams = new Set<string>();
   /** Hosts that clients name become labels, so their number is limited. */
   function labelOf(upstream: string): string {
-    if (!upstreams.has(upstream) && upstreams.size >= MAX_UPSTREAM_LABELS) return 'other';
+    if (upstreams.has(upstream)) return upstream;
+    if (upstreams.size >= MAX_UPSTREAM_LABELS) return 'other';
     upstreams.add(upstream);
     return upstream;
   }
