@@ -17,16 +17,20 @@ const FIELDS = [
   'answers',
   'answerSum',
 ] as const;
-export type Field = (typeof FIELDS)[number];
-type Counts = Record<Field, number>;
+type Field = (typeof FIELDS)[number];
+export type Counts = Record<Field, number>;
 
 /** The two time windows, each a ring of points. */
 const WINDOWS = { hour: { stepSeconds: 10, points: 360 }, day: { stepSeconds: 300, points: 288 } } as const;
 export type Window = keyof typeof WINDOWS;
 
+/** How late a count may be in the rings, in ms. */
+const SETTLED_AFTER_MS = 1000;
+
 /** Counts of the last hour and day, in memory: 650 points of 13 numbers each. */
 export interface HistoryRing {
-  count(this: void, field: Field, by: number): void;
+  /** The counts of this moment, to be added to. Do not keep them: the next moment has others. */
+  now(this: void): Counts;
   /** A request to an upstream. @param seconds until its headers */
   asked(this: void, seconds: number): void;
   /** A manifest request has been answered. */
@@ -42,33 +46,54 @@ export interface HistoryRing {
 export function createHistory(now: () => number = Date.now): HistoryRing {
   const rings = { hour: createRing(WINDOWS.hour), day: createRing(WINDOWS.day) };
   const sums = emptyCounts();
+  /** The counts since the last second began or since they were last read, which are in no ring yet: most requests add to these alone. */
+  let latest = emptyCounts();
+  let since = now();
 
-  function count(field: Field, by: number): void {
-    const at = now();
-    sums[field] += by;
-    rings.hour.slot(at)[field] += by;
-    rings.day.slot(at)[field] += by;
+  function settle(): void {
+    for (const total of [sums, rings.hour.slot(since), rings.day.slot(since)]) add(total, latest);
+    latest = emptyCounts();
+    since = now();
+  }
+
+  function countsNow(): Counts {
+    const elapsed = now() - since;
+    if (elapsed >= SETTLED_AFTER_MS || elapsed < 0) settle();
+    return latest;
   }
 
   return {
-    count,
+    now: countsNow,
     asked(seconds) {
-      count('upstreamRequests', 1);
-      count('latencySum', seconds * 1000);
-      const at = now();
-      for (const ring of Object.values(rings)) {
-        const slot = ring.slot(at);
-        slot.latencyMax = Math.max(slot.latencyMax, seconds * 1000);
-      }
+      const counts = countsNow();
+      counts.upstreamRequests++;
+      counts.latencySum += seconds * 1000;
+      counts.latencyMax = Math.max(counts.latencyMax, seconds * 1000);
     },
     answered(seconds) {
-      count('answers', 1);
-      count('answerSum', seconds * 1000);
+      const counts = countsNow();
+      counts.answers++;
+      counts.answerSum += seconds * 1000;
     },
-    read: (window) => describe(window, rings[window].read(now())),
-    totals: () => totalsOf([sums]),
-    hour: () => totalsOf(rings.hour.read(now()).slots),
+    read(window) {
+      settle();
+      return describe(window, rings[window].read(now()));
+    },
+    totals() {
+      settle();
+      return totalsOf([sums]);
+    },
+    hour() {
+      settle();
+      return totalsOf(rings.hour.read(now()).slots);
+    },
   };
+}
+
+function add(total: Counts, counts: Counts): void {
+  for (const field of FIELDS) {
+    total[field] = field === 'latencyMax' ? Math.max(total[field], counts[field]) : total[field] + counts[field];
+  }
 }
 
 function emptyCounts(): Counts {

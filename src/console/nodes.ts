@@ -27,12 +27,13 @@ interface Known {
 export function createNodes(now: () => number = Date.now): Nodes {
   const nodes = new Map<string, Known>();
 
-  function find(client: string, name: string | undefined): Known {
-    const node = name !== undefined && NODE_NAME.test(name) ? name : client;
-    const known = nodes.get(node) ?? { node, address: client, lastSeen: 0, counts: createHourCounts(['pulls', 'bytes', 'errors'], now) };
+  function find(client: string, name: string | undefined, at: number): Known {
+    const recent = nodes.get(name ?? client);
     // Deleting and reinserting a Map entry with each request would make the Map rehash again and
     // again.
-    if (nodes.has(node) && now() - known.lastSeen < REORDERED_AFTER_MS) return known;
+    if (recent !== undefined && at - recent.lastSeen < REORDERED_AFTER_MS) return recent;
+    const node = name !== undefined && NODE_NAME.test(name) ? name : client;
+    const known = nodes.get(node) ?? { node, address: client, lastSeen: 0, counts: createHourCounts(['pulls', 'bytes', 'errors'], now) };
     nodes.delete(node); // the most recent come last
     nodes.set(node, known);
     for (const oldest of nodes.keys()) {
@@ -44,12 +45,14 @@ export function createNodes(now: () => number = Date.now): Nodes {
 
   return {
     served({ client, node, kind, bytes, status }) {
-      const own = find(client, node);
-      own.lastSeen = now();
+      const at = now();
+      const own = find(client, node, at);
+      own.lastSeen = at;
       own.address = client;
-      if (kind === 'manifest') own.counts.count('pulls', 1);
-      if (bytes > 0) own.counts.count('bytes', bytes);
-      if (status >= 400 && status !== 499) own.counts.count('errors', 1);
+      const counts = own.counts.at(at);
+      if (kind === 'manifest') counts.pulls++;
+      counts.bytes += bytes;
+      if (status >= 400 && status !== 499) counts.errors++;
     },
     read: () =>
       [...nodes.values()]

@@ -2,6 +2,8 @@ import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { HistoryRing } from './history.ts';
 import type { UpstreamStates } from './upstream-states.ts';
 
+const FIELD_OF = { hit: 'hits', miss: 'misses', stale: 'stale', error: 'errors' } as const;
+
 /** Passes everything on to `inner`, and reports it to the console. */
 export function observing(
   inner: RegistryMetrics,
@@ -11,12 +13,13 @@ export function observing(
     ...inner,
     answered(upstream, answer) {
       inner.answered(upstream, answer);
-      if (answer.kind === 'manifest' || answer.kind === 'blob') history.count('requests', 1);
-      if (answer.bytes > 0) history.count('sentBytes', answer.bytes);
+      const counts = history.now();
+      if (answer.kind === 'manifest' || answer.kind === 'blob') counts.requests++;
+      counts.sentBytes += answer.bytes;
     },
     read(upstream, kind, outcome) {
       inner.read(upstream, kind, outcome);
-      history.count(({ hit: 'hits', miss: 'misses', stale: 'stale', error: 'errors' } as const)[outcome], 1);
+      history.now()[FIELD_OF[outcome]]++;
     },
     observeUpstream(upstream, outcome, seconds) {
       inner.observeUpstream(upstream, outcome, seconds);
@@ -26,7 +29,7 @@ export function observing(
     received(upstream, bytes) {
       inner.received(upstream, bytes);
       upstreams.received(upstream, bytes);
-      history.count('upstreamBytes', bytes);
+      history.now().upstreamBytes += bytes;
     },
     rateLimit(upstream, remaining) {
       inner.rateLimit(upstream, remaining);
@@ -34,7 +37,7 @@ export function observing(
     },
     denied(upstream, rule) {
       inner.denied(upstream, rule);
-      history.count('denied', 1);
+      history.now().denied++;
     },
   };
 }
