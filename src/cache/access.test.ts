@@ -54,3 +54,19 @@ test('a manifest that upstream also serves as a blob stays a manifest', async ()
   access.grant(repository, { ...manifest, mediaType: BLOB_MEDIA_TYPE });
   assert.deepEqual(await access.find(repository, digest, new AbortController().signal), manifest);
 });
+
+test('the blobs of a manifest are noted once, also if another process has written its record without a time', async () => {
+  const bytes = Buffer.from(
+    JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST_MEDIA_TYPES[0], layers: [{ mediaType: '', digest, size: 7 }] }),
+  );
+  const manifest = { digest: digestOf(bytes), mediaType: MANIFEST_MEDIA_TYPES[0] ?? '', size: bytes.length };
+  const records = { ...recordsInto([]), read: () => Promise.resolve({ mediaType: manifest.mediaType, size: manifest.size }) };
+  const access = createAccessRecords(records);
+  await access.find(repository, manifest.digest, new AbortController().signal);
+  assert.equal(access.recall(repository, manifest.digest)?.isNoted, false);
+  await access.noteManifest(repository, manifest, bytes);
+  assert.equal(access.recall(repository, manifest.digest)?.isNoted, true);
+  assert.equal(access.findNamed(repository, digest)?.descriptor.size, 7);
+  access.grant(repository, manifest);
+  assert.equal(access.recall(repository, manifest.digest)?.isNoted, false, 'the upstream has confirmed it since');
+});

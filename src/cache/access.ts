@@ -14,7 +14,7 @@ export interface AccessRecords {
   /** Reads the record that the upstream once served the digest under this name. */
   find(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined>;
   /** The same record, if it is in memory. */
-  recall(repository: Repository, digest: Digest): Descriptor | undefined;
+  recall(repository: Repository, digest: Digest): Recalled | undefined;
   /** Records that the upstream has served the digest under this name: just now, or at
    *  `provedAt`. */
   grant(repository: Repository, descriptor: Descriptor, provedAt?: number): void;
@@ -25,11 +25,18 @@ export interface AccessRecords {
   /** Forgets that the repository may serve the digest. */
   revoke(repository: Repository, digest: Digest): void;
   /** Notes the blobs of a manifest that the upstream has served under this name: the repository may
-   *  serve them too. Undefined: the manifest was noted a short time ago. */
-  noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): Promise<void> | undefined;
+   *  serve them too. Does nothing if the manifest was noted a short time ago. */
+  noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): Promise<void>;
   /** The descriptor of a blob, from a manifest of this repository that this process has seen, and
    *  when the upstream confirmed that manifest. */
   findNamed(repository: Repository, digest: Digest): NamedBlob | undefined;
+}
+
+/** A record in memory. */
+export interface Recalled {
+  descriptor: Descriptor;
+  /** The blobs of this manifest were noted a short time ago. */
+  isNoted: boolean;
 }
 
 export interface NamedBlob {
@@ -55,6 +62,8 @@ interface Known {
   /** On the monotonic clock; -Infinity: another process wrote the record. */
   writtenAt: number;
   provedAt: number;
+  /** What `provedAt` was when the blobs of this manifest were noted; undefined: they were not. */
+  notedAt: number | undefined;
 }
 
 /** `now`: a clock that is never set back, in ms. */
@@ -62,9 +71,11 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
   // `max` would allocate its arrays for the full number of entries at once.
   const known = new LRUCache<string, Known>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const named = new LRUCache<string, NamedBlob>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
-  /** When the manifests were confirmed whose blobs are in `named`. */
-  const noted = new LRUCache<string, number>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const share = singleFlight<Descriptor | undefined>({ timeoutMs: READ_TIMEOUT_MS });
+
+  /** Two times of -Infinity are the same time, but their difference is no number. */
+  const isNoted = ({ provedAt, notedAt }: Known): boolean =>
+    notedAt !== undefined && (provedAt === notedAt || provedAt - notedAt < NOTE_AGAIN_AFTER_MS);
 
   async function noteBlobs(
     repository: Repository,
@@ -72,7 +83,7 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
     { bytes, provedAt }: { bytes: Uint8Array; provedAt: number },
   ): Promise<void> {
     for (const { digest, size } of await blobsOf(bytes, manifest.mediaType)) {
-      named.set(`${repository}@${digest}`, { descriptor: { digest, mediaType: BLOB_MEDIA_TYPE, size }, provedAt });
+      named.set(imageOf(repository, digest), { descriptor: { digest, mediaType: BLOB_MEDIA_TYPE, size }, provedAt });
     }
   }
 
@@ -92,56 +103,64 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
 
   return {
     async find(repository, digest, signal) {
-      const key = memberKey(repository, digest);
-      const remembered = known.get(key);
+      const image = imageOf(repository, digest);
+      const remembered = known.get(image);
       if (remembered !== undefined) return remembered.descriptor;
-      return share(key, signal, async (signal) => {
-        const record = (await records.read(key, signal)) as { mediaType?: unknown; size?: unknown; provedAt?: unknown } | undefined;
-        const meanwhile = known.get(key);
+      return share(image, signal, async (signal) => {
+        const record = (await records.read(memberKey(repository, digest), signal)) as
+          | { mediaType?: unknown; size?: unknown; provedAt?: unknown }
+          | undefined;
+        const meanwhile = known.get(image);
         if (meanwhile !== undefined) return meanwhile.descriptor; // granted while the record was being read
         if (typeof record?.mediaType !== 'string' || typeof record.size !== 'number') return undefined;
         const descriptor = { digest, mediaType: record.mediaType, size: record.size };
-        known.set(key, { descriptor, writtenAt: -Infinity, provedAt: timeOf(record.provedAt) });
+        known.set(image, { descriptor, writtenAt: -Infinity, provedAt: timeOf(record.provedAt), notedAt: undefined });
         return descriptor;
       });
     },
-    recall: (repository, digest) => known.get(memberKey(repository, digest))?.descriptor,
+    recall(repository, digest) {
+      const found = known.get(imageOf(repository, digest));
+      return found === undefined ? undefined : { descriptor: found.descriptor, isNoted: isNoted(found) };
+    },
     grant(repository, { digest, mediaType: given, size }, provedAt = now()) {
-      const key = memberKey(repository, digest);
-      const before = known.get(key);
+      const image = imageOf(repository, digest);
+      const before = known.get(image);
       // Some upstreams also serve manifests as blobs: keep the media type of the manifest.
       const mediaType = given === BLOB_MEDIA_TYPE ? (before?.descriptor.mediaType ?? given) : given;
       const same = before?.descriptor.mediaType === mediaType && before.descriptor.size === size;
       const latest = Math.max(provedAt, before?.provedAt ?? -Infinity);
       const isWritten = same && now() - before.writtenAt < REWRITE_AFTER_MS;
       const descriptor = { digest, mediaType, size };
-      known.set(key, { descriptor, writtenAt: isWritten ? before.writtenAt : now(), provedAt: latest });
+      const writtenAt = isWritten ? before.writtenAt : now();
+      known.set(image, { descriptor, writtenAt, provedAt: latest, notedAt: before?.notedAt });
       if (!isWritten) write(repository, descriptor, latest);
     },
     restore(repository, descriptor) {
-      const key = memberKey(repository, descriptor.digest);
-      const provedAt = known.get(key)?.provedAt ?? -Infinity;
-      known.set(key, { descriptor, writtenAt: now(), provedAt });
+      const image = imageOf(repository, descriptor.digest);
+      const before = known.get(image);
+      const provedAt = before?.provedAt ?? -Infinity;
+      known.set(image, { descriptor, writtenAt: now(), provedAt, notedAt: before?.notedAt });
       write(repository, descriptor, provedAt);
     },
-    provedAt: (repository, digest) => known.get(memberKey(repository, digest))?.provedAt,
+    provedAt: (repository, digest) => known.get(imageOf(repository, digest))?.provedAt,
     revoke(repository, digest) {
-      const key = memberKey(repository, digest);
-      known.delete(key);
-      named.delete(`${repository}@${digest}`);
-      noted.delete(`${repository}@${digest}`);
-      records.remove(key);
+      known.delete(imageOf(repository, digest));
+      named.delete(imageOf(repository, digest));
+      records.remove(memberKey(repository, digest));
     },
-    noteManifest(repository, manifest, bytes) {
-      const key = `${repository}@${manifest.digest}`;
-      const provedAt = known.get(memberKey(repository, manifest.digest))?.provedAt ?? now();
-      const before = noted.get(key);
-      if (before !== undefined && provedAt - before < NOTE_AGAIN_AFTER_MS) return undefined;
-      noted.set(key, provedAt);
-      return noteBlobs(repository, manifest, { bytes, provedAt });
+    async noteManifest(repository, manifest, bytes) {
+      const record = known.get(imageOf(repository, manifest.digest));
+      if (record !== undefined && isNoted(record)) return;
+      if (record !== undefined) record.notedAt = record.provedAt;
+      await noteBlobs(repository, manifest, { bytes, provedAt: record?.provedAt ?? now() });
     },
-    findNamed: (repository, digest) => named.get(`${repository}@${digest}`),
+    findNamed: (repository, digest) => named.get(imageOf(repository, digest)),
   };
+}
+
+/** Cheaper to put together than the key of the record in the store: every request does it. */
+function imageOf(repository: Repository, digest: Digest): string {
+  return `${repository}@${digest}`;
 }
 
 /** The blobs that a manifest names; none if the manifest cannot be parsed. */

@@ -17,19 +17,28 @@ const MAX_MARKED = 50_000;
 /** Records once a day for each image that it was pulled; pruning relies on that (promise 13). */
 export function createUsage(records: RecordStore): Usage {
   let day = 0;
-  const marked = new Set<string>();
+  /** By repository: a key of both would have to be put together and hashed for each request. */
+  const marked = new Map<Repository, Set<Digest>>();
+  let count = 0;
+
+  function forget(): void {
+    marked.clear();
+    count = 0;
+  }
+
   return {
     mark(repository, digest) {
       const now = Date.now();
       const today = Math.floor(now / DAY_MS);
       if (today !== day) {
         day = today;
-        marked.clear();
+        forget();
       }
-      const image = `${repository}@${digest}`;
-      if (marked.has(image)) return false;
-      if (marked.size >= MAX_MARKED) marked.clear(); // images may then be marked twice, which is harmless
-      marked.add(image);
+      if (marked.get(repository)?.has(digest) === true) return false;
+      if (count >= MAX_MARKED) forget(); // images may then be marked twice, which is harmless
+      const digests = marked.get(repository) ?? new Set();
+      marked.set(repository, digests.add(digest));
+      count++;
       records.mark(usedKey(new Date(now), repository, digest));
       return true;
     },
