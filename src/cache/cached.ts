@@ -1,22 +1,20 @@
 import { LRUCache } from 'lru-cache';
 import { SMALL_DOCUMENT_BYTES } from '../io/document.ts';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
-import { isDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
-import { joinRepository, parseRepository, type Reference, type Repository, type Tag } from '../oci/reference.ts';
-import type { Manifest, Registry } from '../oci/registry.ts';
-import { createBlobs } from './blobs.ts';
+import { joinRepository, parseRepository, type Repository } from '../oci/reference.ts';
+import type { Registry } from '../oci/registry.ts';
+import { readBlob, type BlobsOptions } from './blobs.ts';
 import { hasMirrors, type Cache, type Target, type Upstream } from './cache.ts';
+import { asManifest, createManifestReader } from './manifest-reader.ts';
 import { createManifests } from './manifests.ts';
 import { createProofs } from './proofs.ts';
 import { createReferrerLists } from './referrer-lists.ts';
+import { createReferences, headProves } from './references.ts';
 import { renewedAccess } from './renewed-access.ts';
 import { createRepublish } from './republish.ts';
 import { listTags } from './tag-lists.ts';
 import { REFUSED_LIFE_MS, type FreshnessPolicy } from './freshness.ts';
-import type { TagAnswer } from './tag-memory.ts';
-import type { Question } from './tag-questions.ts';
-import { createTags } from './tags.ts';
 
 export interface CachePolicy extends FreshnessPolicy {
   /** The upstream's name, which is put before its repositories in the store. */
@@ -40,17 +38,6 @@ export function prefixOf({ name, capability }: Pick<CachePolicy, 'name' | 'capab
   return capability === undefined ? name : `${capability}/${name}`;
 }
 
-/** The digest that a reference resolves to. */
-interface Located extends TagAnswer {
-  stale: boolean;
-  /** For the metrics. */
-  outcome: 'hit' | 'miss' | 'stale';
-}
-
-/** A cached manifest. */
-type Found = Omit<Manifest, 'stale'>;
-
-const HEAD_TIMEOUT_MS = 25_000;
 /** Descriptors from HEAD that are kept for each capability. */
 const PRIVATE_ANNOUNCED = 1000;
 
@@ -62,105 +49,40 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
   const targetOf = (repository: Repository): Target => ({ repository, name: joinRepository(prefix, repository) });
   const cache = policy.capability === undefined ? shared : withExpiringProofs(upstream, shared, { ...policy, prefix });
   const { access, announced, metrics, storage, usage, log } = cache;
-  const tags = createTags({ memory: cache.tags, records: cache.records, policy, log });
   const manifests = createManifests(upstream, cache);
+  const references = createReferences(upstream, cache, { manifests, policy });
+  const manifestReader = createManifestReader(cache, { references, manifests });
   const proofs = createProofs(upstream, cache, { untrusted: policy.untrusted ?? false });
-  /** Whether an answer to HEAD proves access. */
-  const headProves = !hasMirrors(upstream) && policy.untrusted !== true;
-  const blobs = createBlobs({ ...policy, upstream, cache, proofs });
+  const blobs: BlobsOptions = { ...policy, upstream, cache, proofs };
   const listReferrers = createReferrerLists(upstream, cache, policy);
   const republish = createRepublish({ ...storage, access, log });
-
-  /** Remembers the descriptor that a HEAD returned. If there are mirrors, it proves no access: it
-   *  may come from one of them. Nor does it if the upstream is untrusted. */
-  function announce({ name }: Target, descriptor: Descriptor): Descriptor {
-    if (headProves) access.grant(name, descriptor);
-    announced.set(`${name}@${descriptor.digest}`, descriptor);
-    return descriptor;
-  }
-
-  async function headTag(target: Target, tag: Tag, signal: AbortSignal): Promise<TagAnswer> {
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(HEAD_TIMEOUT_MS)]);
-    const descriptor = await upstream.registry.resolve(target.repository, tag, { signal: limit });
-    return { digest: announce(target, descriptor).digest };
-  }
-
-  async function getTag(target: Target, tag: Tag, signal: AbortSignal): Promise<TagAnswer> {
-    const manifest = await manifests.fetch(target, tag, signal);
-    return { digest: manifest.descriptor.digest, manifest };
-  }
-
-  /** Asks by GET if the client wants the manifest and nothing is cached, else by HEAD. Where a GET
-   *  counts as a pull, always by HEAD: the manifest may be cached under another tag, or another
-   *  replica may be the one to fetch it. */
-  function questionOf(target: Target, tag: Tag, method: 'GET' | 'HEAD'): Question {
-    return {
-      ask(known, signal) {
-        const byHead = known || policy.rateLimit.countsPulls() || method === 'HEAD';
-        return byHead ? headTag(target, tag, signal) : getTag(target, tag, signal);
-      },
-      async fetchManifest(digest, signal) {
-        if ((await manifests.stored(digest, signal)) === undefined) await manifests.fetch(target, digest, signal);
-      },
-      isKept: (digest) => manifests.isKept(digest),
-    };
-  }
-
-  async function resolveTag(target: Target, tag: Tag, { method, signal }: LocateOptions): Promise<Located> {
-    const question = questionOf(target, tag, method);
-    let isMiss = false;
-    const ask = (known: boolean, signal: AbortSignal): Promise<TagAnswer> => {
-      isMiss = !known;
-      return question.ask(known, signal);
-    };
-    const answer = await tags.resolve(target.name, tag, { ...question, ask }, signal);
-    return { ...answer, outcome: answer.stale ? 'stale' : isMiss ? 'miss' : 'hit' };
-  }
-
-  /** Without a promise where nothing has to be read: most requests are of this kind. */
-  function locate(target: Target, reference: Reference, options: LocateOptions): Located | Promise<Located> {
-    const digest = isDigest(reference) ? reference : tags.fresh(target.name, reference);
-    return digest === undefined ? resolveTag(target, reference as Tag, options) : { digest, stale: false, outcome: 'hit' };
-  }
-
-  /** Finds a cached manifest that the repository may serve, as `locate` does without a promise if
-   *  it is in memory. Otherwise its access record and its bytes are read at the same time. */
-  function findManifest({ name }: Target, digest: Digest, signal: AbortSignal): Found | undefined | Promise<Found | undefined> {
-    const record = access.recall(name, digest);
-    const bytes = cache.manifests.get(digest);
-    if (record !== undefined && bytes !== undefined) return foundManifest(digest, record, bytes);
-    return Promise.all([access.find(name, digest, signal), manifests.stored(digest, signal)]).then((both) =>
-      foundManifest(digest, ...both),
-    );
-  }
 
   return {
     async resolve(repository, reference, { signal, answered }) {
       const target = targetOf(repository);
-      const { digest, outcome } = await locate(target, reference, { method: 'HEAD', signal });
+      const { digest, outcome } = await references.locate(target, reference, { method: 'HEAD', signal });
       const image = `${target.name}@${digest}`;
-      const known = asManifest(await access.find(target.name, digest, signal)) ?? announced.get(image);
+      const record = access.recall(target.name, digest)?.descriptor ?? (await access.find(target.name, digest, signal));
+      const known = asManifest(record) ?? announced.get(image);
       const how = known === undefined ? 'miss' : outcome;
       metrics.read(policy.name, 'manifest', how);
       answered?.(how);
       const ask = (signal: AbortSignal) => upstream.registry.resolve(repository, digest, { signal });
-      const descriptor = known ?? announce(target, await cache.describing(image, signal, ask));
+      const descriptor = known ?? references.announce(target, await cache.describing(image, signal, ask));
       usage.mark(target.name, digest); // a node that has the image pulls it by HEAD alone
       return descriptor;
     },
 
     async manifest(repository, reference, { signal, answered }) {
       const target = targetOf(repository);
-      const { digest, stale, outcome, manifest } = await locate(target, reference, { method: 'GET', signal });
-      const found = manifest ?? (await findManifest(target, digest, signal));
-      const { descriptor, bytes } = found ?? (await manifests.fetch(target, digest, signal));
+      const found = manifestReader.recall(target, reference) ?? (await manifestReader.read(target, reference, signal));
+      const { descriptor, bytes, stale, outcome, isNoted } = found;
+      const { digest } = descriptor;
       const isFirst = usage.mark(target.name, digest);
-      const how = found === undefined ? 'miss' : outcome;
-      metrics.read(policy.name, 'manifest', how);
-      answered?.(how);
-      const noted = access.noteManifest(target.name, descriptor, bytes);
-      if (noted !== undefined) await noted;
-      if (isFirst && found !== undefined && outcome !== 'miss') void republish(target.name, descriptor, bytes);
+      metrics.read(policy.name, 'manifest', outcome);
+      answered?.(outcome);
+      if (!isNoted) await access.noteManifest(target.name, descriptor, bytes);
+      if (isFirst && outcome !== 'miss') void republish(target.name, descriptor, bytes);
       if (bytes.length <= SMALL_DOCUMENT_BYTES) return { descriptor, bytes, stale };
       return { descriptor, bytes, stale, open: ({ signal }) => cache.localBlobs.open(digest, { range: undefined, signal }) };
     },
@@ -174,12 +96,12 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
       }
       const ask = (signal: AbortSignal) => upstream.registry.stat(repository, digest, { signal });
       const descriptor = await cache.describing(`${name}@${digest}${hasMirrors(upstream) ? '?' : ' at its origin'}`, signal, ask);
-      if (headProves) access.grant(name, descriptor);
+      if (headProves(upstream, policy)) access.grant(name, descriptor);
       return descriptor;
     },
 
     async blob(repository, digest, { range, signal, answered }) {
-      const { blob, outcome } = await blobs.read(digest, targetOf(repository), { range, signal });
+      const { blob, outcome } = await readBlob({ digest, target: targetOf(repository), range, signal }, blobs);
       metrics.read(policy.name, 'blob', outcome);
       answered?.(outcome);
       return blob;
@@ -202,22 +124,4 @@ function withExpiringProofs(upstream: Upstream, cache: Cache, { prefix, staleFor
   const access = renewedAccess(cache.access, { upstream, repositoryOf, staleFor, quietMs: tagTtl });
   const announced = new LRUCache<string, Descriptor>({ maxSize: PRIVATE_ANNOUNCED, sizeCalculation: () => 1, ttl: REFUSED_LIFE_MS });
   return { ...cache, access, announced };
-}
-
-interface LocateOptions {
-  /** The method of the client's request. */
-  method: 'GET' | 'HEAD';
-  signal: AbortSignal;
-}
-
-function foundManifest(digest: Digest, record: Descriptor | undefined, bytes: Uint8Array | undefined): Found | undefined {
-  const known = asManifest(record);
-  if (known === undefined || bytes === undefined) return undefined;
-  return { descriptor: { digest, mediaType: known.mediaType, size: bytes.length }, bytes };
-}
-
-/** Undefined for a descriptor of a blob: the content is no manifest, or one whose media type only
- *  the upstream knows. */
-function asManifest(known: Descriptor | undefined): Descriptor | undefined {
-  return known?.mediaType === BLOB_MEDIA_TYPE ? undefined : known;
 }
