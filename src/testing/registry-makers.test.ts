@@ -4,7 +4,7 @@ import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { startVersitygw } from '../../test/support/versitygw.ts';
 import { createCache } from '../cache/cache.ts';
 import { cached } from '../cache/cached.ts';
-import { createImages } from '../commands/registry.ts';
+import { createImages } from '../commands/wiring/images.ts';
 import { openStorage } from '../commands/wiring/storage.ts';
 import { createDirectUpstreams } from '../commands/wiring/direct-upstreams.ts';
 import { createUpstream } from '../commands/wiring/upstreams.ts';
