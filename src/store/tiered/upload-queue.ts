@@ -4,8 +4,9 @@ import { isOciError, type OciError } from '../../oci/error.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { FilesystemStore } from '../filesystem/filesystem.ts';
 import type { LocalTier } from './local-tier.ts';
-import { keyOfPending, parseBlobKey, PENDING, pendingKey } from '../keys.ts';
-import { bytesSource, type Store } from '../store.ts';
+import { parseBlobKey } from '../keys.ts';
+import type { Store } from '../store.ts';
+import { createUploadMarkers } from './upload-markers.ts';
 import { backoff } from '../../async/backoff.ts';
 
 export interface UploadsOptions {
@@ -33,32 +34,27 @@ export interface Uploads {
 
 const PARALLEL = 3;
 const MAX_PAUSE_MS = 5000;
+const UPLOAD_TIMEOUT_MS = 3_600_000;
+const REMOVE_TIMEOUT_MS = 30_000;
+const START_TIMEOUT_MS = 60_000;
 
 /** Uploads blobs from the local tier to the remote store. A blob is not evicted before it is
  *  uploaded. During an outage it waits, if necessary through a restart (promise 11). */
 export async function createUploads({ files, tier, remote, log, observe }: UploadsOptions): Promise<Uploads> {
+  const markers = createUploadMarkers({ files, tier, log });
   const waiting = new Map<string, number>();
-  const running = new Set<Promise<void>>();
+  const running = new Map<string, Promise<void>>();
   /** Blobs whose marker is being written. */
   const arriving = new Set<Promise<void>>();
-  /** Keys that are announced and not enqueued yet: their blobs are being written. */
-  const announced = new Set<string>();
-  const uploading = new Set<string>();
   const stop = new AbortController();
   let failures = 0;
   let bytes = 0;
 
   async function upload(key: string, size: number): Promise<void> {
-    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(3_600_000)]);
+    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(UPLOAD_TIMEOUT_MS)]);
     try {
-      const source = await files.source(key, { signal });
-      // An object of another size is damaged, for example the half of an upload that was cut: it is
-      // replaced.
-      if (source !== undefined && (await remote.stat(key, { signal }))?.size !== source.size) await remote.write(key, source, { signal });
-      if (!announced.has(key) && !waiting.has(key)) {
-        await files.remove(pendingKey(key), { signal });
-        tier.unpin(key);
-      }
+      await uploadBlob(key, { files, remote, signal });
+      if (!isWantedAgain(key)) await markers.remove(key, signal);
       failures = 0;
       bytes -= size;
     } catch (error) {
@@ -66,60 +62,52 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
       if (isOciError(error, 'DIGEST_INVALID')) {
         bytes -= size;
         await drop(key, error);
-        return;
-      }
-      failures++;
-      log.warn(
-        { event: 'upload-postponed', error, key, waiting: waiting.size + running.size },
-        'cannot upload a blob yet; keeping it in the local tier',
-      );
-      if (waiting.has(key)) bytes -= size;
-      else waiting.set(key, size);
-      await delay(backoff(failures, { baseMs: 250, capMs: MAX_PAUSE_MS }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
+      } else await postpone(key, size, error);
     }
+  }
+
+  const isWantedAgain = (key: string): boolean => markers.isAnnounced(key) || waiting.has(key);
+
+  async function postpone(key: string, size: number, error: unknown): Promise<void> {
+    failures++;
+    log.warn(
+      { event: 'upload-postponed', error, key, waiting: waiting.size + running.size },
+      'cannot upload a blob yet; keeping it in the local tier',
+    );
+    if (waiting.has(key)) bytes -= size;
+    else waiting.set(key, size);
+    await delay(backoff(failures, { baseMs: 250, capMs: MAX_PAUSE_MS }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
   }
 
   /** Takes a blob out of the queue that the remote store has refused for its digest: no further
    *  attempt can succeed. A damaged local copy is removed, and the next pull downloads the blob
    *  again. An intact one stays as long as the tier has room for it. */
   async function drop(key: string, error: OciError): Promise<void> {
-    const isDamaged = !(await isIntact(key).catch(() => false));
+    const reading = AbortSignal.any([stop.signal, AbortSignal.timeout(UPLOAD_TIMEOUT_MS)]);
+    const isDamaged = !(await isIntact(key, files, reading).catch(() => false));
     log.error(
       { event: 'upload-refused', error, key, isDamaged },
       'the storage rejected a blob whose bytes do not match its digest; dropping the upload',
     );
-    if (announced.has(key) || waiting.has(key)) return;
-    const signal = AbortSignal.timeout(30_000);
-    await files.remove(pendingKey(key), { signal }).catch(() => undefined); // the next start tries again
-    tier.unpin(key);
+    if (isWantedAgain(key)) return;
+    const signal = AbortSignal.timeout(REMOVE_TIMEOUT_MS);
+    await markers.remove(key, signal).catch(() => tier.unpin(key)); // the next start tries again
     if (isDamaged) await tier.remove(key, { signal }).catch(() => undefined); // it is hashed before it is served
-  }
-
-  async function isIntact(key: string): Promise<boolean> {
-    const digest = parseBlobKey(key);
-    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(3_600_000)]);
-    const source = await files.source(key, { signal });
-    if (digest === undefined || source === undefined) return false;
-    const hash = createDigestHash(digest);
-    for await (const chunk of await source.open({ signal })) hash.update(chunk);
-    return agrees(hash, digest);
   }
 
   const pending = () => arriving.size + waiting.size + running.size;
 
   function pump(): void {
     observe.uploadQueue(pending(), bytes);
-    while (running.size < PARALLEL && !stop.signal.aborted) {
-      const [next] = waiting;
-      if (next === undefined) return;
-      waiting.delete(next[0]);
-      uploading.add(next[0]);
-      const task = upload(...next).finally(() => {
-        uploading.delete(next[0]);
-        running.delete(task);
+    for (const [key, size] of waiting) {
+      if (running.size >= PARALLEL || stop.signal.aborted) return;
+      if (running.has(key)) continue; // enqueued again during its upload: one after the other
+      waiting.delete(key);
+      const task = upload(key, size).finally(() => {
+        running.delete(key);
         pump();
       });
-      running.add(task);
+      running.set(key, task);
     }
   }
 
@@ -131,44 +119,22 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     pump();
   }
 
-  const startSignal = AbortSignal.timeout(60_000);
-  for await (const { key } of files.list(PENDING, { signal: startSignal })) {
-    const blob = keyOfPending(key);
-    const found = await files.stat(blob, { signal: startSignal });
-    if (found === undefined) await files.remove(key, { signal: startSignal });
-    else enqueue(blob, found.size);
-  }
-
   /** If the process ends before then, its next start finds the marker. */
   function enqueueLater(key: string, size: number, after: number): void {
     if (after === 0) enqueue(key, size);
     else setTimeout(() => !stop.signal.aborted && enqueue(key, size), after).unref();
   }
 
-  async function announce(key: string): Promise<void> {
-    tier.pin(key);
-    announced.add(key);
-    try {
-      await files.write(pendingKey(key), bytesSource(new Uint8Array()), { signal: AbortSignal.timeout(30_000) });
-    } catch (error) {
-      log.warn(
-        { event: 'upload-not-announced', error, key },
-        'cannot write the marker of a pending upload: a restart would forget the upload',
-      );
-    }
-  }
-
+  for await (const { key, size } of markers.list(AbortSignal.timeout(START_TIMEOUT_MS))) enqueue(key, size);
   return {
-    announce,
+    announce: markers.announce,
     async withdraw(key) {
-      announced.delete(key);
-      if (waiting.has(key) || uploading.has(key)) return;
-      tier.unpin(key);
-      await files.remove(pendingKey(key), { signal: AbortSignal.timeout(30_000) });
+      markers.written(key);
+      if (!waiting.has(key) && !running.has(key)) await markers.remove(key, AbortSignal.timeout(REMOVE_TIMEOUT_MS));
     },
     enqueue(key, size, after = 0) {
-      const arrival = (announced.delete(key) ? Promise.resolve() : announce(key)).then(() => {
-        announced.delete(key);
+      const arrival = (markers.written(key) ? Promise.resolve() : markers.announce(key)).then(() => {
+        markers.written(key);
         arriving.delete(arrival);
         enqueueLater(key, size, after);
         pump();
@@ -180,9 +146,28 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     async close(signal) {
       signal.addEventListener('abort', () => stop.abort(), { once: true });
       await Promise.all(arriving);
-      while (running.size > 0 && failures === 0 && !signal.aborted) await Promise.race(running);
+      while (running.size > 0 && failures === 0 && !signal.aborted) await Promise.race(running.values());
       stop.abort();
-      await Promise.all(running);
+      await Promise.all(running.values());
     },
   };
+}
+
+/** Uploads a blob, unless the remote store has it. An object of another size is damaged, for example the
+ *  half of an upload that was cut: it is replaced. */
+async function uploadBlob(
+  key: string,
+  { files, remote, signal }: Pick<UploadsOptions, 'files' | 'remote'> & { signal: AbortSignal },
+): Promise<void> {
+  const source = await files.source(key, { signal });
+  if (source !== undefined && (await remote.stat(key, { signal }))?.size !== source.size) await remote.write(key, source, { signal });
+}
+
+async function isIntact(key: string, files: FilesystemStore, signal: AbortSignal): Promise<boolean> {
+  const digest = parseBlobKey(key);
+  const source = await files.source(key, { signal });
+  if (digest === undefined || source === undefined) return false;
+  const hash = createDigestHash(digest);
+  for await (const chunk of await source.open({ signal })) hash.update(chunk);
+  return agrees(hash, digest);
 }
