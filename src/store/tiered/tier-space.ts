@@ -1,0 +1,108 @@
+export interface Room {
+  /** Grows the reservation to `total` bytes; false: the blobs that must stay leave too little
+   *  room. */
+  grow(total: number): boolean;
+  /** Releases the reservation. Call it right before writing the object, which then takes its
+   *  place. */
+  release(): void;
+}
+
+/** The space of the local tier: which blobs take it, which may be evicted, and what is reserved. */
+export interface TierSpace {
+  /** Size in bytes of the stored and reserved blobs. */
+  used(): number;
+  has(key: string): boolean;
+  /** The stored blobs, least recently used first. */
+  entries(): [key: string, size: number][];
+  /** A blob is stored, or has been used. */
+  add(key: string, size: number): void;
+  forget(key: string): void;
+  /** Protects a blob from eviction while it is read or written. */
+  hold(key: string): void;
+  letGo(key: string): void;
+  pin(key: string): void;
+  unpin(key: string): void;
+  /** Evicts the least recently used blobs until the tier is within its limit. */
+  evict(): void;
+  reserve(): Room;
+}
+
+export interface TierSpaceOptions {
+  /** Bytes. */
+  maxSize: number;
+  /** Called with the number of bytes in use. */
+  observe(this: void, bytes: number): void;
+  /** Removes the file of a blob that is evicted. */
+  remove(this: void, key: string): void;
+}
+
+export function createTierSpace({ maxSize, observe, remove }: TierSpaceOptions): TierSpace {
+  /** Least recently used first. */
+  const sizes = new Map<string, number>();
+  const pinned = new Set<string>();
+  /** How many reads and writes of each key are in progress. */
+  const held = new Map<string, number>();
+  let used = 0;
+  let reserved = 0;
+
+  function forget(key: string): void {
+    used -= sizes.get(key) ?? 0;
+    sizes.delete(key);
+    observe(used + reserved);
+  }
+
+  /** Evicts the least recently used blobs until `more` bytes fit. */
+  function evict(more: number): boolean {
+    for (const key of sizes.keys()) {
+      if (used + reserved + more <= maxSize) return true;
+      if (pinned.has(key) || held.has(key)) continue;
+      forget(key);
+      remove(key);
+    }
+    return used + reserved + more <= maxSize;
+  }
+
+  return {
+    used: () => used + reserved,
+    has: (key) => sizes.has(key),
+    entries: () => [...sizes],
+    add(key, size) {
+      used += size - (sizes.get(key) ?? 0);
+      sizes.delete(key);
+      sizes.set(key, size);
+      observe(used + reserved);
+    },
+    forget,
+    hold: (key) => void held.set(key, (held.get(key) ?? 0) + 1),
+    letGo(key) {
+      const left = (held.get(key) ?? 1) - 1;
+      if (left > 0) held.set(key, left);
+      else held.delete(key);
+      evict(0);
+    },
+    pin: (key) => void pinned.add(key),
+    unpin(key) {
+      pinned.delete(key);
+      evict(0);
+    },
+    evict: () => void evict(0),
+    reserve() {
+      let own = 0;
+      return {
+        grow(total) {
+          if (total <= own) return true;
+          if (!evict(total - own)) return false;
+          reserved += total - own;
+          own = total;
+          observe(used + reserved);
+          return true;
+        },
+        release() {
+          reserved -= own;
+          own = 0;
+          observe(used + reserved);
+        },
+      };
+    },
+  };
+}
