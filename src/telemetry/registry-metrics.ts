@@ -61,6 +61,33 @@ export interface RegistryMetrics {
 const MAX_UPSTREAM_LABELS = 100;
 
 export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
+  const labelOf = createUpstreamLabels();
+  return {
+    ...clientMetrics(metrics, labelOf),
+    ...upstreamMetrics(metrics, labelOf),
+    ...storageMetrics(metrics),
+    ...peerMetrics(metrics),
+    ...nodeMetrics(metrics),
+  };
+}
+
+type LabelOf = (upstream: string) => string;
+
+/** Hosts that clients name become labels, so their number is limited. */
+function createUpstreamLabels(): LabelOf {
+  const upstreams = new Set<string>();
+  return (upstream) => {
+    if (upstreams.has(upstream)) return upstream;
+    if (upstreams.size >= MAX_UPSTREAM_LABELS) return 'other';
+    upstreams.add(upstream);
+    return upstream;
+  };
+}
+
+function clientMetrics(
+  metrics: Metrics,
+  labelOf: LabelOf,
+): Pick<RegistryMetrics, 'answered' | 'read' | 'denied' | 'unknownPrivateName' | 'watchGone'> {
   const responses = metrics.counter(
     'http_requests_total',
     'HTTP requests of clients by upstream, kind and status of the response.',
@@ -74,6 +101,41 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     ['upstream', 'kind', 'outcome'],
     'requests_total',
   );
+  const refusals = metrics.counter('denied_total', 'Requests that registry.policy refused, by upstream and rule: allow, deny, age.', [
+    'upstream',
+    'rule',
+  ]);
+  const unknownNames = metrics.counter(
+    'unknown_private_names_total',
+    'Requests for private names whose pull secret does not exist: it was deleted, or a client is guessing names.',
+    [],
+  );
+  let readGone: () => ReadonlyMap<string, number> = () => new Map();
+  metrics.table(
+    'gone_upstream',
+    'Tags pulled since the process started that the upstream has deleted; they are served from the cache.',
+    ['upstream'],
+    () => [...readGone()].map(([upstream, value]) => ({ labels: { upstream: labelOf(upstream) }, value })),
+  );
+  return {
+    answered(name, { kind, status, bytes }) {
+      const upstream = labelOf(name);
+      responses({ upstream, kind, status: String(status) });
+      if (bytes > 0) sent({ upstream }, bytes);
+    },
+    read: (upstream, kind, outcome) => reads({ upstream: labelOf(upstream), kind, outcome }),
+    denied: (upstream, rule) => refusals({ upstream: labelOf(upstream), rule }),
+    unknownPrivateName: () => unknownNames({}),
+    watchGone(read) {
+      readGone = read;
+    },
+  };
+}
+
+function upstreamMetrics(
+  metrics: Metrics,
+  labelOf: LabelOf,
+): Pick<RegistryMetrics, 'observeUpstream' | 'received' | 'downloadStarted' | 'downloadEnded' | 'rateLimit'> {
   const asked = metrics.counter(
     'upstream_requests_total',
     'Requests to upstreams by outcome: ok, absent, refused, limited, failed, proxy.',
@@ -91,61 +153,10 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
     'fills_total',
   );
   const remaining = metrics.gauge('ratelimit_remaining', 'Pulls that the upstream still allows, by its last response.', ['upstream']);
-  const queued = metrics.gauge('upload_queue_blobs', 'Blobs that wait for their upload to S3.', []);
-  const queuedBytes = metrics.gauge('upload_queue_bytes', 'Bytes that wait for their upload to S3.', []);
-  const storageErrors = metrics.counter('storage_errors_total', 'Failed calls to the store by operation.', ['operation']);
-  const local = metrics.gauge('local_bytes', 'Bytes in the local tier.', []);
-  const prunedObjects = metrics.counter('pruned_objects_total', 'Objects removed by pruning.', []);
-  const prunedBytes = metrics.counter('pruned_bytes_total', 'Bytes removed by pruning.', []);
-  const warmedImages = metrics.counter('warmed_images_total', 'Images of scheduled warmings by outcome: warm, failed, skipped.', [
-    'outcome',
-  ]);
-  const warmedBytes = metrics.counter('warmed_bytes_total', 'Bytes read by scheduled warmings.', []);
-  const refusals = metrics.counter('denied_total', 'Requests that registry.policy refused, by upstream and rule: allow, deny, age.', [
-    'upstream',
-    'rule',
-  ]);
-  const peers = metrics.counter('peer_requests_total', 'Requests to other replicas by outcome: served, failed.', ['outcome']);
-  const peerBytes = metrics.counter('peer_received_bytes_total', 'Bytes of bodies received from other replicas.', []);
-  const live = metrics.gauge('peers_live', 'Replicas that are alive, including this one; 0 without peers.', []);
-  const unknownNames = metrics.counter(
-    'unknown_private_names_total',
-    'Requests for private names whose pull secret does not exist: it was deleted, or a client is guessing names.',
-    [],
-  );
-  const placed = metrics.counter(
-    'placed_blobs_total',
-    'Requests of agents for blobs, by the source to which they were sent: registry, s3, node.',
-    ['place'],
-  );
-  let readSharing = () => 0;
-  metrics.watch('sharing_nodes', 'Nodes that share blobs and can be reached.', () => readSharing());
-  let readGone: () => ReadonlyMap<string, number> = () => new Map();
-  metrics.table(
-    'gone_upstream',
-    'Tags pulled since the process started that the upstream has deleted; they are served from the cache.',
-    ['upstream'],
-    () => [...readGone()].map(([upstream, value]) => ({ labels: { upstream: labelOf(upstream) }, value })),
-  );
   let running = 0;
-  const upstreams = new Set<string>();
-  /** Hosts that clients name become labels, so their number is limited. */
-  function labelOf(upstream: string): string {
-    if (upstreams.has(upstream)) return upstream;
-    if (upstreams.size >= MAX_UPSTREAM_LABELS) return 'other';
-    upstreams.add(upstream);
-    return upstream;
-  }
   metrics.watch('downloads_running', 'Running downloads of blobs.', () => running);
   metrics.watch('fills_running', 'Deprecated: use kube_registry_downloads_running.', () => running);
-
   return {
-    answered(name, { kind, status, bytes }) {
-      const upstream = labelOf(name);
-      responses({ upstream, kind, status: String(status) });
-      if (bytes > 0) sent({ upstream }, bytes);
-    },
-    read: (upstream, kind, outcome) => reads({ upstream: labelOf(upstream), kind, outcome }),
     observeUpstream(name, outcome, seconds) {
       const upstream = labelOf(name);
       asked({ upstream, outcome });
@@ -160,6 +171,21 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
       downloads({ upstream: labelOf(upstream), outcome });
     },
     rateLimit: (upstream, left) => remaining({ upstream: labelOf(upstream) }, left),
+  };
+}
+
+function storageMetrics(metrics: Metrics): Pick<RegistryMetrics, 'uploadQueue' | 'storageError' | 'localTier' | 'pruned' | 'warmed'> {
+  const queued = metrics.gauge('upload_queue_blobs', 'Blobs that wait for their upload to S3.', []);
+  const queuedBytes = metrics.gauge('upload_queue_bytes', 'Bytes that wait for their upload to S3.', []);
+  const storageErrors = metrics.counter('storage_errors_total', 'Failed calls to the store by operation.', ['operation']);
+  const local = metrics.gauge('local_bytes', 'Bytes in the local tier.', []);
+  const prunedObjects = metrics.counter('pruned_objects_total', 'Objects removed by pruning.', []);
+  const prunedBytes = metrics.counter('pruned_bytes_total', 'Bytes removed by pruning.', []);
+  const warmedImages = metrics.counter('warmed_images_total', 'Images of scheduled warmings by outcome: warm, failed, skipped.', [
+    'outcome',
+  ]);
+  const warmedBytes = metrics.counter('warmed_bytes_total', 'Bytes read by scheduled warmings.', []);
+  return {
     uploadQueue(blobs, bytes) {
       queued({}, blobs);
       queuedBytes({}, bytes);
@@ -174,17 +200,32 @@ export function createRegistryMetrics(metrics: Metrics): RegistryMetrics {
       for (const [outcome, count] of Object.entries(images)) warmedImages({ outcome }, count);
       warmedBytes({}, bytes);
     },
-    denied: (upstream, rule) => refusals({ upstream: labelOf(upstream), rule }),
+  };
+}
+
+function peerMetrics(metrics: Metrics): Pick<RegistryMetrics, 'askedPeer' | 'receivedFromPeers' | 'livePeers'> {
+  const peers = metrics.counter('peer_requests_total', 'Requests to other replicas by outcome: served, failed.', ['outcome']);
+  const peerBytes = metrics.counter('peer_received_bytes_total', 'Bytes of bodies received from other replicas.', []);
+  const live = metrics.gauge('peers_live', 'Replicas that are alive, including this one; 0 without peers.', []);
+  return {
     askedPeer: (outcome) => peers({ outcome }),
     receivedFromPeers: (bytes) => peerBytes({}, bytes),
     livePeers: (count) => live({}, count),
-    unknownPrivateName: () => unknownNames({}),
+  };
+}
+
+function nodeMetrics(metrics: Metrics): Pick<RegistryMetrics, 'placed' | 'watchSharingNodes'> {
+  const placed = metrics.counter(
+    'placed_blobs_total',
+    'Requests of agents for blobs, by the source to which they were sent: registry, s3, node.',
+    ['place'],
+  );
+  let readSharing = () => 0;
+  metrics.watch('sharing_nodes', 'Nodes that share blobs and can be reached.', () => readSharing());
+  return {
     placed: (place) => placed({ place }),
     watchSharingNodes(read) {
       readSharing = read;
-    },
-    watchGone(read) {
-      readGone = read;
     },
   };
 }
