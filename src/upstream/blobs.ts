@@ -38,6 +38,8 @@ export interface Blobs {
 }
 
 export function createBlobs({ name, metrics }: { name: string; metrics: Pick<RegistryMetrics, 'received'> }): Blobs {
+  const receive = (bytes: number): void => metrics.received(name, bytes);
+
   async function stat(source: Source, repository: Repository, digest: Digest, limits: Limits): Promise<Descriptor> {
     const reply = await source.request({ ...requestOf('HEAD', repository, digest), expected: [200, ...DOUBTFUL] }, limits);
     reply.discard();
@@ -64,25 +66,11 @@ export function createBlobs({ name, metrics }: { name: string; metrics: Pick<Reg
     }
     const length = lengthOf(reply);
     // Accept a web page only if its bytes match the digest.
-    if (length === undefined || isWebPage(reply)) return descriptor(digest, await readSize(reply, digest, source.endpoint.host));
+    if (length === undefined || isWebPage(reply))
+      return descriptor(digest, await readSize(reply, { digest, host: source.endpoint.host, receive }));
     reply.discard();
     requireDigest(reply, digest, source.endpoint.host);
     return descriptor(digest, length);
-  }
-
-  /** Reads a blob whose upstream announces no size, to learn the size. @throws UpstreamError
-   *  UNAVAILABLE: too large, or wrong bytes */
-  async function readSize(reply: Reply, digest: Digest, host: string): Promise<number> {
-    const { algorithm, hex } = splitDigest(digest);
-    const hash = createHash(algorithm);
-    let size = 0;
-    for await (const chunk of counted(reply.body)) {
-      size += chunk.length;
-      if (size > MAX_READ) throw new UpstreamError('object', 'UNAVAILABLE', `${host} does not announce the size of ${digest}`);
-      hash.update(chunk);
-    }
-    if (hash.digest('hex') !== hex) throw new UpstreamError('object', 'UNAVAILABLE', `the bytes from ${host} do not match ${digest}`);
-    return size;
   }
 
   async function open(
@@ -100,7 +88,7 @@ export function createBlobs({ name, metrics }: { name: string; metrics: Pick<Reg
       reply.discard();
       throw webPageError(host);
     }
-    if (reply.status === 206) return partOf(reply, { digest, range, host });
+    if (reply.status === 206) return partOf(reply, range, { digest, host, receive });
     if (reply.status !== 200) {
       reply.discard();
       const size = /^bytes \*\/(\d{1,15})$/.exec(String(reply.headers['content-range'] ?? ''))?.[1];
@@ -109,44 +97,68 @@ export function createBlobs({ name, metrics }: { name: string; metrics: Pick<Reg
       return open(source, { repository, digest, range: undefined }, limits);
     }
     const size = lengthOf(reply);
-    return { digest, size, range: undefined, body: checked(reply.body, size, host) };
-  }
-
-  function partOf(reply: Reply, { digest, range, host }: { digest: Digest; range: RangeRequest | undefined; host: string }): Blob {
-    const part = parseContentRange(String(reply.headers['content-range'] ?? ''));
-    if (part === undefined || part.end < part.start || (range !== undefined && 'start' in range && part.start !== range.start)) {
-      reply.discard();
-      throw new UpstreamError('moment', 'UNAVAILABLE', `${host} sends another range than requested`);
-    }
-    const { start, end, size } = part;
-    return { digest, size, range: { start, end }, body: checked(reply.body, end - start + 1, host) };
-  }
-
-  /** Counts the bytes of the body in the metrics. */
-  function counted(body: Body, add?: (chunk: Uint8Array) => void): Body {
-    let received = 0;
-    return mapBody(body, {
-      onChunk(chunk) {
-        received += chunk.length;
-        add?.(chunk);
-      },
-      onClose: () => metrics.received(name, received),
-    });
-  }
-
-  /** Fails the body if it ends before `length`. */
-  function checked(body: Body, length: number | undefined, host: string): Body {
-    let received = 0;
-    const whole = counted(body, (chunk) => (received += chunk.length));
-    return mapBody(whole, {
-      onEnd() {
-        if (length === undefined || received === length) return;
-        throw new OciError('UNAVAILABLE', `${host} sent ${received} bytes instead of ${length}`, { origin: 'upstream' });
-      },
-    });
+    return { digest, size, range: undefined, body: checked(reply.body, size, { host, receive }) };
   }
 
   return { stat, open };
+}
+
+/** A blob that is being received. */
+interface Expected {
+  digest: Digest;
+  /** That sends it. */
+  host: string;
+  /** Called with the bytes of each body that has ended. */
+  receive(this: void, bytes: number): void;
+}
+
+/** Reads a blob whose upstream announces no size, to learn the size. @throws UpstreamError
+ *  UNAVAILABLE: too large, or wrong bytes */
+async function readSize(reply: Reply, { digest, host, receive }: Expected): Promise<number> {
+  const { algorithm, hex } = splitDigest(digest);
+  const hash = createHash(algorithm);
+  let size = 0;
+  for await (const chunk of counted(reply.body, receive)) {
+    size += chunk.length;
+    if (size > MAX_READ) throw new UpstreamError('object', 'UNAVAILABLE', `${host} does not announce the size of ${digest}`);
+    hash.update(chunk);
+  }
+  if (hash.digest('hex') !== hex) throw new UpstreamError('object', 'UNAVAILABLE', `the bytes from ${host} do not match ${digest}`);
+  return size;
+}
+
+function partOf(reply: Reply, range: RangeRequest | undefined, { digest, host, receive }: Expected): Blob {
+  const part = parseContentRange(String(reply.headers['content-range'] ?? ''));
+  if (part === undefined || part.end < part.start || (range !== undefined && 'start' in range && part.start !== range.start)) {
+    reply.discard();
+    throw new UpstreamError('moment', 'UNAVAILABLE', `${host} sends another range than requested`);
+  }
+  const { start, end, size } = part;
+  return { digest, size, range: { start, end }, body: checked(reply.body, end - start + 1, { host, receive }) };
+}
+
+/** Counts the bytes of the body. */
+function counted(body: Body, receive: Expected['receive'], add?: (chunk: Uint8Array) => void): Body {
+  let received = 0;
+  return mapBody(body, {
+    onChunk(chunk) {
+      received += chunk.length;
+      add?.(chunk);
+    },
+    onClose: () => receive(received),
+  });
+}
+
+/** Fails the body if it ends before `length`. */
+function checked(body: Body, length: number | undefined, { host, receive }: Pick<Expected, 'host' | 'receive'>): Body {
+  let received = 0;
+  const whole = counted(body, receive, (chunk) => (received += chunk.length));
+  return mapBody(whole, {
+    onEnd() {
+      if (length === undefined || received === length) return;
+      throw new OciError('UNAVAILABLE', `${host} sent ${received} bytes instead of ${length}`, { origin: 'upstream' });
+    },
+  });
 }
 
 function descriptor(digest: Digest, size: number): Descriptor {
