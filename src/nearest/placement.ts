@@ -53,7 +53,7 @@ export interface Placement {
   /** For other replicas, which ask by HEAD for their agents. */
   forReplica(this: void, repository: Repository, digest: Digest, asked: BlobRequest): Promise<Placed | undefined>;
   /** Reads an agent's report, if a request has one. */
-  hear(this: void, headers: IncomingHttpHeaders, isFromReplica: boolean): void;
+  receiveReport(this: void, headers: IncomingHttpHeaders, isFromReplica: boolean): void;
 }
 
 /** Smaller blobs come from the registry: a detour would take longer than they do. */
@@ -155,14 +155,14 @@ export function createPlacement({ proofs, tracker, s3, ownerOf, transport, place
       return url === undefined ? undefined : { location: url, headers: [PLACE_HEADER, formatPlace({ kind: 'node', depth, size })] };
     },
 
-    hear(headers, isFromReplica) {
+    receiveReport(headers, isFromReplica) {
       const report = parseReport(headers[REPORT_HEADER]);
       if (report === undefined) return;
       const owner = isFromReplica ? undefined : ownerOf(report.digest);
       if (owner === undefined) return tracker.report(report);
-      const told = { ...owner.headers, [REPORT_HEADER]: String(headers[REPORT_HEADER]) };
+      const forwarded = { ...owner.headers, [REPORT_HEADER]: String(headers[REPORT_HEADER]) };
       const signal = AbortSignal.timeout(OWNER_TIMEOUT_MS);
-      transport.request({ origin: owner.url, path: '/v2/', method: 'GET', headers: told, signal }).then(
+      transport.request({ origin: owner.url, path: '/v2/', method: 'GET', headers: forwarded, signal }).then(
         ({ abandon }) => abandon('short'),
         () => undefined, // the tracker forgets in time
       );

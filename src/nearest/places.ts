@@ -1,4 +1,4 @@
-import { createPulse, type Pulse } from '../async/pulse.ts';
+import { createLiveness, type Liveness } from '../async/liveness.ts';
 import type { Transport, TransportResponse } from '../http/transport.ts';
 import { mapBody } from '../io/body.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -36,12 +36,12 @@ const NODE_AWAY_MS = 60_000;
 const S3_AWAY_MS = 300_000;
 const MAX_AWAY = 1000;
 /** Nodes whose liveness is remembered. */
-const MAX_PULSES = 100;
+const MAX_WATCHED = 100;
 
 export function createPlaces({ transport, pingTransport }: { transport: Transport; pingTransport: Transport }): Places {
   /** By address of a node, or `s3`: until when it is not used. */
   const awayUntil = new Map<string, number>();
-  const pulses = new Map<string, Pulse>();
+  const livenessByOrigin = new Map<string, Liveness>();
 
   function lose(name: string, milliseconds: number): void {
     awayUntil.delete(name);
@@ -57,19 +57,19 @@ export function createPlaces({ transport, pingTransport }: { transport: Transpor
     return false;
   }
 
-  function pulseOf(origin: string): Pulse {
-    const known = pulses.get(origin);
+  function livenessOf(origin: string): Liveness {
+    const known = livenessByOrigin.get(origin);
     if (known !== undefined) return known;
-    const pulse = createPulse({
+    const liveness = createLiveness({
       changed: (alive) => void (alive || lose(new URL(origin).host, NODE_AWAY_MS)),
       async ping(signal) {
         const { abandon } = await pingTransport.request({ origin, path: '/alive', method: 'GET', headers: {}, signal });
         abandon('short');
       },
     });
-    pulses.set(origin, pulse);
-    for (const oldest of pulses.keys()) if (pulses.size > MAX_PULSES) pulses.delete(oldest);
-    return pulse;
+    livenessByOrigin.set(origin, liveness);
+    for (const oldest of livenessByOrigin.keys()) if (livenessByOrigin.size > MAX_WATCHED) livenessByOrigin.delete(oldest);
+    return liveness;
   }
 
   async function ask(url: URL, range: ByteRange | undefined, call: Call): Promise<TransportResponse> {
@@ -84,11 +84,11 @@ export function createPlaces({ transport, pingTransport }: { transport: Transpor
 
   /** Ends the call when the node is found dead. */
   function watch(blob: Blob, origin: string, call: Call): Blob {
-    const pulse = pulseOf(origin);
-    const unwatch = pulse.watch(() =>
+    const liveness = livenessOf(origin);
+    const unwatch = liveness.watch(() =>
       call.abort(new OciError('UNAVAILABLE', `the node ${new URL(origin).host} is gone`, { origin: 'upstream' })),
     );
-    return { ...blob, body: mapBody(blob.body, { onChunk: () => pulse.heard(), onClose: unwatch }) };
+    return { ...blob, body: mapBody(blob.body, { onChunk: () => liveness.heard(), onClose: unwatch }) };
   }
 
   return {

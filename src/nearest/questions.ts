@@ -77,7 +77,7 @@ export function createQuestions({ url, headers: own, transport, log }: Questions
     }
   }
 
-  async function tell(report: Report): Promise<void> {
+  async function sendReport(report: Report): Promise<void> {
     try {
       const headers = { ...own, 'user-agent': USER_AGENT, [REPORT_HEADER]: formatReport(report) };
       const signal = AbortSignal.timeout(REPORT_TIMEOUT_MS);
@@ -122,7 +122,7 @@ export function createQuestions({ url, headers: own, transport, log }: Questions
     report(report) {
       if (reportsWaiting >= MAX_REPORTS_WAITING) return;
       reportsWaiting++;
-      reporting = reporting.then(() => tell(report));
+      reporting = reporting.then(() => sendReport(report));
     },
   };
 }

@@ -2,7 +2,7 @@ import { OciError } from '../oci/error.ts';
 import type { Context, Registry } from '../oci/registry.ts';
 import { mapBody } from '../io/body.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import { createPulse, type Pulse } from '../async/pulse.ts';
+import { createLiveness, type Liveness } from '../async/liveness.ts';
 import { remote } from '../upstream/remote.ts';
 import type { Transport } from '../http/transport.ts';
 
@@ -32,7 +32,7 @@ export interface Peer {
    *  Repositories start with their upstream's name. Every method throws UNAVAILABLE as soon as the
    *  replica is found dead, even in the middle of a body. */
   registry: Registry;
-  pulse: Pulse;
+  liveness: Liveness;
 }
 
 /** How long a live replica may take to send headers, in ms. It sends them as soon as upstream does;
@@ -52,7 +52,7 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
     limits: { attempts: 1, headersMs: HEADERS_LIMIT_MS, idleMs: IDLE_LIMIT_MS },
     metrics: { observeUpstream: () => undefined, received: (_, bytes) => metrics.receivedFromPeers(bytes) },
   });
-  const pulse = createPulse({
+  const liveness = createLiveness({
     changed,
     async ping(signal) {
       const { abandon } = await pingTransport.request({ origin: url, path: '/v2/', method: 'GET', headers: {}, signal });
@@ -61,12 +61,12 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
   });
 
   /** A signal that is aborted with the caller's signal, or when the replica is found dead. */
-  function attend({ signal }: Context): { signal: AbortSignal; end: () => void } {
+  function linkedSignal({ signal }: Context): { signal: AbortSignal; end: () => void } {
     signal.throwIfAborted();
     const own = new AbortController();
     const abort = () => own.abort(signal.reason);
     signal.addEventListener('abort', abort, { once: true });
-    const unwatch = pulse.watch(() => own.abort(new OciError('UNAVAILABLE', `the replica ${url} is gone`, { origin: 'upstream' })));
+    const unwatch = liveness.watch(() => own.abort(new OciError('UNAVAILABLE', `the replica ${url} is gone`, { origin: 'upstream' })));
     return {
       signal: own.signal,
       end() {
@@ -81,17 +81,17 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
     context: Context,
     work: (signal: AbortSignal) => Promise<T>,
   ): Promise<{ answer: T; signal: AbortSignal; end: () => void }> {
-    const { signal, end } = attend(context);
+    const { signal, end } = linkedSignal(context);
     try {
       const answer = await work(signal);
-      pulse.heard();
+      liveness.heard();
       metrics.askedPeer('served');
       return { answer, signal, end };
     } catch (error) {
       end();
       if (!context.signal.aborted) {
         metrics.askedPeer('failed');
-        void pulse.check(); // is the replica dead? The next request should know
+        void liveness.check(); // is the replica dead? The next request should know
       }
       throw error;
     }
@@ -104,7 +104,7 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
   }
 
   return {
-    pulse,
+    liveness,
     registry: {
       resolve: (repository, reference, context) =>
         once(context, (signal) => replica.resolve(repository, reference, { ...context, signal })),
@@ -116,7 +116,7 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
 
       async blob(repository, digest, context) {
         const { answer, end } = await ask(context, (signal) => replica.blob(repository, digest, { ...context, signal }));
-        return { ...answer, body: mapBody(answer.body, { onChunk: () => pulse.heard(), onEnd: () => pulse.heard(), onClose: end }) };
+        return { ...answer, body: mapBody(answer.body, { onChunk: () => liveness.heard(), onEnd: () => liveness.heard(), onClose: end }) };
       },
     },
   };

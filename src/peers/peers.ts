@@ -67,7 +67,7 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
   }
 
   function count(): void {
-    metrics.livePeers(1 + [...peers.values()].filter(({ pulse }) => pulse.alive()).length);
+    metrics.livePeers(1 + [...peers.values()].filter(({ liveness }) => liveness.alive()).length);
   }
 
   async function look(): Promise<void> {
@@ -82,13 +82,13 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
     }
     for (const address of peers.keys()) if (!addresses.includes(address)) peers.delete(address);
     for (const address of addresses) if (!isOwn(address) && !peers.has(address)) peers.set(address, connect(address));
-    await Promise.all([...peers.values()].map(({ pulse }) => pulse.check()));
+    await Promise.all([...peers.values()].map(({ liveness }) => liveness.check()));
     count();
   }
 
   let looking: Promise<void> | undefined;
   function refresh(): void {
-    if (looking !== undefined) for (const { pulse } of peers.values()) void pulse.check(); // a lookup may hang
+    if (looking !== undefined) for (const { liveness } of peers.values()) void liveness.check(); // a lookup may hang
     looking ??= look().finally(() => (looking = undefined));
   }
   const timer = setInterval(refresh, REFRESH);
@@ -96,7 +96,7 @@ export function createPeers({ service, own, log, metrics }: PeersOptions): Peers
 
   /** The address of the owner, unless that is this replica. */
   function addressOfOwner(digest: Digest): string | undefined {
-    const living = addresses.filter((address) => peers.get(address)?.pulse.alive() ?? true);
+    const living = addresses.filter((address) => peers.get(address)?.liveness.alive() ?? true);
     const owner = highest(digest, living);
     return owner !== undefined && peers.has(owner) ? owner : undefined;
   }

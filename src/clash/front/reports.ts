@@ -18,14 +18,14 @@ const OUTCOMES = new Set(['cut', 'silent', 'refused']);
  *  `{"outcome": "cut"}`. The registry knows that port, which is on loopback; other proxies answer
  *  4xx there.
  *  @returns a function that takes over a connection */
-export function createReportServer(heard: (report: DownloadReport) => void): (socket: Socket) => void {
+export function createReportServer(onReport: (report: DownloadReport) => void): (socket: Socket) => void {
   const server = createServer({ requestTimeout: 10_000 }, (request, response) => {
-    answer(request, response, heard).catch(() => response.destroy());
+    answer(request, response, onReport).catch(() => response.destroy());
   });
   return (socket) => void server.emit('connection', socket);
 }
 
-async function answer(request: IncomingMessage, response: ServerResponse, heard: (report: DownloadReport) => void): Promise<void> {
+async function answer(request: IncomingMessage, response: ServerResponse, onReport: (report: DownloadReport) => void): Promise<void> {
   response.setHeader('connection', 'close');
   if (request.method !== 'POST' || request.url !== PATH) return void response.writeHead(404).end();
   const chunks: Buffer[] = [];
@@ -37,7 +37,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, heard:
   }
   const outcome = outcomeOf(Buffer.concat(chunks).toString('utf8'));
   if (outcome === undefined) return void response.writeHead(400).end();
-  heard({ outcome });
+  onReport({ outcome });
   response.writeHead(204).end();
 }
 

@@ -59,12 +59,12 @@ export async function cachePrune({ config, stop, stdout, stderr, env }: Host, op
   }
 }
 
-async function waitForLease(store: Store, signal: AbortSignal, tell: (holder: string) => void): Promise<Lease> {
-  for (let told = ''; ; await delay(1000, undefined, { signal })) {
+async function waitForLease(store: Store, signal: AbortSignal, onWaiting: (holder: string) => void): Promise<Lease> {
+  for (let lastHolder = ''; ; await delay(1000, undefined, { signal })) {
     const turn = await takeLease(store, { signal });
     if ('lease' in turn) return turn.lease;
-    if (turn.holder !== told) tell(turn.holder);
-    told = turn.holder;
+    if (turn.holder !== lastHolder) onWaiting(turn.holder);
+    lastHolder = turn.holder;
   }
 }
 

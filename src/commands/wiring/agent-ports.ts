@@ -60,12 +60,12 @@ function openShared(own: AgentConfig, sockets: Sockets, { sharing, log, stop }: 
   let listener: Listener | undefined;
 
   async function open(port: SharingPort): Promise<void> {
-    for (let told = false; !stop.aborted; told = true) {
+    for (let hasWarned = false; !stop.aborted; hasWarned = true) {
       try {
         listener = await listen({ address: own.share.listen, handler: port.handler, log, sockets });
         return port.listensAt(listener.address);
       } catch (error) {
-        if (!told) log.warn({ event: 'share-port-unavailable', error }, 'cannot open the port for other nodes; will retry');
+        if (!hasWarned) log.warn({ event: 'share-port-unavailable', error }, 'cannot open the port for other nodes; will retry');
       }
       await delay(SHARE_RETRY_MS, undefined, { signal: stop }).catch(() => undefined); // stopped
     }

@@ -56,7 +56,7 @@ export function serveImages(own: RegistryConfig, { images, storage, observation,
   const toReplicas = serveRegistry(local, { ...forReplicas, redirect: placement.forReplica });
   const toAnyone: RequestHandler = (request, response) => {
     const fromPeer = isFromPeer(request.headers);
-    placement.hear(request.headers, fromPeer);
+    placement.receiveReport(request.headers, fromPeer);
     return (fromPeer ? toReplicas : toClients)(request, response);
   };
   return {

@@ -43,8 +43,8 @@ export function foreignness({ command, status, headers }: AnswerHead): string | 
  *  comes from a cache. */
 export function clockOffset(headers: Headers, now = Date.now()): number | undefined {
   const { date, age } = headers;
-  const told = date === undefined || age !== undefined ? NaN : Date.parse(date);
-  return Number.isNaN(told) ? undefined : told - now;
+  const serverTime = date === undefined || age !== undefined ? NaN : Date.parse(date);
+  return Number.isNaN(serverTime) ? undefined : serverTime - now;
 }
 
 /** Checks every response to `client` before the SDK parses it, and throws a ForeignAnswer if it

@@ -32,7 +32,7 @@ export interface Bucket {
 export function createBucket({ client, attempt, options, prefix }: BucketOptions): Bucket {
   const { bucket, createBucket, log } = options;
   /** Messages that were logged already: `prepare` is repeated while S3 is down. */
-  const told = new Set<string>();
+  const logged = new Set<string>();
 
   /** Lists one page: unlike HeadBucket, a refusal has an error message. */
   async function look(signal: AbortSignal): Promise<void> {
@@ -64,8 +64,8 @@ export function createBucket({ client, attempt, options, prefix }: BucketOptions
     } catch (error) {
       const refused = isOciError(error, 'UNAVAILABLE') && error.retryAfter === undefined;
       if (!refused) throw error;
-      if (!told.has(what)) log?.info({ event: what, bucket, error }, message);
-      told.add(what);
+      if (!logged.has(what)) log?.info({ event: what, bucket, error }, message);
+      logged.add(what);
       return undefined;
     }
   }
@@ -95,8 +95,8 @@ export function createBucket({ client, attempt, options, prefix }: BucketOptions
     const found = await attempt({ doing: 'asking for the versioning of the bucket', kind: 'read', signal }, (abortSignal) =>
       client.send(new GetBucketVersioningCommand({ Bucket: bucket }), { abortSignal }),
     );
-    if (found?.Status !== 'Enabled' || told.has('s3-bucket-versioned')) return;
-    told.add('s3-bucket-versioned');
+    if (found?.Status !== 'Enabled' || logged.has('s3-bucket-versioned')) return;
+    logged.add('s3-bucket-versioned');
     log?.warn(
       { event: 's3-bucket-versioned', bucket },
       'the bucket keeps old versions of objects: overwritten objects keep using space; add a lifecycle rule that expires noncurrent versions',

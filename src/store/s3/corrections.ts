@@ -30,13 +30,13 @@ export function createCorrections({ region: configured, bucket, log }: Pick<S3Op
 
   /** Adopts the region that a refusal names. */
   function learnRegion(error: unknown): boolean {
-    const told = headersOf(error)['x-amz-bucket-region'] ?? (error as { Region?: string }).Region ?? '';
-    if (told === '' || told === region || ![301, 307, 400, 403].includes(statusOf(error) ?? 0)) return false;
+    const named = headersOf(error)['x-amz-bucket-region'] ?? (error as { Region?: string }).Region ?? '';
+    if (named === '' || named === region || ![301, 307, 400, 403].includes(statusOf(error) ?? 0)) return false;
     log?.warn(
-      { event: 's3-region-corrected', bucket, configured, region: told },
+      { event: 's3-region-corrected', bucket, configured, region: named },
       'the bucket is in another region than configured; using that one',
     );
-    region = told;
+    region = named;
     return true;
   }
 
@@ -45,8 +45,8 @@ export function createCorrections({ region: configured, bucket, log }: Pick<S3Op
     now: () => new Date(Date.now() + offset),
     apply: (client) => void clients.push(client),
 
-    clock(told) {
-      const next = Math.abs(told) < MIN_OFFSET_MS ? 0 : told;
+    clock(measured) {
+      const next = Math.abs(measured) < MIN_OFFSET_MS ? 0 : measured;
       if (Math.abs(next - offset) < MIN_OFFSET_MS) return;
       offset = next;
       clockChanged = true;

@@ -135,8 +135,8 @@ function wordsOf(error: unknown): string {
 /** Translates S3's 416. A server that reports the object's size does so in the Content-Range header
  *  or in the error document. `found`: the size, if known otherwise. */
 export function unsatisfiable(error: unknown, found?: number): OciError {
-  const [, told] = /^bytes \*\/(\d{1,15})$/.exec(headersOf(error)['content-range'] ?? '') ?? [];
-  const size = found ?? told ?? (error as { ActualObjectSize?: string }).ActualObjectSize;
+  const [, announced] = /^bytes \*\/(\d{1,15})$/.exec(headersOf(error)['content-range'] ?? '') ?? [];
+  const size = found ?? announced ?? (error as { ActualObjectSize?: string }).ActualObjectSize;
   return new OciError('RANGE_INVALID', `the range lies outside the object${size === undefined ? '' : ` of ${size} bytes`}`, {
     cause: error,
     ...(size === undefined ? {} : { size: Number(size) }),

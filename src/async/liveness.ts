@@ -10,7 +10,7 @@ const MAX_ROUNDS = 3;
 const SILENCE_MS = 250;
 
 /** Whether another process is alive. */
-export interface Pulse {
+export interface Liveness {
   /** According to the last ping; true before the first one. */
   alive(): boolean;
   /** Call when the process has shown a sign of life: an answer, or a part of one. */
@@ -22,7 +22,7 @@ export interface Pulse {
   watch(gone: () => void): () => void;
 }
 
-export interface PulseOptions {
+export interface LivenessOptions {
   /** A request that costs nothing to answer. */
   ping(this: void, signal: AbortSignal): Promise<void>;
   /** Called when the process is found dead, or alive again. */
@@ -32,7 +32,7 @@ export interface PulseOptions {
 /** Tells a dead or hung process from a slow one, which still answers a cheap request. While a
  *  request waits for the process, the process is pinged whenever it is silent, and is found dead
  *  within about a second. */
-export function createPulse({ ping, changed }: PulseOptions): Pulse {
+export function createLiveness({ ping, changed }: LivenessOptions): Liveness {
   const watchers = new Set<() => void>();
   let alive = true;
   let heardAt = -Infinity;
