@@ -8,6 +8,7 @@ import { ClashError } from '../subscription/document.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
 import type { Fleet } from './fleet.ts';
 import type { Instance, Spec } from './instance.ts';
+import { createTrial } from './trial.ts';
 import type { Mihomo } from './mihomo.ts';
 import { saveAsGood, useCandidate, useLastGood } from './saved-configs.ts';
 import { understand, type Understood } from './understand.ts';
@@ -160,39 +161,6 @@ export function createApplier(options: ApplyOptions): Applier {
       inTurn(async () => {
         if (!proven && (await proveLive())) await remember();
       }),
-  };
-}
-
-/** The second mihomo, which runs a candidate. Unless it is promoted, it ends with the trial. */
-interface Trial extends AsyncDisposable {
-  /** Whether it starts with this config: that takes as long as `mihomo -t`, and nearly all
-   *  candidates are good. */
-  starts(config: Rendered): Promise<boolean>;
-  /** The mihomo, started if it is not running. @throws Error: it does not start */
-  instance(config: Rendered): Promise<Instance>;
-  /** Clients use it from now on. */
-  promote(): void;
-}
-
-function createTrial(fleet: Fleet): Trial {
-  let running: Instance | undefined;
-  let isPromoted = false;
-  const instance = async ({ config, main }: Rendered): Promise<Instance> => (running ??= await fleet.trial({ config, main }));
-  return {
-    instance,
-    starts: (config) =>
-      instance(config).then(
-        () => true,
-        () => false, // `mihomo -t` says why
-      ),
-    promote() {
-      if (running === undefined) return;
-      fleet.promote(running);
-      isPromoted = true;
-    },
-    async [Symbol.asyncDispose]() {
-      if (!isPromoted) await running?.stop();
-    },
   };
 }
 
