@@ -41,7 +41,7 @@ export function createActionHandlers(
   options: ActionsOptions,
 ): Pick<ApiHandlers, 'jobs' | 'warm' | 'pin' | 'unpin' | 'deleteTag' | 'prune'> {
   const { jobs, pins, inventory, replicas, log } = options;
-  const deleting = new Map<string, Promise<boolean>>();
+  const deleteOnce = createTagDeletion(options);
 
   async function allJobs(signal: AbortSignal): Promise<Job[]> {
     const { answers } = await replicas.ask('/api/jobs', jobsSchema, { signal });
@@ -53,34 +53,6 @@ export function createActionHandlers(
     const job = jobs.start(kind, { what, user: userOf(session) }, work);
     if (job === undefined) throw new ApiFailure('TOO_MANY_REQUESTS', 'too many actions run at once; wait until one is done');
     return job;
-  }
-
-  /** Deletes a tag once for simultaneous requests. @returns whether this call has deleted it */
-  async function deleteOnce(
-    name: { repository: Repository; tag: Tag },
-    expected: Digest | undefined,
-    signal: AbortSignal,
-  ): Promise<boolean> {
-    const key = `${name.repository}:${name.tag}`;
-    if (deleting.has(key)) {
-      await deleting.get(key)?.catch(() => undefined); // the request that started it gets the error
-      return false;
-    }
-    const work = (async () => {
-      const found = await options.readTag(name, signal);
-      if (found === undefined) return false;
-      if (expected !== undefined && found !== expected) {
-        throw new ApiFailure('CONFLICT', `${key} now refers to another image, ${found}; nothing was deleted`);
-      }
-      await options.deleteTag(name, signal);
-      return true;
-    })();
-    deleting.set(key, work);
-    try {
-      return await work;
-    } finally {
-      deleting.delete(key);
-    }
   }
 
   return {
@@ -144,6 +116,41 @@ export function createActionHandlers(
         return result;
       });
     },
+  };
+}
+
+/** Deletes a tag once for simultaneous requests.
+ *  @returns a function that returns whether this call has deleted the tag */
+function createTagDeletion({ readTag, deleteTag }: Pick<ActionsOptions, 'readTag' | 'deleteTag'>) {
+  const deleting = new Map<string, Promise<boolean>>();
+
+  async function deleteIfExpected(
+    name: { repository: Repository; tag: Tag },
+    expected: Digest | undefined,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const found = await readTag(name, signal);
+    if (found === undefined) return false;
+    if (expected !== undefined && found !== expected) {
+      throw new ApiFailure('CONFLICT', `${name.repository}:${name.tag} now refers to another image, ${found}; nothing was deleted`);
+    }
+    await deleteTag(name, signal);
+    return true;
+  }
+
+  return async (name: { repository: Repository; tag: Tag }, expected: Digest | undefined, signal: AbortSignal): Promise<boolean> => {
+    const key = `${name.repository}:${name.tag}`;
+    if (deleting.has(key)) {
+      await deleting.get(key)?.catch(() => undefined); // the request that started it gets the error
+      return false;
+    }
+    const work = deleteIfExpected(name, expected, signal);
+    deleting.set(key, work);
+    try {
+      return await work;
+    } finally {
+      deleting.delete(key);
+    }
   };
 }
 
