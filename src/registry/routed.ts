@@ -44,7 +44,7 @@ export function routed(routes: Record<string, Route>, { otherwise, defaultName }
       const { registry, repository } = find(prefixed);
       return read(registry, repository);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 

@@ -10,7 +10,7 @@ export interface Room {
 /** The space of the local tier: which blobs take it, which may be evicted, and what is reserved. */
 export interface TierSpace {
   /** Size in bytes of the stored and reserved blobs. */
-  used(): number;
+  used(this: void): number;
   has(key: string): boolean;
   /** The stored blobs, least recently used first. */
   entries(): [key: string, size: number][];
@@ -20,11 +20,11 @@ export interface TierSpace {
   /** Protects a blob from eviction while it is read or written. */
   hold(key: string): void;
   letGo(key: string): void;
-  pin(key: string): void;
-  unpin(key: string): void;
+  pin(this: void, key: string): void;
+  unpin(this: void, key: string): void;
   /** Evicts the least recently used blobs until the tier is within its limit. */
   evict(): void;
-  reserve(): Room;
+  reserve(this: void): Room;
 }
 
 export interface TierSpaceOptions {

@@ -13,7 +13,7 @@ export interface UploadMarkersOptions {
 /** A file for each blob of the local tier that is to be uploaded: the blob is pinned, and a restart does not forget the upload. */
 export interface UploadMarkers {
   /** Marks a blob that is about to be written. */
-  announce(key: string): Promise<void>;
+  announce(this: void, key: string): Promise<void>;
   /** Whether the blob is announced and not enqueued yet: it is being written. */
   isAnnounced(key: string): boolean;
   /** The blob has been written. @returns false: it was not announced */
