@@ -42,7 +42,7 @@ export async function readBlob(request: BlobRequest, options: BlobsOptions): Pro
     const stored = mayUseStorage ? await readStored(request, options) : undefined;
     if (stored === 'unproved') mayUseStorage = false;
     else if (stored !== undefined) return { blob: stored, outcome: 'hit' };
-    // Another request may have started a download meanwhile.
+    // Another request may have started a download in the meantime.
     const other = downloads.running(digest);
     if (other !== undefined && other !== left) continue;
     if (left?.failure() === 'corrupt') await left.result; // it is then recorded which source sent wrong bytes

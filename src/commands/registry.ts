@@ -31,7 +31,7 @@ import { warmOnSchedule } from './wiring/warm.ts';
 
 /** How long running pulls may continue after SIGTERM, in ms. */
 const GRACE_MS = 30_000;
-/** How long a request may send its body, where pushes are accepted. */
+/** The time limit for a request's body, if pushes are accepted. */
 const PUSH_LIMIT_MS = 24 * 3_600_000;
 
 /** `kube-registry registry`: serves until SIGTERM.
@@ -74,8 +74,8 @@ export async function registry(host: Host): Promise<void> {
     log,
   });
   const exposedConsole = await listenForConsole(own.console.listen, consoled?.exposed, log);
-  // From here on nothing is compiled that was not before. What downloads leave behind is collected
-  // at half the size then.
+  // In memory saver mode, V8 collects the garbage of downloads at half the heap size. It also
+  // changes the compile cache's folder, which no longer matters now that all code is compiled.
   setFlagsFromString('--memory-saver-mode');
   log.info({ event: 'registry-ready', listen: listeners[0]?.url, admin: admin.url, storage: storage.kind }, 'the registry is ready');
   const upkeep = startUpkeep(host, { images, secrets, storage, counts, metrics });
@@ -98,8 +98,8 @@ interface ReadSecrets extends PullSecrets {
   isAbandoned(this: void, repository: Repository): boolean;
 }
 
-/** The pull secrets by whose ids private images are read; waits for the first list, but not for
- *  long. */
+/** The pull secrets whose ids give access to private images. Waits a short time for the first
+ *  list. */
 async function openSecrets(
   { pullSecrets }: Config,
   { env, ...context }: Omit<PullSecretsContext, 'kubernetes' | 'keepsPasswords'> & { env: NodeJS.ProcessEnv },

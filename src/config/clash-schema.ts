@@ -9,7 +9,7 @@ const edits = z.strictObject({
 });
 
 const INTERVAL_FORM = 'a duration of at least 1s';
-/** Of periodic work: 0 would mean "without a pause". */
+/** For periodic work: 0 would mean "without a pause". */
 const interval = duration.refine((milliseconds) => milliseconds >= 1000, INTERVAL_FORM);
 
 const subscription = z

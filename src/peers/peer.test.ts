@@ -65,7 +65,7 @@ async function startReplica(answer: RequestListener) {
 
 const fails = (promise: Promise<unknown>) => assert.rejects(promise, (error) => isOciError(error, 'UNAVAILABLE'));
 
-test('a replica that is slow but lives is waited for, and is asked to ask no other', async () => {
+test('a slow but live replica is waited for, and is told not to ask other replicas', async () => {
   await using replica = await startReplica(
     (_, response) => void setTimeout(() => response.writeHead(200, { 'content-length': 1 }).end('x'), 2000),
   );
@@ -75,7 +75,7 @@ test('a replica that is slow but lives is waited for, and is asked to ask no oth
   assert.deepEqual(peer.changes, []);
 });
 
-test('one that hangs is given up, before its headers and in the middle of a body, and believed again once it answers', async () => {
+test('a hung replica is abandoned, before its headers and in the middle of a body, and used again once it answers', async () => {
   await using replica = await startReplica((request, response) => {
     if (request.method === 'GET') response.writeHead(200, { 'content-length': 10 }).write('12345');
   });
@@ -87,11 +87,11 @@ test('one that hangs is given up, before its headers and in the middle of a body
     for await (const chunk of body) chunks.push(Uint8Array.from(chunk));
   })();
   await delay(1500);
-  assert.ok(peer.liveness.alive(), 'silent, but it answers when it is asked');
+  assert.ok(peer.liveness.alive(), 'silent, but it answers a probe');
   replica.pings = false;
   const started = performance.now();
   await Promise.all([fails(reading), fails(peer.registry.stat(repository, digest, { signal }))]);
-  assert.ok(performance.now() - started < 5000, 'long before its time for headers is up');
+  assert.ok(performance.now() - started < 5000, 'long before its time limit for headers');
   assert.equal(Buffer.concat(chunks).toString(), '12345');
   assert.equal(peer.liveness.alive(), false);
   replica.pings = true;
@@ -99,7 +99,7 @@ test('one that hangs is given up, before its headers and in the middle of a body
   assert.deepEqual(peer.changes, [false, true]);
 });
 
-test('one that is not there, and one that never says a word, are known to be gone afterwards', async () => {
+test('a replica that is down, or that never answers, is known to be down afterwards', async () => {
   const mute = createTcpServer(() => undefined).listen(0, '127.0.0.1');
   await once(mute, 'listening');
   const { port } = mute.address() as AddressInfo;
@@ -112,7 +112,7 @@ test('one that is not there, and one that never says a word, are known to be gon
   mute.close();
 });
 
-test('whoever leaves takes nobody along', async () => {
+test('a caller that leaves does not affect other callers', async () => {
   await using replica = await startReplica(() => undefined);
   const peer = connect(replica.url);
   const leaving = new AbortController();

@@ -32,26 +32,26 @@ export interface ImagesContext {
   counts: RegistryMetrics;
   /** Called for each pull that registry.policy refuses. */
   refused?: (refusal: Refusal) => void;
-  /** Undefined: none are read. */
+  /** Undefined: no pull secrets are read. */
   secrets?: Pick<PullSecrets, 'credential' | 'isComplete'> | undefined;
 }
 
 export interface Images {
   inside: ImagesInside;
-  /** For clients. */
+  /** The registry for clients. */
   images: Registry;
-  /** For other replicas: what this one has, or fetches itself. */
+  /** The registry for other replicas: content that this replica has, or fetches itself. */
   local: Registry;
-  /** As `images`, but it asks no mirror. */
+  /** As `images`, but without mirrors. */
   proofs: Registry;
-  /** As somebody with this Authorization may read them; undefined: it has no user and password. */
+  /** The images that this Authorization may read; undefined: it has no user and password. */
   imagesFor(this: void, login: string): Registry | undefined;
   peers: Peers;
-  /** Answers what concerns hosted repositories itself. */
+  /** Answers requests for hosted repositories itself. */
   serveHosted(this: void, next: RequestHandler): RequestHandler;
-  /** The same behind logins that `admits` accepts. */
+  /** The same, for requests whose login `admits` accepts. */
   serveExposed(this: void, next: RequestHandler, admits: Authenticate): RequestHandler;
-  /** Deletes what the retention rules of hosted repositories do not keep. */
+  /** Applies the retention rules of hosted repositories. */
   applyRetention(this: void, signal: AbortSignal): Promise<void>;
   close(this: void, signal: AbortSignal): Promise<void>;
 }
@@ -59,7 +59,7 @@ export interface Images {
 /** An upstream as the cache serves it. */
 type MakeCached = (upstream: Upstream, policy: CachePolicy) => Registry;
 
-/** Hosts of registry.otherHosts whose registries are kept. */
+/** How many hosts of registry.otherHosts stay in memory. */
 const MAX_HOST_ROUTES = 100;
 
 /** images = routed({ name: observed(cached(upstream(name), storage and peers)), … }) */
@@ -80,7 +80,7 @@ export async function createImages(
       refused?.(refusal);
     },
   });
-  /** `name`: of the upstream; `prefix`: what its repositories' names begin with. */
+  /** `name`: the name of the upstream; `prefix`: the prefix of its repositories. */
   const watched = (registry: Registry, name: string, prefix = name): Registry =>
     guard(
       observed(registry, (kind) => counts.read(name, kind, 'error')),

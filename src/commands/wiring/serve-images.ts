@@ -69,8 +69,8 @@ export function serveImages(own: RegistryConfig, { images, storage, observation,
   };
 }
 
-/** Serves requests with a login that an agent has passed on as that login may read the images. A
- *  ServiceAccount or a user may read hosted repositories with it. */
+/** Serves requests with a login that an agent has passed on: upstream images as that login may read
+ *  them, and hosted repositories if it is that of a user or a ServiceAccount. */
 function withMirrorLogins(
   next: RequestHandler,
   { imagesFor, serve }: Pick<Images, 'imagesFor'> & { serve(this: void, images: Registry): RequestHandler },
