@@ -11,7 +11,8 @@ import { startAgent, startRegistry } from './support/program.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { until } from './support/until.ts';
 
-// Mirror mode with `registry.otherHosts: ["*"]`. Nothing resolves the host's name: only the registry reaches it, through a proxy.
+// Mirror mode with `registry.otherHosts: ["*"]`. The host's name does not resolve: only the
+// registry reaches it, through a proxy.
 
 const HOST = 'registry.example.net';
 const image = makeImage({ architectures: ['amd64'], seed: 'any host' });
@@ -39,7 +40,7 @@ before(async () => {
 after(() => stack.disposeAsync());
 
 for (const release of ['debian', '2.4'] as const) {
-  test(`promise 17: containerd ${release} in mirror mode pulls an image of a host that nobody configured through the agent`, async () => {
+  test(`promise 17: containerd ${release} in mirror mode pulls an image of a host that is not configured, through the agent`, async () => {
     await using containerd = await startContainerd({ release, configPath: folders });
     await containerd.cri('pull', `${HOST}/team/app:1`);
     assert.match(await containerd.ctr('--namespace', 'k8s.io', 'images', 'list'), new RegExp(image.root.digest));

@@ -133,7 +133,7 @@ test('promise 18: while the API server is down, the known secrets stay in use, a
   await until(async () => (await imageOf(['first'])) === IMAGE, 'a Secret deleted afterwards is no longer used');
 });
 
-test('promise 18: what a deleted Secret was for is known to be abandoned, but not while a Secret may be unknown', async (t) => {
+test('promise 18: a repository of a deleted Secret counts as abandoned, but not while a Secret may be unknown', async (t) => {
   const { cluster, keyFile, put } = await startCluster(t);
   const stop = new AbortController();
   t.after(() => stop.abort());

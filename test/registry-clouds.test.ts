@@ -85,7 +85,8 @@ before(async () => {
 });
 after(() => resources.disposeAsync());
 
-/** What Azure's webhook gives to a pod (azure-workload-identity). Azure's library asks login.microsoftonline.com, which only a proxy makes ours. */
+/** The environment that Azure's webhook (azure-workload-identity) gives to a pod. Azure's library
+ *  sends its requests to login.microsoftonline.com; a proxy redirects them to this test. */
 async function startWithWorkloadIdentity(directory: string, azure: string): Promise<ServingProgram> {
   const tls = await makeCertificate(directory, ['login.microsoftonline.com']);
   const [cert, key] = await Promise.all([readFile(tls.certificate), readFile(tls.key)]);
@@ -105,7 +106,8 @@ async function startWithWorkloadIdentity(directory: string, azure: string): Prom
   return resources.use(await startRegistry({ storage, upstreams }, { env }));
 }
 
-/** Microsoft Entra: a token for the token of a ServiceAccount (OAuth 2.0 client credentials with a federated assertion). */
+/** Microsoft Entra: a token for the token of a ServiceAccount (OAuth 2.0 client credentials with a
+ *  federated assertion). */
 function answerLogin(incoming: IncomingMessage, response: ServerResponse): void {
   let body = '';
   incoming.setEncoding('utf8').on('data', (chunk: string) => (body += chunk));

@@ -12,13 +12,13 @@ import { temporaryDirectory } from './support/temporary.ts';
 
 // HOSTS=10000 node --test test/registry-many-hosts.test.ts for longer.
 const HOSTS = Number(process.env['HOSTS'] ?? 1000);
-/** As many as the registry keeps upstreams of. */
+/** The registry keeps this many upstreams. */
 const FEW = 100;
-/** Each host that left its connections behind would cost 30 KiB and more. */
+/** Each host whose connections remain would take 30 KiB or more. */
 const MAX_GROWTH = 24 * 2 ** 20;
 const { root } = makeImage({ architectures: ['amd64'], seed: 'many hosts' });
 
-/** A proxy that leads to one registry, whatever the host is. @returns its URL */
+/** A proxy that connects every host name to one registry. @returns its URL */
 async function startWorld(stack: AsyncDisposableStack, tls: { certificate: string; key: string }): Promise<string> {
   const [cert, key] = await Promise.all([readFile(tls.certificate), readFile(tls.key)]);
   const registry = createServer({ cert, key }, ({ url = '' }, response) => {
@@ -30,7 +30,7 @@ async function startWorld(stack: AsyncDisposableStack, tls: { certificate: strin
   return stack.use(await startConnectProxy(port)).url;
 }
 
-test(`promise 17: ${HOSTS} hosts, asked one after the other, cost no more memory than ${FEW}`, async (t) => {
+test(`promise 17: ${HOSTS} hosts, requested one after the other, need no more memory than ${FEW}`, async (t) => {
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());
   const tls = await makeCertificate(path, ['*.many.example']);
@@ -42,7 +42,7 @@ test(`promise 17: ${HOSTS} hosts, asked one after the other, cost no more memory
   };
   const megabytes = async (): Promise<number> => (await registry.memory()).resident / 2 ** 20;
   const numbers = Array.from({ length: HOSTS }, (_, n) => n);
-  // As many requests, so that what differs is the number of hosts.
+  // The same number of requests: only the number of hosts differs.
   await inParallel(numbers, 8, (n) => pull(n % FEW));
   const few = await megabytes();
   await inParallel(numbers, 8, (n) => pull(FEW + n));

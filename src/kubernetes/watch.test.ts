@@ -139,7 +139,7 @@ test('after a failure of the API server the watch continues; after a refusal eve
   assert.deepEqual(server.asked.slice(0, 6), ['list', 'list', 'watch from 5', 'watch from 5', 'watch from 6', 'list']);
 });
 
-test('after a failure it is known that the API server answers again, even if nothing has changed', async () => {
+test('after a failure, the watch reports that the API server answers again, even without a change', async () => {
   await using server = await startServer(list(['a'], '5'), status(503), watch(' '));
   assert.deepEqual(await server.next(4), ['set n/a', 'complete', 'failed', 'recovered']);
 });

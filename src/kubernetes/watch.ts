@@ -127,7 +127,8 @@ interface Watching {
   signal: AbortSignal;
 }
 
-/** The events of one watch, after one without a change when it has begun. `expired`: the collection must be listed again.
+/** The events of one watch; the first, without a change, says that the watch has begun. `expired`:
+ *  the collection must be listed again.
  *  @throws OciError DENIED, UNAVAILABLE; Error: the connection broke */
 async function* eventsOf(kubernetes: Kubernetes, { collection, version, signal }: Watching): AsyncGenerator<WatchEvent | 'expired'> {
   const timeoutSeconds = String(Math.round(WATCH_SECONDS * (1 + Math.random())));

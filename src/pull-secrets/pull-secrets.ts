@@ -32,7 +32,7 @@ export interface PullSecrets {
   /** Whether the Secrets have been listed, or the API server has refused to list them. From then
    *  on, an id that `credential` does not know does not exist. */
   isComplete(this: void): boolean;
-  /** Whether every Secret that may be read is known now: no watch fails. */
+  /** Whether all readable Secrets are known now: no watch fails. */
   isCurrent(this: void): boolean;
   /** Resolves as soon as isComplete() is true, or when `signal` aborts. */
   complete: Promise<void>;

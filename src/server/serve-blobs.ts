@@ -100,8 +100,8 @@ function blobHeaders({ headers, request }: Exchange, digest: Digest): string[] {
   return [...headers, ...location, 'Docker-Content-Digest', digest, 'ETag', `"${digest}"`, 'Accept-Ranges', 'bytes'];
 }
 
-/** Ollama asks where a blob is, reads it from there, and fails if the answer has no Location, even if it is the blob itself
- *  (ollama/ollama#7231, #15512). */
+/** Ollama reads a blob from the Location of the response, and fails if the response has none, even
+ *  if its body is the blob (ollama/ollama#7231, #15512). */
 function needsLocation({ headers }: Exchange['request']): boolean {
   return headers['user-agent']?.startsWith('ollama/') ?? false;
 }

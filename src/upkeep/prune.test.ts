@@ -116,7 +116,7 @@ test('an old image is removed with its tags, records and layers; blobs shared wi
     assert.equal((await run(store, { maxAge: 7 * DAY })).blobs, 0, 'the second time there is nothing to do');
   }));
 
-test('records of an abandoned repository go, except those that alone keep an image that was used within a month', () =>
+test('records of an abandoned repository are removed, unless only they keep an image that was used within a month', () =>
   onDisk(async (store) => {
     const abandoned = 'abandoned/hub';
     const isAbandoned = (repository: Repository): boolean => repository.startsWith('abandoned/');

@@ -3,11 +3,12 @@ import { connect, type Socket } from 'node:net';
 import { listenOnLoopback, type LocalServer } from './http.ts';
 
 export interface ConnectProxy extends LocalServer {
-  /** The hosts that it was asked for: `login.example.com:443`. */
+  /** The requested hosts, such as `login.example.com:443`. */
   asked: string[];
 }
 
-/** An HTTP proxy that leads to one port of this machine, whatever host it is asked for: a server can play any host of the world. */
+/** An HTTP proxy that connects every requested host to one port of this machine, so that a server
+ *  can act as any public host. */
 export async function startConnectProxy(port: number): Promise<ConnectProxy> {
   const asked: string[] = [];
   const sockets = new Set<Socket>();
