@@ -55,7 +55,7 @@ test('a manifest that upstream also serves as a blob stays a manifest', async ()
   assert.deepEqual(await access.find(repository, digest, new AbortController().signal), manifest);
 });
 
-test('the blobs of a manifest are noted once, also if another process has written its record without a time', async () => {
+test('the blobs of a manifest are noted once, even if another process has written its record without a time', async () => {
   const bytes = Buffer.from(
     JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST_MEDIA_TYPES[0], layers: [{ mediaType: '', digest, size: 7 }] }),
   );

@@ -158,7 +158,7 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
   };
 }
 
-/** Cheaper to put together than the key of the record in the store: every request does it. */
+/** Cheaper to build than the key of the record in the store; every request builds it. */
 function imageOf(repository: Repository, digest: Digest): string {
   return `${repository}@${digest}`;
 }

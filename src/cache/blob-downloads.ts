@@ -27,7 +27,7 @@ export interface DownloadStart {
   mayUseStorage: boolean;
 }
 
-/** Starts the download of a blob from where it may be read. */
+/** Starts the download of a blob from the sources that may serve it. */
 export function startDownload(
   { digest, target, range, mayUseStorage }: DownloadStart,
   { upstream, cache, name, connections, untrusted = false }: BlobDownloadsOptions,

@@ -4,7 +4,7 @@ import { createHistory } from './history.ts';
 
 const START = Date.UTC(2026, 0, 1, 12);
 
-test('what was counted is in the figures at once, in the points of its time', () => {
+test('a count appears in the figures at once, at the point of its time', () => {
   let now = START;
   const history = createHistory(() => now);
   history.now().requests++;
@@ -22,7 +22,7 @@ test('what was counted is in the figures at once, in the points of its time', ()
   assert.equal(history.totals().requests, 61);
 });
 
-test('the hour forgets what is older, the totals do not', () => {
+test('the last hour drops older counts, the totals keep them', () => {
   let now = START;
   const history = createHistory(() => now);
   history.now().hits += 5;

@@ -29,7 +29,8 @@ const SETTLED_AFTER_MS = 1000;
 
 /** Counts of the last hour and day, in memory: 650 points of 13 numbers each. */
 export interface HistoryRing {
-  /** The counts of this moment, to be added to. Do not keep them: the next moment has others. */
+  /** The counts of this moment, to be added to. Do not keep them: the next moment has a new
+   *  object. */
   now(this: void): Counts;
   /** A request to an upstream. @param seconds until its headers */
   asked(this: void, seconds: number): void;
@@ -46,7 +47,8 @@ export interface HistoryRing {
 export function createHistory(now: () => number = Date.now): HistoryRing {
   const rings = { hour: createRing(WINDOWS.hour), day: createRing(WINDOWS.day) };
   const sums = emptyCounts();
-  /** The counts since the last second began or since they were last read, which are in no ring yet: most requests add to these alone. */
+  /** The counts since the last second began or since they were last read, which are not yet in a
+   *  ring: most requests change only these. */
   let latest = emptyCounts();
   let since = now();
 

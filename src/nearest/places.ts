@@ -9,33 +9,34 @@ import { describeConnectionError } from '../http/transport.ts';
 import { discard, startCall, withIdleTimeout, type Call } from '../upstream/call.ts';
 import type { Place } from './agreement.ts';
 
-/** Where one blob is to be read from. */
+/** The source of one blob. */
 export interface Redirection {
   url: URL;
   place: Place;
 }
 
-/** Other places than the registry that blobs come from: other nodes, and S3. */
+/** The sources of blobs other than the registry: other nodes, and S3. */
 export interface Places {
-  /** Reads a blob from a place. Its bytes are not verified here.
-   *  @throws OciError UNAVAILABLE: the place does not answer in time, refuses, or has something else */
+  /** Reads a blob from a source. Its bytes are not verified here.
+   *  @throws OciError UNAVAILABLE: the source does not answer in time, refuses, or has other
+   *  content */
   open(this: void, redirection: Redirection, wanted: { digest: Digest; range: ByteRange | undefined }, signal: AbortSignal): Promise<Blob>;
-  /** Addresses of nodes that could not be reached lately. */
+  /** Addresses of nodes that recently could not be reached. */
   away(this: void): string[];
-  /** Whether S3 could be reached, as far as is known. */
+  /** Whether S3 was reachable the last time. */
   reachesS3(this: void): boolean;
 }
 
-/** How long a place has to begin its answer, in ms. */
+/** The time limit for the start of a source's response, in ms. */
 const ANSWER_TIMEOUT_MS = 1000;
-/** How long a node that is alive may send nothing, in ms: it may itself be waiting, for a slow upstream in the end. */
+/** How long a live node may send no bytes, in ms: it may itself be waiting for a slow upstream. */
 const NODE_IDLE_MS = 10_000;
 const S3_IDLE_MS = 2000;
 /** How long a node that could not be reached is not used, in ms. */
 const NODE_AWAY_MS = 60_000;
 const S3_AWAY_MS = 300_000;
 const MAX_AWAY = 1000;
-/** Nodes whose liveness is remembered. */
+/** How many nodes' liveness is remembered. */
 const MAX_WATCHED = 100;
 
 export function createPlaces({ transport, pingTransport }: { transport: Transport; pingTransport: Transport }): Places {
@@ -86,7 +87,7 @@ export function createPlaces({ transport, pingTransport }: { transport: Transpor
   function watch(blob: Blob, origin: string, call: Call): Blob {
     const liveness = livenessOf(origin);
     const unwatch = liveness.watch(() =>
-      call.abort(new OciError('UNAVAILABLE', `the node ${new URL(origin).host} is gone`, { origin: 'upstream' })),
+      call.abort(new OciError('UNAVAILABLE', `the node ${new URL(origin).host} no longer answers`, { origin: 'upstream' })),
     );
     return { ...blob, body: mapBody(blob.body, { onChunk: () => liveness.heard(), onClose: unwatch }) };
   }
@@ -123,7 +124,8 @@ export function createPlaces({ transport, pingTransport }: { transport: Transpor
   };
 }
 
-/** Which part of a blob of `size` bytes the response has. Undefined: it has something else. */
+/** The range of a blob of `size` bytes that the response contains. Undefined: it is not the
+ *  blob. */
 function partOf(
   { statusCode, headers }: TransportResponse,
   range: ByteRange | undefined,

@@ -38,7 +38,7 @@ export function routed(routes: Record<string, Route>, { otherwise, defaultName }
     return { registry: route.registry, repository: isShort ? parseRepository(`${route.defaultNamespace}/${rest}`) : rest };
   }
 
-  /** No async function: it would delay each answer by three turns of the microtask queue. */
+  /** Not an async function, which would delay each answer by three turns of the microtask queue. */
   function onRoute<Answer>(prefixed: Repository, read: (registry: Registry, repository: Repository) => Promise<Answer>): Promise<Answer> {
     try {
       const { registry, repository } = find(prefixed);

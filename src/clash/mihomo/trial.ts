@@ -2,7 +2,7 @@ import type { Rendered } from '../config/render.ts';
 import type { Fleet } from './fleet.ts';
 import type { Instance } from './instance.ts';
 
-/** The second mihomo, which runs a candidate. Unless it is promoted, it ends with the trial. */
+/** The second mihomo, which runs a candidate. It ends with the trial, unless it is promoted. */
 export interface Trial extends AsyncDisposable {
   /** Whether it starts with this config: that takes as long as `mihomo -t`, and nearly all
    *  candidates are good. */

@@ -16,7 +16,7 @@ after(async () => {
   await server[Symbol.asyncDispose]();
 });
 
-test('a range is read by one GET, whose answer says the size of the object: no HEAD comes before it', async () => {
+test('a range is read by one GET, whose response contains the size of the object, without a HEAD before it', async () => {
   const { bucket, region, accessKeyId, secretAccessKey } = server;
   const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
   const store = s3({ bucket, region, credentials, endpoint: tap.url, forcePathStyle: true, createBucket: false, prefix: '' });
