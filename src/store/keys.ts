@@ -38,7 +38,17 @@ export function usedKey(day: Date, repository: Repository, digest: Digest): stri
  *  set. */
 export function seenKey(digest: Digest): string {
   const { algorithm, hex } = splitDigest(digest);
-  return `v1/seen/${algorithm}/${hex.slice(0, 2)}/${hex}`;
+  return `${SEEN}${algorithm}/${hex.slice(0, 2)}/${hex}`;
+}
+
+/** The prefix of all records of when a manifest was first seen. */
+export const SEEN = 'v1/seen/';
+
+/** The manifest of such a record; undefined for any other key. */
+export function parseSeenKey(key: string): Digest | undefined {
+  const [, algorithm, hex] = /^v1\/seen\/([^/]+)\/[^/]+\/([^/]+)$/.exec(key) ?? [];
+  const digest = `${algorithm}:${hex}`;
+  return isDigest(digest) && seenKey(digest) === key ? digest : undefined;
 }
 
 /** { by, at }: an image that a user has pinned, under a tag or by its digest. No component of a

@@ -8,7 +8,7 @@ import { BLOB_MEDIA_TYPE, OCI_INDEX, OCI_MANIFEST } from '../oci/descriptor.ts';
 import { digestOf, type Digest } from '../oci/digest.ts';
 import { parseRepository, parseTag, type Repository } from '../oci/reference.ts';
 import { filesystem, type FilesystemStore } from '../store/filesystem/filesystem.ts';
-import { blobKey, memberKey, tagKey, usedKey } from '../store/keys.ts';
+import { blobKey, memberKey, seenKey, tagKey, usedKey } from '../store/keys.ts';
 import { memory } from '../testing/memory-store.ts';
 import { keysOf } from '../testing/store-suite.ts';
 import { bytesSource, type Store } from '../store/store.ts';
@@ -116,7 +116,21 @@ test('an old image is removed with its tags, records and layers; blobs shared wi
     assert.equal((await run(store, { maxAge: 7 * DAY })).blobs, 0, 'the second time there is nothing to do');
   }));
 
-test('records of an abandoned repository are removed, unless only they keep an image that was used within a month', () =>
+test('the record of when an image was first seen stays with the image, and without it for a year', () =>
+  onDisk(async (store) => {
+    const { digest } = await pull(store, 'kept', ['kept config', 'kept layer'], { ago: 3 });
+    const [recent, old] = [digestOf(Buffer.from('seen lately')), digestOf(Buffer.from('seen long ago'))];
+    for (const own of [digest, recent, old]) await write(store, seenKey(own), JSON.stringify({ at: '2020-01-01T00:00:00.000Z' }));
+    await age(store, 300, [seenKey(recent)]);
+    await age(store, 400, [seenKey(digest), seenKey(old)]);
+    const seen = () => keysOf(store, 'v1/seen/');
+    assert.equal((await run(store, {}, true)).records, 1);
+    assert.equal((await seen()).length, 3, 'a dry run removes nothing');
+    assert.equal((await run(store, {})).records, 1);
+    assert.deepEqual(await seen(), [digest, recent].map(seenKey).sort());
+  }));
+
+test('records of an abandoned repository go, except those that alone keep an image that was used within a month', () =>
   onDisk(async (store) => {
     const abandoned = 'abandoned/hub';
     const isAbandoned = (repository: Repository): boolean => repository.startsWith('abandoned/');

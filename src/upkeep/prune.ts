@@ -11,7 +11,7 @@ import { planPruning, type Departure, type Limits, type Plan } from './plan.ts';
 import type { Run } from './removal.ts';
 import { removeImages } from './remove-images.ts';
 import { countNeeds, sweepBlobs } from './sweep-blobs.ts';
-import { sweepRecords, sweepUses } from './sweep-records.ts';
+import { sweepRecords, sweepSeen, sweepUses } from './sweep-records.ts';
 import { namesOf, readTags, type TagsByImage } from './tags.ts';
 
 export interface PruneOptions {
@@ -24,8 +24,8 @@ export interface PruneOptions {
   /** Called before the planning: decides which images must stay. If it rejects, nothing is
    *  removed. */
   keep?(this: void, signal: AbortSignal): Promise<Keep>;
-  /** Whether no client can name a repository any more. Its records are removed, except those of an
-   *  image that was used within a month. */
+  /** Whether nobody can name a repository any more. Its records are removed, except those that keep
+   *  an image which was used within a month. */
   isAbandoned?(this: void, repository: Repository): boolean;
   /** Reports what would be removed, and removes nothing. */
   dryRun?: boolean;
@@ -44,7 +44,7 @@ export interface PruneResult {
   blobs: number;
   /** Removed bytes. */
   bytes: number;
-  /** Removed tags, access records and usage records. */
+  /** Removed tags, access records, usage records, and records of when images were first seen. */
   records: number;
   /** Images that must stay. */
   kept: number;
@@ -76,6 +76,7 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
   progress?.('removing records', 0, 1);
   await sweepRecords(run, gone, references);
   await sweepUses(run, gone);
+  await sweepSeen(run);
   if (!dryRun) {
     await removeOldClaims(store, signal);
     await removeOldUploads(store, { now: limits.now, grace: limits.grace, signal });

@@ -1,7 +1,7 @@
 import { inParallel } from '../async/parallel.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
-import { parseRepositoryKey, parseUsedKey, REPOSITORIES, USES } from '../store/keys.ts';
+import { parseRepositoryKey, parseSeenKey, parseUsedKey, REPOSITORIES, SEEN, USES } from '../store/keys.ts';
 import { lookUp } from './confirm.ts';
 import type { Image } from './inventory.ts';
 import { lastUseOf } from './plan.ts';
@@ -13,8 +13,11 @@ const DAY = 86_400_000;
 const USES_KEPT = 30 * DAY;
 /** How long a tag is kept whose image is not stored, after upstream has last confirmed it. */
 const TAGS_KEPT = 30 * DAY;
-/** How long an image that exists only in abandoned repositories is kept after its last use: a new
- *  pull secret may give access to it, and then no download is needed. */
+/** How long the record of when a manifest was first seen is kept while the manifest is not stored. Without it the image counts as new,
+ *  and registry.policy.minimumAge would refuse it again: so far longer than any minimum age. */
+const SEEN_KEPT = 365 * DAY;
+/** How long an image that only abandoned repositories have is kept after its last use: another pull
+ *  secret may soon open it, and then nothing is downloaded again. */
 const ABANDONED_KEPT = 30 * DAY;
 
 /** Removes access records whose blob is not stored, tags without a stored image, referrers lists of
@@ -65,7 +68,7 @@ export async function sweepRecords(run: Run, gone: ReadonlySet<Image>, reference
   await sweep(run, useless(), ({ digest }) => digest, remove);
 }
 
-/** Whether an image is kept only by the records of abandoned repositories. */
+/** Whether the records of abandoned repositories are what keeps an image that stays. */
 function keepsImage({ kept, isAbandoned, inventory, limits }: Run, image: Image): boolean {
   if (kept.has(image)) return true;
   const isNew = limits.now - lastUseOf(image, { blobs: inventory.blobs, now: limits.now }) < ABANDONED_KEPT;
@@ -93,6 +96,20 @@ export async function sweepUses(run: Run, gone: ReadonlySet<Image>): Promise<voi
       if (image === undefined || place === undefined || gone.has(image)) {
         if (age >= limits.grace) yield key;
       } else if (age > USES_KEPT && use.day < place.lastDay) yield key;
+    }
+  }
+  await inParallel(useless(), run.parallel, (key) => removeRecord(run, key));
+}
+
+/** Removes the records of when manifests were first seen that are a year old and whose manifests are not stored. */
+export async function sweepSeen(run: Run): Promise<void> {
+  const { store, context, inventory, limits } = run;
+  async function* useless(): AsyncGenerator<string> {
+    for await (const { key, modified } of store.list(SEEN, context)) {
+      const digest = parseSeenKey(key);
+      if (digest === undefined || limits.now - modified.getTime() < SEEN_KEPT || inventory.blobs.find(digest) !== -1) continue;
+      // The listings may have left out the manifest.
+      if ((await lookUp(store, digest, context)) === undefined) yield key;
     }
   }
   await inParallel(useless(), run.parallel, (key) => removeRecord(run, key));
