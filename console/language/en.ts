@@ -147,6 +147,8 @@ const MESSAGES = {
   'limits.none': 'No upstream has reported a limit since the registry started. Docker Hub reports its limit with the first pull.',
 
   'largest.label': 'Size of {name} compared with the largest image',
+  'limits.of': '{remaining} of {limit}',
+  'limits.window': 'every {duration}',
 
   'downloads.lead': 'Blobs that are being downloaded, and what limits their speed.',
   'downloads.count': { one: 'One download is running', other: '{count} downloads are running' },

@@ -138,6 +138,8 @@ export const zh: Record<MessageKey, Message> = {
   'limits.label': '{upstream} 的剩余拉取次数',
   'limits.none': 'registry 启动以来没有上游返回限额。Docker Hub 会在首次拉取时返回。',
 
+  'limits.of': '{remaining} / {limit}',
+  'limits.window': '每 {duration}',
   'largest.label': '{name} 与最大镜像的大小之比',
 
   'downloads.lead': '正在下载的 blob,以及影响其速度的因素。',

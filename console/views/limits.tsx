@@ -1,6 +1,7 @@
-import { formatNumber } from '../data/format.ts';
+import { formatDuration, formatNumber } from '../data/format.ts';
 import type { RateLimitReport } from '../data/model.ts';
 import { t } from '../language/language.ts';
+import { Meter } from '../parts/marks.tsx';
 import { Table, type Column } from '../parts/table.tsx';
 import { Ago } from '../parts/time.tsx';
 
@@ -14,7 +15,29 @@ export function Limits({ limits }: { limits: readonly RateLimitReport[] }) {
 function columns(): Column<RateLimitReport>[] {
   return [
     { key: 'upstream', title: t('limits.upstream'), isHeader: true, wide: true, cell: ({ upstream }) => upstream },
-    { key: 'remaining', title: t('limits.remaining'), numeric: true, cell: ({ remaining }) => formatNumber(remaining) },
+    { key: 'remaining', title: t('limits.remaining'), numeric: true, cell: (row) => <Remaining row={row} /> },
     { key: 'at', title: t('limits.at'), cell: ({ at }) => <Ago at={at} /> },
   ];
+}
+
+/** Below this share of the limit, few pulls are left. */
+const FEW = 0.1;
+
+function Remaining({ row: { upstream, remaining, limit, windowSeconds } }: { row: RateLimitReport }) {
+  if (limit === null || limit === 0) return <>{formatNumber(remaining)}</>;
+  const text = t('limits.of', { remaining, limit });
+  return (
+    <div class="stack how-far">
+      {text}
+      <Meter
+        label={t('limits.label', { upstream })}
+        share={remaining / limit}
+        text={text}
+        tone={remaining / limit < FEW ? 'warning' : 'neutral'}
+      />
+      {windowSeconds === null ? null : (
+        <span class="muted small">{t('limits.window', { duration: formatDuration(windowSeconds * 1000) })}</span>
+      )}
+    </div>
+  );
 }

@@ -1,4 +1,4 @@
-import type { UpstreamOutcome } from '../telemetry/registry-metrics.ts';
+import type { PullLimit, UpstreamOutcome } from '../telemetry/registry-metrics.ts';
 import type { RateLimitReport } from './api/overview.ts';
 import type { UpstreamReport } from './api/places.ts';
 import { createHourCounts, type HourCounts } from './hour-counts.ts';
@@ -8,14 +8,14 @@ export interface UpstreamStates {
   asked(this: void, upstream: string, outcome: UpstreamOutcome, seconds: number): void;
   received(this: void, upstream: string, bytes: number): void;
   /** Pulls that the upstream still allows. */
-  limited(this: void, upstream: string, remaining: number): void;
+  limited(this: void, upstream: string, limit: PullLimit): void;
   read(this: void, upstream: string): UpstreamState;
   /** The upstreams that were used since the process started. */
   names(this: void): string[];
 }
 
 export type UpstreamState = Pick<UpstreamReport, 'state' | 'lastRequestAt' | 'lastFailure' | 'latency' | 'hour'> & {
-  rateLimit: Pick<RateLimitReport, 'remaining' | 'at'> | null;
+  rateLimit: Omit<RateLimitReport, 'upstream'> | null;
 };
 
 /** Limited, because clients can add upstreams by naming hosts. */
@@ -37,7 +37,7 @@ interface Known {
   latencies: HourCounts<string>;
   last: { at: number; outcome: UpstreamOutcome } | undefined;
   lastFailure: { at: number; outcome: UpstreamOutcome } | undefined;
-  rateLimit: { remaining: number; at: number } | undefined;
+  rateLimit: (PullLimit & { at: number }) | undefined;
 }
 
 /** @param now ms since the epoch */
@@ -70,9 +70,9 @@ export function createUpstreamStates(now: () => number = Date.now): UpstreamStat
       } else own.latencies.count(String(LATENCIES.find((bound) => seconds * 1000 <= bound)), 1);
     },
     received: (name, bytes) => find(name)?.counts.count('bytes', bytes),
-    limited(name, remaining) {
+    limited(name, limit) {
       const own = find(name);
-      if (own !== undefined) own.rateLimit = { remaining, at: now() };
+      if (own !== undefined) own.rateLimit = { ...limit, at: now() };
     },
     names: () => [...upstreams.keys()],
     read(name) {
@@ -94,10 +94,14 @@ export function createUpstreamStates(now: () => number = Date.now): UpstreamStat
         lastFailure: lastFailure === undefined ? null : { at: iso(lastFailure.at), outcome: lastFailure.outcome },
         latency: summarize(latencies.read()),
         hour: counts.read(),
-        rateLimit: rateLimit === undefined ? null : { remaining: rateLimit.remaining, at: iso(rateLimit.at) },
+        rateLimit: rateLimit === undefined ? null : describeLimit(rateLimit),
       };
     },
   };
+}
+
+function describeLimit({ remaining, limit, windowSeconds, at }: PullLimit & { at: number }): UpstreamState['rateLimit'] {
+  return { remaining, limit: limit ?? null, windowSeconds: windowSeconds ?? null, at: iso(at) };
 }
 
 function iso(milliseconds: number): string {

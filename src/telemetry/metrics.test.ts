@@ -14,7 +14,7 @@ test('everything the registry counts appears in the Prometheus text format, unde
   registry.downloadStarted('ghcr');
   registry.downloadStarted('ghcr');
   registry.downloadEnded('ghcr', 'stored');
-  registry.rateLimit('dockerhub', 93);
+  registry.rateLimit('dockerhub', { remaining: 93, limit: 100, windowSeconds: 21_600 });
   registry.uploadQueue(2, 2048);
   registry.storageError('write');
   registry.localTier(4096);

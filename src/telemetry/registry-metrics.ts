@@ -13,6 +13,15 @@ export type DownloadOutcome = 'stored' | 'uncached' | 'failed';
 export type PeerOutcome = 'served' | 'failed';
 export type StorageOperation = 'stat' | 'read' | 'write' | 'remove' | 'list';
 
+/** How many pulls an upstream still allows. */
+export interface PullLimit {
+  remaining: number;
+  /** Of how many; undefined: the upstream does not say. */
+  limit: number | undefined;
+  /** The time for which `limit` holds; undefined: the upstream does not say. */
+  windowSeconds: number | undefined;
+}
+
 /** The metrics of the registry. Plain functions, so that callers know nothing of Prometheus.
  *  `upstream` is a configured name, or a host. */
 export interface RegistryMetrics {
@@ -28,8 +37,8 @@ export interface RegistryMetrics {
   received(upstream: string, bytes: number): void;
   downloadStarted(upstream: string): void;
   downloadEnded(upstream: string, outcome: DownloadOutcome): void;
-  /** The last value of Docker Hub's `ratelimit-remaining`. */
-  rateLimit(upstream: string, remaining: number): void;
+  /** What Docker Hub's headers `ratelimit-remaining` and `ratelimit-limit` last said. */
+  rateLimit(upstream: string, limit: PullLimit): void;
   /** Blobs that are complete in the local tier and not yet uploaded to S3. */
   uploadQueue(blobs: number, bytes: number): void;
   storageError(operation: StorageOperation): void;
@@ -170,7 +179,7 @@ function upstreamMetrics(
       running--;
       downloads({ upstream: labelOf(upstream), outcome });
     },
-    rateLimit: (upstream, left) => remaining({ upstream: labelOf(upstream) }, left),
+    rateLimit: (upstream, limit) => remaining({ upstream: labelOf(upstream) }, limit.remaining),
   };
 }
 

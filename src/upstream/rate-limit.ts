@@ -121,10 +121,10 @@ export function createRateLimit(upstream: string, metrics: Pick<RegistryMetrics,
     observe(headers) {
       const remaining = readCount(headers['ratelimit-remaining']);
       if (remaining === undefined) return;
-      metrics.rateLimit(upstream, remaining);
+      const limit = readCount(headers['ratelimit-limit']);
+      metrics.rateLimit(upstream, { remaining, limit, windowSeconds: readWindow(headers['ratelimit-limit']) });
       counts = true;
-      const limit = readCount(headers['ratelimit-limit']) ?? USUAL_LIMIT;
-      savingUntil = remaining <= Math.max(1, limit * RESERVE) ? Date.now() + SAVING_MS : 0;
+      savingUntil = remaining <= Math.max(1, (limit ?? USUAL_LIMIT) * RESERVE) ? Date.now() + SAVING_MS : 0;
     },
     blockedUntil: () => Math.max(savingUntil, ...[...gates].filter(([key]) => key.startsWith('manifests ')).map(([, { until }]) => until)),
     countsPulls: () => counts,
@@ -144,4 +144,10 @@ export const unlimited: RateLimit = {
 function readCount(header: string | string[] | undefined): number | undefined {
   const count = Number.parseInt(String(header ?? ''), 10);
   return Number.isInteger(count) ? count : undefined;
+}
+
+/** The seconds after `w=` in `100;w=21600`. */
+function readWindow(header: string | string[] | undefined): number | undefined {
+  const [, seconds] = /;\s*w=(\d+)/.exec(String(header ?? '')) ?? [];
+  return seconds === undefined ? undefined : Number(seconds);
 }

@@ -81,9 +81,9 @@ function observing(inner: RegistryMetrics, { history, upstreams }: { history: Hi
       upstreams.received(upstream, bytes);
       history.now().upstreamBytes += bytes;
     },
-    rateLimit(upstream, remaining) {
-      inner.rateLimit(upstream, remaining);
-      upstreams.limited(upstream, remaining);
+    rateLimit(upstream, limit) {
+      inner.rateLimit(upstream, limit);
+      upstreams.limited(upstream, limit);
     },
     denied(upstream, rule) {
       inner.denied(upstream, rule);

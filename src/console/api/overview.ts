@@ -4,6 +4,8 @@ import { bytes, count, time, unreachable } from './common.ts';
 export const rateLimitSchema = z.strictObject({
   upstream: z.string(),
   remaining: count.describe('The remaining pulls at the upstream.'),
+  limit: count.nullable().describe('The number of pulls that the upstream allows in windowSeconds; null: it does not report it.'),
+  windowSeconds: count.nullable().describe('The period of the limit; null: the upstream does not report it.'),
   at: time.describe('When the upstream reported this.'),
 });
 
