@@ -1,33 +1,83 @@
 import { useState } from 'preact/hooks';
 import { act } from '../data/actions.ts';
-import { formatBytes, formatNumber } from '../data/format.ts';
+import { formatBytes, formatDuration, formatNumber } from '../data/format.ts';
 import { live } from '../data/live.ts';
-import type { Job, Jobs } from '../data/model.ts';
+import type { Job, Jobs, Upkeep as Plan } from '../data/model.ts';
 import { useQuery } from '../data/query.ts';
 import { t } from '../language/language.ts';
+import { Loaded, Missing } from '../parts/async.tsx';
 import { Dialog } from '../parts/dialog.tsx';
 import { Notice, Section } from '../parts/marks.tsx';
 import { Foreign } from '../parts/names.tsx';
 import { Table, type Column } from '../parts/table.tsx';
-import { Ago } from '../parts/time.tsx';
+import { Ago, When } from '../parts/time.tsx';
 import { View } from '../parts/view.tsx';
 import { JobList } from './jobs.tsx';
 import { canAct, ReadOnly, WarmForm } from './warm.tsx';
 
 type Result = NonNullable<Job['result']>;
 
+const REFRESH_MS = 30_000;
+
 /** Pruning and warming. */
 export function Upkeep() {
   const first = useQuery<Jobs>('/api/jobs');
+  const plan = useQuery<Plan>('/api/upkeep', { everyMs: REFRESH_MS });
   const jobs = (live.jobs.value ?? first.data)?.jobs ?? [];
   return (
     <View title={t('view.upkeep')} lead={t('upkeep.lead')}>
+      <Section id="schedule" title={t('upkeep.schedule')}>
+        <Loaded query={plan}>{(plan) => <Schedule plan={plan} />}</Loaded>
+      </Section>
       <Prune jobs={jobs} />
       <WarmForm />
       <Section id="jobs" title={t('jobs.title')}>
         <JobList jobs={jobs} />
       </Section>
     </View>
+  );
+}
+
+/** What happens by itself. */
+function Schedule({ plan: { pruning, warming, unreachable } }: { plan: Plan }) {
+  return (
+    <>
+      <Missing unreachable={unreachable} />
+      <dl class="facts panel">
+        <dt>{t('upkeep.pruning')}</dt>
+        <dd>
+          {t('upkeep.every', { duration: formatDuration(pruning.everyMs) })}
+          <Runs last={pruning.lastAt} next={pruning.nextAt} />
+        </dd>
+        <dt>{t('upkeep.warming')}</dt>
+        <dd>
+          {warming === null ? (
+            t('upkeep.nothingWarmed')
+          ) : (
+            <>
+              <code>{warming.schedule}</code>
+              <Runs last={warming.lastAt} next={warming.nextAt} />
+              {warming.lastAt === null ? null : (
+                <div class="muted">{t('upkeep.warmed', { warm: warming.warm, failed: warming.failed, skipped: warming.skipped })}</div>
+              )}
+            </>
+          )}
+        </dd>
+      </dl>
+    </>
+  );
+}
+
+function Runs({ last, next }: { last: string | null; next: string | null }) {
+  return (
+    <>
+      <div>
+        {t('upkeep.next')} {next === null ? t('upkeep.now') : <When at={next} />}
+      </div>
+      <div>
+        {t('upkeep.last')} {last === null ? t('upkeep.never') : <When at={last} />}
+      </div>
+    </>
   );
 }
 

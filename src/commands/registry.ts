@@ -15,6 +15,7 @@ import type { PullSecrets } from '../pull-secrets/pull-secrets.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { createPlannedRun, type PlannedRun } from '../upkeep/planned-run.ts';
 import { pruneRegularly } from '../upkeep/schedule.ts';
 import type { Host } from './command.ts';
 import { openConsole } from './wiring/console.ts';
@@ -60,8 +61,9 @@ export async function registry(host: Host): Promise<void> {
   });
   const handlers = serveImages(own, { images, storage, counts, log, observation: own.console.enabled ? observation : undefined });
   const listeners = await listenToClients(own, { handlers, log, stop });
+  const plannedPruning = createPlannedRun();
   const consoled = own.console.enabled
-    ? await openConsole(host, { images: images.images, inside: images.inside, storage, observation })
+    ? await openConsole(host, { images: images.images, inside: images.inside, storage, observation, pruning: plannedPruning })
     : undefined;
   const admin = await listen({
     address: own.admin,
@@ -78,7 +80,7 @@ export async function registry(host: Host): Promise<void> {
   // changes the compile cache's folder, which no longer matters now that all code is compiled.
   setFlagsFromString('--memory-saver-mode');
   log.info({ event: 'registry-ready', listen: listeners[0]?.url, admin: admin.url, storage: storage.kind }, 'the registry is ready');
-  const upkeep = startUpkeep(host, { images, secrets, storage, counts, metrics });
+  const upkeep = startUpkeep(host, { images, secrets, storage, counts, metrics, plannedPruning });
 
   if (!stop.aborted) await once(stop, 'abort');
   log.info({ event: 'registry-stopping' }, 'stopping; waiting for running pulls to finish');
@@ -94,7 +96,7 @@ export async function registry(host: Host): Promise<void> {
 }
 
 interface ReadSecrets extends PullSecrets {
-  /** Whether a repository was read with a pull secret that no longer exists. */
+  /** Whether a repository was read with a pull secret that exists no longer. */
   isAbandoned(this: void, repository: Repository): boolean;
 }
 
@@ -155,7 +157,15 @@ async function startUpkeep(
     storage,
     counts,
     metrics,
-  }: { images: Images; secrets: ReadSecrets | undefined; storage: Storage; counts: RegistryMetrics; metrics: Metrics },
+    plannedPruning,
+  }: {
+    images: Images;
+    secrets: ReadSecrets | undefined;
+    storage: Storage;
+    counts: RegistryMetrics;
+    metrics: Metrics;
+    plannedPruning: PlannedRun;
+  },
 ): Promise<void> {
   const { config, env, log, stop } = host;
   const own = config.registry;
@@ -167,6 +177,7 @@ async function startUpkeep(
     ...(secrets === undefined ? {} : { isAbandoned: secrets.isAbandoned }),
     before: images.applyRetention,
     timing: pruneTiming(own),
+    planned: plannedPruning,
     log,
     metrics: counts,
     stop,

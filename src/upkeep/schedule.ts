@@ -3,6 +3,7 @@ import type { Store } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { readLease, takeLease, type LeaseTiming } from './lease.ts';
+import type { PlannedRun } from './planned-run.ts';
 import { prune, type PruneOptions, type PruneResult } from './prune.ts';
 
 export interface ScheduleOptions {
@@ -22,19 +23,27 @@ export interface ScheduleOptions {
     interval: number;
     lease?: LeaseTiming;
   };
+  /** Hears when the next run begins. */
+  planned?: Pick<PlannedRun, 'plan'>;
   log: Log;
   metrics: Pick<RegistryMetrics, 'pruned'>;
   stop: AbortSignal;
 }
 
+/** A replica leaves its run out if one of any replica ended less than this share of the interval ago. */
+export const MIN_SHARE_OF_INTERVAL = 0.8;
+
 /** Prunes periodically until `stop` aborts; if replicas share a store, one of them does. A failed
  *  run is logged, and the next one continues its work. */
 export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
-  const { timing, log, stop } = options;
+  const { timing, planned, log, stop } = options;
   let pause = timing.first;
   for (;;) {
-    await delay(pause * (0.9 + 0.2 * Math.random()), undefined, { signal: stop, ref: false }).catch(() => undefined); // stopped
+    const wait = pause * (0.9 + 0.2 * Math.random());
+    planned?.plan(new Date(Date.now() + wait));
+    await delay(wait, undefined, { signal: stop, ref: false }).catch(() => undefined); // stopped
     if (stop.aborted) return;
+    planned?.plan(undefined);
     pause = timing.interval;
     try {
       await pruneInTurn(options);
@@ -48,7 +57,7 @@ async function pruneInTurn(options: ScheduleOptions): Promise<void> {
   const { store, limits, keep, isAbandoned, before, maxShare = 1, timing, log, metrics, stop } = options;
   const state = await readLease(store, { signal: stop });
   // A run of another replica counts too. The random tenths above keep the replicas' runs apart.
-  if (Date.now() - Date.parse(state?.finishedAt ?? '') < timing.interval * 0.8) return;
+  if (Date.now() - Date.parse(state?.finishedAt ?? '') < timing.interval * MIN_SHARE_OF_INTERVAL) return;
   const turn = await takeLease(store, { signal: stop }, timing.lease);
   if ('holder' in turn) {
     log.debug({ event: 'pruning-elsewhere', holder: turn.holder }, 'another replica is pruning');

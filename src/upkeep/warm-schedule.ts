@@ -85,6 +85,11 @@ export async function warmRegularly(options: WarmScheduleOptions): Promise<void>
   }
 }
 
+/** When images are fetched next by `schedule`; null: never. */
+export function nextWarming(schedule: string): Date | null {
+  return new Cron(schedule, { mode: '5-part', paused: true }).nextRun(new Date());
+}
+
 async function isMissed(store: Store, cron: Cron, signal: AbortSignal): Promise<boolean> {
   const state = await readLease(store, { signal }, WARMING).catch(() => undefined);
   const finished = Date.parse(state?.finishedAt ?? '');

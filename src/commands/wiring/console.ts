@@ -11,6 +11,7 @@ import { createPlacesHandlers } from '../../console/handlers/places.ts';
 import { createRulesHandlers } from '../../console/handlers/rules.ts';
 import { createSessionHandlers, createSessionLookup } from '../../console/handlers/sessions.ts';
 import { createTrafficHandlers } from '../../console/handlers/traffic.ts';
+import { createUpkeepHandlers } from '../../console/handlers/upkeep.ts';
 import { createInventoryService } from '../../console/inventory-service.ts';
 import { createJobs } from '../../console/jobs.ts';
 import { createLive } from '../../console/live.ts';
@@ -21,6 +22,7 @@ import type { RequestHandler } from '../../server/listen.ts';
 import { createBasicAuth } from '../../server/basic-auth.ts';
 import { openHtpasswd } from '../../server/htpasswd.ts';
 import { createPins } from '../../upkeep/pins.ts';
+import type { PlannedRun } from '../../upkeep/planned-run.ts';
 import type { Registry } from '../../oci/registry.ts';
 import type { Host } from '../command.ts';
 import type { ImagesInside } from './images-inside.ts';
@@ -28,6 +30,8 @@ import { createConsoleActions } from './console-actions.ts';
 import { createPodsOf } from './console-pods.ts';
 import { createConsoleNames } from './console-names.ts';
 import type { Observation } from './observation.ts';
+import { isWarming } from './warm.ts';
+import { pruneTiming } from './prune-limits.ts';
 import { configuredUpstreams, otherUpstream } from './console-upstreams.ts';
 import { askWebhook } from './console-webhook.ts';
 import { describeStorage } from './console-storage.ts';
@@ -38,6 +42,8 @@ export interface ConsoleContext {
   inside: ImagesInside;
   storage: Storage;
   observation: Observation;
+  /** The next pruning of this replica. */
+  pruning: PlannedRun;
 }
 
 export interface Console {
@@ -95,6 +101,12 @@ export async function openConsole(host: Host, context: ConsoleContext): Promise<
     ...createImagesHandlers({ inventory, pods, pins, store, ...names.of(inside.policy) }),
     ...createRulesHandlers({ policy: config.registry.policy, refusals, locate: names.locate, check: actions.check }),
     ...createActionHandlers({ jobs, pins, inventory, replicas, log, locate: names.locate, isHosted: names.isHosted, ...actions }),
+    ...createUpkeepHandlers({
+      store: storage.records,
+      pruning: { planned: context.pruning, interval: pruneTiming(config.registry).interval },
+      warming: isWarming(config.registry) ? config.registry.warm : undefined,
+      replicas,
+    }),
     ...createSessionHandlers({ sessions, replicas, log }),
   };
   const findSession = createSessionLookup({ sessions, replicas });

@@ -8,6 +8,7 @@ import { createWarmer } from '../../upkeep/warm.ts';
 import { warmRegularly, type WarmTarget } from '../../upkeep/warm-schedule.ts';
 import { imagesOf } from '../../webhook/pod-images.ts';
 import { parseWarmName, type WarmRules } from '../cache/warm-name.ts';
+import type { RegistryConfig } from '../../config/schema.ts';
 import type { Host } from '../command.ts';
 import { askCluster } from '../webhook-report.ts';
 import type { Storage } from './storage.ts';
@@ -26,10 +27,15 @@ export interface WarmingContext {
   metrics: Pick<RegistryMetrics, 'warmed'>;
 }
 
+/** Whether registry.warm names images. */
+export function isWarming({ warm }: Pick<RegistryConfig, 'warm'>): boolean {
+  return warm.images.length > 0 || warm.cluster;
+}
+
 /** Fetches the images of registry.warm by its schedule, until the process is told to stop. */
 export async function warmOnSchedule({ config, env, log, stop }: Host, { images, storage, metrics }: WarmingContext): Promise<void> {
   const { warm } = config.registry;
-  if (warm.images.length === 0 && !warm.cluster) return;
+  if (!isWarming(config.registry)) return;
   const rules: WarmRules = { registryHost: config.webhook.registryHost, hosts: servedHosts(config.registry) };
   const store = storage.remote ?? storage.local;
 

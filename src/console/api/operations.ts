@@ -19,6 +19,7 @@ import { imageDetailSchema, imageQuerySchema, imagesQuerySchema, imagesSchema } 
 import { overviewSchema } from './overview.ts';
 import { agentsSchema, clashSchema, replicasSchema, upstreamsSchema, webhookQuerySchema, webhookSchema } from './places.ts';
 import { loginSchema, sessionSchema } from './sessions.ts';
+import { upkeepSchema } from './upkeep.ts';
 
 export interface Operation {
   method: 'GET' | 'POST' | 'DELETE';
@@ -84,6 +85,7 @@ export const OPERATIONS = {
     response: checkSchema,
     acts: false,
   },
+  upkeep: { method: 'GET', path: '/api/upkeep', summary: 'When images are pruned and fetched', response: upkeepSchema, acts: false },
   jobs: { method: 'GET', path: '/api/jobs', summary: 'The recent actions', response: jobsSchema, acts: false },
   session: { method: 'GET', path: '/api/session', summary: 'The logged-in user', response: sessionSchema, acts: false },
   logIn: { method: 'POST', path: '/api/session', summary: 'Log in', body: loginSchema, response: sessionSchema, acts: false },
