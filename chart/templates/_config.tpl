@@ -127,10 +127,12 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{ toYaml $console }}
 {{- end }}
 
-{{/* The rewriting rules, for the registry: it counts missed images if it may list pods, and in policy mode "webhook report" runs in its pod. */}}
+{{/* The rules of rewriting, for the registry: it counts what was missed if it may list pods, its console tells why images of pods are not
+     rewritten, and in policy mode "webhook report" runs in its pod. */}}
 {{- define "kube-registry.rewritingRules" -}}
 {{- $counts := and .Values.registry.serviceAccount.listPods (include "kube-registry.webhookEnabled" .) -}}
-{{- if or $counts (include "kube-registry.policyEnabled" .) -}}
+{{- $reports := and (include "kube-registry.consoleListsPods" .) (include "kube-registry.webhookEnabled" .) -}}
+{{- if or $counts $reports (include "kube-registry.policyEnabled" .) -}}
 {{- $rules := pick (include "kube-registry.webhookConfig" . | fromYaml).webhook "registryHost" "pullSecrets" "ignorePullSecrets" "publicRepositories" "exclude" "watchPods" -}}
 {{- if $counts }}{{ $rules = merge $rules (dict "watchPods" "5m") }}{{ end -}}
 {{ toYaml $rules }}

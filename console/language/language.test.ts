@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Message, MessageKey } from './en.ts';
-import { chooseLanguage, MESSAGES, t } from './language.ts';
+import { REPORT_REASONS } from '../../src/webhook/report.ts';
+import { chooseLanguage, MESSAGES, t, textOf } from './language.ts';
 
 function formsOf(message: Message): string[] {
   return typeof message === 'string' ? [message] : Object.values(message);
@@ -28,4 +29,14 @@ test('a count chooses the form, and is written as the language writes numbers', 
 test('a value is text, whatever it holds', () => {
   chooseLanguage('en');
   assert.equal(t('proxy.nowChosen', { node: '{count} $& <b>' }), 'Node {count} $& <b> is used from now on.');
+});
+
+test('every reason for which an image keeps its name has a text in both languages', () => {
+  for (const language of ['en', 'zh'] as const) {
+    chooseLanguage(language);
+    assert.deepEqual(
+      REPORT_REASONS.filter((reason) => textOf(`reason.${reason}`) === undefined),
+      [],
+    );
+  }
 });

@@ -1,4 +1,5 @@
 import type { Message, MessageKey } from './en.ts';
+import { REASONS } from './reasons-zh.ts';
 
 /** 页面文本。 */
 export const zh: Record<MessageKey, Message> = {
@@ -68,6 +69,7 @@ export const zh: Record<MessageKey, Message> = {
   'figure.delay': '延迟 {delay} 毫秒',
   'figure.notRewritten': '未改写的 Pod 镜像',
   'figure.rewritten': '已改写 {count} 个',
+  'figure.podsNotListed': '未列出集群的 Pod',
 
   'plot.window': '时段',
   'plot.hour': '一小时',
@@ -136,10 +138,10 @@ export const zh: Record<MessageKey, Message> = {
   'limits.remaining': '剩余拉取次数',
   'limits.at': '截至',
   'limits.label': '{upstream} 的剩余拉取次数',
-  'limits.none': 'registry 启动以来没有上游返回限额。Docker Hub 会在首次拉取时返回。',
-
   'limits.of': '{remaining} / {limit}',
   'limits.window': '每 {duration}',
+  'limits.none': 'registry 启动以来没有上游返回限额。Docker Hub 会在首次拉取时返回。',
+
   'largest.label': '{name} 与最大镜像的大小之比',
 
   'downloads.lead': '正在下载的 blob,以及影响其速度的因素。',
@@ -319,7 +321,7 @@ export const zh: Record<MessageKey, Message> = {
   'agents.seen': '上次请求',
 
   'webhook.lead': '哪些 Pod 的镜像经由 registry 拉取,哪些没有,以及原因。',
-  'webhook.disabled': '未配置 webhook(registry.console.webhook)。',
+  'webhook.disabled': '未配置 webhook:Pod 由 API server 的 policy 改写(webhook.mode: policy),或者不改写。',
   'webhook.noPods': '无法列出集群的 Pod',
   'webhook.reasons': '按原因统计',
   'webhook.reason': '原因',
@@ -340,34 +342,9 @@ export const zh: Record<MessageKey, Message> = {
   'state.silent': '没有响应',
   'state.ready': '就绪',
   'state.notReady': '未就绪',
-  'reason.namespace': '命名空间被排除',
-  'reason.label': '带有标签 kube-registry/rewrite: "false"',
-  'reason.selector': '被 Pod 选择器排除',
-  'reason.operator': '由会比对镜像的 operator 管理',
-  'reason.critical': '优先级为 system-critical',
-  'reason.mirror': 'kubelet 的静态 Pod',
-  'reason.windows': '可能运行在 Windows 上',
-  'reason.virtual-node': '可能运行在虚拟节点上',
-  'reason.never-pulled': 'imagePullPolicy: Never',
-  'reason.placeholder': '由 Istio 替换的占位符',
-  'reason.excluded-image': '镜像被排除',
-  'reason.pull-secret': '带有 imagePullSecrets',
-  'reason.other-registry': '没有上游提供此主机',
-  'reason.no-reference': '不是镜像名',
-  'reason.rewritten': '已改写',
-  'reason.before': '创建于 webhook 之前:重启 Pod 即可改写',
+  ...REASONS,
 
   'rules.lead': 'registry 可以提供的镜像(registry.policy),以及最近拒绝的拉取。',
-  'upkeep.schedule': '计划',
-  'upkeep.pruning': '清理',
-  'upkeep.warming': '预热',
-  'upkeep.every': '每 {duration}',
-  'upkeep.next': '下次:',
-  'upkeep.last': '上次:',
-  'upkeep.now': '正在运行',
-  'upkeep.never': '尚未运行',
-  'upkeep.nothingWarmed': '没有预先下载的镜像(registry.warm)',
-  'upkeep.warmed': '{warm} 个镜像已存储,{failed} 个下载失败,{skipped} 个没有对应的上游',
   'rules.allow': '允许',
   'rules.deny': '拒绝',
   'rules.everything': '全部',
@@ -381,6 +358,16 @@ export const zh: Record<MessageKey, Message> = {
   'rules.at': '时间',
 
   'upkeep.lead': '清理旧镜像,预先下载镜像。',
+  'upkeep.schedule': '计划',
+  'upkeep.pruning': '清理',
+  'upkeep.warming': '预热',
+  'upkeep.every': '每 {duration}',
+  'upkeep.next': '下次:',
+  'upkeep.last': '上次:',
+  'upkeep.now': '正在运行',
+  'upkeep.never': '尚未运行',
+  'upkeep.nothingWarmed': '没有预先下载的镜像(registry.warm)',
+  'upkeep.warmed': '{warm} 个镜像已存储,{failed} 个下载失败,{skipped} 个没有对应的上游',
   'prune.title': '清理',
   'prune.lead': '删除超出缓存限制(registry.cache)的镜像。试运行会显示将删除哪些。',
   'prune.dryRun': '试运行',

@@ -41,6 +41,9 @@ const WHY: Record<ReportLine['reason'], string> = {
   before: 'was not rewritten when it was created: restart the pod to rewrite it',
 };
 
+/** All of them. */
+export const REPORT_REASONS = Object.keys(WHY) as ReportLine['reason'][];
+
 /** The reason in words. */
 export function explain(reason: ReportLine['reason']): string {
   return WHY[reason];

@@ -1,0 +1,23 @@
+/** Why images of pods keep their names: the reasons of `webhook report`. */
+export const REASONS = {
+  'reason.namespace': 'its namespace is excluded',
+  'reason.label': 'labelled kube-registry/rewrite: "false"',
+  'reason.selector': 'excluded by a pod selector',
+  'reason.operator': 'managed by an operator that compares images',
+  'reason.critical': 'has a system-critical priority',
+  'reason.mirror': 'a static pod of a kubelet',
+  'reason.windows': 'may run on Windows',
+  'reason.virtual-node': 'may run on a virtual node',
+  'reason.never-pulled': 'imagePullPolicy: Never',
+  'reason.placeholder': 'a placeholder that Istio replaces',
+  'reason.excluded-image': 'its image is excluded',
+  'reason.pull-secret': 'has imagePullSecrets that are not read',
+  'reason.private': 'a pull secret of the pod is for it (webhook.pullSecrets: skip)',
+  'reason.secret-missing': 'the pod names a pull secret that does not exist',
+  'reason.secret-unusable': 'the pod names a pull secret that cannot be read',
+  'reason.name-too-long': 'its name would be too long',
+  'reason.other-registry': 'no upstream serves this host',
+  'reason.no-reference': 'not an image name',
+  'reason.rewritten': 'rewritten',
+  'reason.before': 'was not rewritten when it was created: restart the pod to rewrite it',
+} as const;
