@@ -57,6 +57,11 @@ const PANELS: Panel[] = [
     lines: [[rate('kube_registry_http_requests_total', 'upstream, status', ',status=~"4..|5.."'), '{{upstream}} {{status}}']],
   },
   {
+    title: 'Pulls refused by a rule of registry.policy',
+    unit: 'reqps',
+    lines: [[rate('kube_registry_denied_total', 'upstream, rule'), '{{upstream}} {{rule}}']],
+  },
+  {
     title: 'Failed calls to the store',
     unit: 'reqps',
     lines: [[rate('kube_registry_storage_errors_total', 'operation'), '{{operation}}']],
