@@ -45,6 +45,10 @@ test('all words have to match, in the name of the world or of the registry, the 
   assert.equal(find({ search: 'TEAM-3  :v31' }).total, 9);
   assert.deepEqual(find({ search: 'v7', limit: 1 }).images[0]?.tag, 'V7');
   assert.equal(find({ search: IMAGES[999]?.digest ?? '' }).total, 1);
+  assert.equal(find({ search: 'sha256:' }).total, 1000);
+  assert.equal(find({ search: (IMAGES[999]?.digest ?? '').slice(-12) }).total, 1, 'a part of a digest');
+  assert.equal(find({ search: '3e7' }).total, 0, 'a few digits are a part of a name');
+  assert.equal(find({ search: 'app:v99 hub' }).total, 11 - 2);
   assert.equal(find({ search: '<script>' }).total, 0);
 });
 
