@@ -51,16 +51,18 @@
 {{- range $name, $own := default dict .registry.hosted }}{{ $_ := set $configured $name (dict "hosts" (default list (default dict $own).hosts)) }}{{ end -}}
 {{- range $name, $own := $configured -}}
 {{- $names := $own.hosts -}}
-{{- if not (kindIs "slice" $names) }}{{ $names = list (include "kube-registry.hostOfUrl" $own.url) }}{{ end -}}
+{{- if not (kindIs "slice" $names) }}{{ $names = list (include "kube-registry.hostOfUrl" (default "" $own.url)) }}{{ end -}}
 {{- range $host := $names -}}
 {{- if regexMatch (include "kube-registry.hostPattern" .) $host }}{{ $_ := set $hosts (printf "%s/" $host) (printf "%s/" $name) }}{{ end -}}
 {{- with $own.defaultNamespace }}{{ $_ := set $namespaces (printf "%s/" $host) (printf "%s/" .) }}{{ end -}}
 {{- range $own.credentials }}{{ $prefixes = append $prefixes (printf "%s/%s" $host (default "" .repositories)) }}{{ end -}}
 {{- end -}}
 {{- end -}}
-{{- /* Names without a host are of Docker Hub. */ -}}
+{{- /* Names without a host are of Docker Hub, which a glob may serve too. */ -}}
+{{- $globPattern := include "kube-registry.globs" $globs -}}
+{{- if and $globs (not (hasKey $hosts "docker.io/")) (regexMatch $globPattern "docker.io") (not (and $excluded (regexMatch $excludedPattern "docker.io"))) }}{{ $_ := set $hosts "docker.io/" "docker.io/" }}{{ end -}}
 {{- with get $hosts "docker.io/" }}{{ $_ := set $hosts "" . }}{{ end -}}
-{{ toJson (dict "hosts" $hosts "namespaces" $namespaces "prefixes" ($prefixes | uniq) "globs" (include "kube-registry.globs" $globs) "excluded" $excludedPattern) }}
+{{ toJson (dict "hosts" $hosts "namespaces" $namespaces "prefixes" ($prefixes | uniq) "globs" $globPattern "excluded" $excludedPattern) }}
 {{- end }}
 
 {{/* https://Registry.example.com:443/v2 → registry.example.com */}}

@@ -57,7 +57,8 @@ const RULES: Record<string, Record<string, unknown>> = {
       },
     },
   },
-  'another host, no secrets': {
+  'another host, no secrets, no upstream of its own for Docker Hub': {
+    registry: { upstreams: { dockerhub: null }, otherHosts: ['*'] },
     agent: { enabled: false },
     webhook: { reach: 'external', registryHost: 'registry.example.com:5000/mirror', pullSecrets: 'rewrite' },
   },
