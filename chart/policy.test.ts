@@ -71,6 +71,11 @@ test('values that a policy cannot implement are refused with an error that names
     await refusal({ ...POLICY, registry: { otherHosts: ['*', '!(a).b'] } }, kubeVersion),
     /registry\.otherHosts has the glob !\(a\)\.b/,
   );
+  for (const pullSecrets of [{ namespaces: ['team-a'] }, { allNamespaces: true }]) {
+    const sentence =
+      /pullSecrets lets the webhook read Secrets, which a policy cannot \(webhook\.mode is policy\): remove pullSecrets\.namespaces/;
+    assert.match(await refusal({ ...POLICY, pullSecrets }, kubeVersion), sentence);
+  }
 });
 
 /** The chart's own translation of each glob into a regular expression. */
