@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
+import { startInjector } from './support/injector.ts';
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:https';
-import { connect, type AddressInfo } from 'node:net';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import { render, type Manifest } from '../chart/render.ts';
-import { createAuthority, issueLeaf } from '../src/webhook/certificates.ts';
 import { startControlPlane, type ControlPlane } from './support/control-plane.ts';
 import { startProgram } from './support/program.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
@@ -234,37 +233,16 @@ test('promise W1: on a real API server pods are rewritten or left unchanged as e
 test('promise W3: a sidecar that another webhook injects is rewritten too', async () => {
   await using own = await startCluster();
   const { kubectl } = own.cluster;
-  const authority = await createAuthority();
-  const leaf = await issueLeaf(authority, ['localhost']);
-  const injector = createServer({ cert: leaf.cert, key: leaf.key }, (incoming, response) => {
-    let body = '';
-    incoming.setEncoding('utf8').on('data', (chunk: string) => (body += chunk));
-    incoming.on('end', () => {
-      const { uid } = (JSON.parse(body) as { request: { uid: string } }).request;
-      const patch = Buffer.from(
-        JSON.stringify([{ op: 'add', path: '/spec/containers/-', value: { name: 'sidecar', image: 'nginx:1' } }]),
-      ).toString('base64');
-      const review = {
-        apiVersion: 'admission.k8s.io/v1',
-        kind: 'AdmissionReview',
-        response: { uid, allowed: true, patchType: 'JSONPatch', patch },
-      };
-      response.setHeader('content-type', 'application/json').end(JSON.stringify(review));
-    });
-  });
-  await new Promise<void>((resolve) => injector.listen(0, '127.0.0.1', resolve));
+  await using injector = await startInjector('nginx:1');
   const configuration = (await installed(0)).find(({ kind }) => kind === 'MutatingWebhookConfiguration');
   const [first] = (configuration?.['webhooks'] ?? []) as { rules: Record<string, unknown>[] }[];
-  const { port } = injector.address() as AddressInfo;
-  const clientConfig = { url: `https://localhost:${port}/`, caBundle: Buffer.from(authority.cert).toString('base64') };
+  const { clientConfig } = injector;
   const webhooks = [{ ...first, reinvocationPolicy: 'Never', clientConfig, rules: [{ ...first?.rules[0], operations: ['CREATE'] }] }];
   await kubectl(['create', '-f', '-'], JSON.stringify({ ...configuration, metadata: { name: 'z-injector' }, webhooks }));
   const output = await until('the injector is called', async () => {
     const made = await kubectl(['create', '--dry-run=server', '-o', 'json', '-f', '-'], manifest('injected'));
     return made.includes('sidecar') ? made : undefined;
   });
-  injector.closeAllConnections();
-  injector.close();
   const { spec, metadata } = JSON.parse(output) as {
     spec: { containers: { image: string }[] };
     metadata: { annotations: Record<string, string> };

@@ -173,18 +173,31 @@ object.spec.?os.?name.orValue("") == "windows"
     f.key == "metadata.name" && f.operator == "In" && f.?values.orValue([]).exists(v, v.matches({{ $node }}))))
 {{- end }}
 
-{{/* A quick look that only leaves out pods without any image of ours, and those that are rewritten already. A first component
-     without a dot and a colon is no host. */}}
+{{/* A quick look: false for pods without any image of ours. A first component without a dot and a colon is no host. */}}
 {{- define "kube-registry.celSomeImage" -}}
+{{- $ours := include "kube-registry.celOurs" . -}}
+{{ include "kube-registry.celContainers" "object" }}.exists(c, c.?image.orValue("").matches({{ $ours }}))
+|| object.spec.?volumes.orValue([]).exists(v, v.?image.?reference.orValue("").matches({{ $ours }}))
+{{- end }}
+
+{{/* False for pods that are rewritten already, which each pod is in its second round. A pod without any image of ours has to be looked at in
+     the first one: a policy whose conditions do not hold then is not asked again when a webhook has added a sidecar. */}}
+{{- define "kube-registry.celNotRewritten" -}}
+{{- $prefix := printf "%s/" .registryHost | toRawJson -}}
+{{ include "kube-registry.celSomeImage" . }}
+|| !({{ include "kube-registry.celContainers" "object" }}.exists(c, c.?image.orValue("").startsWith({{ $prefix }}))
+  || object.spec.?volumes.orValue([]).exists(v, v.?image.?reference.orValue("").startsWith({{ $prefix }})))
+{{- end }}
+
+{{/* What every image begins with that may be rewritten, as a literal of CEL. */}}
+{{- define "kube-registry.celOurs" -}}
 {{- $hosts := list -}}
 {{- range $host, $_ := .served.hosts }}{{ if $host }}{{ $hosts = append $hosts (regexQuoteMeta $host) }}{{ end }}{{ end -}}
 {{- $alternatives := list -}}
 {{- with $hosts }}{{ $alternatives = append $alternatives (join "|" .) }}{{ end -}}
 {{- if hasKey .served.hosts "" }}{{ $alternatives = append $alternatives "[a-z0-9_-]+/|[^/]+$" }}{{ end -}}
 {{- with .served.globs }}{{ $alternatives = append $alternatives (printf "%s/" (trimPrefix "^" . | trimSuffix "$")) }}{{ end -}}
-{{- $ours := printf "^(?:%s)" (join "|" (default (list "$") $alternatives)) | include "kube-registry.celPattern" -}}
-{{ include "kube-registry.celContainers" "object" }}.exists(c, c.?image.orValue("").matches({{ $ours }}))
-|| object.spec.?volumes.orValue([]).exists(v, v.?image.?reference.orValue("").matches({{ $ours }}))
+{{- printf "^(?:%s)" (join "|" (default (list "$") $alternatives)) | include "kube-registry.celPattern" -}}
 {{- end }}
 
 {{/* True if the images of an update differ. */}}
@@ -201,7 +214,7 @@ request.operation == "CREATE"
 {{- $conditions = append $conditions (dict "name" "agents" "expression" "params.status.desiredNumberScheduled > 0\n&& params.status.numberReady * 10 >= params.status.desiredNumberScheduled * 9") -}}
 {{- end -}}
 {{- $conditions = append $conditions (dict "name" "image-changed" "expression" (include "kube-registry.celChanged" .)) -}}
-{{- $conditions = append $conditions (dict "name" "some-image" "expression" (include "kube-registry.celSomeImage" .)) -}}
+{{- $conditions = append $conditions (dict "name" "not-rewritten" "expression" (include "kube-registry.celNotRewritten" .)) -}}
 {{- with .namespaces }}{{ $conditions = append $conditions (dict "name" "namespace" "expression" (printf "!(request.namespace in %s)" (toRawJson .))) }}{{ end -}}
 {{- with .namespacePattern }}{{ $conditions = append $conditions (dict "name" "namespace-pattern" "expression" (printf "!request.namespace.matches(%s)" (include "kube-registry.celPattern" .))) }}{{ end -}}
 {{- $conditions = append $conditions (dict "name" "label" "expression" "object.metadata.?labels[?\"kube-registry/rewrite\"].orValue(\"\") != \"false\"") -}}
@@ -225,7 +238,9 @@ r'{{ . }}'
 
 {{/* The images that a request brings in: of an update those that it changes, of the subresource the new ephemeral containers. */}}
 {{- define "kube-registry.celFresh" -}}
-request.operation == "CREATE"
+!variables.someImage
+? []
+: request.operation == "CREATE"
 ? variables.images
 : request.?subResource.orValue("") == "ephemeralcontainers"
 ? variables.images.filter(p, p.path.startsWith("/spec/ephemeralContainers/") && !variables.former.exists(f, f.key == p.key))

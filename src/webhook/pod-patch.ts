@@ -35,13 +35,15 @@ export interface PodPatch {
  *  and the annotation with the original names. */
 export function patchPod(request: Fields, policy: Policy): PodPatch {
   const pod = fieldsOf(request['object']);
+  const places = candidates(request, pod);
+  if (!places.some(({ image }) => policy.serves(image))) return { operations: [], rewritten: new Map() };
   const metadata = fieldsOf(pod['metadata']);
   const namespace = textOf(request['namespace']) ?? textOf(metadata['namespace']) ?? '';
   const reason = policy.pod(pod, { namespace, groups: textsOf(fieldsOf(request['userInfo'])['groups']) });
   if (reason !== undefined) return { operations: [], rewritten: new Map(), reason };
   const operations: PatchOperation[] = [];
   const rewritten = new Map<string, string>();
-  for (const place of candidates(request, pod)) {
+  for (const place of places) {
     const decided = policy.image(place, pod, namespace);
     if ('reason' in decided) continue;
     operations.push({ op: 'replace', path: place.path, value: decided.image });

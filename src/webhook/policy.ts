@@ -30,6 +30,8 @@ export type Reason =
   | 'rewritten';
 
 export interface Policy {
+  /** Whether the registry serves the image; the others keep their names, whatever else holds. */
+  serves(image: string): boolean;
   /** @returns why no image of the pod is rewritten, or undefined if `image` decides for each */
   pod(pod: Fields, request: { namespace: string; groups: readonly string[] }): Reason | undefined;
   /** @returns the rewritten name, or why the image is not rewritten */
@@ -96,6 +98,8 @@ export function createPolicy(config: WebhookConfig, upstreams: ServedRegistry['u
   }
 
   return {
+    serves: (image) => rewriteImage(image, rules) !== undefined,
+
     pod(pod, { namespace, groups }) {
       const { labels: own, annotations } = fieldsOf(pod['metadata']);
       const labels = fieldsOf(own);

@@ -10,7 +10,9 @@ import {
   VIRTUAL_PODS,
   type PodCase,
 } from '../../src/testing/rewriting-cases.ts';
+import { until } from './until.ts';
 import { startBothWays, type Answer, type PodRequest, type Rewriting, type Way } from './both-ways.ts';
+import { startInjector } from './injector.ts';
 import { generatedPods, NAMESPACES, type GeneratedPod } from './generated-pods.ts';
 
 /** Generated pods of each set of rules. KUBE_REGISTRY_PODS: how many in all. */
@@ -128,6 +130,34 @@ async function assertLabelsCostNothing(ways: Rewriting): Promise<void> {
   assert.equal(await ways.reviews(), before, 'the webhook is not called');
 }
 
+/** Sidecars that a webhook after both adds, beside an image that is rewritten and beside one that is not: API servers ask only those
+ *  again that had a say in the first round. */
+async function assertSidecarsAreRewritten(ways: Rewriting): Promise<void> {
+  await using injector = await startInjector('istio/proxyv2:1.27');
+  const webhook = {
+    name: 'injector.example.com',
+    admissionReviewVersions: ['v1'],
+    sideEffects: 'None',
+    failurePolicy: 'Fail',
+    timeoutSeconds: 30,
+    clientConfig: injector.clientConfig,
+    rules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'] }],
+    matchConditions: [{ name: 'test', expression: 'object.metadata.name == "injected"' }],
+  };
+  const kind = { apiVersion: 'admissionregistration.k8s.io/v1', kind: 'MutatingWebhookConfiguration', metadata: { name: 'z-injector' } };
+  await ways.plane.kubectl(['create', '-f', '-'], JSON.stringify({ ...kind, webhooks: [webhook] }));
+  for (const image of ['nginx:1.27', 'registry.internal.example/team/app:1']) {
+    const request = { namespace: 'default', object: named(one(image), 'injected') };
+    const isInjected = async (): Promise<boolean> =>
+      JSON.stringify((await ways.send({ ...request, way: 'none' })).body).includes('sidecar');
+    await until(isInjected, 'the injector is called');
+    const both = await compare(ways, request);
+    assertAlike(both, image);
+    assert.match(JSON.stringify(both.policy.pod), /"127\.0\.0\.1:25000\/dockerhub\/istio\/proxyv2:1\.27"/, image);
+  }
+  await ways.plane.kubectl(['delete', 'mutatingwebhookconfiguration', 'z-injector']);
+}
+
 let serial = 0;
 
 /** A pod that is made, one whose images an update changes, and one that gets ephemeral containers.
@@ -166,7 +196,10 @@ export function rewritingSuite(version: string, kubeApiServer: () => Promise<str
         await ways.plane.kubectl(['label', 'namespace', 'labelled-off', 'kube-registry/rewrite=false']);
         await ways.plane.kubectl(['label', 'namespace', 'on-eci', 'alibabacloud.com/eci=true']);
         const rows = await compareTables(ways, name === 'default');
-        if (name === 'default') await assertLabelsCostNothing(ways);
+        if (name === 'default') {
+          await assertLabelsCostNothing(ways);
+          await assertSidecarsAreRewritten(ways);
+        }
         let [pods, rewritten] = [0, 0];
         await fc.assert(
           fc.asyncProperty(fc.array(generatedPods, { minLength: AT_ONCE, maxLength: AT_ONCE }), async (batch) => {
