@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { createAuthority } from '../src/webhook/certificates.ts';
 import { NAMESPACE_EXPRESSIONS } from '../src/webhook/webhook-configuration.ts';
 import { startControlPlane } from '../test/support/control-plane.ts';
+import { createHelm, enforceAdmission, FOREIGN_EXPRESSION, removeClaims } from '../test/support/helm.ts';
 import { temporaryDirectory } from '../test/support/temporary.ts';
 import { startWebhook } from '../test/support/webhook.ts';
 import { toolPath, type ToolName } from '../test/tools/tools.ts';
@@ -41,18 +40,9 @@ async function eventually(what: string, holds: () => Promise<boolean>): Promise<
   throw new Error(`not within half a minute: ${what}`);
 }
 
-/** The expressions that AKS's admission enforcer adds to every webhook, and one of another
- *  author. */
-const FOREIGN = { key: 'team', operator: 'NotIn', values: ['platform'] };
-
 for (const tool of ['helm', 'helm-3', 'helm-3.14'] as const satisfies ToolName[]) {
   test(`${tool} upgrades and rolls back what AKS, an autoscaler and the webhook itself have written to`, async () => {
-    const path = await toolPath(tool);
-    const helm = async (args: readonly string[], values: unknown = {}): Promise<void> => {
-      const child = promisify(execFile)(path, [...args, '--kubeconfig', plane.kubeconfig, '--namespace', NAMESPACE]);
-      child.child.stdin?.end(JSON.stringify(values));
-      await child;
-    };
+    const helm = createHelm(await toolPath(tool), { kubeconfig: plane.kubeconfig, namespace: NAMESPACE });
     const upgrade = ['upgrade', 'kube-registry', import.meta.dirname, '--values', '-'];
     const scaled = { webhook: { replicas: null }, registry: { replicas: null }, objectStorage: { enabled: true } };
     await helm(['install', 'kube-registry', import.meta.dirname, '--values', '-'], scaled);
@@ -66,9 +56,7 @@ for (const tool of ['helm', 'helm-3', 'helm-3.14'] as const satisfies ToolName[]
       await using webhook = await startWebhook({ certificates }, { KUBECONFIG: kubeconfig });
       await eventually('API servers trust the webhook', async () => (await bundleOf()) !== '');
       const made = await bundleOf();
-      const patch = [{ op: 'add', path: '/webhooks/0/namespaceSelector/matchExpressions/-', value: FOREIGN }];
-      const enforcer = ['--type=json', '--field-manager=admissionsenforcer', '-p', JSON.stringify(patch)];
-      await kubectl(['patch', 'mutatingwebhookconfiguration', NAME, ...enforcer]);
+      await enforceAdmission(kubectl, NAME);
       for (const name of [NAME, 'kube-registry-registry'])
         await kubectl(['--namespace', NAMESPACE, 'scale', 'deployment', name, '--replicas=5']);
 
@@ -85,7 +73,8 @@ for (const tool of ['helm', 'helm-3', 'helm-3.14'] as const satisfies ToolName[]
         return NAMESPACE_EXPRESSIONS.every((one) => there.some((other) => JSON.stringify(other) === JSON.stringify(one)));
       });
       // Helm 3 puts its own list back, to which AKS would add again.
-      if (tool === 'helm') assert.deepEqual((await webhookOf()).namespaceSelector.matchExpressions, [...NAMESPACE_EXPRESSIONS, FOREIGN]);
+      if (tool === 'helm')
+        assert.deepEqual((await webhookOf()).namespaceSelector.matchExpressions, [...NAMESPACE_EXPRESSIONS, FOREIGN_EXPRESSION]);
 
       const own = await createAuthority();
       const byHand = JSON.stringify([
@@ -104,15 +93,6 @@ for (const tool of ['helm', 'helm-3', 'helm-3.14'] as const satisfies ToolName[]
       assert.match(await bundleOf(), new RegExp(own.cert.slice(40, 90).replaceAll(/[+/]/g, '.')), 'also after a rollback');
     }
     await helm(['uninstall', 'kube-registry']);
-    await kubectl(['-n', NAMESPACE, 'delete', '--wait=false', 'persistentvolumeclaim', '--all']);
-    await kubectl([
-      '-n',
-      NAMESPACE,
-      'patch',
-      'persistentvolumeclaim',
-      'kube-registry-object-storage',
-      '-p',
-      '{"metadata":{"finalizers":null}}',
-    ]);
+    await removeClaims(kubectl, NAMESPACE);
   });
 }

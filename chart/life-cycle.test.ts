@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { after, test } from 'node:test';
 import { rootCertificates } from 'node:tls';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { startControlPlane } from '../test/support/control-plane.ts';
+import { createHelm, createNamespace, everythingIn, removeClaims } from '../test/support/helm.ts';
 import { toolPath } from '../test/tools/tools.ts';
 import { examples } from './examples.ts';
 import { podOf, render, workloads } from './render.ts';
@@ -18,33 +17,11 @@ const plane = await startControlPlane({ controllers: ['serviceaccount-token-cont
 after(() => plane[Symbol.asyncDispose]());
 const { kubectl } = plane;
 
-async function helm(args: readonly string[], values: unknown = {}): Promise<string> {
-  const flags = ['--kubeconfig', plane.kubeconfig, '--namespace', NAMESPACE];
-  const child = promisify(execFile)(await toolPath('helm'), [...args, ...flags], { maxBuffer: 64 * 1024 * 1024 });
-  child.child.stdin?.end(JSON.stringify(values));
-  return (await child).stdout;
-}
+const helm = createHelm(await toolPath('helm'), { kubeconfig: plane.kubeconfig, namespace: NAMESPACE });
 const install = ['install', RELEASE, import.meta.dirname, '--values', '-'];
 const upgrade = ['upgrade', RELEASE, import.meta.dirname, '--values', '-'];
 
-/** All objects, except those that the cluster itself creates. */
-async function everything(): Promise<string[]> {
-  const kinds = async (namespaced: boolean): Promise<string[]> =>
-    (await kubectl(['api-resources', '--verbs=list,delete', `--namespaced=${namespaced}`, '-o', 'name']))
-      .split('\n')
-      .filter((name) => name !== '' && !/^events|^leases|^apiservices/.test(name));
-  const [inside, outside] = [await kinds(true), await kinds(false)];
-  const found = [
-    await kubectl(['-n', NAMESPACE, 'get', inside.join(','), '-o', 'name']),
-    await kubectl(['get', outside.join(','), '-o', 'name']),
-  ];
-  return found
-    .flatMap((text) => text.split('\n'))
-    .filter((name) => name !== '')
-    .sort();
-}
-
-/** Kinds of other projects that the values files of the docs use. */
+/** Kinds of others' that the values of the docs ask for. */
 async function defineKind(group: string, version: string, kind: string): Promise<void> {
   const plural = `${kind.toLowerCase()}s`;
   const schema = { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } };
@@ -63,15 +40,7 @@ async function defineKind(group: string, version: string, kind: string): Promise
   await kubectl(['wait', '--for=condition=Established', `crd/${plural}.${group}`]);
 }
 
-/** With the account that the cluster puts into it. */
-async function createNamespace(name: string): Promise<void> {
-  await kubectl(['create', 'namespace', name]);
-  for (let left = 100; left > 0 && !(await kubectl(['-n', name, 'get', 'serviceaccounts', '-o', 'name'])).includes('default'); left--) {
-    await sleep(100);
-  }
-}
-
-await createNamespace(NAMESPACE);
+await createNamespace(kubectl, NAMESPACE);
 await defineKind('monitoring.coreos.com', 'v1', 'ServiceMonitor');
 await defineKind('monitoring.coreos.com', 'v1', 'PrometheusRule');
 
@@ -84,7 +53,7 @@ test('the API server would take every values file of the docs', async () => {
 
 test('Pod Security "restricted" admits every pod but the agent\'s, which "privileged" admits', async () => {
   for (const level of ['restricted', 'privileged']) {
-    await createNamespace(level);
+    await createNamespace(kubectl, level);
     await kubectl(['label', 'namespace', level, `pod-security.kubernetes.io/enforce=${level}`]);
   }
   const values = {
@@ -112,28 +81,19 @@ test('Pod Security "restricted" admits every pod but the agent\'s, which "privil
 });
 
 test('install, upgrade, roll back and uninstall leave nothing behind but the claims', async () => {
-  const before = await everything();
+  const before = await everythingIn(kubectl, NAMESPACE);
   const values = { objectStorage: { enabled: true }, registry: { replicas: 2 } };
   await helm(install, values);
   await helm(upgrade, { ...values, clash: { enabled: true, subscriptionUrl: 'https://airport.example/' }, logLevel: 'debug' });
   await helm(['rollback', RELEASE, '1']);
   assert.doesNotMatch(await helm(['get', 'manifest', RELEASE]), /airport\.example|level: debug/);
   await helm(['uninstall', RELEASE]);
-  const left = (await everything()).filter((name) => !before.includes(name));
+  const left = (await everythingIn(kubectl, NAMESPACE)).filter((name) => !before.includes(name));
   assert.deepEqual(left, ['persistentvolumeclaim/kube-registry-object-storage']);
 
   await helm(install, values); // and the claim is taken up again
   await helm(['uninstall', RELEASE]);
-  await kubectl(['-n', NAMESPACE, 'delete', '--wait=false', 'persistentvolumeclaim', '--all']);
-  await kubectl([
-    '-n',
-    NAMESPACE,
-    'patch',
-    'persistentvolumeclaim',
-    'kube-registry-object-storage',
-    '-p',
-    '{"metadata":{"finalizers":null}}',
-  ]);
+  await removeClaims(kubectl, NAMESPACE);
 });
 
 test('fields written by the cluster and the webhook survive upgrades and rollbacks', async () => {
@@ -173,5 +133,5 @@ test('an upgrade takes images from a volume to S3 and back, whose pods follow ea
   await helm([...upgrade, '--reset-values'], {});
   assert.equal(await strategy(), 'Recreate');
   await helm(['uninstall', RELEASE]);
-  await kubectl(['-n', NAMESPACE, 'delete', '--wait=false', 'persistentvolumeclaim', '--all']);
+  await removeClaims(kubectl, NAMESPACE);
 });
