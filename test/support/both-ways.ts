@@ -5,7 +5,7 @@ import { configOf, find, render, type Manifest } from '../../chart/render.ts';
 import { createAuthority, issueLeaf } from '../../src/webhook/certificates.ts';
 import { startControlPlane, type ControlPlane } from './control-plane.ts';
 import { answersOk } from './process.ts';
-import { startProgram } from './program.ts';
+import { startProgram, type Program } from './program.ts';
 import { freePort, temporaryDirectory } from './temporary.ts';
 import { until } from './until.ts';
 
@@ -36,12 +36,21 @@ export interface Rewriting extends AsyncDisposable {
   plane: ControlPlane;
   /** What to create for each, rendered from the same values. */
   manifests: Record<'policy' | 'webhook', Manifest[]>;
+  webhook: { current(): Program; stop(): Promise<void>; start(): Promise<void> };
+  /** Where an API server finds the webhook: what `clientConfig` is to be. */
+  called: ClientConfig;
   /** How many reviews it has answered. */
   reviews(): Promise<number>;
   /** Creates the DaemonSet for which both wait, unless it exists, and has every node ready. */
   reportAgentsReady(): Promise<void>;
   /** Sends a pod to the API server as an admin. */
   send(request: PodRequest): Promise<Answer>;
+}
+
+export interface ClientConfig {
+  url: string;
+  /** PEM in base64. */
+  caBundle: string;
 }
 
 const NODES = 'system:nodes';
@@ -51,9 +60,10 @@ const USERS = (['policy', 'webhook', 'none'] as const)
   .map((line) => `${line}\n`)
   .join('');
 
-const [RELEASE, NAMESPACE] = ['test', 'images'];
+/** As the manifests are rendered. */
+export const [RELEASE, NAMESPACE] = ['test', 'images'];
 
-async function startRewriting(kubeApiServer: string, values: Record<string, unknown>): Promise<Rewriting> {
+export async function startRewriting(kubeApiServer: string, values: Record<string, unknown>): Promise<Rewriting> {
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());
   const flags = ['--disable-admission-plugins=ServiceAccount,PodSecurity,Priority', '--max-mutating-requests-inflight=1000'];
@@ -72,7 +82,9 @@ async function startRewriting(kubeApiServer: string, values: Record<string, unkn
   const { certificates: _own, ...kept } = own;
   const config = { ...rest, webhook: { ...kept, listen: `127.0.0.1:${port}`, admin, tls } };
   const ready = (): Promise<boolean> => answersOk(`http://${admin}/readyz`);
-  stack.use(await startProgram('webhook', config, { env: { KUBECONFIG: plane.kubeconfig }, ready }));
+  const start = (): Promise<Program> => startProgram('webhook', config, { env: { KUBECONFIG: plane.kubeconfig }, ready });
+  let program = await start();
+  stack.defer(() => program[Symbol.asyncDispose]());
   const configuration = find(ofWebhook, 'MutatingWebhookConfiguration');
   const called = { url: `https://localhost:${port}/mutate`, caBundle: Buffer.from(authority.cert).toString('base64') };
   for (const hook of configuration['webhooks'] as { clientConfig: unknown }[]) hook.clientConfig = called;
@@ -81,6 +93,16 @@ async function startRewriting(kubeApiServer: string, values: Record<string, unkn
   const owned = stack.move();
   return {
     plane,
+    webhook: {
+      current: () => program,
+      async stop() {
+        await program[Symbol.asyncDispose]();
+      },
+      async start() {
+        program = await start();
+      },
+    },
+    called,
     manifests: {
       policy: [find(ofPolicy, 'MutatingAdmissionPolicy'), find(ofPolicy, 'MutatingAdmissionPolicyBinding')],
       webhook: [configuration],

@@ -10,7 +10,7 @@ import { freePort, temporaryDirectory } from './temporary.ts';
 const run = promisify(execFile);
 
 export interface ControlPlaneOptions {
-  /** The path of a kube-apiserver of a later version; default: 1.34, as everything else is. */
+  /** The path of a kube-apiserver of a later version; default: $KUBE_REGISTRY_KUBE_APISERVER, or else 1.34, as everything else is. */
   kubeApiServer?: string;
   /** Also runs the controllers with these names (`*`: all of them); default: none. */
   controllers?: readonly string[];
@@ -35,6 +35,8 @@ export interface ControlPlane extends AsyncDisposable {
   /** `kubectl ARGS` as the admin; returns stdout. `input` is its stdin. @throws Error with
    *  stderr */
   kubectl: (args: readonly string[], input?: string) => Promise<string>;
+  /** The process of kube-apiserver. */
+  apiServerPid(): number;
   /** Stops everything at once, as in a power failure. */
   stop(): Promise<void>;
   /** Starts again with the data in etcd. */
@@ -82,8 +84,9 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
       'service-account-signing-key-file': keys.private,
     });
     const ready = (): Promise<boolean> => kubectl(['get', '--raw', '/readyz']).then(Boolean, () => false);
-    const [apiServer, first] = options.kubeApiServer === undefined ? [kube, ['kube-apiserver']] : [options.kubeApiServer, []];
-    await start(apiServer, [...first, ...apiServerFlags, ...(options.apiServer ?? [])], ready);
+    const own = options.kubeApiServer ?? process.env['KUBE_REGISTRY_KUBE_APISERVER'];
+    const [apiServer, first] = own === undefined ? [kube, ['kube-apiserver']] : [own, []];
+    const running = await start(apiServer, [...first, ...apiServerFlags, ...(options.apiServer ?? [])], ready);
     if (options.controllers !== undefined) {
       const controllerFlags = flags({
         kubeconfig,
@@ -104,6 +107,7 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
       url,
       kubeconfig,
       kubectl,
+      apiServerPid: () => running.current().pid,
       async stop() {
         for (const service of services.toReversed()) await service.stop('SIGKILL');
       },
