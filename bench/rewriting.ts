@@ -1,0 +1,137 @@
+import { parseArgs } from 'node:util';
+import { Agent, request } from 'undici';
+import { startBothWays, type Rewriting, type Way } from '../test/support/both-ways.ts';
+import { toolPath } from '../test/tools/tools.ts';
+import { processorSeconds } from './processor-time.ts';
+import { median } from './turns.ts';
+
+// npm run bench:rewriting -- [--version 1.37] [--turns 5] [--seconds 1]: how many pods a second a real API server admits when nothing, the
+// policy or the webhook rewrites them, with 1, 5 and 40 containers, 1 and 16 at a time, all in turns; and changes of a pod's labels.
+// Etcd, API server, webhook and this client share the machine. Dry runs: what is measured is admission, not etcd.
+
+const { values } = parseArgs({
+  options: {
+    version: { type: 'string', default: '1.36' },
+    turns: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '1' },
+  },
+});
+const [TURNS, SECONDS] = [Number(values.turns), Number(values.seconds)];
+const WAYS = ['none', 'policy', 'webhook'] as const satisfies Way[];
+const CONTAINERS = [1, 5, 40];
+const AT_ONCE = [1, 16];
+
+interface Taken {
+  perSecond: number;
+  /** Milliseconds. */
+  p50: number;
+  p99: number;
+  /** Milliseconds of a processor for one pod. */
+  apiServer: number;
+  webhook: number;
+}
+
+interface Cell {
+  name: string;
+  atOnce: number;
+  method: 'POST' | 'PUT';
+  path: string;
+  /** In JSON. */
+  body: string;
+}
+
+function podOf(containers: number, name = `pod-of-${containers}`): object {
+  const names = ['nginx:1.27', 'ghcr.io/acme/app:1.2.3', 'quay.io/acme/sidecar:v4', 'registry.k8s.io/pause:3.10', 'redis:8.4'];
+  const of = (index: number) => ({ name: `c${index}`, image: names[index % names.length] });
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, labels: { app: 'web' } },
+    spec: { containers: Array.from({ length: containers }, (_, index) => of(index)) },
+  };
+}
+
+const PODS = '/api/v1/namespaces/default/pods';
+
+async function cellsOf(ways: Rewriting): Promise<Cell[]> {
+  const creations = CONTAINERS.flatMap((containers) =>
+    AT_ONCE.map((atOnce): Cell => {
+      const name = `${containers === 1 ? '1 container' : `${containers} containers`}, ${atOnce} at a time`;
+      return { name, atOnce, method: 'POST', path: PODS, body: JSON.stringify(podOf(containers)) };
+    }),
+  );
+  const { body } = await ways.send({ way: 'policy', namespace: 'default', object: podOf(5, 'labelled'), dryRun: false });
+  const labelled = { ...body, metadata: { ...(body['metadata'] as object), labels: { app: 'web', changed: 'yes' } } };
+  const path = `${PODS}/labelled`;
+  return [...creations, { name: 'labels of a pod of 5, 16 at a time', atOnce: 16, method: 'PUT', path, body: JSON.stringify(labelled) }];
+}
+
+await using stack = new AsyncDisposableStack();
+const ways = stack.use(await startBothWays(await toolPath(values.version === '1.37' ? 'kube-apiserver-1.37' : 'kube-apiserver-1.36'), {}));
+const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, connections: 16 });
+stack.defer(() => dispatcher.destroy());
+
+async function send(cell: Cell, way: Way): Promise<void> {
+  const headers = { authorization: `Bearer ${way}-token`, 'content-type': 'application/json' };
+  const { method, body } = cell;
+  const answer = await request(`${ways.plane.url}${cell.path}?dryRun=All`, { method, body, headers, dispatcher });
+  if (answer.statusCode >= 300) throw new Error(`${cell.name}, ${way}: ${answer.statusCode} ${await answer.body.text()}`);
+  await answer.body.dump({ limit: 2 ** 20 });
+}
+
+async function take(cell: Cell, way: Way): Promise<Taken> {
+  const pids = { apiServer: ways.plane.apiServerPid(), webhook: ways.webhook.current().pid };
+  const [apiServer, webhook] = [await processorSeconds(pids.apiServer), await processorSeconds(pids.webhook)];
+  const times: number[] = [];
+  const started = performance.now();
+  const worker = async (): Promise<void> => {
+    while (performance.now() - started < SECONDS * 1000) {
+      const before = performance.now();
+      await send(cell, way);
+      times.push(performance.now() - before);
+    }
+  };
+  await Promise.all(Array.from({ length: cell.atOnce }, worker));
+  const seconds = (performance.now() - started) / 1000;
+  times.sort((one, other) => one - other);
+  const quantile = (share: number): number => times[Math.min(times.length - 1, Math.floor(share * times.length))] ?? Number.NaN;
+  return {
+    perSecond: times.length / seconds,
+    p50: quantile(0.5),
+    p99: quantile(0.99),
+    apiServer: (1000 * ((await processorSeconds(pids.apiServer)) - apiServer)) / times.length,
+    webhook: (1000 * ((await processorSeconds(pids.webhook)) - webhook)) / times.length,
+  };
+}
+
+const cells = await cellsOf(ways);
+const taken = new Map<string, Taken[]>();
+let reviewsOfLabels = 0;
+for (let turn = 0; turn <= TURNS; turn++) {
+  for (const cell of cells) {
+    for (const way of WAYS) {
+      const before = await ways.reviews();
+      const measured = await take(cell, way);
+      if (cell.method === 'PUT') reviewsOfLabels += (await ways.reviews()) - before;
+      if (turn === 0) continue; // it warms up
+      const key = `${cell.name} ${way}`;
+      taken.set(key, [...(taken.get(key) ?? []), measured]);
+    }
+  }
+}
+
+const of = (cell: Cell, way: Way, field: keyof Taken): number[] => (taken.get(`${cell.name} ${way}`) ?? []).map((one) => one[field]);
+const show = (value: number, digits: number): string => value.toFixed(digits);
+console.log(`Kubernetes ${values.version}, medians of ${TURNS} turns of ${SECONDS} s; CPU: ms of API server + webhook a pod`);
+for (const cell of cells) {
+  console.log(cell.name);
+  for (const way of WAYS) {
+    const middle = (field: keyof Taken): number => median(of(cell, way, field));
+    const cpu = `${show(middle('apiServer'), 2)} + ${show(middle('webhook'), 2)}`;
+    const line = [show(middle('perSecond'), 0), show(middle('p50'), 1), show(middle('p99'), 1), cpu];
+    console.log(`  ${way.padEnd(8)} ${line[0]}/s, p50 ${line[1]} ms, p99 ${line[2]} ms, CPU ${line[3]}`);
+  }
+  const ratios = of(cell, 'policy', 'perSecond').map((rate, turn) => rate / (of(cell, 'webhook', 'perSecond')[turn] ?? Number.NaN));
+  console.log(`  policy / webhook: ${show(median(ratios), 3)} (${show(Math.min(...ratios), 2)} to ${show(Math.max(...ratios), 2)})`);
+}
+console.log(`reviews that changes of labels cost the webhook: ${reviewsOfLabels}`);
