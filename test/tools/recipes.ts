@@ -123,6 +123,7 @@ export const RECIPES = {
   },
   // The next ones' admission policies.
   'kube-apiserver-1.36': apiServer('v1.36.3'),
+  'kube-apiserver-1.37': apiServer('v1.37.2'),
   // The benchmark's client.
   load: { kind: 'go-module', program: 'load', version: 'v1', directory: join(import.meta.dirname, '../../bench/load'), linker: '' },
   // mihomo 1.19.32; its geo files lie in ../geodata.
