@@ -12,6 +12,10 @@ export const live: { [Kind in keyof ConsoleEvents]: Signal<ConsoleEvents[Kind] |
   jobs: signal(undefined),
 };
 
+/** Events since the last frame, as text: of each kind only the last one is read. */
+let unread: Partial<Record<keyof ConsoleEvents, string>> = {};
+let frame: number | undefined;
+
 let source: EventSource | undefined;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let pauseMs = FIRST_RETRY_MS;
@@ -30,14 +34,12 @@ function open(): void {
     pauseMs = FIRST_RETRY_MS;
     markFound();
   });
-  source.addEventListener('downloads', ({ data }: MessageEvent<string>) => {
-    const snapshot = JSON.parse(data) as ConsoleEvents['downloads'];
-    live.downloads.value = snapshot;
-    setClock(Date.parse(snapshot.at));
-  });
-  source.addEventListener('jobs', ({ data }: MessageEvent<string>) => {
-    live.jobs.value = JSON.parse(data) as ConsoleEvents['jobs'];
-  });
+  for (const kind of Object.keys(live) as (keyof ConsoleEvents)[]) {
+    source.addEventListener(kind, ({ data }: MessageEvent<string>) => {
+      unread[kind] = data;
+      frame ??= requestAnimationFrame(readEvents);
+    });
+  }
   // The browser stops reconnecting after a response that is not an event stream, such as a
   // gateway's 503 or a 401. A separate request shows which it is.
   source.addEventListener('error', () => {
@@ -46,6 +48,18 @@ function open(): void {
     retry = setTimeout(open, pauseMs);
     pauseMs = Math.min(pauseMs * 2, MAX_RETRY_MS);
   });
+}
+
+function readEvents(): void {
+  const { downloads, jobs } = unread;
+  unread = {};
+  frame = undefined;
+  if (downloads !== undefined) {
+    const snapshot = JSON.parse(downloads) as ConsoleEvents['downloads'];
+    live.downloads.value = snapshot;
+    setClock(Date.parse(snapshot.at));
+  }
+  if (jobs !== undefined) live.jobs.value = JSON.parse(jobs) as ConsoleEvents['jobs'];
 }
 
 function close(): void {
