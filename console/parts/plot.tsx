@@ -138,7 +138,7 @@ function optionsOf(element: HTMLElement, { series, format, binary, pointed }: Dr
   return {
     width: element.clientWidth,
     height: HEIGHT_PX,
-    padding: [8, 4, 0, 0],
+    padding: [8, 18, 0, 0], // half of the last time
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
     scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.05 : 1] } },
@@ -158,13 +158,18 @@ function optionsOf(element: HTMLElement, { series, format, binary, pointed }: Dr
         label: name,
         stroke: color(own),
         width: 1.75,
-        points: { show: false },
+        // A line needs two points.
+        points: { size: 5, show: isSingle },
         spanGaps: true,
         ...(filled === true ? { fill: `color-mix(in srgb, ${color(own)} 16%, transparent)` } : {}),
       })),
     ],
     hooks: { setCursor: [({ cursor }) => pointed(cursor.idx ?? undefined)] },
   };
+}
+
+function isSingle({ data }: uPlot, index: number): boolean {
+  return Array.from(data[index] ?? []).filter((value) => value != null).length < 2;
 }
 
 /** A canvas knows neither custom properties nor light-dark(). */

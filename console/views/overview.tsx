@@ -1,8 +1,8 @@
 import { useState } from 'preact/hooks';
 import { lostSince } from '../data/api.ts';
-import { formatBytes, formatNumber, formatRate, formatShare, UNKNOWN } from '../data/format.ts';
+import { formatBytes, formatDuration, formatNumber, formatRate, formatShare, UNKNOWN } from '../data/format.ts';
 import { live } from '../data/live.ts';
-import type { ClashReport, Images, Overview, Replicas, Upstreams, WebhookReport } from '../data/model.ts';
+import type { ClashReport, Images, Overview, RateLimitReport, Replicas, Upstreams, WebhookReport } from '../data/model.ts';
 import { findProblems, type Problem } from '../data/problems.ts';
 import { useQuery } from '../data/query.ts';
 import { routeTo } from '../data/router.ts';
@@ -150,6 +150,7 @@ function Figures({ overview, clash, webhook }: FiguresProps) {
       {localTier === null ? null : (
         <Figure name={t('figure.tier')} value={formatBytes(localTier.bytes)} note={<TierNote tier={localTier} />} />
       )}
+      <LimitFigure limits={overview.rateLimits} />
       {clash?.enabled === true ? <ClashFigure clash={clash} /> : null}
       {webhook !== undefined && (webhook.enabled || webhook.takenAt !== null) ? <WebhookFigure webhook={webhook} /> : null}
     </dl>
@@ -187,6 +188,25 @@ function TierNote({ tier }: { tier: NonNullable<Overview['localTier']> }) {
   );
 }
 
+/** Of the upstream that has fewest pulls left. */
+function LimitFigure({ limits }: { limits: readonly RateLimitReport[] }) {
+  const [least] = limits.toSorted((one, other) => one.remaining - other.remaining);
+  if (least === undefined) return null;
+  const { upstream, remaining, limit, windowSeconds } = least;
+  return (
+    <Figure
+      name={t('limits.label', { upstream })}
+      value={formatNumber(remaining)}
+      note={
+        <>
+          {limit === null ? null : t('figure.ofLimit', { limit: formatNumber(limit) })}{' '}
+          {windowSeconds === null ? null : t('limits.window', { duration: formatDuration(windowSeconds * 1000) })}
+        </>
+      }
+    />
+  );
+}
+
 function ClashFigure({ clash }: { clash: ClashReport }) {
   const node = clash.nodes.find(({ name }) => name === clash.chosen);
   return (
@@ -209,7 +229,7 @@ function WebhookFigure({ webhook }: { webhook: WebhookReport }) {
     <Figure
       name={t('figure.notRewritten')}
       value={<a href={routeTo('webhook')}>{webhook.problem === null ? formatNumber(left) : UNKNOWN}</a>}
-      note={webhook.problem ?? t('figure.rewritten', { count: rewritten })}
+      note={webhook.problem === null ? t('figure.rewritten', { count: rewritten }) : t('figure.podsNotListed')}
     />
   );
 }

@@ -3,7 +3,7 @@ import { formatMilliseconds, formatNumber, formatRate } from '../data/format.ts'
 import type { History } from '../data/model.ts';
 import { useQuery } from '../data/query.ts';
 import { t } from '../language/language.ts';
-import { Loaded, Missing } from '../parts/async.tsx';
+import { Loaded } from '../parts/async.tsx';
 import { Plot } from '../parts/plot.tsx';
 
 const REFRESH_MS = 10_000;
@@ -15,44 +15,41 @@ export function Plots({ window }: { window: 'hour' | 'day' }) {
 }
 
 function Drawn({ history }: { history: History }) {
-  const { stepSeconds, unreachable, latencyMs, answerMs } = history;
+  const { stepSeconds, latencyMs, answerMs } = history;
   const times = useMemo(() => timesOf(history), [history]);
   const perSecond = (values: readonly number[]) => values.map((value) => value / stepSeconds);
   return (
-    <>
-      <Missing unreachable={unreachable} />
-      <div class="plots">
-        <Plot
-          title={t('plot.requests')}
-          times={times}
-          format={formatNumber}
-          series={[
-            { name: t('plot.hits'), color: 'plot-1', values: history.hits, filled: true },
-            { name: t('plot.misses'), color: 'plot-2', values: history.misses },
-            { name: t('plot.errors'), color: 'plot-5', values: history.errors },
-          ]}
-        />
-        <Plot
-          title={t('plot.traffic')}
-          times={times}
-          format={formatRate}
-          binary
-          series={[
-            { name: t('plot.sent'), color: 'plot-1', values: perSecond(history.sentBytes), filled: true },
-            { name: t('plot.fetched'), color: 'plot-2', values: perSecond(history.upstreamBytes) },
-          ]}
-        />
-        <Plot
-          title={t('plot.times')}
-          times={times}
-          format={formatMilliseconds}
-          series={[
-            { name: t('plot.answer'), color: 'plot-3', values: answerMs },
-            { name: t('plot.latency'), color: 'plot-4', values: latencyMs },
-          ]}
-        />
-      </div>
-    </>
+    <div class="plots">
+      <Plot
+        title={t('plot.requests')}
+        times={times}
+        format={formatNumber}
+        series={[
+          { name: t('plot.hits'), color: 'plot-1', values: history.hits, filled: true },
+          { name: t('plot.misses'), color: 'plot-2', values: history.misses },
+          { name: t('plot.errors'), color: 'plot-5', values: history.errors },
+        ]}
+      />
+      <Plot
+        title={t('plot.traffic')}
+        times={times}
+        format={formatRate}
+        binary
+        series={[
+          { name: t('plot.sent'), color: 'plot-1', values: perSecond(history.sentBytes), filled: true },
+          { name: t('plot.fetched'), color: 'plot-2', values: perSecond(history.upstreamBytes) },
+        ]}
+      />
+      <Plot
+        title={t('plot.times')}
+        times={times}
+        format={formatMilliseconds}
+        series={[
+          { name: t('plot.answer'), color: 'plot-3', values: answerMs },
+          { name: t('plot.latency'), color: 'plot-4', values: latencyMs },
+        ]}
+      />
+    </div>
   );
 }
 

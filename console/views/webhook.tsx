@@ -33,44 +33,61 @@ export function Webhook() {
         {(report) => (
           <>
             <Remarks report={report} />
-            <Section id="reasons" title={t('webhook.reasons')} aside={<Taken report={report} />}>
-              <Reasons reasons={report.reasons} />
-            </Section>
-            <Section id="pods" title={t('webhook.images')}>
-              <div class="row" role="search">
-                <SearchBox
-                  label={t('webhook.search')}
-                  value={search}
-                  change={(value) => setParameters({ search: value, offset: undefined })}
-                />
-                <Segments
-                  label={t('webhook.show')}
-                  value={rewritten}
-                  choices={CHOICES.map((value) => ({ value, text: t(`webhook.show.${value}`) }))}
-                  change={(value) => setParameters({ rewritten: value, offset: undefined })}
-                />
-              </div>
-              <Table
-                caption={t('webhook.images')}
-                columns={columns()}
-                rows={report.images}
-                keyOf={({ namespace, pod, container }) => `${namespace}/${pod}/${container}`}
-                empty={t(report.problem === null ? 'webhook.none' : 'webhook.unknown')}
-                busy={query.loading}
-              />
-              <Pager
-                offset={offset}
-                limit={PAGE_SIZE}
-                total={report.total}
-                go={(next) => setParameters({ offset: next === 0 ? undefined : String(next) })}
-              />
-            </Section>
+            {isKnown(report) ? <Pods report={report} search={search} rewritten={rewritten} offset={offset} busy={query.loading} /> : null}
             <Instances report={report} />
           </>
         )}
       </Loaded>
     </View>
   );
+}
+
+interface PodsProps {
+  report: WebhookReport;
+  search: string;
+  rewritten: (typeof CHOICES)[number];
+  offset: number;
+  busy: boolean;
+}
+
+function Pods({ report, search, rewritten, offset, busy }: PodsProps) {
+  return (
+    <>
+      <Section id="reasons" title={t('webhook.reasons')} aside={<Taken report={report} />}>
+        <Reasons reasons={report.reasons} />
+      </Section>
+      <Section id="pods" title={t('webhook.images')}>
+        <div class="row" role="search">
+          <SearchBox label={t('webhook.search')} value={search} change={(value) => setParameters({ search: value, offset: undefined })} />
+          <Segments
+            label={t('webhook.show')}
+            value={rewritten}
+            choices={CHOICES.map((value) => ({ value, text: t(`webhook.show.${value}`) }))}
+            change={(value) => setParameters({ rewritten: value, offset: undefined })}
+          />
+        </div>
+        <Table
+          caption={t('webhook.images')}
+          columns={columns()}
+          rows={report.images}
+          keyOf={({ namespace, pod, container }) => `${namespace}/${pod}/${container}`}
+          empty={t(report.problem === null ? 'webhook.none' : 'webhook.unknown')}
+          busy={busy}
+        />
+        <Pager
+          offset={offset}
+          limit={PAGE_SIZE}
+          total={report.total}
+          go={(next) => setParameters({ offset: next === 0 ? undefined : String(next) })}
+        />
+      </Section>
+    </>
+  );
+}
+
+/** False: nothing is known of the pods, and the remarks say why. */
+function isKnown({ problem, takenAt }: WebhookReport): boolean {
+  return problem === null || takenAt !== null;
 }
 
 function Remarks({ report: { enabled, problem } }: { report: WebhookReport }) {
