@@ -3,6 +3,8 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { hash } from '@node-rs/bcrypt';
+import { buildConsole } from '../console/build.ts';
+import { settled, startBrowser } from './support/browser.ts';
 import { makeImage } from './support/image.ts';
 import { startReplicas } from './support/replicas.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
@@ -105,4 +107,30 @@ test('replicas answer together: sums, sessions and deleted tags; a replica that 
   const out = await fetch(`${one.admin}/api/session`, { method: 'DELETE', headers: { ...HEADERS, cookie } });
   assert.equal(out.status, 200);
   assert.equal((await get<{ user: string | null }>(one.admin, '/api/session', { cookie })).user, null);
+});
+
+test('the page shows both replicas, and names the one that dies while it is open', async () => {
+  await buildConsole();
+  await using upstream = await startScriptedUpstream();
+  await using s3 = await startVersitygw();
+  const adminPort = await freePort();
+  await using replicas = await startReplicas({
+    upstreams: { hub: { url: upstream.url, hosts: ['hub.example'] } },
+    s3,
+    count: 2,
+    admin: (address) => `${address}:${adminPort}`,
+  });
+  const [one, other] = replicas.all;
+  assert.ok(one !== undefined && other !== undefined);
+  await using browser = await startBrowser();
+  await using own = await browser.open(`${one.admin}/#/overview`);
+  const { page } = own;
+  await settled(page);
+  const row = page.getByRole('region', { name: 'Replicas' }).getByRole('row', { name: new RegExp(other.address) });
+  await row.getByText('Answers').waitFor();
+  await other.stop('SIGKILL');
+  await row.getByText('Does not answer').waitFor();
+  await page.getByText(`Replica ${other.address} does not answer`).waitFor();
+  await page.getByText('One replica did not answer: its part is missing here').waitFor();
+  assert.deepEqual(own.errors, [], 'the page goes on');
 });
