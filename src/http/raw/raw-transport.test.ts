@@ -10,7 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createSecureContext } from 'node:tls';
 import { makeCertificate } from '../../../test/support/certificate.ts';
 import { temporaryDirectory } from '../../../test/support/temporary.ts';
-import { createBody } from '../../io/body.ts';
+import { createBody, readAll } from '../../io/body.ts';
 import { CONNECTIONS, createRawTransport } from './raw-transport.ts';
 import { rawSocketsWork } from './self-check.ts';
 import type { TransportResponse } from '../transport.ts';
@@ -119,6 +119,18 @@ for (const [name, { scheme, plain }] of Object.entries({
     assert.equal(given, size);
   });
 
+  test(`${name}: a body that is aborted while no more bytes come ends at once`, async () => {
+    await using own = await serve((_, response) => {
+      response.setHeader('content-length', bytes.length);
+      response.write(bytes.subarray(0, 2 * MiB));
+    });
+    const controller = new AbortController();
+    const { body } = await get(own.origin, '/', controller.signal);
+    const source = createBody(body, controller.signal);
+    setTimeout(() => controller.abort(new Error('enough')), 300);
+    await assert.rejects(readAll(source, Infinity), /enough/);
+  });
+
   test(`${name}: a request that is aborted while it waits for a connection ends at once`, async () => {
     await using own = await serve(() => undefined);
     const hold = new AbortController();
@@ -162,11 +174,16 @@ for (const [name, { scheme, plain }] of Object.entries({
       response.end(bytes);
     });
     own.server.on('connection', () => connections++);
-    for (let count = 0; count < 5; count++) {
+    const warnings: Error[] = [];
+    const onWarning = (warning: Error) => void warnings.push(warning);
+    process.on('warning', onWarning);
+    for (let count = 0; count < 12; count++) {
       assert.equal(await digestOf(await get(own.origin)), digest(bytes));
       await delay(20);
     }
+    process.off('warning', onWarning);
     assert.equal(connections, 1);
+    assert.deepEqual(warnings, [], 'no body leaves a listener behind');
   });
 
   test(`${name}: bytes after the end of a body are not taken as the response to the next request`, async () => {
