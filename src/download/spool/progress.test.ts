@@ -17,7 +17,7 @@ const content: SpoolContent = {
   ],
 };
 
-test('promise 20: what a spool file holds is recorded every few megabytes, and at the end', async () => {
+test('promise 20: what a spool file holds is recorded every few megabytes, a few times a second, and at the end', async () => {
   await using directory = await temporaryDirectory();
   const path = join(directory.path, 'a.progress');
   const progress = createSpoolProgress(path, digest);

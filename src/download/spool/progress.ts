@@ -15,7 +15,7 @@ export interface SpoolContent {
 
 /** Records beside a spool file which bytes it holds, so that another process can continue the download. */
 export interface SpoolProgress {
-  /** Call it after each write. Records the state every few megabytes. */
+  /** Call it after each write. Records the state every few megabytes, a few times a second. */
   written(this: void, bytes: number, size: number | undefined, have: ByteRanges): void;
   /** Records the final state. */
   finish(this: void, content: SpoolContent): Promise<void>;
@@ -23,18 +23,24 @@ export interface SpoolProgress {
   remove(this: void): Promise<void>;
 }
 
-/** How many bytes are written between two records: those that a killed process has to download again. */
+/** How many bytes are written between two records at least: those that a killed process has to
+ *  download again. */
 const RECORD_EVERY_BYTES = 2 ** 21;
+/** How much time passes between two records at least, in ms: a record costs as much processor time
+ *  as a megabyte of the blob. */
+const RECORD_EVERY_MS = 250;
 const BOOT_ID = '/proc/sys/kernel/random/boot_id';
 
 /** The identity of the running kernel. What a process has written outlives the process, but not a power failure: a record of
  *  another boot says nothing. Undefined: this system has none, and downloads are not continued. */
 async function bootId(): Promise<string | undefined> {
-  return (await absentAsUndefined(readFile(BOOT_ID, 'utf8')))?.trim();
+  return (knownBootId ??= (await absentAsUndefined(readFile(BOOT_ID, 'utf8')))?.trim());
 }
+let knownBootId: string | undefined;
 
 export function createSpoolProgress(path: string, digest: Digest): SpoolProgress {
   let unrecorded = 0;
+  let recordedAt = performance.now();
   let recording: Promise<void> | undefined;
   let isRemoved = false;
 
@@ -55,6 +61,9 @@ export function createSpoolProgress(path: string, digest: Digest): SpoolProgress
     written(bytes, size, have) {
       unrecorded += bytes;
       if (size === undefined || unrecorded < RECORD_EVERY_BYTES || recording !== undefined) return;
+      const now = performance.now();
+      if (now - recordedAt < RECORD_EVERY_MS) return;
+      recordedAt = now;
       unrecorded = 0;
       recording = start({ digest, size, ranges: have.ranges() }).finally(() => (recording = undefined));
     },
