@@ -30,8 +30,9 @@ export interface Nodes {
   complain(this: void, address: string, reporter: string): void;
   /** Whether other nodes may be sent there. */
   isUsable(this: void, node: Node): boolean;
-  /** Waits until the running questions to these nodes are answered, but no longer than a moment. */
-  settled(this: void, nodes: readonly Node[]): Promise<void>;
+  /** Resolves when one of these nodes has answered a question, or let its time pass. Undefined: no
+   *  question is running. */
+  answer(this: void, nodes: readonly Node[]): Promise<void> | undefined;
   /** How many nodes answer. */
   count(this: void): number;
 }
@@ -42,8 +43,6 @@ const MAX_QUESTIONS = 32;
 const ALIVE_MS = 30_000;
 /** How long a node has to answer, in ms. */
 const ANSWER_TIMEOUT_MS = 800;
-/** How long a request waits for the answers of nodes, in ms. */
-const SETTLE_MS = 300;
 /** How long a complaint counts, in ms. */
 const COMPLAINT_MS = 60_000;
 /** Complaints of so many different nodes keep others away, although the registry itself reaches the node. */
@@ -111,20 +110,17 @@ export function createNodes({ transport, log }: { transport: Transport; log: Log
       const node = current.get(address);
       if (node === undefined) return;
       node.complaints.set(reporter, performance.now());
+      node.alive = undefined; // until it has answered again
       check(node);
     },
     isUsable(node) {
       const now = performance.now();
       for (const [reporter, at] of node.complaints) if (now - at > COMPLAINT_MS) node.complaints.delete(reporter);
-      return node.alive === true && !node.distrusted && node.complaints.size < MAX_COMPLAINTS && !asking.has(node);
+      return node.alive === true && !node.distrusted && node.complaints.size < MAX_COMPLAINTS;
     },
-    async settled(wanted) {
+    answer(wanted) {
       const running = wanted.flatMap((node) => asking.get(node) ?? []);
-      if (running.length === 0) return;
-      const late = Promise.withResolvers<void>();
-      const timer = setTimeout(late.resolve, SETTLE_MS);
-      await Promise.race([Promise.all(running), late.promise]);
-      clearTimeout(timer);
+      return running.length === 0 ? undefined : Promise.race(running);
     },
     count: () => [...current.values()].filter(({ alive }) => alive === true).length,
   };

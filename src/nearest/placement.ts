@@ -59,7 +59,7 @@ export interface Placement {
 /** Smaller blobs come from the registry: a detour would take longer than they do. */
 const MIN_BYTES = 2 ** 20;
 /** How long the replica that tracks a blob has to name a place, in ms. */
-const OWNER_TIMEOUT_MS = 500;
+const OWNER_TIMEOUT_MS = 1000;
 /** How long ago S3 may have confirmed a blob to which a client is redirected, in ms. */
 const CONFIRMED_MS = 1000;
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { captureLog } from '../../test/support/log.ts';
 import { digestOf } from '../oci/digest.ts';
 import type { AgentOffer, SharingNode } from './agreement.ts';
@@ -29,7 +30,7 @@ function createAnswering(): Nodes {
     at: (address) => known.get(address),
     complain: () => undefined,
     isUsable: ({ distrusted }) => !distrusted,
-    settled: () => Promise.resolve(),
+    answer: () => undefined,
     count: () => known.size,
   };
 }
@@ -58,6 +59,34 @@ test('a thousand nodes that ask at once make a tree: two read from the registry,
   assert.equal(children.get('registry'), 2);
   const depthOf = (address: string): number => (address === 'registry' ? 0 : 1 + depthOf(parents.get(address) ?? 'registry'));
   assert.equal(Math.max(...[...parents.keys()].map(depthOf)), 9);
+});
+
+test('nodes that ask at once, before the registry knows whether they answer, wait for that: two read from the registry', async () => {
+  const known = createAnswering();
+  const answered = new Map<Node, Promise<void>>();
+  const usable = new Set<Node>();
+  const nodes: Nodes = {
+    ...known,
+    meet(offered) {
+      const node = known.meet(offered);
+      if (!answered.has(node))
+        answered.set(
+          node,
+          delay(20 * (1 + (answered.size % 5))).then(() => void usable.add(node)),
+        );
+      return node;
+    },
+    isUsable: (node) => usable.has(node),
+    answer(wanted) {
+      const running = wanted.filter((node) => !usable.has(node)).flatMap((node) => answered.get(node) ?? []);
+      return running.length === 0 ? undefined : Promise.race(running);
+    },
+  };
+  const tracker = createTracker({ nodes, log });
+  const parents = await Promise.all(Array.from({ length: 32 }, (_, number) => ask(tracker, nodeOf(number))));
+  const readers = Map.groupBy(parents, (parent) => parent);
+  assert.equal(readers.get('registry')?.length, 2);
+  for (const [parent, { length }] of readers) assert.ok(length <= 3, `${parent} feeds ${length}`);
 });
 
 test('a node that asks again never reads from one that reads from it', async () => {

@@ -46,6 +46,9 @@ const MAX_CHILDREN = 3;
 /** As long as there is another place, no more read from one node or from the registry: a line that feeds two gives each half of it. */
 const USUAL_CHILDREN = 2;
 const MAX_BLOBS = 5000;
+/** How long a request waits for the answers of nodes, in ms: about as long as a node has to
+ *  answer. */
+const SETTLE_MS = 800;
 /** How long a download may take: this, and the time at the slowest rate. */
 const LEASE_MS = 60_000;
 const SLOWEST_BYTES_PER_MS = 500;
@@ -101,12 +104,25 @@ export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Track
     return best?.holder;
   }
 
+  /** Whether as many nodes read from the registry or S3 as should. */
+  function isRootTaken(swarm: Swarm): boolean {
+    return [...swarm.holders.values()].filter(({ readsFromRoot }) => readsFromRoot).length >= USUAL_CHILDREN;
+  }
+
   /** Undefined: the registry itself, or S3. */
   function chooseParent(swarm: Swarm, asker: Node, away: ReadonlySet<string>): Holder | undefined {
     const holder = choose(swarm, asker, away);
     if (holder?.isWhole === true && holder.children.size < USUAL_CHILDREN) return holder;
-    const fromRoot = [...swarm.holders.values()].filter(({ readsFromRoot }) => readsFromRoot).length;
-    return fromRoot < USUAL_CHILDREN ? undefined : holder;
+    return isRootTaken(swarm) ? holder : undefined;
+  }
+
+  /** Waits for the answer of a node that could feed `asker`. When many new nodes ask at once, none
+   *  of them has answered the registry yet, and waiting for that costs less than one more copy over
+   *  the registry's line. Undefined: there is nothing to wait for */
+  function awaitAnswer(swarm: Swarm, asker: Node, away: ReadonlySet<string>): Promise<void> | undefined {
+    const holders = [...swarm.holders.values()].filter(({ node }) => node !== asker && !away.has(node.address));
+    if (!isRootTaken(swarm) && !holders.some(({ isWhole }) => isWhole)) return undefined;
+    return nodes.answer(holders.map(({ node }) => node));
   }
 
   function rate(node: Node, bytes: number, milliseconds: number): void {
@@ -126,8 +142,10 @@ export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Track
       const before = swarm.holders.get(asker);
       if (before !== undefined) detach(before);
       let parent = chooseParent(swarm, asker, away);
-      if (parent === undefined) {
-        await nodes.settled([...swarm.holders.values()].map(({ node }) => node));
+      for (const end = performance.now() + SETTLE_MS; parent === undefined && performance.now() < end;) {
+        const answer = awaitAnswer(swarm, asker, away);
+        if (answer === undefined) break;
+        await answer;
         parent = chooseParent(swarm, asker, away);
       }
       const holder = before ?? { node: asker, isWhole: false, children: new Set(), ...AT_ROOT, lastParent: undefined, until: 0 };
