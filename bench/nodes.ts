@@ -14,6 +14,7 @@ import { startScriptedUpstream } from '../test/support/scripted-upstream.ts';
 import { temporaryDirectory } from '../test/support/temporary.ts';
 import { until } from '../test/support/until.ts';
 import { startLines, type Machine } from './lines.ts';
+import { processorSeconds } from './processor-time.ts';
 
 const run = promisify(execFile);
 const MiB = 2 ** 20;
@@ -101,9 +102,17 @@ async function read({ enter }: Machine, blob: { path: string; digest: string }):
 
 async function copies(work: () => Promise<Reading[]>): Promise<{ readings: Reading[]; copies: number; cpu: number }> {
   const before = await metric(registry.admin, 'sent_bytes_total', 'dockerhub');
+  const cpuBefore = await processorTime();
   const readings = await work();
+  const cpu = (await processorTime()) - cpuBefore;
   await delay(500);
-  return { readings, copies: ((await metric(registry.admin, 'sent_bytes_total', 'dockerhub')) - before) / size, cpu: 0 };
+  return { readings, copies: ((await metric(registry.admin, 'sent_bytes_total', 'dockerhub')) - before) / size, cpu };
+}
+
+/** Of all agents, in seconds. */
+async function processorTime(): Promise<number> {
+  const each = await Promise.all(nodes.map(({ agent }) => processorSeconds(agent.pid).catch(() => 0))); // some were killed
+  return each.reduce((sum, seconds) => sum + seconds, 0);
 }
 
 const slowest = (readings: readonly Reading[], key: 'first' | 'last'): number => Math.max(...readings.map((one) => one[key]));
@@ -125,10 +134,11 @@ process.stdout.write(`one alone: ${Math.round(alone)} ms\n`);
 for (const kind of values['faults-only'] ? [] : (['warm', 'cold'] as const)) {
   const blob = await addBlob(kind === 'warm');
   const sentBefore = upstream.blobBytes();
-  const { readings, copies: sent } = await copies(() => Promise.all(nodes.map((node) => read(node, blob))));
+  const { readings, copies: sent, cpu } = await copies(() => Promise.all(nodes.map((node) => read(node, blob))));
   const fromUpstream = (upstream.blobBytes() - sentBefore) / size;
   const first = Math.round(slowest(readings, 'first'));
-  const rest = `first byte after ${first} ms; the registry sent ${sent.toFixed(2)} copies, upstream ${fromUpstream.toFixed(2)}`;
+  const each = (1e9 * cpu) / count / size;
+  const rest = `first byte after ${first} ms; the registry sent ${sent.toFixed(2)} copies, upstream ${fromUpstream.toFixed(2)}; an agent used ${each.toFixed(2)} s of processor time a GB`;
   tell(`${count} nodes, ${kind}`, slowest(readings, 'last') / alone, targets.last, rest);
   if (sent > targets.copies) failures.push(`${kind}: copies`);
 }
