@@ -60,11 +60,11 @@ async function writeSegment(
   segment: Segment,
   { bytes, buffer }: { bytes: Uint8Array; buffer: SharedBuffer },
 ): Promise<number> {
-  const from = segment.position;
+  const from = segment.reach;
   const chunk = bytes.subarray(0, Math.max(0, segment.end - from));
   if (state.spoolFull || chunk.length === 0) return 0;
   segment.reach = from + chunk.length;
-  if (!(await state.write(chunk, buffer, from))) return 0;
+  if (!(await state.write(chunk, buffer, from)) || state.spoolFull) return 0;
   segment.position = from + chunk.length;
   return chunk.length;
 }

@@ -16,6 +16,8 @@ const KEPT_SPARES = 384;
 export interface BufferPool {
   /** Of its own buffers, each in bytes. */
   readonly size: number;
+  /** How many buffers of its own it has at most. */
+  readonly count: number;
   /** Returns a buffer of the pool's size, or a smaller one when all are in use. Its content is
    *  undefined. */
   acquire: () => Buffer;
@@ -36,6 +38,7 @@ export function createBufferPool(count: number, size = BUFFER_SIZE, { shared = f
   const sparesOut = new Set<Buffer>();
   return {
     size,
+    count,
     acquire() {
       const own = out.size < count;
       const buffer = own ? (free.pop() ?? allocate(size)) : (freeSpares.pop() ?? allocate(SPARE_SIZE));

@@ -1,4 +1,4 @@
-import { sharedBufferOf, type SharedBuffer } from '../../io/buffers.ts';
+import { sharedBufferOf, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
 import { bytesOf, type RecentChunk, type RecentChunks } from './recent-chunks.ts';
 
 /** Bytes that are written without waiting for more. */
@@ -7,13 +7,18 @@ const ENOUGH_BYTES = 256 * 1024;
 const ADOPTED_BYTES = 64 * 1024;
 /** How long fewer bytes wait for more, in ms. */
 const GATHER_MS = 1;
+/** How many writes one connection has under way. On a busy machine each answer of the thread that
+ *  writes may take the time of several writes to arrive: with one write at a time, both threads
+ *  would wait for each other. */
+const MAX_WRITES = 4;
 
 /** Writes the bytes of one connection to the spool. While the disk is busy, the pieces that the
  *  network delivers are combined into larger writes; while it is idle, they are written at once. */
 export interface CoalescingWriter {
   /** The position of the next byte to be taken. */
   position(): number;
-  /** Copies a piece, or holds the buffer that it lies in; waits while two buffers are full and not written. */
+  /** Copies a piece, or holds the buffer that it lies in; waits while too many buffers are not
+   *  written. */
   take(piece: Uint8Array): Promise<void>;
   /** Waits until all bytes taken are written, or no more are wanted. */
   end(): Promise<void>;
@@ -21,75 +26,90 @@ export interface CoalescingWriter {
 
 /** Where the bytes of one connection go. */
 export interface Sink {
-  /** Writes bytes, a part of `buffer`. @returns how many were written: fewer when no more are wanted */
+  /** Writes bytes, a part of `buffer`. Calls may overlap; they take effect, and resolve, in their
+   *  order.
+   *  @returns how many were written: fewer when no more are wanted. Never rejects */
   write(bytes: Uint8Array, buffer: SharedBuffer): Promise<number>;
   /** Called when the bytes written last can be found among the recent chunks. */
   written(): void;
 }
 
+interface OpenChunk {
+  chunk: RecentChunk;
+  /** Up to here, the bytes are written or being written. */
+  sent: number;
+}
+
 export function createCoalescingWriter(start: number, chunks: RecentChunks, sink: Sink): CoalescingWriter {
   /** Oldest first; the last one is being filled. */
-  const open: RecentChunk[] = [];
+  const open: OpenChunk[] = [];
   let position = start;
   let unwanted = false;
-  let writing: Promise<void> | undefined;
-  let wake = Promise.withResolvers<void>();
-  let taken: (() => void) | undefined;
   let ended = false;
+  let underWay = 0;
+  let gathering: NodeJS.Timeout | undefined;
+  let wake = Promise.withResolvers<void>();
 
-  async function drain(): Promise<void> {
-    let first = true;
-    for (let chunk = open[0]; chunk !== undefined && !unwanted; chunk = open[0]) {
-      const { buffer, written } = chunk;
-      if (written < chunk.end) {
-        if (!first && !isEnough(chunk)) await gather(chunk);
-        const { end } = chunk;
-        const count = await sink.write(bytesOf(chunk, written, end), buffer);
-        chunk.written += count;
-        unwanted = chunk.written < end;
-        sink.written();
-      } else if (isFull(chunk)) {
-        open.shift();
-        buffer.release();
-        wake.resolve();
-        wake = Promise.withResolvers();
-      } else {
-        return;
-      }
-      first = false;
+  /** How many writes may be under way, and how many chunks are open besides them: fewer when
+   *  buffers are scarce. */
+  const depth = (): number => (2 * spoolBuffers.used > spoolBuffers.count ? 1 : MAX_WRITES);
+
+  /** Starts the writes that are due. Fewer bytes wait for more, unless the disk is idle or they
+   *  have waited already. */
+  function pump(isDue = ended): void {
+    for (const item of open) {
+      if (unwanted || underWay >= depth()) return;
+      const { chunk, sent } = item;
+      if (sent === chunk.end) continue;
+      if (chunk.end - sent >= ENOUGH_BYTES || isFull(chunk) || isDue) void write(item);
+      else gathering ??= setTimeout(gathered, GATHER_MS);
     }
   }
 
-  /** Waits until there is enough to write, or nothing more has arrived for a while. */
-  async function gather(chunk: RecentChunk): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, GATHER_MS);
-    taken = () => (ended || isEnough(chunk)) && resolve();
-    await promise;
-    clearTimeout(timer);
-    taken = undefined;
+  function gathered(): void {
+    gathering = undefined;
+    pump(true);
+  }
+
+  async function write(item: OpenChunk): Promise<void> {
+    const { chunk, sent } = item;
+    const { end } = chunk;
+    underWay++;
+    item.sent = end;
+    const count = await sink.write(bytesOf(chunk, sent, end), chunk.buffer);
+    underWay--;
+    chunk.written += count;
+    unwanted ||= count < end - sent;
+    for (let [first] = open; first !== undefined && isFull(first.chunk) && first.chunk.written === first.chunk.end; [first] = open) {
+      open.shift();
+      first.chunk.buffer.release();
+    }
+    sink.written();
+    pump();
+    wake.resolve();
+    wake = Promise.withResolvers();
   }
 
   /** Waits until another buffer may be filled. */
   async function turn(): Promise<void> {
-    while (open.length > 1 && writing !== undefined) await Promise.race([wake.promise, writing]);
+    while (open.length > depth() && underWay > 0) await wake.promise;
   }
 
   /** The chunk that the next bytes are copied into. */
   async function room(): Promise<RecentChunk> {
-    const last = open.at(-1);
+    const last = open.at(-1)?.chunk;
     if (last !== undefined && !isFull(last)) return last;
     await turn();
     const chunk = chunks.open(position);
-    open.push(chunk);
+    open.push({ chunk, sent: position });
     return chunk;
   }
 
   async function adopt(piece: Uint8Array, buffer: SharedBuffer): Promise<void> {
     await turn();
-    const last = open.at(-1);
+    const last = open.at(-1)?.chunk;
     if (last !== undefined) last.limit = last.end;
-    open.push(chunks.adopt(position, piece, buffer));
+    open.push({ chunk: chunks.adopt(position, piece, buffer), sent: position });
     advance(piece.length);
   }
 
@@ -107,8 +127,7 @@ export function createCoalescingWriter(start: number, chunks: RecentChunks, sink
 
   function advance(count: number): void {
     position += count;
-    taken?.();
-    writing ??= drain().finally(() => (writing = undefined));
+    pump(underWay === 0 && gathering === undefined);
   }
 
   return {
@@ -120,15 +139,12 @@ export function createCoalescingWriter(start: number, chunks: RecentChunks, sink
     },
     async end() {
       ended = true;
-      taken?.();
-      while (writing !== undefined) await writing;
-      for (const { buffer } of open.splice(0)) buffer.release();
+      pump();
+      while (underWay > 0) await wake.promise;
+      clearTimeout(gathering);
+      for (const { chunk } of open.splice(0)) chunk.buffer.release();
     },
   };
-}
-
-function isEnough(chunk: RecentChunk): boolean {
-  return chunk.end - chunk.written >= ENOUGH_BYTES || isFull(chunk);
 }
 
 function isFull({ end, limit }: RecentChunk): boolean {

@@ -11,7 +11,8 @@ export interface PrefixHash {
   /** How many bytes have been hashed, or are about to be; all of them are in the spool. */
   hashed(): number;
   /** Writes a part of `buffer` to the spool. `size`: of the whole blob, as far as it is known.
-   *  @throws the file system's errors */
+   *  Calls may overlap, and resolve in their order.
+   *  @throws the file system's errors: no further bytes are written then */
   write(bytes: Uint8Array, buffer: SharedBuffer, at: { position: number; size: number | undefined }): Promise<void>;
   /** Call it when bytes have been added to the spool. */
   grown(): void;
@@ -37,8 +38,8 @@ export interface PrefixHashOptions {
 export function createPrefixHash({ digest, spool, have }: PrefixHashOptions): PrefixHash {
   let writer: SpoolWriter | undefined;
   let hashed = 0;
-  /** A write is under way whose bytes will be hashed from memory. */
-  let advancing = false;
+  /** Beyond `hashed` while writes are under way whose bytes will be hashed from memory. */
+  let claimed = 0;
   let catchingUp: Promise<void> | undefined;
   let again: Promise<{ hash: Hash; hashed: number }> | undefined;
   let stopped = false;
@@ -51,7 +52,7 @@ export function createPrefixHash({ digest, spool, have }: PrefixHashOptions): Pr
     try {
       for (let end = have.endFrom(hashed); end > hashed && !stopped; end = have.endFrom(hashed)) {
         await open().hash(hashed, end);
-        hashed = end;
+        hashed = claimed = end;
       }
     } catch (error) {
       failure ??= { error };
@@ -70,17 +71,19 @@ export function createPrefixHash({ digest, spool, have }: PrefixHashOptions): Pr
     hashed: () => hashed,
     async write(bytes, buffer, { position, size }) {
       if (failure !== undefined) throw failure.error;
-      const next = position === hashed && !advancing && catchingUp === undefined;
-      advancing ||= next;
+      const next = position === claimed && catchingUp === undefined;
+      if (next) claimed += bytes.length;
       try {
         await open(size).write(bytes, buffer, { position, hashed: next });
-        if (next) hashed += bytes.length;
-      } finally {
-        if (next) advancing = false;
+      } catch (error) {
+        // What comes after a gap must not count as hashed, and nothing more is written.
+        failure ??= { error };
       }
+      if (failure !== undefined) throw failure.error;
+      if (next) hashed += bytes.length;
     },
     grown() {
-      if (advancing || catchingUp !== undefined || failure !== undefined || have.endFrom(hashed) <= hashed) return;
+      if (claimed > hashed || catchingUp !== undefined || failure !== undefined || have.endFrom(hashed) <= hashed) return;
       catchingUp = catchUp().finally(() => (catchingUp = undefined));
     },
     stop() {

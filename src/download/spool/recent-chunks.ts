@@ -1,7 +1,9 @@
 import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
 
-/** How many chunks are kept for readers in addition to the one that is being filled. */
+/** How many chunks that have been written are kept for readers. */
 const KEPT_CHUNKS = 2;
+/** How many chunks are kept in any case, when their writes fail for example. */
+const MAX_CHUNKS = 8;
 
 /** A part of a blob in memory: [start, end) has arrived, [start, written) is in the spool too. */
 export interface RecentChunk {
@@ -32,13 +34,17 @@ export interface RecentChunks {
   clear(): void;
 }
 
+function isWritten({ written, limit }: RecentChunk): boolean {
+  return written === limit;
+}
+
 export function createRecentChunks(): RecentChunks {
   const kept: RecentChunk[] = [];
 
   function keep(chunk: RecentChunk): RecentChunk {
     chunk.buffer.hold();
     kept.push(chunk);
-    if (kept.length > KEPT_CHUNKS + 1) kept.shift()?.buffer.release();
+    while (kept.length > MAX_CHUNKS || kept.filter(isWritten).length > KEPT_CHUNKS) kept.shift()?.buffer.release();
     return chunk;
   }
 

@@ -14,8 +14,9 @@ const READ_BACK = 4 * 2 ** 20;
  *  bytes. */
 export interface SpoolWriter {
   /** Writes a part of `buffer`, and holds the buffer for as long as it is needed. `hashed`: these
-   *  are the next bytes to hash. Resolves when they are written. @throws the file system's errors:
-   *  nothing has been hashed then */
+   *  are the next bytes to hash. Resolves when they are written. Calls may overlap: they take
+   *  effect, and resolve, in their order.
+   *  @throws the file system's errors: nothing has been hashed then */
   write(bytes: Uint8Array, buffer: SharedBuffer, at: { position: number; hashed: boolean }): Promise<void>;
   /** Hashes [start, end), which has been written. @throws OciError UNAVAILABLE, and the file
    *  system's errors */
@@ -40,12 +41,19 @@ export function createSpoolWriter(options: SpoolWriterOptions): SpoolWriter {
 
 function createOwnWriter({ digest, file }: SpoolWriterOptions): SpoolWriter {
   const hash = createDigestHash(digest);
+  let last = Promise.resolve();
+
+  async function write(bytes: Uint8Array, position: number, hashed: boolean): Promise<void> {
+    for (let done = 0; done < bytes.length;) {
+      done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
+    }
+    if (hashed) hash.update(bytes);
+  }
+
   return {
-    async write(bytes, _, { position, hashed }) {
-      for (let done = 0; done < bytes.length;) {
-        done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
-      }
-      if (hashed) hash.update(bytes);
+    write(bytes, _, { position, hashed }) {
+      last = last.then(() => write(bytes, position, hashed));
+      return last;
     },
     hash: (start, end) => hashFile(hash, file, start, end),
     agrees: () => Promise.resolve(agrees(hash, digest)),
