@@ -22,6 +22,7 @@ const PORT = 25000;
 const SHARE_PORT = 25002;
 /** Retries a failed pull, as the kubelet does. */
 const ATTEMPTS = 10;
+const WARM_UP_BYTES = 2 * MiB;
 
 const { values } = parseArgs({
   options: {
@@ -75,9 +76,9 @@ process.stderr.write('\n');
 
 let images = 0;
 /** @returns the path of a new blob; `warm`: it is already in the registry */
-async function addBlob(warm: boolean): Promise<{ path: string; digest: string }> {
+async function addBlob(warm: boolean, bytes = size): Promise<{ path: string; digest: string }> {
   const name = `library/bench-${++images}`;
-  const image = makeImage({ architectures: ['amd64'], layers: [size], seed: randomBytes(8).toString('hex') });
+  const image = makeImage({ architectures: ['amd64'], layers: [bytes], seed: randomBytes(8).toString('hex') });
   upstream.add(name, '1', image);
   await fetch(`${registry.url}/v2/dockerhub/${name}/manifests/1`);
   const digest = image.platforms[0]?.layers[0]?.digest ?? '';
@@ -128,6 +129,10 @@ if (single === undefined) throw new Error('no node');
 if (!values['without-sharing']) {
   await until(() => nodes.every(({ agent }) => agent.log().some(({ event }) => event === 'sharing-blobs')), 'all nodes share');
 }
+// As in a cluster that has run for a while: every agent has pulled something, and the registry
+// knows it.
+const former = await addBlob(true, WARM_UP_BYTES);
+for (const node of nodes) await read(node, former);
 const alone = (await read(single, await addBlob(true))).last;
 process.stdout.write(`one alone: ${Math.round(alone)} ms\n`);
 

@@ -5,14 +5,16 @@ export const notes: { method: Text; rows: Record<string, Text>; profiles: Text }
   method: {
     en: `The contestants do the same work alternately (A B A B …), each in its own process. A first turn, which is not counted, warms up and checks every
 byte. A ratio compares two contestants within one turn. The tables show the median, minimum and maximum of these ratios, and the ratio of the
-two best turns. Absolute figures depend more on the machine than on the programs: programs, clients and upstream share its cores.
+two best turns. Absolute figures depend more on the machine than on the programs: programs, clients and upstream share its cores. In the rows with
+a cold blob over an unlimited line, every contestant serves eight more blobs first: Node compiles code that runs often only after a while.
 
 - *registry*: kube-registry, as started with its default configuration; *distribution*: Distribution v3 as a pull-through cache, without access log
   and redirects; *nginx* and *upstream*: nginx with sendfile and one worker, over files in a registry's layout; *s3*: versitygw.
 - Clients: wrk for manifests; \`ctr\` for whole images; bench/load, written in Go, for blobs, because wrk reads 8 KiB at a time and needs more time
   for that than nginx needs to send. A connection of limited speed is a separate process, with a burst of 20 ms.`,
     zh: `每个参与者轮流（A B A B …）完成同样的工作，各在自己的进程中；先有一轮热身，并校验每个字节。比值只在同一轮内比较两个参与者；表中给出这些比值的中位数、
-最小值和最大值，以及双方最佳一轮之比。绝对数值更多地反映机器而非程序：程序、客户端和上游共享同样的核心。
+最小值和最大值，以及双方最佳一轮之比。绝对数值更多地反映机器而非程序：程序、客户端和上游共享同样的核心。在不限速的未缓存 blob 各行中，
+每个参与者先另外提供八个 blob：Node 要经过一段时间才会编译频繁运行的代码。
 
 - *registry*：kube-registry，按默认配置启动；*distribution*：Distribution v3 拉取缓存，关闭访问日志和重定向；*nginx* 与 *upstream*：启用 sendfile、单 worker 的
   nginx，提供按 registry 布局存放的文件；*s3*：versitygw。
