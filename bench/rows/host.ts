@@ -6,7 +6,8 @@ import type { Measurement, Row } from '../row.ts';
 import { startOwn, startUpstream } from '../servers.ts';
 
 const SECONDS = 2;
-/** What processor time is measured for, so that it has more than one digit. */
+/** The number of pulls over which processor time is measured, so that the figure has more than one
+ *  digit. */
 const PULLS = 1000;
 
 const host: Row = {

@@ -96,7 +96,7 @@ export async function registry(host: Host): Promise<void> {
 }
 
 interface ReadSecrets extends PullSecrets {
-  /** Whether a repository was read with a pull secret that exists no longer. */
+  /** Whether a repository was read with a pull secret that no longer exists. */
   isAbandoned(this: void, repository: Repository): boolean;
 }
 

@@ -110,7 +110,7 @@ function usesOf(
   return uses;
 }
 
-/** When the image itself was last used, at the latest; in ms since the epoch. */
+/** The latest time at which the image itself can have been used, in ms since the epoch. */
 export function lastUseOf(image: Image, { blobs, now }: Pick<PlanInput, 'blobs'> & { now: number }): number {
   return ownUse(image, blobs.modified(image.blob), now).lastUse;
 }

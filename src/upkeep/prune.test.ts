@@ -130,7 +130,7 @@ test('the record of when an image was first seen stays with the image, and witho
     assert.deepEqual(await seen(), [digest, recent].map(seenKey).sort());
   }));
 
-test('records of an abandoned repository go, except those that alone keep an image that was used within a month', () =>
+test('records of an abandoned repository are removed, unless only they keep an image that was used within a month', () =>
   onDisk(async (store) => {
     const abandoned = 'abandoned/hub';
     const isAbandoned = (repository: Repository): boolean => repository.startsWith('abandoned/');

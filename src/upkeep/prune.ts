@@ -24,8 +24,8 @@ export interface PruneOptions {
   /** Called before the planning: decides which images must stay. If it rejects, nothing is
    *  removed. */
   keep?(this: void, signal: AbortSignal): Promise<Keep>;
-  /** Whether nobody can name a repository any more. Its records are removed, except those that keep
-   *  an image which was used within a month. */
+  /** Whether no client can name a repository any more. Its records are removed, except those of an
+   *  image that was used within a month. */
   isAbandoned?(this: void, repository: Repository): boolean;
   /** Reports what would be removed, and removes nothing. */
   dryRun?: boolean;

@@ -13,11 +13,12 @@ const DAY = 86_400_000;
 const USES_KEPT = 30 * DAY;
 /** How long a tag is kept whose image is not stored, after upstream has last confirmed it. */
 const TAGS_KEPT = 30 * DAY;
-/** How long the record of when a manifest was first seen is kept while the manifest is not stored. Without it the image counts as new,
- *  and registry.policy.minimumAge would refuse it again: so far longer than any minimum age. */
+/** How long the record of when a manifest was first seen is kept while the manifest is not stored.
+ *  Without the record, registry.policy.minimumAge would refuse the image again as a new one, so this
+ *  is far longer than any minimum age. */
 const SEEN_KEPT = 365 * DAY;
-/** How long an image that only abandoned repositories have is kept after its last use: another pull
- *  secret may soon open it, and then nothing is downloaded again. */
+/** How long an image that exists only in abandoned repositories is kept after its last use: a new
+ *  pull secret may give access to it, and then no download is needed. */
 const ABANDONED_KEPT = 30 * DAY;
 
 /** Removes access records whose blob is not stored, tags without a stored image, referrers lists of
@@ -68,7 +69,7 @@ export async function sweepRecords(run: Run, gone: ReadonlySet<Image>, reference
   await sweep(run, useless(), ({ digest }) => digest, remove);
 }
 
-/** Whether the records of abandoned repositories are what keeps an image that stays. */
+/** Whether an image is kept only by the records of abandoned repositories. */
 function keepsImage({ kept, isAbandoned, inventory, limits }: Run, image: Image): boolean {
   if (kept.has(image)) return true;
   const isNew = limits.now - lastUseOf(image, { blobs: inventory.blobs, now: limits.now }) < ABANDONED_KEPT;

@@ -29,7 +29,7 @@ export interface ImageHandlers {
   handler: RequestHandler;
   /** For registry.exposed: everything needs a login that `admits` accepts. */
   exposed(this: void, admits: Authenticate): RequestHandler;
-  /** Writes the lines of the access log that are still to be written. */
+  /** Writes the pending lines of the access log. */
   close(this: void): void;
 }
 
