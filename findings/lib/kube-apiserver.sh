@@ -25,7 +25,7 @@ func main() { os.Exit(cli.Run(app.NewAPIServerCommand())) }
 GO
 (
   cd "$folder/source"
-  export GOFLAGS=-mod=mod CGO_ENABLED=0
+  export GOFLAGS="-mod=mod -trimpath -buildvcs=false" CGO_ENABLED=0
   go mod init finding >/dev/null 2>&1
   listed=$(go mod download -json "k8s.io/kubernetes@v$VERSION" | sed -n 's/.*"Dir": "\(.*\)",*/\1/p')
   go mod edit -require "k8s.io/kubernetes@v$VERSION"
