@@ -6,18 +6,20 @@ import type { SourceList } from './source.ts';
 import type { Speed } from './speed.ts';
 import type { DownloadState } from './state.ts';
 
-export interface AdditionalConnectionsOptions {
+/** What is left to download, and for whom. */
+export interface Work {
   state: DownloadState;
-  sources: SourceList;
   segments: Segments;
   demands: Demands;
   requests: SegmentRequests;
+}
+
+export interface AdditionalConnectionsOptions extends Work {
+  sources: SourceList;
   speed: Speed;
   helpers: Helpers;
   /** The maximum number of parallel connections, the first one included. */
   max: number;
-  /** The next segment for an idle connection. */
-  next(this: void): Segment | undefined;
   /** Called when a connection has ended. */
   ended(this: void): void;
 }
@@ -35,23 +37,24 @@ export interface AdditionalConnections {
   haveFailed(): boolean;
 }
 
-export function createAdditionalConnections({
-  state,
-  sources,
-  segments,
-  demands,
-  requests,
-  speed,
-  helpers,
-  max,
-  next,
-  ended,
-}: AdditionalConnectionsOptions): AdditionalConnections {
+/** The next segment for an idle connection: one that a reader waits for, else the largest
+ *  unassigned one. */
+export function nextSegment({ state: { size }, segments, demands, requests }: Work): Segment | undefined {
+  if (size === undefined || !requests.isWanted()) return undefined;
+  for (const position of demands.positions()) {
+    const segment = segments.at(position, size);
+    if (segment !== undefined) return segment;
+  }
+  return segments.largest(size);
+}
+
+export function createAdditionalConnections(options: AdditionalConnectionsOptions): AdditionalConnections {
+  const { state, sources, segments, demands, requests, speed, helpers, max, ended } = options;
   const { active } = segments;
   let haveFailed = false;
 
   async function run(first: Segment, release: () => void): Promise<void> {
-    for (let segment: Segment | undefined = first; segment !== undefined; segment = next()) {
+    for (let segment: Segment | undefined = first; segment !== undefined; segment = nextSegment(options)) {
       segments.start(segment);
       try {
         await requests.attempt(segment);

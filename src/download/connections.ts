@@ -1,4 +1,4 @@
-import { createAdditionalConnections } from './additional-connections.ts';
+import { createAdditionalConnections, nextSegment } from './additional-connections.ts';
 import { createDemands } from './demands.ts';
 import type { Helpers } from './helpers.ts';
 import { firstSegment, furtherSegments, type Opening } from './opening.ts';
@@ -44,17 +44,13 @@ export function startConnections({ state, sources, helpers, max, start, expected
   const speed = createSpeed();
   const demands = createDemands(state.have, () => additional.serveReaders());
   const requests = createSegmentRequests({ state, sources, segments, speed, onOpen, written });
-  const { isWanted } = requests;
+  const work = { state, segments, demands, requests };
   const additional = createAdditionalConnections({
-    state,
+    ...work,
     sources,
-    segments,
-    demands,
-    requests,
     speed,
     helpers,
     max,
-    next: nextSegment,
     ended: connectionEnded,
   });
   const opening: Opening = {
@@ -73,13 +69,13 @@ export function startConnections({ state, sources, helpers, max, start, expected
 
   function written(): void {
     state.notify();
-    if (isWanted()) additional.takeHalf();
+    if (requests.isWanted()) additional.takeHalf();
   }
 
   /** The connection that every download has. It retries; the download fails only if this connection
    *  fails for good while no other one is running. */
   async function runFirst(first: Segment): Promise<void> {
-    for (let segment: Segment | undefined = first; segment !== undefined; segment = nextSegment()) {
+    for (let segment: Segment | undefined = first; segment !== undefined; segment = nextSegment(work)) {
       segments.start(segment);
       try {
         await requests.persist(segment);
@@ -96,7 +92,7 @@ export function startConnections({ state, sources, helpers, max, start, expected
   /** Ends the download after its last connection, unless parts are missing still. */
   function connectionEnded(): void {
     if (active.size > 0) return;
-    const missing = nextSegment();
+    const missing = nextSegment(work);
     if (missing !== undefined) return void runFirst(missing);
     demands.close();
     const learned = additional.haveFailed() ? undefined : speed.pace(state.received);
@@ -107,17 +103,6 @@ export function startConnections({ state, sources, helpers, max, start, expected
   function fail(error: unknown): void {
     opened.reject(error);
     state.fail(error);
-  }
-
-  /** The next segment for an idle connection: one that a reader waits for, else the largest
-   *  unassigned one. */
-  function nextSegment(): Segment | undefined {
-    if (state.size === undefined || !isWanted()) return undefined;
-    for (const position of demands.positions()) {
-      const segment = segments.at(position, state.size);
-      if (segment !== undefined) return segment;
-    }
-    return segments.largest(state.size);
   }
 
   void runFirst(first);
