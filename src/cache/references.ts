@@ -1,6 +1,6 @@
-import { isDigest, type Digest } from '../oci/digest.ts';
+import type { Digest } from '../oci/digest.ts';
 import type { Descriptor } from '../oci/descriptor.ts';
-import type { Reference, Tag } from '../oci/reference.ts';
+import { refersByDigest, type Reference, type Tag } from '../oci/reference.ts';
 import { hasMirrors, type Cache, type Target, type Upstream } from './cache.ts';
 import type { FreshnessPolicy } from './freshness.ts';
 import type { Manifests } from './manifests.ts';
@@ -87,7 +87,7 @@ export function createReferences(
   }
 
   const recall = ({ name }: Target, reference: Reference): Digest | undefined =>
-    isDigest(reference) ? reference : tags.fresh(name, reference);
+    refersByDigest(reference) ? reference : tags.fresh(name, reference);
 
   return {
     recall,

@@ -1,19 +1,23 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { beforeEach, mock, test } from 'node:test';
 import { createHistory } from './history.ts';
 
 const START = Date.UTC(2026, 0, 1, 12);
 
+beforeEach(() => {
+  mock.timers.reset();
+  mock.timers.enable({ apis: ['setTimeout', 'Date'], now: START });
+});
+
 test('a count appears in the figures at once, at the point of its time', () => {
-  let now = START;
-  const history = createHistory(() => now);
+  const history = createHistory();
   history.now().requests++;
   assert.equal(history.totals().requests, 1);
   assert.equal(history.hour().requests, 1);
   for (let second = 0; second < 60; second++) {
     history.now().requests++;
     history.now().sentBytes += 10;
-    now += 1000;
+    mock.timers.tick(1000);
   }
   const { requests, sentBytes } = history.read('hour');
   assert.deepEqual(requests.slice(-7), [11, 10, 10, 10, 10, 10, 0]);
@@ -23,10 +27,9 @@ test('a count appears in the figures at once, at the point of its time', () => {
 });
 
 test('the last hour drops older counts, the totals keep them', () => {
-  let now = START;
-  const history = createHistory(() => now);
+  const history = createHistory();
   history.now().hits += 5;
-  now += 2 * 3_600_000;
+  mock.timers.tick(2 * 3_600_000);
   history.now().hits += 2;
   assert.equal(history.hour().hits, 2);
   assert.equal(history.totals().hits, 7);
@@ -37,11 +40,10 @@ test('the last hour drops older counts, the totals keep them', () => {
 });
 
 test('the longest wait for an upstream is a maximum, the others are means', () => {
-  let now = START;
-  const history = createHistory(() => now);
+  const history = createHistory();
   for (const seconds of [0.1, 0.5, 0.3]) {
     history.asked(seconds);
-    now += 1500;
+    mock.timers.tick(1500);
   }
   const { latencyMs, latencyMaxMs, upstreamRequests } = history.read('hour');
   assert.equal(upstreamRequests.at(-1), 3);

@@ -43,24 +43,28 @@ export interface HistoryRing {
   hour(this: void): Totals;
 }
 
-/** @param now ms since the epoch */
-export function createHistory(now: () => number = Date.now): HistoryRing {
+export function createHistory(): HistoryRing {
   const rings = { hour: createRing(WINDOWS.hour), day: createRing(WINDOWS.day) };
   const sums = emptyCounts();
-  /** The counts since the last second began or since they were last read, which are not yet in a
-   *  ring: most requests change only these. */
+  /** The counts of the last second at most, which are not yet in a ring: most requests change only
+   *  these, and need no clock for that. */
   let latest = emptyCounts();
-  let since = now();
+  let since = 0;
+  let settling: NodeJS.Timeout | undefined;
 
   function settle(): void {
+    if (settling === undefined) return;
+    clearTimeout(settling);
+    settling = undefined;
     for (const total of [sums, rings.hour.slot(since), rings.day.slot(since)]) add(total, latest);
     latest = emptyCounts();
-    since = now();
   }
 
   function countsNow(): Counts {
-    const elapsed = now() - since;
-    if (elapsed >= SETTLED_AFTER_MS || elapsed < 0) settle();
+    if (settling === undefined) {
+      since = Date.now();
+      settling = setTimeout(settle, SETTLED_AFTER_MS).unref();
+    }
     return latest;
   }
 
@@ -79,7 +83,7 @@ export function createHistory(now: () => number = Date.now): HistoryRing {
     },
     read(window) {
       settle();
-      return describe(window, rings[window].read(now()));
+      return describe(window, rings[window].read(Date.now()));
     },
     totals() {
       settle();
@@ -87,7 +91,7 @@ export function createHistory(now: () => number = Date.now): HistoryRing {
     },
     hour() {
       settle();
-      return totalsOf(rings.hour.read(now()).slots);
+      return totalsOf(rings.hour.read(Date.now()).slots);
     },
   };
 }

@@ -44,6 +44,12 @@ export function isTag(text: string): text is Tag {
   return TAG.test(text);
 }
 
+/** Whether a parsed reference is a digest: no tag has a colon. `isDigest` checks any text, which
+ *  takes longer. */
+export function refersByDigest(reference: Reference): reference is Digest {
+  return reference.includes(':');
+}
+
 /** A tag or a digest. @throws OciError TAG_INVALID, DIGEST_INVALID */
 export function parseReference(text: string): Reference {
   if (isDigest(text)) return text;
