@@ -70,7 +70,7 @@ test('a failed write is reported with its error code, and its bytes are not hash
   await using short = await open(join(directory.path, 'short'), 'wx+');
   for (const size of [1000, bytes.length]) {
     const writer = createSpoolWriter({ digest: digestOf(bytes), file: short, size });
-    await assert.rejects(writer.hash(0, 1000), /shorter than what was written/);
+    await assert.rejects(writer.hash(0, 1000), /shorter than the bytes written/);
     await writer.close();
   }
 });
