@@ -31,7 +31,7 @@ const CLUSTER_PROGRAMS: readonly DebianProgram[] = ['runc', 'conntrack'];
 const CLUSTER_PACKAGES = ['containernetworking-plugins'];
 /** Tools that take longest to build, which therefore begin first. The others follow, the smallest
  *  first. */
-const LONG_BUILDS: readonly ToolName[] = ['kube-all', 'kube-apiserver-1.36', 'kube-apiserver-1.37'];
+const LONG_BUILDS: readonly ToolName[] = ['kube-all', 'kube-apiserver-1.36'];
 const BUILDS_AT_ONCE = 2;
 
 const root = join(import.meta.dirname, '..');
