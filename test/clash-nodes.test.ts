@@ -5,9 +5,10 @@ import { createServer as createHttpServer } from 'node:http';
 import { createServer, type AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { startClash, startSubscriptionServer, type ClashProgram, type SubscriptionServer } from './support/clash.ts';
+import { startClash, startSubscriptionServer, through, type ClashProgram, type SubscriptionServer } from './support/clash.ts';
 import { startAirport, type Airport } from './support/mihomo.ts';
 import { startRegistry } from './support/program.ts';
+import { freePort } from './support/temporary.ts';
 import { until } from './support/until.ts';
 
 // Registry → sidecar → mihomo 1.19.32 → an airport → an upstream, at an address for each airport,
@@ -115,6 +116,35 @@ for (const mood of ['refuses', 'redirects'] as const) {
     moods.clear();
   });
 }
+
+test('promise C4: a sidecar that started while its only node was away takes the first request after the node is back, on both listeners', async () => {
+  const shared = { ports: { shared: await freePort() }, users: [{ username: 'builds', password: 'word' }] };
+  subscriptions.answers.set('/away', JSON.stringify({ proxies: [one.node] }));
+  for (const awayMs of [0, 1500, 7000]) {
+    await one.stop();
+    await using clash = await startClash({
+      subscriptions: [{ name: 'airport', url: subscriptions.url('/away') }],
+      healthCheck: { url: `${url}/v2/` },
+      ...shared,
+    });
+    await until(async () => (await clash.status()).nodes.length === 1, 'the subscription is not in use');
+    await delay(awayMs);
+    await one.start();
+    for (const proxy of [clash.shared.replace('//', '//builds:word@'), clash.proxy]) {
+      assert.equal((await through(proxy, `${url}/v2/`)).status, 200, `${awayMs} ms`);
+    }
+  }
+});
+
+test('promise C4: requests through the shared listener alone are enough for a node that the registry refuses to be left', async () => {
+  const shared = { ports: { shared: await freePort() }, users: [{ username: 'builds', password: 'word' }] };
+  await using clash = await start('/shared', [one.node, other.node], shared);
+  const left = await chosen(clash);
+  moods.set(ADDRESSES[left], 'refuses');
+  const ask = () => through(clash.shared.replace('//', '//builds:word@'), `${url}/v2/`);
+  await until(async () => (await ask()).status === 200, 'the node is not left', 15_000);
+  moods.clear();
+});
 
 test("the user's own expected-status decides which nodes live", async () => {
   moods.set(ADDRESSES.one, 'refuses');

@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
+import { request, type IncomingMessage } from 'node:http';
 import { dirname, join } from 'node:path';
 import { toolPath } from '../tools/tools.ts';
 import { accepts, startProcess, type RunningProcess } from './process.ts';
@@ -17,8 +19,12 @@ export interface Mihomo extends AsyncDisposable {
   start(): Promise<void>;
 }
 
-/** Runs mihomo with this configuration; it gets a controller, and needs no geo data. */
-export async function startMihomo(configuration: Record<string, unknown>): Promise<Mihomo> {
+/** Runs mihomo with this configuration; it gets a controller, and needs no geo data.
+ *  @param isReady - asked once all ports accept connections */
+export async function startMihomo(
+  configuration: Record<string, unknown>,
+  isReady: (controller: string) => Promise<boolean> = () => Promise.resolve(true),
+): Promise<Mihomo> {
   const temporary = await temporaryDirectory();
   const controller = `127.0.0.1:${await freePort()}`;
   const secret = randomUUID();
@@ -35,7 +41,7 @@ export async function startMihomo(configuration: Record<string, unknown>): Promi
     ...listeners.map(({ listen = '127.0.0.1', port }) => `${listen}:${port}`),
   ];
   // The controller is up before the ports that clients use.
-  const ready = async () => (await Promise.all([controller, ...ports].map(accepts))).every(Boolean);
+  const ready = async () => (await Promise.all([controller, ...ports].map(accepts))).every(Boolean) && isReady(controller);
   let child = await startProcess({ command, args: ['-d', temporary.path, '-f', file], ready });
   return {
     controller,
@@ -80,13 +86,29 @@ export async function startAirport(options: AirportOptions = {}): Promise<Airpor
   const { hosts = {}, blocked = [], name = 'node', host = '127.0.0.1' } = options;
   const node = { name, type: 'ss', server: host, port: await freePort(), cipher: 'aes-128-gcm', password: randomUUID() } as const;
   const { cipher, password, port } = node;
-  const mihomo = await startMihomo({
+  const probe = await freePort();
+  const configuration = {
     mode: 'rule',
     hosts,
+    'mixed-port': probe,
     listeners: [{ name: 'in', type: 'shadowsocks', listen: host, port, cipher, password }],
     rules: [...blocked.map((host) => `DOMAIN,${host},REJECT`), 'MATCH,DIRECT'],
-  });
+  };
+  // mihomo accepts connections some time before it forwards them, and closes those that come in between.
+  const mihomo = await startMihomo(configuration, (controller) => forwards(probe, controller));
   return Object.defineProperties(mihomo, { node: { value: node } }) as Airport;
+}
+
+/** Whether the proxy on this port of 127.0.0.1 passes on a request to `target`, which answers with any status. */
+async function forwards(port: number, target: string): Promise<boolean> {
+  const asking = request({ host: '127.0.0.1', port, path: `http://${target}/`, headers: { host: target }, timeout: 5000 }).end();
+  try {
+    const [response] = (await once(asking, 'response')) as [IncomingMessage];
+    response.resume();
+    return response.statusCode !== 502;
+  } catch {
+    return false;
+  }
 }
 
 /** mihomo's geo files (geoip.dat, geosite.dat, country.mmdb, ASN.mmdb), as the image ships them. */

@@ -27,7 +27,7 @@ export interface Link {
 }
 
 export interface FrontEvents {
-  /** A client has connected to the proxy. */
+  /** A client has connected to the proxy or the shared proxy. */
   opened(): void;
   /** mihomo closed a connection of the proxy without a response: its node refuses connections, or
    *  there is no node. */
@@ -94,8 +94,9 @@ export async function openFront({ listen, events, signal }: FrontOptions): Promi
   async function relay({ client, server, ...place }: Pick<Link, 'entrance' | 'ports'> & { client: Socket; server: Socket }): Promise<void> {
     const link = createLink({ client, server, ...place });
     links.add(link);
+    if (link.entrance !== 'controller') events.opened();
+    // At the shared proxy a wrong password looks the same, and must not cause a test each time.
     if (link.entrance === 'proxy') {
-      events.opened();
       server.once('close', () => {
         if (!client.destroyed && server.bytesRead <= GREETING_BYTES && inUse === link.ports) events.unanswered();
       });
