@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { toolPath } from '../../../test/tools/tools.ts';
 import { temporaryDirectory } from '../../../test/support/temporary.ts';
@@ -11,6 +13,19 @@ async function start(): Promise<EntryReader> {
   const { path } = resources.use(await temporaryDirectory());
   return createEntryReader({ binary: await toolPath('mihomo'), directory: path, env: {} });
 }
+
+/** mihomo behind a program of this test's own: `before` is what it does first, given mihomo's home as `home`. */
+async function startBehind(before: string): Promise<EntryReader> {
+  const { path } = resources.use(await temporaryDirectory());
+  const binary = join(path, 'mihomo.mjs');
+  const imports = `import { createServer } from 'node:net';\nimport { mkdirSync } from 'node:fs';\n`;
+  const then = `process.execve(${JSON.stringify(await toolPath('mihomo'))}, ['mihomo', ...process.argv.slice(2)]);\n`;
+  const home = `const home = process.argv[3];\n`;
+  await writeFile(binary, `#!${process.execPath}\n${imports}${home}${before}\n${then}`, { mode: 0o700 });
+  return createEntryReader({ binary, directory: path, env: {} });
+}
+
+const STARTED = `console.log('initial proxy provider p error');`;
 
 const base64 = (text: string) => Buffer.from(text).toString('base64');
 const ss = (name: string, cipher = 'aes-128-gcm') => `ss://${base64(`${cipher}:pw`)}@h.example:1#${name}`;
@@ -48,4 +63,26 @@ test('mihomo itself decides which links it cannot use; base64 links that it skip
   assert.match(JSON.stringify(readings[150]), /unknown method: salsa20/);
   assert.match(JSON.stringify(readings[300]), /does not support such links/);
   assert.deepEqual(readings.at(-1), { link: `ss://${Buffer.from('aes-128-gcm:pwd').toString('base64url')}@h.example:11#old` });
+});
+
+test('a node is not blamed for a mihomo whose socket opens later than its log says', async () => {
+  const reader = await startBehind(`${STARTED} await new Promise((resolve) => setTimeout(resolve, 500));`);
+  assert.deepEqual(await reader.readNodes([node('late')]), [undefined]);
+});
+
+test('a node is not blamed for a mihomo that hangs up or is killed: it is read again', async () => {
+  for (const fault of ['socket.destroy()', `process.kill(process.pid, 'SIGKILL')`]) {
+    const server = `createServer((socket) => void socket.once('data', () => ${fault})).listen(home + '/c.sock')`;
+    const first = `let first = true; try { mkdirSync(import.meta.dirname + '/first'); } catch { first = false; }
+      if (first) { ${server}; ${STARTED} await new Promise(() => undefined); }`;
+    const reader = await startBehind(first);
+    await assert.rejects(reader.readNodes([node('a')]), /does not answer/, fault);
+    assert.deepEqual(await reader.readNodes([node('a')]), [undefined], fault);
+  }
+});
+
+test('a node at which mihomo ends is named', async () => {
+  const server = `createServer((socket) => void socket.once('data', () => process.exit(2))).listen(home + '/c.sock')`;
+  const reader = await startBehind(`${server}; ${STARTED} await new Promise(() => undefined);`);
+  assert.deepEqual(await reader.readNodes([node('a')]), ['mihomo ends when it reads this']);
 });

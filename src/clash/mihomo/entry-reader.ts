@@ -8,9 +8,11 @@ import { removeThrowaways, startThrowaway, type Throwaway, type ThrowawayOptions
  *  An entry that mihomo cannot use, or that crashes it, therefore harms no traffic. Verdicts are
  *  cached. One call runs at a time. */
 export interface EntryReader {
-  /** @returns for each node the reason why mihomo cannot use it; undefined: mihomo can */
+  /** @returns for each node the reason why mihomo cannot use it; undefined: mihomo can
+   *  @throws Error: mihomo does not start, or does not answer, which says nothing about the nodes */
   readNodes(nodes: readonly Fields[]): Promise<(string | undefined)[]>;
-  /** @returns for each link the form that mihomo reads, or the reason why there is none */
+  /** @returns for each link the form that mihomo reads, or the reason why there is none
+   *  @throws Error: as above */
   readLinks(links: readonly string[]): Promise<LinkReading[]>;
 }
 
@@ -101,7 +103,8 @@ export function createEntryReader(options: ReaderOptions): EntryReader {
 const REPAIRED = '\0repaired';
 
 interface Session {
-  /** Lets mihomo read a file of nodes. `count`: the number of nodes that it finds. */
+  /** Lets mihomo read a file of nodes. `count`: the number of nodes that it finds.
+   *  @throws Error: it does not answer */
   read(content: string): Promise<{ problem?: string; count: number }>;
   end(): Promise<void>;
 }
@@ -127,8 +130,10 @@ function createSession(options: ReaderOptions): Session {
         if (status >= 300) return { problem: messageOf(text), count: 0 };
         const provider = await current.call('GET', '/providers/proxies/p');
         return { count: ((JSON.parse(provider.text) as { proxies?: unknown[] }).proxies ?? []).length };
-      } catch {
+      } catch (cause) {
+        const crashed = await current.crashed();
         await current[Symbol.asyncDispose]();
+        if (!crashed) throw new Error('the mihomo that reads entries does not answer', { cause });
         return { problem: CRASH, count: 0 };
       }
     },

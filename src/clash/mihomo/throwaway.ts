@@ -2,9 +2,11 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Fields } from '../../io/untrusted.ts';
 import { encodeConfig } from '../config/encode.ts';
 
@@ -27,10 +29,15 @@ export interface Throwaway extends AsyncDisposable {
   call(method: 'GET' | 'PUT', path: string): Promise<{ status: number; text: string }>;
   /** Whether the process still runs. */
   running(): boolean;
+  /** Whether the process has ended by itself, as it does when it panics, or does within a second.
+   *  False: it runs, or a signal has ended it. */
+  crashed(): Promise<boolean>;
 }
 
 const START_LIMIT_MS = 10_000;
 const CALL_LIMIT_MS = 30_000;
+const EXIT_LIMIT_MS = 1000;
+const POLL_MS = 20;
 /** In bytes. The path of a Unix socket has at most 107 (unix(7)). */
 const MAX_SOCKET_PATH = 100;
 const SOCKET = 'c.sock';
@@ -71,14 +78,33 @@ export async function startThrowaway(config: Fields, { binary, directory, env, s
     await rm(home, { recursive: true, force: true });
   }
 
+  async function crashed(): Promise<boolean> {
+    await Promise.race([ended, delay(EXIT_LIMIT_MS)]);
+    return child.exitCode !== null;
+  }
+
   const limit = setTimeout(() => child.kill('SIGKILL'), START_LIMIT_MS);
   for await (const line of createInterface({ input: child.stdout })) {
     if (!started.test(line)) continue;
-    clearTimeout(limit);
-    child.stdout.resume();
-    return { write, call, running, [Symbol.asyncDispose]: dispose };
+    // mihomo opens the socket beside its start: the line may come first.
+    while (running() && !(await accepts(socketPath))) await delay(POLL_MS);
+    break;
   }
   clearTimeout(limit);
+  child.stdout.resume();
+  if (running()) return { write, call, running, crashed, [Symbol.asyncDispose]: dispose };
   await dispose();
   throw new Error('the mihomo that reads entries does not start');
+}
+
+async function accepts(path: string): Promise<boolean> {
+  const socket = connect({ path });
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch {
+    return false; // not yet, or no longer
+  } finally {
+    socket.destroy();
+  }
 }
