@@ -1,6 +1,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../../telemetry/log.ts';
 import { ClashError } from '../subscription/document.ts';
 import type { Redactor } from '../subscription/redact.ts';
@@ -37,6 +38,9 @@ export interface Mihomo {
 
 const GRACE_MS = 5000;
 const TEST_LIMIT_MS = 60_000;
+/** `mihomo -t` is run again when something else has ended it, such as a lack of memory. */
+const TEST_ATTEMPTS = 3;
+const TEST_PAUSE_MS = 500;
 const COMPILE_LIMIT_MS = 120_000;
 /** The environment variables that mihomo gets: the program path, Go's settings for other
  *  authorities, and the time zone. Others could move its paths and its controller (SAFE_PATHS,
@@ -59,20 +63,30 @@ export async function createMihomo({ binary, directory, log, redactor, env }: Mi
     else log.error({ event: 'mihomo-log' }, `mihomo: ${clean}`);
   }
 
+  /** `interrupted`: it could not be run, or a signal has ended it, which says nothing about the config. */
+  async function testOnce(file: string): Promise<{ complaint: string | undefined; interrupted: boolean }> {
+    const { promise, resolve } = Promise.withResolvers<{ complaint: string | undefined; interrupted: boolean }>();
+    const options = { env: environment, timeout: TEST_LIMIT_MS, maxBuffer: 2 ** 24 };
+    execFile(binary, ['-t', '-d', directory, '-f', file], options, (error, stdout) => {
+      if (error === null) return resolve({ complaint: undefined, interrupted: false });
+      const lines = stdout.split('\n').map(parseLine);
+      const complaints = lines.filter(({ level }) => level === 'error' || level === 'fatal').map(({ message }) => message);
+      const tooSlow = error.killed === true;
+      const silent = tooSlow ? 'mihomo takes more than a minute to read it' : `mihomo ends with ${error.code ?? error.signal}`;
+      resolve({ complaint: redactor.clean(complaints.at(-1) ?? silent), interrupted: !tooSlow && typeof error.code !== 'number' });
+    });
+    return promise;
+  }
+
   return {
     version,
 
     async test(file) {
-      const { promise, resolve } = Promise.withResolvers<string | undefined>();
-      const options = { env: environment, timeout: TEST_LIMIT_MS, maxBuffer: 2 ** 24 };
-      execFile(binary, ['-t', '-d', directory, '-f', file], options, (error, stdout) => {
-        if (error === null) return resolve(undefined);
-        const lines = stdout.split('\n').map(parseLine);
-        const complaints = lines.filter(({ level }) => level === 'error' || level === 'fatal').map(({ message }) => message);
-        const silent = error.killed === true ? 'mihomo takes more than a minute to read it' : `mihomo ends with ${error.code}`;
-        resolve(redactor.clean(complaints.at(-1) ?? silent));
-      });
-      return promise;
+      for (let attempt = 1; ; attempt++) {
+        const { complaint, interrupted } = await testOnce(file);
+        if (!interrupted || attempt === TEST_ATTEMPTS) return complaint;
+        await delay(TEST_PAUSE_MS);
+      }
     },
 
     start(configFile) {
