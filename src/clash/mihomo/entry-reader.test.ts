@@ -84,5 +84,5 @@ test('a node is not blamed for a mihomo that hangs up or is killed: it is read a
 test('a node at which mihomo ends is named', async () => {
   const server = `createServer((socket) => void socket.once('data', () => process.exit(2))).listen(home + '/c.sock')`;
   const reader = await startBehind(`${server}; ${STARTED} await new Promise(() => undefined);`);
-  assert.deepEqual(await reader.readNodes([node('a')]), ['mihomo ends when it reads this']);
+  assert.deepEqual(await reader.readNodes([node('a')]), ['mihomo crashes when it reads this']);
 });

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { isFields, type Fields } from '../../io/untrusted.ts';
 import { encodeConfig } from '../config/encode.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
@@ -126,9 +127,9 @@ function createSession(options: ReaderOptions): Session {
       // mihomo skips a file whose content has not changed.
       await current.write('entries', `${content}\n# ${++reads}`);
       try {
-        const { status, text } = await current.call('PUT', '/providers/proxies/p');
+        const { status, text } = await reload(current);
         if (status >= 300) return { problem: messageOf(text), count: 0 };
-        const provider = await current.call('GET', '/providers/proxies/p');
+        const provider = await current.call('GET', PROVIDER);
         return { count: ((JSON.parse(provider.text) as { proxies?: unknown[] }).proxies ?? []).length };
       } catch (cause) {
         const crashed = await current.crashed();
@@ -139,6 +140,23 @@ function createSession(options: ReaderOptions): Session {
     },
     end: async () => mihomo?.[Symbol.asyncDispose](),
   };
+}
+
+/** The provider's path at mihomo's controller. */
+const PROVIDER = '/providers/proxies/p';
+const READY_LIMIT_MS = 10_000;
+const READY_PAUSE_MS = 50;
+
+/** Lets mihomo read the provider's file. The controller answers 404 until the config is in use.
+ *  @throws Error: mihomo has ended, or still answers 404 after 10 s */
+async function reload(mihomo: Throwaway): Promise<{ status: number; text: string }> {
+  const limit = performance.now() + READY_LIMIT_MS;
+  for (;;) {
+    const answer = await mihomo.call('PUT', PROVIDER);
+    if (answer.status !== 404) return answer;
+    if (performance.now() > limit) throw new Error(`mihomo's controller does not know the provider: ${answer.text}`);
+    await delay(READY_PAUSE_MS);
+  }
 }
 
 /** The last line of the start: the provider's file does not exist yet. */
