@@ -1,7 +1,8 @@
 #!/bin/sh
-# containerd 2.4.2. If a registry answers 429 with Retry-After: 30, containerd requests the same manifest again at once, several times
-# within about a second; it ignores Retry-After (core/remotes/docker/resolver.go, retryRequest). A cache that passes on each request
-# therefore multiplies the requests that its upstream has just asked it to reduce.
+# containerd 2.4.2. If a registry answers 429 with Retry-After: 30, containerd requests the same
+# manifest again at once, several times within about a second; it ignores Retry-After
+# (core/remotes/docker/resolver.go, retryRequest). A cache that passes on each request therefore
+# multiplies the requests that its upstream has just asked it to reduce.
 # Seen: the requests for one `ctr content fetch`, and the seconds they took.
 set -eu
 STATUS=429

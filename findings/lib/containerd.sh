@@ -1,8 +1,9 @@
-# Sourced by the findings about containerd 2.4.2, which set STATUS first. Installs containerd and starts
-# it next to a registry that answers every request with STATUS, both in a temporary folder that is
-# removed at the end. While the file $folder/challenge exists, its content is sent as WWW-Authenticate.
-# Sets folder, and port (the registry's). `ctr` runs containerd's client. `requests` prints the number
-# of requests to the registry so far; $folder/asked lists them, marked "with a login" if they had one.
+# Sourced by the findings about containerd 2.4.2, which set STATUS first. Installs containerd and
+# starts it next to a registry that answers every request with STATUS, both in a temporary folder
+# that is removed at the end. While the file $folder/challenge exists, its content is sent as
+# WWW-Authenticate. Sets folder, and port (the registry's). `ctr` runs containerd's client.
+# `requests` prints the number of requests to the registry so far; $folder/asked lists them, marked
+# "with a login" if they had one.
 if [ "$(id -u)" != 0 ]; then echo "containerd needs root"; exit 2; fi
 folder=$(mktemp -d)
 containerd_pid='' server_pid=''

@@ -1,5 +1,6 @@
-# Sourced by the findings about kube-apiserver, which set VERSION (1.36.3) first. Builds it, and starts it over Debian's etcd, in a temporary
-# folder that is removed at the end. `api METHOD PATH` sends what it reads from stdin as an admin, and prints the answer.
+# Sourced by the findings about kube-apiserver, which set VERSION (1.36.3) first. Builds it, and
+# starts it over Debian's etcd, in a temporary folder that is removed at the end. `api METHOD PATH`
+# sends what it reads from stdin as an admin, and prints the answer.
 command -v etcd >/dev/null || { echo "etcd is missing: apt-get install etcd-server"; exit 2; }
 folder=$(mktemp -d)
 etcd_pid='' server_pid=''
@@ -64,8 +65,8 @@ for _ in $(seq 100); do
   sleep 0.2
 done
 
-# policy NAME FAILURE_POLICY MATCH_CONDITION MUTATION...: replaces a MutatingAdmissionPolicy, which is about pods, and its binding. Each
-# mutation is a CEL expression that gives a JSON Patch.
+# policy NAME FAILURE_POLICY MATCH_CONDITION MUTATION...: replaces a MutatingAdmissionPolicy, which
+# is about pods, and its binding. Each mutation is a CEL expression that gives a JSON Patch.
 group=/apis/admissionregistration.k8s.io/v1
 policy() {
   python3 - "$@" >"$folder/policy.json" <<'PY'
