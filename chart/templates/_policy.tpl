@@ -1,8 +1,11 @@
-{{/* The MutatingAdmissionPolicy of webhook.mode: policy. It is rendered from the configuration that the webhook would have, and from
-     rewriting.json, what the webhook's program knows by itself, so that both rewrite alike: test/rewriting-alike.test.ts compares
-     them. An expression that fails leaves the pod as it is (failurePolicy: Ignore); the tests render it with Fail.
+{{/* The MutatingAdmissionPolicy of webhook.mode: policy. It is rendered from the configuration that
+     the webhook would have, and from rewriting.json, which contains the built-in rules of the
+     webhook, so that both rewrite alike: test/rewriting-alike.test.ts compares them. If an
+     expression fails, the pod is not changed (failurePolicy: Ignore); the tests render the policy
+     with Fail.
 
-     The expressions are CEL. Conditions know neither variables nor each other. A missing field is an error, hence `.?` and orValue. */}}
+     The expressions are CEL. Conditions cannot use variables or refer to each other. A missing field
+     is an error, hence `.?` and orValue. */}}
 
 {{/* Everything that differs between releases, as JSON. */}}
 {{- define "kube-registry.policyRules" -}}
@@ -25,9 +28,10 @@
 {{ toJson $rules }}
 {{- end }}
 
-{{/* The hosts whose images are rewritten: {"hosts": {"docker.io/": "dockerhub/"}, "namespaces": {"docker.io/": "library/"},
-     "prefixes": ["docker.io/acme/"], "globs": "…", "excluded": "…"}. Hosts are spelled as image names begin, and so are the prefixes of
-     repositories that the registry has credentials for. */}}
+{{/* The hosts whose images are rewritten: {"hosts": {"docker.io/": "dockerhub/"}, "namespaces":
+     {"docker.io/": "library/"}, "prefixes": ["docker.io/acme/"], "globs": "…", "excluded": "…"}.
+     Hosts are written as in image names, and so are the prefixes of repositories for which the
+     registry has credentials. */}}
 {{- define "kube-registry.servedHosts" -}}
 {{- $hosts := dict -}}
 {{- $namespaces := dict -}}
@@ -58,7 +62,7 @@
 {{- range $own.credentials }}{{ $prefixes = append $prefixes (printf "%s/%s" $host (default "" .repositories)) }}{{ end -}}
 {{- end -}}
 {{- end -}}
-{{- /* Names without a host are of Docker Hub, which a glob may serve too. */ -}}
+{{- /* Names without a host belong to Docker Hub, which a glob may match too. */ -}}
 {{- $globPattern := include "kube-registry.globs" $globs -}}
 {{- if and $globs (not (hasKey $hosts "docker.io/")) (regexMatch $globPattern "docker.io") (not (and $excluded (regexMatch $excludedPattern "docker.io"))) }}{{ $_ := set $hosts "docker.io/" "docker.io/" }}{{ end -}}
 {{- with get $hosts "docker.io/" }}{{ $_ := set $hosts "" . }}{{ end -}}
@@ -72,22 +76,24 @@
 {{ $url.host | lower | trimSuffix $port }}
 {{- end }}
 
-{{/* What an image name may have as its host, by the grammar of github.com/distribution/reference. */}}
+{{/* The host of an image name, by the grammar of github.com/distribution/reference. */}}
 {{- define "kube-registry.hostPattern" -}}
 {{- $label := "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?" -}}
 ^(?:{{ $label }}(?:\.{{ $label }})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?$
 {{- end }}
 
-{{/* A host of registry.otherHosts: a name and perhaps a port, by the grammar of src/oci/other-hosts.ts. */}}
+{{/* A host of registry.otherHosts: a name and an optional port, by the grammar of
+     src/oci/other-hosts.ts. */}}
 {{- define "kube-registry.otherHost" -}}
 {{- $label := "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?" -}}
 {{- $port := "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]" -}}
 ^{{ $label }}(?:\.{{ $label }})*(?::(?:{{ $port }}))?$
 {{- end }}
 
-{{/* One regular expression (RE2) for a list of globs, as picomatch reads them; empty for an empty list. "validate" refuses the
-     globs that RE2 cannot express, and those with ** beside other signs of a component. What is longer than the sign that it replaces
-     is first written as % and a letter, so that its own signs are left alone. */}}
+{{/* One regular expression (RE2) for a list of globs, as picomatch reads them; empty for an empty
+     list. "validate" refuses the globs that RE2 cannot express, and those with ** next to other
+     characters of a component. A replacement that contains special characters is first written as %
+     and a letter, so that later replacements do not change it. */}}
 {{- define "kube-registry.globs" -}}
 {{- $patterns := list -}}
 {{- range . -}}
@@ -103,8 +109,9 @@
 {{- with $patterns }}^(?:{{ join "|" . }})${{ end -}}
 {{- end }}
 
-{{/* Every image of a pod with its place, as a list of maps: the JSON Pointer (RFC 6901), the container's name or volume/NAME, the
-     image, the pull policy. "object" or "oldObject". */}}
+{{/* Every image of a pod with its path, as a list of maps: the JSON Pointer (RFC 6901), the
+     container's name or volume/NAME, the image, the pull policy. The argument is "object" or
+     "oldObject". */}}
 {{- define "kube-registry.celImages" -}}
 {{- range list "initContainers" "containers" "ephemeralContainers" -}}
 {{ $ }}.spec.?{{ . }}.orValue([]).transformList(i, c, {
@@ -116,12 +123,14 @@
   "image": string(v.image.?reference.orValue("")), "pull": string(v.image.?pullPolicy.orValue(""))})
 {{- end }}
 
-{{/* The images of a pod's containers, to tell whether an update changes one. Image volumes never change. */}}
+{{/* The images of a pod's containers, to find out whether an update changes one. Image volumes never
+     change. */}}
 {{- define "kube-registry.celContainers" -}}
 ({{ . }}.spec.containers + {{ . }}.spec.?initContainers.orValue([]) + {{ . }}.spec.?ephemeralContainers.orValue([]))
 {{- end }}
 
-{{/* True for pods that a label selector selects. (dict "matchLabels" … "matchExpressions" …) */}}
+{{/* True for pods that a label selector selects. The argument is the selector: (dict "matchLabels" …
+     "matchExpressions" …) */}}
 {{- define "kube-registry.celSelector" -}}
 {{- $terms := list -}}
 {{- range $key, $value := .matchLabels -}}
@@ -136,7 +145,7 @@
 {{ join " && " (default (list "true") $terms) }}
 {{- end }}
 
-{{/* Every term of the node affinity. A pod usually runs where it prefers to. */}}
+{{/* Every term of the node affinity. A pod usually runs on a node that it prefers. */}}
 {{- define "kube-registry.celNodeTerms" -}}
 (object.spec.?affinity.?nodeAffinity.?requiredDuringSchedulingIgnoredDuringExecution.?nodeSelectorTerms.orValue([])
   + object.spec.?affinity.?nodeAffinity.?preferredDuringSchedulingIgnoredDuringExecution.orValue([]).map(t, t.preference))
@@ -173,15 +182,17 @@ object.spec.?os.?name.orValue("") == "windows"
     f.key == "metadata.name" && f.operator == "In" && f.?values.orValue([]).exists(v, v.matches({{ $node }}))))
 {{- end }}
 
-{{/* A quick look: false for pods without any image of ours. A first component without a dot and a colon is no host. */}}
+{{/* A quick check: false for pods without any image that may be rewritten. A first component without
+     a dot or a colon is not a host. */}}
 {{- define "kube-registry.celSomeImage" -}}
 {{- $ours := include "kube-registry.celOurs" . -}}
 {{ include "kube-registry.celContainers" "object" }}.exists(c, c.?image.orValue("").matches({{ $ours }}))
 || object.spec.?volumes.orValue([]).exists(v, v.?image.?reference.orValue("").matches({{ $ours }}))
 {{- end }}
 
-{{/* False for pods that are rewritten already, which each pod is in its second round. A pod without any image of ours has to be looked at in
-     the first one: a policy whose conditions do not hold then is not asked again when a webhook has added a sidecar. */}}
+{{/* False for pods that are rewritten already, as every pod is in the second round. The conditions
+     must hold in the first round even for a pod without any image that may be rewritten: otherwise
+     the policy is not evaluated again after a webhook has added a sidecar. */}}
 {{- define "kube-registry.celNotRewritten" -}}
 {{- $prefix := printf "%s/" .registryHost | toRawJson -}}
 {{ include "kube-registry.celSomeImage" . }}
@@ -189,7 +200,7 @@ object.spec.?os.?name.orValue("") == "windows"
   || object.spec.?volumes.orValue([]).exists(v, v.?image.?reference.orValue("").startsWith({{ $prefix }})))
 {{- end }}
 
-{{/* What every image begins with that may be rewritten, as a literal of CEL. */}}
+{{/* A pattern for the beginning of every image name that may be rewritten, as a CEL literal. */}}
 {{- define "kube-registry.celOurs" -}}
 {{- $hosts := list -}}
 {{- range $host, $_ := .served.hosts }}{{ if $host }}{{ $hosts = append $hosts (regexQuoteMeta $host) }}{{ end }}{{ end -}}
@@ -236,7 +247,8 @@ request.operation == "CREATE"
 r'{{ . }}'
 {{- end }}
 
-{{/* The images that a request brings in: of an update those that it changes, of the subresource the new ephemeral containers. */}}
+{{/* The images that a request adds: for an update, the changed ones; for the subresource, those of
+     the new ephemeral containers. */}}
 {{- define "kube-registry.celFresh" -}}
 !variables.someImage
 ? []
@@ -247,9 +259,9 @@ r'{{ . }}'
 : variables.images.filter(p, !variables.former.exists(f, f.key == p.key && f.image == p.image))
 {{- end }}
 
-{{/* Those of hosts that are served. "host" ends with a slash, and is empty for names of Docker Hub without a host. By the grammar the
-     first component is a host if it has a dot, a colon or an upper-case letter, or is localhost. 64 hexadecimal digits are an image's
-     ID. */}}
+{{/* The added images whose host is served. "host" ends with a slash, and is empty for names of
+     Docker Hub without a host. By the grammar, the first component is a host if it has a dot, a
+     colon or an upper-case letter, or is localhost. 64 hexadecimal digits are an image's ID. */}}
 {{- define "kube-registry.celServed" -}}
 {{- $host := toRawJson .registryHost -}}
 variables.fresh
@@ -267,8 +279,9 @@ variables.fresh
 {{- end }})
 {{- end }}
 
-{{/* The names by which they are known: in full, as globs match them, and here. Docker Hub's short names get their library/ in both;
-     namespaces of other upstreams are put before short names here alone. */}}
+{{/* Two names for each served image: "full", which globs match, and "to", its name in the registry.
+     Docker Hub's short names get library/ in both; the default namespaces of other upstreams are
+     added only to "to". */}}
 {{- define "kube-registry.celNamed" -}}
 variables.served
 .map(p, {"path": p.path, "key": p.key, "image": p.image, "host": p.host, "rest":
@@ -287,7 +300,8 @@ variables.served
 ^{{ $component }}(?:/{{ $component }})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@(?:{{ $digest }}))?$
 {{- end }}
 
-{{/* Those that are rewritten. Globs match the name without its tag and digest, or all of it. */}}
+{{/* The images that are rewritten. Globs match the name without its tag and digest, or the whole
+     name. */}}
 {{- define "kube-registry.celRewritten" -}}
 {{- $bare := "p.full.find(\"^[^/]+/[^:@]+\")" -}}
 variables.named.filter(p, size(p.to.find("^[^:@]+")) <= 255
@@ -304,15 +318,16 @@ variables.named.filter(p, size(p.to.find("^[^:@]+")) <= 255
 {{- end }})
 {{- end }}
 
-{{/* False if only a pull secret of the pod's own may give access to its images. */}}
+{{/* False if the images may require a pull secret of the pod itself. */}}
 {{- define "kube-registry.celNeedsNoSecret" -}}
 size(object.spec.?imagePullSecrets.orValue([])) <= 64
 && object.spec.?imagePullSecrets.orValue([]).all(s,
   s.?name.orValue("") == "" || s.name.matches({{ include "kube-registry.celPattern" .ignoredSecretPattern }}))
 {{- end }}
 
-{{/* The annotation with the original names: JSON, container → image. Entries of an earlier round stay. Names and images that parse
-     need no escapes; a value that looks otherwise is not of this policy, and is replaced. */}}
+{{/* The annotation with the original names: JSON, container → image. Entries of an earlier round
+     stay. Valid names and images need no escapes; a value in any other form was not written by this
+     policy, and is replaced. */}}
 {{- define "kube-registry.celOriginals" -}}
 {{- $entry := "\"[^\"\\\\{}\\x00-\\x1f]*\":\"[^\"\\\\{}\\x00-\\x1f]*\"" -}}
 "{" + (
