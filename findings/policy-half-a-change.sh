@@ -1,10 +1,10 @@
 #!/bin/sh
 # kube-apiserver 1.36.3 and 1.37.2 (MutatingAdmissionPolicy v1). The mutations of one policy are
-# applied one after the other. When one of them fails and failurePolicy is Ignore, what those before
-# it did stays: the pod is neither as it was nor as the policy wants it.
+# applied one after the other. When one of them fails and failurePolicy is Ignore, the changes of
+# the earlier ones stay: the pod has only a part of the policy's changes.
 # Seen: a policy of two mutations, the second of which replaces a label that the pod does not have:
-# the pod is created with the first label changed. Here: the chart's policy is one mutation, whose
-# patch holds everything.
+# the pod is created with the first label changed. Here: the chart's policy has one mutation, whose
+# patch contains every change.
 set -eu
 VERSION=${VERSION:-1.36.3}
 . "$(dirname "$0")/lib/kube-apiserver.sh"

@@ -1,6 +1,6 @@
 # Sourced by the findings about kube-apiserver, which set VERSION (1.36.3) first. Builds it, and
 # starts it over Debian's etcd, in a temporary folder that is removed at the end. `api METHOD PATH`
-# sends what it reads from stdin as an admin, and prints the answer.
+# sends its stdin as an admin, and prints the response.
 command -v etcd >/dev/null || { echo "etcd is missing: apt-get install etcd-server"; exit 2; }
 folder=$(mktemp -d)
 etcd_pid='' server_pid=''
@@ -59,14 +59,14 @@ for _ in $(seq 600); do
   [ "$(request "https://127.0.0.1:$port/readyz")" = ok ] && break
   sleep 0.2
 done
-# The namespace may come a moment later.
+# The namespace may be created a moment later.
 for _ in $(seq 100); do
   [ "$(request -o /dev/null -w '%{http_code}' "https://127.0.0.1:$port/api/v1/namespaces/default")" = 200 ] && break
   sleep 0.2
 done
 
-# policy NAME FAILURE_POLICY MATCH_CONDITION MUTATION...: replaces a MutatingAdmissionPolicy, which
-# is about pods, and its binding. Each mutation is a CEL expression that gives a JSON Patch.
+# policy NAME FAILURE_POLICY MATCH_CONDITION MUTATION...: replaces a MutatingAdmissionPolicy for
+# pods, and its binding. Each mutation is a CEL expression that returns a JSON Patch.
 group=/apis/admissionregistration.k8s.io/v1
 policy() {
   python3 - "$@" >"$folder/policy.json" <<'PY'
@@ -88,7 +88,7 @@ PY
   sleep 3 # until it is in use
 }
 
-# label NAME: what the label of a new pod is then; it is created with a=b.
+# label NAME: creates a pod with the label a=b, and prints the value of its label NAME.
 label() {
   echo '{"apiVersion":"v1","kind":"Pod","metadata":{"name":"pod","labels":{"a":"b"}},"spec":{"containers":[{"name":"a","image":"nginx"}]}}' |
     api POST '/api/v1/namespaces/default/pods?dryRun=All' |
