@@ -9,9 +9,9 @@ const SIZE = 64 * 2 ** 20;
 /** The limit of what upstream may send of each blob: one copy, plus the bytes in the buffers of a
  *  connection whose range another one has taken over. */
 const MAX_COPIES = 1.05;
-/** Blobs that each contestant has served before the first turn, over a line without a limit: Node
- *  compiles what runs often only after a while, which a registry that runs for days has behind
- *  it. */
+/** The number of blobs that each contestant serves before the first turn, over a connection without
+ *  a limit: Node compiles frequently used functions only after a while, as it has in a registry
+ *  that has run for days. */
 const WARM_UPS = 8;
 
 export interface Cold {

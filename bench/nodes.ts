@@ -110,7 +110,7 @@ async function copies(work: () => Promise<Reading[]>): Promise<{ readings: Readi
   return { readings, copies: ((await metric(registry.admin, 'sent_bytes_total', 'dockerhub')) - before) / size, cpu };
 }
 
-/** Of all agents, in seconds. */
+/** The processor time of all agents, in seconds. */
 async function processorTime(): Promise<number> {
   const each = await Promise.all(nodes.map(({ agent }) => processorSeconds(agent.pid).catch(() => 0))); // some were killed
   return each.reduce((sum, seconds) => sum + seconds, 0);
@@ -129,8 +129,8 @@ if (single === undefined) throw new Error('no node');
 if (!values['without-sharing']) {
   await until(() => nodes.every(({ agent }) => agent.log().some(({ event }) => event === 'sharing-blobs')), 'all nodes share');
 }
-// As in a cluster that has run for a while: every agent has pulled something, and the registry
-// knows it.
+// As in a cluster that has run for a while: every agent has pulled an image, and the registry knows
+// the agent.
 const former = await addBlob(true, WARM_UP_BYTES);
 for (const node of nodes) await read(node, former);
 const alone = (await read(single, await addBlob(true))).last;

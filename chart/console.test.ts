@@ -25,14 +25,14 @@ test('the console is reached by port-forward alone, lists pods when it may, and 
   );
 });
 
-test('a console that lists pods knows the rules by which they are rewritten, in each mode', async () => {
+test('a console that lists pods knows the rules of rewriting, in each mode', async () => {
   const exclude = { extraNamespaces: ['team-*'], images: ['docker.io/acme/*'] };
   for (const mode of ['webhook', 'policy']) {
     const values = { console: { pods: true }, webhook: { mode, exclude } };
     const webhook = at(configOf(await render({ kubeVersion: '1.36.0', values }), 'registry'), 'webhook');
     assert.deepEqual(at(webhook, 'exclude.images'), ['docker.io/acme/*'], mode);
     assert.ok((at(webhook, 'exclude.namespaces') as string[]).includes('team-*'), mode);
-    assert.equal(at(webhook, 'watchPods'), undefined, 'and counts only with registry.serviceAccount.listPods');
+    assert.equal(at(webhook, 'watchPods'), undefined, 'it counts only with registry.serviceAccount.listPods');
   }
 });
 

@@ -21,7 +21,7 @@ const helm = createHelm(await toolPath('helm'), { kubeconfig: plane.kubeconfig, 
 const install = ['install', RELEASE, import.meta.dirname, '--values', '-'];
 const upgrade = ['upgrade', RELEASE, import.meta.dirname, '--values', '-'];
 
-/** Kinds of others' that the values of the docs ask for. */
+/** Defines a kind of another project that the docs' values use. */
 async function defineKind(group: string, version: string, kind: string): Promise<void> {
   const plural = `${kind.toLowerCase()}s`;
   const schema = { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } };

@@ -12,7 +12,7 @@ export const live: { [Kind in keyof ConsoleEvents]: Signal<ConsoleEvents[Kind] |
   jobs: signal(undefined),
 };
 
-/** Events since the last frame, as text: of each kind only the last one is read. */
+/** Events since the last frame, as text: only the last one of each kind is parsed. */
 let unread: Partial<Record<keyof ConsoleEvents, string>> = {};
 let frame: number | undefined;
 

@@ -31,7 +31,7 @@ test('a value is text, whatever it holds', () => {
   assert.equal(t('proxy.nowChosen', { node: '{count} $& <b>' }), 'Node {count} $& <b> is used from now on.');
 });
 
-test('every reason for which an image keeps its name has a text in both languages', () => {
+test('every reason why an image keeps its name has a text in both languages', () => {
   for (const language of ['en', 'zh'] as const) {
     chooseLanguage(language);
     assert.deepEqual(

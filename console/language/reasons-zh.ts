@@ -1,6 +1,6 @@
 import type { REASONS as ENGLISH } from './reasons-en.ts';
 
-/** As in English. */
+/** The same keys as in English. */
 export const REASONS: Record<keyof typeof ENGLISH, string> = {
   'reason.namespace': '命名空间被排除',
   'reason.label': '带有标签 kube-registry/rewrite: "false"',

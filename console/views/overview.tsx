@@ -188,7 +188,7 @@ function TierNote({ tier }: { tier: NonNullable<Overview['localTier']> }) {
   );
 }
 
-/** Of the upstream that has fewest pulls left. */
+/** The upstream with the fewest remaining pulls. */
 function LimitFigure({ limits }: { limits: readonly RateLimitReport[] }) {
   const [least] = limits.toSorted((one, other) => one.remaining - other.remaining);
   if (least === undefined) return null;

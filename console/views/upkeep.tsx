@@ -38,7 +38,7 @@ export function Upkeep() {
   );
 }
 
-/** What happens by itself. */
+/** The automatic tasks. */
 function Schedule({ plan: { pruning, warming, unreachable } }: { plan: Plan }) {
   return (
     <>

@@ -85,7 +85,7 @@ function Pods({ report, search, rewritten, offset, busy }: PodsProps) {
   );
 }
 
-/** False: nothing is known of the pods, and the remarks say why. */
+/** False: the pods are not known, and the notices say why. */
 function isKnown({ problem, takenAt }: WebhookReport): boolean {
   return problem === null || takenAt !== null;
 }

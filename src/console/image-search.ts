@@ -83,14 +83,15 @@ function searchName(image: StoredImage, name: string): string {
   return name === repository ? name + tagged : `${name}${tagged} ${repository}${tagged}`;
 }
 
-/** The names of a listing's images in one text, a line each: one long text is searched many times faster than 100,000 short ones. */
+/** The names of a listing's images in one text, one per line: searching one long text is many times
+ *  faster than searching 100,000 short ones. */
 interface Names {
   text: string;
   /** Where each line begins, and the end of the text. */
   starts: Uint32Array;
 }
 
-/** They depend on the listing alone, which outlives changes of pods and pins. */
+/** They depend only on the listing, which stays the same when pods or pins change. */
 const known = new WeakMap<readonly StoredImage[], Names>();
 
 function namesOf(images: readonly StoredImage[], { nameOf }: ImageFacts): Names {
@@ -114,7 +115,7 @@ function wordsOf(search: string): string[] {
     .filter((word) => word !== '');
 }
 
-/** Fewer digits would find digests by chance: `cafe` is rather a part of a name. */
+/** Fewer digits would match digests by chance: `cafe` is more likely a part of a name. */
 const DIGEST_PART = /^(?:sha(?:256|512):[0-9a-f]*|[0-9a-f]{6,})$/;
 
 /** @returns for each image 1 if its name or its digest contains the word */
@@ -131,7 +132,7 @@ function findWord(word: string, { text, starts }: Names, images: readonly Stored
   return found;
 }
 
-/** The line of a place in the text that is not before line `from`. */
+/** The line that contains a position of the text, at or after line `from`. */
 function lineAt(starts: Uint32Array, place: number, from: number): number {
   if (place < (starts[from + 1] ?? 0)) return from;
   let [low, high] = [from + 1, starts.length - 1];

@@ -6,7 +6,7 @@ import type { SourceList } from './source.ts';
 import type { Speed } from './speed.ts';
 import type { DownloadState } from './state.ts';
 
-/** What is left to download, and for whom. */
+/** The rest of a download. */
 export interface Work {
   state: DownloadState;
   segments: Segments;
@@ -24,14 +24,15 @@ export interface AdditionalConnectionsOptions extends Work {
   ended(this: void): void;
 }
 
-/** The connections of one download beside its first one. They can do no harm: at the first failure of one, its segment goes back to
- *  the others. */
+/** The connections of one download beside its first one. They can do no harm: at the first failure
+ *  of one, its segment goes back to the others. */
 export interface AdditionalConnections {
   /** Takes connections for these segments, in order, as long as any are free. */
   take(segments: readonly Segment[]): void;
   /** Takes a connection for the second half of the largest segment, if that is worth it. */
   takeHalf(): void;
-  /** Assigns connections to the positions where readers wait. If only one connection is allowed, it moves there. */
+  /** Assigns connections to the positions where readers wait. If only one connection is allowed, it
+   *  moves there. */
   serveReaders(): void;
   /** One of them has failed: if bytes came faster after it was taken, it was not the reason. */
   haveFailed(): boolean;

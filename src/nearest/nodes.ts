@@ -7,50 +7,52 @@ import type { Log } from '../telemetry/log.ts';
 import type { SharingNode } from './agreement.ts';
 import { proveKey } from './ticket.ts';
 
-/** A node that shares blobs, as the registry knows it. */
+/** The registry's state of a node that shares blobs. */
 export interface Node extends SharingNode {
-  /** Whether it has answered here; undefined: not known yet. */
+  /** Whether it has answered this registry; undefined: not known yet. */
   alive: boolean | undefined;
-  /** It has given wrong bytes: it is not asked again. */
+  /** It has sent wrong bytes, and is not used again. */
   distrusted: boolean;
-  /** How many nodes read from it now, over all blobs. */
+  /** How many nodes currently read from it, over all blobs. */
   readers: number;
-  /** Bytes per ms that its readers got, as a moving average; undefined: not known yet. */
+  /** Bytes per ms that its readers received, as a moving average; undefined: not known yet. */
   rate: number | undefined;
   /** Other nodes that could not reach it: since when, in ms of the monotonic clock. */
   complaints: Map<string, number>;
 }
 
 export interface Nodes {
-  /** The node of this address and key. A node that has not answered lately is asked at once, in the background. */
+  /** The node with this address and key. A node that has not answered recently is probed at once,
+   *  in the background. */
   meet(this: void, node: SharingNode): Node;
-  /** The node that has this address now. */
+  /** The node that currently has this address. */
   at(this: void, address: string): Node | undefined;
   /** `reporter` could not read from the node at this address. */
   complain(this: void, address: string, reporter: string): void;
   /** Whether other nodes may be sent there. */
   isUsable(this: void, node: Node): boolean;
-  /** Resolves when one of these nodes has answered a question, or let its time pass. Undefined: no
-   *  question is running. */
+  /** Resolves when one of these nodes has answered a probe, or its time is up. Undefined: no probe
+   *  is running. */
   answer(this: void, nodes: readonly Node[]): Promise<void> | undefined;
-  /** How many nodes answer. */
+  /** How many nodes can be reached. */
   count(this: void): number;
 }
 
 const MAX_NODES = 10_000;
 const MAX_QUESTIONS = 32;
-/** How long an answer is good for, in ms. */
+/** How long the result of a probe is valid, in ms. */
 const ALIVE_MS = 30_000;
 /** How long a node has to answer, in ms. */
 const ANSWER_TIMEOUT_MS = 800;
 /** How long a complaint counts, in ms. */
 const COMPLAINT_MS = 60_000;
-/** Complaints of so many different nodes keep others away, although the registry itself reaches the node. */
+/** With complaints of this many different nodes, a node is not used, even if the registry itself
+ *  can reach it. */
 const MAX_COMPLAINTS = 2;
 const MAX_ANSWER_BYTES = 256;
 
-/** The nodes that share blobs. Whoever reaches the registry could name an address: before any node is sent to one, whatever listens
- *  there has to prove that it has the key which was named with it. */
+/** The nodes that share blobs. Any client of the registry could send an address with a key. So
+ *  before other nodes are sent to an address, the server there has to prove that it has the key. */
 export function createNodes({ transport, log }: { transport: Transport; log: Log }): Nodes {
   const nodes = new LRUCache<string, Node>({ maxSize: MAX_NODES, sizeCalculation: () => 1 });
   const current = new LRUCache<string, Node>({ maxSize: MAX_NODES, sizeCalculation: () => 1 });
@@ -81,7 +83,10 @@ export function createNodes({ transport, log }: { transport: Transport; log: Log
       current.set(node.address, node);
       log.debug({ event: 'node-shares', address: node.address, zone: node.zone }, 'a node shares blobs');
     } else {
-      log.info({ event: 'node-unreachable', address: node.address }, 'a node that shares blobs does not answer; no node is sent there');
+      log.info(
+        { event: 'node-unreachable', address: node.address },
+        'a node that shares blobs does not answer; not sending other nodes there',
+      );
     }
   }
 

@@ -18,18 +18,21 @@ import {
 } from './agreement.ts';
 import type { Tracker } from './tracker.ts';
 
-/** A presigned URL of a blob in S3, and the object's size in bytes. Undefined: S3 does not have it, or does not answer. */
+/** A presigned URL of a blob in S3, and the object's size in bytes. Undefined: S3 does not have it,
+ *  or does not answer. */
 export type FindInS3 = (digest: Digest, signal: AbortSignal) => Promise<{ url: string; size: number } | undefined>;
 
 export interface PlacementOptions {
-  /** Proves that a repository has a blob: its `stat` asks no mirror, whose word proves nothing. */
+  /** Proves that a repository has a blob. Its `stat` asks no mirrors, whose answers prove
+   *  nothing. */
   proofs: Registry;
   tracker: Tracker;
   s3: { find: FindInS3; clients: 'all' | 'agents' } | undefined;
-  /** The replica that tracks a blob: its URL, and the headers that mark a request from a replica. Undefined: this one. */
+  /** The replica that tracks a blob: its URL, and the headers that mark a request from a replica.
+   *  Undefined: this one. */
   ownerOf(this: void, digest: Digest): { url: string; headers: Record<string, string> } | undefined;
   transport: Transport;
-  /** An agent has been told where to read a blob. */
+  /** An agent was sent to a source. */
   placed(this: void, place: PlaceKind): void;
 }
 
@@ -39,32 +42,33 @@ export interface BlobRequest {
   context: Context;
 }
 
-/** Where a client is to read a blob. `location` is undefined: from this registry. */
+/** The source from which a client is to read a blob. `location` undefined: from this registry. */
 export interface Placed {
   location: string | undefined;
-  /** For the response. */
+  /** Headers of the response. */
   headers: readonly string[];
 }
 
 export interface Placement {
-  /** For clients. Undefined: the registry answers as if there were no other places.
-   *  @throws OciError as `proofs.stat` does: a URL is given only to who may have the blob under this name */
+  /** For clients. Undefined: the registry sends the blob itself.
+   *  @throws OciError as `proofs.stat` does: a URL is returned only to clients that may pull the
+   *  blob under this name */
   forClient(this: void, repository: Repository, digest: Digest, asked: BlobRequest): Promise<Placed | undefined>;
-  /** For other replicas, which ask by HEAD for their agents. */
+  /** For other replicas, which ask by HEAD on behalf of their agents. */
   forReplica(this: void, repository: Repository, digest: Digest, asked: BlobRequest): Promise<Placed | undefined>;
   /** Reads an agent's report, if a request has one. */
   receiveReport(this: void, headers: IncomingHttpHeaders, isFromReplica: boolean): void;
 }
 
-/** Smaller blobs come from the registry: a detour would take longer than they do. */
+/** Smaller blobs are sent by the registry: a redirect would take longer than the blob. */
 const MIN_BYTES = 2 ** 20;
-/** How long the replica that tracks a blob has to name a place, in ms. */
+/** The time limit for the replica that tracks a blob to name a source, in ms. */
 const OWNER_TIMEOUT_MS = 1000;
-/** How long ago S3 may have confirmed a blob to which a client is redirected, in ms. */
+/** How long a confirmation of S3 is valid for redirects, in ms. */
 const CONFIRMED_MS = 1000;
 
 export function createPlacement({ proofs, tracker, s3, ownerOf, transport, placed }: PlacementOptions): Placement {
-  /** Undefined: it cannot be proved now; a mirror may have the blob. */
+  /** Undefined: access cannot be proved now; a mirror may have the blob. */
   async function provenSize(repository: Repository, digest: Digest, context: Context): Promise<number | undefined> {
     try {
       return (await proofs.stat(repository, digest, context)).size;
@@ -80,7 +84,7 @@ export function createPlacement({ proofs, tracker, s3, ownerOf, transport, place
     if (found === undefined) return undefined;
     const confirmed = performance.now();
     const size = await provenSize(repository, digest, context);
-    // An object of another size is damaged: when the registry reads it, that is noticed, and mended.
+    // An object of another size is damaged. The registry repairs it when it next reads it.
     if (size === undefined || (size > 0 && found.size !== size)) return undefined;
     // The upstream may have taken its time to answer, and S3 may be down by now.
     const url = performance.now() - confirmed < CONFIRMED_MS ? found.url : (await find(digest, context.signal))?.url;
@@ -92,7 +96,8 @@ export function createPlacement({ proofs, tracker, s3, ownerOf, transport, place
     return { location, headers: [PLACE_HEADER, formatPlace({ kind, depth, size })] };
   }
 
-  /** Asks the replica that tracks the blob. Undefined: it names no node, or does not answer in time. */
+  /** Asks the replica that tracks the blob. Undefined: it names no node, or does not answer in
+   *  time. */
   async function askOwner(
     owner: NonNullable<ReturnType<PlacementOptions['ownerOf']>>,
     path: string,
@@ -108,7 +113,7 @@ export function createPlacement({ proofs, tracker, s3, ownerOf, transport, place
       return { url: location, depth: parsePlace(response.headers[PLACE_HEADER])?.depth ?? 1 };
     } catch {
       context.signal.throwIfAborted();
-      return undefined; // this replica serves the blob itself; peers tell the log
+      return undefined; // this replica serves the blob itself; peers.ts logs the failure
     }
   }
 
@@ -164,7 +169,7 @@ export function createPlacement({ proofs, tracker, s3, ownerOf, transport, place
       const signal = AbortSignal.timeout(OWNER_TIMEOUT_MS);
       transport.request({ origin: owner.url, path: '/v2/', method: 'GET', headers: forwarded, signal }).then(
         ({ abandon }) => abandon('short'),
-        () => undefined, // the tracker forgets in time
+        () => undefined, // the tracker forgets it after a while
       );
     },
   };

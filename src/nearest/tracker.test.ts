@@ -11,7 +11,7 @@ const DIGEST = digestOf(Buffer.from('a blob'));
 const SIZE = 64 * 2 ** 20;
 const { log } = await captureLog();
 
-/** Nodes that all answer. */
+/** Nodes that answer every probe. */
 function createAnswering(): Nodes {
   const known = new Map<string, Node>();
   return {
@@ -46,7 +46,7 @@ async function ask(tracker: Tracker, node: SharingNode, more: Partial<AgentOffer
   return url === undefined ? 'registry' : new URL(url).host;
 }
 
-test('a thousand nodes that ask at once make a tree: two read from the registry, and no node gives to more than two', async () => {
+test('a thousand nodes that request a blob at once form a tree: two read from the registry, and each node serves at most two others', async () => {
   const tracker = createTracker({ nodes: createAnswering(), log });
   const parents = new Map<string, string>();
   for (let number = 0; number < 1000; number++) {
@@ -61,7 +61,7 @@ test('a thousand nodes that ask at once make a tree: two read from the registry,
   assert.equal(Math.max(...[...parents.keys()].map(depthOf)), 9);
 });
 
-test('nodes that ask at once, before the registry knows whether they answer, wait for that: two read from the registry', async () => {
+test('nodes that send requests at once, before the registry has probed them, wait for the probes: two read from the registry', async () => {
   const known = createAnswering();
   const answered = new Map<Node, Promise<void>>();
   const usable = new Set<Node>();
@@ -89,7 +89,7 @@ test('nodes that ask at once, before the registry knows whether they answer, wai
   for (const [parent, { length }] of readers) assert.ok(length <= 3, `${parent} feeds ${length}`);
 });
 
-test('a node that asks again never reads from one that reads from it', async () => {
+test('a node that repeats its request never reads from a node that reads from it', async () => {
   const tracker = createTracker({ nodes: createAnswering(), log });
   const parents = new Map<string, string>();
   for (let round = 0; round < 20; round++) {
@@ -118,7 +118,7 @@ test('nodes of the same zone come first, then those that are not slow', async ()
   assert.ok([holders[1]?.address, holders[2]?.address].includes(await ask(tracker, nodeOf(5, 'b'))));
 });
 
-test('a node that has the blob no longer, and one that could not be reached, are not named', async () => {
+test('a node that no longer has the blob and a node that could not be reached are not offered', async () => {
   const tracker = createTracker({ nodes: createAnswering(), log });
   const [one, two] = [nodeOf(1), nodeOf(2)];
   for (const node of [one, two]) {
@@ -130,7 +130,7 @@ test('a node that has the blob no longer, and one that could not be reached, are
   assert.equal(await ask(tracker, nodeOf(4), { away: [one.address] }), 'registry');
 });
 
-test('only who read from a node can say that its bytes were wrong', async () => {
+test('a report of wrong bytes counts only from a node that was sent to the reported node', async () => {
   const tracker = createTracker({ nodes: createAnswering(), log });
   const liar = nodeOf(1);
   await ask(tracker, liar);

@@ -5,17 +5,17 @@ import type { AgentOffer, Report, SharingNode } from './agreement.ts';
 import type { Node, Nodes } from './nodes.ts';
 import { ticketUrl } from './ticket.ts';
 
-/** The node that a blob comes from. */
+/** The node to read the blob from. */
 export interface Assignment {
-  /** The URL with the ticket; undefined: take the blob from the registry or from S3. */
+  /** The URL with the ticket; undefined: read the blob from the registry or from S3. */
   url: string | undefined;
   depth: number;
 }
 
-/** Knows which nodes have or receive which blobs, and builds a tree for each blob, in the order in which nodes ask. Everything is in
- *  memory: what a restart forgets costs a few copies more. */
+/** Tracks which nodes have or receive which blobs, and builds a tree for each blob, in the order of
+ *  the nodes' requests. The state is in memory; losing it in a restart costs a few more copies. */
 export interface Tracker {
-  /** Call it only for an agent that may read the blob: the ticket opens it. */
+  /** Call it only for an agent that may read the blob, since the ticket gives access to it. */
   assign(this: void, offer: AgentOffer & { node: SharingNode }, blob: { digest: Digest; size: number }): Promise<Assignment>;
   report(this: void, report: Report): void;
 }
@@ -24,14 +24,14 @@ export interface Tracker {
 interface Holder {
   node: Node;
   isWhole: boolean;
-  /** Undefined: it reads from the registry or S3, or has the blob. */
+  /** The node that it reads from. Undefined: it reads from the registry or S3, or has the blob. */
   parent: Holder | undefined;
-  /** Where its last bytes came from, to judge its reports by. */
+  /** The source of its last bytes, by which its reports are judged. */
   lastParent: Node | undefined;
   readsFromRoot: boolean;
   children: Set<Holder>;
   depth: number;
-  /** When it is forgotten, unless it reports; on the monotonic clock, in ms. */
+  /** When it is forgotten unless it reports, in ms on the monotonic clock. */
   until: number;
 }
 
@@ -41,20 +41,22 @@ interface Swarm {
   holders: Map<Node, Holder>;
 }
 
-/** The most nodes that read one blob from one node. */
+/** The maximum number of nodes that read one blob from one node. */
 const MAX_CHILDREN = 3;
-/** As long as there is another place, no more read from one node or from the registry: a line that feeds two gives each half of it. */
+/** The usual number of readers of one node or of the registry, if there is another source: with two
+ *  readers, each gets half of the bandwidth. */
 const USUAL_CHILDREN = 2;
 const MAX_BLOBS = 5000;
 /** How long a request waits for the answers of nodes, in ms: about as long as a node has to
  *  answer. */
 const SETTLE_MS = 800;
-/** How long a download may take: this, and the time at the slowest rate. */
+/** How long a download may take: this, plus the time at the slowest rate. */
 const LEASE_MS = 60_000;
 const SLOWEST_BYTES_PER_MS = 500;
-/** A node whose readers get less than this share of the average is asked only when there is no other. */
+/** A node whose readers get less than this share of the average speed is used only if there is no
+ *  other. */
 const SLOW_SHARE = 0.25;
-/** Smaller downloads say little about a node's line. */
+/** Smaller downloads say little about a node's bandwidth. */
 const MIN_RATED_BYTES = 4 * 2 ** 20;
 const RATE_WEIGHT = 0.3;
 
@@ -104,21 +106,21 @@ export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Track
     return best?.holder;
   }
 
-  /** Whether as many nodes read from the registry or S3 as should. */
+  /** Whether enough nodes read from the registry or S3. */
   function isRootTaken(swarm: Swarm): boolean {
     return [...swarm.holders.values()].filter(({ readsFromRoot }) => readsFromRoot).length >= USUAL_CHILDREN;
   }
 
-  /** Undefined: the registry itself, or S3. */
+  /** Undefined: read from the registry itself, or S3. */
   function chooseParent(swarm: Swarm, asker: Node, away: ReadonlySet<string>): Holder | undefined {
     const holder = choose(swarm, asker, away);
     if (holder?.isWhole === true && holder.children.size < USUAL_CHILDREN) return holder;
     return isRootTaken(swarm) ? holder : undefined;
   }
 
-  /** Waits for the answer of a node that could feed `asker`. When many new nodes ask at once, none
-   *  of them has answered the registry yet, and waiting for that costs less than one more copy over
-   *  the registry's line. Undefined: there is nothing to wait for */
+  /** Waits until a node that could serve `asker` has answered a probe. When many new nodes send
+   *  requests at once, none of them has answered the registry yet, and waiting costs less than
+   *  another copy from the registry. Undefined: there is nothing to wait for */
   function awaitAnswer(swarm: Swarm, asker: Node, away: ReadonlySet<string>): Promise<void> | undefined {
     const holders = [...swarm.holders.values()].filter(({ node }) => node !== asker && !away.has(node.address));
     if (!isRootTaken(swarm) && !holders.some(({ isWhole }) => isWhole)) return undefined;
@@ -169,7 +171,7 @@ export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Track
         source.distrusted = true;
         log.error(
           { event: 'node-distrusted', address: from, digest, reporter: offered.address },
-          'a node gave wrong bytes; it is not asked again',
+          'a node sent wrong bytes; no longer using it',
         );
         const wrong = swarm.holders.get(source);
         if (wrong !== undefined) forget(swarm, wrong);
@@ -184,7 +186,8 @@ export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Track
 
 const AT_ROOT = { parent: undefined, readsFromRoot: true, depth: 1 };
 
-/** Whether `holder` reads from `ancestor`, directly or through others: the two would wait for each other. */
+/** Whether `holder` reads from `ancestor`, directly or through others: the two would wait for each
+ *  other. */
 function isBelow(holder: Holder, ancestor: Node): boolean {
   for (let at = holder.parent; at !== undefined; at = at.parent) if (at.node === ancestor) return true;
   return false;

@@ -95,7 +95,7 @@ export async function openFront({ listen, events, signal }: FrontOptions): Promi
     const link = createLink({ client, server, ...place });
     links.add(link);
     if (link.entrance !== 'controller') events.opened();
-    // At the shared proxy a wrong password looks the same, and must not cause a test each time.
+    // On the shared proxy, a wrong password looks the same, and must not cause a test each time.
     if (link.entrance === 'proxy') {
       server.once('close', () => {
         if (!client.destroyed && server.bytesRead <= GREETING_BYTES && inUse === link.ports) events.unanswered();

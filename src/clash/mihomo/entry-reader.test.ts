@@ -14,7 +14,7 @@ async function start(): Promise<EntryReader> {
   return createEntryReader({ binary: await toolPath('mihomo'), directory: path, env: {} });
 }
 
-/** mihomo behind a program of this test's own: `before` is what it does first, given mihomo's home as `home`. */
+/** Starts mihomo through a script: it first runs `before`, in which `home` is mihomo's home. */
 async function startBehind(before: string): Promise<EntryReader> {
   const { path } = resources.use(await temporaryDirectory());
   const binary = join(path, 'mihomo.mjs');
@@ -65,12 +65,12 @@ test('mihomo itself decides which links it cannot use; base64 links that it skip
   assert.deepEqual(readings.at(-1), { link: `ss://${Buffer.from('aes-128-gcm:pwd').toString('base64url')}@h.example:11#old` });
 });
 
-test('a node is not blamed for a mihomo whose socket opens later than its log says', async () => {
+test('if the socket of mihomo opens later than its log says, no node is blamed', async () => {
   const reader = await startBehind(`${STARTED} await new Promise((resolve) => setTimeout(resolve, 500));`);
   assert.deepEqual(await reader.readNodes([node('late')]), [undefined]);
 });
 
-test('a node is not blamed for a mihomo that hangs up or is killed: it is read again', async () => {
+test('if mihomo closes the connection or is killed, no node is blamed, and the nodes are read again', async () => {
   for (const fault of ['socket.destroy()', `process.kill(process.pid, 'SIGKILL')`]) {
     const server = `createServer((socket) => void socket.once('data', () => ${fault})).listen(home + '/c.sock')`;
     const first = `let first = true; try { mkdirSync(import.meta.dirname + '/first'); } catch { first = false; }
@@ -81,7 +81,7 @@ test('a node is not blamed for a mihomo that hangs up or is killed: it is read a
   }
 });
 
-test('a node at which mihomo ends is named', async () => {
+test('a node that makes mihomo exit is named', async () => {
   const server = `createServer((socket) => void socket.once('data', () => process.exit(2))).listen(home + '/c.sock')`;
   const reader = await startBehind(`${server}; ${STARTED} await new Promise(() => undefined);`);
   assert.deepEqual(await reader.readNodes([node('a')]), ['mihomo crashes when it reads this']);

@@ -8,7 +8,7 @@ import { createLog } from '../../telemetry/log.ts';
 import { createRedactor } from '../subscription/redact.ts';
 import { createMihomo } from './mihomo.ts';
 
-test('a config is not blamed for a mihomo that is killed while it tests it', async () => {
+test('if mihomo is killed while it tests a config, the config is not blamed', async () => {
   await using temporary = await temporaryDirectory();
   const binary = join(temporary.path, 'mihomo.mjs');
   const real = JSON.stringify(await toolPath('mihomo'));

@@ -29,8 +29,8 @@ export interface Throwaway extends AsyncDisposable {
   call(method: 'GET' | 'PUT', path: string): Promise<{ status: number; text: string }>;
   /** Whether the process still runs. */
   running(): boolean;
-  /** Whether the process has ended by itself, as it does when it panics, or does within a second.
-   *  False: it runs, or a signal has ended it. */
+  /** Whether the process exits without a signal, as after a panic, now or within a second. False:
+   *  it runs, or a signal has ended it. */
   crashed(): Promise<boolean>;
 }
 
@@ -86,7 +86,7 @@ export async function startThrowaway(config: Fields, { binary, directory, env, s
   const limit = setTimeout(() => child.kill('SIGKILL'), START_LIMIT_MS);
   for await (const line of createInterface({ input: child.stdout })) {
     if (!started.test(line)) continue;
-    // mihomo opens the socket beside its start: the line may come first.
+    // mihomo opens the socket in the background: the log line may come first.
     while (running() && !(await accepts(socketPath))) await delay(POLL_MS);
     break;
   }

@@ -5,15 +5,15 @@ export const upkeepSchema = z
   .strictObject({
     pruning: z.strictObject({
       everyMs: count.describe('The time between two prunings.'),
-      lastAt: time.nullable().describe('When a replica last finished one; null: none has.'),
+      lastAt: time.nullable().describe('When a replica last finished a pruning; null: never.'),
       nextAt: time
         .nullable()
-        .describe('When the next one begins, give or take a tenth of everyMs; null: it runs now, or is not planned yet.'),
+        .describe('When the next pruning begins, give or take a tenth of everyMs; null: it runs now, or is not planned yet.'),
     }),
     warming: z
       .strictObject({
         schedule: z.string().describe('registry.warm.schedule.'),
-        lastAt: time.nullable().describe('When it last finished; null: it has not run.'),
+        lastAt: time.nullable().describe('When the last warming finished; null: it has not run.'),
         nextAt: time.nullable(),
         warm: count.describe('Images that the last run has fetched or found stored.'),
         failed: count,
@@ -23,5 +23,5 @@ export const upkeepSchema = z
       .describe('null: registry.warm names no images.'),
     unreachable,
   })
-  .describe('What the registry does by itself, and when.');
+  .describe('The automatic tasks of the registry, and their times.');
 export type Upkeep = z.output<typeof upkeepSchema>;

@@ -16,12 +16,12 @@ export interface UpkeepOptions {
     /** Milliseconds. */
     interval: number;
   };
-  /** Undefined: nothing is fetched by a schedule. */
+  /** Undefined: no images are fetched on a schedule. */
   warming: { schedule: string } | undefined;
   replicas: OtherReplicas;
 }
 
-/** When the registry prunes and fetches images by itself. */
+/** The times of automatic pruning and warming. */
 export function createUpkeepHandlers({ store, pruning, warming, replicas }: UpkeepOptions): Pick<ApiHandlers, 'upkeep'> {
   async function describeWarming(signal: AbortSignal): Promise<Upkeep['warming']> {
     if (warming === undefined) return null;
@@ -56,7 +56,7 @@ export function createUpkeepHandlers({ store, pruning, warming, replicas }: Upke
   };
 }
 
-/** A replica whose turn comes too early after a run of any replica leaves it out. */
+/** A replica skips a run that comes too soon after a run of any replica. */
 function nextPruning(planned: readonly number[], { last, everyMs }: { last: number; everyMs: number }): number | undefined {
   const turns = planned.map((at) => (at - last < everyMs * MIN_SHARE_OF_INTERVAL ? at + everyMs : at));
   return turns.length === 0 ? undefined : Math.min(...turns);

@@ -8,7 +8,7 @@ import { createRecentChunks } from './recent-chunks.ts';
 
 const bytes = randomBytes(9_000_001);
 
-/** Writes slowly, in order, and no more than `wanted` bytes. */
+/** Writes slowly, in order, and at most `wanted` bytes. */
 function createSlowSink(wanted = Infinity): Sink & { got(): Buffer; most(): number } {
   const parts: Buffer[] = [];
   let total = 0;
@@ -38,7 +38,8 @@ function createSlowSink(wanted = Infinity): Sink & { got(): Buffer; most(): numb
   };
 }
 
-/** Gives `bytes` to a writer in pieces of these sizes, in turn. @returns how many it has taken */
+/** Passes `bytes` to a writer in pieces of these sizes, in turn. @returns how many bytes it
+ *  accepted */
 async function writeAll(sink: Sink, sizes: readonly number[], { shared = false } = {}): Promise<number> {
   const chunks = createRecentChunks();
   const writer = createCoalescingWriter(0, chunks, sink);
@@ -75,7 +76,7 @@ for (const [name, sizes, shared] of [
   });
 }
 
-test('once no more bytes are wanted, nothing is written beyond them, and nobody waits', async () => {
+test('once no more bytes are wanted, no more are written, and no caller waits', async () => {
   const wanted = 1_234_567;
   const sink = createSlowSink(wanted);
   const used = spoolBuffers.used;

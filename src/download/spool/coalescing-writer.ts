@@ -3,13 +3,14 @@ import { bytesOf, type RecentChunk, type RecentChunks } from './recent-chunks.ts
 
 /** Bytes that are written without waiting for more. */
 const ENOUGH_BYTES = 256 * 1024;
-/** A piece of this many bytes that lies in shared memory is written from there, without copying it. */
+/** A piece of this many bytes that lies in shared memory is written from there, without copying
+ *  it. */
 const ADOPTED_BYTES = 64 * 1024;
 /** How long fewer bytes wait for more, in ms. */
 const GATHER_MS = 1;
-/** How many writes one connection has under way. On a busy machine each answer of the thread that
- *  writes may take the time of several writes to arrive: with one write at a time, both threads
- *  would wait for each other. */
+/** How many writes one connection has in flight. On a busy machine, each response of the writing
+ *  thread may take as long as several writes: with one write at a time, the two threads would wait
+ *  for each other. */
 const MAX_WRITES = 4;
 
 /** Writes the bytes of one connection to the spool. While the disk is busy, the pieces that the
@@ -17,26 +18,25 @@ const MAX_WRITES = 4;
 export interface CoalescingWriter {
   /** The position of the next byte to be taken. */
   position(): number;
-  /** Copies a piece, or holds the buffer that it lies in; waits while too many buffers are not
-   *  written. */
+  /** Copies a piece, or holds its buffer; waits while too many buffers are not yet written. */
   take(piece: Uint8Array): Promise<void>;
   /** Waits until all bytes taken are written, or no more are wanted. */
   end(): Promise<void>;
 }
 
-/** Where the bytes of one connection go. */
+/** The destination of one connection's bytes. */
 export interface Sink {
   /** Writes bytes, a part of `buffer`. Calls may overlap; they take effect, and resolve, in their
    *  order.
    *  @returns how many were written: fewer when no more are wanted. Never rejects */
   write(bytes: Uint8Array, buffer: SharedBuffer): Promise<number>;
-  /** Called when the bytes written last can be found among the recent chunks. */
+  /** Called when the last written bytes are available in the recent chunks. */
   written(): void;
 }
 
 interface OpenChunk {
   chunk: RecentChunk;
-  /** Up to here, the bytes are written or being written. */
+  /** All bytes before this position are written or being written. */
   sent: number;
 }
 
@@ -50,8 +50,8 @@ export function createCoalescingWriter(start: number, chunks: RecentChunks, sink
   let gathering: NodeJS.Timeout | undefined;
   let wake = Promise.withResolvers<void>();
 
-  /** How many writes may be under way, and how many chunks are open besides them: fewer when
-   *  buffers are scarce. */
+  /** How many writes may be in flight, and how many other chunks may be open: fewer when buffers
+   *  are scarce. */
   const depth = (): number => (2 * spoolBuffers.used > spoolBuffers.count ? 1 : MAX_WRITES);
 
   /** Starts the writes that are due. Fewer bytes wait for more, unless the disk is idle or they

@@ -34,7 +34,7 @@ test('promise 20: what a spool file holds is recorded every few megabytes, a few
   assert.equal(await readSpoolProgress(path), undefined);
 });
 
-test('promise 20: a record that is cut, damaged, impossible, or of another boot of the machine is not used', async () => {
+test('promise 20: a record that is truncated, damaged, impossible or from another boot of the machine is not used', async () => {
   await using directory = await temporaryDirectory();
   const path = join(directory.path, 'a.progress');
   await createSpoolProgress(path, digest).finish(content);

@@ -4,7 +4,7 @@ import { absentAsUndefined } from '../../io/absent.ts';
 import { fieldsOf } from '../../io/untrusted.ts';
 import type { ByteRanges } from './byte-ranges.ts';
 
-/** What a spool file holds of a blob. */
+/** The content of a spool file. */
 export interface SpoolContent {
   digest: Digest;
   /** Of the whole blob, in bytes. */
@@ -13,7 +13,8 @@ export interface SpoolContent {
   ranges: [start: number, end: number][];
 }
 
-/** Records beside a spool file which bytes it holds, so that another process can continue the download. */
+/** Records the ranges that a spool file contains, in a file next to it, so that another process can
+ *  continue the download. */
 export interface SpoolProgress {
   /** Call it after each write. Records the state every few megabytes, a few times a second. */
   written(this: void, bytes: number, size: number | undefined, have: ByteRanges): void;
@@ -23,16 +24,17 @@ export interface SpoolProgress {
   remove(this: void): Promise<void>;
 }
 
-/** How many bytes are written between two records at least: those that a killed process has to
- *  download again. */
+/** The minimum number of bytes between two records: a killed process has to download these
+ *  again. */
 const RECORD_EVERY_BYTES = 2 ** 21;
-/** How much time passes between two records at least, in ms: a record costs as much processor time
- *  as a megabyte of the blob. */
+/** The minimum time between two records, in ms: a record takes as much processor time as a megabyte
+ *  of the blob. */
 const RECORD_EVERY_MS = 250;
 const BOOT_ID = '/proc/sys/kernel/random/boot_id';
 
-/** The identity of the running kernel. What a process has written outlives the process, but not a power failure: a record of
- *  another boot says nothing. Undefined: this system has none, and downloads are not continued. */
+/** The identity of the running kernel. Written bytes survive the end of the process, but not a
+ *  power failure, so a record of another boot is not valid. Undefined: this system has none, and
+ *  downloads are not continued. */
 async function bootId(): Promise<string | undefined> {
   return (knownBootId ??= (await absentAsUndefined(readFile(BOOT_ID, 'utf8')))?.trim());
 }

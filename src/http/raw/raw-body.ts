@@ -2,17 +2,18 @@ import type { Socket } from 'node:net';
 import type { BodySource } from '../../io/body.ts';
 import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
 
-/** The least room that the socket is given, in bytes: one record of TLS, which Node would otherwise deliver in two parts. */
+/** The minimum buffer for a read of the socket, in bytes: one TLS record, which Node would
+ *  otherwise deliver in two parts. */
 const LEAST_ROOM = 16 * 1024;
-/** How long bytes wait for more, in ms. A line of 1 Gbit/s fills a piece meanwhile. */
+/** How long bytes wait for more, in ms. A connection of 1 Gbit/s fills a piece in that time. */
 const GATHER_MS = 5;
 
 /** A body of known length, read from a socket into shared buffers: a chunk stays valid until the
  *  second pull after the one that returned it, and longer if its buffer is held. */
 export interface RawBody extends BodySource {
-  /** Room for the bytes that the socket reads next. */
+  /** The buffer for the bytes that the socket reads next. */
   room(this: void): Uint8Array;
-  /** The socket has read `size` bytes into the room. @returns false: no more for now */
+  /** The socket has read `size` bytes into that buffer. @returns false: read no more for now */
   filled(this: void, size: number): boolean;
   /** Copies bytes that the socket has read into another buffer. @returns as `filled` */
   take(this: void, bytes: Uint8Array): boolean;
@@ -22,11 +23,11 @@ export interface RawBodyOptions {
   socket: Socket;
   /** In bytes. */
   length: number;
-  /** The last byte has arrived, and nothing after it. */
+  /** Whether the last byte has arrived, and nothing after it. */
   onArrived(this: void): void;
 }
 
-/** Bytes of a piece that wait for the reader: [start, end). */
+/** The bytes of a piece that wait for the reader: [start, end). */
 interface Piece {
   buffer: SharedBuffer;
   start: number;
@@ -36,13 +37,13 @@ interface Piece {
 export function createRawBody({ socket, length, onArrived }: RawBodyOptions): RawBody {
   /** Pieces with bytes that the reader has not fetched; the last one is being filled. */
   const waiting: Piece[] = [];
-  /** Pieces that the reader has fetched, and the pull from which on it does not look at them. */
+  /** Pieces that the reader has fetched, and the pull after which it no longer uses them. */
   const fetched: { buffer: SharedBuffer; freeFrom: number }[] = [];
   let pulls = 0;
   let missing = length;
   let unread = 0;
   let wake: (() => void) | undefined;
-  /** The reader may fetch the bytes that have arrived. The first ones it gets at once. */
+  /** The reader may fetch the bytes that have arrived. It gets the first ones at once. */
   let due = true;
   let gathering: NodeJS.Timeout | undefined;
   socket.once('close', deliver);
@@ -51,13 +52,14 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     return buffer.bytes.length - end < LEAST_ROOM;
   }
 
-  /** The reader has a whole piece to fetch: no more is read from the socket. Pieces are small when many bodies are read at once. */
+  /** A whole piece waits for the reader, so the socket is not read. Pieces are small when many
+   *  bodies are read at once. */
   function isCrowded(): boolean {
     const [piece] = waiting;
     return piece !== undefined && (waiting.length > 1 || isFull(piece));
   }
 
-  /** The piece with room for the next bytes. */
+  /** The piece for the next bytes. */
   function filling(): Piece {
     const last = waiting.at(-1);
     if (last !== undefined && !isFull(last)) return last;
@@ -82,8 +84,8 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
   }
 
   /** Delivers bytes once a piece is full, the body has ended, or some time has passed: the work for
-   *  a chunk hardly depends on its size, and slow lines deliver some 16 KiB at a time, as TLS
-   *  does. */
+   *  a chunk hardly depends on its size, and slow connections, like TLS, deliver about 16 KiB at a
+   *  time. */
   function gather(): void {
     if (unread === 0) return;
     if (due || missing === 0 || isCrowded() || socket.destroyed) deliver();
@@ -104,7 +106,7 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     missing -= own;
     unread += own;
     gather();
-    if (size > own) socket.destroy(); // more than was announced: nothing that comes after it can be trusted
+    if (size > own) socket.destroy(); // more than announced: no later bytes can be trusted
     else if (missing === 0) onArrived();
     return missing === 0 || !isCrowded();
   }
@@ -133,7 +135,7 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
         const chunk = fetch();
         if (missing > 0 && !isCrowded()) socket.resume(); // read on while the reader is busy with this chunk
         if (chunk !== undefined || missing === 0) return chunk;
-        if (socket.destroyed) throw socket.errored ?? new Error(`the line was cut ${missing} bytes before the end`);
+        if (socket.destroyed) throw socket.errored ?? new Error(`the connection was cut ${missing} bytes before the end`);
         await new Promise<void>((resolve) => (wake = resolve));
         wake = undefined;
       }
@@ -142,7 +144,7 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
       clearTimeout(gathering);
       socket.off('close', deliver);
       if (missing > 0) socket.destroy();
-      // A reader that left early, or was aborted, may still look at some of the buffers.
+      // A reader that left early, or was aborted, may still use some of the buffers.
       const free = unread === 0 && missing === 0 && !aborted;
       for (const { buffer } of [...waiting.splice(0), ...fetched.splice(0)]) {
         if (free) buffer.release();
