@@ -186,6 +186,31 @@ for (const [name, { scheme, plain }] of Object.entries({
     assert.deepEqual(warnings, [], 'no body leaves a listener behind');
   });
 
+  if (!plain)
+    test(`${name}: the body of a slow connection is read in few pieces`, async () => {
+      const [size, part] = [4 * MiB, 16 * 1024];
+      await using own = await serve((_, response) => {
+        response.setHeader('content-length', size);
+        let at = 0;
+        const timer = setInterval(() => {
+          response.write(bytes.subarray(at, at + part));
+          at += part;
+          if (at < size) return;
+          clearInterval(timer);
+          response.end();
+        }, 2);
+      });
+      const { body } = await get(own.origin);
+      const hash = createHash('sha256');
+      let pieces = 0;
+      for await (const chunk of createBody(body, new AbortController().signal)) {
+        pieces++;
+        hash.update(chunk);
+      }
+      assert.equal(hash.digest('hex'), digest(bytes.subarray(0, size)));
+      assert.ok(pieces < size / part / 4, `${pieces} pieces`);
+    });
+
   test(`${name}: bytes after the end of a body are not taken as the response to the next request`, async () => {
     let requests = 0;
     await using own = await serve((request, response) => {
