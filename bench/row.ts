@@ -75,7 +75,7 @@ export interface ContestantResult {
 
 export interface TargetResult {
   target: Target;
-  /** Of the ratios, differences or values of all turns. */
+  /** The median of the ratios, differences or values of all turns. */
   median: number;
   spread: [least: number, most: number];
   /** The best turn of one compared with the best of the other. */

@@ -227,7 +227,7 @@ test('the queries of the dashboard and the alerts are valid PromQL over metrics 
   for (const expression of [...dashboardExpressions(), ...alerts.map(({ expr }) => expr)]) {
     const named = metricsOf(expression);
     assert.ok(named.length > 0, expression);
-    // Those of kube-apiserver are seen in test/rewriting-1.36.test.ts.
+    // test/rewriting-1.36.test.ts checks those of kube-apiserver.
     for (const name of named.filter((name) => !name.startsWith('apiserver_')))
       assert.ok(text.includes(`# TYPE ${name.replace(/_bucket$/, '')} `), name);
   }

@@ -23,7 +23,8 @@ const resources = new AsyncDisposableStack();
 let subscriptions: SubscriptionServer;
 let near: Airport;
 let far: Airport;
-/** Of a server that the airports know by a name: / answers at once, /slow takes three seconds. */
+/** The URL of a server that the subscriptions reach by its name: / answers at once, /slow takes
+ *  three seconds. */
 let site: string;
 
 before(async () => {

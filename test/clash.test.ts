@@ -69,7 +69,7 @@ function uri({ node }: Airport): string {
   return `ss://${Buffer.from(`${node.cipher}:${node.password}`).toString('base64url')}@${node.server}:${node.port}#${node.name}`;
 }
 
-/** Of mode nodes, over what `path` serves. */
+/** A configuration of mode nodes, with a subscription that `path` serves. */
 const over = (path: string, more: Record<string, unknown> = {}) => ({
   subscriptions: [{ name: 'airport', url: subscriptions.url(path) }],
   healthCheck: { url: `${hubUrl}/v2/`, interval: '1s' },

@@ -61,7 +61,7 @@ test('in Chinese by the language of the browser, with a switch that is remembere
   assert.equal(await styleOf(page, 'html', 'colorScheme'), 'dark');
 });
 
-/** Those of docs/console.md. */
+/** The screenshots of docs/console.md. */
 const SCREENSHOTS = [
   { name: 'overview-light', view: 'overview', width: 1280, height: 900 },
   { name: 'downloads-dark', view: 'downloads', width: 1280, height: 640, colorScheme: 'dark' },

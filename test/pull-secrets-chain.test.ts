@@ -81,7 +81,7 @@ async function statusOf(repository: string, what = 'manifests/1'): Promise<numbe
   await response.arrayBuffer();
   return response.status;
 }
-/** Of the tag, the digest and a layer. */
+/** The statuses of the tag, the digest and a layer. */
 const statuses = async (repository: string): Promise<number[]> =>
   Promise.all(['manifests/1', `manifests/${image.root.digest}`, `blobs/${layer}`].map((what) => statusOf(repository, what)));
 

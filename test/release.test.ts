@@ -68,7 +68,7 @@ describe('what builds and releases', () => {
 describe('the Helm repository on GitHub Pages', () => {
   interface Pages {
     publish(version: string): Promise<string>;
-    /** Of a file of the branch gh-pages. */
+    /** Returns the content of a file of the branch gh-pages. */
     show(file: string): Promise<string>;
     git(...args: string[]): Promise<string>;
     checkout: string;

@@ -23,7 +23,7 @@ const MiB = 2 ** 20;
 const BLOBS = 96;
 const TAGS = 12;
 const CLIENTS = 24;
-/** Of the local tier: about a third of all blobs. */
+/** The size of the local tier: about a third of all blobs. */
 const ROOM = 64 * MiB;
 /** How long after a lie of upstream its bytes may still be on their way to a client, in ms. */
 const LIE_LASTS = 90_000;
@@ -175,8 +175,8 @@ async function repeat(work: () => Promise<void> | void, between: () => number): 
   }
 }
 
-/** Of the registry's process. Sockets come and go with clients; files are blobs and spools that are
- *  open. */
+/** The open descriptors of the registry's process. The number of sockets depends on the clients;
+ *  files are open blobs and spools. */
 async function descriptors(): Promise<{ all: number; files: number }> {
   const directory = `/proc/${registry.pid}/fd`;
   const names = await readdir(directory);

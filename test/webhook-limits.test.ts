@@ -75,7 +75,7 @@ test('an own limit of the size holds', async () => {
 
 interface Attack {
   name: string;
-  /** Of each review. */
+  /** The size of each review. */
   bytes: number;
   /** A new connection for each request. */
   reconnects?: boolean;

@@ -81,8 +81,8 @@ const manifest = (name: string, more: Record<string, unknown> = {}, metadata: Re
     spec: { containers: [{ name: 'main', image: 'nginx:1' }], ...more },
   });
 
-/** What the chart installs of the webhook beside its pods: its account, what that may do, its empty
- *  Secret and its configuration, which calls the port that is given. */
+/** The objects that the chart installs for the webhook apart from its pods: its account with its
+ *  permissions, its empty Secret and its configuration, which calls the given port. */
 async function installed(port: number): Promise<Manifest[]> {
   const all = await render({ release: 'kube-registry', namespace: NAMESPACE });
   const kinds = ['ServiceAccount', 'Role', 'RoleBinding', 'ClusterRole', 'ClusterRoleBinding', 'Secret', 'MutatingWebhookConfiguration'];

@@ -8,7 +8,7 @@ function formsOf(message: Message): string[] {
   return typeof message === 'string' ? [message] : Object.values(message);
 }
 
-/** Those that every form may use, and `count`, which chooses the form. */
+/** The placeholders that every form may use, and `count`, which chooses the form. */
 function placeholders(message: Message): string[] {
   return [...new Set(formsOf(message).flatMap((form) => [...form.matchAll(/\{(\w+)\}/g)].map(([, name = '']) => name)))].sort();
 }

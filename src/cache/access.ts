@@ -62,7 +62,8 @@ interface Known {
   /** On the monotonic clock; -Infinity: another process wrote the record. */
   writtenAt: number;
   provedAt: number;
-  /** What `provedAt` was when the blobs of this manifest were noted; undefined: they were not. */
+  /** The value of `provedAt` when the blobs of this manifest were noted; undefined: they were
+   *  not. */
   notedAt: number | undefined;
 }
 

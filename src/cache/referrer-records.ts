@@ -14,7 +14,7 @@ export interface ReferrerRecords {
   ask(target: Target, digest: Digest, signal: AbortSignal): Promise<CachedList>;
 }
 
-/** What is to be cached. */
+/** A list to be cached. */
 interface Answer {
   key: string;
   name: Target['name'];

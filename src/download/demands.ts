@@ -3,7 +3,7 @@ import type { ByteRanges } from './spool/byte-ranges.ts';
 /** How long readers' demands are gathered before connections are assigned to them, in ms. */
 const GATHER_MS = 20;
 
-/** Where readers wait. */
+/** The positions at which readers wait. */
 export interface Demands {
   /** A reader waits for the byte at `position`. Readers that start together are assigned
    *  connections together: each range then ends where the next one begins, so that requests are not

@@ -39,7 +39,7 @@ export interface DownloadState {
   readonly prefix: PrefixHash;
   /** Aborted with the failure of the download. */
   readonly signal: AbortSignal;
-  /** Of the whole blob in bytes; undefined while it is unknown. */
+  /** The size of the whole blob in bytes; undefined while it is unknown. */
   readonly size: number | undefined;
   /** Bytes that this download has written to the spool. */
   readonly received: number;

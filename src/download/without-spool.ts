@@ -11,7 +11,7 @@ export interface WithoutSpoolOptions {
   sources: Pick<SourceList, 'open'>;
   /** Bytes; a larger blob is refused. */
   maxSize: number;
-  /** Of the whole blob, when it is known. */
+  /** The size of the whole blob, if known. */
   size: number | undefined;
   /** The part that the reader wants: [from, to), up to the blob's end if `to` is undefined. */
   from: number;
@@ -49,7 +49,7 @@ interface Fetched {
   chunk: Uint8Array;
   /** The position of the chunk in the blob. */
   position: number;
-  /** Of the blob, once it is known. */
+  /** The size of the blob, once it is known. */
   size: number | undefined;
 }
 

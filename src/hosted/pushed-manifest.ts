@@ -7,8 +7,8 @@ export interface ManifestParts {
   mediaType: string;
   /** Everything that the manifest names except its subject: manifests, config and layers. */
   named: Digest[];
-  /** Those of `named` that must be in the repository: all but layers that only their vendor may
-   *  distribute. */
+  /** The digests of `named` that must be in the repository: all but layers that only their vendor
+   *  may distribute. */
   required: Digest[];
   subject: Digest | undefined;
   /** The fields that the subject's referrers index adds to the descriptor (distribution

@@ -7,7 +7,7 @@ export interface Arrivals {
   /** Nothing more will arrive: the body is complete, or failed with `error`. Only the first call
    *  counts. */
   conclude(this: void, error?: Error): void;
-  /** Of a `BodySource`. */
+  /** As `BodySource.pull`. */
   pull(this: void): Promise<Uint8Array | undefined>;
 }
 

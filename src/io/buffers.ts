@@ -14,7 +14,7 @@ const KEPT_FREE = 16;
 const KEPT_SPARES = 384;
 
 export interface BufferPool {
-  /** Of its own buffers, each in bytes. */
+  /** The size of each of its own buffers, in bytes. */
   readonly size: number;
   /** How many buffers of its own it has at most. */
   readonly count: number;

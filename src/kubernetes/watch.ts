@@ -4,7 +4,7 @@ import { fieldsOf, itemsOf, textOf, type Fields } from '../io/untrusted.ts';
 import { isOciError } from '../oci/error.ts';
 import type { Kubernetes } from './client.ts';
 
-/** What happened to the objects of a collection. */
+/** A change to the objects of a collection. */
 export type Change =
   /** The object is new, or it may have changed. */
   | { type: 'set'; key: string; object: Fields }

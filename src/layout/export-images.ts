@@ -50,7 +50,7 @@ export interface ExportResult {
   images: number;
   manifests: number;
   blobs: number;
-  /** Of manifests and blobs. */
+  /** The size of the exported manifests and blobs. */
   bytes: number;
 }
 

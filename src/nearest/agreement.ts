@@ -62,7 +62,7 @@ export interface Place {
   /** 1 for a node that reads from the registry or S3, 2 for a node that reads from such a node, and
    *  so on. */
   depth: number;
-  /** Of the blob, in bytes. */
+  /** The size of the blob, in bytes. */
   size: number;
 }
 

@@ -6,7 +6,7 @@ export interface TicketClaims {
   digest: Digest;
   /** `IP:port` of the node. */
   address: string;
-  /** Of the blob, in bytes. */
+  /** The size of the blob, in bytes. */
   size: number;
 }
 

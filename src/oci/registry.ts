@@ -31,8 +31,8 @@ export type Body = AsyncIterable<Uint8Array>;
 
 export interface Blob {
   digest: Digest;
-  /** Of the whole blob, in bytes; undefined while it is unknown, because the upstream has sent no
-   *  length. */
+  /** The size of the whole blob, in bytes; undefined while it is unknown, because the upstream has
+   *  sent no length. */
   size: number | undefined;
   /** Which bytes of the blob `body` holds; undefined: all of them. */
   range: Required<ByteRange> | undefined;

@@ -27,7 +27,7 @@ export interface PullSecret {
 export interface PullCredential {
   username: string;
   password: string;
-  /** Of the Secret. */
+  /** The namespace of the Secret. */
   namespace: string;
   secret: string;
   /** Whether the entry matches this repository; its credentials are sent for no other. @param
@@ -56,7 +56,7 @@ interface Stored extends PullSecret {
   uid: string;
   /** To detect whether the content has changed. */
   digest: string;
-  /** Of the docker config, in bytes. */
+  /** The size of the docker config, in bytes. */
   size: number;
   credentials: readonly PullCredential[];
 }

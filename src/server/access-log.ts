@@ -19,15 +19,15 @@ export interface PullRequest {
   upstream: string;
   /** With the upstream's name in front. */
   repository: Repository;
-  /** Of a manifest. */
+  /** The reference of a requested manifest. */
   reference: Reference | undefined;
 }
 
 /** The answer to such a request. */
 export interface PullAnswer {
-  /** Of the manifest. */
+  /** The digest of the manifest. */
   digest: Digest | undefined;
-  /** Of the body. */
+  /** Length of the response body. */
   bytes: number;
   status: number;
   outcome: PullOutcome;

@@ -13,7 +13,7 @@ export interface MultipartBody {
 }
 
 export interface MultipartOptions {
-  /** Of the whole blob, in bytes. */
+  /** The size of the whole blob, in bytes. */
   size: number;
   /** Inside the blob, in the order in which they are sent. */
   ranges: readonly Required<ByteRange>[];

@@ -6,14 +6,14 @@ import type { Body } from '../oci/registry.ts';
 import { takesFiles, type FileSender } from './send-file.ts';
 
 export interface SentBody {
-  /** Of the body, accepted by the kernel. */
+  /** Bytes of the body that the kernel has accepted. */
   bytes: number;
   /** False: the client left before the end. */
   complete: boolean;
 }
 
 export interface SendOptions {
-  /** Of the body, in bytes; undefined: it is sent chunked. */
+  /** The length of the body, in bytes; undefined: it is sent chunked. */
   length: number | undefined;
   /** Sends bytes from a file without reading them; absent: all bytes are read. */
   fileSender?: (() => Promise<FileSender | undefined>) | undefined;

@@ -26,7 +26,7 @@ interface Answer {
   status: number;
   headers: Record<string, string | undefined>;
   body: Buffer;
-  /** Of an error. */
+  /** The code of an error response. */
   code: string | undefined;
   message: string | undefined;
 }

@@ -22,7 +22,7 @@ export interface Served {
   outcome: 'ok' | 'stale' | 'error' | 'gone';
   /** 499: the client disconnected before the response was complete. */
   status: number;
-  /** Of the body. */
+  /** Length of the response body. */
   bytes: number;
   seconds: number;
   /** The client's address. */
@@ -159,7 +159,7 @@ function senderOf({ request }: Exchange): Pick<Served, 'client' | 'node'> {
   return { client: request.socket.remoteAddress ?? '', node: typeof node === 'string' ? node.slice(0, MAX_NODE_NAME) : undefined };
 }
 
-/** Of a Kubernetes node (a DNS subdomain, RFC 1123). */
+/** The maximum length of a node's name in Kubernetes (a DNS subdomain, RFC 1123). */
 const MAX_NODE_NAME = 253;
 
 interface Failure {

@@ -16,7 +16,7 @@ export type StorageOperation = 'stat' | 'read' | 'write' | 'remove' | 'list';
 /** How many pulls an upstream still allows. */
 export interface PullLimit {
   remaining: number;
-  /** Of how many; undefined: the upstream does not say. */
+  /** The number of pulls that the upstream allows; undefined: it does not report it. */
   limit: number | undefined;
   /** The time for which `limit` holds; undefined: the upstream does not say. */
   windowSeconds: number | undefined;

@@ -10,7 +10,7 @@ export interface SampleContent {
   /** A layer of a few MiB. */
   layer: SampleBlob;
   index: Descriptor;
-  /** Of the index's one platform. */
+  /** The image of the index's one platform. */
   image: Descriptor;
   /** Its subject is the image. */
   artifact: Descriptor;

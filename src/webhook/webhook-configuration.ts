@@ -23,7 +23,7 @@ export const NAMESPACE_EXPRESSIONS: readonly { key: string; operator: string; va
 const MAX_FORMER_AUTHORITIES = 2;
 
 export interface ConfigurationOptions {
-  /** Of the MutatingWebhookConfiguration. */
+  /** The name of the MutatingWebhookConfiguration. */
   name: string;
   /** PEM, one or several certificates, that API servers must trust. Undefined: caBundle is written
    *  by another program. */

@@ -21,7 +21,7 @@ const CLUSTER_DNS = '10.96.0.10';
 
 export interface Cluster extends AsyncDisposable {
   network: Network;
-  /** Whom the API server's certificate is of; containerd trusts it too. */
+  /** The authority that issued the API server's certificate; containerd trusts it too. */
   authority: Authority;
   plane: ControlPlane;
   kubectl: ControlPlane['kubectl'];

@@ -35,7 +35,7 @@ async function removeGroup(path: string): Promise<void> {
 /** The state of processes, network and mounts. */
 export type Snapshot = Record<'processes' | 'mounts' | 'interfaces' | 'routes', readonly string[]>;
 
-/** Of the namespaces that this process is in. */
+/** A snapshot of the namespaces of this process. */
 export async function takeSnapshot(): Promise<Snapshot> {
   return {
     processes: runningProcesses(),

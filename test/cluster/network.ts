@@ -19,7 +19,7 @@ export interface Network extends AsyncDisposable {
   inside: string;
   /** The node's address, on the bridge: what the cluster knows it by. */
   address: string;
-  /** Of pods. */
+  /** The subnet of pods. */
   pods: string;
   /** The command prefix that runs a command inside. */
   enter: readonly string[];

@@ -33,8 +33,8 @@ export interface Outside extends AsyncDisposable {
   setDirect(open: boolean): Promise<void>;
 }
 
-/** What lies on `network.outside`, each upstream on port 443 of an address of its own; the resolver
- *  listens on the node. */
+/** Starts the servers on `network.outside`, each upstream on port 443 of an address of its own; the
+ *  resolver listens on the node. */
 export async function startOutside({ network, authority }: { network: Network; authority: Authority }): Promise<Outside> {
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());
@@ -72,7 +72,7 @@ export async function startOutside({ network, authority }: { network: Network; a
   };
 }
 
-/** Where the node and CoreDNS ask for names of the world. */
+/** Starts the resolver that the node and CoreDNS use for public names. */
 async function startResolver(
   stack: AsyncDisposableStack,
   options: { network: Network; path: string; addressOf: Record<string, string> },

@@ -193,7 +193,7 @@ step('what the cluster uses, holds and goes out by can be looked at', async (t) 
   await removePods(world);
 });
 
-/** Of a command that ended with 1: something was found wrong. */
+/** The output of a command that exited with 1 because it found a problem. */
 function outputOf(error: Error & { code?: unknown; stdout?: string; stderr?: string }): string {
   if (error.code !== 1) throw error;
   return `${error.stdout}${error.stderr}`;

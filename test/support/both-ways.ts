@@ -9,7 +9,7 @@ import { startProgram, type Program } from './program.ts';
 import { freePort, temporaryDirectory } from './temporary.ts';
 import { until } from './until.ts';
 
-/** Who rewrites the pods of a request. */
+/** The component that rewrites the pods of a request. */
 export type Way = 'policy' | 'webhook' | 'none';
 
 export interface Answer {
@@ -22,7 +22,7 @@ export interface PodRequest {
   way: Way;
   method?: 'POST' | 'PUT' | 'DELETE';
   namespace: string;
-  /** Of the pod that exists: its name, and perhaps a subresource. */
+  /** The path of an existing pod: its name, and a subresource if any. */
   path?: string;
   object?: unknown;
   groups?: readonly string[];
@@ -34,10 +34,10 @@ export interface PodRequest {
  *  yet. */
 export interface Rewriting extends AsyncDisposable {
   plane: ControlPlane;
-  /** What to create for each, rendered from the same values. */
+  /** The objects to create for each way, rendered from the same values. */
   manifests: Record<'policy' | 'webhook', Manifest[]>;
   webhook: { current(): Program; stop(): Promise<void>; start(): Promise<void> };
-  /** Where an API server finds the webhook: what `clientConfig` is to be. */
+  /** The `clientConfig` by which an API server reaches the webhook. */
   called: ClientConfig;
   /** How many reviews it has answered. */
   reviews(): Promise<number>;

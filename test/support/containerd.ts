@@ -18,7 +18,7 @@ export interface ContainerdOptions {
 
 export interface Containerd extends AsyncDisposable {
   socket: string;
-  /** As it reports itself. */
+  /** The version that it reports. */
   version: string;
   process: RunningProcess;
   /** `ctr ARGS` of the same release; returns stdout. @throws Error with stderr */

@@ -10,7 +10,8 @@ import { freePort, temporaryDirectory } from './temporary.ts';
 const run = promisify(execFile);
 
 export interface ControlPlaneOptions {
-  /** The path of a kube-apiserver of a later version; default: $KUBE_REGISTRY_KUBE_APISERVER, or else 1.34, as everything else is. */
+  /** The path of a kube-apiserver of a later version; default: $KUBE_REGISTRY_KUBE_APISERVER, or
+   *  else 1.34, as everything else is. */
   kubeApiServer?: string;
   /** Also runs the controllers with these names (`*`: all of them); default: none. */
   controllers?: readonly string[];
@@ -157,7 +158,7 @@ async function writeKeys(directory: string): Promise<{ public: string; private: 
 
 interface Identity {
   token: string;
-  /** Whom the token's owner acts as. */
+  /** The user that the token's owner impersonates. */
   user?: string;
   groups?: readonly string[];
 }

@@ -31,7 +31,7 @@ export interface LoggedRequest {
   /** Path and query. */
   path: string;
   status: number;
-  /** Of the body that was sent. */
+  /** Length of the body that was sent. */
   bytes: number;
 }
 

@@ -3,7 +3,8 @@ import { promisify } from 'node:util';
 import type { ControlPlane } from './control-plane.ts';
 import { until } from './until.ts';
 
-/** Runs helm; `values` are its stdin, for `--values -`. @returns stdout @throws Error with stderr */
+/** Runs helm; `values` are its stdin, for `--values -`. @returns stdout @throws Error with
+ *  stderr */
 export type Helm = (args: readonly string[], values?: unknown) => Promise<string>;
 
 /** @param path of the program */
@@ -18,7 +19,8 @@ export function createHelm(path: string, { kubeconfig, namespace }: { kubeconfig
 
 type Kubectl = ControlPlane['kubectl'];
 
-/** Everything that is in a namespace and outside namespaces, but for what the cluster makes by itself: KIND/NAME, sorted. */
+/** Everything that is in a namespace and outside namespaces, but for what the cluster makes by
+ *  itself: KIND/NAME, sorted. */
 export async function everythingIn(kubectl: Kubectl, namespace: string): Promise<string[]> {
   const kinds = async (namespaced: boolean): Promise<string[]> =>
     (await kubectl(['api-resources', '--verbs=list,delete', `--namespaced=${namespaced}`, '-o', 'name']))
@@ -50,10 +52,12 @@ export async function removeClaims(kubectl: Kubectl, namespace: string): Promise
   for (const name of left) await kubectl(['-n', namespace, 'patch', name, '-p', '{"metadata":{"finalizers":null}}']);
 }
 
-/** What AKS's admission enforcer adds to every webhook, and what somebody else may add. */
+/** Another program's entry in a namespaceSelector, such as AKS's admission enforcer adds to every
+ *  webhook. */
 export const FOREIGN_EXPRESSION = { key: 'team', operator: 'NotIn', values: ['platform'] };
 
-/** Writes to a MutatingWebhookConfiguration as AKS's admission enforcer does: as another field manager. */
+/** Writes to a MutatingWebhookConfiguration as AKS's admission enforcer does: as another field
+ *  manager. */
 export async function enforceAdmission(kubectl: Kubectl, configuration: string): Promise<void> {
   const patch = [{ op: 'add', path: '/webhooks/0/namespaceSelector/matchExpressions/-', value: FOREIGN_EXPRESSION }];
   const enforcer = ['--type=json', '--field-manager=admissionsenforcer', '-p', JSON.stringify(patch)];

@@ -12,7 +12,7 @@ export interface HostedWorld extends AsyncDisposable {
   registries: ServingProgram[];
   /** The first of them. */
   registry: ServingProgram;
-  /** Of the store, of files for the test, and of the htpasswd file `users`. */
+  /** Contains the store, files of the test, and the htpasswd file `users`. */
   directory: string;
   /** The configuration of one more registry over the same store, without addresses. */
   configuration: Record<string, unknown>;

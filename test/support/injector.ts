@@ -4,7 +4,7 @@ import { text } from 'node:stream/consumers';
 import { createAuthority, issueLeaf } from '../../src/webhook/certificates.ts';
 
 export interface Injector extends AsyncDisposable {
-  /** Of a MutatingWebhookConfiguration. */
+  /** The clientConfig for a MutatingWebhookConfiguration. */
   clientConfig: { url: string; caBundle: string };
 }
 

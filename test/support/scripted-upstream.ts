@@ -42,7 +42,7 @@ export interface ScriptedRequest {
   authorization: string | undefined;
   accept: string | undefined;
   acceptEncoding: string | undefined;
-  /** Of the body, handed to the connection. */
+  /** Bytes of the body that were passed to the connection. */
   bytes: number;
 }
 

@@ -26,7 +26,7 @@ export interface Answer {
   /** The received bytes are a prefix of one of the expected bodies, and complete if the response is
    *  complete. */
   right: boolean;
-  /** Of the body. */
+  /** Length of the body. */
   bytes: number;
 }
 

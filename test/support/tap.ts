@@ -15,7 +15,7 @@ export interface TappedRequest {
   path: string;
   /** When it came, as performance.now() says. */
   at: number;
-  /** Of the answer's body, handed on. */
+  /** Bytes of the response body that were passed on. */
   bytes: number;
 }
 export interface Tap extends AsyncDisposable {

@@ -8,7 +8,7 @@ export interface TokenServerOptions {
   /** Whether `account` (undefined: anonymous) may do `action` (pull, push) in `repository`;
    *  default: every account may do everything. */
   allow?: (account: string | undefined, repository: string, action: string) => boolean;
-  /** Of a token, in seconds; default 300. */
+  /** The lifetime of a token, in seconds; default 300. */
   lifetime?: number;
   /** Where to listen; default 127.0.0.1. */
   host?: string;

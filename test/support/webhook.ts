@@ -54,7 +54,7 @@ export interface Reviewer extends AsyncDisposable {
   ): Promise<{ status: number; response: ReviewResponse }>;
 }
 
-/** Who trusts a certificate that it has made and put into `directory`. */
+/** A client that trusts a certificate which it has created in `directory`. */
 export async function createReviewer(directory: string): Promise<Reviewer> {
   const authority = await createAuthority();
   const leaf = await issueLeaf(authority, ['localhost']);

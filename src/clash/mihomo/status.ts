@@ -15,7 +15,7 @@ export interface NodeStatus {
   delay: number | undefined;
 }
 
-/** What mihomo reports. */
+/** The state that mihomo reports. */
 export interface MihomoStatus {
   /** The node in use. */
   chosen: string | undefined;

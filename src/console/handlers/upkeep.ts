@@ -11,7 +11,7 @@ export interface UpkeepOptions {
   /** The store that all replicas share. */
   store: Store;
   pruning: {
-    /** Of this replica. */
+    /** The next pruning of this replica. */
     planned: PlannedRun;
     /** Milliseconds. */
     interval: number;

@@ -76,7 +76,7 @@ export function createPrefixHash({ digest, spool, have }: PrefixHashOptions): Pr
       try {
         await open(size).write(bytes, buffer, { position, hashed: next });
       } catch (error) {
-        // What comes after a gap must not count as hashed, and nothing more is written.
+        // Bytes after a gap must not count as hashed, and nothing more is written.
         failure ??= { error };
       }
       if (failure !== undefined) throw failure.error;

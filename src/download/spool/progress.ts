@@ -7,7 +7,7 @@ import type { ByteRanges } from './byte-ranges.ts';
 /** The content of a spool file. */
 export interface SpoolContent {
   digest: Digest;
-  /** Of the whole blob, in bytes. */
+  /** The size of the whole blob, in bytes. */
   size: number;
   /** The bytes that are in the file: [start, end), ascending. */
   ranges: [start: number, end: number][];

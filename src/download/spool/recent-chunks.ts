@@ -13,7 +13,7 @@ export interface RecentChunk {
   /** The chunk takes no bytes from here on. */
   limit: number;
   buffer: SharedBuffer;
-  /** Where in the buffer the byte at `start` lies. */
+  /** The position in the buffer of the byte at `start`. */
   offset: number;
 }
 
@@ -27,7 +27,8 @@ export function bytesOf({ buffer, offset, start }: RecentChunk, from: number, to
 export interface RecentChunks {
   /** A new chunk; the caller holds its buffer until it releases it. */
   open(start: number): RecentChunk;
-  /** A chunk of bytes that lie in `buffer`, which the caller holds from now on until it releases it. */
+  /** A chunk of bytes that lie in `buffer`, which the caller holds from now on until it releases
+   *  it. */
   adopt(start: number, bytes: Uint8Array, buffer: SharedBuffer): RecentChunk;
   /** The chunk that has the byte at `position`, already in the spool. */
   find(position: number): RecentChunk | undefined;

@@ -30,7 +30,7 @@ export interface SpoolWriter {
 export interface SpoolWriterOptions {
   digest: Digest;
   file: FileHandle;
-  /** Of the blob in bytes; undefined while it is unknown. */
+  /** The size of the blob in bytes; undefined while it is unknown. */
   size: number | undefined;
 }
 

@@ -219,7 +219,7 @@ for (const [name, { scheme, plain }] of Object.entries({
         response.end('right');
         return;
       }
-      // What a server that is out of step sends: a body, and an answer that nobody has asked for.
+      // As from a server that is out of step: a body, and a response without a request.
       request.socket.write(`HTTP/1.1 200 OK\r\ncontent-length: ${2 * MiB}\r\n\r\n`);
       request.socket.write(bytes.subarray(0, 2 * MiB));
       request.socket.write('HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong');
