@@ -22,7 +22,7 @@ import { until } from './support/until.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
 import { startVersitygw } from './support/versitygw.ts';
 
-// Registry → mihomo → airport → Distribution, which has a name that only the airports know.
+// Registry → mihomo → airport → Distribution, whose name only the airports can resolve.
 
 const MiB = 1024 * 1024;
 const PASSWORD = 'shared-password-1';

@@ -25,7 +25,7 @@ const TAGS = 12;
 const CLIENTS = 24;
 /** The size of the local tier: about a third of all blobs. */
 const ROOM = 64 * MiB;
-/** How long after a lie of upstream its bytes may still be on their way to a client, in ms. */
+/** How long after upstream has sent wrong bytes they may still be in transit to a client, in ms. */
 const LIE_LASTS = 90_000;
 /** The end of a blob that is withheld until its digest agrees. A range that ends before it may
  *  contain wrong bytes of upstream. */

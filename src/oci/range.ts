@@ -30,14 +30,14 @@ function toPosition(digits: string): number {
   return Math.min(Number(digits), 1e15);
 }
 
-/** The bytes of a blob that a range selects; if there are none, the start lies behind the end. */
+/** The bytes of a blob that a range selects; if there are none, the start is after the end. */
 function within(range: RangeRequest, size: number): Required<ByteRange> {
   if ('suffix' in range) return { start: Math.max(0, size - range.suffix), end: size - 1 };
   return { start: range.start, end: Math.min(range.end ?? size - 1, size - 1) };
 }
 
 /** A range of a blob whose size is known: both ends inside it.
- *  @throws OciError RANGE_INVALID (with the size): nothing of the blob lies within it */
+ *  @throws OciError RANGE_INVALID (with the size): no byte of the blob is within it */
 export function resolveRange(range: RangeRequest, size: number): Required<ByteRange> {
   const { start, end } = within(range, size);
   if (start > end) throw new OciError('RANGE_INVALID', `the range lies outside the blob of ${size} bytes`, { size });
@@ -63,7 +63,7 @@ export function parseRanges(header: string | undefined): RangeRequest[] | undefi
 /** The ranges of a blob whose size is known, without those that lie outside. They keep their order
  *  unless some overlap or lie next to each other: then they are sorted, and those are joined (RFC
  *  9110 §15.3.7.2).
- *  @throws OciError RANGE_INVALID (with the size): nothing of the blob lies within any of them */
+ *  @throws OciError RANGE_INVALID (with the size): no byte of the blob is within any of them */
 export function resolveRanges(ranges: readonly RangeRequest[], size: number): Required<ByteRange>[] {
   const inside = ranges.flatMap((range) => {
     const { start, end } = within(range, size);

@@ -16,12 +16,12 @@ import type { Network } from './network.ts';
 
 const run = promisify(execFile);
 
-/** Upstreams by their names in the configuration, and the host that each has in the world. */
+/** Upstreams by their names in the configuration, and the public host of each. */
 const HOSTS = { dockerhub: 'registry-1.docker.io', ghcr: 'ghcr.io', quay: 'quay.io', k8s: 'registry.k8s.io' } as const;
 export type UpstreamName = keyof typeof HOSTS;
 
-/** The world outside of a cluster: registries by their real names, with TLS; a resolver of names;
- *  an airport. */
+/** The network outside the cluster: registries by their real names, with TLS; a DNS resolver; an
+ *  airport (a provider's proxy server). */
 export interface Outside extends AsyncDisposable {
   upstreams: Record<UpstreamName, Distribution>;
   /** By repository and tag, as upstream itself names them: `library/web`, `1`. */
@@ -29,7 +29,7 @@ export interface Outside extends AsyncDisposable {
   airport: Airport;
   /** The airport's subscription. */
   subscriptionUrl: string;
-  /** Whether upstreams are reached from the cluster without the airport. At first they are. */
+  /** Whether upstreams can be reached from the cluster without the airport. At first they can. */
   setDirect(open: boolean): Promise<void>;
 }
 

@@ -52,8 +52,7 @@ export async function removeClaims(kubectl: Kubectl, namespace: string): Promise
   for (const name of left) await kubectl(['-n', namespace, 'patch', name, '-p', '{"metadata":{"finalizers":null}}']);
 }
 
-/** Another program's entry in a namespaceSelector, such as AKS's admission enforcer adds to every
- *  webhook. */
+/** An entry that another program adds to a namespaceSelector, as AKS's admission enforcer does. */
 export const FOREIGN_EXPRESSION = { key: 'team', operator: 'NotIn', values: ['platform'] };
 
 /** Writes to a MutatingWebhookConfiguration as AKS's admission enforcer does: as another field

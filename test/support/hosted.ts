@@ -70,7 +70,7 @@ export interface TestStorage extends AsyncDisposable {
   options: Pick<HostedWorldOptions, 'storage'>;
 }
 
-/** A directory of the world's own, or an S3 server. */
+/** A directory for this test, or an S3 server. */
 export async function startStorage(kind: 'filesystem' | 's3'): Promise<TestStorage> {
   if (kind === 'filesystem') return { options: {}, [Symbol.asyncDispose]: () => Promise.resolve() };
   const server = await startVersitygw();

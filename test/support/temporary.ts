@@ -15,7 +15,7 @@ export async function temporaryDirectory(): Promise<TemporaryDirectory> {
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 3 }) };
 }
 
-/** A free port of 127.0.0.1, reserved as long as this process lives. It lies below the ports that
+/** A free port of 127.0.0.1, reserved while this process lives. It is below the ports that
  *  the kernel gives to connections, so that a server that is stopped for a while finds its port
  *  free again. */
 export async function freePort(): Promise<number> {
