@@ -3,14 +3,14 @@ import type { IncomingMessage } from 'node:http';
 import { Agent, request } from 'node:https';
 import { json, text } from 'node:stream/consumers';
 
-/** The API server without kubectl, whose start costs more than most questions. */
+/** The API server without kubectl, whose start takes longer than most requests. */
 export interface Api {
-  /** The object that it answers. `path` begins with /api. @throws ApiError: it answers something
-   *  else than 2xx */
+  /** Returns the object of the response. `path` begins with /api. @throws ApiError: the status is
+   *  not 2xx */
   <T = unknown>(method: 'GET' | 'POST' | 'PATCH' | 'DELETE', path: string, body?: unknown): Promise<T>;
 }
 
-/** The API server refused. */
+/** The API server refused a request. */
 export class ApiError extends Error {
   readonly status: number;
   constructor(status: number, message: string) {
@@ -19,7 +19,7 @@ export class ApiError extends Error {
   }
 }
 
-/** As the admin. `url`: https://HOST:PORT; `ca`: the trusted authorities, PEM. */
+/** Sends requests as the admin. `url`: https://HOST:PORT; `ca`: the trusted authorities, PEM. */
 export function createApi({ url, ca, token }: { url: string; ca: string; token: string }): Api {
   const agent = new Agent({ ca, keepAlive: true, timeout: 30_000 });
   return async <T>(method: string, path: string, body?: unknown): Promise<T> => {

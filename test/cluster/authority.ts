@@ -6,17 +6,17 @@ import { debianTool } from '../tools/tools.ts';
 
 const run = promisify(execFile);
 
-/** A certificate authority of its own. */
+/** A private certificate authority. */
 export interface Authority {
   /** The file of its certificate, and its content. */
   file: string;
   pem: string;
-  /** A server's certificate for these names, written as openssl has them: `DNS:name`, `IP:address`.
-   *  Gives the paths. */
+  /** Issues a server certificate for these names, in openssl's format: `DNS:name`, `IP:address`.
+   *  Returns the paths. */
   issue(name: string, names: readonly string[]): Promise<{ certificate: string; key: string }>;
 }
 
-/** Keeps its files in `directory`, which it makes. */
+/** Keeps its files in `directory`, which it creates. */
 export async function createAuthority(directory: string): Promise<Authority> {
   const openssl = await debianTool('openssl');
   await mkdir(directory);

@@ -12,17 +12,18 @@ export interface Fault {
   /** How many pods are created during the fault; default 6. */
   pods?: number;
   strike: (world: World) => Promise<void>;
-  /** Pods that the webhook did not see need upstreams that the node itself reaches. */
+  /** Pods that the webhook has not rewritten need upstreams that the node itself can reach. */
   unrewritten?: boolean;
 }
 
 export interface Outcome {
   limit: number;
-  /** Seconds, of the slowest pod. */
+  /** The time of the slowest pod, in seconds. */
   slowest: number;
-  /** Seconds that a pod takes afterwards, when nothing is broken: how busy the machine is. */
+  /** The seconds that a pod takes afterwards, without a fault: a measure of how busy the machine
+   *  is. */
   atRest: number;
-  /** How many pods were rewritten, of how many. */
+  /** How many of all pods were rewritten. */
   rewritten: number;
   pods: number;
   /** The kubelet's messages about pulls that failed and were retried. */
@@ -75,8 +76,7 @@ export const FAULTS: readonly Fault[] = [
   },
 ];
 
-/** Pods are made one after the other, each of an image of its own that nobody has pulled; as the
- *  second is made, it strikes.
+/** Creates pods one after the other, each with a new image; the fault starts with the second pod.
  *  @throws Error: a pod was denied, had other bytes than its image, or does not become ready */
 export async function underFault(world: World, { name, limit, pods: count = 6, strike, unrewritten = false }: Fault): Promise<Outcome> {
   const word = name.toLowerCase().replaceAll(/\W+/g, '-');
@@ -139,7 +139,7 @@ async function podAtRest(world: World, word: string): Promise<number> {
   return seconds;
 }
 
-/** When each was ready first. @throws Error: they make no progress */
+/** The time at which each was first ready. @throws Error: they make no progress */
 async function watch(world: World, names: readonly string[]): Promise<Map<string, number>> {
   const ended = new Map<string, number>();
   const progress = createProgress('a pod under the fault');
@@ -170,7 +170,7 @@ async function persistently<T>(ask: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The answer to an earlier try may have been lost. */
+/** The response to an earlier try may have been lost. */
 async function createOnce(world: World, name: string): Promise<Pod> {
   try {
     return await createPod(world, name, `${name}:1`);
@@ -192,8 +192,8 @@ async function failedPulls({ api }: World, names: readonly string[]): Promise<st
   return failed.flatMap(({ involvedObject, message }) => (names.includes(involvedObject.name) ? [message] : []));
 }
 
-/** Everything of the chart is ready again. After a loss of power a Deployment says so before it is:
- *  the webhook is asked itself. */
+/** Everything of the chart is ready again. After a power failure, the status of a Deployment is out
+ *  of date, so the webhook itself is probed. */
 async function settled(world: World): Promise<void> {
   const { kubectl } = world;
   for (const workload of ['deployment/registry', 'deployment/webhook', 'deployment/object-storage', 'daemonset/agent']) {
@@ -203,7 +203,7 @@ async function settled(world: World): Promise<void> {
   await rewriting(world);
 }
 
-/** As docs/operations.md has it. */
+/** In the notation of docs/operations.md. */
 export function table(outcomes: Readonly<Record<string, Outcome>>): string {
   const rows = Object.entries(outcomes).map(
     ([name, { limit, slowest, rewritten, pods, failures }]) =>

@@ -25,20 +25,20 @@ export interface Cluster extends AsyncDisposable {
   authority: Authority;
   plane: ControlPlane;
   kubectl: ControlPlane['kubectl'];
-  /** The same without a process of its own. */
+  /** The same without starting a process. */
   api: Api;
   helm: (args: readonly string[], values?: unknown) => Promise<string>;
-  /** `ctr ARGS` in the kubelet's namespace of images. */
+  /** `ctr ARGS` in the kubelet's image namespace. */
   ctr: (...args: string[]) => Promise<string>;
   importImage: (archive: ImageArchive) => Promise<void>;
-  /** The kubelet's own way: `pull IMAGE`, `list`. */
+  /** Uses the CRI, as the kubelet does: `pull IMAGE`, `list`. */
   cri: (...args: string[]) => Promise<string>;
-  /** The node loses an image, by the digest that its tag means, with all that no other image
+  /** Removes an image from the node, by the digest of its tag, with all content that no other image
    *  needs. */
   forget: (...digests: string[]) => Promise<void>;
-  /** SIGKILL to the containers of this name, all of the cluster's. */
+  /** Sends SIGKILL to all containers of this name in the cluster. */
   killContainers: (name: string) => Promise<void>;
-  /** SIGKILL to the processes of this name in them. */
+  /** Sends SIGKILL to the processes of this name in them. */
   killProcesses: (container: string, name: string) => Promise<void>;
   /** Where containerd looks for hosts.toml files. */
   certificatesDirectory: string;
@@ -51,13 +51,13 @@ export interface Cluster extends AsyncDisposable {
 }
 
 export interface ClusterOptions {
-  /** Debian's own (1.6), or the current one (2.4). */
+  /** The release of Debian (1.6), or the current one (2.4). */
   containerd?: 'debian' | '2.4';
 }
 
-/** A real Kubernetes of one node in a network of its own: kubelet, containerd, kube-proxy and every
- *  controller. The kubelet is `system:node:node0`. Needs root. @throws Error: what is missing, in
- *  one line */
+/** A real Kubernetes cluster of one node in a network of its own: kubelet, containerd, kube-proxy
+ *  and every controller. The kubelet is `system:node:node0`. Needs root. @throws Error: names the
+ *  missing programs in one line */
 export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
   if (process.getuid?.() !== 0) throw new Error('the cluster needs root: run this test as root');
   await using stack = new AsyncDisposableStack();
@@ -170,7 +170,7 @@ async function ownCgroups(): Promise<AsyncDisposable> {
 /** Ten minutes: a busy machine takes twenty times as long as an idle one. */
 const LONGEST_MS = 10 * 60_000;
 
-/** Waits until `condition` holds; one that rejects does not hold yet. @throws Error: not within ten
+/** Waits until `condition` holds; a rejection counts as not yet. @throws Error: not within ten
  *  minutes */
 export async function until(condition: () => Promise<boolean>): Promise<void> {
   const limit = performance.now() + LONGEST_MS;
@@ -266,7 +266,7 @@ function words(text: string): string[] {
   return text.split(/\s+/).filter((word) => word !== '');
 }
 
-/** Whatever the kubelet left running. */
+/** Processes that the kubelet left running. */
 async function endContainers(ctr: Cluster['ctr']): Promise<void> {
   const tasks = words(await ctr('tasks', 'list', '--quiet').catch(() => ''));
   await Promise.allSettled(tasks.map((id) => ctr('tasks', 'delete', '--force', id)));

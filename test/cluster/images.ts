@@ -23,17 +23,17 @@ export function imageName({ registry, repository, tag }: typeof KUBE_REGISTRY): 
   return `${registry}/${repository}:${tag}`;
 }
 
-/** Builds images without Docker and without anything from a registry: where a Dockerfile says FROM,
- *  a base made here stands. */
+/** Builds images without Docker and without a registry: the base images of a Dockerfile are
+ *  replaced by bases that are built here. */
 export interface ImageBuilder {
   /** The Dockerfile of this checkout, and a layer by which its programs trust this authority
    *  (PEM). */
   kubeRegistry(authority: string): Promise<ImageArchive>;
-  /** One static program, started when the image is. */
+  /** An image with one static program, which it starts. */
   program(reference: string, file: string): Promise<ImageArchive>;
   pause(): Promise<ImageArchive>;
   coredns(): Promise<ImageArchive>;
-  /** As objectStorage.image of the chart names it. */
+  /** The image of the chart's objectStorage.image. */
   versitygw(): Promise<ImageArchive>;
 }
 
@@ -77,8 +77,8 @@ export async function createImageBuilder(directory: string): Promise<ImageBuilde
   };
 }
 
-/** Builds the layers that need packages from outside. Without a network, `kubeRegistry` then finds
- *  all layers.
+/** Builds the layers that need packages from the network. `kubeRegistry` can then reuse all layers
+ *  without a network.
  *  @throws Error: a Debian package is missing, or the build failed */
 export async function prepareImages(): Promise<void> {
   const buildah = await createBuildah();
@@ -99,7 +99,7 @@ async function buildKubeRegistry(buildah: Buildah): Promise<string> {
 type Buildah = (...args: string[]) => Promise<string>;
 
 async function createBuildah(): Promise<Buildah> {
-  // In a mount namespace, so that its mounts disappear with it.
+  // In a mount namespace, so that its mounts are removed with it.
   const command = ['--mount', '--', await debianTool('buildah')];
   const storage = [
     '--storage-driver',
@@ -112,8 +112,8 @@ async function createBuildah(): Promise<Buildah> {
   return async (...args) => (await run('unshare', [...command, ...storage, ...args], { maxBuffer: 64 * 1024 * 1024 })).stdout.trim();
 }
 
-/** Layers of former builds make the next one quick; they are thrown away before they are many, and
- *  what builds that were cut off have left. */
+/** Layers of previous builds speed up the next one. They are removed before there are too many, and
+ *  so are the remains of interrupted builds. */
 async function dropLayers(buildah: Buildah): Promise<void> {
   const images = await buildah('images', '--quiet');
   if (images.split('\n').length < 20) return;
@@ -124,8 +124,8 @@ async function dropLayers(buildah: Buildah): Promise<void> {
 const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const CERTIFICATES = '/etc/ssl/certs/ca-certificates.crt';
 
-/** localhost/base: Debian with Node, npm and pip, for the stages that build. localhost/libraries:
- *  what distroless has, for the one that is shipped. Made once. */
+/** localhost/base: Debian with Node, npm and pip, for the build stages. localhost/libraries: the
+ *  content of distroless, for the final stage. They are built once. */
 async function makeBases(buildah: Buildah): Promise<void> {
   const images = await buildah('images', '--format', '{{.Name}}');
   if (images.includes('localhost/base') && images.includes('localhost/libraries')) return;
@@ -137,7 +137,7 @@ async function makeBases(buildah: Buildah): Promise<void> {
     maxBuffer: 64 * 1024 * 1024,
   });
   await addNode(debian);
-  // This machine's own way to packages.
+  // The package sources of this machine.
   await cp(CERTIFICATES, join(debian, CERTIFICATES));
   await cp('/etc/resolv.conf', join(debian, 'etc/resolv.conf'));
   await commitBase(buildah, { directory: debian, tag: 'localhost/base', env: [PATH, `NODE_EXTRA_CA_CERTS=${CERTIFICATES}`] });

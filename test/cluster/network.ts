@@ -8,23 +8,24 @@ import { debianTool } from '../tools/tools.ts';
 
 const run = promisify(execFile);
 
-/** The node's network, with no way out but to the test's own, which is a namespace too: pods on a
- *  bridge. And folders of its own, where a node's programs keep what they have no option for. */
+/** The node's network: a namespace with the pods on a bridge, connected only to the test's network,
+ *  which is a namespace too. It has folders of its own for the files of programs that have no
+ *  option for their location. */
 export interface Network extends AsyncDisposable {
-  /** The test's own addresses, as the node and its pods see them: what listens there is the world
-   *  outside. clash refuses private addresses, so they are documentation's (TEST-NET-3); no machine
-   *  has a route to them, but this namespace. */
+  /** The test's own addresses, as the node and its pods see them: servers on them are outside the
+   *  cluster. clash refuses private addresses, so these are for documentation (TEST-NET-3); only
+   *  this namespace has a route to them. */
   outside: readonly string[];
   /** The node's address, as this machine sees it. */
   inside: string;
-  /** The node's address, on the bridge: what the cluster knows it by. */
+  /** The node's address in the cluster, on the bridge. */
   address: string;
   /** The subnet of pods. */
   pods: string;
   /** The command prefix that runs a command inside. */
   enter: readonly string[];
   wrap: (command: string, args: readonly string[]) => [string, string[]];
-  /** For pods: CNI's configuration list. */
+  /** The CNI configuration list for pods. */
   cni: unknown;
 }
 
@@ -80,15 +81,15 @@ export async function startNetwork(): Promise<Network> {
     },
     async [Symbol.asyncDispose]() {
       await folders[Symbol.asyncDispose]();
-      // The kernel takes its time for a namespace, and the interface would stay until then.
+      // The kernel removes a namespace late, and the interface would stay until then.
       await run(ip, ['link', 'delete', `kr${number}`]);
       await run(ip, ['netns', 'delete', name]);
     },
   };
 }
 
-/** A process whose mount namespace has those folders empty, and asks `resolver` for names; with the
- *  last process in it they go, and every mount below. */
+/** A process in a mount namespace with those folders empty, and with `resolver` as its DNS server.
+ *  The folders, and every mount below, are removed with the last process in the namespace. */
 async function holdFolders(resolver: string): Promise<RunningProcess> {
   for (const folder of FOLDERS) await mkdir(folder, { recursive: true });
   const script = `

@@ -14,9 +14,9 @@ import { createSteps } from './steps.ts';
 import { compareWithDirect, type Timing } from './timing.ts';
 import { CHART, install, NAMESPACE, RELEASE, renamedChart, startWorld, values, type World } from './world.ts';
 
-// The whole of it, on one cluster that the tests use one after the other. Upstreams are reached
-// through the airport alone. What is installed first calls itself 0.9.0, so that there is something
-// to upgrade from.
+// The whole product, on one cluster that the tests use one after the other. Upstreams can be
+// reached only through the airport (a provider's proxy server). The first installed release has
+// version 0.9.0, so that the tests can upgrade it.
 
 const LAYERS = [100_000, 2_000_000];
 const PASSWORD = 'correct horse';
@@ -127,7 +127,7 @@ step('a digest-pinned image, init containers, image volumes and ephemeral contai
   await until(async () => (await podOf(world, 'many')).status.ephemeralContainerStatuses?.[0]?.state.running !== undefined);
   assert.equal((await podOf(world, 'many')).spec.ephemeralContainers?.[0]?.image, rewritten('dockerhub'));
 
-  // This containerd mounts no images; that it is asked for the right one is to be seen without.
+  // This containerd cannot mount images; a dry run returns the rewritten reference.
   const volume = { name: 'files', image: { reference: IMAGES.k8s.image } };
   const pod = { metadata: { name: 'volume' }, spec: { containers: [{ name: 'main', image: 'web:1' }], volumes: [volume] } };
   const answer = await world.api<Pod>('POST', '/api/v1/namespaces/default/pods?dryRun=All', pod);
@@ -180,7 +180,7 @@ step('what the cluster uses, holds and goes out by can be looked at', async (t) 
     'webhook report': await inPod('webhook', 'webhook', { command: 'webhook report --pods -', input }),
     'webhook report --rewritten': await inPod('webhook', 'webhook', { command: 'webhook report --rewritten --pods -', input }),
     'cache ls': await inPod('registry', 'registry', { command: 'cache ls' }),
-    // CoreDNS and the S3 server are in none of these upstreams.
+    // The images of CoreDNS and the S3 server are in none of these upstreams.
     'cache warm --cluster': await inPod('registry', 'registry', { command: 'cache warm --cluster' }).catch(outputOf),
     'clash status': await inPod('registry', 'clash', { command: 'clash status' }),
   };

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import type { World } from './world.ts';
 
-/** Tests that build on each other: after one has failed, the cluster is in no state that the next
- *  could begin with, so it fails at once. The state of the cluster is written to stderr. */
+/** Tests that depend on each other: after a failure, the cluster is not in the state that the next
+ *  test expects, so that test fails at once. The state of the cluster is written to stderr. */
 export function createSteps(world: () => World): (name: string, body: (t: TestContext) => Promise<void>) => void {
   let failed: string | undefined;
   return (name, body) => {

@@ -10,13 +10,13 @@ export interface Timing {
   direct: number;
 }
 
-/** As few as that when they do, as many when they do not. */
+/** The minimum and the maximum number of rounds. */
 const ROUNDS = { least: 6, most: 24 };
 const LAYERS = [25, 25, 25, 25].map((mebibytes) => mebibytes * 2 ** 20);
 const PORT = 5000;
 
-/** How long containerd takes for an image of 100 MiB: by the agent from a registry that has it, and
- *  from Distribution itself; in turns, until `enough` says that it does. */
+/** How long containerd takes to pull an image of 100 MiB: through the agent from a registry that
+ *  has cached it, and directly from Distribution; in turns, until `enough` returns true. */
 export async function compareWithDirect(world: World, enough: (timing: Timing) => boolean): Promise<Timing> {
   const image = makeImage({ seed: 'large', layers: LAYERS, architectures: ['amd64'] });
   const [host = ''] = world.network.outside;

@@ -13,11 +13,10 @@ export const NAMESPACE = 'images';
 export const RELEASE = 'kube-registry';
 export const CHART = join(import.meta.dirname, '../../chart');
 
-/** A cluster with names, volumes and the chart's images on its node, and the world outside of
- *  it. */
+/** A cluster with DNS, volumes and the chart's images on its node, and the network outside. */
 export interface World extends Cluster {
   outside: Outside;
-  /** Bytes of the chart's image, not compressed. */
+  /** The uncompressed size of the chart's image, in bytes. */
   imageSize: number;
   /** The program that images of the tests start. */
   program: Buffer;
@@ -44,7 +43,8 @@ export async function startWorld(options: ClusterOptions = {}): Promise<World> {
   return { ...cluster, outside, imageSize, program, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-/** The chart's values in all of these tests: the image that was built here, and S3 in the chart. */
+/** The chart's values in all of these tests: the image that was built here, and the chart's S3
+ *  server. */
 export function values(more: Record<string, unknown> = {}): Record<string, unknown> {
   return {
     image: { ...KUBE_REGISTRY, pullPolicy: 'Never' },
@@ -59,7 +59,7 @@ export async function install(world: World, chart: string, settings: Record<stri
   await world.helm(['upgrade', '--install', RELEASE, chart, ...flags], settings);
 }
 
-/** This chart as another version of itself. */
+/** A copy of this chart with another version. */
 export async function renamedChart(version: string): Promise<TemporaryDirectory> {
   const directory = await temporaryDirectory();
   await cp(CHART, directory.path, { recursive: true });
@@ -77,7 +77,7 @@ async function buildProgram(directory: string): Promise<Buffer> {
   return readFile(file);
 }
 
-/** For claims that name no StorageClass. */
+/** Creates volumes for claims without a StorageClass. */
 async function createVolumes(cluster: Cluster, directory: string): Promise<void> {
   const volumes = ['one', 'two'].map((name) => ({
     apiVersion: 'v1',
