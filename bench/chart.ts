@@ -4,7 +4,7 @@ const WIDTH = 760;
 const LABEL = 330;
 const BAR = 12;
 const ROW = 20;
-/** A bar of full width stands for a contestant twice as good as the best of the others. */
+/** A bar of full width means a contestant twice as good as the best of the others. */
 const MOST = 2;
 
 /** Shows how much better or worse each contestant of a row is than the best contestant other than

@@ -72,7 +72,7 @@ for (const tool of ['helm', 'helm-3', 'helm-3.14'] as const satisfies ToolName[]
         const there = (await webhookOf()).namespaceSelector.matchExpressions ?? [];
         return NAMESPACE_EXPRESSIONS.every((one) => there.some((other) => JSON.stringify(other) === JSON.stringify(one)));
       });
-      // Helm 3 puts its own list back, to which AKS would add again.
+      // Helm 3 restores its own list, and AKS would add its entry again.
       if (tool === 'helm')
         assert.deepEqual((await webhookOf()).namespaceSelector.matchExpressions, [...NAMESPACE_EXPRESSIONS, FOREIGN_EXPRESSION]);
 

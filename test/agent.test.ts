@@ -117,7 +117,7 @@ for (const release of ['debian', '2.4'] as const) {
         agent.log().some(({ path }) => String(path).includes('quay.io')),
         'a foreign file is reported',
       );
-      // An agent that has no time to remove its files: the upstream itself stands in them too.
+      // An agent that has no time to remove its files: they also name the upstream itself.
       await agent.stop('SIGKILL');
       await containerd.cri('remove', 'docker.io/library/demo:1');
       const asked = upstream.requests.length;
@@ -184,7 +184,7 @@ test('promise A3: a blob that the registry cuts in the middle continues from ups
   assert.ok(upstream.blobBytes() < 1.9 * bytes.length, 'only what was missing');
   broken.behave = ({ path }) => (path.includes('/blobs/') ? { cutAfter: 3 * MiB, chunked: true } : {});
   assert.equal(await digestOf(url), digest);
-  // That registry answers: it is asked again.
+  // That registry answers, so it is used again.
   broken.behave = () => ({});
   const asked = upstream.requests.length;
   assert.equal(await digestOf(url), digest);

@@ -168,7 +168,7 @@ test('every promise has a test, and every number that code cites is a promise', 
   );
 });
 
-/** Matches functions that return a Registry. */
+/** Of functions that return a Registry. */
 const MAKER = /^export (?:async )?function (\w+)\((?:(?!\n\})[^])*?\): (?:Registry|Promise<Registry>) \{/gm;
 test('the Registry suite runs over every function that makes a Registry', () => {
   const makers = production.flatMap((file) => [...textOf(file).matchAll(MAKER)].map(([, name = '']) => name));

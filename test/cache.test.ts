@@ -24,8 +24,8 @@ interface Ended {
   stderr: string;
 }
 
-/** A registry over a store of its own, an upstream with images, and the command that looks after
- *  the store. */
+/** A registry with a store of its own, an upstream with images, and the command that maintains the
+ *  store. */
 interface World extends AsyncDisposable {
   upstream: Distribution;
   registry: ServingProgram;

@@ -12,8 +12,8 @@ import { freePort } from './support/temporary.ts';
 import { until } from './support/until.ts';
 
 // Registry → sidecar → mihomo 1.19.32 → an airport (a provider's proxy server) → an upstream, at an
-// address for each airport, which is what the upstream knows a node by. The health check's interval
-// stays at its default of five minutes: what happens sooner is this program's doing.
+// address for each airport, by which the upstream recognizes a node. The health check's interval
+// stays at its default of five minutes, so anything that happens sooner is done by this program.
 
 const resources = new AsyncDisposableStack();
 let subscriptions: SubscriptionServer;

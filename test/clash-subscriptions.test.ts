@@ -49,7 +49,7 @@ const dead = async () => JSON.stringify({ proxies: [{ ...near.node, name: 'dead'
 const works = async ({ proxy }: ClashProgram) => (await through(proxy, `${site}/`).catch(() => undefined))?.body === 'here';
 const healthCheck = () => ({ url: `${site}/`, interval: '1s' });
 
-/** A subscription whose URL is in a file: writing another path there makes it be fetched at
+/** A subscription whose URL is in a file: if the file changes, the subscription is downloaded at
  *  once. */
 async function switched(path: string): Promise<{ subscriptions: unknown[]; to: (path: string) => Promise<void> }> {
   const urlFile = join(resources.use(await temporaryDirectory()).path, 'url');

@@ -90,7 +90,7 @@ const get = async (proxy: string, url: string): Promise<number> => (await throug
 const downloaded = async () => (await near.traffic()).downloadTotal + (await far.traffic()).downloadTotal;
 const proven = (clash: ClashProgram) => until(async () => (await clash.status()).config.proven, 'nothing goes through');
 
-/** Every word that a program lets out: its log, its metrics, its status, its arguments and those of
+/** Every output of a program: its log, its metrics, its status, its arguments and those of
  *  mihomo. */
 async function wordsOf(clash: ClashProgram): Promise<string> {
   const words = [clash.output(), await clash.metrics(), JSON.stringify(await clash.status()), await (await fetch(clash.admin)).text()];
@@ -110,7 +110,7 @@ function assertNoSecrets(words: string): void {
     assert.ok(!words.includes(secret), `${secret} is in: ${words.split('\n').find((line) => line.includes(secret))}`);
 }
 
-/** Counts the questions that come to a name server which answers none. */
+/** Counts the queries to a name server that answers none. */
 async function startDeafResolver(): Promise<{ address: string; asked: string[] } & AsyncDisposable> {
   const socket = createSocket('udp4');
   const asked: string[] = [];

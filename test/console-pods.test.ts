@@ -20,7 +20,8 @@ interface Own {
   spec?: Record<string, unknown>;
 }
 
-/** As pods are in a cluster whose webhook has rewritten one of them, was away when another was created, and leaves the rest alone. */
+/** The pods of a cluster whose webhook has rewritten one of them, was down when another was
+ *  created, and does not rewrite the rest. */
 const PODS: Record<string, Own> = {
   rewritten: {
     image: '127.0.0.1:25000/dockerhub/library/nginx:1.27',

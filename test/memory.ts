@@ -21,7 +21,7 @@ const SLOW = 4_000_000;
 /** Bytes. */
 const LIMIT = 220_000_000;
 
-// npm run memory: no part of `npm test`, as it takes a minute and a quiet machine.
+// npm run memory: not part of `npm test`, since it needs a minute and an idle machine.
 
 async function pull(url: string, digest: string, rate: number | undefined): Promise<void> {
   const hash = createHash('sha256');
@@ -42,8 +42,8 @@ async function peak(pid: number): Promise<number> {
   return 1024 * Number(/^VmHWM:\s+(\d+) kB/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]);
 }
 
-/** Waits for the objects themselves: a queue is empty too before the last blob has been put into
- *  it, and versitygw keeps what has come of an upload that is cut. */
+/** Waits for the objects themselves: the queue may be empty before the last blob has been added,
+ *  and versitygw keeps the part of an interrupted upload. */
 async function stored(directory: string, digests: readonly string[]): Promise<void> {
   for (const digest of digests) {
     const file = join(directory, blobKey(parseDigest(digest)));

@@ -7,9 +7,10 @@ import { parseArgs } from 'node:util';
 import { listenOnLoopback } from './support/http.ts';
 import { startRegistry } from './support/program.ts';
 
-// npm run names: no part of `npm test`, as it takes minutes. What one client can make a registry
-// remember by asking for things that do not exist: so many distinct tags, digests, repositories and
-// hosts (`?ns=`). Fails if the registry has grown by more than LIMIT_BYTES.
+// npm run names: not part of `npm test`, since it takes minutes. Measures how much memory one
+// client can make a registry use by requests for content that does not exist: many distinct tags,
+// digests, repositories and hosts (`?ns=`). Fails if the registry has grown by more than
+// LIMIT_BYTES.
 
 const LIMIT_BYTES = 160 * 2 ** 20;
 const CONNECTIONS = 8;

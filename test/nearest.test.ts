@@ -15,7 +15,7 @@ import { until } from './support/until.ts';
 
 const MiB = 2 ** 20;
 const LAYER_BYTES = 6 * MiB;
-/** Far more than the second that a place may cost, for a machine that does much else. */
+/** Far more than the second that a failed source may cost, since the machine may be busy. */
 const SOON_MS = 15_000;
 
 const stack = new AsyncDisposableStack();
@@ -38,8 +38,8 @@ interface Layer {
   url(at: ServingProgram): string;
 }
 
-/** The layer of a new image, whose manifest the registry has seen, as before every pull. `warm`:
- *  the layer is in the registry too. */
+/** The layer of a new image whose manifest the registry has served, as before every pull. `warm`:
+ *  the registry has the layer too. */
 async function addLayer({ warm = true, size = LAYER_BYTES } = {}): Promise<Layer> {
   const name = `library/demo-${++images}`;
   const image = makeImage({ architectures: ['amd64'], layers: [size], seed: name });
@@ -68,7 +68,7 @@ async function isNamed(layer: Layer, { node }: FakeNode): Promise<boolean> {
   return location.startsWith(`http://${node.address}/`);
 }
 
-/** Asks the registry as an agent that cannot be reached itself. */
+/** Sends a request to the registry as an agent that cannot be reached. */
 async function askAs(layer: Layer, header = offerOfNobody()): Promise<{ status: number; location: string; place: string | null }> {
   const response = await fetch(layer.url(registry), { headers: { [AGENT_HEADER]: header }, redirect: 'manual' });
   await response.body?.cancel();

@@ -89,7 +89,7 @@ before(async () => {
 });
 after(() => resources.disposeAsync());
 
-/** Fails if the answer holds, or leads to, content of the private image. */
+/** Fails if the response contains, or redirects to, content of the private image. */
 async function attempt(url: string, init: RequestInit = {}): Promise<number> {
   const response = await fetch(url, { redirect: 'manual', ...init });
   const bytes = Buffer.from(await response.arrayBuffer());

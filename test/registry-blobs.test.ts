@@ -41,8 +41,8 @@ function behave(how: (path: string) => Behaviour): void {
   upstream.behave = ({ path }) => how(path);
 }
 
-/** A blob that only upstream has, where it is to be read, and how often and how much of it upstream
- *  was asked for. */
+/** A blob that only upstream has, the URL to read it from, and the number and size of the requests
+ *  to upstream. */
 function newBlob(seed: string, size: number) {
   const bytes = randomBytes(seed, size);
   const digest = upstream.addBlob(bytes);

@@ -10,7 +10,7 @@ import { freePort, temporaryDirectory } from './support/temporary.ts';
 
 const image = makeImage({ seed: 'hosts', architectures: ['amd64'] });
 
-/** Pulls by HTTP and compares every byte. `query` is put behind every path. */
+/** Pulls over HTTP and compares every byte. `query` is appended to every path. */
 async function assertPulled({ url }: ServingProgram, repository: string, { platforms, root }: TestImage, query = ''): Promise<void> {
   const byTag = await fetch(`${url}/v2/${repository}/manifests/1${query}`);
   assert.equal(byTag.status, 200, await byTag.clone().text());

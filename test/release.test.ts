@@ -155,7 +155,7 @@ describe('the Helm repository on GitHub Pages', () => {
     await using temporary = await temporaryDirectory();
     const pages = await startPages(temporary.path);
     await pages.publish('1.0.0');
-    // A hook of origin's that lets another version in before it takes this one, once.
+    // A hook of origin that accepts another version before this one, once.
     const other = join(temporary.path, 'other');
     await cp(pages.checkout, other, { recursive: true });
     const hook = join(temporary.path, 'origin/hooks/pre-receive');

@@ -41,7 +41,8 @@ function createPods(ways: Rewriting, step: () => string): { created: Created; st
   };
 }
 
-/** The policy leaves pods of this operator alone, and so does the webhook, but only when it is asked. */
+/** The policy does not rewrite pods of this operator. Neither does the webhook, but it has to be
+ *  called. */
 async function askWebhook(ways: Rewriting): Promise<boolean> {
   const before = await ways.reviews();
   const metadata = { name: 'asks-the-webhook', labels: { 'cnpg.io/cluster': 'x' } };
@@ -83,7 +84,7 @@ async function switchBothWays(ways: Rewriting, helm: Helm, begin: (step: string)
 
 test('switching between webhook and policy, either way by `both`, leaves no pod unrewritten and denies none', async (t: TestContext) => {
   await using ways = await startRewriting(await toolPath('kube-apiserver-1.36'), {});
-  // Helm 4 has post-renderers as plugins alone.
+  // In Helm 4, post-renderers are plugins.
   const rendererFlags = [
     '--post-renderer',
     process.execPath,

@@ -37,7 +37,7 @@ const SUMMARY_LINE = new RegExp(`^(?:${Object.values(SUMMARY).join('|')}|duratio
 
 /** Runs every file as soon as it is ready, those that are ready first in the order given.
  *  @returns the events for a reporter, file after file, with one summary at the end. Its
- *  `data.success` tells whether all passed. */
+ *  `data.success` says whether all passed. */
 export function runFiles(files: readonly TestFile[], options: RunOptions): Readable {
   const events = new PassThrough({ objectMode: true });
   const counts: Counts = { tests: 0, suites: 0, passed: 0, failed: 0, cancelled: 0, skipped: 0, todo: 0 };

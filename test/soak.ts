@@ -140,7 +140,7 @@ async function pullManifest(): Promise<void> {
   const method = chance.pick(['GET', 'HEAD'] as const);
   const known = chance.pick(tag.was);
   const [reference, expected] = chance.happens(0.7) ? [tag.tag, tag.was] : [sha256(known), [known]];
-  // A tag may move while it is asked for: `was` is the same array then.
+  // A tag may move during a request: `was` is the same array then.
   await check(manifestsOf(`${tag.repository}/manifests/${reference}`), { method, expected }, () => false);
 }
 

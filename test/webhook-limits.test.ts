@@ -97,8 +97,8 @@ function next() {
 for (let connection = 0; connection < 50; connection++) next();
 `;
 
-/** A process that sends one request after the other over 50 connections. It is nice, for it stands
- *  for another machine. */
+/** A process that sends one request after the other over 50 connections. It runs at a low priority,
+ *  since it acts as another machine. */
 function startAttack({ port }: RunningWebhook, { bytes, reconnects = false }: Attack): ChildProcess {
   return spawn('nice', ['-n', '19', process.execPath, '-e', ATTACKER, JSON.stringify({ port, bytes, reconnects })], { stdio: 'ignore' });
 }

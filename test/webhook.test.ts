@@ -96,8 +96,8 @@ async function installed(port: number): Promise<Manifest[]> {
   return own;
 }
 
-/** A control plane with the chart's objects, and two replicas of the webhook, started at once, as
- *  the chart's account may be. The API server calls the first. */
+/** A control plane with the chart's objects, and two replicas of the webhook, started at the same
+ *  time with the rights of the chart's account. The API server calls the first. */
 async function startCluster() {
   await using stack = new AsyncDisposableStack();
   const cluster = stack.use(
@@ -120,8 +120,8 @@ async function startCluster() {
     ),
   );
   assert.ok(webhook !== undefined && replica !== undefined);
-  // The API server calls a Service of this type by its name, which stands for the webhook's
-  // ClusterIP where there is no kube-proxy.
+  // The API server calls a Service of this type by its name; it replaces the webhook's ClusterIP,
+  // since there is no kube-proxy.
   await create({
     apiVersion: 'v1',
     kind: 'Service',

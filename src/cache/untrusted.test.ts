@@ -22,8 +22,8 @@ import { cached } from './cached.ts';
 const repository = parseRepository('acme/app');
 const context = { signal: new AbortController().signal };
 
-/** Says that it has whatever it is asked for, and sends only a manifest that names what `honest`
- *  has. */
+/** Claims to have all requested content, and sends only a manifest that names the content of
+ *  `honest`. */
 function liar(honest: Registry, manifest: Uint8Array): Registry {
   const memory = createMemory();
   memory.addManifest(repository, { mediaType: OCI_MANIFEST, bytes: manifest, tags: ['bait'] });

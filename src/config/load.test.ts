@@ -7,8 +7,8 @@ import { ConfigError, loadConfig, parseConfig, requireFiles } from './load.ts';
 
 const SECRET = 'Secret-9471';
 
-/** What is set, the key that the message names, what it says was found, and what it says is
- *  accepted. */
+/** The configuration, and the parts of the message: the key, the found value, and the accepted
+ *  values. */
 const WRONG: [set: string, key: string, found: string, accepted: RegExp][] = [
   ['registry.lsten=1', 'registry.lsten', 'unknown key', /listen, admin, console, .*storage, local/],
   ['registry.listen=foo', 'registry.listen', '"foo"', /127\.0\.0\.1:5000/],

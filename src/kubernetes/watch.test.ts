@@ -11,8 +11,8 @@ import { watchObjects, type Change } from './watch.ts';
 
 type Answer = (response: ServerResponse, query: URLSearchParams) => void;
 
-/** An API server that gives the answers in their order, and the last one again and again.
- *  test/pull-secrets.test.ts has a real one. */
+/** An API server that sends the given responses in order, and repeats the last one.
+ *  test/pull-secrets.test.ts uses a real one. */
 async function startServer(...answers: Answer[]) {
   const asked: string[] = [];
   const server = createServer((request: IncomingMessage, response) => {

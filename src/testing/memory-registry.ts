@@ -27,8 +27,9 @@ interface Content {
 
 const CHUNK = 64 * 1024;
 
-/** A registry over content in memory, for tests of code that uses a registry. Its bodies use the
- *  least that the chunk contract promises: two buffers in turn, wiped as soon as they may be. */
+/** A registry over content in memory, for tests of code that uses a registry. Its bodies keep only
+ *  the minimum of the chunk contract: two alternating buffers, wiped as soon as the contract
+ *  allows. */
 export function createMemory(): Memory {
   const repositories = new Map<Repository, Content>();
 

@@ -200,8 +200,8 @@ function manifestsOf(index: Uint8Array): string[] {
   return document.manifests.map(({ digest }) => digest);
 }
 
-/** Reads with as little as the chunk contract grants: a chunk is copied only after the next one has
- *  been asked for. */
+/** Uses the minimum that the chunk contract guarantees: a chunk is copied only after the next one
+ *  has been requested. */
 async function collect(blob: Blob): Promise<Uint8Array> {
   const iterator = blob.body[Symbol.asyncIterator]();
   const copies: Uint8Array[] = [];

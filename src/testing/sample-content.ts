@@ -2,7 +2,7 @@ import { OCI_INDEX, OCI_MANIFEST, type Descriptor } from '../oci/descriptor.ts';
 import { digestOf } from '../oci/digest.ts';
 import type { Memory, MemoryManifest } from './memory-registry.ts';
 
-/** One repository's content, to be put into whatever registry a test is about. */
+/** The content of one repository, for the registry under test. */
 export interface SampleContent {
   blobs: SampleBlob[];
   /** In the order of a push: content comes before the manifests that refer to it. */

@@ -28,7 +28,7 @@ async function sleep(milliseconds: number, stop: AbortSignal): Promise<void> {
   sleeping.delete(sleeper);
 }
 
-/** Advances the clock, and wakes sleepers whose time has come. */
+/** Advances the clock, and wakes sleepers that are due. */
 function pass(milliseconds: number): void {
   mock.timers.tick(milliseconds);
   for (const sleeper of sleeping) if (sleeper.until <= Date.now()) sleeper.wake();

@@ -117,8 +117,8 @@ export async function startRewriting(kubeApiServer: string, values: Record<strin
   };
 }
 
-/** The same, with both registered: the name of the user decides which of them sees a request. Both
- *  fail loudly, so that an error is never taken for "left alone". */
+/** The same, with both registered: the user name decides which of them handles a request. Both
+ *  report failures, so that an error is never mistaken for "not rewritten". */
 export async function startBothWays(kubeApiServer: string, values: Record<string, unknown>): Promise<Rewriting> {
   await using stack = new AsyncDisposableStack();
   const ways = stack.use(await startRewriting(kubeApiServer, values));

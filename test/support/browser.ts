@@ -77,7 +77,7 @@ export async function heapOf(page: Page): Promise<number> {
 }
 
 export interface Timings {
-  /** Everything that the page has fetched, itself included; bytes as they came over the wire. */
+  /** All resources that the page has fetched, including the page; bytes as transferred. */
   entries: { name: string; bytes: number }[];
   /** Until the first contentful paint, and until now. */
   paintMs: number;

@@ -11,9 +11,9 @@ import { readRows, sortRows, type CompatibilityRow } from '../../docs/compatibil
 
 const root = join(import.meta.dirname, '../..');
 
-/** Says that the test in `file` (import.meta.filename), which has just passed, has shown this. In
- *  `npm run compatibility` the row is written; in any other run it must be there already, with the
- *  same major and minor version.
+/** Records a result of the test in `file` (import.meta.filename), which has just passed. `npm run
+ *  compatibility` writes the row; in any other run it must exist already, with the same major and
+ *  minor version.
  *  @throws AssertionError: docs/compatibility.json has no such row */
 export function recordCompatibility(file: string, row: Omit<CompatibilityRow, 'test'>): void {
   const own: CompatibilityRow = { ...row, test: relative(root, file) };
@@ -30,7 +30,7 @@ export function recordCompatibility(file: string, row: Omit<CompatibilityRow, 't
   );
 }
 
-/** The same test said the same of the same software, in the same minor version. */
+/** The same result of the same test for the same software, in the same minor version. */
 function isSame(one: CompatibilityRow, other: CompatibilityRow): boolean {
   const keyOf = ({ kind, name, test, version, what }: CompatibilityRow) => [kind, name, test, minorOf(version), what.en].join('\0');
   return keyOf(one) === keyOf(other);

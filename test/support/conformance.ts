@@ -43,8 +43,8 @@ export async function runConformance(data: ConformanceData): Promise<Conformance
     },
   });
   await program.exited;
-  // Its exit code says nothing: of data that it did not push itself, it cannot write its results
-  // file and panics there.
+  // Its exit code is useless: without data that it has pushed itself, it panics when it writes its
+  // results file.
   return countResults(program.output());
 }
 

@@ -10,7 +10,7 @@ import { temporaryDirectory } from './temporary.ts';
 const run = promisify(execFile);
 
 export interface ContainerdOptions {
-  /** Debian's own (1.6), or the current one (2.4), whose defaults differ. */
+  /** The release of Debian (1.6), or the current one (2.4), whose defaults differ. */
   release: 'debian' | '2.4';
   /** The folder of hosts.toml files (`certs.d`); default: none is configured. */
   configPath?: string;
@@ -28,7 +28,7 @@ export interface Containerd extends AsyncDisposable {
   cri(command: 'pull' | 'remove' | 'list', ...args: string[]): Promise<string>;
 }
 
-/** A containerd of its own, with its content, state and socket in a temporary folder. Needs root.
+/** A separate containerd, with its content, state and socket in a temporary folder. Needs root.
  *  @throws Error: not root, or a Debian package is missing */
 export async function startContainerd(options: ContainerdOptions): Promise<Containerd> {
   if (process.getuid?.() !== 0) throw new Error('containerd needs root: run this test as root');

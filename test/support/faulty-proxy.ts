@@ -13,7 +13,7 @@ export interface Fault {
   code?: string;
   /** Closes the connection without an answer. */
   reset?: boolean;
-  /** Says nothing at all. */
+  /** Does not answer. */
   silent?: boolean;
   /** Closes the connection after so many bytes of the answer's body. */
   cutAfter?: number;
@@ -21,7 +21,7 @@ export interface Fault {
 
 export interface FaultyProxy extends AsyncDisposable {
   url: string;
-  /** Asked before each request is passed on. */
+  /** Called before each request is passed on. */
   behave: (request: { method: string; path: string }) => Fault;
   /** Every request so far: METHOD PATH */
   requests: string[];

@@ -191,7 +191,7 @@ export const generatedPods: fc.Arbitrary<GeneratedPod> = fc
         spec: {
           ...placement.spec,
           ...(secrets.length === 0 ? {} : { imagePullSecrets: secrets.map((name) => ({ name })) }),
-          // Names of digits alone: JavaScript would put them first.
+          // Names of only digits: JavaScript would put them first.
           initContainers: parts.init.map((one, index) => container(`${index}`, one)),
           containers: parts.main.map((one, index) => container(`c${index}`, one)),
           volumes: parts.volumes.map(({ image, pull }, index) => ({

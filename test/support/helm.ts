@@ -19,8 +19,8 @@ export function createHelm(path: string, { kubeconfig, namespace }: { kubeconfig
 
 type Kubectl = ControlPlane['kubectl'];
 
-/** Everything that is in a namespace and outside namespaces, but for what the cluster makes by
- *  itself: KIND/NAME, sorted. */
+/** All objects in a namespace and outside namespaces, except those that the cluster creates:
+ *  KIND/NAME, sorted. */
 export async function everythingIn(kubectl: Kubectl, namespace: string): Promise<string[]> {
   const kinds = async (namespaced: boolean): Promise<string[]> =>
     (await kubectl(['api-resources', '--verbs=list,delete', `--namespaced=${namespaced}`, '-o', 'name']))
@@ -45,7 +45,7 @@ export async function createNamespace(kubectl: Kubectl, name: string): Promise<v
   await until(hasAccount, `${name} has its account`);
 }
 
-/** Claims stay after an uninstallation, and no controller is there that would let go of them. */
+/** Claims stay after an uninstallation, and no controller runs that would release them. */
 export async function removeClaims(kubectl: Kubectl, namespace: string): Promise<void> {
   await kubectl(['-n', namespace, 'delete', '--wait=false', 'persistentvolumeclaim', '--all']);
   const left = (await kubectl(['-n', namespace, 'get', 'persistentvolumeclaim', '-o', 'name'])).split('\n').filter((name) => name !== '');

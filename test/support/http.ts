@@ -8,8 +8,7 @@ export interface LocalServer extends AsyncDisposable {
   port: number;
 }
 
-/** Lets an HTTP or HTTPS server listen on a free port of `host`. Disposing it cuts its
- *  connections. */
+/** Starts an HTTP or HTTPS server on a free port of `host`. Disposing it cuts its connections. */
 export async function listenOnLoopback(server: Server, host = '127.0.0.1'): Promise<LocalServer> {
   server.listen(0, host);
   await once(server, 'listening');

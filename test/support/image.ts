@@ -112,7 +112,7 @@ export function makeArtifact(subject: Content, artifactType: string): TestImage 
   return { root: manifest, platforms: [{ architecture: '', manifest, config, layers: [layer] }] };
 }
 
-/** Bytes of no pattern that depend on `seed` alone. */
+/** Random bytes that depend only on `seed`. */
 export function randomBytes(seed: string, size: number): Buffer {
   return createHash('shake256', { outputLength: size }).update(seed).digest();
 }

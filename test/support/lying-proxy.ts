@@ -7,9 +7,9 @@ export type Lie =
   | { answer: number; type: 'html' | 'xml' | 'none'; code?: string }
   /** The answer is cut in the middle of its body. */
   | 'cut'
-  /** A listing page has only its first keys; its other fields stay as they are. */
+  /** A listing page has only its first keys; its other fields are unchanged. */
   | 'keys-missing'
-  /** A listing page has only its first keys, and says rightly that more follow. */
+  /** A listing page has only its first keys, and correctly says that more follow. */
   | 'short-page'
   /** A listing page has only its first keys, and nothing shows it. */
   | 'keys-hidden'
@@ -18,7 +18,7 @@ export type Lie =
 
 export interface LyingProxy extends AsyncDisposable {
   url: string;
-  /** Asked for each request; undefined: it goes through. */
+  /** Called for each request; undefined: it is passed on. */
   lie: (request: { method: string; path: string; isListing: boolean }) => Lie | undefined;
 }
 

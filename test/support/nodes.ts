@@ -3,7 +3,7 @@ import { sha256 } from './image.ts';
 import { startAgent, type ServingProgram } from './program.ts';
 import { freePort, temporaryDirectory } from './temporary.ts';
 
-/** An agent that shares blobs, as on a node of its own. */
+/** An agent that shares blobs, as if on its own node. */
 export interface SharingNode extends ServingProgram {
   /** `127.0.0.N:PORT`, as other nodes reach it. */
   shares: string;
@@ -27,7 +27,7 @@ export interface Nodes extends AsyncDisposable {
 
 let addresses = 1;
 
-/** Agents on loopback addresses of their own. */
+/** Agents, each on its own loopback address. */
 export async function startNodes({ registry, knows, count, agent = {}, share = {} }: NodesOptions): Promise<Nodes> {
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());

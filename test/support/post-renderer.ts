@@ -1,8 +1,9 @@
 import { text } from 'node:stream/consumers';
 import { parseAllDocuments } from 'yaml';
 
-// helm's --post-renderer: in the manifests of stdin, API servers find the webhook where $CLIENT_CONFIG says (JSON), since no Service leads
-// to a process beside the cluster. They wait longer for its answers: the machine does much else.
+// helm's --post-renderer: sets the clientConfig of the webhook in the manifests of stdin to
+// $CLIENT_CONFIG (JSON), since no Service leads to a process outside the cluster. It also sets a
+// longer timeout, since the machine may be busy.
 
 const clientConfig = JSON.parse(process.env['CLIENT_CONFIG'] ?? '') as unknown;
 for (const document of parseAllDocuments(await text(process.stdin))) {

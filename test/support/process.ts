@@ -9,7 +9,7 @@ export interface ProcessOptions {
   args?: readonly string[];
   env?: NodeJS.ProcessEnv;
   cwd?: string;
-  /** Asked every 20 ms until it is true: the server serves. */
+  /** Called every 20 ms until it returns true: the server is ready. */
   ready?: () => Promise<boolean>;
 }
 
@@ -26,7 +26,7 @@ export interface RunningProcess extends AsyncDisposable {
 }
 
 const OUTPUT_LIMIT = 16 * 1024 * 1024;
-/** A machine that does much else takes long; a process that ends is noticed at once. */
+/** A busy machine takes long; the end of a process is noticed at once. */
 const START_LIMIT_MS = 180_000;
 const running = new Set<ChildProcess>();
 process.once('exit', () => {
@@ -40,7 +40,7 @@ process.once('exit', () => {
 /** Starts a program that dies with the test, however that ends.
  *  @throws Error: it ended, or was not ready within three minutes; its output is in the message */
 export async function startProcess(options: ProcessOptions): Promise<RunningProcess> {
-  // setpriv asks the kernel for the signal: an exit handler does not run when the test itself is
+  // setpriv makes the kernel send the signal: an exit handler does not run when the test itself is
   // killed.
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', options.command, ...(options.args ?? [])], {
     cwd: options.cwd,
@@ -64,7 +64,7 @@ export async function startProcess(options: ProcessOptions): Promise<RunningProc
   }
 }
 
-/** A program that goes and comes back, as after a crash. */
+/** A program that stops and starts again, as after a crash. */
 export interface Service extends AsyncDisposable {
   /** The one that runs, or ran last. */
   current(): RunningProcess;
@@ -159,7 +159,7 @@ export function accepts(address: string): Promise<boolean> {
 }
 
 /** Halts a process; resolves when none of its threads runs any more: until then it may still
- *  answer. SIGCONT lets it go on. */
+ *  answer. SIGCONT continues it. */
 export async function halt(pid: number): Promise<void> {
   process.kill(pid, 'SIGSTOP');
   for (;;) {

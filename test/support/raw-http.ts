@@ -15,7 +15,7 @@ export interface RawOptions {
   patience?: number;
 }
 
-/** Sends bytes as they are and reads until the other side ends the connection. */
+/** Sends bytes unchanged and reads until the other side ends the connection. */
 export async function talk(
   port: number,
   bytes: string | Uint8Array,

@@ -21,13 +21,13 @@ export interface Behaviour {
   body?: Buffer;
   /** Answers a range with the whole. */
   ignoreRange?: boolean;
-  /** Says nothing at all. */
+  /** Does not answer. */
   silent?: boolean;
   /** Closes the connection instead of answering. */
   hangUp?: boolean;
   /** Sends 102 and 103 before its answer. */
   informational?: boolean;
-  /** Goes on with the content again and again. */
+  /** Repeats the content without end. */
   endless?: boolean;
   /** No Docker-Content-Digest. */
   noDigest?: boolean;
@@ -53,7 +53,7 @@ export interface ScriptedUpstream extends AsyncDisposable {
   add(repository: string, tag: string, image: TestImage): void;
   addManifest(repository: string, tag: string, bytes: Buffer, mediaType?: string): string;
   remove(repository: string, tag: string): void;
-  /** Asked before each answer. */
+  /** Called before each response. */
   behave: (request: ScriptedRequest, count: number) => Behaviour;
   /** Bytes of bodies of blobs, all together. */
   blobBytes(): number;
@@ -84,7 +84,7 @@ export async function startScriptedUpstream(host = '127.0.0.1'): Promise<Scripte
     }
     if (how.latency !== undefined) await delay(how.latency);
     if (how.status !== undefined) {
-      // As a registry says it; another web server's 404 would be no answer.
+      // In the format of a registry; a 404 of another web server does not count.
       const body = how.body ?? (how.status === 404 ? Buffer.from('{"errors":[{"code":"UNKNOWN","message":"scripted"}]}') : undefined);
       response.writeHead(how.status, { ...(how.status === 404 ? { 'content-type': 'application/json' } : {}), ...how.headers });
       response.end(entry.method === 'HEAD' ? undefined : body);

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 export interface Ask {
   method?: 'GET' | 'HEAD';
   headers?: Record<string, string>;
-  /** Every body that may come with 200; one of them has to. */
+  /** The possible bodies of a 200; the response must have one of them. */
   expected: readonly Buffer[];
   /** The expected range, for a 206; absent: no range was requested. (The whole body is a valid
    *  response to a range request, too: RFC 9110 section 14.2.) */
@@ -18,8 +18,9 @@ export interface Ask {
 }
 
 export interface Answer {
-  /** whole: all of the body has come; left: the client went; refused: an error status; cut: the
-   *  connection ended early; hung: it took longer than any time limit of the registry allows. */
+  /** whole: the whole body has arrived; left: the client has disconnected; refused: an error
+   *  status; cut: the connection ended early; hung: it took longer than any time limit of the
+   *  registry allows. */
   how: 'whole' | 'left' | 'refused' | 'cut' | 'hung';
   /** 0 where there was none. */
   status: number;
@@ -32,8 +33,8 @@ export interface Answer {
 
 const PATIENCE = 150_000;
 
-/** Asks once and compares every byte that comes. Never rejects: an answer that fails is an
- *  answer. */
+/** Sends one request and compares every byte of the response. Never rejects: a failure is a
+ *  result. */
 export async function ask(agent: Agent, url: string, options: Ask): Promise<Answer> {
   const { method = 'GET', headers = {}, expected } = options;
   const outgoing = request(url, { agent, method, headers });

@@ -38,7 +38,7 @@ export interface Stub extends AsyncDisposable {
   seen(this: void): string[];
 }
 
-/** A server that answers as `handle` says. `hostname`: its name, to distinguish two on
+/** A server that answers by `handle`. `hostname`: its name, to distinguish two on
  *  127.0.0.1. */
 export async function startStub(handle: (call: Call) => void, hostname = '127.0.0.1'): Promise<Stub> {
   const calls: Call[] = [];

@@ -13,7 +13,7 @@ export interface TappedRequest {
   method: string;
   /** Without a query. */
   path: string;
-  /** When it came, as performance.now() says. */
+  /** The time of arrival, by performance.now(). */
   at: number;
   /** Bytes of the response body that were passed on. */
   bytes: number;

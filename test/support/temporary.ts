@@ -9,7 +9,7 @@ export interface TemporaryDirectory extends AsyncDisposable {
   path: string;
 }
 
-/** An empty folder that is removed with all it holds. */
+/** An empty folder that is removed with its content. */
 export async function temporaryDirectory(): Promise<TemporaryDirectory> {
   const path = await mkdtemp(join(tmpdir(), 'kube-registry-'));
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 3 }) };
@@ -21,8 +21,8 @@ export async function temporaryDirectory(): Promise<TemporaryDirectory> {
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = randomInt(12_000, 24_000);
-    // Other test processes look for ports too, and a server takes a while to take its own: the mark
-    // is an abstract socket, which goes when the process goes.
+    // Other test processes look for ports too, and a server opens its own only after a while: the
+    // mark is an abstract socket, which ends with the process.
     const mark = await tryListen({ path: `\0kube-registry test port ${port}` });
     if (mark === undefined) continue;
     mark.unref();

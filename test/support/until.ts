@@ -2,8 +2,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 /** Waits until `condition` holds, looking every 100 ms.
  *  @param what - the condition, as a sentence
- *  @throws Error: it does not hold within `limitMs`, by default a minute: loose, for machines that
- *  do much else */
+ *  @throws Error: it does not hold within `limitMs`, by default a minute, since the machine may be
+ *  busy */
 export async function until(condition: () => Promise<boolean> | boolean, what: string, limitMs = 60_000): Promise<void> {
   const end = performance.now() + limitMs;
   while (!(await condition())) {

@@ -68,7 +68,7 @@ export async function startVersitygw(options: { port?: number } = {}): Promise<V
   };
 }
 
-/** Metadata beside the objects: not every temporary folder has extended attributes. */
+/** Metadata in files next to the objects: not every temporary folder has extended attributes. */
 async function sidecar(directory: string): Promise<string> {
   const path = join(directory, 'metadata');
   await mkdir(path, { recursive: true });

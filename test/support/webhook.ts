@@ -29,7 +29,7 @@ export async function startWebhook(
   return { ...program, port, admin, url: `https://127.0.0.1:${port}` };
 }
 
-/** Asks about a pod whose image is rewritten, unless something stands against it. */
+/** Sends a review of a pod whose image is rewritten unless a rule prevents it. */
 export const REVIEW = JSON.stringify({
   request: { uid: 'u', operation: 'CREATE', namespace: 'default', object: { spec: { containers: [{ name: 'a', image: 'nginx' }] } } },
 });

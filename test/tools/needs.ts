@@ -11,7 +11,7 @@ export interface Needs {
 const IMPORT = /(?:from|import)\s*\(?\s*'(\.{1,2}\/[^']+)'/g;
 const TOOL = /\btool(?:Path|Directory)\('([^']+)'/g;
 const DEBIAN = /\bdebianTool\('([^']+)'/g;
-/** A call whose argument is not written out: then any name of a tool in that file counts. */
+/** A call whose argument is not a literal: then every tool name in that file counts. */
 const VARIABLE_TOOL = /\btool(?:Path|Directory)\([^')]+\)/;
 const LITERAL = /'([^'\n]+)'/g;
 

@@ -3,7 +3,8 @@ import { bytesOf, type RecentChunk, type RecentChunks } from './recent-chunks.ts
 
 /** Bytes that are written without waiting for more. */
 const ENOUGH_BYTES = 256 * 1024;
-/** A piece of this many bytes in shared memory is written from there, without copying it. */
+/** A piece of this many bytes that lies in shared memory is written from there, without copying
+ *  it. */
 const ADOPTED_BYTES = 64 * 1024;
 /** How long fewer bytes wait for more, in ms. */
 const GATHER_MS = 1;
