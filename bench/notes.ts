@@ -5,16 +5,14 @@ export const notes: { method: Text; rows: Record<string, Text>; profiles: Text }
   method: {
     en: `The contestants do the same work alternately (A B A B …), each in its own process. A first turn, which is not counted, warms up and checks every
 byte. A ratio compares two contestants within one turn. The tables show the median, minimum and maximum of these ratios, and the ratio of the
-two best turns. Absolute figures depend more on the machine than on the programs: programs, clients and upstream share its cores. In the rows with
-a cold blob over an unlimited line, every contestant serves eight more blobs first: Node compiles code that runs often only after a while.
+two best turns. Absolute figures depend more on the machine than on the programs: programs, clients and upstream share its cores.
 
 - *registry*: kube-registry, as started with its default configuration; *distribution*: Distribution v3 as a pull-through cache, without access log
   and redirects; *nginx* and *upstream*: nginx with sendfile and one worker, over files in a registry's layout; *s3*: versitygw.
 - Clients: wrk for manifests; \`ctr\` for whole images; bench/load, written in Go, for blobs, because wrk reads 8 KiB at a time and needs more time
   for that than nginx needs to send. A connection of limited speed is a separate process, with a burst of 20 ms.`,
     zh: `每个参与者轮流（A B A B …）完成同样的工作，各在自己的进程中；先有一轮热身，并校验每个字节。比值只在同一轮内比较两个参与者；表中给出这些比值的中位数、
-最小值和最大值，以及双方最佳一轮之比。绝对数值更多地反映机器而非程序：程序、客户端和上游共享同样的核心。在不限速的未缓存 blob 各行中，
-每个参与者先另外提供八个 blob：Node 要经过一段时间才会编译频繁运行的代码。
+最小值和最大值，以及双方最佳一轮之比。绝对数值更多地反映机器而非程序：程序、客户端和上游共享同样的核心。
 
 - *registry*：kube-registry，按默认配置启动；*distribution*：Distribution v3 拉取缓存，关闭访问日志和重定向；*nginx* 与 *upstream*：启用 sendfile、单 worker 的
   nginx，提供按 registry 布局存放的文件；*s3*：versitygw。
@@ -73,6 +71,19 @@ download, a quarter of the work in the row above: hashing and writing 64 MiB one
 costs: parsing the URL, a dozen promises, metrics.`,
       zh: `每个 manifest 需 17 到 18 µs CPU 时间；返回同样头部和内容的裸 node:http 服务器需 10 到 11 µs，大部分在内核中。其余开销分散在各处：解析目标、十几个 promise、
 计数。`,
+    },
+    'cold-https': {
+      en: `Every contestant serves eight more blobs before the first turn. Node compiles code that runs often only after a while: for its first eight blobs, a registry that has
+just been started uses a fifth more CPU time. Of the 165 ms per blob, about 45 are for receiving and decrypting, 40 for hashing, 50 for writing the file and 25 for sending it with
+sendfile(2). Earlier versions recorded the progress of a download every 2 MiB, which took a tenth of the CPU time, and passed only one piece at a time to the thread that writes and
+hashes.`,
+      zh: `第一轮之前，每个参与者另外提供八个 blob：Node 要经过一段时间才会编译频繁运行的代码，刚启动的 registry 在前八个 blob 上多用五分之一的 CPU 时间。每个 blob 的 165 ms 中，接收和解密约 45 ms，
+计算哈希约 40 ms，写文件约 50 ms，用 sendfile(2) 发送约 25 ms。之前的版本每 2 MiB 记录一次下载进度，占 CPU 时间的十分之一，并且每次只交给写入和哈希线程一段数据。`,
+    },
+    'cold-https-busy': {
+      en: `Beside busy processes, each message between threads waits until its receiver gets a processor. The registry therefore passes up to four pieces to the thread that writes and hashes
+before the first one is confirmed. The target for the CPU time is not reached.`,
+      zh: `旁边有占满 CPU 的进程时，线程之间的每条消息都要等接收方得到处理器。因此在第一段得到确认之前，registry 最多把四段数据交给写入和哈希的线程。CPU 时间的目标未达到。`,
     },
     'cold-blob': {
       en: `Not reached, and not reachable on two cores: over loopback nginx serves 64 MiB in 8 to 20 ms, and hashing them takes 35 ms. A cold blob costs about 1.8 ns of CPU time per byte over all
