@@ -1,6 +1,7 @@
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
+import type { Metafile } from 'esbuild';
 import { brotliCompress, constants, gzip } from 'node:zlib';
 
 // npm run build:console: bundles the page of the console into dist/console, from where the registry
@@ -18,6 +19,8 @@ export async function buildConsole(): Promise<void> {
   const { metafile } = await build({
     entryPoints: { console: join(source, 'main.tsx'), style: join(source, 'styles/style.css'), icon: join(source, 'icon.svg') },
     entryNames: '[name]-[hash]',
+    chunkNames: '[name]-[hash]',
+    splitting: true,
     outdir: assets,
     bundle: true,
     minify: true,
@@ -34,7 +37,7 @@ export async function buildConsole(): Promise<void> {
   });
   const written = Object.keys(metafile.outputs).map((path) => basename(path));
   await compress(written);
-  await writeIndex(written);
+  await writeIndex(written, metafile);
   await removeOthers(written);
 }
 
@@ -48,11 +51,17 @@ async function compress(files: readonly string[]): Promise<void> {
   }
 }
 
-async function writeIndex(files: readonly string[]): Promise<void> {
+/** The script's static imports are loaded beside it, and not after it. */
+async function writeIndex(files: readonly string[], { outputs }: Metafile): Promise<void> {
   const template = await readFile(join(source, 'index.html'), 'utf8');
   const find = (name: RegExp): string => `/assets/${files.find((file) => name.test(file)) ?? ''}`;
   const names = { icon: find(/^icon-.*\.svg$/), style: find(/^style-.*\.css$/), script: find(/^console-.*\.js$/) };
-  const page = template.replaceAll(/\{(icon|style|script)\}/g, (_, key: keyof typeof names) => names[key]);
+  const imports = Object.entries(outputs).find(([path]) => names.script.endsWith(basename(path)))?.[1].imports ?? [];
+  const chunks = imports.filter(({ kind }) => kind === 'import-statement').map(({ path }) => `/assets/${basename(path)}`);
+  const preloads = chunks.map((path) => `<link rel="modulepreload" href="${path}" />`).join('\n    ');
+  const page = template
+    .replaceAll(/\{(icon|style|script)\}/g, (_, key: keyof typeof names) => names[key])
+    .replace('<!-- preloads -->', preloads);
   await replaceFile(join(target, 'index.html'), page);
 }
 

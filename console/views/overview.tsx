@@ -1,4 +1,5 @@
-import { useState } from 'preact/hooks';
+import { signal } from '@preact/signals';
+import { useEffect, useState } from 'preact/hooks';
 import { lostSince } from '../data/api.ts';
 import { formatBytes, formatDuration, formatNumber, formatRate, formatShare, UNKNOWN } from '../data/format.ts';
 import { live } from '../data/live.ts';
@@ -16,7 +17,7 @@ import { View } from '../parts/view.tsx';
 import { CheckImage } from './check.tsx';
 import { LargestImages } from './largest.tsx';
 import { Limits } from './limits.tsx';
-import { Plots } from './plots.tsx';
+import type { Plots } from './plots.tsx';
 import { ReplicaTable } from './replicas.tsx';
 
 type Window = 'hour' | 'day';
@@ -60,7 +61,7 @@ export function OverviewPage() {
         title={t('overview.history')}
         aside={<HistoryAside grafana={overview.data?.links.grafana ?? null} window={window} change={setWindow} />}
       >
-        <Plots window={window} />
+        <LazyPlots window={window} />
       </Section>
       <div class="columns">
         <Section id="limits" title={t('overview.limits')}>
@@ -79,6 +80,18 @@ export function OverviewPage() {
       </Section>
     </View>
   );
+}
+
+/** What draws is a third of the script: it is loaded once the figures are there. */
+const loaded = signal<typeof Plots | undefined>(undefined);
+
+function LazyPlots({ window }: { window: Window }) {
+  useEffect(() => {
+    // If that fails, the next visit of this view tries again.
+    if (loaded.value === undefined) void import('./plots.tsx').then(({ Plots }) => (loaded.value = Plots)).catch(() => undefined);
+  }, []);
+  const Drawn = loaded.value;
+  return <div class="plots-place">{Drawn === undefined ? <p class="loading">{t('loading')}</p> : <Drawn window={window} />}</div>;
 }
 
 function HistoryAside({ grafana, window, change }: { grafana: string | null; window: Window; change: (window: Window) => void }) {
