@@ -12,7 +12,7 @@ import { until } from './support/until.ts';
 import { installDebianPackages } from './tools/debian.ts';
 import { needsOf, type Needs } from './tools/needs.ts';
 import { RECIPES, type DebianProgram, type ToolName } from './tools/recipes.ts';
-import { toolPath } from './tools/tools.ts';
+import { toolPath, toolsDirectory } from './tools/tools.ts';
 
 // npm test [-- PATTERN …]: every test but the cluster's, or the files with one of the patterns in
 // their names. npm run test:cluster [-- PATTERN …]: the cluster's, in namespaces of their own;
@@ -124,7 +124,7 @@ async function runInNamespaces(files: readonly string[]): Promise<number> {
 async function runCluster(files: readonly string[]): Promise<number> {
   for (const { ready } of await prepare(files, { inCluster: true })) await ready;
   await prepareImages(); // a build takes packages from outside, which the namespaces do not reach
-  return runIsolated([process.execPath, import.meta.filename, '--isolated', ...patterns]);
+  return runIsolated([process.execPath, import.meta.filename, '--isolated', ...patterns], join(toolsDirectory, 'cluster.lock'));
 }
 
 async function main(): Promise<number> {

@@ -6,11 +6,14 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** Runs a command with a network, processes and mounts of its own: whatever it starts, adds or
- *  mounts goes with it, even when it is killed, and nothing of this machine's network changes.
- *  Needs root.
+/** Runs a command in network, process and mount namespaces of its own. Everything that it starts,
+ *  adds or mounts ends with it, even if it is killed, and the network of this machine stays as it is.
+ *  Only one such command runs at a time: control groups are not isolated, and a kubelet ends the pods
+ *  of another kubelet that it finds there. Needs root.
+ *  @param lock the file that all runs on this machine lock
  *  @returns its exit code */
-export async function runIsolated(command: readonly string[]): Promise<number> {
+export async function runIsolated(command: readonly string[], lock: string): Promise<number> {
+  await using _held = await holdLock(lock);
   const groups = controlGroups();
   const flags = ['--net', '--mount', '--pid', '--fork', '--kill-child=KILL', '--mount-proc', '--'];
   // Where `ip netns` keeps its files: this machine's own are not touched.
@@ -19,6 +22,19 @@ export async function runIsolated(command: readonly string[]): Promise<number> {
   const [code] = (await once(child, 'exit')) as [number | null];
   for (const group of controlGroups().filter((path) => !groups.includes(path))) await removeGroup(group);
   return code ?? 1;
+}
+
+/** Waits until no other process holds the lock. The lock ends with this process at the latest. */
+async function holdLock(file: string): Promise<AsyncDisposable> {
+  // flock holds the lock until the input of `cat` ends.
+  const holder = spawn('flock', [file, 'sh', '-c', 'echo held; cat'], { stdio: ['pipe', 'pipe', 'inherit'] });
+  await once(holder.stdout, 'data');
+  return {
+    async [Symbol.asyncDispose]() {
+      holder.stdin.end();
+      await once(holder, 'exit');
+    },
+  };
 }
 
 /** The control groups that the kubelet has created: the only part of a cluster that is not in a
