@@ -7,6 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { basename, delimiter, dirname, join } from 'node:path';
 import { after, before } from 'node:test';
 import { promisify } from 'node:util';
+import type { Distribution } from '../support/distribution.ts';
 import { makeImage } from '../support/image.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
 import { toolPath } from '../tools/tools.ts';
@@ -20,24 +21,28 @@ import { CHART, install, NAMESPACE, RELEASE, startWorld, values, type World } fr
 
 const run = promisify(execFile);
 const LAYERS = [100_000, 1_000_000];
-const IMAGES = ['web:1', 'ghcr.io/acme/web:1', 'quay.io/acme/web:1', 'registry.k8s.io/web:1'];
-/** The hosts of the default upstreams, and of `registry.otherHosts`. */
-const HOSTS = `
+/** A host that nobody configured. */
+const UNKNOWN = 'unknown.example.net';
+const IMAGES = ['web:1', 'ghcr.io/acme/web:1', 'quay.io/acme/web:1', 'registry.k8s.io/web:1', `${UNKNOWN}/acme/web:1`];
+/** Folders of hosts.toml files: the hosts of the default upstreams, those that `registry.otherHosts`
+ *  lists by name, all others, and the names of rewritten images. */
+const FOLDERS = `
   docker.io gcr.io ghcr.io index.docker.io k8s.gcr.io quay.io registry-1.docker.io registry.k8s.io
-  mcr.microsoft.com nvcr.io public.ecr.aws docker.elastic.co lscr.io registry.gitlab.com registry.access.redhat.com
-  cgr.dev cr.l5d.io cr.fluentbit.io docker.n8n.io registry.ollama.ai
+  mcr.microsoft.com _default 127.0.0.1_25000_
 `
   .trim()
   .split(/\s+/)
   .sort();
 
 let world: World;
+let unknown: Distribution;
 const image = (): ReturnType<typeof makeImage> => makeImage({ seed: 'web', layers: LAYERS, program: world.program });
 before(async () => {
   world = await startWorld({ containerd: '2.4' });
   await world.outside.push('dockerhub', 'library/web', '1', image());
   for (const name of ['ghcr', 'quay'] as const) await world.outside.push(name, 'acme/web', '1', image());
   await world.outside.push('k8s', 'web', '1', image());
+  unknown = await world.outside.open(UNKNOWN, { repository: 'acme/web', image: image() });
 });
 after(() => world[Symbol.asyncDispose]());
 const step = createSteps(() => world);
@@ -60,14 +65,15 @@ async function runAll(): Promise<void> {
 }
 
 async function isStopped(stopped: boolean): Promise<void> {
-  for (const upstream of Object.values(world.outside.upstreams)) await (stopped ? upstream.stop() : upstream.start());
+  for (const upstream of [...Object.values(world.outside.upstreams), unknown]) await (stopped ? upstream.stop() : upstream.start());
 }
 
-step('in mirror mode pods stay as they are written, and containerd asks the agent', async () => {
+step('promise 17: in mirror mode pods stay as they are written, and containerd asks the agent, for images of any host', async () => {
   const mirror = { enabled: true, directory: world.certificatesDirectory };
-  await install(world, CHART, values({ objectStorage: { enabled: false }, agent: { mirror } }));
-  await until(async () => (await readdir(world.certificatesDirectory)).length === HOSTS.length);
-  assert.deepEqual((await readdir(world.certificatesDirectory)).sort(), HOSTS);
+  const registry = { otherHosts: ['mcr.microsoft.com', '*'] };
+  await install(world, values({ objectStorage: { enabled: false }, registry, agent: { mirror } }));
+  await until(async () => (await readdir(world.certificatesDirectory)).length === FOLDERS.length);
+  assert.deepEqual((await readdir(world.certificatesDirectory)).sort(), FOLDERS);
   await runAll();
   await isStopped(true);
   await runAll(); // so all of it is in the registry

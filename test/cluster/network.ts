@@ -41,7 +41,7 @@ export async function startNetwork(): Promise<Network> {
   await debianTool('iptables');
   const number = randomInt(16);
   const name = `kube-registry-${number}`;
-  const [inside = '', ...outside] = Array.from({ length: 6 }, (_, n) => `203.0.113.${16 * number + n + 1}`);
+  const [inside = '', ...outside] = Array.from({ length: 10 }, (_, n) => `203.0.113.${16 * number + n + 1}`);
   await run(ip, ['netns', 'add', name]);
   // Not `ip netns exec`, which hides the cgroups that the kubelet needs.
   const folders = await holdFolders(ADDRESS);

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { startDistribution, type Distribution } from '../support/distribution.ts';
+import { startDistribution, type Distribution, type DistributionOptions } from '../support/distribution.ts';
 import { pushImage, type TestImage } from '../support/image.ts';
 import { startAirport, type Airport } from '../support/mihomo.ts';
 import { startProcess } from '../support/process.ts';
@@ -20,12 +20,24 @@ const run = promisify(execFile);
 const HOSTS = { dockerhub: 'registry-1.docker.io', ghcr: 'ghcr.io', quay: 'quay.io', k8s: 'registry.k8s.io' } as const;
 export type UpstreamName = keyof typeof HOSTS;
 
+/** More names, for servers that a test starts itself. */
+const SPARE_HOSTS = ['unknown.example.net', 'passwords.example.net', 'tokens.example.net', 'auth.example.net'] as const;
+type SpareHost = (typeof SPARE_HOSTS)[number];
+
 /** The network outside the cluster: registries by their real names, with TLS; a DNS resolver; an
  *  airport (a provider's proxy server). */
 export interface Outside extends AsyncDisposable {
   upstreams: Record<UpstreamName, Distribution>;
   /** By repository and tag, as upstream itself names them: `library/web`, `1`. */
   push(upstream: UpstreamName, repository: string, tag: string, image: TestImage): Promise<void>;
+  /** Starts a registry that has one image, on port 443 of a spare name. It ends with the rest. */
+  open(host: SpareHost, content: { repository: string; image: TestImage; auth?: DistributionOptions['auth'] }): Promise<Distribution>;
+  /** What is started here ends with the rest. */
+  own<T extends AsyncDisposable>(this: void, started: Promise<T>): Promise<T>;
+  /** Where a spare name leads. */
+  addressOf(this: void, host: SpareHost): string;
+  /** A certificate of all names. */
+  tls: { certificate: string; key: string };
   airport: Airport;
   /** The airport's subscription. */
   subscriptionUrl: string;
@@ -40,10 +52,11 @@ export async function startOutside({ network, authority }: { network: Network; a
   const { path } = stack.use(await temporaryDirectory());
   const [first = '', ...addresses] = network.outside;
   const names = Object.keys(HOSTS) as UpstreamName[];
-  const addressOf = Object.fromEntries(names.map((name, n) => [HOSTS[name], addresses[n] ?? '']));
+  const hosts = [...Object.values(HOSTS), ...SPARE_HOSTS];
+  const addressOf = Object.fromEntries(hosts.map((host, n) => [host, addresses[n] ?? '']));
   const tls = await authority.issue(
     'upstreams',
-    Object.values(HOSTS).map((host) => `DNS:${host}`),
+    hosts.map((host) => `DNS:${host}`),
   );
   const upstreams = {} as Record<UpstreamName, Distribution>;
   const inward = {} as Record<UpstreamName, Distribution>;
@@ -59,6 +72,24 @@ export async function startOutside({ network, authority }: { network: Network; a
   return {
     upstreams,
     push: (upstream, repository, tag, image) => pushImage(inward[upstream].url, repository, tag, image),
+    async open(host, { repository, image, auth }) {
+      const directory = join(path, host);
+      {
+        await using inside = await startDistribution({ directory });
+        await pushImage(inside.url, repository, '1', image);
+      }
+      const registry = await startDistribution({
+        directory,
+        tls,
+        host: addressOf[host] ?? '',
+        port: 443,
+        ...(auth === undefined ? {} : { auth }),
+      });
+      return owned.use(registry);
+    },
+    own: async (started) => owned.use(await started),
+    addressOf: (host) => addressOf[host] ?? '',
+    tls,
     airport,
     subscriptionUrl,
     async setDirect(open) {

@@ -67,7 +67,7 @@ step('helm installs it, with S3 in the chart and clash with a subscription, and 
   const former = { ...KUBE_REGISTRY, tag: 'former', pullPolicy: 'Never' };
   await world.ctr('images', 'tag', imageName(KUBE_REGISTRY), imageName(former));
   await using chart = await renamedChart('0.9.0');
-  await install(world, chart.path, chartValues({ image: former }));
+  await install(world, chartValues({ image: former }), { chart: chart.path });
   await world.helm(['test', RELEASE, '--namespace', NAMESPACE]);
   await rewriting(world);
 });
@@ -219,7 +219,7 @@ step('an upgrade from the version before fails no pull', async (t) => {
     name: 'an upgrade',
     pods: 15,
     limit: 60,
-    strike: () => install(world, CHART, chartValues()).finally(() => (over = true)),
+    strike: () => install(world, chartValues()).finally(() => (over = true)),
   };
   const port = watchPort(world, AGENT);
   const [pulls, outcome] = await Promise.all([pullAgainAndAgain(() => over), underFault(world, upgrade)]);
@@ -269,7 +269,7 @@ async function pullAgainAndAgain(enough: () => boolean): Promise<number> {
 step('it is uninstalled webhook first: nothing is left but the claim, and pods that run go on', async () => {
   await createPod(world, 'keeper', IMAGES.dockerhub.image);
   await ready(world, 'keeper');
-  await install(world, CHART, chartValues({ webhook: { enabled: false } }));
+  await install(world, chartValues({ webhook: { enabled: false } }));
   assert.equal((await createPod(world, 'plain', 'plain:1')).spec.containers[0]?.image, 'plain:1');
   await world.helm(['uninstall', RELEASE, '--namespace', NAMESPACE, '--wait']);
   const kinds = 'deployments,daemonsets,replicasets,pods,services,configmaps,secrets,serviceaccounts,roles,rolebindings,networkpolicies';

@@ -53,9 +53,13 @@ export function values(more: Record<string, unknown> = {}): Record<string, unkno
   };
 }
 
-/** `helm upgrade --install` of a chart's folder; returns when everything is ready. */
-export async function install(world: World, chart: string, settings: Record<string, unknown>): Promise<void> {
-  const flags = ['--namespace', NAMESPACE, '--reset-values', '--wait', '--timeout', '15m', '--values', '-'];
+/** `helm upgrade --install`; returns when everything is ready. */
+export async function install(
+  world: World,
+  settings: Record<string, unknown>,
+  { chart = CHART, namespace = NAMESPACE }: { chart?: string; namespace?: string } = {},
+): Promise<void> {
+  const flags = ['--namespace', namespace, '--reset-values', '--wait', '--timeout', '15m', '--values', '-'];
   await world.helm(['upgrade', '--install', RELEASE, chart, ...flags], settings);
 }
 
