@@ -113,6 +113,22 @@ describe('clients pull as docs/clients.md says', () => {
     assert.ok((await readFile(before)).equals(await readFile(after)));
   });
 
+  test('Ollama, whose names have no room for an upstream, and which reads a blob from the Location of the answer', async () => {
+    const blob = image.platforms[0]?.layers[0];
+    const headers = { 'user-agent': 'ollama/0.14.1 (amd64 linux) Go/go1.24.1' };
+    const manifest = await fetch(`${registry.url}/v2/library/nginx/manifests/1.27`, { headers });
+    assert.equal(manifest.status, 200);
+    const url = `${registry.url}/v2/library/nginx/blobs/${blob?.digest}`;
+    const head = await fetch(url, { method: 'HEAD', headers });
+    assert.equal(Number(head.headers.get('content-length')), blob?.size);
+    const direct = await fetch(url, { headers, redirect: 'manual' });
+    await direct.body?.cancel();
+    const part = await fetch(new URL(direct.headers.get('location') ?? '', url), {
+      headers: { range: `bytes=0-${(blob?.size ?? 0) - 1}` },
+    });
+    assert.ok(blob?.bytes.equals(Buffer.from(await part.arrayBuffer())));
+  });
+
   test('dockerd and kaniko, which request images from a mirror without a prefix, and BuildKit, which sends ?ns=', async () => {
     for (const path of ['library/nginx/manifests/1.27', 'library/nginx/manifests/1.27?ns=docker.io']) {
       const response = await fetch(`${registry.url}/v2/${path}`);
