@@ -19,7 +19,7 @@ import { createReviewer, startWebhook, type RunningWebhook } from './support/web
 
 const SECRETS = Number(process.argv[2] ?? 2000);
 const NAMESPACES = Number(process.argv[3] ?? 200);
-const TURNS = 7;
+const TURNS = 5;
 const TURN_MS = 3000;
 const CONNECTIONS = 16;
 
