@@ -12,7 +12,8 @@ export interface FoundManifest extends Pick<Manifest, 'descriptor' | 'bytes' | '
 }
 
 export interface ManifestReader {
-  /** A manifest whose tag, access record and bytes are in memory. It comes without a promise, since most requests are for one. */
+  /** A manifest whose tag, access record and bytes are in memory. It comes without a promise, since
+   *  most requests are for one. */
   recall(target: Target, reference: Reference): FoundManifest | undefined;
   /** Reads a manifest from the storage, if the repository may serve it, or else fetches it.
    *  @throws OciError as the upstream does, if no cached content may be served */

@@ -133,7 +133,8 @@ export async function createImages(
   };
 }
 
-/** Every repository by its first component: an upstream, hosted repositories, a host of registry.otherHosts, or ids of pull secrets. */
+/** Every repository by its first component: an upstream, hosted repositories, a host of
+ *  registry.otherHosts, or ids of pull secrets. */
 function routeImages(
   own: RegistryConfig,
   {

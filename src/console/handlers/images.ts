@@ -76,8 +76,8 @@ export function createImagesHandlers(options: ImagesOptions): Pick<ApiHandlers, 
   };
 }
 
-/** The search over the latest images. It is rebuilt when the images, the pods or the pins have changed, since the sort orders depend on
- *  them. */
+/** The search over the latest images. It is rebuilt when the images, the pods or the pins have
+ *  changed, since the sort orders depend on them. */
 function createSearches({ pods, pins }: Pick<ImagesOptions, 'pods' | 'pins'>, facts: ImageFacts): (images: StoredImages) => ImageSearch {
   let latest: { of: StoredImages; pods: Date | undefined; pins: number; search: ImageSearch } | undefined;
   return (images) => {

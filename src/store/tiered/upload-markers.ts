@@ -10,7 +10,8 @@ export interface UploadMarkersOptions {
   log: Log;
 }
 
-/** A file for each blob of the local tier that is to be uploaded: the blob is pinned, and a restart does not forget the upload. */
+/** A file for each blob of the local tier that is to be uploaded: the blob is pinned, and a restart
+ *  does not forget the upload. */
 export interface UploadMarkers {
   /** Marks a blob that is about to be written. */
   announce(this: void, key: string): Promise<void>;
