@@ -7,6 +7,7 @@ import type { LocalTier } from './local-tier.ts';
 import { parseBlobKey } from '../keys.ts';
 import type { Store } from '../store.ts';
 import { createUploadMarkers } from './upload-markers.ts';
+import { createKeyedQueue } from '../../async/keyed-queue.ts';
 import { backoff } from '../../async/backoff.ts';
 
 export interface UploadsOptions {
@@ -42,23 +43,25 @@ const START_TIMEOUT_MS = 60_000;
  *  uploaded. During an outage it waits, if necessary through a restart (promise 11). */
 export async function createUploads({ files, tier, remote, log, observe }: UploadsOptions): Promise<Uploads> {
   const markers = createUploadMarkers({ files, tier, log });
-  const waiting = new Map<string, number>();
-  const running = new Map<string, Promise<void>>();
   /** Blobs whose marker is being written. */
   const arriving = new Set<Promise<void>>();
   const stop = new AbortController();
+  const { signal: stopped } = stop;
   let failures = 0;
   let bytes = 0;
+  const pending = () => arriving.size + queue.size();
+  const observePending = () => observe.uploadQueue(pending(), bytes);
+  const queue = createKeyedQueue<number>({ parallel: PARALLEL, run: upload, changed: observePending, signal: stopped });
 
   async function upload(key: string, size: number): Promise<void> {
-    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(UPLOAD_TIMEOUT_MS)]);
+    const signal = AbortSignal.any([stopped, AbortSignal.timeout(UPLOAD_TIMEOUT_MS)]);
     try {
       await uploadBlob(key, { files, remote, signal });
       if (!isWantedAgain(key)) await markers.remove(key, signal);
       failures = 0;
       bytes -= size;
     } catch (error) {
-      if (stop.signal.aborted) return;
+      if (stopped.aborted) return;
       if (isOciError(error, 'DIGEST_INVALID')) {
         bytes -= size;
         await drop(key, error);
@@ -66,24 +69,24 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     }
   }
 
-  const isWantedAgain = (key: string): boolean => markers.isAnnounced(key) || waiting.has(key);
+  const isWantedAgain = (key: string): boolean => markers.isAnnounced(key) || queue.isWaiting(key);
 
   async function postpone(key: string, size: number, error: unknown): Promise<void> {
     failures++;
     log.warn(
-      { event: 'upload-postponed', error, key, waiting: waiting.size + running.size },
+      { event: 'upload-postponed', error, key, waiting: queue.size() },
       'cannot upload a blob yet; keeping it in the local tier',
     );
-    if (waiting.has(key)) bytes -= size;
-    else waiting.set(key, size);
-    await delay(backoff(failures, { baseMs: 250, capMs: MAX_PAUSE_MS }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
+    if (queue.isWaiting(key)) bytes -= size;
+    else queue.add(key, size);
+    await delay(backoff(failures, { baseMs: 250, capMs: MAX_PAUSE_MS }), undefined, { signal: stopped }).catch(() => undefined); // stopped
   }
 
   /** Takes a blob out of the queue that the remote store has refused for its digest: no further
    *  attempt can succeed. A damaged local copy is removed, and the next pull downloads the blob
    *  again. An intact one stays as long as the tier has room for it. */
   async function drop(key: string, error: OciError): Promise<void> {
-    const reading = AbortSignal.any([stop.signal, AbortSignal.timeout(UPLOAD_TIMEOUT_MS)]);
+    const reading = AbortSignal.any([stopped, AbortSignal.timeout(UPLOAD_TIMEOUT_MS)]);
     const isDamaged = !(await isIntact(key, files, reading).catch(() => false));
     log.error(
       { event: 'upload-refused', error, key, isDamaged },
@@ -95,34 +98,17 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     if (isDamaged) await tier.remove(key, { signal }).catch(() => undefined); // it is hashed before it is served
   }
 
-  const pending = () => arriving.size + waiting.size + running.size;
-
-  function pump(): void {
-    observe.uploadQueue(pending(), bytes);
-    for (const [key, size] of waiting) {
-      if (running.size >= PARALLEL || stop.signal.aborted) return;
-      if (running.has(key)) continue; // enqueued again during its upload: one after the other
-      waiting.delete(key);
-      const task = upload(key, size).finally(() => {
-        running.delete(key);
-        pump();
-      });
-      running.set(key, task);
-    }
-  }
-
   function enqueue(key: string, size: number): void {
-    if (waiting.has(key)) return;
+    if (queue.isWaiting(key)) return;
     tier.pin(key);
-    waiting.set(key, size);
     bytes += size;
-    pump();
+    queue.add(key, size);
   }
 
   /** If the process ends before then, its next start finds the marker. */
   function enqueueLater(key: string, size: number, after: number): void {
     if (after === 0) enqueue(key, size);
-    else setTimeout(() => !stop.signal.aborted && enqueue(key, size), after).unref();
+    else setTimeout(() => !stopped.aborted && enqueue(key, size), after).unref();
   }
 
   for await (const { key, size } of markers.list(AbortSignal.timeout(START_TIMEOUT_MS))) enqueue(key, size);
@@ -130,25 +116,25 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
     announce: markers.announce,
     async withdraw(key) {
       markers.written(key);
-      if (!waiting.has(key) && !running.has(key)) await markers.remove(key, AbortSignal.timeout(REMOVE_TIMEOUT_MS));
+      if (!queue.isWaiting(key) && !queue.isRunning(key)) await markers.remove(key, AbortSignal.timeout(REMOVE_TIMEOUT_MS));
     },
     enqueue(key, size, after = 0) {
       const arrival = (markers.written(key) ? Promise.resolve() : markers.announce(key)).then(() => {
         markers.written(key);
         arriving.delete(arrival);
         enqueueLater(key, size, after);
-        pump();
+        observePending();
       });
       arriving.add(arrival);
-      observe.uploadQueue(pending(), bytes);
+      observePending();
     },
     pending,
     async close(signal) {
       signal.addEventListener('abort', () => stop.abort(), { once: true });
       await Promise.all(arriving);
-      while (running.size > 0 && failures === 0 && !signal.aborted) await Promise.race(running.values());
+      while (queue.running().length > 0 && failures === 0 && !signal.aborted) await Promise.race(queue.running());
       stop.abort();
-      await Promise.all(running.values());
+      await Promise.all(queue.running());
     },
   };
 }
