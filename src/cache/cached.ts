@@ -60,10 +60,15 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
   return {
     async resolve(repository, reference, { signal, answered }) {
       const target = targetOf(repository);
+      const recalled = manifestReader.recallDescriptor(target, reference);
+      if (recalled !== undefined) {
+        metrics.read(policy.name, 'manifest', 'hit');
+        usage.mark(target.name, recalled.digest);
+        return recalled;
+      }
       const { digest, outcome } = await references.locate(target, reference, { method: 'HEAD', signal });
       const image = `${target.name}@${digest}`;
-      const record = access.recall(target.name, digest)?.descriptor ?? (await access.find(target.name, digest, signal));
-      const known = asManifest(record) ?? announced.get(image);
+      const known = asManifest(await access.find(target.name, digest, signal)) ?? announced.get(image);
       const how = known === undefined ? 'miss' : outcome;
       metrics.read(policy.name, 'manifest', how);
       answered?.(how);

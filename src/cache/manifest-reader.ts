@@ -15,6 +15,8 @@ export interface ManifestReader {
   /** A manifest whose tag, access record and bytes are in memory. It comes without a promise, since
    *  most requests are for one. */
   recall(target: Target, reference: Reference): FoundManifest | undefined;
+  /** The descriptor of a manifest whose tag and access record are in memory. */
+  recallDescriptor(target: Target, reference: Reference): Descriptor | undefined;
   /** Reads a manifest from the storage, if the repository may serve it, or else fetches it.
    *  @throws OciError as the upstream does, if no cached content may be served */
   read(target: Target, reference: Reference, signal: AbortSignal): Promise<FoundManifest>;
@@ -32,6 +34,11 @@ export function createManifestReader(
       const bytes = known === undefined ? undefined : inMemory.get(known.digest);
       if (record === undefined || known === undefined || bytes === undefined) return undefined;
       return { descriptor: describe(known, bytes), bytes, stale: false, outcome: 'hit', isNoted: record.isNoted };
+    },
+
+    recallDescriptor(target, reference) {
+      const digest = references.recall(target, reference);
+      return digest === undefined ? undefined : asManifest(access.recall(target.name, digest)?.descriptor);
     },
 
     async read(target, reference, signal) {

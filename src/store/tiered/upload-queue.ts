@@ -73,10 +73,7 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
 
   async function postpone(key: string, size: number, error: unknown): Promise<void> {
     failures++;
-    log.warn(
-      { event: 'upload-postponed', error, key, waiting: queue.size() },
-      'cannot upload a blob yet; keeping it in the local tier',
-    );
+    log.warn({ event: 'upload-postponed', error, key, waiting: queue.size() }, 'cannot upload a blob yet; keeping it in the local tier');
     if (queue.isWaiting(key)) bytes -= size;
     else queue.add(key, size);
     await delay(backoff(failures, { baseMs: 250, capMs: MAX_PAUSE_MS }), undefined, { signal: stopped }).catch(() => undefined); // stopped
