@@ -31,6 +31,8 @@ export interface TagMemory {
   cached: LRUCache<string, CachedTag>;
   absent: LRUCache<string, { until: number; error: OciError }>;
   asking: Map<string, Asking>;
+  /** The keys of the tags that their upstream has deleted and that are served nevertheless (gone-tags.ts). */
+  gone: Set<string>;
   /** When each upstream last failed to answer, by its name. */
   unreachable: LRUCache<string, number>;
   /** Counts the callers of each request to upstream. */
@@ -53,7 +55,7 @@ export function createTagMemory(now: () => number = () => performance.now()): Ta
   const limit = { maxSize: IN_MEMORY, sizeCalculation: () => 1 };
   const unreachable = new LRUCache<string, number>({ max: MAX_UNREACHABLE });
   const createCallers = abandonUnwanted({ lingerMs: LINGER_MS });
-  return { cached: new LRUCache(limit), absent: new LRUCache(limit), asking: new Map(), createCallers, unreachable, now };
+  return { cached: new LRUCache(limit), absent: new LRUCache(limit), gone: new Set(), asking: new Map(), createCallers, unreachable, now };
 }
 
 /** Notes that the upstream of a tag has answered, or why it has not. */
@@ -68,13 +70,12 @@ export function isUnreachable({ unreachable, now }: TagMemory, key: string): boo
   return now() - (unreachable.get(upstreamOf(key)) ?? -Infinity) < UNREACHABLE_MS;
 }
 
-/** Counts the tags in memory that their upstream has deleted, by the upstream's name. */
-export function countGone({ cached }: TagMemory): Map<string, number> {
+/** Counts the tags that their upstream has deleted, by the upstream's name. Upstreams with none are counted too, once one of their tags has
+ *  been pulled. */
+export function countGone({ cached, gone }: TagMemory): Map<string, number> {
   const counts = new Map<string, number>();
-  for (const [key, { goneSince }] of cached.entries()) {
-    const upstream = upstreamOf(key);
-    counts.set(upstream, (counts.get(upstream) ?? 0) + (goneSince === undefined ? 0 : 1));
-  }
+  for (const key of cached.keys()) counts.set(upstreamOf(key), 0);
+  for (const key of gone) counts.set(upstreamOf(key), (counts.get(upstreamOf(key)) ?? 0) + 1);
   return counts;
 }
 

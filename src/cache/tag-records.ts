@@ -5,6 +5,7 @@ import type { Log } from '../telemetry/log.ts';
 import { formatTagRecord, parseTagRecord, type CachedTag } from './cached-tag.ts';
 import { REWRITE_AFTER_MS, type FreshnessPolicy } from './freshness.ts';
 import type { RecordStore } from './record-store.ts';
+import { noteGone, noteReturned } from './gone-tags.ts';
 import { noteReachability, type TagMemory } from './tag-memory.ts';
 
 /** The cached tags of one upstream: in memory, and as records in the store. */
@@ -68,6 +69,7 @@ export function confirmTag({ memory, records }: TagCache, key: string, { digest,
   cached.set(key, tag);
   absent.delete(key);
   if (!isWritten) records.put(key, formatTagRecord(tag));
+  noteReturned({ memory, records }, key);
 }
 
 /** The upstream has deleted a tag that is served nevertheless. */
@@ -82,6 +84,7 @@ export function keepDeletedTag(
   const tag = { ...before, checkedAt: asked, recordedAs, writtenAt, quietUntil: -Infinity, refused: false, goneSince };
   memory.cached.set(key, tag);
   if (!isWritten) records.put(key, formatTagRecord(tag));
+  noteGone({ memory, records }, key);
   const entry = { event: 'tag-gone', ...parseRepositoryKey(key), digest: before.digest, goneSince };
   log.warn(entry, 'upstream has deleted a tag: serving the cached image for as long as it is kept');
 }
@@ -90,6 +93,7 @@ export function keepDeletedTag(
 export function forgetTag({ memory, records, policy }: TagCache, key: string, error: OciError): void {
   memory.absent.set(key, { until: memory.now() + policy.negativeTtl, error });
   if (memory.cached.delete(key)) records.remove(key);
+  noteReturned({ memory, records }, key);
 }
 
 /** The upstream could not answer: it is not asked again for a while. */

@@ -143,6 +143,19 @@ export const BLOBS = 'v1/blobs/';
 export const REPOSITORIES = 'v1/repos/';
 export const USES = 'v1/used/';
 
+/** The prefix of the markers of tags that upstream has deleted and that are served nevertheless. */
+export const GONE = 'v1/gone/';
+
+/** The marker of such a tag, by the tag's key; empty. */
+export function goneKey(key: string): string {
+  return GONE + key.slice(REPOSITORIES.length);
+}
+
+/** The key of the tag that a marker's key (starting with GONE) stands for. */
+export function keyOfGone(key: string): string {
+  return REPOSITORIES + key.slice(GONE.length);
+}
+
 /** The prefix of the markers of blobs in a local tier that its remote store does not have yet. */
 export const PENDING = 'v1/pending/';
 

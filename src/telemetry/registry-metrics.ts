@@ -122,7 +122,7 @@ function clientMetrics(
   let readGone: () => ReadonlyMap<string, number> = () => new Map();
   metrics.table(
     'gone_upstream',
-    'Tags pulled since the process started that the upstream has deleted; they are served from the cache.',
+    'Tags that the upstream has deleted and that are served from the cache.',
     ['upstream'],
     () => [...readGone()].map(([upstream, value]) => ({ labels: { upstream: labelOf(upstream) }, value })),
   );

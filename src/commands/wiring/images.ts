@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import { createCache, type Cache, type Upstream } from '../../cache/cache.ts';
 import { cached, prefixOf, type CachePolicy } from '../../cache/cached.ts';
+import { noteReturned } from '../../cache/gone-tags.ts';
 import { countGone } from '../../cache/tag-memory.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
 import { upstreamNameOf } from '../../oci/capability.ts';
@@ -16,6 +17,7 @@ import type { RequestHandler } from '../../server/listen.ts';
 import { tagKey } from '../../store/keys.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
+import { watchGone } from './gone.ts';
 import { createHosted, type HostedRepositories } from './hosted.ts';
 import type { ImagesInside } from './images-inside.ts';
 import { createMirrorLogins } from './mirror-logins.ts';
@@ -71,6 +73,7 @@ export async function createImages(
   const peers = own.peers === undefined ? noPeers : createPeers({ ...own.peers, own: own.listen, log, metrics: counts });
   const cache = await createCache({ storage, spoolDirectory, peers, metrics: counts, log });
   counts.watchGone(() => countGone(cache.tags));
+  const endGone = watchGone({ memory: cache.tags, records: cache.records }, { store: storage.records, log });
   const upstreams = createServedUpstreams(own, { counts, log });
   const hosted = await createHosted(own, { storage, used: cache.usage.mark, env, log });
   const guard = createGuard(own, {
@@ -126,6 +129,7 @@ export async function createImages(
     serveExposed: hosted.serveExposed,
     applyRetention: hosted.applyRetention,
     async close(signal) {
+      endGone();
       peers.close();
       await cache.downloads.close(signal);
       await cache.records.flush(signal);
@@ -178,6 +182,7 @@ function insideOf(
       if (Object.hasOwn(own.hosted, repository.slice(0, repository.indexOf('/')))) return hosted.deleteTag(repository, tag, signal);
       const key = tagKey(repository, tag);
       cache.tags.cached.delete(key);
+      noteReturned({ memory: cache.tags, records: cache.records }, key);
       cache.records.remove(key);
       await storage.records.remove(key, { signal });
     },
