@@ -9,6 +9,7 @@ import { startContainerd } from './support/containerd.ts';
 import { startDistribution, type Distribution } from './support/distribution.ts';
 import { makeImage, pushImage, type Content, type TestImage } from './support/image.ts';
 import { freeAddresses, PROGRAM, startRegistry, type ServingProgram } from './support/program.ts';
+import { signatureOf } from './support/signature.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { debianTool, toolPath } from './tools/tools.ts';
 
@@ -171,6 +172,47 @@ describe('an exported file', () => {
     await using registry = await startRegistry(configuration);
     assert.notEqual((await fetch(`${registry.url}/v2/hub/apps/one/manifests/1`)).status, 200);
   });
+});
+
+test('signatures are exported and imported with their images, and verify without upstream', async () => {
+  const oras = await toolPath('oras');
+  const { root } = images.get('apps/one') ?? assert.fail();
+  const { signature, attach, verify } = signatureOf(root.bytes);
+  await attach(oras, `${upstream.host}/apps/one@${root.digest}`, folder.path);
+  const file = join(folder.path, 'signed.tar');
+  const exported = await cache('connected', 'export', NAMES[0] ?? '', '--referrers', '--output', file);
+  assert.equal(exported.code, 0, exported.stderr);
+  assert.match(exported.stdout, /1 of them referrers/);
+
+  const configuration = await emptyStore('signed');
+  const imported = await cache('signed', 'import', file);
+  assert.equal(imported.code, 0, imported.stderr);
+  assert.match(imported.stdout, /imported 1 of 1 images and 1 referrers/);
+  {
+    await using registry = await startRegistry(configuration);
+    const pulled = await verify(oras, `${registry.host}/hub/apps/one@${root.digest}`, folder.path);
+    assert.deepEqual(pulled, signature);
+  }
+
+  const copy = join(folder.path, 'signed-copy.tar');
+  const again = await cache('signed', 'export', NAMES[0] ?? '', '--referrers', '--output', copy);
+  assert.equal(again.code, 0, again.stderr);
+  assert.ok((await readFile(copy)).equals(await readFile(file)), 'the store knows the referrers without a registry');
+
+  const skopeo = await debianTool('skopeo');
+  await run(skopeo, [
+    '--insecure-policy',
+    'copy',
+    '--quiet',
+    '--all',
+    `oci-archive:${file}:${NAMES[0]}`,
+    `dir:${join(folder.path, 'skopeo-signed')}`,
+  ]);
+  for (const release of ['debian', '2.4'] as const) {
+    await using containerd = await startContainerd({ release });
+    await containerd.ctr('images', 'import', '--all-platforms', file);
+    assert.match(await containerd.ctr('images', 'ls'), new RegExp(`hub\\.example/apps/one:1 .*${root.digest}`), release);
+  }
 });
 
 test('an oci-archive of skopeo is imported under the given name', async () => {

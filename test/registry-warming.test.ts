@@ -7,6 +7,7 @@ import { promisify } from 'node:util';
 import { startDistribution } from './support/distribution.ts';
 import { makeImage, pushImage } from './support/image.ts';
 import { freeAddresses, PROGRAM, startRegistry } from './support/program.ts';
+import { signatureOf } from './support/signature.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { until } from './support/until.ts';
 import { toolPath } from './tools/tools.ts';
@@ -35,12 +36,8 @@ test('a tag that has moved, and its signature, are fetched by the schedule befor
   const pulled = await fetch(`${base}/manifests/1`);
   assert.equal(pulled.headers.get('docker-content-digest'), before.root.digest);
   await pushImage(upstream.url, 'apps/one', '1', now);
-  await writeFile(join(folder.path, 'signature'), 'signed by the test');
-  const subject = `${upstream.host}/apps/one@${now.root.digest}`;
-  const signature = 'signature:application/vnd.example.signature';
-  await run(oras, ['attach', '--plain-http', '--artifact-type', 'application/vnd.example.signature', subject, signature], {
-    cwd: folder.path,
-  });
+  const { signature, attach, verify } = signatureOf(now.root.bytes);
+  await attach(oras, `${upstream.host}/apps/one@${now.root.digest}`, folder.path);
   const count = (wanted: string): number => registry.log().filter(({ event }) => event === wanted).length;
   const begun = count('warming-started');
   await until(() => count('warming-finished') > begun, 'a run that began after the push has finished', 180_000);
@@ -54,9 +51,7 @@ test('a tag that has moved, and its signature, are fetched by the schedule befor
     if (path === 'manifests/1') assert.equal(response.headers.get('docker-content-digest'), now.root.digest);
     await response.arrayBuffer();
   }
-  const discovered = await run(oras, ['discover', '--plain-http', '--format', 'json', `${registry.host}/hub/apps/one@${now.root.digest}`]);
-  const { referrers } = JSON.parse(discovered.stdout) as { referrers?: { digest: string }[] };
-  await run(oras, ['pull', '--plain-http', '--output', folder.path, `${registry.host}/hub/apps/one@${referrers?.[0]?.digest}`]);
+  assert.deepEqual(await verify(oras, `${registry.host}/hub/apps/one@${now.root.digest}`, folder.path), signature);
 
   const { stdout } = await run(NODE, [...MAIN, 'cache', 'stat', '--json', '--config', config]);
   const { warmed } = JSON.parse(stdout) as { warmed: { warm: number; failed: number } | null };

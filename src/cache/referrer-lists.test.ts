@@ -7,7 +7,7 @@ import { isOciError, OciError, type OciErrorCode } from '../oci/error.ts';
 import { parseRepository } from '../oci/reference.ts';
 import type { Referrers, Registry } from '../oci/registry.ts';
 import { referrerListKey } from '../store/keys.ts';
-import type { Store } from '../store/store.ts';
+import { bytesSource, type Store } from '../store/store.ts';
 import { memory } from '../testing/memory-store.ts';
 import { unlimited } from '../upstream/rate-limit.ts';
 import { createAccessRecords } from './access.ts';
@@ -151,4 +151,26 @@ test('a request for the referrers of a digest that was never pulled writes no re
   assert.deepEqual(await referrers.list(), ['miss', []]);
   await referrers.flush();
   assert.equal(await referrers.store.stat(referrerListKey(NAME, SUBJECT), { signal }), undefined);
+});
+
+test('promise 21: a list that cache import has stored is served for good, whether upstream is away, lists nothing or knows no such image', async () => {
+  const store = memory();
+  const index = { schemaVersion: 2, manifests: entries(2) };
+  const record = { checkedAt: new Date().toISOString(), imported: true, index };
+  await store.write(referrerListKey(NAME, SUBJECT), bytesSource(Buffer.from(JSON.stringify(record))), { signal });
+  mock.timers.tick(400 * DAY);
+  const imported = entries(2).map(({ digest }) => digest);
+  for (const says of ['UNAVAILABLE', 'MANIFEST_UNKNOWN', []] as const) {
+    const it = await open({ store });
+    it.says = typeof says === 'string' ? says : [...says];
+    assert.deepEqual((await it.list())[1], imported, String(says));
+    await it.flush();
+  }
+  const it = await open({ store });
+  mock.timers.tick(2 * MINUTE);
+  assert.deepEqual(
+    (await it.list())[1],
+    entries(3).map(({ digest }) => digest),
+    'a list of upstream replaces it',
+  );
 });

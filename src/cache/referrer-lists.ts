@@ -6,7 +6,7 @@ import { referrerListKey } from '../store/keys.ts';
 import type { Cache, Target, Upstream } from './cache.ts';
 import { ANSWER_TIMEOUT_MS, isSaving, lifeOf, type FreshnessPolicy } from './freshness.ts';
 import type { CachedList, ReferrerIndex } from './referrer-memory.ts';
-import { createReferrerRecords } from './referrer-records.ts';
+import { createReferrerRecords, outlives } from './referrer-records.ts';
 
 export interface ListedReferrers extends Referrers {
   outcome: 'hit' | 'miss' | 'stale';
@@ -19,8 +19,8 @@ export function createReferrerLists(upstream: Upstream, cache: Cache, policy: Fr
   const records = createReferrerRecords(upstream, cache, policy);
   const { cached, asking, now } = cache.referrers;
 
-  function mayServe({ checkedAt, refused }: CachedList, { name }: Target): boolean {
-    return now() - checkedAt <= lifeOf(policy, name, { refused, outlives: true });
+  function mayServe({ checkedAt, refused, imported }: CachedList, { name }: Target): boolean {
+    return imported || now() - checkedAt <= lifeOf(policy, name, { refused, outlives: true });
   }
 
   async function latest(
@@ -41,7 +41,7 @@ export function createReferrerLists(upstream: Upstream, cache: Cache, policy: Fr
         return { list: await raceAbort(question(limit), limit), outcome: 'miss' };
       } catch (error) {
         signal.throwIfAborted();
-        if (isAbsent(error) && policy.onDeleted === 'forget') throw error;
+        if (isAbsent(error) && !outlives(before, policy)) throw error;
         reason = error;
       }
     }

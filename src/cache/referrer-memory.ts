@@ -16,6 +16,8 @@ export interface CachedList {
   quietUntil: number;
   /** The upstream has answered 401 or 403 since then. */
   refused: boolean;
+  /** `cache import` stored the list, and the upstream has not listed anything since. */
+  imported: boolean;
 }
 
 /** An image index, as the upstream lists it. */

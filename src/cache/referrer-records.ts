@@ -23,12 +23,17 @@ interface Answer {
   before: CachedList | undefined;
 }
 
+/** Whether a list stays although the upstream has deleted what it is about. */
+export function outlives(list: CachedList | undefined, { onDeleted }: FreshnessPolicy): boolean {
+  return onDeleted === 'serve' || list?.imported === true;
+}
+
 export function createReferrerRecords(upstream: Upstream, cache: Cache, policy: FreshnessPolicy): ReferrerRecords {
   const { records, access } = cache;
   const { cached, listed, now } = cache.referrers;
 
-  function write(key: string, { index, recordedAs, refused }: CachedList): void {
-    records.put(key, { checkedAt: recordedAs, ...(refused ? { refused } : {}), index });
+  function write(key: string, { index, recordedAs, refused, imported }: CachedList): void {
+    records.put(key, { checkedAt: recordedAs, ...(refused ? { refused } : {}), ...(imported ? { imported } : {}), index });
   }
 
   /** Whether an empty list is worth a record: only for a known digest, so that requests for random
@@ -75,15 +80,15 @@ export function createReferrerRecords(upstream: Upstream, cache: Cache, policy: 
         const { index: bytes } = await upstream.registry.referrers(repository, digest, { signal });
         const answer = parseIndex(JSON.parse(Buffer.from(bytes).toString()));
         // An upstream that has deleted an image lists nothing for it.
-        const isDeleted = policy.onDeleted === 'serve' && answer.manifests.length === 0 && before !== undefined;
+        const isDeleted = answer.manifests.length === 0 && before !== undefined && outlives(before, policy);
         const index = isDeleted ? before.index : answer;
-        const never = { writtenAt: -Infinity, quietUntil: -Infinity, refused: false };
+        const never = { writtenAt: -Infinity, quietUntil: -Infinity, refused: false, imported: isDeleted && before.imported };
         return await keep(
           { key, name, digest, list: { index, size: bytes.length, checkedAt: asked, recordedAs, ...never }, before },
           signal,
         );
       } catch (error) {
-        if (isAbsent(error) && policy.onDeleted === 'forget') {
+        if (isAbsent(error) && !outlives(before, policy)) {
           if (cached.delete(key)) records.remove(key);
         } else if (before !== undefined) postpone(key, before, { asked, error });
         throw error;
@@ -94,7 +99,7 @@ export function createReferrerRecords(upstream: Upstream, cache: Cache, policy: 
 
 function parseListRecord(record: unknown, { now, tagTtl }: { now: number; tagTtl: number }): CachedList | undefined {
   if (typeof record !== 'object' || record === null) return undefined;
-  const { checkedAt: written, refused, index } = record as Record<string, unknown>;
+  const { checkedAt: written, refused, imported, index } = record as Record<string, unknown>;
   if (typeof index !== 'object' || index === null || typeof written !== 'string') return undefined;
   const age = Date.now() - (Date.parse(written) || 0);
   const checkedAt = now - (age < 0 ? tagTtl : age);
@@ -106,6 +111,7 @@ function parseListRecord(record: unknown, { now, tagTtl }: { now: number; tagTtl
     writtenAt: checkedAt,
     quietUntil: -Infinity,
     refused: refused === true,
+    imported: imported === true,
   };
 }
 

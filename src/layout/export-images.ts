@@ -27,9 +27,11 @@ export interface ExportName {
   reference: Reference;
 }
 
-/** The source of exported images. Both methods throw OciError. */
+/** The source of exported images. Every method throws OciError. */
 export interface ImageReader {
   manifest(repository: Repository, reference: Reference, signal: AbortSignal): Promise<Manifest>;
+  /** The manifests that refer to a digest, such as its signatures. */
+  referrers(repository: Repository, subject: Digest, signal: AbortSignal): Promise<Digest[]>;
   /** All bytes of a blob. */
   blob(repository: Repository, descriptor: Descriptor, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>;
 }
@@ -41,6 +43,8 @@ export interface ExportOptions {
   output: string;
   /** `linux/amd64`, `linux/arm/v7`; or all platforms of an index. */
   platforms: readonly string[] | 'all';
+  /** Signatures, SBOMs and other referrers as well. */
+  referrers: boolean;
   signal: AbortSignal;
   /** Called after each piece, with the bytes of blobs written and of all blobs to write. */
   progress?(this: void, done: number, total: number): void;
@@ -48,7 +52,9 @@ export interface ExportOptions {
 
 export interface ExportResult {
   images: number;
+  /** Those of referrers included. */
   manifests: number;
+  referrers: number;
   blobs: number;
   /** The size of the exported manifests and blobs. */
   bytes: number;
@@ -57,6 +63,7 @@ export interface ExportResult {
 /** The contents of one archive, each digest once. */
 interface Contents {
   roots: { descriptor: Descriptor; name: string }[];
+  referrers: Map<Digest, Descriptor>;
   docker: DockerImage[];
   manifests: Map<Digest, Uint8Array>;
   blobs: Map<Digest, { repository: Repository; descriptor: Descriptor }>;
@@ -69,7 +76,7 @@ interface Contents {
  *  UNAVAILABLE: the bytes of a blob do not match its digest; errors of the file system. Then no
  *  file is left. */
 export async function exportImages(options: ExportOptions): Promise<ExportResult> {
-  const contents: Contents = { roots: [], docker: [], manifests: new Map(), blobs: new Map() };
+  const contents: Contents = { roots: [], referrers: new Map(), docker: [], manifests: new Map(), blobs: new Map() };
   for (const image of options.images) await collect(image, options, contents);
   const temporary = join(dirname(options.output), `.${basename(options.output)}.partial`);
   const file = await open(temporary, 'w');
@@ -77,7 +84,8 @@ export async function exportImages(options: ExportOptions): Promise<ExportResult
     const bytes = await writeContents(createTarWriter(file), contents, options);
     await file.sync();
     await rename(temporary, options.output);
-    return { images: contents.roots.length, manifests: contents.manifests.size, blobs: contents.blobs.size, bytes };
+    const { roots, referrers, manifests, blobs } = contents;
+    return { images: roots.length, manifests: manifests.size, referrers: referrers.size, blobs: blobs.size, bytes };
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;
@@ -86,12 +94,17 @@ export async function exportImages(options: ExportOptions): Promise<ExportResult
   }
 }
 
-async function collect(image: ExportName, { reader, platforms, signal }: ExportOptions, contents: Contents): Promise<void> {
+/** The maximum number of signatures and other referrers in one file. */
+const MAX_REFERRERS = 10_000;
+
+async function collect(image: ExportName, { reader, platforms, referrers, signal }: ExportOptions, contents: Contents): Promise<void> {
   const { name, repository } = image;
+  const subjects = new Set<Digest>();
   /** @returns the first image of one platform below `reference`, itself included */
   async function visit(reference: Reference): Promise<{ descriptor: Descriptor; docker: DockerImage | undefined }> {
     const { descriptor, bytes } = await reader.manifest(repository, reference, signal);
     contents.manifests.set(descriptor.digest, bytes);
+    subjects.add(descriptor.digest);
     const content = parseManifest(bytes, descriptor.mediaType);
     for (const blob of content.blobs) if (isDistributable(blob)) contents.blobs.set(blob.digest, { repository, descriptor: blob });
     const [config, ...layers] = content.blobs;
@@ -107,6 +120,14 @@ async function collect(image: ExportName, { reader, platforms, signal }: ExportO
   const { descriptor, docker } = await visit(image.reference);
   contents.roots.push({ descriptor, name });
   if (docker !== undefined) contents.docker.push(docker);
+  if (!referrers) return;
+  for (const subject of subjects) {
+    for (const digest of await reader.referrers(repository, subject, signal)) {
+      if (contents.referrers.size >= MAX_REFERRERS) throw new OciError('UNSUPPORTED', `${name} has more than ${MAX_REFERRERS} referrers`);
+      const { descriptor: found } = await visit(digest); // it has referrers of its own
+      contents.referrers.set(digest, found);
+    }
+  }
 }
 
 function choosePlatforms(
@@ -138,7 +159,7 @@ async function writeContents(tar: TarWriter, contents: Contents, { reader, signa
   const total = [...contents.blobs.values()].reduce((sum, { descriptor }) => sum + descriptor.size, 0);
   let done = 0;
   await tar.addBytes(LAYOUT_FILE, Buffer.from(JSON.stringify({ imageLayoutVersion: LAYOUT_VERSION })));
-  await tar.addBytes(INDEX_FILE, formatLayoutIndex(contents.roots));
+  await tar.addBytes(INDEX_FILE, formatLayoutIndex(contents.roots, contents.referrers.values()));
   await tar.addBytes(DOCKER_FILE, formatDockerIndex(contents.docker));
   let bytes = 0;
   for (const [digest, manifest] of contents.manifests) {

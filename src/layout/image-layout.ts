@@ -50,14 +50,18 @@ export function parseLayoutIndex(bytes: Uint8Array): LayoutImage[] {
   });
 }
 
-/** Writes a layout's index.json. `name` is the whole name of the image. */
-export function formatLayoutIndex(images: readonly { descriptor: Descriptor; name: string }[]): Uint8Array {
-  const manifests = images.map(({ descriptor: { mediaType, digest, size }, name }) => ({
+/** Writes a layout's index.json. `name` is the whole name of the image; referrers have none: their subjects say what they belong to. */
+export function formatLayoutIndex(
+  images: readonly { descriptor: Descriptor; name: string }[],
+  referrers: Iterable<Descriptor> = [],
+): Uint8Array {
+  const named = images.map(({ descriptor: { mediaType, digest, size }, name }) => ({
     mediaType,
     digest,
     size,
     annotations: { [CONTAINERD_NAME]: name, [REF_NAME]: name },
   }));
+  const manifests = [...named, ...Array.from(referrers, ({ mediaType, digest, size }) => ({ mediaType, digest, size }))];
   return Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: 'application/vnd.oci.image.index.v1+json', manifests }));
 }
 

@@ -1,12 +1,12 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { inParallel } from '../async/parallel.ts';
-import { BLOB_MEDIA_TYPE, MAX_MANIFEST_SIZE, parseManifest, type Descriptor } from '../oci/descriptor.ts';
+import { MAX_MANIFEST_SIZE, parseManifest, type Descriptor } from '../oci/descriptor.ts';
 import { agrees, createDigestHash, digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
 import { formatPlatform } from '../oci/platform.ts';
 import type { Reference, Repository } from '../oci/reference.ts';
-import { blobKey, memberKey, tagKey, usedKey } from '../store/keys.ts';
-import { bytesSource, type Store, type StoreSource } from '../store/store.ts';
+import { blobKey, tagKey } from '../store/keys.ts';
+import type { Store, StoreSource } from '../store/store.ts';
 import {
   checkLayoutVersion,
   DOCKER_FILE,
@@ -16,6 +16,8 @@ import {
   parseLayoutIndex,
   type LayoutImage,
 } from './image-layout.ts';
+import { writeRecord, writeTree, type Tree } from './image-tree.ts';
+import { importReferrer, takeReferrers } from './import-referrers.ts';
 import { listTar, type TarEntry } from './tar-file.ts';
 
 export interface ImportOptions {
@@ -47,6 +49,8 @@ export interface ImportedImage {
 
 export interface ImportResult {
   images: ImportedImage[];
+  /** Signatures and other referrers of the images. */
+  referrers: number;
   blobs: number;
   /** How many of the blobs were stored already. */
   known: number;
@@ -54,13 +58,6 @@ export interface ImportResult {
   bytes: number;
   /** Blobs of the file whose bytes do not match their digest; none of them was stored. */
   corrupt: Digest[];
-}
-
-/** The manifests and blobs of one image of the file. */
-interface Tree {
-  manifests: { descriptor: Descriptor; bytes: Uint8Array }[];
-  blobs: Map<Digest, Descriptor>;
-  missing: string[];
 }
 
 interface Archive {
@@ -77,7 +74,7 @@ export async function importImages(options: ImportOptions): Promise<ImportResult
   const file = await open(options.file, 'r');
   try {
     const { archive, images } = await openLayout(file, options.signal);
-    const result: ImportResult = { images: [], blobs: 0, known: 0, bytes: 0, corrupt: [] };
+    const result: ImportResult = { images: [], referrers: 0, blobs: 0, known: 0, bytes: 0, corrupt: [] };
     const trees = new Map<LayoutImage, Tree>();
     for (const image of images) {
       try {
@@ -87,8 +84,11 @@ export async function importImages(options: ImportOptions): Promise<ImportResult
         result.images.push(failed(image, error.message));
       }
     }
-    await importBlobs(archive, { ...options, trees: [...trees.values()], result });
-    for (const [image, tree] of trees) result.images.push(await importImage(image, tree, options));
+    const attached = takeReferrers(trees);
+    await importBlobs(archive, { ...options, trees: [...trees.values(), ...attached], result });
+    const places = new Map<Digest, Repository[]>();
+    for (const [image, tree] of trees) result.images.push(await importImage(image, tree, { ...options, places }));
+    for (const tree of attached) if (await importReferrer(tree, places, options)) result.referrers++;
     return result;
   } finally {
     await file.close();
@@ -229,7 +229,11 @@ function failed({ name, descriptor }: LayoutImage, error: string, missing: strin
 }
 
 /** Writes the manifests of an image whose blobs are stored, and then the records that name it. */
-async function importImage(image: LayoutImage, tree: Tree, { store, locate, signal }: ImportOptions): Promise<ImportedImage> {
+async function importImage(
+  image: LayoutImage,
+  tree: Tree,
+  { store, locate, signal, places }: ImportOptions & { places: Map<Digest, Repository[]> },
+): Promise<ImportedImage> {
   const place = locate(image);
   if (place === undefined) {
     return failed(
@@ -243,20 +247,14 @@ async function importImage(image: LayoutImage, tree: Tree, { store, locate, sign
   const absent: string[] = [];
   for (const digest of tree.blobs.keys()) if ((await store.stat(blobKey(digest), { signal })) === undefined) absent.push(digest);
   if (absent.length > 0) return failed(image, `the file does not hold all of it`, absent);
-  const context = { signal };
-  for (const { descriptor, bytes } of tree.manifests) await store.write(blobKey(descriptor.digest), bytesSource(bytes), context);
-  for (const blob of tree.blobs.values())
-    await writeRecord(memberKey(repository, blob.digest), { mediaType: BLOB_MEDIA_TYPE, size: blob.size });
-  const now = new Date();
-  for (const { descriptor } of tree.manifests) {
-    await writeRecord(memberKey(repository, descriptor.digest), { mediaType: descriptor.mediaType, size: descriptor.size });
-    await store.write(usedKey(now, repository, descriptor.digest), bytesSource(Buffer.alloc(0)), context);
-  }
+  await writeTree(tree, { repository, store, signal });
+  for (const { descriptor } of tree.manifests) places.set(descriptor.digest, [...(places.get(descriptor.digest) ?? []), repository]);
   const { digest } = image.descriptor;
-  if (!isDigest(reference)) await writeRecord(tagKey(repository, reference), { digest, checkedAt: now.toISOString(), imported: true });
-  return { name: image.name ?? digest, digest, outcome: tree.missing.length === 0 ? 'imported' : 'sparse', missing: tree.missing };
-
-  async function writeRecord(key: string, record: object): Promise<void> {
-    await store.write(key, bytesSource(Buffer.from(JSON.stringify(record))), context);
+  if (!isDigest(reference)) {
+    await writeRecord(store, tagKey(repository, reference), {
+      record: { digest, checkedAt: new Date().toISOString(), imported: true },
+      signal,
+    });
   }
+  return { name: image.name ?? digest, digest, outcome: tree.missing.length === 0 ? 'imported' : 'sparse', missing: tree.missing };
 }

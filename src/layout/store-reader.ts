@@ -1,8 +1,8 @@
-import { BLOB_MEDIA_TYPE, MAX_MANIFEST_SIZE, parseManifest } from '../oci/descriptor.ts';
+import { BLOB_MEDIA_TYPE, MAX_MANIFEST_SIZE, OCI_INDEX, parseManifest } from '../oci/descriptor.ts';
 import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import type { Reference, Repository } from '../oci/reference.ts';
-import { blobKey, memberKey, tagKey } from '../store/keys.ts';
+import { blobKey, memberKey, referrerListKey, tagKey } from '../store/keys.ts';
 import type { Store } from '../store/store.ts';
 import type { ImageReader } from './export-images.ts';
 
@@ -41,6 +41,10 @@ export function createStoreReader(store: Store): ImageReader {
       const given = typeof record?.['mediaType'] === 'string' ? record['mediaType'] : BLOB_MEDIA_TYPE;
       const { mediaType } = parseManifest(bytes, given);
       return { descriptor: { digest, mediaType, size: bytes.length }, bytes, stale: false };
+    },
+    async referrers(repository, subject, signal) {
+      const index = (await readRecord(referrerListKey(repository, subject), signal))?.['index'];
+      return index === undefined ? [] : parseManifest(Buffer.from(JSON.stringify(index)), OCI_INDEX).manifests.map(({ digest }) => digest);
     },
     async blob(repository, { digest }, signal) {
       const found = await store.read(blobKey(digest), { signal });

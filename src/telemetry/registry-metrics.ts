@@ -120,11 +120,8 @@ function clientMetrics(
     [],
   );
   let readGone: () => ReadonlyMap<string, number> = () => new Map();
-  metrics.table(
-    'gone_upstream',
-    'Tags that the upstream has deleted and that are served from the cache.',
-    ['upstream'],
-    () => [...readGone()].map(([upstream, value]) => ({ labels: { upstream: labelOf(upstream) }, value })),
+  metrics.table('gone_upstream', 'Tags that the upstream has deleted and that are served from the cache.', ['upstream'], () =>
+    [...readGone()].map(([upstream, value]) => ({ labels: { upstream: labelOf(upstream) }, value })),
   );
   return {
     answered(name, { kind, status, bytes }) {

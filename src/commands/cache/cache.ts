@@ -140,20 +140,24 @@ function addArchives(cache: Command, run: Run): void {
     .description('write images to a tar file (an OCI image layout), for a cluster without internet access')
     .requiredOption('--output <file>', 'the tar file; it appears when it is complete')
     .option('--platform <list>', 'linux/amd64,linux/arm64 (default: all platforms of an index)')
+    .option('--referrers', 'export signatures, SBOMs and other referrers as well')
     .option('--registry <url>', 'URL of the registry to read from (default: registry.listen of the configuration; without one, the store)')
     .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
-    .action(async (images: string[], given: { output: string; platform?: string; registry?: string; json?: boolean }) => {
-      const { cacheExport } = await import('./export.ts');
-      const options = {
-        images,
-        output: given.output,
-        json: given.json === true,
-        ...optional('platforms', given.platform?.split(',')),
-        ...optional('registry', given.registry),
-      };
-      await run((host) => cacheExport(host, options));
-    });
+    .action(
+      async (images: string[], given: { output: string; platform?: string; referrers?: boolean; registry?: string; json?: boolean }) => {
+        const { cacheExport } = await import('./export.ts');
+        const options = {
+          images,
+          output: given.output,
+          referrers: given.referrers === true,
+          json: given.json === true,
+          ...optional('platforms', given.platform?.split(',')),
+          ...optional('registry', given.registry),
+        };
+        await run((host) => cacheExport(host, options));
+      },
+    );
   cache
     .command('import')
     .argument('<file>', 'a tar file with an OCI image layout, as written by cache export, skopeo (oci-archive) or docker save')

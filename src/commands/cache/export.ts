@@ -4,6 +4,7 @@ import type { RegistryConfig } from '../../config/schema.ts';
 import { createTransport } from '../../http/undici-transport.ts';
 import { exportImages, type ExportName, type ExportResult, type ImageReader } from '../../layout/export-images.ts';
 import { createStoreReader } from '../../layout/store-reader.ts';
+import { OCI_INDEX, parseManifest } from '../../oci/descriptor.ts';
 import type { Registry } from '../../oci/registry.ts';
 import { blobKey } from '../../store/keys.ts';
 import type { Store } from '../../store/store.ts';
@@ -23,6 +24,8 @@ export interface ExportCommandOptions {
   output: string;
   /** By default all platforms of an index. */
   platforms?: readonly string[];
+  /** Signatures, SBOMs and other referrers as well. */
+  referrers: boolean;
   /** By default the registry of the configuration on this machine, if it answers. */
   registry?: string;
   json: boolean;
@@ -51,6 +54,7 @@ export async function cacheExport(host: Host, options: ExportCommandOptions): Pr
       reader: createReader(registry, store),
       output: options.output,
       platforms: options.platforms === undefined || options.platforms.includes('all') ? 'all' : options.platforms,
+      referrers: options.referrers,
       signal: stop,
       progress: bar.set,
     });
@@ -84,6 +88,11 @@ function createReader(registry: Registry | undefined, store: Store | undefined):
       if (registry !== undefined) return registry.manifest(repository, reference, { signal });
       if (stored === undefined) throw new ConfigError('neither a registry nor a store can be read');
       return stored.manifest(repository, reference, signal);
+    },
+    async referrers(repository, subject, signal) {
+      if (registry === undefined) return stored?.referrers(repository, subject, signal) ?? [];
+      const { index } = await registry.referrers(repository, subject, { signal });
+      return parseManifest(index, OCI_INDEX).manifests.map(({ digest }) => digest);
     },
     async blob(repository, descriptor, signal) {
       if (registry === undefined) {
@@ -130,6 +139,6 @@ async function openOwnStore(config: RegistryConfig, hasRegistry: boolean): Promi
   }
 }
 
-function render({ images, manifests, blobs, bytes }: ExportResult, output: string): string {
-  return `wrote ${images} images (${manifests} manifests, ${blobs} blobs, ${formatBytes(bytes)}) to ${output}\n`;
+function render({ images, manifests, referrers, blobs, bytes }: ExportResult, output: string): string {
+  return `wrote ${images} images (${manifests} manifests${referrers === 0 ? '' : `, ${referrers} of them referrers`}, ${blobs} blobs, ${formatBytes(bytes)}) to ${output}\n`;
 }

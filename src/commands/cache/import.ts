@@ -66,12 +66,13 @@ function isBareTag(name: string): boolean {
   return isTag(name) && !name.includes('/');
 }
 
-function render({ images, blobs, known, bytes, corrupt }: ImportResult): string {
+function render({ images, referrers, blobs, known, bytes, corrupt }: ImportResult): string {
   const lines = images.map(describe);
   const wrong = corrupt.map((digest) => `wrong bytes: ${digest}\n`);
   const done = images.filter(({ outcome }) => outcome !== 'failed').length;
+  const signed = referrers === 0 ? '' : ` and ${referrers} referrers`;
   const were = known === 0 ? '' : `, ${known} of them were stored already`;
-  return `${[...lines, ...wrong].join('')}imported ${done} of ${images.length} images, ${formatBytes(bytes)} in ${blobs} blobs${were}\n`;
+  return `${[...lines, ...wrong].join('')}imported ${done} of ${images.length} images${signed}, ${formatBytes(bytes)} in ${blobs} blobs${were}\n`;
 }
 
 function describe({ name, outcome, missing, error }: ImportedImage): string {
