@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, open, rm } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { link, mkdir, mkdtemp, open, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { promisify } from 'node:util';
+import { readAll } from '../io/body.ts';
 import { digestOf, type Digest } from '../oci/digest.ts';
 import { parseRepository, parseTag } from '../oci/reference.ts';
 import { blobKey, memberKey, tagKey } from '../store/keys.ts';
@@ -141,6 +144,56 @@ test('a file that is not an image layout is refused with the reason', async () =
   ];
   for (const [message, change] of cases) {
     await assert.rejects(importFiles(change(new Map(files))), { code: 'MANIFEST_INVALID', message }, String(message));
+  }
+});
+
+test('a link in place of a blob is refused: its target may be any file', async () => {
+  const { files, layer } = makeLayout();
+  const directory = await mkdtemp(join(tmpdir(), 'import-'));
+  try {
+    for (const [name, bytes] of files) {
+      await mkdir(dirname(join(directory, 'layout', name)), { recursive: true });
+      await writeFile(join(directory, 'layout', name), bytes);
+    }
+    await rm(join(directory, 'layout', pathOf(layer)));
+    for (const make of [symlink, link]) {
+      const target = join(directory, 'layout', pathOf(layer));
+      await make(make === symlink ? '/etc/passwd' : join(directory, 'layout', 'oci-layout'), target);
+      await promisify(execFile)('tar', [
+        '-cf',
+        join(directory, 'a.tar'),
+        '-C',
+        join(directory, 'layout'),
+        'oci-layout',
+        'index.json',
+        'blobs',
+      ]);
+      const store = memoryStore();
+      const locate = () => ({ repository: REPOSITORY, reference: TAG });
+      const imported = importImages({ file: join(directory, 'a.tar'), store, signal, locate });
+      await assert.rejects(imported, { code: 'MANIFEST_INVALID', message: /Link, not a file/ });
+      assert.equal(await store.stat(tagKey(REPOSITORY, TAG), { signal }), undefined);
+      await rm(target);
+    }
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
+
+test('of two entries with the name of one blob, wrong bytes are never stored', async () => {
+  const { files, layer } = makeLayout();
+  const wrong = [pathOf(layer), Buffer.alloc(3_000_000, 'wrong')] as const;
+  for (const entries of [
+    [wrong, ...files],
+    [...files, wrong],
+  ]) {
+    const store = memoryStore();
+    const { images } = await importFiles(entries, store);
+    const isStored = (await store.stat(blobKey(layer), { signal })) !== undefined;
+    assert.equal(images[0]?.outcome, isStored ? 'imported' : 'failed');
+    if (!isStored) continue;
+    const found = (await store.read(blobKey(layer), { signal })) ?? assert.fail();
+    assert.equal(digestOf((await readAll(found.body, 4_000_000)) ?? assert.fail()), layer);
   }
 });
 
