@@ -9,7 +9,7 @@ import { until } from './support/until.ts';
 
 const MiB = 2 ** 20;
 const SIZE = 96 * MiB;
-/** How much upstream may send in total, as a multiple of the blob's size. */
+/** Of all bytes of the blob, how many upstream may send altogether. */
 const MAX_COPIES = 1.15;
 
 const bytes = randomBytes('restart', SIZE);

@@ -52,8 +52,8 @@ export function startDownload(
  *  source has wrong bytes. */
 async function recordResult(download: Download, { digest, target }: Pick<DownloadStart, 'digest' | 'target'>, cache: Cache): Promise<void> {
   const { outcome, size, used } = await download.result;
-  if (outcome === 'whole' && size !== undefined) {
-    cache.localBlobs.trust(digest, size);
+  if ((outcome === 'whole' || outcome === 'in-parts') && size !== undefined) {
+    if (outcome === 'whole') cache.localBlobs.trust(digest, size);
     if (PROVES_ACCESS[await download.located]) cache.access.grant(target.name, { digest, mediaType: BLOB_MEDIA_TYPE, size });
   }
   if (download.failure() !== 'corrupt') return;

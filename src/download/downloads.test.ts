@@ -21,6 +21,7 @@ test('a spool file that cannot be removed is logged, and the next download runs'
     spoolDirectory: directory.path,
     keeper: {
       reserve: () => ({ grow: () => true, release: () => undefined }),
+      parts: undefined,
       async keep() {
         for (const name of await readdir(directory.path)) {
           await rm(join(directory.path, name), { recursive: true });

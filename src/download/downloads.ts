@@ -3,12 +3,15 @@ import { createSemaphore } from '../async/semaphore.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import { OciError } from '../oci/error.ts';
+import type { BlobParts } from '../store/blob-parts.ts';
 import { fileSource, type StoreSource } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createDownload, type Download, type DownloadRequest } from './download.ts';
 import { createHelperBudget } from './helpers.ts';
 import { createSourceList, type SourceList, type SourceName } from './source.ts';
+import { createPartKeeper, type PartKeeper } from './part-keeping.ts';
+import { createPartFinder } from './restore.ts';
 import { openSpoolDirectory, type SpoolFile } from './spool/spool-file.ts';
 import type { Reservation } from './state.ts';
 import { startTransfer, type Transfer } from './transfer.ts';
@@ -19,6 +22,8 @@ export interface BlobKeeper {
   reserve(this: void): Reservation;
   /** Stores a verified blob. @throws OciError UNAVAILABLE */
   keep(this: void, digest: Digest, source: StoreSource, how: Keeping): Promise<void>;
+  /** Where blobs that have no room on disk, and those that take long to arrive, are stored in parts. Undefined: the disk is the storage. */
+  parts: BlobParts | undefined;
 }
 
 export interface Keeping {
@@ -84,6 +89,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
   const running = new Map<Digest, Running>();
   const slots = createSemaphore(options.maxDownloads ?? 256);
   const helpers = createHelperBudget({ max: options.maxHelpers ?? 64, running: () => running.size });
+  const finder = keeper.parts && createPartFinder(keeper.parts);
   const spools = await openSpoolDirectory(options.spoolDirectory, keeper.reserve);
 
   async function takeSlot(): Promise<() => void> {
@@ -104,13 +110,16 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
       if (file.failure !== undefined) {
         log.error({ event: 'spool-unusable', error: file.failure }, 'cannot create a spool file: streaming blobs without caching them');
       }
+      const usable = { grow: (total: number) => file.failure === undefined && room.grow(total), release: room.release };
+      const parts = await createPartKeeper(digest, request, { parts: keeper.parts, finder, file, room: usable, sources, log });
       const transfer = startTransfer({
         digest,
         spool: file.handle,
-        content: file.content,
-        progress: file.progress,
+        content: parts.content,
+        progress: parts.progress,
+        parts: keeper.parts,
         maxSize: maxBlobSize,
-        room: { grow: (total) => file.failure === undefined && room.grow(total), release: room.release },
+        room: usable,
         sources,
         helpers: helpers.of(request.upstream),
         max: request.connections,
@@ -118,7 +127,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
         expectedSize: request.expectedSize,
       });
       metrics.downloadStarted(request.upstream);
-      return { transfer, file, room, releaseSlot };
+      return { transfer, file, parts, room, releaseSlot };
     } catch (error) {
       room.release();
       releaseSlot();
@@ -128,7 +137,7 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
 
   /** Stores the blob of a transfer, and frees the transfer's resources. */
   async function end(digest: Digest, request: DownloadRequest, { begun, sources }: { begun: Begun; sources: SourceList }): Promise<void> {
-    const { transfer, file, room, releaseSlot } = begun;
+    const { transfer, file, parts, room, releaseSlot } = begun;
     const outcome = await transfer.outcome;
     const error = transfer.spoolError();
     if (error !== undefined)
@@ -136,14 +145,16 @@ export async function createDownloads(options: DownloadsOptions): Promise<Downlo
     if (outcome === 'corrupt') {
       log.error({ event: 'blob-corrupt', digest, source: sources.current() }, 'a downloaded blob does not match its digest; discarded it');
     }
-    const kept = outcome === 'whole' && (await keep(digest, begun, sources.current()));
-    metrics.downloadEnded(request.upstream, outcome === 'streamed' ? 'uncached' : kept ? 'stored' : 'failed');
+    const isJoined = await parts.finish(transfer, outcome);
+    const isMoved = outcome === 'whole' && (await keep(digest, begun, sources.current()));
+    const isStored = isMoved || isJoined || (outcome === 'streamed' && sources.current() !== 'upstream');
+    metrics.downloadEnded(request.upstream, isStored ? 'stored' : outcome === 'streamed' ? 'uncached' : 'failed');
     transfer.close();
     releaseSlot();
     const unfinished = transfer.unfinished();
     if (unfinished !== undefined) return file.leave(unfinished, room.release);
     room.release();
-    await (kept ? file.progress.remove() : file.remove()).catch((failure: unknown) => {
+    await (isMoved ? file.progress.remove() : file.remove()).catch((failure: unknown) => {
       log.warn({ event: 'spool-file-left', path: file.path, error: failure }, 'cannot remove a spool file; the next start removes it');
     });
   }
@@ -214,6 +225,7 @@ interface Beginning {
 interface Begun {
   transfer: Transfer;
   file: SpoolFile;
+  parts: PartKeeper;
   room: Reservation;
   releaseSlot(this: void): void;
 }

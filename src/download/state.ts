@@ -21,7 +21,7 @@ export interface DownloadStateOptions {
   spool: FileHandle;
   /** The ranges that are already in the spool; by default none. */
   content?: SpoolContent | undefined;
-  progress?: Pick<SpoolProgress, 'written'>;
+  progress?: Pick<SpoolProgress, 'written' | 'remove'>;
   /** Bytes; a larger blob is refused. */
   maxSize: number;
   /** Room for the spool file; without it, readers continue without the spool. */
@@ -47,6 +47,8 @@ export interface DownloadState {
   verified: boolean;
   /** The spool accepts no more bytes: the disk has no room, or writing failed. */
   readonly spoolFull: boolean;
+  /** It has no room for a blob of this size. */
+  readonly isTooLarge: boolean;
   readonly failure: { error: unknown } | undefined;
   /** @throws OciError UNAVAILABLE (another size than before); SIZE_INVALID (more than maxSize) */
   learnSize(this: void, total: number): void;
@@ -62,7 +64,7 @@ export interface DownloadState {
   /** Resolves at the next `notify`. */
   changed(this: void): Promise<void>;
   /** The first error of the spool file. */
-  readonly spoolError: unknown;
+  spoolError: unknown;
 }
 
 export function createDownloadState({ digest, spool, maxSize, room, content, progress }: DownloadStateOptions): DownloadState {
@@ -90,6 +92,7 @@ export function createDownloadState({ digest, spool, maxSize, room, content, pro
     received: 0,
     verified: false,
     spoolFull: false,
+    isTooLarge: false,
     failure: undefined as { error: unknown } | undefined,
     spoolError: undefined as unknown,
     learnSize(total: number): void {
@@ -99,7 +102,9 @@ export function createDownloadState({ digest, spool, maxSize, room, content, pro
       }
       if (total > maxSize) throw tooLarge(digest, total, maxSize);
       state.size = total;
-      if (!room.grow(total)) leaveSpool();
+      if (room.grow(total)) return;
+      state.isTooLarge = true;
+      leaveSpool();
     },
     growTo(total: number): void {
       if (total > maxSize) throw tooLarge(digest, total, maxSize);
@@ -138,6 +143,7 @@ export function createDownloadState({ digest, spool, maxSize, room, content, pro
   /** Continues an earlier download. The end of the blob is downloaded again in any case, because
    *  only the response of a source proves that the blob may be served. */
   function takeOver({ size, ranges }: SpoolContent): void {
+    if (!room.grow(size)) return;
     state.learnSize(size);
     for (const [start, end] of ranges) have.add(start, Math.min(end, size - WITHHELD_BYTES));
     prefix.grown();

@@ -4,7 +4,9 @@ import { resolveRange, type RangeRequest } from '../oci/range.ts';
 import type { Blob, Body } from '../oci/registry.ts';
 import { createDigestHash } from '../oci/digest.ts';
 import { mapBody } from '../io/body.ts';
+import type { BlobParts } from '../store/blob-parts.ts';
 import { startConnections, type ConnectionsOptions } from './connections.ts';
+import { startPassage, type Passage } from './passage.ts';
 import type { SpoolContent } from './spool/progress.ts';
 import { createReader } from './reader.ts';
 import type { SourceList } from './source.ts';
@@ -14,11 +16,13 @@ import { readWithoutSpool } from './without-spool.ts';
 
 export interface TransferOptions extends DownloadStateOptions, Omit<ConnectionsOptions, 'state'> {
   sources: SourceList;
+  /** Where a blob goes that the spool has no room for. Undefined: there is no such place. */
+  parts?: BlobParts | undefined;
 }
 
-/** How a download ended. `whole`: the spool has the verified blob. `streamed`: the spool was full,
- *  and readers continued without it. `corrupt`: the bytes do not match the digest. */
-export type TransferOutcome = 'whole' | 'streamed' | 'corrupt' | 'failed';
+/** How a download ended. `whole`: the spool has the verified blob. `in-parts`: the storage has the verified blob, in parts that `join`
+ *  puts together. `streamed`: the spool was full, and readers continued without it. `corrupt`: the bytes do not match the digest. */
+export type TransferOutcome = 'whole' | 'in-parts' | 'streamed' | 'corrupt' | 'failed';
 
 /** Downloads one blob into a spool file, over one or more connections, hashes it as its contiguous
  *  prefix grows, and serves any number of readers (promises 1 to 6). A transfer outlives its
@@ -47,6 +51,8 @@ export interface Transfer {
   unfinished(): SpoolContent | undefined;
   /** The error of the spool file; undefined: it has not failed. */
   spoolError(): unknown;
+  /** By which a blob comes that the spool has no room for; its owner closes it before `close`. */
+  passage(): Passage | undefined;
   /** Fails the transfer and all readers with `reason`. */
   abort(reason: unknown): void;
   /** The owner no longer needs the spool, which is then closed with its last reader. Call it once,
@@ -55,32 +61,53 @@ export interface Transfer {
 }
 
 export function startTransfer(options: TransferOptions): Transfer {
-  const { digest, spool, sources } = options;
+  const { digest, spool, sources, parts } = options;
   const state = createDownloadState(options);
   const connections = startConnections({ ...options, state });
+  let passing: Passage | undefined;
+  /** Whether there is a passage is decided once: when the source has told the size. */
+  let isDecided = false;
   let corrupt = false;
   let readers = 0;
   let ownerDone = false;
   let closed = false;
 
+  /** The passage of a blob that the spool has no room for. What the storage has itself needs none, and what another replica sends
+   *  passes there. */
+  function passage(): Passage | undefined {
+    const { size } = state;
+    if (isDecided || !state.isTooLarge || size === undefined || parts === undefined) return passing;
+    isDecided = true;
+    if (sources.current() !== 'upstream' || state.failure !== undefined) return undefined;
+    passing = startPassage({ ...options, state, parts, size, rest });
+    if (passing !== undefined) options.progress?.remove().catch(() => undefined); // its record would be of another file
+    return passing;
+  }
+
+  function isSpoolFull(): boolean {
+    return state.spoolFull && (passage()?.isAbandoned() ?? true);
+  }
+
   async function conclude(): Promise<TransferOutcome> {
     await connections.ended;
+    await passage()?.ended;
     try {
-      if (state.failure === undefined && !state.spoolFull) await verify();
+      if (state.failure === undefined && !isSpoolFull()) await verify();
     } catch (error) {
       state.fail(error);
     }
     await state.prefix.close();
     state.chunks.clear();
     state.notify();
-    if (state.verified) return 'whole';
+    if (state.verified) return passing === undefined ? 'whole' : 'in-parts';
     return state.failure === undefined ? 'streamed' : corrupt ? 'corrupt' : 'failed';
   }
 
   async function verify(): Promise<void> {
-    const right = await state.prefix.finish();
+    const prefix = passing ?? state.prefix;
+    const right = await prefix.finish();
     state.signal.throwIfAborted();
-    if (state.size === undefined || state.prefix.hashed() !== state.size) {
+    if (state.size === undefined || prefix.hashed() !== state.size) {
       throw new OciError('UNAVAILABLE', `${digest} arrived incomplete`, { origin: 'upstream' });
     }
     if (!right) {
@@ -103,7 +130,7 @@ export function startTransfer(options: TransferOptions): Transfer {
   /** The returned body counts as a reader, and keeps the spool open, until it is closed. */
   function follow(from: number, to: number | undefined, signal: AbortSignal): Body {
     readers++;
-    const body = createReader({ state, connections, from, to, rest }, signal);
+    const body = passage()?.follow(from, to ?? Infinity, signal) ?? createReader({ state, connections, from, to, rest }, signal);
     return mapBody(body, { onClose: left });
   }
 
@@ -118,7 +145,8 @@ export function startTransfer(options: TransferOptions): Transfer {
   /** Continues without the spool, straight from the source. Hashed bytes are skipped only if this
    *  reader has them from the spool: the source may now send different bytes. */
   async function* rest(from: number, to: number | undefined, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const seen = from < state.prefix.hashed() || closed ? { hash: createDigestHash(digest), hashed: 0 } : await state.prefix.again();
+    const isUnseen = from < state.prefix.hashed() || closed || passing !== undefined;
+    const seen = isUnseen ? { hash: createDigestHash(digest), hashed: 0 } : await state.prefix.again();
     const { size, maxSize } = state;
     yield* readWithoutSpool({ digest, sources, maxSize, size, from, to, hashed: seen.hashed, hash: seen.hash.copy() }, signal);
   }
@@ -136,8 +164,9 @@ export function startTransfer(options: TransferOptions): Transfer {
     opened: connections.opened,
     outcome: conclude(),
     size: () => state.size,
-    progress: () => ({ received: state.have.total(), readers }),
-    isSpoolFull: () => state.spoolFull,
+    progress: () => ({ received: passing?.received() ?? state.have.total(), readers }),
+    isSpoolFull,
+    passage: () => passing,
     unfinished() {
       const { size, received, failure, spoolFull } = state;
       // A download without new bytes may have failed because of the file's content.
@@ -155,7 +184,7 @@ export function startTransfer(options: TransferOptions): Transfer {
       await raceAbort(connections.opened, signal);
       await settle(signal);
       if (state.failure !== undefined) throw state.failure.error;
-      if (closed && !state.spoolFull) return undefined;
+      if (closed && !isSpoolFull()) return undefined;
       const { size } = state;
       const resolved = range === undefined || size === undefined ? undefined : resolveRange(range, size);
       const from = resolved?.start ?? 0;

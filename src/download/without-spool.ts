@@ -45,7 +45,7 @@ export async function* readWithoutSpool(options: WithoutSpoolOptions, signal: Ab
   yield* withholder.rest();
 }
 
-interface Fetched {
+export interface Fetched {
   chunk: Uint8Array;
   /** The position of the chunk in the blob. */
   position: number;
@@ -53,9 +53,10 @@ interface Fetched {
   size: number | undefined;
 }
 
-/** Reads [start, end), in as many requests as necessary. */
-async function* fetchFrom(
-  { digest, sources, maxSize, ...options }: WithoutSpoolOptions,
+/** Reads [start, end), in as many requests as necessary.
+ *  @throws as the source does */
+export async function* fetchFrom(
+  { digest, sources, maxSize, ...options }: Pick<WithoutSpoolOptions, 'digest' | 'sources' | 'maxSize' | 'size'>,
   { start, end }: { start: number; end: number | undefined },
   signal: AbortSignal,
 ): AsyncGenerator<Fetched> {

@@ -11,7 +11,7 @@ const SMALL = 2 ** 16;
 
 export interface FileBodyOptions {
   /** The body owns it from now on, and closes it. */
-  handle: FileHandle;
+  handle: Pick<FileHandle, 'fd' | 'read' | 'close'>;
   range: Required<ByteRange>;
   /** Whether the body may be sent as a file (file-slice.ts). */
   sendable?: boolean;

@@ -78,6 +78,7 @@ export function createSharedBlobs({ directory, maxSize, keepMs, gone }: SharedBl
 
   return {
     used: () => used + reserved,
+    parts: undefined,
     has: (digest) => kept.has(digest),
     reserve() {
       let own = 0;

@@ -9,8 +9,10 @@ import {
   checkPrefix,
   memberKey,
   parseBlobKey,
+  parsePartKey,
   parseRepositoryKey,
   parseUsedKey,
+  partKey,
   referrerListKey,
   tagKey,
   usedKey,
@@ -81,6 +83,8 @@ test('keys can be parsed back into what they name', () => {
     assert.deepEqual(parseRepositoryKey(memberKey(repository, own)), { repository, member: own });
     assert.deepEqual(parseRepositoryKey(referrerListKey(repository, own)), { repository, subject: own });
     assert.deepEqual(parseUsedKey(usedKey(day, repository, own)), { day: '2026-03-01', repository, digest: own });
+    const part = { size: 6 * 2 ** 30, start: 5 * 2 ** 30 };
+    assert.deepEqual(parsePartKey(partKey(own, { ...part, nonce: hex.slice(0, 16) })), { digest: own, ...part });
   }
   assert.deepEqual(parseRepositoryKey(tagKey(repository, parseTag('1.27'))), { repository, tag: '1.27' });
 });

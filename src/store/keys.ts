@@ -130,6 +130,30 @@ export function parseUploadChunkKey(key: string): number | undefined {
   return start === undefined ? undefined : Number(start);
 }
 
+/** The prefix of the parts of one blob that is being downloaded. */
+export function partsPrefix(digest: Digest): string {
+  const { algorithm, hex } = splitDigest(digest);
+  return `${PARTS}${algorithm}/${hex.slice(0, 2)}/${hex}/`;
+}
+
+/** The bytes of a blob of `size` bytes from `start` on, as they came from upstream: nothing has checked them yet.
+ *  @param nonce 16 hexadecimal digits: no part is ever overwritten */
+export function partKey(digest: Digest, { size, start, nonce }: { size: number; start: number; nonce: string }): string {
+  return `${partsPrefix(digest)}${padded(size)}-${padded(start)}-${nonce}`;
+}
+
+/** The blob and its size, and the part's position, by the part's key; undefined: the key is not a part's. */
+export function parsePartKey(key: string): { digest: Digest; size: number; start: number } | undefined {
+  const [, algorithm, hex, size, start] =
+    /^v1\/parts\/([a-z0-9]+)\/[0-9a-f]{2}\/([0-9a-f]+)\/(\d{16})-(\d{16})-[0-9a-f]{16}$/.exec(key) ?? [];
+  const digest = `${algorithm}:${hex}`;
+  return isDigest(digest) ? { digest, size: Number(size), start: Number(start) } : undefined;
+}
+
+function padded(position: number): string {
+  return String(position).padStart(16, '0');
+}
+
 /** The prefixes of the claims of pushes, and of the blobs that a pruning is removing
  *  (store/claims.ts). */
 export const CLAIMS = 'v1/claims/';
@@ -137,6 +161,8 @@ export const SWEEPS = 'v1/sweeps/';
 
 /** The prefix of all uploads. */
 export const UPLOADS = 'v1/uploads/';
+/** The prefix of the parts of blobs that are being downloaded. */
+export const PARTS = 'v1/parts/';
 
 /** The prefixes of all blobs, all records of repositories, and all usage records. */
 export const BLOBS = 'v1/blobs/';

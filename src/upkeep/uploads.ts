@@ -1,22 +1,28 @@
-import { UPLOADS } from '../store/keys.ts';
+import { PARTS, UPLOADS } from '../store/keys.ts';
 import type { Store } from '../store/store.ts';
 
-/** Removes uploads that were not continued for `grace` ms. */
-export async function removeOldUploads(
+/** Removes uploads, and parts of downloads, that were not continued for `grace` ms. */
+export async function removeOldUploads(store: Store, options: { now: number; grace: number; signal: AbortSignal }): Promise<void> {
+  for (const prefix of [UPLOADS, PARTS]) await removeOldFolders(store, prefix, options);
+}
+
+/** Removes the folders below `prefix` whose newest object is at least `grace` ms old. */
+async function removeOldFolders(
   store: Store,
+  prefix: string,
   { now, grace, signal }: { now: number; grace: number; signal: AbortSignal },
 ): Promise<void> {
-  let upload = '';
+  let folder = '';
   let keys: string[] = [];
   let modifiedAt = 0;
   async function end(): Promise<void> {
     if (now - modifiedAt >= grace) for (const key of keys) await store.remove(key, { signal });
   }
-  for await (const { key, modified } of store.list(UPLOADS, { signal })) {
+  for await (const { key, modified } of store.list(prefix, { signal })) {
     const own = key.slice(0, key.lastIndexOf('/'));
-    if (own !== upload) {
+    if (own !== folder) {
       await end();
-      [upload, keys, modifiedAt] = [own, [], 0];
+      [folder, keys, modifiedAt] = [own, [], 0];
     }
     keys.push(key);
     modifiedAt = Math.max(modifiedAt, modified.getTime());

@@ -12,9 +12,9 @@ const TYPE = 'application/vnd.example.signature';
 export interface Signature {
   signature: Buffer;
   /** Pushes the signature as a referrer of `image` (HOST/NAME@DIGEST, over HTTP). */
-  attach(oras: string, image: string, directory: string): Promise<void>;
+  attach(this: void, oras: string, image: string, directory: string): Promise<void>;
   /** Finds and pulls the signature of `image` by `oras discover`, and has openssl verify it over the pulled manifest. */
-  verify(oras: string, image: string, directory: string): Promise<Buffer>;
+  verify(this: void, oras: string, image: string, directory: string): Promise<Buffer>;
 }
 
 /** A signature over a manifest, with a key of its own. */

@@ -6,6 +6,7 @@ import type { RegistryConfig, S3Config } from '../../config/schema.ts';
 import { isOciError, OciError } from '../../oci/error.ts';
 import type { CacheStorage } from '../../cache/cache.ts';
 import type { Status } from '../../server/status-page.ts';
+import { createBlobParts } from '../../store/blob-parts.ts';
 import { filesystem, type FilesystemStore } from '../../store/filesystem/filesystem.ts';
 import { blobKey } from '../../store/keys.ts';
 import { localTier } from '../../store/tiered/local-tier.ts';
@@ -89,6 +90,7 @@ async function openFilesystem(directory: string, { log, metrics }: StorageContex
     spoolDirectory: join(store.temporaryDirectory, SPOOL),
     reserve: () => ({ grow: () => true, release: () => undefined }),
     keep: (digest, source, { signal }) => store.write(blobKey(digest), source, { signal }),
+    parts: undefined,
     arrived: () => undefined,
     redirect: undefined,
     status: () => ({ storage: { directory: store.directory } }),
@@ -132,6 +134,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
       }
       if (from !== 'storage') uploads.enqueue(key, source.size, from === 'replica' ? STORED_BY_PEER : 0);
     },
+    parts: createBlobParts(remote),
     arrived: (digest, size, from) => uploads.enqueue(blobKey(digest), size, from === 'replica' ? STORED_BY_PEER : 0),
     redirect: config.redirect && { find: createRedirects(remote, config.redirect.ttl), clients: config.redirect.clients },
     status: () => ({ storage: { bucket: config.bucket, local: local.used(), waiting: uploads.pending() } }),

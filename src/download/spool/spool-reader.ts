@@ -13,8 +13,9 @@ export interface SpoolReader {
   close(whole: boolean): void;
 }
 
-/** Takes bytes from memory while they are among the recent chunks, else from the spool file. */
-export function createSpoolReader(spool: FileHandle, chunks: RecentChunks): SpoolReader {
+/** Takes bytes from memory while they are among the recent chunks, else from the spool file. `place`: where in the file the byte at
+ *  `position` of the blob lies. */
+export function createSpoolReader(spool: FileHandle, chunks: RecentChunks, place = (position: number): number => position): SpoolReader {
   let given: SharedBuffer | undefined;
   let before: SharedBuffer | undefined;
   let open = true;
@@ -29,7 +30,7 @@ export function createSpoolReader(spool: FileHandle, chunks: RecentChunks): Spoo
     }
     const buffer = acquireShared(spoolBuffers);
     given = buffer; // released even if the read fails
-    const { bytesRead } = await spool.read(buffer.bytes, 0, Math.min(buffer.bytes.length, limit - position), position);
+    const { bytesRead } = await spool.read(buffer.bytes, 0, Math.min(buffer.bytes.length, limit - position), place(position));
     if (bytesRead === 0) throw new OciError('UNAVAILABLE', 'the spool file lost bytes', { origin: 'storage' });
     return { buffer, chunk: buffer.bytes.subarray(0, bytesRead) };
   }

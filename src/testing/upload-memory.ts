@@ -1,0 +1,27 @@
+import { readAll } from '../io/body.ts';
+import { OciError } from '../oci/error.ts';
+import { bytesSource, type Store } from '../store/store.ts';
+import type { UploadStore } from '../store/upload-store.ts';
+import { memory } from './memory-store.ts';
+
+/** A store in memory that blobs can be uploaded to; `fault` is called before each write and each read. */
+export function uploadMemory(fault: (operation: 'read' | 'write', key: string) => void = () => undefined): UploadStore {
+  const inner: Store = memory();
+  return {
+    ...inner,
+    minPartSize: undefined,
+    write: async (key, source, context) => (fault('write', key), inner.write(key, source, context)),
+    read: async (key, context) => (fault('read', key), inner.read(key, context)),
+    writeStream: () => Promise.reject(new OciError('UNSUPPORTED', 'this store takes no streams')),
+    async compose(parts, key, context) {
+      const pieces = await Promise.all(
+        parts.map(async (part) => {
+          const found = await inner.read(part.key, context);
+          if (found === undefined) throw new OciError('UNAVAILABLE', `${part.key} is missing`, { origin: 'storage' });
+          return (await readAll(found.body, found.size)) ?? Buffer.alloc(0);
+        }),
+      );
+      await inner.write(key, bytesSource(Buffer.concat(pieces)), context);
+    },
+  };
+}
