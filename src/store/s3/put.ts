@@ -57,7 +57,7 @@ export interface Putter {
 /** Where an object is copied from: `bucket/key`, URL-encoded. */
 export type CopySource = string;
 
-/** The parts of an object, in their order. All but the last have at least MIN_PART_SIZE bytes. */
+/** The parts of an object, in the order of the calls, which may overlap. All but the last have at least MIN_PART_SIZE bytes. */
 export interface Parts {
   /** Sends a source, or a range of it. */
   add(source: StoreSource, range?: Required<ByteRange>): Promise<void>;
@@ -84,7 +84,7 @@ export function createPutter(client: S3Client, options: S3Options): Putter {
     try {
       const sent: CompletedPart[] = [];
       await send(createParts(client, to, { sent, signal }));
-      const complete = new CompleteMultipartUploadCommand({ ...to, MultipartUpload: { Parts: sent } });
+      const complete = new CompleteMultipartUploadCommand({ ...to, MultipartUpload: { Parts: sent.toSorted(byNumber) } });
       const { ETag } = await client.send(complete, { abortSignal: signal });
       if (ETag === undefined) throw new ForeignAnswer(200, "an answer without an ETag is not S3's own");
     } catch (error) {
@@ -113,22 +113,27 @@ export function createPutter(client: S3Client, options: S3Options): Putter {
   };
 }
 
+function byNumber(one: CompletedPart, other: CompletedPart): number {
+  return (one.PartNumber ?? 0) - (other.PartNumber ?? 0);
+}
+
 function createParts(
   client: S3Client,
   to: Target & { UploadId: string },
   { sent, signal }: { sent: CompletedPart[]; signal: AbortSignal },
 ): Parts {
+  let begun = 0;
   return {
     async add(source, range) {
       const length = range === undefined ? source.size : range.end - range.start + 1;
-      const PartNumber = sent.length + 1;
+      const PartNumber = ++begun;
       const { ETag } = await upload({ source, range, length, signal }, (Body, abortSignal) =>
         client.send(new UploadPartCommand({ ...to, PartNumber, Body, ContentLength: length }), { abortSignal }),
       );
       sent.push({ ETag, PartNumber });
     },
     async addCopy(source, { start, end }) {
-      const PartNumber = sent.length + 1;
+      const PartNumber = ++begun;
       const command = new UploadPartCopyCommand({ ...to, PartNumber, CopySource: source, CopySourceRange: `bytes=${start}-${end}` });
       const { CopyPartResult } = await client.send(command, { abortSignal: signal });
       sent.push({ ETag: CopyPartResult?.ETag, PartNumber });
