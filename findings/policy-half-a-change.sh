@@ -1,5 +1,5 @@
 #!/bin/sh
-# kube-apiserver 1.36.3 and 1.37.2 (MutatingAdmissionPolicy v1). The mutations of one policy are
+# kube-apiserver 1.36.3 (MutatingAdmissionPolicy v1). The mutations of one policy are
 # applied one after the other. When one of them fails and failurePolicy is Ignore, the changes of
 # the earlier ones stay: the pod has only a part of the policy's changes.
 # Seen: a policy of two mutations, the second of which replaces a label that the pod does not have:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# kube-apiserver 1.36.3 and 1.37.2 (MutatingAdmissionPolicy v1). In the expressions of a policy,
+# kube-apiserver 1.36.3 (MutatingAdmissionPolicy v1). In the expressions of a policy,
 # `request` is the AdmissionRequest, whose Go type has an empty subResource for the pod itself. In
 # CEL the field is missing then: every expression that reads it, such as `request.subResource == ""`,
 # fails with "no such key". With failurePolicy: Ignore, the policy then changes no pod, and only a
