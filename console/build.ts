@@ -51,7 +51,7 @@ async function compress(files: readonly string[]): Promise<void> {
   }
 }
 
-/** The script's static imports are loaded beside it, and not after it. */
+/** The script's static imports are loaded in parallel with it, not after it. */
 async function writeIndex(files: readonly string[], { outputs }: Metafile): Promise<void> {
   const template = await readFile(join(source, 'index.html'), 'utf8');
   const find = (name: RegExp): string => `/assets/${files.find((file) => name.test(file)) ?? ''}`;

@@ -113,7 +113,7 @@ describe('clients pull as docs/clients.md says', () => {
     assert.ok((await readFile(before)).equals(await readFile(after)));
   });
 
-  test('Ollama, whose names have no room for an upstream, and which reads a blob from the Location of the answer', async () => {
+  test('Ollama, whose model names cannot contain an upstream, and which reads a blob from the Location of the response', async () => {
     const blob = image.platforms[0]?.layers[0];
     const headers = { 'user-agent': 'ollama/0.14.1 (amd64 linux) Go/go1.24.1' };
     const manifest = await fetch(`${registry.url}/v2/library/nginx/manifests/1.27`, { headers });

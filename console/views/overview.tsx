@@ -82,12 +82,12 @@ export function OverviewPage() {
   );
 }
 
-/** What draws is a third of the script: it is loaded once the figures are there. */
+/** The code that draws plots is a third of the script; it is loaded after the figures. */
 const loaded = signal<typeof Plots | undefined>(undefined);
 
 function LazyPlots({ window }: { window: Window }) {
   useEffect(() => {
-    // If that fails, the next visit of this view tries again.
+    // If that fails, the next visit to this view tries again.
     if (loaded.value === undefined) void import('./plots.tsx').then(({ Plots }) => (loaded.value = Plots)).catch(() => undefined);
   }, []);
   const Drawn = loaded.value;

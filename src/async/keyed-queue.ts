@@ -20,7 +20,7 @@ export interface KeyedQueue<Value> {
   running(): Promise<void>[];
 }
 
-/** A key that is added while its task runs has its next task after that one, not beside it. */
+/** If a key is added while its task runs, its next task starts after that one. */
 export function createKeyedQueue<Value>({ parallel, run, changed, signal }: KeyedQueueOptions<Value>): KeyedQueue<Value> {
   const waiting = new Map<string, Value>();
   const running = new Map<string, Promise<void>>();

@@ -25,7 +25,7 @@ test('a node about which another one complains is not used until it has answered
   assert.equal(nodes.answer([node]), undefined, 'no question is running');
 });
 
-test('a node that does not have the key named for it is never used', async () => {
+test('a node that does not have its announced key is never used', async () => {
   await using fake = await startFakeNode();
   const nodes = createNodes({ transport, log });
   const node = nodes.meet({ ...fake.node, key: 'x'.repeat(43) });

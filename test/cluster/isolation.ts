@@ -7,16 +7,16 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 
 /** Runs a command in network, process and mount namespaces of its own. Everything that it starts,
- *  adds or mounts ends with it, even if it is killed, and the network of this machine stays as it is.
- *  Only one such command runs at a time: control groups are not isolated, and a kubelet ends the pods
- *  of another kubelet that it finds there. Needs root.
+ *  adds or mounts ends with it, even if it is killed, and the network of this machine does not
+ *  change. Only one such command runs at a time: control groups are not isolated, and a kubelet
+ *  ends the pods of another kubelet that it finds there. Needs root.
  *  @param lock the file that all runs on this machine lock
  *  @returns its exit code */
 export async function runIsolated(command: readonly string[], lock: string): Promise<number> {
   await using _held = await holdLock(lock);
   const groups = controlGroups();
   const flags = ['--net', '--mount', '--pid', '--fork', '--kill-child=KILL', '--mount-proc', '--'];
-  // Where `ip netns` keeps its files: this machine's own are not touched.
+  // Hides the files of `ip netns`, so that those of this machine are not touched.
   const script = 'mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && ip link set lo up && exec "$@"';
   const child = spawn('unshare', [...flags, 'sh', '-c', script, 'sh', ...command], { stdio: 'inherit' });
   const [code] = (await once(child, 'exit')) as [number | null];
@@ -75,7 +75,7 @@ function lines({ stdout }: { stdout: string }): string[] {
   return stdout.trim().split('\n').filter(Boolean);
 }
 
-/** Without zombies, and without kernel threads. */
+/** The running processes, without zombies and kernel threads. */
 function runningProcesses(): string[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))

@@ -21,11 +21,11 @@ import { CHART, install, NAMESPACE, RELEASE, startWorld, values, type World } fr
 
 const run = promisify(execFile);
 const LAYERS = [100_000, 1_000_000];
-/** A host that nobody configured. */
+/** A host that is not configured. */
 const UNKNOWN = 'unknown.example.net';
 const IMAGES = ['web:1', 'ghcr.io/acme/web:1', 'quay.io/acme/web:1', 'registry.k8s.io/web:1', `${UNKNOWN}/acme/web:1`];
-/** Folders of hosts.toml files: the hosts of the default upstreams, those that `registry.otherHosts`
- *  lists by name, all others, and the names of rewritten images. */
+/** Folders of hosts.toml files: the hosts of the default upstreams, those that
+ *  `registry.otherHosts` lists by name, all others, and the names of rewritten images. */
 const FOLDERS = `
   docker.io gcr.io ghcr.io index.docker.io k8s.gcr.io quay.io registry-1.docker.io registry.k8s.io
   mcr.microsoft.com _default 127.0.0.1_25000_
@@ -47,7 +47,7 @@ before(async () => {
 after(() => world[Symbol.asyncDispose]());
 const step = createSteps(() => world);
 
-/** As if the node had never had it. */
+/** Removes the pods and the image, as if the node had never had it. */
 async function forgetAll(): Promise<void> {
   await removePods(world);
   await world.forget(image().root.digest);
@@ -68,7 +68,7 @@ async function isStopped(stopped: boolean): Promise<void> {
   for (const upstream of [...Object.values(world.outside.upstreams), unknown]) await (stopped ? upstream.stop() : upstream.start());
 }
 
-step('promise 17: in mirror mode pods stay as they are written, and containerd asks the agent, for images of any host', async () => {
+step('promise 17: in mirror mode, pods are not changed, and containerd requests images of every host from the agent', async () => {
   const mirror = { enabled: true, directory: world.certificatesDirectory };
   const registry = { otherHosts: ['mcr.microsoft.com', '*'] };
   await install(world, values({ objectStorage: { enabled: false }, registry, agent: { mirror } }));
@@ -86,7 +86,7 @@ step('without the registry, and without the agent, images come from upstream', a
   await runAll();
 });
 
-step('uninstalled, nothing is left on the node, and images come as before', async () => {
+step('after an uninstallation, no files are left on the node, and images are pulled as before', async () => {
   await world.helm(['uninstall', RELEASE, '--namespace', NAMESPACE, '--wait']);
   await until(async () => (await readdir(world.certificatesDirectory)).length === 0);
   await runAll();
@@ -131,7 +131,7 @@ interface Shell extends AsyncDisposable {
   type(line: string): Promise<string>;
 }
 
-/** A user's, on the node: kubectl and helm are in PATH and know the cluster. */
+/** A user's shell on the node, with kubectl and helm configured for the cluster. */
 async function createShell({ network, plane }: World): Promise<Shell> {
   const home = await temporaryDirectory();
   const kubectl = join(home.path, 'kubectl');

@@ -28,15 +28,16 @@ type SpareHost = (typeof SPARE_HOSTS)[number];
  *  airport (a provider's proxy server). */
 export interface Outside extends AsyncDisposable {
   upstreams: Record<UpstreamName, Distribution>;
-  /** By repository and tag, as upstream itself names them: `library/web`, `1`. */
+  /** `repository` and `tag` as at the upstream: `library/web`, `1`. */
   push(upstream: UpstreamName, repository: string, tag: string, image: TestImage): Promise<void>;
-  /** Starts a registry that has one image, on port 443 of a spare name. It ends with the rest. */
+  /** Starts a registry with one image on port 443 of a spare name. It stops with the other
+   *  servers. */
   open(host: SpareHost, content: { repository: string; image: TestImage; auth?: DistributionOptions['auth'] }): Promise<Distribution>;
-  /** What is started here ends with the rest. */
+  /** Servers that a test adds here stop with the other ones. */
   own<T extends AsyncDisposable>(this: void, started: Promise<T>): Promise<T>;
-  /** Where a spare name leads. */
+  /** The address of a spare name. */
   addressOf(this: void, host: SpareHost): string;
-  /** A certificate of all names. */
+  /** A certificate for all names. */
   tls: { certificate: string; key: string };
   airport: Airport;
   /** The airport's subscription. */

@@ -39,8 +39,8 @@ export async function createPod({ api }: World, name: string, image: string, spe
   });
 }
 
-/** Waits as long as it takes while the pod makes progress.
- *  @throws Error: it stands still; its state is in the message */
+/** Waits while the pod makes progress. @throws Error: it makes none; the message contains its
+ *  state */
 export async function ready(world: World, name: string): Promise<Pod> {
   const progress = createProgress(name);
   for (;;) {
@@ -53,7 +53,7 @@ export async function ready(world: World, name: string): Promise<Pod> {
 
 /** The kubelet tries a pull that failed again after 10, 20, 40 and 80 seconds. */
 const STANDSTILL_MS = 120_000;
-/** A pod that fails over and over changes, too. */
+/** A pod that fails repeatedly changes, too. */
 const LONGEST_MS = 10 * 60_000;
 
 /** @returns a function to call repeatedly with the current state; it throws when the state has not
@@ -85,7 +85,8 @@ export function podOf({ api }: World, name: string): Promise<Pod> {
   return api<Pod>('GET', `${PODS}/${name}`);
 }
 
-/** The webhook begins once it has seen every agent. @throws Error: it does not */
+/** Waits until the webhook, which needs all agents first, rewrites pods. @throws Error: it does
+ *  not */
 export async function rewriting(world: World): Promise<void> {
   const probe = { metadata: { name: 'probe' }, spec: { containers: [{ name: 'main', image: 'probe:1' }] } };
   await until(async () => {
@@ -98,7 +99,7 @@ export function isRewritten({ spec }: Pod): boolean {
   return spec.containers.every(({ image }) => image.startsWith('127.0.0.1:25000/'));
 }
 
-/** Sees that a pod holds the layers of the image that was made by this seed, byte for byte. */
+/** Checks byte for byte that a pod contains the layers of the image made from this seed. */
 export async function assertBytes(world: World, name: string, seed: string, layers: readonly number[]): Promise<void> {
   const expected = layers.map((size, n) => `layer-${n} ${sha256(randomBytes(`${seed} amd64 ${n}`, size)).slice('sha256:'.length)}`);
   let lines: string[] = [];
