@@ -195,6 +195,20 @@ test('a quota refuses a push that does not fit, and states the used and the allo
   assert.deepEqual([refused.status, refused.code], [403, 'DENIED']);
   assert.match(refused.body.toString(), /204800.*150000/);
   assert.equal((await push('local/other', blobOf('elsewhere', 150_000))).status, 201);
+  // A body without a length counts as well.
+  const streamed = blobOf('streamed', 40_000);
+  for (const [blob, status] of [
+    [streamed, 201],
+    [blobOf('streamed, too', 40_000), 403],
+  ] as const) {
+    const response = await fetch(`${url}/v2/${REPOSITORY}/blobs/uploads/?digest=${blob.digest}`, {
+      method: 'POST',
+      headers: { authorization: AUTHORIZATION },
+      body: ReadableStream.from([new Uint8Array(blob.bytes)]),
+      duplex: 'half',
+    });
+    assert.equal(response.status, status);
+  }
 });
 
 test("invalid pushes are refused with the specification's error code, and leave nothing behind", async () => {

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { BLOB_MEDIA_TYPE, OCI_INDEX, OCI_MANIFEST } from '../src/oci/descriptor.ts';
 import { digestOf, type Digest } from '../src/oci/digest.ts';
 import { parseRepository, parseTag, type Repository, type Tag } from '../src/oci/reference.ts';
-import { claimBlobs } from '../src/store/claims.ts';
+import { createClaimer } from '../src/store/claims.ts';
 import { filesystem, type FilesystemStore } from '../src/store/filesystem/filesystem.ts';
 import { blobKey, memberKey, tagKey } from '../src/store/keys.ts';
 import { bytesSource } from '../src/store/store.ts';
@@ -82,7 +82,7 @@ test(`nothing that is pinned, in use or claimed is missing after ${RUNS} random 
           ...byDigest.map((one) => ({ repository: one.repository, reference: one.digest })),
         ],
       });
-      for (const one of claimed) await claimBlobs(files, one.needs, context.signal);
+      for (const one of claimed) await createClaimer(files).claim(one.needs, context.signal);
       await prune(files, {
         ...context,
         limits: () => Promise.resolve({ now: Date.now(), grace: DAY, maxSize: 1, maxAge: (maxAge + 1) * DAY }),

@@ -1,14 +1,14 @@
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
-import type { PushRegistry } from '../oci/push-registry.ts';
+import type { Chunk, PushRegistry } from '../oci/push-registry.ts';
 import type { Repository } from '../oci/reference.ts';
-import { awaitSweeps } from '../store/claims.ts';
 import { blobKey, ownerKey, ownersPrefix, parseOwnerKey } from '../store/keys.ts';
 import { bytesSource } from '../store/store.ts';
 import type { Contents } from './contents.ts';
 import type { Held, Quota } from './quota.ts';
-import { createUploads } from './uploads.ts';
+import type { UploadPart } from '../store/upload-store.ts';
+import { createUploads, type Place } from './uploads.ts';
 
 export interface BlobWriterOptions {
   /** Bytes. */
@@ -34,23 +34,29 @@ function sweptAway(digest: Digest): OciError {
 }
 
 /** Writes blobs into hosted repositories. */
-export function createBlobWriter({ store, records, removeUnnamed }: Contents, { maxBlobSize, quota }: BlobWriterOptions): BlobWriter {
-  const uploads = createUploads({ store, maxBlobSize });
+export function createBlobWriter(
+  { store, records, claimer, removeUnnamed }: Contents,
+  { maxBlobSize, quota }: BlobWriterOptions,
+): BlobWriter {
+  const uploads = createUploads({ store, claimer, maxBlobSize });
 
   /** Records that a repository has a blob that is already stored. */
   async function addBlob(repository: Repository, descriptor: Descriptor, signal: AbortSignal): Promise<Descriptor> {
     const { digest } = descriptor;
-    const known = await records.content(repository, digest, signal);
-    const write = () =>
-      Promise.all([
-        // A pushed manifest stays a manifest, even if a client pushes it as a blob too. The record
-        // of a blob is written again, since a pruning that has removed the blob also removes its
-        // old records.
-        known === undefined || known.mediaType === BLOB_MEDIA_TYPE ? records.addContent(repository, descriptor, signal) : undefined,
-        store.write(ownerKey(digest, repository), bytesSource(Buffer.alloc(0)), { signal }),
+    const write = async (): Promise<void> => {
+      const [known] = await Promise.all([
+        records.content(repository, digest, signal),
+        // Without it, a mount that names no repository does not find the blob, and the client
+        // uploads it.
+        store.write(ownerKey(digest, repository), bytesSource(Buffer.alloc(0)), { signal, volatile: true }),
       ]);
+      // A pushed manifest stays a manifest, even if a client pushes it as a blob too. The record of
+      // a blob is written again, since a pruning that has removed the blob also removes its old
+      // records.
+      if (known === undefined || known.mediaType === BLOB_MEDIA_TYPE) await records.addContent(repository, descriptor, signal);
+    };
     await write();
-    if (await awaitSweeps(store, [digest], signal)) {
+    if (await claimer.awaitSweeps([digest], signal)) {
       await write();
       if ((await store.stat(blobKey(digest), { signal })) === undefined) throw sweptAway(digest);
     }
@@ -68,6 +74,45 @@ export function createBlobWriter({ store, records, removeUnnamed }: Contents, { 
     return isFree ? work(Infinity) : quota.hold(held, () => work(room));
   }
 
+  async function putBlob(
+    repository: Repository,
+    digest: Digest,
+    { chunk, signal }: { chunk: Chunk; signal: AbortSignal },
+  ): Promise<Descriptor> {
+    const add = (size: number) => addBlob(repository, { digest, mediaType: BLOB_MEDIA_TYPE, size }, signal);
+    const { length } = chunk;
+    if (length === undefined) {
+      const room = await quota.room(repository, signal);
+      const size = await uploads.put(digest, chunk, { room, signal });
+      return withinQuota({ repository, digest, size, signal }, () => add(size));
+    }
+    return withinQuota({ repository, digest, size: length, signal }, async (room) =>
+      add(await uploads.put(digest, chunk, { room, signal })),
+    );
+  }
+
+  /** Whether the last chunk of an upload is all of it. @throws OciError BLOB_UPLOAD_UNKNOWN */
+  async function isWhole(place: Place, { start = 0 }: Chunk, signal: AbortSignal): Promise<boolean> {
+    return start === 0 && (await uploads.size(place, signal)) === 0;
+  }
+
+  async function finishParts(
+    place: Place,
+    digest: Digest,
+    { chunk, signal }: { chunk: Chunk | undefined; signal: AbortSignal },
+  ): Promise<{ descriptor: Descriptor; parts: readonly UploadPart[] }> {
+    const { repository } = place;
+    if (chunk !== undefined) await uploads.append(place, chunk, { room: await quota.room(repository, signal), signal });
+    const upload = await uploads.verify(place, digest, signal);
+    const { size } = upload;
+    const descriptor = { digest, mediaType: BLOB_MEDIA_TYPE, size };
+    await withinQuota({ repository, digest, size, signal }, async () => {
+      await uploads.store(upload, digest, signal);
+      await addBlob(repository, descriptor, signal);
+    });
+    return { descriptor, parts: upload.parts };
+  }
+
   return {
     startUpload: (repository, { signal }) => uploads.start(repository, signal),
     uploadedSize: (repository, id, { signal }) => uploads.size({ repository, id }, signal),
@@ -78,17 +123,12 @@ export function createBlobWriter({ store, records, removeUnnamed }: Contents, { 
 
     async finishUpload(repository, id, { digest, chunk, signal }) {
       const place = { repository, id };
-      if (chunk !== undefined) await uploads.append(place, chunk, { room: await quota.room(repository, signal), signal });
       try {
-        const parts = await uploads.verify(place, digest, signal);
-        const { size } = parts;
-        const descriptor = { digest, mediaType: BLOB_MEDIA_TYPE, size };
-        await withinQuota({ repository, digest, size, signal }, async () => {
-          await uploads.store(parts, digest, signal);
-          await addBlob(repository, descriptor, signal);
-        });
-        await uploads.remove(place, signal);
-        return descriptor;
+        const stored = await (chunk !== undefined && (await isWhole(place, chunk, signal))
+          ? putBlob(repository, digest, { chunk, signal }).then((descriptor) => ({ descriptor, parts: [] }))
+          : finishParts(place, digest, { chunk, signal }));
+        uploads.end(place, stored.parts);
+        return stored.descriptor;
       } catch (error) {
         // A retry would fail the same way, so the upload is removed.
         if (isOciError(error, 'DENIED', 'DIGEST_INVALID')) await uploads.remove(place, signal);
@@ -102,12 +142,7 @@ export function createBlobWriter({ store, records, removeUnnamed }: Contents, { 
       await uploads.remove(place, signal);
     },
 
-    async putBlob(repository, digest, { chunk, signal }) {
-      return withinQuota({ repository, digest, size: chunk.length ?? 0, signal }, async (room) => {
-        const size = await uploads.put(digest, chunk, { room, signal });
-        return addBlob(repository, { digest, mediaType: BLOB_MEDIA_TYPE, size }, signal);
-      });
-    },
+    putBlob,
 
     async mountBlob(repository, digest, { from, signal }) {
       for (const source of from) {

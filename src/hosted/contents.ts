@@ -1,29 +1,33 @@
 import { LRUCache } from 'lru-cache';
+import { inParallel } from '../async/parallel.ts';
 import { readAll } from '../io/body.ts';
 import { BLOB_MEDIA_TYPE, MAX_MANIFEST_SIZE, type Descriptor } from '../oci/descriptor.ts';
 import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import type { Reference, Repository, Tag } from '../oci/reference.ts';
-import { blobKey, parseRepositoryKey, repositoryPrefix, tagKey } from '../store/keys.ts';
+import { createClaimer, type Claimer } from '../store/claims.ts';
+import { blobKey, isManifestRecord, membersPrefix, parseRepositoryKey, tagKey } from '../store/keys.ts';
 import type { UploadStore } from '../store/upload-store.ts';
 import { parsePushedManifest } from './pushed-manifest.ts';
 import { createHostedRecords, type HostedRecords } from './records.ts';
 
 /** Bytes of manifests in memory: the content of a digest never changes. */
 const MANIFESTS_IN_MEMORY = 16 * 2 ** 20;
+const READS_AT_ONCE = 32;
 
 /** The contents of hosted repositories. Repositories have their full names: `local/team/app`. */
 export interface Contents {
   store: UploadStore;
   records: HostedRecords;
+  claimer: Claimer;
   /** @throws OciError MANIFEST_UNKNOWN */
   locate(this: void, repository: Repository, reference: Reference, signal: AbortSignal): Promise<Descriptor>;
   /** @throws OciError UNAVAILABLE: the manifest is missing in the store, or damaged */
   readManifest(this: void, descriptor: Descriptor, signal: AbortSignal): Promise<Buffer>;
   /** Keeps the bytes of a manifest that was just stored in memory. */
   rememberManifest(this: void, digest: Digest, bytes: Uint8Array): void;
-  /** The tags of a repository and their digests. */
-  tagsOf(this: void, repository: Repository, signal: AbortSignal): AsyncIterable<{ tag: Tag; digest: Digest | undefined }>;
+  /** The tags of a manifest. */
+  tagsOf(this: void, repository: Repository, digest: Digest, signal: AbortSignal): Promise<Tag[]>;
   /** @throws OciError DENIED: a manifest of the repository names `digest` */
   requireUnnamed(this: void, repository: Repository, digest: Digest, signal: AbortSignal): Promise<void>;
   /** Removes the record of a blob or manifest. A concurrent push writes its manifest before it
@@ -36,6 +40,7 @@ export interface Contents {
 
 export function createContents(store: UploadStore): Contents {
   const records = createHostedRecords(store);
+  const claimer = createClaimer(store);
   const manifests = new LRUCache<Digest, Buffer>({ maxSize: MANIFESTS_IN_MEMORY, sizeCalculation: (bytes) => bytes.length + 1 });
 
   async function readManifest({ digest }: Descriptor, signal: AbortSignal): Promise<Buffer> {
@@ -50,27 +55,27 @@ export function createContents(store: UploadStore): Contents {
     return bytes;
   }
 
-  async function* manifestsOf(repository: Repository, signal: AbortSignal): AsyncGenerator<Descriptor> {
-    for await (const { key } of store.list(repositoryPrefix(repository), { signal })) {
-      const record = parseRepositoryKey(key);
-      if (record === undefined || !('member' in record) || record.repository !== repository) continue;
-      const manifest = await records.manifest(repository, record.member, signal);
-      if (manifest !== undefined) yield manifest;
+  async function* manifestsOf(repository: Repository, signal: AbortSignal): AsyncGenerator<Digest> {
+    for await (const { key, size } of store.list(membersPrefix(repository), { signal })) {
+      const record = isManifestRecord(size) ? parseRepositoryKey(key) : undefined;
+      if (record !== undefined && 'member' in record) yield record.member;
     }
   }
 
   async function requireUnnamed(repository: Repository, digest: Digest, signal: AbortSignal): Promise<void> {
-    for await (const manifest of manifestsOf(repository, signal)) {
-      if (manifest.digest === digest) continue;
+    await inParallel(manifestsOf(repository, signal), READS_AT_ONCE, async (member) => {
+      const manifest = member === digest ? undefined : await records.manifest(repository, member, signal);
+      if (manifest === undefined) return;
       const { named } = parsePushedManifest(await readManifest(manifest, signal), manifest.mediaType);
-      if (!named.includes(digest)) continue;
-      throw new OciError('DENIED', `the manifest ${manifest.digest} of ${repository} names ${digest}: delete it first`);
-    }
+      if (!named.includes(digest)) return;
+      throw new OciError('DENIED', `the manifest ${member} of ${repository} names ${digest}: delete it first`);
+    });
   }
 
   return {
     store,
     records,
+    claimer,
     readManifest,
     rememberManifest: (digest, bytes) => void manifests.set(digest, Buffer.from(bytes)),
 
@@ -81,11 +86,14 @@ export function createContents(store: UploadStore): Contents {
       throw new OciError('MANIFEST_UNKNOWN', `${repository} has no manifest ${reference}`);
     },
 
-    async *tagsOf(repository, signal) {
-      for await (const { key } of store.list(tagKey(repository, '' as Tag), { signal })) {
+    async tagsOf(repository, digest, signal) {
+      const tags: Tag[] = [];
+      await inParallel(store.list(tagKey(repository, '' as Tag), { signal }), READS_AT_ONCE, async ({ key }) => {
         const record = parseRepositoryKey(key);
-        if (record !== undefined && 'tag' in record) yield { tag: record.tag, digest: await records.tag(repository, record.tag, signal) };
-      }
+        if (record === undefined || !('tag' in record)) return;
+        if ((await records.tag(repository, record.tag, signal)) === digest) tags.push(record.tag);
+      });
+      return tags;
     },
 
     requireUnnamed,

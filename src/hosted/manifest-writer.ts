@@ -1,9 +1,10 @@
+import { freshRuns } from '../async/fresh-runs.ts';
 import { inParallel } from '../async/parallel.ts';
+import { raceAbort } from '../async/race-abort.ts';
 import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import type { PushRegistry } from '../oci/push-registry.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
-import { claimBlobs } from '../store/claims.ts';
 import { blobKey } from '../store/keys.ts';
 import { bytesSource } from '../store/store.ts';
 import type { BlobWriterOptions } from './blob-writer.ts';
@@ -11,6 +12,8 @@ import type { Contents } from './contents.ts';
 import { parsePushedManifest, type ManifestParts } from './pushed-manifest.ts';
 
 const STATS_AT_ONCE = 16;
+/** Of calls that several pushes share: the store limits their time. */
+const NEVER = new AbortController().signal;
 
 export interface ManifestWriterOptions extends Pick<BlobWriterOptions, 'quota'> {
   /** Whether a tag never changes its meaning. */
@@ -22,14 +25,17 @@ export function createManifestWriter(
   contents: Contents,
   { quota, isImmutable }: ManifestWriterOptions,
 ): Pick<PushRegistry, 'putManifest' | 'deleteManifest'> {
-  const { store, records, locate, readManifest, rememberManifest, tagsOf, requireUnnamed, removeUnnamed } = contents;
+  const { store, records, claimer, locate, readManifest, rememberManifest, tagsOf, requireUnnamed, removeUnnamed } = contents;
+
+  /** Shared by manifests that name the same blob, as those of one base image do. */
+  const isStored = freshRuns(async (digest) => (await store.stat(blobKey(digest as Digest), { signal: NEVER })) !== undefined);
 
   /** @throws OciError MANIFEST_BLOB_UNKNOWN: the repository lacks something that the manifest
    *  names */
   async function requireParts(repository: Repository, { required }: ManifestParts, signal: AbortSignal): Promise<void> {
     await inParallel(required, STATS_AT_ONCE, async (digest) => {
-      const [record, stored] = await Promise.all([records.content(repository, digest, signal), store.stat(blobKey(digest), { signal })]);
-      if (record !== undefined && stored !== undefined) return;
+      const [record, stored] = await Promise.all([records.content(repository, digest, signal), raceAbort(isStored(digest), signal)]);
+      if (record !== undefined && stored) return;
       throw new OciError('MANIFEST_BLOB_UNKNOWN', `${repository} has no ${digest}, which the manifest names: push it first`);
     });
   }
@@ -84,7 +90,7 @@ export function createManifestWriter(
       }
       const names = [...(isDigest(reference) ? [] : [reference]), ...tags];
       await requireMutable(repository, names, { digest, signal });
-      await claimBlobs(store, [digest, ...parts.named], signal);
+      await claimer.claim([digest, ...parts.named], signal);
       const [known] = await Promise.all([records.content(repository, digest, signal), requireParts(repository, parts, signal)]);
       const descriptor = { digest, mediaType: parts.mediaType, size: bytes.length };
       const record = async (): Promise<void> => {
@@ -99,7 +105,7 @@ export function createManifestWriter(
       for (const tag of names) await records.setTag(repository, tag, digest, signal);
       // A concurrent deletion of the same manifest has not seen the tags: the push counts as the
       // later one.
-      if ((await records.content(repository, digest, signal)) === undefined) await record();
+      if (names.length > 0 && (await records.content(repository, digest, signal)) === undefined) await record();
       rememberManifest(digest, bytes);
       return { descriptor, subject: parts.subject };
     },
@@ -108,8 +114,7 @@ export function createManifestWriter(
       if (!isDigest(reference)) return deleteTag(repository, reference, signal);
       const descriptor = await locate(repository, reference, signal);
       await requireUnnamed(repository, reference, signal);
-      const tags: Tag[] = [];
-      for await (const { tag, digest } of tagsOf(repository, signal)) if (digest === reference) tags.push(tag);
+      const tags = await tagsOf(repository, reference, signal);
       await requireMutable(repository, tags, { digest: undefined, signal });
       const { subject } = parsePushedManifest(await readManifest(descriptor, signal), descriptor.mediaType);
       for (const tag of tags) await records.removeTag(repository, tag, signal);

@@ -1,9 +1,11 @@
-import { readAll } from '../io/body.ts';
+import { freshRuns } from '../async/fresh-runs.ts';
+import { raceAbort } from '../async/race-abort.ts';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import { memberKey, referrerKey, referrersPrefix, tagKey } from '../store/keys.ts';
-import { bytesSource, type Store } from '../store/store.ts';
+import { bytesSource } from '../store/store.ts';
+import type { UploadStore } from '../store/upload-store.ts';
 
 /** An entry in an index of referrers (image specification, "Image Index"). */
 export interface ReferrerDescriptor extends Descriptor {
@@ -12,16 +14,23 @@ export interface ReferrerDescriptor extends Descriptor {
 }
 
 const MAX_RECORD_SIZE = 4 * 2 ** 20;
+/** Of calls that several requests share: the store limits their time. */
+const NEVER = new AbortController().signal;
 
 /** The records of hosted repositories, always read from the store: another replica may have written
  *  them a moment ago. Every function throws OciError UNAVAILABLE when the store cannot be read or
  *  written. */
-export function createHostedRecords(store: Store) {
-  async function read(key: string, signal: AbortSignal): Promise<Record<string, unknown> | undefined> {
-    const found = await store.read(key, { signal });
-    const bytes = found === undefined ? undefined : await readAll(found.body, MAX_RECORD_SIZE);
-    const record: unknown = bytes === undefined ? undefined : JSON.parse(bytes.toString());
+export function createHostedRecords(store: UploadStore) {
+  const readFresh = freshRuns(async (key): Promise<Readonly<Record<string, unknown>> | undefined> => {
+    const bytes = await store.readSmall(key, MAX_RECORD_SIZE, { signal: NEVER });
+    const record: unknown = bytes === undefined ? undefined : JSON.parse(Buffer.from(bytes).toString());
     return typeof record === 'object' && record !== null ? (record as Record<string, unknown>) : undefined;
+  });
+
+  /** As the store has it after the call. */
+  function read(key: string, signal: AbortSignal): Promise<Readonly<Record<string, unknown>> | undefined> {
+    signal.throwIfAborted();
+    return raceAbort(readFresh(key), signal);
   }
 
   async function write(key: string, record: object, signal: AbortSignal): Promise<void> {

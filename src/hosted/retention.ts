@@ -6,7 +6,7 @@ import { isOciError } from '../oci/error.ts';
 import type { PushRegistry } from '../oci/push-registry.ts';
 import type { Reference, Repository, Tag } from '../oci/reference.ts';
 import { blobKey, parseRepositoryKey, repositoryPrefix } from '../store/keys.ts';
-import type { Store } from '../store/store.ts';
+import type { UploadStore } from '../store/upload-store.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createHostedRecords } from './records.ts';
 
@@ -20,7 +20,7 @@ export interface RetentionRules {
 export interface RetentionOptions {
   name: string;
   registry: PushRegistry;
-  store: Store;
+  store: UploadStore;
   rules: RetentionRules;
   log: Log;
   signal: AbortSignal;

@@ -6,6 +6,7 @@ import { isOciError } from '../oci/error.ts';
 import { parseRepository } from '../oci/reference.ts';
 import { filesystemUploads } from '../store/filesystem/filesystem-uploads.ts';
 import { filesystem } from '../store/filesystem/filesystem.ts';
+import { createClaimer } from '../store/claims.ts';
 import { blobKey, UPLOADS } from '../store/keys.ts';
 import { readAll } from '../io/body.ts';
 import { createUploads } from './uploads.ts';
@@ -29,8 +30,8 @@ test('of two concurrent chunks for the same position, on one replica or on two, 
       await using temporary = await temporaryDirectory();
       const files = await filesystem({ directory: temporary.path });
       const store = filesystemUploads(files);
-      const one = createUploads({ store, maxBlobSize: 2 ** 20 });
-      const two = replicas === 1 ? one : createUploads({ store, maxBlobSize: 2 ** 20 });
+      const one = createUploads({ store, claimer: createClaimer(store), maxBlobSize: 2 ** 20 });
+      const two = replicas === 1 ? one : createUploads({ store, claimer: createClaimer(store), maxBlobSize: 2 ** 20 });
       const [good, evil] = [Buffer.from('good bytes'), Buffer.from('evil bytes')];
       const digest = digestOf(good);
       const place = { repository: REPOSITORY, id: await one.start(REPOSITORY, signal) };
@@ -69,7 +70,7 @@ test('an upload that an older program began is ended by this one', async () => {
   await using temporary = await temporaryDirectory();
   const files = await filesystem({ directory: temporary.path });
   const store = filesystemUploads(files);
-  const uploads = createUploads({ store, maxBlobSize: 2 ** 20 });
+  const uploads = createUploads({ store, claimer: createClaimer(store), maxBlobSize: 2 ** 20 });
   const place = { repository: REPOSITORY, id: await uploads.start(REPOSITORY, signal) };
   const oneChunk = async function* (text: string) {
     yield Buffer.from(text);

@@ -1,10 +1,11 @@
 import { randomBytes, type Hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
+import { inParallel } from '../async/parallel.ts';
 import { agrees, createDigestHash, splitDigest, type Digest } from '../oci/digest.ts';
-import { OciError } from '../oci/error.ts';
+import { isOciError, OciError } from '../oci/error.ts';
 import type { Chunk, UploadId } from '../oci/push-registry.ts';
 import type { Repository } from '../oci/reference.ts';
-import { claimBlobs } from '../store/claims.ts';
+import type { Claimer } from '../store/claims.ts';
 import { blobKey, parseUploadChunkKey, uploadChunkKey, uploadPrefix, uploadStartKey } from '../store/keys.ts';
 import { bytesSource } from '../store/store.ts';
 import type { UploadPart, UploadStore } from '../store/upload-store.ts';
@@ -20,7 +21,12 @@ export interface Place {
 interface Progress {
   hash: Hash;
   /** The chunks hashed, from the first on. A key names the same bytes forever. */
-  keys: readonly string[];
+  parts: readonly UploadPart[];
+}
+
+interface StoredChunk extends UploadPart {
+  /** The position of its first byte. */
+  start: number;
 }
 
 export interface Uploads {
@@ -34,13 +40,18 @@ export interface Uploads {
   /** Compares the uploaded bytes with their digest. @throws OciError BLOB_UPLOAD_UNKNOWN,
    *  DIGEST_INVALID */
   verify(place: Place, digest: Digest, signal: AbortSignal): Promise<VerifiedUpload>;
-  /** Creates the blob from the verified upload, which stays until it is removed. */
+  /** Creates the blob from the verified upload, which stays until it is removed. @throws OciError
+   *  BLOB_UPLOAD_UNKNOWN: it was cancelled meanwhile */
   store(upload: VerifiedUpload, digest: Digest, signal: AbortSignal): Promise<void>;
   /** Protects a stored blob from a pruning that may be about to remove it. @returns its size;
    *  undefined if it is not stored */
   claimStored(digest: Digest, signal: AbortSignal): Promise<number | undefined>;
   /** Removes an upload. A missing upload is not an error. */
   remove(place: Place, signal: AbortSignal): Promise<void>;
+  /** Removes an upload that has become a blob, in the background: the client need not wait for
+   *  that. What a killed process leaves of it is removed after a day.
+   *  @param parts all of its chunks */
+  end(this: void, place: Place, parts: readonly UploadPart[]): void;
   /** Stores a blob from one request. @returns its size. @throws OciError DIGEST_INVALID,
    *  SIZE_INVALID; DENIED: there is no room for it */
   put(digest: Digest, chunk: Chunk, context: { room: number; signal: AbortSignal }): Promise<number>;
@@ -48,6 +59,7 @@ export interface Uploads {
 
 /** An upload whose digest was verified. */
 export interface VerifiedUpload {
+  place: Place;
   parts: readonly UploadPart[];
   /** Bytes. */
   size: number;
@@ -55,74 +67,92 @@ export interface VerifiedUpload {
 
 export interface UploadsOptions {
   store: UploadStore;
+  claimer: Claimer;
   /** Bytes; a larger blob is refused. */
   maxBlobSize: number;
 }
 
 /** Number of uploads whose hash is kept in memory; other uploads are read back when they end. */
 const MAX_PROGRESS = 10_000;
+const REMOVALS_AT_ONCE = 16;
+const REMOVAL_TIMEOUT_MS = 60_000;
 
 /** Keeps uploads in the store, one object per chunk: acknowledged bytes are durable, and visible to
  *  every replica. */
-export function createUploads({ store, maxBlobSize }: UploadsOptions): Uploads {
+export function createUploads({ store, claimer, maxBlobSize }: UploadsOptions): Uploads {
   const progress = new LRUCache<UploadId, Progress>({ max: MAX_PROGRESS });
+  /** Uploads that have become blobs, and may not be removed yet. */
+  const ended = new LRUCache<UploadId, true>({ max: MAX_PROGRESS });
 
-  /** The contiguous chunks of an upload, from its start. */
-  async function listChunks({ repository, id }: Place, signal: AbortSignal): Promise<UploadPart[]> {
-    const parts: UploadPart[] = [];
-    let end = 0;
+  /** Every chunk of an upload, in the order of their starts. @throws OciError BLOB_UPLOAD_UNKNOWN
+   *  */
+  async function listChunks({ repository, id }: Place, signal: AbortSignal): Promise<StoredChunk[]> {
+    const chunks: StoredChunk[] = [];
     let isKnown = false;
     for await (const { key, size } of store.list(uploadPrefix(repository, id), { signal })) {
-      isKnown = true;
-      if (parseUploadChunkKey(key) !== end) continue;
+      const start = parseUploadChunkKey(key);
+      if (start !== undefined) chunks.push({ key, size, start });
+      // A chunk that came after the upload was removed does not bring it back.
+      else isKnown ||= key === uploadStartKey(repository, id);
+    }
+    if (!isKnown || ended.has(id))
+      throw new OciError('BLOB_UPLOAD_UNKNOWN', 'there is no such upload in this repository: it was finished or abandoned; start another');
+    return chunks;
+  }
+
+  /** The contiguous chunks of an upload, from its start. @throws OciError BLOB_UPLOAD_UNKNOWN */
+  async function listParts(place: Place, signal: AbortSignal): Promise<UploadPart[]> {
+    const parts: UploadPart[] = [];
+    let end = 0;
+    for (const { key, size, start } of await listChunks(place, signal)) {
+      if (start !== end) continue;
       parts.push({ key, size });
       end += size;
     }
-    if (!isKnown)
-      throw new OciError('BLOB_UPLOAD_UNKNOWN', 'there is no such upload in this repository: it was finished or abandoned; start another');
     return parts;
   }
 
   function takeProgress(id: UploadId, parts: readonly UploadPart[]): Progress | undefined {
-    const known = progress.get(id) ?? (parts.length === 0 ? { hash: createDigestHash(SHA256), keys: [] } : undefined);
+    const known = progress.get(id) ?? (parts.length === 0 ? { hash: createDigestHash(SHA256), parts: [] } : undefined);
     progress.delete(id); // until the next chunk is stored, the hash is ahead of the upload
     return known !== undefined && isHashOf(known, parts) ? known : undefined;
   }
 
   async function append(place: Place, chunk: Chunk, { room, signal }: { room: number; signal: AbortSignal }): Promise<number> {
-    const parts = await listChunks(place, signal);
-    const size = sizeOf(parts);
-    if (chunk.start !== undefined && chunk.start !== size) throw standsAt(size, chunk.start);
-    if (chunk.length === 0) return size;
+    const parts = await listParts(place, signal);
+    const start = sizeOf(parts);
+    if (chunk.start !== undefined && chunk.start !== start) throw standsAt(start, chunk.start);
+    if (chunk.length === 0) return start;
     const known = takeProgress(place.id, parts);
-    const body = counted(chunk, { start: size, room, maxSize: maxBlobSize, onChunk: (bytes) => known?.hash.update(bytes) });
-    const key = uploadChunkKey(place.repository, place.id, { start: size, nonce: randomBytes(8).toString('hex') });
-    const length = await store.writeStream(key, body, { signal, ...sizeOfChunk(chunk) });
-    if (length === 0) {
+    const body = counted(chunk, { start, room, maxSize: maxBlobSize, onChunk: (bytes) => known?.hash.update(bytes) });
+    const key = uploadChunkKey(place.repository, place.id, { start, nonce: randomBytes(8).toString('hex') });
+    const size = await store.writeStream(key, body, { signal, volatile: true, ...sizeOfChunk(chunk) });
+    if (size === 0 || !(await isAlone(place, { key, start, signal }))) {
       await store.remove(key, { signal });
-      return size;
+      if (size === 0) return start;
+      throw standsAt(sizeOf(await listParts(place, signal)), start);
     }
-    // If two chunks begin at the same byte, at least the one stored later sees the other, and is
-    // removed.
-    if (await hasRival(place, { key, start: size, signal })) {
-      await store.remove(key, { signal });
-      throw standsAt(sizeOf(await listChunks(place, signal)), size);
-    }
-    if (known !== undefined) progress.set(place.id, { hash: known.hash, keys: [...known.keys, key] });
-    return size + length;
+    if (known !== undefined) progress.set(place.id, { hash: known.hash, parts: [...known.parts, { key, size }] });
+    return start + size;
   }
 
-  async function hasRival({ repository, id }: Place, own: { key: string; start: number; signal: AbortSignal }): Promise<boolean> {
-    for await (const { key } of store.list(uploadPrefix(repository, id), { signal: own.signal })) {
-      if (key !== own.key && parseUploadChunkKey(key) === own.start) return true;
+  /** Whether a chunk that was just stored counts. If two chunks begin at the same byte, at least
+   *  the one stored later sees the other, and is removed.
+   *  @throws OciError BLOB_UPLOAD_UNKNOWN, with the chunk removed */
+  async function isAlone(place: Place, { key, start, signal }: { key: string; start: number; signal: AbortSignal }): Promise<boolean> {
+    try {
+      const chunks = await listChunks(place, signal);
+      return chunks.every((other) => other.key === key || other.start !== start);
+    } catch (error) {
+      if (isOciError(error, 'BLOB_UPLOAD_UNKNOWN')) await store.remove(key, { signal });
+      throw error;
     }
-    return false;
   }
 
   async function claimStored(digest: Digest, signal: AbortSignal): Promise<number | undefined> {
     const stored = await store.stat(blobKey(digest), { signal });
     if (stored === undefined) return undefined;
-    await claimBlobs(store, [digest], signal);
+    await claimer.claim([digest], signal);
     return (await store.stat(blobKey(digest), { signal }))?.size;
   }
 
@@ -140,35 +170,50 @@ export function createUploads({ store, maxBlobSize }: UploadsOptions): Uploads {
     progress.delete(id);
     const keys: string[] = [];
     for await (const { key } of store.list(uploadPrefix(repository, id), { signal })) keys.push(key);
-    // The start is removed last: without it, a leftover chunk would look like an empty upload.
-    for (const key of keys) await store.remove(key, { signal });
+    await inParallel(keys, REMOVALS_AT_ONCE, (key) => store.remove(key, { signal }));
+  }
+
+  function end({ repository, id }: Place, parts: readonly UploadPart[]): void {
+    progress.delete(id);
+    ended.set(id, true);
+    const keys = [...parts.map(({ key }) => key), uploadStartKey(repository, id)];
+    const signal = AbortSignal.timeout(REMOVAL_TIMEOUT_MS);
+    inParallel(keys, REMOVALS_AT_ONCE, (key) => store.remove(key, { signal })).catch(() => undefined); // a later cleaning removes them
   }
 
   return {
     async start(repository, signal) {
       const id = randomBytes(16).toString('hex') as UploadId;
-      await store.write(uploadStartKey(repository, id), bytesSource(Buffer.alloc(0)), { signal });
+      await store.write(uploadStartKey(repository, id), bytesSource(Buffer.alloc(0)), { signal, volatile: true });
       return id;
     },
 
-    size: async (place, signal) => sizeOf(await listChunks(place, signal)),
+    size: async (place, signal) => sizeOf(await listParts(place, signal)),
     append,
 
     async verify(place, digest, signal) {
-      const parts = await listChunks(place, signal);
       const known = progress.get(place.id);
-      const isHashed = known !== undefined && isHashOf(known, parts) && splitDigest(digest).algorithm === 'sha256';
-      const agreed = isHashed ? agrees(known.hash.copy(), digest) : await readBack(parts, digest, signal);
-      if (!agreed) throw wrongDigest(digest);
-      return { parts, size: sizeOf(parts) };
+      // If the bytes hashed here are the blob, it does not matter what another replica has added.
+      const isKnown = known !== undefined && splitDigest(digest).algorithm === 'sha256' && agrees(known.hash.copy(), digest);
+      if (isKnown) return { place, parts: known.parts, size: sizeOf(known.parts) };
+      const parts = await listParts(place, signal);
+      if (!(await readBack(parts, digest, signal))) throw wrongDigest(digest);
+      return { place, parts, size: sizeOf(parts) };
     },
 
-    async store({ parts, size }, digest, signal) {
-      if ((await claimStored(digest, signal)) !== size) await store.compose(parts, blobKey(digest), { signal });
+    async store({ place, parts, size }, digest, signal) {
+      if ((await claimStored(digest, signal)) === size) return;
+      try {
+        await store.compose(parts, blobKey(digest), { signal });
+      } catch (error) {
+        await listChunks(place, signal); // throws if the upload was cancelled
+        throw error;
+      }
     },
 
     claimStored,
     remove,
+    end,
 
     async put(digest, chunk, { room, signal }) {
       await claimStored(digest, signal);
@@ -199,8 +244,8 @@ function wrongDigest(digest: Digest): OciError {
 }
 
 /** Whether exactly these chunks were hashed. */
-function isHashOf({ keys }: Progress, parts: readonly UploadPart[]): boolean {
-  return keys.length === parts.length && parts.every(({ key }, at) => key === keys[at]);
+function isHashOf({ parts: hashed }: Progress, parts: readonly UploadPart[]): boolean {
+  return hashed.length === parts.length && parts.every(({ key }, at) => key === hashed[at]?.key);
 }
 
 function standsAt(size: number, start: number): OciError {

@@ -110,7 +110,7 @@ export async function readAll(body: Body, maxBytes: number): Promise<Buffer | un
   for await (const chunk of body) {
     size += chunk.length;
     if (size > maxBytes) return undefined;
-    chunks.push(Uint8Array.from(chunk)); // a chunk is valid only until the second `next` after it
+    chunks.push(Buffer.from(chunk)); // a chunk is valid only until the second `next` after it
   }
   return Buffer.concat(chunks);
 }

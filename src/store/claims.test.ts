@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { digestOf } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import { memory } from '../testing/memory-store.ts';
-import { beginSweep, claimBlobs, noClaims } from './claims.ts';
+import { beginSweep, createClaimer, noClaims } from './claims.ts';
 import { CLAIMS, SWEEPS } from './keys.ts';
 import type { Store } from './store.ts';
 
@@ -29,7 +29,29 @@ test('a pruning run that cannot read the claims after announcing its sweep lets 
   await assert.rejects(beginSweep(failing, [digest], { claims: noClaims(), signal }), { code: 'UNAVAILABLE' });
   assert.equal(lists, 2);
   assert.equal(await sweepsIn(store), 0);
-  await claimBlobs(store, [digest], signal);
+  await createClaimer(store).claim([digest], signal);
+});
+
+test('pushes at once share their claims, and a claim that a pruning has to respect is not written again', async () => {
+  const store = memory();
+  let writes = 0;
+  const counting: Store = {
+    ...store,
+    write(...parameters) {
+      writes++;
+      return store.write(...parameters);
+    },
+  };
+  const claimer = createClaimer(counting);
+  const digests = Array.from({ length: 100 }, (_, index) => digestOf(Buffer.from(String(index))));
+  await Promise.all(digests.map((one) => claimer.claim([digest, one], signal)));
+  assert.ok(writes <= 2, `${writes} claims were written`);
+  const written = writes;
+  await claimer.claim([digest, ...digests], signal);
+  assert.equal(writes, written);
+  const sweep = await beginSweep(store, [digest, ...digests], { claims: noClaims(), signal });
+  assert.deepEqual([...sweep.free], []);
+  await sweep.end();
 });
 
 test('a pruning run that is stopped still ends its sweep', async () => {

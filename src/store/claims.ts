@@ -1,6 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import { LRUCache } from 'lru-cache';
+import { freshRuns } from '../async/fresh-runs.ts';
 import { inParallel } from '../async/parallel.ts';
+import { raceAbort } from '../async/race-abort.ts';
 import { readAll } from '../io/body.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
@@ -19,6 +22,13 @@ const SWEEP_LIFETIME_MS = 300_000;
 /** Claims outlive the push: a pruning run that took its inventory before the manifest was written
  *  must still see them. */
 const CLAIM_LIFETIME_MS = 24 * 3_600_000;
+/** Younger claims of this process need not be written again. */
+const CLAIM_RENEWAL_MS = CLAIM_LIFETIME_MS / 4;
+const MAX_REMEMBERED = 50_000;
+/** Blobs that one object claims. */
+const MAX_CLAIMED = 50_000;
+/** Of a write or a listing that several pushes share. */
+const CALL_TIMEOUT_MS = 60_000;
 /** How long the removal of a sweep may take, in ms. */
 const SWEEP_END_TIMEOUT_MS = 10_000;
 const SWEEP_POLL_MS = 200;
@@ -26,37 +36,79 @@ const SWEEP_POLL_MS = 200;
 const SWEEP_WAIT_MS = 30_000;
 const MAX_RECORD_SIZE = 16 * 2 ** 20;
 
-/** Claims blobs for a manifest that is being pushed: no pruning removes them from now on. Call it
- *  before checking whether they are stored.
- *  @throws OciError UNAVAILABLE: the store cannot be written, or a pruning does not end */
-export async function claimBlobs(store: Store, digests: readonly Digest[], signal: AbortSignal): Promise<void> {
-  const key = `${CLAIMS}${Date.now()}-${randomBytes(8).toString('hex')}`;
-  await store.write(key, bytesSource(Buffer.from(JSON.stringify(digests))), { signal });
-  await awaitSweeps(store, digests, signal);
+/** The side of the pushes. */
+export interface Claimer {
+  /** Claims blobs for a manifest that is being pushed: no pruning removes them from now on. Call it
+   *  before checking whether they are stored.
+   *  @throws OciError UNAVAILABLE: the store cannot be written, or a pruning does not end */
+  claim(this: void, digests: readonly Digest[], signal: AbortSignal): Promise<void>;
+  /** Waits until no pruning removes any of the blobs or their records. Call it after writing
+   *  records that a pruning may have seen in their old state.
+   *  @returns whether a pruning run was removing some of them: then the written records may be gone
+   *  @throws OciError UNAVAILABLE: a pruning does not end */
+  awaitSweeps(this: void, digests: readonly Digest[], signal: AbortSignal): Promise<boolean>;
 }
 
-/** Waits until no pruning removes any of the blobs or their records. Call it after writing records
- *  that a pruning may have seen in their old state.
- *  @returns whether a pruning run was removing some of them: then the written records may be gone
- *  @throws OciError UNAVAILABLE: a pruning does not end */
-export async function awaitSweeps(store: Store, digests: readonly Digest[], signal: AbortSignal): Promise<boolean> {
-  const deadline = performance.now() + SWEEP_WAIT_MS;
-  for (let wasSwept = false; ; wasSwept = true) {
-    if (!(await isSwept(store, digests, signal))) return wasSwept;
-    if (performance.now() > deadline) {
-      throw new OciError('UNAVAILABLE', 'pruning is removing blobs that the manifest names; push it again shortly', { retryAfter: 10 });
+/** Pushes at the same time share the objects that they write and the listings that they need. */
+export function createClaimer(store: Store): Claimer {
+  const claimedAt = new LRUCache<Digest, number>({ max: MAX_REMEMBERED });
+  let wanted = new Set<Digest>();
+  const writeWanted = freshRuns(() => {
+    const digests = [...wanted];
+    wanted = new Set();
+    return writeClaims(store, digests);
+  });
+  const readSweeps = freshRuns(() => sweptBlobs(store));
+
+  /** A claim that was written, and whose sweeps have ended: every later sweep sees it. */
+  function isClaimed(digest: Digest): boolean {
+    const age = Date.now() - (claimedAt.get(digest) ?? -Infinity);
+    return age >= 0 && age < CLAIM_RENEWAL_MS;
+  }
+
+  const awaitSweeps: Claimer['awaitSweeps'] = async (digests, signal) => {
+    const deadline = performance.now() + SWEEP_WAIT_MS;
+    for (let wasSwept = false; ; wasSwept = true) {
+      const swept = await raceAbort(readSweeps(''), signal);
+      if (!digests.some((digest) => swept.has(digest))) return wasSwept;
+      if (performance.now() > deadline) {
+        throw new OciError('UNAVAILABLE', 'pruning is removing blobs that the manifest names; push it again shortly', { retryAfter: 10 });
+      }
+      await delay(SWEEP_POLL_MS, undefined, { signal });
     }
-    await delay(SWEEP_POLL_MS, undefined, { signal });
+  };
+
+  return {
+    async claim(digests, signal) {
+      const open = digests.filter((digest) => !isClaimed(digest));
+      if (open.length === 0) return;
+      const at = Date.now();
+      for (const digest of open) wanted.add(digest);
+      await raceAbort(writeWanted(''), signal);
+      await awaitSweeps(open, signal);
+      for (const digest of open) claimedAt.set(digest, at);
+    },
+    awaitSweeps,
+  };
+}
+
+async function writeClaims(store: Store, digests: readonly Digest[]): Promise<void> {
+  for (let at = 0; at < digests.length; at += MAX_CLAIMED) {
+    const key = `${CLAIMS}${Date.now()}-${randomBytes(8).toString('hex')}`;
+    const some = digests.slice(at, at + MAX_CLAIMED);
+    await store.write(key, bytesSource(Buffer.from(JSON.stringify(some))), { signal: AbortSignal.timeout(CALL_TIMEOUT_MS) });
   }
 }
 
-async function isSwept(store: Store, digests: readonly Digest[], signal: AbortSignal): Promise<boolean> {
-  const wanted = new Set(digests);
+/** The blobs that pruning runs are removing. */
+async function sweptBlobs(store: Store): Promise<Set<Digest>> {
+  const signal = AbortSignal.timeout(CALL_TIMEOUT_MS);
+  const swept = new Set<Digest>();
   for await (const { key, modified } of store.list(SWEEPS, { signal })) {
     if (Date.now() - modified.getTime() > SWEEP_LIFETIME_MS) continue;
-    for (const digest of await readDigests(store, key, signal)) if (wanted.has(digest)) return true;
+    for (const digest of await readDigests(store, key, signal)) swept.add(digest);
   }
-  return false;
+  return swept;
 }
 
 export interface Sweep {

@@ -20,7 +20,12 @@ export function tagKey(repository: Repository, tag: Tag): string {
 /** { mediaType, size }: this repository may serve this digest. */
 export function memberKey(repository: Repository, digest: Digest): string {
   const { algorithm, hex } = splitDigest(digest);
-  return `v1/repos/${repository}/_members/${algorithm}/${hex}`;
+  return `${membersPrefix(repository)}${algorithm}/${hex}`;
+}
+
+/** The prefix of those records. */
+export function membersPrefix(repository: Repository): string {
+  return `v1/repos/${repository}/_members/`;
 }
 
 /** { checkedAt, index }: the referrers of `subject` when upstream was last asked. */

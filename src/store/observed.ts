@@ -3,6 +3,7 @@ import type { Log } from '../telemetry/log.ts';
 import type { StorageOperation } from '../telemetry/registry-metrics.ts';
 import { mapBody } from '../io/body.ts';
 import type { Store, StoreContext } from './store.ts';
+import type { UploadStore } from './upload-store.ts';
 
 export interface StoreObserver {
   log: Log;
@@ -10,9 +11,10 @@ export interface StoreObserver {
   failed(this: void, operation: StorageOperation): void;
 }
 
-/** Counts the failures of `inner`, and logs when it begins to fail and when it works again: pulls
- *  continue without the store, so the failure might otherwise go unnoticed. */
-export function observedStore<S extends Store>(inner: S, { log, failed }: StoreObserver): S {
+/** Observes stores of one place: counts their failures, and logs when they begin to fail and when
+ *  they work again. Pulls continue without the store, so the failure might otherwise go unnoticed.
+ *  */
+export function observeStores({ log, failed }: StoreObserver): <S extends Store>(inner: S) => S {
   let failingSince: number | undefined;
 
   function note(error: unknown, operation: StorageOperation, { signal }: StoreContext): void {
@@ -45,8 +47,9 @@ export function observedStore<S extends Store>(inner: S, { log, failed }: StoreO
     }
   }
 
-  return {
+  return (inner) => ({
     ...inner,
+    ...observedUploads(inner),
     stat: (key, context) => watch(inner.stat(key, context), 'stat', context),
     async read(key, context) {
       const content = await watch(inner.read(key, context), 'read', context);
@@ -70,5 +73,11 @@ export function observedStore<S extends Store>(inner: S, { log, failed }: StoreO
         throw error;
       }
     },
-  };
+  });
+
+  function observedUploads(inner: Store & Partial<Pick<UploadStore, 'readSmall'>>): Partial<UploadStore> {
+    const { readSmall } = inner;
+    if (readSmall === undefined) return {};
+    return { readSmall: (key, maxBytes, context) => watch(readSmall(key, maxBytes, context), 'read', context) };
+  }
 }

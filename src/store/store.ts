@@ -11,6 +11,10 @@ export interface StoreContext {
    *  the store decides. */
   within?: number;
 }
+export interface WriteContext extends StoreContext {
+  /** A power failure may lose or truncate the object: the store need not wait for its disk. */
+  volatile?: boolean;
+}
 export interface StoredObject {
   /** Bytes, of the whole object. */
   size: number;
@@ -54,7 +58,7 @@ export interface Store {
    *  @throws OciError RANGE_INVALID, with the object's size: the range selects no byte */
   read(key: string, context: StoreContext & { range?: RangeRequest }): Promise<StoredContent | undefined>;
   /** Writes or replaces an object atomically: a reader sees the old object or the new one. */
-  write(key: string, source: StoreSource, context: StoreContext): Promise<void>;
+  write(key: string, source: StoreSource, context: WriteContext): Promise<void>;
   /** Removing an absent object is no error. */
   remove(key: string, context: StoreContext): Promise<void>;
   /** Every object whose key starts with `prefix`, in ascending order of key (UTF-8 bytes), those up

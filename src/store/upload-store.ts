@@ -1,16 +1,21 @@
-import type { Store, StoreContext } from './store.ts';
+import type { Store, StoreContext, WriteContext } from './store.ts';
 
 /** A store that blobs can be uploaded to: besides objects of known size it accepts streams, and
  *  joins objects. Errors are those of a Store. */
 export interface UploadStore extends Store {
   /** Writes the bytes of `body` under `key`, all or nothing: if `body` throws, nothing is stored,
-   *  and its error is passed on. Durable when it resolves.
-   *  @param context.size the number of bytes, if known: then no part of the body is kept in memory
+   *  and its error is passed on. Durable when it resolves, unless it is `volatile`.
+   *  @param body its chunks belong to the store, which may free their memory
+   *  @param context.size the number of bytes, if known: then the body may be sent on without being
+   *  collected
    *  @returns the number of bytes */
-  writeStream(key: string, body: AsyncIterable<Uint8Array>, context: StoreContext & { size?: number }): Promise<number>;
-  /** Creates `key` from the bytes of `parts`, in this order; the parts stay. The bytes do not pass
-   *  through this process if the store can avoid it. */
+  writeStream(key: string, body: AsyncIterable<Uint8Array>, context: WriteContext & { size?: number }): Promise<number>;
+  /** Creates `key`, durably, from the bytes of `parts`, in this order; the parts stay. The bytes do
+   *  not pass through this process if the store can avoid it. */
   compose(parts: readonly UploadPart[], key: string, context: StoreContext): Promise<void>;
+  /** Reads a small object.
+   *  @returns undefined: it is absent, or has more than `maxBytes` */
+  readSmall(this: void, key: string, maxBytes: number, context: StoreContext): Promise<Uint8Array | undefined>;
   /** Parts shorter than this many bytes, except the last, cost a copy through this process;
    *  undefined: parts may be of any size. */
   minPartSize: number | undefined;

@@ -12,6 +12,11 @@ export function uploadMemory(fault: (operation: 'read' | 'write', key: string) =
     minPartSize: undefined,
     write: async (key, source, context) => (fault('write', key), inner.write(key, source, context)),
     read: async (key, context) => (fault('read', key), inner.read(key, context)),
+    async readSmall(key, maxBytes, context) {
+      fault('read', key);
+      const found = await inner.read(key, context);
+      return found === undefined ? undefined : readAll(found.body, maxBytes);
+    },
     writeStream: () => Promise.reject(new OciError('UNSUPPORTED', 'this store takes no streams')),
     async compose(parts, key, context) {
       const pieces = await Promise.all(

@@ -10,10 +10,9 @@ import { createBlobParts } from '../../store/blob-parts.ts';
 import { filesystem, type FilesystemStore } from '../../store/filesystem/filesystem.ts';
 import { blobKey } from '../../store/keys.ts';
 import { localTier } from '../../store/tiered/local-tier.ts';
-import { observedStore } from '../../store/observed.ts';
+import { observeStores } from '../../store/observed.ts';
 import { createS3 } from './s3.ts';
 import type { S3Store } from '../../store/s3/options.ts';
-import type { Store } from '../../store/store.ts';
 import { createUploads } from '../../store/tiered/upload-queue.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
@@ -59,7 +58,7 @@ export async function openStorage(config: RegistryConfig, context: StorageContex
 /** The storage itself, for maintenance next to a running registry: without a local tier, and
  *  without creating anything.
  *  @throws ConfigError: the directory does not exist; OciError UNAVAILABLE: it cannot be used */
-export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): Promise<Store> {
+export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): Promise<UploadStore> {
   if (storage.s3 !== undefined) return createS3(storage.s3);
   const directory = storage.filesystem?.directory ?? './data';
   const found = await stat(directory).catch(() => undefined);
@@ -68,7 +67,7 @@ export async function openStore({ storage }: Pick<RegistryConfig, 'storage'>): P
       `registry.storage.filesystem.directory: found ${directory}, which does not exist; accepted: the directory of a registry that has run`,
     );
   }
-  return filesystem({ directory });
+  return filesystemUploads(await filesystem({ directory }));
 }
 
 /** @throws OciError UNAVAILABLE: it cannot be used; the message names the configuration's `key` */
@@ -80,13 +79,15 @@ async function openDirectory(directory: string, key: string): Promise<Filesystem
 
 async function openFilesystem(directory: string, { log, metrics }: StorageContext): Promise<Storage> {
   const opened = await openDirectory(directory, 'registry.storage.filesystem.directory');
-  const store = observedStore(opened, { log, failed: (operation) => metrics.storageError(operation) });
+  const observed = observeStores({ log, failed: (operation) => metrics.storageError(operation) });
+  const store = observed(opened);
+  const uploads = observed(filesystemUploads(opened));
   return {
     kind: 'filesystem',
     local: store,
     remote: undefined,
     records: store,
-    uploads: filesystemUploads(store),
+    uploads,
     spoolDirectory: join(store.temporaryDirectory, SPOOL),
     reserve: () => ({ grow: () => true, release: () => undefined }),
     keep: (digest, source, { signal }) => store.write(blobKey(digest), source, { signal }),
@@ -94,12 +95,12 @@ async function openFilesystem(directory: string, { log, metrics }: StorageContex
     arrived: () => undefined,
     redirect: undefined,
     status: () => ({ storage: { directory: store.directory } }),
-    close: () => store.close(),
+    close: () => uploads.close(),
   };
 }
 
 async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, metrics }: StorageContext): Promise<Storage> {
-  const remote = observedStore(await createS3(config, log), { log, failed: (operation) => metrics.storageError(operation) });
+  const remote = observeStores({ log, failed: (operation) => metrics.storageError(operation) })(await createS3(config, log));
   const files = await openDirectory(tier.directory, 'registry.local.directory');
   const local = localTier(files, tier.maxSize, (bytes) => metrics.localTier(bytes));
   const uploads = await createUploads({ files, tier: local, remote, log, observe: metrics });

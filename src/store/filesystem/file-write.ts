@@ -1,9 +1,10 @@
 import { constants } from 'node:fs';
 import { mkdir, open, rename, type FileHandle } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { syncDirectory } from '../../io/sync-directory.ts';
 import { SourceError, wrongLength } from '../failure.ts';
-import type { StoreSource } from '../store.ts';
+import { V1 } from '../keys.ts';
+import type { StoreSource, WriteContext } from '../store.ts';
 
 /** Creates `file` from a source and syncs it. @throws SourceError, OciError SIZE_INVALID, and the
  *  file system's errors */
@@ -50,12 +51,29 @@ async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
   for (let at = 0; at < chunk.length;) at += (await handle.write(chunk, at)).bytesWritten;
 }
 
+/** Creates the directory that all keys share, durably, when the function that it returns is first
+ *  called. A volatile write does not sync the directories that it creates: only objects of its own
+ *  kind may lie below those. */
+export function createTop(directory: string): () => Promise<void> {
+  let made: Promise<void> | undefined;
+  async function make(): Promise<void> {
+    const top = join(directory, V1);
+    const first = await mkdir(top, { recursive: true });
+    if (first !== undefined) await syncAbove(top, dirname(first));
+  }
+  return () => {
+    made ??= make();
+    made.catch(() => (made = undefined)); // the next write tries again
+    return made;
+  };
+}
+
 /** Directories that are being created and synced. */
 const making = new Set<Promise<void>>();
 
-/** Renames a finished file to `path`. The directory may be missing, or may be removed at this
- *  moment because it is empty. */
-export async function publish(file: string, path: string): Promise<void> {
+/** Renames a finished file to `path`, durably unless it is `volatile`. The directory may be
+ *  missing, or may be removed at this moment because it is empty. */
+export async function publish(file: string, path: string, { volatile = false }: Pick<WriteContext, 'volatile'> = {}): Promise<void> {
   const parent = dirname(path);
   for (let tries = 0; ; tries++) {
     try {
@@ -63,18 +81,29 @@ export async function publish(file: string, path: string): Promise<void> {
       break;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || tries === 10) throw error;
-      const made = makeParent(parent).finally(() => making.delete(made));
+      const made = makeParent(parent, volatile).finally(() => making.delete(made));
       making.add(made);
       await made;
     }
   }
+  if (volatile) return;
   // Other writes may have created directories above this one and not synced them yet.
   await Promise.all([syncDirectory(parent), ...making]);
 }
 
-async function makeParent(parent: string): Promise<void> {
+async function makeParent(parent: string, volatile: boolean): Promise<void> {
   const first = await mkdir(parent, { recursive: true });
-  if (first !== undefined) await syncAbove(parent, dirname(first));
+  if (first !== undefined && !volatile) await syncAbove(parent, dirname(first));
+}
+
+/** Makes a file durable that another thread has renamed into `parent`. @param first the first
+ *  directory that it had to create */
+export async function syncRenamed(parent: string, first: string | undefined): Promise<void> {
+  if (first !== undefined) {
+    const made = syncAbove(parent, dirname(first)).finally(() => making.delete(made));
+    making.add(made);
+  }
+  await Promise.all([syncDirectory(parent), ...making]);
 }
 
 /** Syncs the directories that got new entries: all above `directory`, up to and including `top`. */

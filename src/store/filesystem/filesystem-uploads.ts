@@ -1,37 +1,44 @@
 import { randomUUID } from 'node:crypto';
 import { link, open, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { freeMemory } from '../../io/free-memory.ts';
 import { fileFailure } from '../failure.ts';
 import { checkKey } from '../keys.ts';
 import type { UploadPart, UploadStore } from '../upload-store.ts';
-import { publish } from './file-write.ts';
+import { createTop, publish } from './file-write.ts';
 import type { FilesystemStore } from './filesystem.ts';
+import { createRecordThread } from './record-thread.ts';
 
 const COPY_SIZE = 1024 * 1024;
+/** Bytes that are copied to the thread for small files. */
+const MAX_RECORD = 64 * 1024;
+/** Bytes of a stream that are written at once. */
+const FLUSH_SIZE = 256 * 1024;
+const FLUSH_CHUNKS = 64;
 
 /** Carries an error of the body past the translation of file errors. */
 class BodyError extends Error {
   override readonly name = 'BodyError';
 }
 
-/** Stores uploads in a directory: each stream is written to a temporary file, synced and
- *  renamed. */
+/** Stores uploads in a directory: each stream is written to a temporary file, synced and renamed.
+ *  Small objects are read and written by a thread of their own. */
 export function filesystemUploads(store: FilesystemStore): UploadStore {
   const { directory, temporaryDirectory } = store;
   const pathOf = (key: string): string => join(directory, checkKey(key));
 
-  /** Writes a file by `fill`, durably, and moves it to `path`. */
-  async function writeFile(path: string, fill: (file: FileHandle) => Promise<void>): Promise<void> {
+  /** Writes a file by `fill`, durably unless it is `volatile`, and moves it to `path`. */
+  async function writeFile(path: string, volatile: boolean, fill: (file: FileHandle) => Promise<void>): Promise<void> {
     const temporary = join(temporaryDirectory, `upload-${randomUUID()}`);
     try {
       const file = await open(temporary, 'wx', 0o644);
       try {
         await fill(file);
-        await file.sync();
+        if (!volatile) await file.sync();
       } finally {
         await file.close();
       }
-      await publish(temporary, path);
+      await publish(temporary, path, { volatile });
     } catch (error) {
       await rm(temporary, { force: true }).catch(() => undefined); // the temporary directory goes with the process
       throw error;
@@ -65,20 +72,42 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
     }
   }
 
+  const topIsMade = createTop(directory);
+  const records = createRecordThread();
+  let count = 0;
+
   return {
     ...store,
     minPartSize: undefined,
 
-    writeStream(key, body, { signal }) {
+    async write(key, source, context) {
+      const { bytes } = source;
+      if (bytes === undefined || bytes.length !== source.size || bytes.length > MAX_RECORD) return store.write(key, source, context);
+      const { signal, volatile = false } = context;
+      const path = pathOf(key);
+      await translated(`writing ${key}`, signal, async () => {
+        if (volatile) await topIsMade();
+        await records.write(path, { temporary: join(temporaryDirectory, `record-${++count}`), bytes, volatile });
+      });
+    },
+
+    async readSmall(key, maxBytes, { signal }) {
+      const path = pathOf(key);
+      return translated(`reading ${key}`, signal, () => records.read(path, maxBytes));
+    },
+
+    async close() {
+      await records.close();
+      await store.close();
+    },
+
+    writeStream(key, body, { signal, volatile = false }) {
       const path = pathOf(key);
       return translated(`writing ${key}`, signal, async () => {
+        if (volatile) await topIsMade();
         let size = 0;
-        await writeFile(path, async (file) => {
-          for await (const chunk of withBodyErrors(body)) {
-            signal.throwIfAborted();
-            await writeAll(file, chunk);
-            size += chunk.length;
-          }
+        await writeFile(path, volatile, async (file) => {
+          size = await writeStream(file, withBodyErrors(body), signal);
         });
         return size;
       });
@@ -89,7 +118,7 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
       return translated(`joining ${key}`, signal, async () => {
         const [only] = parts;
         if (parts.length === 1 && only !== undefined && (await linkFile(pathOf(only.key), { temporaryDirectory, path }))) return;
-        await writeFile(path, async (file) => {
+        await writeFile(path, false, async (file) => {
           for (const part of parts) await append(file, part, signal);
         });
       });
@@ -104,6 +133,7 @@ async function linkFile(from: string, { temporaryDirectory, path }: { temporaryD
   const temporary = join(temporaryDirectory, `upload-${randomUUID()}`);
   try {
     await link(from, temporary);
+    await syncFile(temporary); // the part may be volatile
   } catch (error) {
     if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'EXDEV', 'EMLINK'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
     return false;
@@ -114,12 +144,54 @@ async function linkFile(from: string, { temporaryDirectory, path }: { temporaryD
   return true;
 }
 
+async function syncFile(path: string): Promise<void> {
+  const file = await open(path, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
 async function* withBodyErrors(body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
   try {
     yield* body;
   } catch (cause) {
     throw new BodyError('the body failed', { cause });
   }
+}
+
+/** Writes the bytes of `body`, some while the next ones arrive. @returns how many there were */
+async function writeStream(file: FileHandle, body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<number> {
+  let written = 0;
+  let [chunks, size] = [[] as Uint8Array[], 0];
+  let writing: Promise<void> = Promise.resolve();
+  const flush = async (): Promise<void> => {
+    await writing;
+    signal.throwIfAborted();
+    writing = writeChunks(file, chunks, size);
+    writing.catch(() => undefined); // awaited by the next flush, or at the end
+    written += size;
+    [chunks, size] = [[], 0];
+  };
+  try {
+    for await (const chunk of body) {
+      chunks.push(chunk);
+      size += chunk.length;
+      if (size >= FLUSH_SIZE || chunks.length >= FLUSH_CHUNKS) await flush();
+    }
+    if (size > 0) await flush();
+  } finally {
+    await writing;
+  }
+  return written;
+}
+
+async function writeChunks(file: FileHandle, chunks: Uint8Array[], size: number): Promise<void> {
+  const { bytesWritten } = await file.writev(chunks);
+  // Less than asked for: a signal has interrupted it, or the disk is nearly full.
+  if (bytesWritten < size) await writeAll(file, Buffer.concat(chunks).subarray(bytesWritten));
+  for (const chunk of chunks) freeMemory(chunk);
 }
 
 async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {

@@ -6,7 +6,7 @@ import { startTap } from '../../../test/support/tap.ts';
 import { startVersitygw } from '../../../test/support/versitygw.ts';
 import { digestOf, type Digest } from '../../oci/digest.ts';
 import { blobKey } from '../keys.ts';
-import { observedStore } from '../observed.ts';
+import { observeStores } from '../observed.ts';
 import type { S3Store } from './options.ts';
 import { s3 } from './s3.ts';
 import { bytesSource } from '../store.ts';
@@ -38,7 +38,7 @@ async function open(names: readonly string[], secret = () => server.secretAccess
   const captured = await captureLog();
   const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey: secret() });
   const inner = s3({ bucket, region, credentials, endpoint: tap.url, forcePathStyle: true, createBucket: false, prefix: 'a/b' });
-  const store = observedStore(inner, { log: captured.log, failed: () => undefined });
+  const store = observeStores({ log: captured.log, failed: () => undefined })(inner);
   for (const name of names) await store.write(blobKey(blob(name)), bytesSource(bytesOf(name)), { signal });
   return {
     store,

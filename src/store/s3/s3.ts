@@ -1,5 +1,6 @@
 import { GetObjectCommand, HeadObjectCommand, ListObjectsV2Command, type S3Client } from '@aws-sdk/client-s3';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
+import { readAll } from '../../io/body.ts';
 import type { OciError } from '../../oci/error.ts';
 import { checkKey, checkPrefix, isKey, V1 } from '../keys.ts';
 import { watchAnswers } from './answers.ts';
@@ -49,8 +50,13 @@ export function s3(options: S3Options): S3Store {
     stat,
     read,
     writeStream,
-    compose: createCompose({ putter, attempt, target, read, writeStream }),
+    compose: createCompose({ putter, attempt, target, read, writeStream: createStreamWriter({ putter, attempt, target, borrowed: true }) }),
     minPartSize: MIN_PART_SIZE,
+
+    async readSmall(key, maxBytes, context) {
+      const found = await read(key, context);
+      return found === undefined ? undefined : readAll(found.body, maxBytes);
+    },
 
     async write(key, source, { signal }) {
       const at = await target(key, signal);

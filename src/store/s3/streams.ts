@@ -1,6 +1,7 @@
 import { createSemaphore } from '../../async/semaphore.ts';
 import { OciError } from '../../oci/error.ts';
-import { bytesSource, type StoreContext } from '../store.ts';
+import { freeMemory } from '../../io/free-memory.ts';
+import type { StoreContext, StoreSource } from '../store.ts';
 import type { UploadStore } from '../upload-store.ts';
 import type { Availability } from './availability.ts';
 import { MAX_PUT, MIN_PART_SIZE, PART_SIZE, type Putter, type Target } from './put.ts';
@@ -10,12 +11,18 @@ import { MAX_PUT, MIN_PART_SIZE, PART_SIZE, type Putter, type Target } from './p
 const PARTS_OF_ONE_SIZE = 2000;
 /** Streams of unknown size that hold a part in memory at once; more wait. */
 const MAX_BUFFERED_STREAMS = 12;
+/** How many of them receive the next part while one is sent. */
+const MAX_OVERLAPPING_STREAMS = 6;
+/** Chunks of a part; if a client sends smaller ones, they are joined. */
+const MAX_CHUNKS = 1024;
 
 export interface StreamsOptions {
   putter: Putter;
   attempt: Availability['attempt'];
   /** The location of a key. */
   target(this: void, key: string, signal: AbortSignal): Promise<Target>;
+  /** The chunks belong to the bodies, as those of a store's own objects do. */
+  borrowed?: boolean;
 }
 
 /** A stream on its way to an object. */
@@ -26,21 +33,24 @@ interface Stream {
 }
 
 /** Uploads streams to S3. */
-export function createStreamWriter({ putter, attempt, target }: StreamsOptions): UploadStore['writeStream'] {
+export function createStreamWriter({ putter, attempt, target, borrowed = false }: StreamsOptions): UploadStore['writeStream'] {
   const buffered = createSemaphore(MAX_BUFFERED_STREAMS);
+  const overlapping = createOverlap(MAX_OVERLAPPING_STREAMS);
   return async (key, body, { size, signal }: StoreContext & { size?: number }) => {
     const call = { doing: `writing ${key}`, kind: 'write', signal, limit: Infinity } as const;
     const stream = { key, body, signal };
     if (size === undefined) {
-      const write = async () => writeUnknown(putter, await target(key, signal), stream);
+      const write = async () => writeUnknown({ putter, overlapping }, await target(key, signal), stream);
       return buffered.run(() => attemptOnce(attempt, call, write), signal);
     }
-    await attemptOnce(attempt, call, async () => writeKnown(putter, await target(key, signal), { ...stream, size }));
+    const known = { ...stream, body: borrowed ? body : freed(body), size };
+    await attemptOnce(attempt, call, async () => writeKnown(putter, await target(key, signal), known));
     return size;
   };
 }
 
-/** A stream of known size: nothing of it stays in memory. */
+/** A stream of known size: nothing of it stays in memory, and its chunks need be valid only as long
+ *  as a `Blob`'s body says. */
 async function writeKnown({ whole, inParts }: Putter, to: Target, { key, body, size, signal }: Stream & { size: number }): Promise<void> {
   if (size <= MAX_PUT) return whole({ key, target: to, source: { size, open: () => Promise.resolve(body) }, signal });
   const take = createSplitter(body);
@@ -53,27 +63,54 @@ async function writeKnown({ whole, inParts }: Putter, to: Target, { key, body, s
   });
 }
 
-/** A stream of unknown size: one part of it at a time is in memory. */
-async function writeUnknown({ whole, inParts }: Putter, to: Target, { key, body, signal }: Stream): Promise<number> {
+/** A stream of unknown size: one part of it is in memory, or two. */
+async function writeUnknown(
+  { putter: { whole, inParts }, overlapping }: { putter: Putter; overlapping: Overlap },
+  to: Target,
+  { key, body, signal }: Stream,
+): Promise<number> {
   const pieces = inPieces(body);
   const first = await pieces.next();
-  const head = first.value ?? Buffer.alloc(0);
-  const second = first.done === true ? first : await pieces.next();
-  if (second.done === true) {
-    await whole({ key, target: to, source: bytesSource(head), signal });
-    return head.length;
+  const head = first.value ?? { chunks: [], size: 0, isLast: true };
+  if (head.isLast) {
+    await whole({ key, target: to, source: pieceSource(head), signal });
+    return head.size;
   }
-  let size = 0;
+  let size = head.size;
   await inParts(to, signal, async (parts) => {
-    const add = async (bytes: Uint8Array): Promise<void> => {
-      await parts.add(bytesSource(bytes));
-      size += bytes.length;
-    };
-    await add(head);
-    await add(second.value);
-    for (let piece = await pieces.next(); piece.done !== true; piece = await pieces.next()) await add(piece.value);
+    let sending = parts.add(pieceSource(head));
+    const overlaps = overlapping.enter();
+    try {
+      sending.catch(() => undefined); // awaited below
+      if (!overlaps) await sending;
+      for await (const piece of pieces) {
+        await sending;
+        size += piece.size;
+        sending = parts.add(pieceSource(piece));
+        sending.catch(() => undefined);
+        if (!overlaps) await sending;
+      }
+      await sending;
+    } finally {
+      if (overlaps) overlapping.leave();
+      await sending.catch(() => undefined); // its error was thrown, or the body's is
+    }
   });
   return size;
+}
+
+interface Overlap {
+  /** @returns false: there are too many */
+  enter(): boolean;
+  leave(): void;
+}
+
+function createOverlap(limit: number): Overlap {
+  let inside = 0;
+  return {
+    enter: () => inside < limit && ++inside > 0,
+    leave: () => void inside--,
+  };
 }
 
 /** A stream cannot be sent again once S3 has received a part of it. */
@@ -123,25 +160,45 @@ function createSplitter(body: AsyncIterable<Uint8Array>) {
   });
 }
 
-/** Collects a body into parts of at least the size that S3 requires. */
-async function* inPieces(body: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer, undefined> {
-  let count = 0;
-  let buffer = Buffer.allocUnsafe(MIN_PART_SIZE);
-  let used = 0;
-  for await (let chunk of body) {
-    while (chunk.length > 0) {
-      if (used === buffer.length) {
-        yield buffer;
-        count++;
-        used = 0;
-        buffer = Buffer.allocUnsafe(MIN_PART_SIZE * 2 ** Math.floor(count / PARTS_OF_ONE_SIZE));
-      }
-      const piece = chunk.subarray(0, buffer.length - used);
-      buffer.set(piece, used);
-      used += piece.length;
-      chunk = chunk.subarray(piece.length);
-    }
+interface Piece {
+  chunks: readonly Uint8Array[];
+  /** Bytes. */
+  size: number;
+  isLast: boolean;
+}
+
+/** The source of a piece that is sent once: its memory is freed meanwhile. */
+function pieceSource({ chunks, size }: Piece): StoreSource {
+  return { size, open: () => Promise.resolve(freed(chunks)) };
+}
+
+/** @param chunks whose memory is freed as soon as the reader does not look at them */
+async function* freed(chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  // A chunk is valid until the second `next` after it (oci/registry.ts).
+  let [before, last]: (Uint8Array | undefined)[] = [];
+  for await (const chunk of chunks) {
+    if (before !== undefined) freeMemory(before);
+    [before, last] = [last, chunk];
+    yield chunk;
   }
-  if (used > 0) yield buffer.subarray(0, used);
+}
+
+/** Collects a body into parts of at least the size that S3 requires, without copying. An empty body
+ *  has none. */
+async function* inPieces(body: AsyncIterable<Uint8Array>): AsyncGenerator<Piece, undefined> {
+  let count = 0;
+  let chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of body) {
+    if (size >= MIN_PART_SIZE * 2 ** Math.floor(count / PARTS_OF_ONE_SIZE)) {
+      yield { chunks, size, isLast: false };
+      count++;
+      [chunks, size] = [[], 0];
+    }
+    size += chunk.length;
+    chunks.push(chunk);
+    if (chunks.length > MAX_CHUNKS) chunks = [Buffer.concat(chunks)];
+  }
+  if (size > 0) yield { chunks, size, isLast: true };
   return undefined;
 }

@@ -6,7 +6,7 @@ import { readByStretches } from '../../../test/support/reading.ts';
 import { temporaryDirectory } from '../../../test/support/temporary.ts';
 import { filesystem } from '../filesystem/filesystem.ts';
 import { localTier } from './local-tier.ts';
-import { observedStore } from '../observed.ts';
+import { observeStores } from '../observed.ts';
 import { bytesSource } from '../store.ts';
 import { storeConformance } from '../../testing/store-suite.ts';
 
@@ -114,7 +114,7 @@ test('blobs of a former process count by their age, and blobs used since then as
 test('a blob that is read may be sent as a file, and is kept until it has been sent', async () => {
   await using it = await setUp(3_000_000);
   const { log } = await captureLog();
-  const store = observedStore(it.tier, { log, failed: () => undefined });
+  const store = observeStores({ log, failed: () => undefined })(it.tier);
   const content = Buffer.from(Array.from({ length: 2_000_000 }, (_, index) => (index * 2_654_435_761) >>> 24));
   await store.write(key('x'), bytesSource(content), context);
   const found = await store.read(key('x'), { ...context, range: { start: 7, end: 1_500_000 } });

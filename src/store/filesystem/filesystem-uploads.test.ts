@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import { test } from 'node:test';
+import { temporaryDirectory } from '../../../test/support/temporary.ts';
+import { readAll } from '../../io/body.ts';
+import { storeConformance } from '../../testing/store-suite.ts';
+import { bytesSource } from '../store.ts';
+import { filesystemUploads } from './filesystem-uploads.ts';
+import { filesystem } from './filesystem.ts';
+
+const { signal } = new AbortController();
+const MIB = 2 ** 20;
+
+async function open() {
+  const temporary = await temporaryDirectory();
+  const files = await filesystem({ directory: temporary.path });
+  const store = filesystemUploads(files);
+  return {
+    store,
+    left: () => readdir(files.temporaryDirectory),
+    async [Symbol.asyncDispose]() {
+      await store.close();
+      await temporary[Symbol.asyncDispose]();
+    },
+  };
+}
+
+storeConformance('filesystem with uploads', open);
+
+/** Chunks with memory of their own, as Node's HTTP parser makes them. */
+async function* chunksOf(bytes: Buffer, size: number): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += size) yield Uint8Array.from(bytes.subarray(at, at + size));
+}
+
+test('streams of every chunk size are stored byte for byte, and joined in their order', async () => {
+  await using made = await open();
+  const { store } = made;
+  const bytes = Buffer.from(Array.from({ length: 3 * MIB + 1 }, (_, index) => index % 251));
+  const parts = [];
+  for (const size of [1000, 2 ** 16, MIB, bytes.length]) {
+    const key = `v1/uploads/local/a/_0/${size}`;
+    assert.equal(await store.writeStream(key, chunksOf(bytes, size), { signal, volatile: size > 1000 }), bytes.length);
+    parts.push({ key, size: bytes.length });
+    const found = await store.read(key, { signal });
+    assert.ok(found !== undefined && bytes.equals((await readAll(found.body, bytes.length)) ?? Buffer.alloc(0)), String(size));
+  }
+  for (const count of [1, parts.length]) {
+    await store.compose(parts.slice(0, count), 'v1/blobs/sha256/aa/aa', { signal });
+    const found = await store.read('v1/blobs/sha256/aa/aa', { signal });
+    const expected = Buffer.concat(Array.from({ length: count }, () => bytes));
+    assert.ok(found !== undefined && expected.equals((await readAll(found.body, expected.length)) ?? Buffer.alloc(0)));
+  }
+});
+
+test('a stream that fails leaves nothing, and its error is passed on', async () => {
+  await using made = await open();
+  const { store, left } = made;
+  async function* failing(): AsyncGenerator<Uint8Array> {
+    yield new Uint8Array(MIB);
+    throw new Error('the client is gone');
+  }
+  await assert.rejects(store.writeStream('v1/uploads/local/a/_0/0', failing(), { signal }), { message: 'the client is gone' });
+  assert.equal(await store.stat('v1/uploads/local/a/_0/0', { signal }), undefined);
+  assert.deepEqual(await left(), []);
+});
+
+test('small objects are read as they were written last, by many at once, beside removals of their directories', async () => {
+  await using made = await open();
+  const { store, left } = made;
+  const read = (key: string) => store.readSmall(key, 1000, { signal });
+  assert.equal(await read('v1/repos/local/a/_tags/none'), undefined);
+  await Promise.all(
+    Array.from({ length: 50 }, async (_, index) => {
+      const key = `v1/repos/local/${index % 5}/_tags/${index}`;
+      for (const volatile of [false, true]) {
+        const bytes = Buffer.from(`${index} ${volatile}`);
+        await store.write(key, bytesSource(bytes), { signal, volatile });
+        assert.ok(bytes.equals((await read(key)) ?? Buffer.alloc(0)));
+        await store.remove(key, { signal });
+        assert.equal(await read(key), undefined);
+      }
+    }),
+  );
+  await store.write('v1/repos/local/a/_tags/large', bytesSource(new Uint8Array(1001)), { signal });
+  assert.equal(await read('v1/repos/local/a/_tags/large'), undefined, 'it is larger than what the reader takes');
+  assert.deepEqual(await left(), []);
+});
