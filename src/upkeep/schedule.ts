@@ -14,7 +14,7 @@ export interface ScheduleOptions {
   keep?: PruneOptions['keep'];
   isAbandoned?: PruneOptions['isAbandoned'];
   /** Called before each run, by the replica that prunes. */
-  before?(this: void, signal: AbortSignal): Promise<void>;
+  before?(this: void, signal: AbortSignal): Promise<unknown>;
   /** Milliseconds. */
   timing: {
     /** Before the first run: the program has other work at its start. */

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { ConfigError } from '../../config/load.ts';
 import { duration, size } from '../../config/scalars.ts';
 import type { Host } from '../command.ts';
+import type { LsOptions } from './ls.ts';
 
 /** Runs a command of `cache`; its number is the program's exit code. */
 type Run = (command: (host: Host) => Promise<number>) => Promise<void>;
@@ -48,19 +49,13 @@ function addReaders(cache: Command, run: Run): void {
     .addOption(new Option('--sort <column>', 'sort by this column').choices(['used', 'name', 'size', 'unique', 'days']).default('used'))
     .option('--all', 'list each platform of an index as well')
     .option('--gone', 'list only images with a tag that the upstream has deleted')
+    .option('--hosted', 'list only images that were pushed to repositories of registry.hosted')
     .option('--json', 'print JSON')
     .addHelpText('after', EXIT_CODES)
-    .action(
-      async (
-        patterns: string[],
-        given: { sort: 'used' | 'name' | 'size' | 'unique' | 'days'; all?: boolean; gone?: boolean; json?: boolean },
-      ) => {
-        const { cacheLs } = await import('./ls.ts');
-        await run((host) =>
-          cacheLs(host, { patterns, sort: given.sort, all: given.all === true, gone: given.gone === true, json: given.json === true }),
-        );
-      },
-    );
+    .action(async (patterns: string[], given: Pick<LsOptions, 'sort'> & Partial<Pick<LsOptions, 'all' | 'gone' | 'hosted' | 'json'>>) => {
+      const { cacheLs } = await import('./ls.ts');
+      await run((host) => cacheLs(host, { all: false, gone: false, hosted: false, json: false, ...given, patterns }));
+    });
   cache
     .command('check')
     .argument('<image>', 'as pods name it: nginx:1.27, ghcr.io/owner/name@sha256:…')

@@ -18,6 +18,8 @@ export interface LsOptions {
   all: boolean;
   /** Only images with a tag that the upstream has deleted. */
   gone: boolean;
+  /** Only images that were pushed to repositories of registry.hosted. */
+  hosted: boolean;
   json: boolean;
 }
 
@@ -81,8 +83,11 @@ export async function cacheLs({ config, stop, stdout, stderr }: Host, options: L
         }),
       };
     });
-    const chosenLines = options.gone ? lines.filter((line) => line.gone.length > 0) : lines;
-    const shown = chosenLines.filter(matcher(options.patterns)).sort(ORDERS[options.sort]);
+    const isHosted = ({ repository }: Line): boolean => Object.hasOwn(config.registry.hosted, repository.slice(0, repository.indexOf('/')));
+    const shown = lines
+      .filter((line) => (!options.gone || line.gone.length > 0) && (!options.hosted || isHosted(line)))
+      .filter(matcher(options.patterns))
+      .sort(ORDERS[options.sort]);
     stdout.write(options.json ? `${JSON.stringify(shown, undefined, 2)}\n` : render(shown));
     return 0;
   } finally {

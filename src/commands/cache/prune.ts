@@ -5,6 +5,7 @@ import { prune, type PruneResult } from '../../upkeep/prune.ts';
 import type { Store } from '../../store/store.ts';
 import type { Host } from '../command.ts';
 import { createProgress, type Bar } from './progress.ts';
+import { applyRetentionRules, createRegistries } from '../wiring/hosted.ts';
 import { createKeepOf } from '../wiring/keep.ts';
 import { pruneLimits } from '../wiring/prune-limits.ts';
 import { openStore } from '../wiring/storage.ts';
@@ -23,7 +24,7 @@ export interface PruneCommandOptions {
 
 /** `kube-registry cache prune`: runs the registry's background pruning now. @throws OciError
  *  UNAVAILABLE */
-export async function cachePrune({ config, stop, stdout, stderr, env }: Host, options: PruneCommandOptions): Promise<number> {
+export async function cachePrune({ config, log, stop, stdout, stderr, env }: Host, options: PruneCommandOptions): Promise<number> {
   const { dryRun, json, force, maxSize, maxAge, minAge } = options;
   const { storage, cache } = config.registry;
   const store = await openStore(config.registry);
@@ -35,11 +36,17 @@ export async function cachePrune({ config, stop, stdout, stderr, env }: Host, op
     lease = dryRun
       ? undefined
       : await waitForLease(store, stop, (holder) => stderr.write(`${holder} is pruning; waiting until it has finished\n`));
+    const signal = lease === undefined ? stop : AbortSignal.any([stop, lease.signal]);
+    if (!dryRun) {
+      const registries = createRegistries(config.registry, { store, used: () => undefined });
+      const deleted = await applyRetentionRules(config.registry, { registries, store, log, signal });
+      if (deleted > 0) stderr.write(`the retention rules have deleted ${deleted} tags and manifests of hosted repositories\n`);
+    }
     const bars = createBars((name) => progress.start(name));
     const result = await prune(store, {
       dryRun,
       maxShare: force ? 1 : cache.maxPruneShare,
-      signal: lease === undefined ? stop : AbortSignal.any([stop, lease.signal]),
+      signal,
       async limits(stored) {
         const limits = await configured(stored);
         return minAge === undefined ? limits : { ...limits, grace: minAge };

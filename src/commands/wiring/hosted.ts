@@ -4,7 +4,7 @@ import { LRUCache } from 'lru-cache';
 import picomatch from 'picomatch';
 import { hosted } from '../../hosted/hosted.ts';
 import { createQuota } from '../../hosted/quota.ts';
-import { applyRetention } from '../../hosted/retention.ts';
+import { applyRetention, type RetentionOptions } from '../../hosted/retention.ts';
 import { createRights } from '../../hosted/rights.ts';
 import { createServiceAccounts, TOKEN_AUDIENCE, type ReviewToken } from '../../hosted/service-accounts.ts';
 import { fieldsOf } from '../../io/untrusted.ts';
@@ -13,12 +13,14 @@ import type { RegistryConfig } from '../../config/schema.ts';
 import { SERVICE_ACCOUNT_PREFIX, type Caller } from '../../oci/caller.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { isOciError, OciError } from '../../oci/error.ts';
+import type { PushRegistry } from '../../oci/push-registry.ts';
 import { parseRepository, type Repository, type Tag } from '../../oci/reference.ts';
 import type { Registry } from '../../oci/registry.ts';
 import { createBasicAuth, parseBasic, withBasicAuth, type Authenticate, type LoginClient } from '../../server/basic-auth.ts';
 import type { RequestHandler } from '../../server/listen.ts';
 import type { HostedRegistry } from '../../server/hosted-registry.ts';
 import { servePush, type ServePushOptions } from '../../server/serve-push.ts';
+import type { UploadStore } from '../../store/upload-store.ts';
 import type { Log } from '../../telemetry/log.ts';
 import { connectKubernetes, type Kubernetes } from '../../kubernetes/client.ts';
 import type { Storage } from './storage.ts';
@@ -42,7 +44,7 @@ export interface HostedRepositories {
    *  accepted as well. */
   serveExposed(this: void, next: RequestHandler, admits: Authenticate): RequestHandler;
   /** Applies the retention rules. */
-  applyRetention(this: void, signal: AbortSignal): Promise<void>;
+  applyRetention(this: void, signal: AbortSignal): Promise<unknown>;
   /** Deletes a tag. @throws OciError DENIED: it is immutable; MANIFEST_UNKNOWN, NAME_UNKNOWN;
    *  UNAVAILABLE */
   deleteTag(this: void, repository: Repository, tag: Tag, signal: AbortSignal): Promise<void>;
@@ -68,22 +70,16 @@ export async function createHosted(config: RegistryConfig, { storage, used, env,
       deleteTag: (repository) => Promise.reject(notHosted(repository)),
     };
   }
+  const registries = createRegistries(config, { store, used });
   const byName = new Map<string, HostedRegistry>();
-  for (const [name, own] of Object.entries(config.hosted)) {
-    const registry = hosted({
-      name,
-      store,
-      maxBlobSize: own.maxBlobSize,
-      isImmutable: own.immutableTags.length === 0 ? () => false : picomatch(own.immutableTags),
-      quota: createQuota({ name, quota: own.quota, store }),
-      used,
-    });
-    byName.set(name, { registry, isAllowed: createRights(own) });
+  for (const [name, registry] of Object.entries(registries)) {
+    const own = config.hosted[name];
+    if (own !== undefined) byName.set(name, { registry, isAllowed: createRights(own) });
   }
   const authenticate = await createAuthenticate(config, env, log);
   const serving = { hosted: byName, nameOf: servedNames(config).upstreamOf, minChunkSize: store.minPartSize, log };
   return {
-    registries: Object.fromEntries([...byName].map(([name, { registry }]) => [name, registry])),
+    registries,
     serve: (next) => servePush(next, { ...serving, authenticate }),
     serveExposed: (next, admits) =>
       servePush(withBasicAuth(next, admits), { ...serving, read: next, authenticate: alsoAdmitting(authenticate, admits) }),
@@ -93,13 +89,34 @@ export async function createHosted(config: RegistryConfig, { storage, used, env,
       if (found === undefined) throw notHosted(repository);
       await found.registry.deleteManifest(parseRepository(repository.slice(slash + 1)), tag, { signal });
     },
-    async applyRetention(signal) {
-      for (const [name, { registry }] of byName) {
-        const rules = config.hosted[name]?.retention;
-        if (rules !== undefined) await applyRetention({ name, registry, store, rules, log, signal });
-      }
-    },
+    applyRetention: (signal) => applyRetentionRules(config, { registries, store, log, signal }),
   };
+}
+
+/** The repositories themselves, by the first component of their names. */
+export function createRegistries(
+  config: Pick<RegistryConfig, 'hosted'>,
+  { store, used }: Pick<HostedContext, 'used'> & { store: UploadStore },
+): Record<string, PushRegistry> {
+  const entries = Object.entries(config.hosted).map(([name, own]) => {
+    const isImmutable = own.immutableTags.length === 0 ? () => false : picomatch(own.immutableTags);
+    const quota = createQuota({ name, quota: own.quota, store });
+    return [name, hosted({ name, store, maxBlobSize: own.maxBlobSize, isImmutable, quota, used })] as const;
+  });
+  return Object.fromEntries(entries);
+}
+
+/** Applies the retention rules. @returns how many tags and manifests were deleted */
+export async function applyRetentionRules(
+  config: Pick<RegistryConfig, 'hosted'>,
+  { registries, ...context }: Omit<RetentionOptions, 'name' | 'registry' | 'rules'> & { registries: Record<string, PushRegistry> },
+): Promise<number> {
+  let deleted = 0;
+  for (const [name, registry] of Object.entries(registries)) {
+    const rules = config.hosted[name]?.retention;
+    if (rules !== undefined) deleted += await applyRetention({ ...context, name, registry, rules });
+  }
+  return deleted;
 }
 
 function notHosted(repository: Repository): OciError {

@@ -54,7 +54,7 @@ export interface Images {
   /** The same, for requests whose login `admits` accepts. */
   serveExposed(this: void, next: RequestHandler, admits: Authenticate): RequestHandler;
   /** Applies the retention rules of hosted repositories. */
-  applyRetention(this: void, signal: AbortSignal): Promise<void>;
+  applyRetention(this: void, signal: AbortSignal): Promise<unknown>;
   close(this: void, signal: AbortSignal): Promise<void>;
 }
 
