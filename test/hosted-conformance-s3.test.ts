@@ -1,4 +1,3 @@
 import { testConformance } from './support/hosted-conformance.ts';
 
-testConformance({ version: '1.1', kind: 's3', replicas: 3 });
-testConformance({ version: 'dev', kind: 's3', replicas: 1 });
+testConformance({ kind: 's3', replicas: 1 });

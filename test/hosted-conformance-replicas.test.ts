@@ -1,0 +1,3 @@
+import { testConformance } from './support/hosted-conformance.ts';
+
+testConformance({ kind: 'filesystem', replicas: 3 });

@@ -1,0 +1,3 @@
+import { testConformance } from './support/hosted-conformance.ts';
+
+testConformance({ kind: 's3', replicas: 3 });
