@@ -26,6 +26,8 @@ export interface HostedWorldOptions {
   storage?: Record<string, unknown>;
   /** Over one store. */
   replicas?: number;
+  /** What stands before the command, for example to give it one core. */
+  enter?: readonly string[];
   more?: Record<string, unknown>;
 }
 
@@ -45,7 +47,7 @@ export async function startHosted(options: HostedWorldOptions = {}): Promise<Hos
   try {
     for (let replica = 0; replica < (options.replicas ?? 1); replica++) {
       const local = { directory: join(folder.path, `local-${replica}`) };
-      registries.push(await startRegistry({ local, ...configuration }));
+      registries.push(await startRegistry({ local, ...configuration }, options.enter === undefined ? {} : { enter: options.enter }));
     }
   } catch (error) {
     for (const registry of registries) await registry[Symbol.asyncDispose]();
@@ -67,6 +69,8 @@ export async function startHosted(options: HostedWorldOptions = {}): Promise<Hos
 }
 
 export interface TestStorage extends AsyncDisposable {
+  /** Where the objects of the S3 server lie as files. */
+  directory?: string;
   options: Pick<HostedWorldOptions, 'storage'>;
 }
 
@@ -76,6 +80,7 @@ export async function startStorage(kind: 'filesystem' | 's3'): Promise<TestStora
   const server = await startVersitygw();
   const { endpoint, bucket, region, accessKeyId, secretAccessKey } = server;
   return {
+    directory: server.directory,
     options: { storage: { s3: { endpoint, bucket, region, accessKeyId, secretAccessKey } } },
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
