@@ -1,43 +1,14 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { promisify } from 'node:util';
 import { randomBytes, sha256 } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
-import { temporaryDirectory } from './support/temporary.ts';
+import { smallVolume } from './support/small-volume.ts';
 import { startVersitygw } from './support/versitygw.ts';
 
 const MiB = 2 ** 20;
-const run = promisify(execFile);
 const root = process.getuid?.() === 0 ? false : 'a small volume is made with mount: run it as root';
-
-/** A volume of so many MiB. */
-async function smallVolume(size: number) {
-  const directory = await temporaryDirectory();
-  await run('mount', ['-t', 'tmpfs', '-o', `size=${size}m`, 'tmpfs', directory.path]);
-  let times = 0;
-  return {
-    path: directory.path,
-    /** Bytes. */
-    async room() {
-      const { bavail, bsize } = await statfs(directory.path);
-      return bavail * bsize;
-    },
-    async fill() {
-      const { bavail, bsize } = await statfs(directory.path);
-      await writeFile(join(directory.path, `ballast-${++times}`), Buffer.alloc(bavail * bsize)).catch((error: NodeJS.ErrnoException) =>
-        assert.equal(error.code, 'ENOSPC'),
-      );
-    },
-    async [Symbol.asyncDispose]() {
-      await run('umount', ['--lazy', directory.path]);
-      await directory[Symbol.asyncDispose]();
-    },
-  };
-}
 
 async function pull(registry: ServingProgram, digest: string): Promise<void> {
   const response = await fetch(`${registry.url}/v2/hub/a/b/blobs/${digest}`);

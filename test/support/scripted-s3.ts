@@ -65,15 +65,28 @@ export async function startScriptedS3(tls?: { key: string; cert: string }): Prom
 
   function usual({ method, key, query, headers, body }: S3Request): Answer {
     if (method === 'PUT' && key !== '') {
-      if (!query.has('uploadId')) self.objects.set(key, { bytes: body, modified: new Date() });
+      const source = headers['x-amz-copy-source'];
+      const copied = source === undefined ? undefined : self.objects.get(decodeURIComponent(String(source)).replace(/^\/?images\//, ''));
+      if (source !== undefined && copied === undefined) return s3Error(404, 'NoSuchKey');
+      const bytes = copied?.bytes ?? body;
+      if (query.has('uploadId')) parts.set(Number(query.get('partNumber')), bytes);
+      else self.objects.set(key, { bytes, modified: new Date() });
+      if (copied !== undefined) return xml(200, '<CopyObjectResult><ETag>"x"</ETag></CopyObjectResult>');
       return (response) => response.setHeader('etag', '"x"').end();
     }
     if (method === 'POST' && query.has('uploads')) {
+      parts.clear();
       return xml(200, '<InitiateMultipartUploadResult><UploadId>upload-1</UploadId></InitiateMultipartUploadResult>');
+    }
+    if (method === 'POST' && parts.size > 0) {
+      const bytes = Buffer.concat([...parts].sort(([one], [other]) => one - other).map(([, part]) => part));
+      self.objects.set(key, { bytes, modified: new Date() });
+      parts.clear();
     }
     if (method === 'POST') return xml(200, '<CompleteMultipartUploadResult><ETag>"x"</ETag></CompleteMultipartUploadResult>');
     if (method === 'DELETE') {
-      self.objects.delete(key);
+      if (query.has('uploadId')) parts.clear();
+      else self.objects.delete(key);
       return (response) => response.writeHead(204).end();
     }
     if (key === '' && query.has('uploads')) return xml(200, '<ListMultipartUploadsResult></ListMultipartUploadsResult>');
@@ -101,6 +114,8 @@ export async function startScriptedS3(tls?: { key: string; cert: string }): Prom
     return `<ListBucketResult><IsTruncated>${keys.length > max}</IsTruncated>${entries.join('')}</ListBucketResult>`;
   }
 
+  /** Of the one upload in parts that there is at a time. */
+  const parts = new Map<number, Buffer>();
   const self: ScriptedS3 = {
     url: `${tls === undefined ? 'http' : 'https'}://127.0.0.1:${(server.address() as AddressInfo).port}`,
     objects: new Map(),
