@@ -24,7 +24,7 @@ describe('an image that a client pushes is pulled byte for byte by another', () 
   });
   after(() => world[Symbol.asyncDispose]());
 
-  async function assertPulled(repository: string): Promise<void> {
+  async function assertPulled(repository: string, pushed = image): Promise<void> {
     const target = join(world.directory, repository.replaceAll('/', '-'));
     const skopeo = await debianTool('skopeo');
     await run(skopeo, [
@@ -37,8 +37,8 @@ describe('an image that a client pushes is pulled byte for byte by another', () 
       `oci:${target}:1`,
     ]);
     for (const { digest, bytes } of [
-      image.root,
-      ...image.platforms.flatMap(({ manifest, config, layers }) => [manifest, config, ...layers]),
+      pushed.root,
+      ...pushed.platforms.flatMap(({ manifest, config, layers }) => [manifest, config, ...layers]),
     ]) {
       assert.ok(bytes.equals(await readFile(join(target, 'blobs', digest.replace(':', '/')))), `${digest} of ${repository}`);
     }
@@ -59,6 +59,22 @@ describe('an image that a client pushes is pulled byte for byte by another', () 
     assert.equal(stdout.trim(), '1');
     await run(crane, ['delete', '--insecure', `${world.registry.host}/local/by/copy:1`], { env });
     await assert.rejects(run(crane, ['digest', '--insecure', `${world.registry.host}/local/by/copy:1`], { env }));
+  });
+
+  test("Docker's engine, by its own client, which mounts the blobs that another repository has", async () => {
+    const docker = await toolPath('docker-push');
+    const single = makeImage({ seed: 'docker', architectures: ['amd64'], layers: [3_000_000, 1000] });
+    const directory = join(world.directory, 'docker-layout');
+    await writeLayout(directory, single);
+    const push = async (repository: string, ...more: string[]): Promise<string> => {
+      const user = ['-user', `${USER.username}:${USER.password}`];
+      return (await run(docker, ['-url', world.registry.url, ...user, ...more, directory, repository, '1'])).stdout;
+    };
+    assert.match(await push('local/by/docker'), /^(?:pushed: .*\n){3}$/);
+    assert.match(await push('local/by/docker'), /^(?:there: .*\n){3}$/);
+    assert.match(await push('local/by/docker-copy', '-from', 'local/by/docker'), /^(?:mounted: .*\n){3}$/);
+    assert.match(await push('local/by/docker-other', '-from', 'local/by/none'), /^(?:pushed: .*\n){3}$/);
+    for (const name of ['docker', 'docker-copy', 'docker-other']) await assertPulled(`local/by/${name}`, single);
   });
 
   test('skopeo', async () => {

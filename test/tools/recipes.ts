@@ -113,6 +113,14 @@ export const RECIPES = {
   coredns: go('coredns', 'v1.15.0', 'github.com/coredns/coredns'),
   // The kubelet's client of a runtime's image service.
   cri: { kind: 'go-module', program: 'cri', version: KUBERNETES, directory: join(import.meta.dirname, '../support/cri'), linker: '' },
+  // The client of Docker's engine for pushes.
+  'docker-push': {
+    kind: 'go-module',
+    program: 'docker-push',
+    version: 'v2.8.3',
+    directory: join(import.meta.dirname, '../support/docker-push'),
+    linker: '',
+  },
   // Every Kubernetes component in one program: `kube-all kube-apiserver …`, `kube-all kubectl …`.
   'kube-all': {
     kind: 'go-module',
