@@ -44,6 +44,26 @@ export async function load({ ca, ...plan }: LoadPlan): Promise<LoadResult> {
   return JSON.parse((await child).stdout) as LoadResult;
 }
 
+export interface PutPlan {
+  seconds: number;
+  clients: number;
+  /** A percent sign stands for a number that no other request has; in the body, too. */
+  url: string;
+  body: string;
+  contentType: string;
+  authorization?: string;
+}
+
+/** Requests a second that are answered with 201, by clients that each PUT one document after the
+ *  other.
+ *  @throws Error: another status, or a connection that was cut */
+export async function putRate(plan: PutPlan): Promise<number> {
+  const child: PromiseWithChild<{ stdout: string }> = run(await toolPath('load'), ['put']);
+  child.child.stdin?.end(JSON.stringify(plan));
+  const { requests, seconds } = JSON.parse((await child).stdout) as LoadResult;
+  return requests / seconds;
+}
+
 /** The total bytes per second of `connections` readers of one URL. In the warm-up turn, or with
  *  `verify` in every turn, all bytes are hashed. */
 export async function throughput(

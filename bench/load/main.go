@@ -1,6 +1,7 @@
 // Command load is the benchmark's client, and a line of bounded speed or of some length. One thread, so that it takes one core at most.
 //
 //	load run   < plan.json    reads what the plan says, prints what it saw as JSON
+//	load put   < plan.json    writes what the plan says, prints how much as JSON
 //	load shape -listen A -to B -rate BYTES [-each]    forwards connections; RATE is a second's, of all or of each
 //	load delay -listen A -to B -round-trip TIME       forwards connections, as over a line of that length
 package main
@@ -24,7 +25,7 @@ func main() {
 
 func command() error {
 	if len(os.Args) < 2 {
-		return fmt.Errorf("what? run, shape or delay")
+		return fmt.Errorf("what? run, put, shape or delay")
 	}
 	switch os.Args[1] {
 	case "run":
@@ -33,6 +34,16 @@ func command() error {
 			return err
 		}
 		result, err := run(plan)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(result)
+	case "put":
+		var plan PutPlan
+		if err := json.NewDecoder(os.Stdin).Decode(&plan); err != nil {
+			return err
+		}
+		result, err := put(plan)
 		if err != nil {
 			return err
 		}

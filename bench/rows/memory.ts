@@ -1,6 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import { startVersitygw } from '../../test/support/versitygw.ts';
 import { load } from '../load.ts';
+import { peakOf } from '../peak.ts';
 import type { Row } from '../row.ts';
 import { startOther, startOwn, startUpstream, type Contestant } from '../servers.ts';
 
@@ -46,12 +46,5 @@ const memory: Row = {
     };
   },
 };
-
-/** The peak resident memory in bytes, to which a container's limit applies. */
-async function peakOf(pid: number): Promise<number> {
-  const peak = /^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1];
-  if (peak === undefined) throw new Error(`process ${pid} has ended`);
-  return Number(peak) * 1024;
-}
 
 export const memoryRows = [memory];

@@ -6,6 +6,7 @@ import { hostRows } from './host.ts';
 import { manifestRows } from './manifest.ts';
 import { memoryRows } from './memory.ts';
 import { pullRows } from './pull.ts';
+import { pushRows } from './push.ts';
 import { startRows } from './start.ts';
 import { warmRows } from './warm.ts';
 import { webhookRows } from './webhook.ts';
@@ -18,6 +19,7 @@ export const rows: readonly Row[] = [
   ...farRows,
   ...memoryRows,
   ...pullRows,
+  ...pushRows,
   ...startRows,
   ...webhookRows,
   ...agentRows,

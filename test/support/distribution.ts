@@ -24,6 +24,8 @@ export interface DistributionOptions {
   configuration?: Record<string, unknown>;
   /** Laid over the environment. */
   env?: NodeJS.ProcessEnv;
+  /** What stands before the command, for example to give it one core. */
+  enter?: readonly string[];
 }
 
 export interface LoggedRequest {
@@ -63,9 +65,10 @@ export async function startDistribution(options: DistributionOptions = {}): Prom
   let child: RunningProcess | undefined;
 
   async function start(): Promise<void> {
+    const [program, ...args] = [...(options.enter ?? []), command, 'serve', file];
     child ??= await startProcess({
-      command,
-      args: ['serve', file],
+      command: program ?? command,
+      args,
       env: { ...process.env, ...options.env },
       ready: () => accepts(address),
     });
