@@ -16,7 +16,8 @@ export type KnownSecrets = readonly (
 )[];
 export interface ReviewRequest {
   id: number;
-  body: ArrayBuffer;
+  /** In memory that is shared with the thread. */
+  body: Uint8Array<SharedArrayBuffer>;
   gateOpen: boolean;
   /** Whether the review is from an API server. */
   isTrusted: boolean;
@@ -33,8 +34,9 @@ export type MessageFromThread =
 /** A thread for reviews of large pods. The first such review starts it; it ends when none has
  *  arrived for a while. */
 export interface ReviewThread {
-  /** @throws Error: the thread has failed, or took too long */
-  review(body: ArrayBuffer, from: { gateOpen: boolean; isTrusted: boolean }): Promise<Reviewed>;
+  /** Reads `body` until the promise resolves; if it rejects, the thread may still read.
+   *  @throws Error: the thread has failed, or took too long */
+  review(body: Uint8Array<SharedArrayBuffer>, from: { gateOpen: boolean; isTrusted: boolean }): Promise<Reviewed>;
   close(): Promise<void>;
 }
 
@@ -80,7 +82,7 @@ export function createReviewThread(config: WorkerConfig, secretsOf: SecretLookup
       pending.set(id, { resolve, reject });
       const timeout = setTimeout(() => void stop(), TIMEOUT_MS);
       try {
-        send(worker, { id, body, ...from }, [body]);
+        send(worker, { id, body, ...from });
         return await promise;
       } finally {
         clearTimeout(timeout);
@@ -95,8 +97,9 @@ export function createReviewThread(config: WorkerConfig, secretsOf: SecretLookup
   };
 }
 
-function send(worker: Worker, message: MessageToThread, transferred: ArrayBuffer[] = []): void {
-  worker.postMessage(message, transferred);
+function send(worker: Worker, message: MessageToThread): void {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
+  worker.postMessage(message);
 }
 
 function withoutScopes(secrets: ReturnType<SecretLookup>): KnownSecrets | undefined {

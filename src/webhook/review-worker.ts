@@ -22,7 +22,7 @@ parentPort?.on('message', (message: MessageToThread) => {
 });
 
 function begin({ id, body, gateOpen, isTrusted }: ReviewRequest): void {
-  const text = Buffer.from(body).toString();
+  const text = Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString();
   let document: unknown;
   try {
     document = JSON.parse(text);

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { RequestHandler } from '../server/listen.ts';
 import type { Log } from '../telemetry/log.ts';
 import { reviewPod, type Outcome, type Review, type Reviewed } from './admission-review.ts';
+import { createBodyBuffers } from './body-buffers.ts';
 import type { Policy } from './policy.ts';
 import { createFairSlots } from './fair-slots.ts';
 import { REVIEW_PATH, withoutToken } from './review-path.ts';
@@ -47,24 +48,28 @@ const LOG_INTERVAL_MS = 10_000;
 export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
   const { maxReviewSize, thread, violation, observe, gateOpen } = options;
   const large = createFairSlots(LARGE);
+  const buffers = createBodyBuffers({ size: maxReviewSize, kept: LARGE.total });
   const report = createReport(options.log);
 
   async function review(request: IncomingMessage, length: number, signal: AbortSignal): Promise<Reviewed | Refusal> {
     const isTrusted = options.isTrusted(pathOf(request));
     if (length <= SMALL_BYTES) {
-      const body = await readBody(request, SMALL_BYTES, signal);
+      const body = Buffer.allocUnsafe(length);
+      const size = await readBody(request, body, signal);
       const policy = isTrusted ? options.policy : options.publicPolicy;
-      return 'status' in body ? body : reviewPod(body.bytes.toString(), { policy, gateOpen });
+      return typeof size === 'object' ? size : reviewPod(body.toString('utf8', 0, size), { policy, gateOpen });
     }
     const giveBack = await large.take(addressOf(request), signal);
     if (giveBack === undefined) return { status: 503 };
+    const buffer = buffers.take();
     try {
-      const body = await readBody(request, maxReviewSize, signal);
-      if ('status' in body) return body;
-      // A copy: the buffer may be a part of a larger one, and is handed over to the thread.
-      return await thread.review(new Uint8Array(body.bytes).buffer, { gateOpen: gateOpen(), isTrusted });
+      const size = await readBody(request, new Uint8Array(buffer), signal);
+      const result =
+        typeof size === 'object' ? size : await thread.review(new Uint8Array(buffer, 0, size), { gateOpen: gateOpen(), isTrusted });
+      buffers.giveBack(buffer);
+      return result;
     } catch (error) {
-      return { status: 500, error };
+      return { status: 500, error }; // the thread may still read the buffer, which is therefore not used again
     } finally {
       giveBack();
     }
@@ -104,10 +109,6 @@ function lengthOf(request: IncomingMessage): number {
   return Number(request.headers['content-length'] ?? Infinity);
 }
 
-interface Body {
-  bytes: Buffer;
-}
-
 /** A request that is answered with another status than 200. */
 interface Refusal {
   status: number;
@@ -124,18 +125,17 @@ function refuse(request: IncomingMessage, length: number, maxReviewSize: number)
   return length !== Infinity && length > maxReviewSize ? { status: 413 } : undefined;
 }
 
-/** @returns the body, or a refusal if it is longer than `limit`, or if the client has disconnected
- *  or is too slow */
-async function readBody(request: IncomingMessage, limit: number, signal: AbortSignal): Promise<Body | Refusal> {
-  const chunks: Buffer[] = [];
+/** @returns the size of the body in bytes, or a refusal if it does not fit `target`, or if the
+ *  client has disconnected or is too slow */
+async function readBody(request: IncomingMessage, target: Uint8Array, signal: AbortSignal): Promise<number | Refusal> {
   let size = 0;
-  const { promise, resolve } = Promise.withResolvers<Body | Refusal>();
+  const { promise, resolve } = Promise.withResolvers<number | Refusal>();
   const take = (chunk: Buffer): void => {
+    if (size + chunk.length > target.length) return resolve({ status: 413 });
+    target.set(chunk, size);
     size += chunk.length;
-    if (size > limit) resolve({ status: 413 });
-    else chunks.push(chunk);
   };
-  const end = (): void => resolve({ bytes: Buffer.concat(chunks, size) });
+  const end = (): void => resolve(size);
   const stop = (): void => resolve({ status: 408 });
   request.on('data', take).once('end', end).once('error', stop);
   signal.addEventListener('abort', stop, { once: true });
