@@ -13,6 +13,7 @@ import { createClashMetrics } from '../src/clash/metrics.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 import { createRegistryMetrics } from '../src/telemetry/registry-metrics.ts';
 import { createPodImagesMetric } from '../src/commands/wiring/pod-images.ts';
+import { createPullSecretsMetrics } from '../src/commands/wiring/pull-secrets.ts';
 import { dashboardExpressions } from './dashboard.ts';
 import { examples } from './examples.ts';
 import { generated } from './generate.ts';
@@ -219,6 +220,7 @@ test('the queries of the dashboard and the alerts are valid PromQL over metrics 
   createRegistryMetrics(metrics);
   createClashMetrics(metrics, () => undefined);
   createPodImagesMetric(metrics);
+  createPullSecretsMetrics(metrics, () => ({ usable: 0, unusable: 0, failing: 0 }));
   const text = await metrics.render();
   const { groups } = parseYaml(readFileSync(join(import.meta.dirname, 'alerts.yaml'), 'utf8')) as {
     groups: { rules: { alert: string; expr: string }[] }[];

@@ -24,8 +24,14 @@ export async function openPullSecrets(
     namespaces: allNamespaces ? 'all' : namespaces,
     key: createSecret({ file: keyFile }),
   });
+  createPullSecretsMetrics(metrics, secrets.counts);
+  return secrets;
+}
+
+/** The metrics of the pull secrets. */
+export function createPullSecretsMetrics(metrics: Metrics, counts: PullSecrets['counts']): void {
   metrics.table('pull_secrets', 'Pull secrets that are known, by whether they can be used.', ['state'], () => {
-    const { usable, unusable } = secrets.counts();
+    const { usable, unusable } = counts();
     return [
       { labels: { state: 'usable' }, value: usable },
       { labels: { state: 'unusable' }, value: unusable },
@@ -33,10 +39,9 @@ export async function openPullSecrets(
   });
   metrics.watch(
     'pull_secret_watches_failing',
-    'Watches of Secrets that fail now: forbidden, or without an answer.',
-    () => secrets.counts().failing,
+    'Watches of Secrets that currently fail: forbidden, or without a response.',
+    () => counts().failing,
   );
-  return secrets;
 }
 
 /** How long to wait for the first list. */
