@@ -47,7 +47,7 @@ export async function load({ ca, ...plan }: LoadPlan): Promise<LoadResult> {
 export interface PutPlan {
   seconds: number;
   clients: number;
-  /** A percent sign stands for a number that no other request has; in the body, too. */
+  /** A percent sign is replaced by a number that is different for each request, in the body too. */
   url: string;
   body: string;
   contentType: string;

@@ -61,7 +61,7 @@ describe('an image that a client pushes is pulled byte for byte by another', () 
     await assert.rejects(run(crane, ['digest', '--insecure', `${world.registry.host}/local/by/copy:1`], { env }));
   });
 
-  test("Docker's engine, by its own client, which mounts the blobs that another repository has", async () => {
+  test("Docker's engine with its own client, which mounts blobs of another repository", async () => {
     const docker = await toolPath('docker-push');
     const single = makeImage({ seed: 'docker', architectures: ['amd64'], layers: [3_000_000, 1000] });
     const directory = join(world.directory, 'docker-layout');

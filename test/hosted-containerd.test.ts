@@ -6,7 +6,7 @@ import { makeImage, pushImage, sha256 } from './support/image.ts';
 
 /** BuildKit, nerdctl and Docker's engine with the image store of containerd push by the same code:
  *  core/remotes/docker. */
-test('containerd 1.6 and 2.4 push what they have pulled, with a login', async () => {
+test('containerd 1.6 and 2.4 push images that they have pulled, with a login', async () => {
   await using world = await startHosted();
   const { url, host } = world.registry;
   const image = makeImage({ seed: 'containerd' });

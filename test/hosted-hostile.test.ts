@@ -137,7 +137,7 @@ test('a connection on which a push was refused in the middle answers the next re
   }
 });
 
-test('pipelined pushes are answered in order, and what follows a body is a request of its own', async () => {
+test('pipelined pushes are answered in order, and bytes after a body are a separate request', async () => {
   await using world = await startHosted();
   const { url } = world.registry;
   const port = Number(new URL(url).port);
@@ -196,7 +196,7 @@ test('a request whose length is ambiguous is refused, and its connection is clos
   assert.equal((await fetch(`${url}/v2/${REPOSITORY}/blobs/${blob.digest}`)).status, 404);
 });
 
-test('a body that comes slowly is taken whole, and pushes beside it do not wait', async () => {
+test('a slow body is accepted whole, and other pushes do not wait for it', async () => {
   await using world = await startHosted();
   const { url } = world.registry;
   const post = (digest: string, body: Uint8Array<ArrayBuffer> | ReadableStream) =>
@@ -220,7 +220,7 @@ test('a body that comes slowly is taken whole, and pushes beside it do not wait'
   for (const { status } of await Promise.all(pushes)) assert.equal(status, 201);
 });
 
-test('names and tags outside the grammar are refused wherever they stand', async () => {
+test('names and tags outside the grammar are refused everywhere', async () => {
   await using world = await startHosted();
   const { url } = world.registry;
   const ask = async (method: string, target: string) => {
@@ -256,7 +256,7 @@ test('names and tags outside the grammar are refused wherever they stand', async
   }
 });
 
-test('a push in one request that is cut anywhere leaves no blob, and can be sent again', async () => {
+test('a push in one request leaves no blob if it is cut, and can be repeated', async () => {
   await using world = await startHosted();
   const { url } = world.registry;
   const port = Number(new URL(url).port);

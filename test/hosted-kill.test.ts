@@ -22,7 +22,7 @@ interface Killed extends AsyncDisposable {
   kills: number;
   /** The URL of some replica, which may be gone. */
   any(chance: Chance): string;
-  /** Ends the killing. @returns the URLs of all replicas, which run */
+  /** Stops killing replicas. @returns the URLs of all replicas, which run */
   end(): Promise<string[]>;
 }
 
@@ -66,7 +66,7 @@ async function startKilled(world: HostedWorld, seed: number): Promise<Killed> {
   });
 }
 
-/** What a client was told to be stored. */
+/** The content that a replica has acknowledged to a client. */
 interface Acknowledged {
   /** `repository@digest` */
   blobs: Map<string, Content>;
@@ -153,7 +153,7 @@ async function assertServed(url: string, { blobs, images }: Acknowledged): Promi
   }
 }
 
-/** A module that lets a program believe that it is later. */
+/** A module that moves a program's clock forward. */
 async function writeClock(directory: string, ahead: number): Promise<string> {
   const file = join(directory, 'clock.mjs');
   await writeFile(
@@ -172,7 +172,7 @@ async function filesBelow(directory: string): Promise<string[]> {
   return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name).slice(directory.length + 1));
 }
 
-test(`promise 22: ${PUSHES} pushes by ${CLIENTS} clients over S3 while replicas are killed: everything acknowledged is there and right, and the day's cleaning leaves nothing else`, async (t) => {
+test(`promise 22: ${PUSHES} pushes by ${CLIENTS} clients over S3 while replicas are killed: everything acknowledged is stored correctly, and the daily cleanup removes everything else`, async (t) => {
   await using storage = await startStorage('s3');
   await using world = await startHosted({ ...storage.options });
   const acknowledged: Acknowledged = { blobs: new Map(), images: new Map() };
@@ -189,7 +189,7 @@ test(`promise 22: ${PUSHES} pushes by ${CLIENTS} clients over S3 while replicas 
       }
     }),
   );
-  // Uploads that nobody ends.
+  // Abandoned uploads.
   for (const url of await killed.end()) {
     const begun = await fetch(`${url}/v2/local/team/app-0/blobs/uploads/`, { method: 'POST', headers: { authorization: AUTHORIZATION } });
     const location = `${url}${begun.headers.get('location') ?? ''}`;

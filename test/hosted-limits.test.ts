@@ -44,7 +44,7 @@ async function* streamed({ bytes }: Content): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += 2 ** 16) yield bytes.subarray(at, at + 2 ** 16);
 }
 
-test(`${OPEN_UPLOADS} open uploads: each stands where it was left, none is slower for the others, and memory stays`, async (t) => {
+test(`${OPEN_UPLOADS} open uploads: each keeps its position, none is slowed down by the others, and memory does not grow`, async (t) => {
   await using world = await startHosted();
   const { url } = world.registry;
   const base = `${url}/v2/${REPOSITORY}/blobs/uploads/`;
@@ -76,7 +76,7 @@ test(`${OPEN_UPLOADS} open uploads: each stands where it was left, none is slowe
   }
 });
 
-test('a manifest of 10,000 layers is accepted when they are there; one that names 10,000 others, or itself, is refused', async () => {
+test('a manifest of 10,000 stored layers is accepted; one with 10,000 missing layers, or one that names itself, is refused', async () => {
   await using world = await startHosted();
   const { url } = world.registry;
   const image = makeImage({ seed: 'many', architectures: ['amd64'], layers: [1000] });
@@ -105,7 +105,7 @@ test('a manifest of 10,000 layers is accepted when they are there; one that name
   }
 });
 
-test('a full disk refuses a push with 503 and keeps nothing of it, and what was there is pulled', async () => {
+test('with a full disk, a push gets a 503 and leaves no data, and stored images can be pulled', async () => {
   await using volume = await smallVolume(24);
   const directory = join(volume.path, 'data');
   await using world = await startHosted({ storage: { filesystem: { directory } } });
@@ -142,7 +142,7 @@ test('a full disk refuses a push with 503 and keeps nothing of it, and what was 
   );
 });
 
-/** Pushes to a bucket of S3 that refuses what `refuses` says, in every way that S3 might. */
+/** Pushes to an S3 bucket that refuses the requests selected by `refuses`, with every possible S3 error. */
 async function assertRefused(s3: ScriptedS3, refuses: (request: S3Request) => boolean): Promise<void> {
   const storage = { s3: { endpoint: s3.url, bucket: 'images', region: 'r', accessKeyId: 'a', secretAccessKey: 's' } };
   await using world = await startHosted({ storage });
@@ -168,14 +168,14 @@ async function assertRefused(s3: ScriptedS3, refuses: (request: S3Request) => bo
   assert.equal(sha256(stored?.bytes ?? Buffer.alloc(0)), blob.digest);
 }
 
-test('S3 that refuses one part: the upload stands where it was, the parts are given up, and it can go on', async () => {
+test('if S3 refuses one part, the upload keeps its position, its parts are aborted, and it can continue', async () => {
   await using s3 = await startScriptedS3();
   await assertRefused(s3, ({ query }) => query.get('partNumber') === '2');
   const ended = s3.requests.filter(({ method, query }) => method === 'DELETE' && query.has('uploadId'));
   assert.ok(ended.length > 0, 'the parts were given up');
 });
 
-test('a full bucket: the upload stands where it was, and can go on once there is room', async () => {
+test('with a full bucket, an upload keeps its position, and can continue once there is room', async () => {
   await using s3 = await startScriptedS3();
   await assertRefused(s3, ({ method, query, key }) => query.has('uploads') && method === 'POST' && key !== '');
 });

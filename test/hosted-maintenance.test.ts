@@ -15,7 +15,7 @@ async function cache({ configuration }: HostedWorld, ...args: string[]): Promise
 
 const imageOf = (seed: string) => makeImage({ seed, architectures: ['amd64'], layers: [1000] });
 
-test('cache ls --hosted lists what was pushed, without what was pulled through', async () => {
+test('cache ls --hosted lists pushed images, without cached ones', async () => {
   await using upstream = await startScriptedUpstream();
   upstream.add('library/demo', '1', imageOf('pulled'));
   await using world = await startHosted({ more: { upstreams: { dockerhub: { url: upstream.url } } } });
@@ -32,7 +32,7 @@ test('cache ls --hosted lists what was pushed, without what was pulled through',
   assert.deepEqual(new Set((await list()).map(([repository]) => repository)), new Set(['dockerhub/library/demo', REPOSITORY]));
 });
 
-test('retention: cache prune deletes the tags that the rules do not keep, then what no tag means, and nothing else', async () => {
+test('retention: cache prune deletes the tags that the rules do not keep, then untagged manifests, and nothing else', async () => {
   const everything = [{ users: ['ci'] }];
   const retention = { keepTags: [{ tags: 'nightly-*', newest: 1 }], untagged: '1ms' };
   await using world = await startHosted({ local: { push: everything, delete: everything, immutableTags: ['v*'], retention } });

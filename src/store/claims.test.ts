@@ -32,7 +32,7 @@ test('a pruning run that cannot read the claims after announcing its sweep lets 
   await createClaimer(store).claim([digest], signal);
 });
 
-test('pushes at once share their claims, and a claim that a pruning has to respect is not written again', async () => {
+test('simultaneous pushes share their claims, and a claim that prunings already respect is not written again', async () => {
   const store = memory();
   let writes = 0;
   const counting: Store = {

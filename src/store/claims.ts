@@ -36,7 +36,7 @@ const SWEEP_POLL_MS = 200;
 const SWEEP_WAIT_MS = 30_000;
 const MAX_RECORD_SIZE = 16 * 2 ** 20;
 
-/** The side of the pushes. */
+/** The operations for pushes. */
 export interface Claimer {
   /** Claims blobs for a manifest that is being pushed: no pruning removes them from now on. Call it
    *  before checking whether they are stored.

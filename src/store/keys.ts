@@ -23,7 +23,7 @@ export function memberKey(repository: Repository, digest: Digest): string {
   return `${membersPrefix(repository)}${algorithm}/${hex}`;
 }
 
-/** The prefix of those records. */
+/** The prefix of these records. */
 export function membersPrefix(repository: Repository): string {
   return `v1/repos/${repository}/_members/`;
 }

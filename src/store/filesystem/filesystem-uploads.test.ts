@@ -52,7 +52,7 @@ test('streams of every chunk size are stored byte for byte, and joined in their 
   }
 });
 
-test('a stream that fails leaves nothing, and its error is passed on', async () => {
+test('a failed stream leaves no file, and its error is passed on', async () => {
   await using made = await open();
   const { store, left } = made;
   async function* failing(): AsyncGenerator<Uint8Array> {
@@ -64,7 +64,7 @@ test('a stream that fails leaves nothing, and its error is passed on', async () 
   assert.deepEqual(await left(), []);
 });
 
-test('small objects are read as they were written last, by many at once, beside removals of their directories', async () => {
+test('concurrent reads of small objects return the last written content, even while their directories are removed', async () => {
   await using made = await open();
   const { store, left } = made;
   const read = (key: string) => store.readSmall(key, 1000, { signal });
