@@ -101,7 +101,7 @@ function answer(request) {
         return publish(request);
       case 'discard':
         return discard(request);
-      case 'read':
+      default:
         return read(request);
     }
   } catch (error) {
