@@ -17,7 +17,7 @@ const [NODE, ...MAIN] = PROGRAM;
 const NAMESPACE = 'kube-registry';
 const ACCOUNT = 'kube-registry-registry';
 
-/** What the chart gives the registry for `warm.cluster` and `keepInUse`. */
+/** The rights that the chart gives the registry for `warm.cluster` and `keepInUse`. */
 const ROLE = [
   {
     apiVersion: 'rbac.authorization.k8s.io/v1',

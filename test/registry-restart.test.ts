@@ -88,7 +88,7 @@ test('promise 20: a registry that is stopped in the middle of a blob leaves what
   assert.ok(upstream.blobBytes() / SIZE <= MAX_COPIES);
 });
 
-test('promise 20: a spool file that was cut or has a wrong bit never reaches a client as a whole, and the next pull is right', async () => {
+test('promise 20: a truncated or corrupt spool file never reaches a client whole, and the next pull is correct', async () => {
   await using upstream = await startScriptedUpstream();
   const digest = upstream.addBlob(bytes);
   const path = `/v2/hub/team/app/blobs/${digest}`;

@@ -22,10 +22,11 @@ export interface PartUploads {
   adopt(this: void, index: number, part: BlobPart): void;
   /** Undefined: the part is not stored yet. */
   stored(this: void, index: number): BlobPart | undefined;
-  /** All parts, once they are stored. @throws what the storage threw when it refused one for good */
+  /** All parts, once they are stored. @throws what the storage threw when it refused one for
+   *  good */
   all(this: void): Promise<BlobPart[]>;
-  /** Starts no more uploads, and gives the running ones a moment: some servers keep what they have received of an upload that is cut.
-   *  Resolves when the file is no longer read; never rejects. */
+  /** Starts no more uploads, and gives the running ones a moment: some servers keep what they have
+   *  received of an upload that is cut. Resolves when the file is no longer read; never rejects. */
   stop(this: void): Promise<void>;
 }
 
@@ -36,7 +37,8 @@ export interface PartUploadsOptions {
   size: number;
   partSize: number;
   file: Pick<FileHandle, 'fd' | 'read'>;
-  /** Where in the file the byte at `position` of the blob lies; the bytes of a part lie together. */
+  /** Where in the file the byte at `position` of the blob lies; the bytes of a part lie
+   *  together. */
   place(this: void, position: number): number;
   /** Called when a part is stored. */
   onStored?(this: void): void;
@@ -46,11 +48,13 @@ export interface PartUploadsOptions {
 
 /** Uploads of one blob that run at once. */
 const PARALLEL = 3;
-/** How long one try may take, in ms. Readers wait when the window is full, and a silent storage takes nothing. */
+/** How long one try may take, in ms. Readers wait when the window is full, and a silent storage
+ *  takes nothing. */
 const TRY_TIMEOUT_MS = 30_000;
 /** How long running uploads may take after the end of the download, in ms. */
 const GRACE_MS = 5000;
-/** How often a part is tried if nothing has been stored yet: readers should not wait for a storage that is down. */
+/** How often a part is tried if nothing has been stored yet: readers should not wait for a storage
+ *  that is down. */
 const FIRST_TRIES = 3;
 /** How often after that: a storage that is away for a few seconds does not end the download. */
 const LATER_TRIES = 8;

@@ -9,11 +9,13 @@ import type { DownloadState, Reservation } from './state.ts';
 import { createRing, reserveWindow, type Ring, type Window } from './window.ts';
 import { fetchFrom } from './without-spool.ts';
 
-/** The download of a blob that is larger than the room for it (promise 19). Its bytes pass in order through a window in the spool
- *  file: they are hashed and stored in parts, in the storage. Readers follow in the window; those that have fallen behind read the
- *  parts. The window moves on only over parts that are stored, so an upstream that is faster than the storage waits. */
+/** The download of a blob that is larger than the room for it (promise 19). Its bytes pass in order
+ *  through a window in the spool file: they are hashed and stored in parts, in the storage. Readers
+ *  follow in the window; those that have fallen behind read the parts. The window moves on only
+ *  over parts that are stored, so an upstream that is faster than the storage waits. */
 export interface Passage {
-  /** Resolves when nothing more is received; never rejects. A failure of the source fails the download. */
+  /** Resolves when nothing more is received; never rejects. A failure of the source fails the
+   *  download. */
   readonly ended: Promise<void>;
   /** The storage does not take the parts: readers continue without it. */
   isAbandoned(this: void): boolean;
@@ -27,7 +29,8 @@ export interface Passage {
   finish(this: void): Promise<boolean>;
   /** Reads [from, to). */
   follow(this: void, from: number, to: number, signal: AbortSignal): Body;
-  /** Makes the blob of its parts. Call it once the digest has been checked. @throws OciError UNAVAILABLE */
+  /** Makes the blob of its parts. Call it once the digest has been checked. @throws OciError
+   *  UNAVAILABLE */
   join(this: void, signal: AbortSignal): Promise<void>;
   /** Resolves when the spool file is no longer used, except by readers; never rejects. */
   close(this: void): Promise<void>;
@@ -115,7 +118,8 @@ interface Receiving {
 /** Receives the blob into the ring, and uploads each part once it is complete. */
 async function receive({ options, window, ring, uploads, abandon, signal }: Receiving): Promise<void> {
   const { state } = options;
-  /** Parts that have been read from the storage from their first byte to their last, by their start. */
+  /** Parts that have been read from the storage from their first byte to their last, by their
+   *  start. */
   const reread = new Map<number, BlobPart>();
 
   async function write(bytes: Uint8Array, buffer: SharedBuffer): Promise<number> {
@@ -148,7 +152,8 @@ async function receive({ options, window, ring, uploads, abandon, signal }: Rece
   state.notify();
 }
 
-/** The bytes of a blob: those that an earlier download has left in the storage, and the others from the source.
+/** The bytes of a blob: those that an earlier download has left in the storage, and the others from
+ *  the source.
  *  @throws as the source does */
 async function* bytesInOrder(options: PassageOptions, reread: Map<number, BlobPart>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const { state, sources, size } = options;

@@ -2,8 +2,9 @@ import type { SharedBuffer } from '../io/buffers.ts';
 import { createSpoolWriter } from './spool/spool-writer.ts';
 import type { DownloadState, Reservation } from './state.ts';
 
-/** The part of a blob that the spool holds while a blob passes through it that has no room there as a whole. The spool file is a
- *  ring: the byte at `position` of the blob lies at `position` modulo the window's size. */
+/** The part of a blob that the spool holds while a blob passes through it that has no room there as
+ *  a whole. The spool file is a ring: the byte at `position` of the blob lies at `position` modulo
+ *  the window's size. */
 export interface Window {
   /** Bytes, a multiple of `partSize`. */
   size: number;
@@ -20,7 +21,8 @@ const PARTS_IN_WINDOW = 8;
 /** S3's limit for one object. */
 const MAX_PARTS = 10_000;
 
-/** Reserves the largest window that there is room for. Undefined: there is too little, or the blob is too small to need one. */
+/** Reserves the largest window that there is room for. Undefined: there is too little, or the blob
+ *  is too small to need one. */
 export function reserveWindow(blobSize: number, room: Pick<Reservation, 'grow'>): Window | undefined {
   for (let size = MAX_WINDOW; size >= MIN_WINDOW; size /= 2) {
     const partSize = Math.max(MIN_PART, size / PARTS_IN_WINDOW);
@@ -41,8 +43,10 @@ export interface Ring {
   base(this: void): number;
   /** How many bytes have arrived. */
   received(this: void): number;
-  /** Writes the next bytes, a part of `buffer`; waits until what they overwrite is stored. Calls may overlap; they take effect in their order.
-   *  @returns how many: fewer when the signal is aborted. @throws the file system's errors; then every later call fails as well */
+  /** Writes the next bytes, a part of `buffer`; waits until what they overwrite is stored. Calls
+   *  may overlap; they take effect in their order.
+   *  @returns how many: fewer when the signal is aborted. @throws the file system's errors; then
+   *  every later call fails as well */
   write(this: void, bytes: Uint8Array, buffer: SharedBuffer): Promise<number>;
   /** Finishes the hash. @returns whether it matches the digest */
   finish(this: void): Promise<boolean>;
@@ -66,7 +70,8 @@ export function createRing({ state, size, window, isStored, signal }: RingOption
   let received = 0;
   let before: Promise<unknown> = Promise.resolve();
 
-  /** Waits until the spool may hold the bytes before `end`. @returns false: the signal is aborted */
+  /** Waits until the spool may hold the bytes before `end`. @returns false: the signal is
+   *  aborted */
   async function room(end: number): Promise<boolean> {
     while (!signal.aborted && end > base + window.size) {
       if (isStored(base / window.partSize)) base += window.partSize;
@@ -92,7 +97,8 @@ export function createRing({ state, size, window, isStored, signal }: RingOption
     base: () => base,
     received: () => received,
     write(bytes, buffer) {
-      // After a failure nothing more is written: what follows a gap would be hashed as if it were the next bytes.
+      // After a failure nothing more is written: what follows a gap would be hashed as if it were
+      // the next bytes.
       const written = before.then(() => write(bytes, buffer));
       before = written;
       return written;

@@ -7,8 +7,8 @@ import type { Store } from '../store/store.ts';
 import type { LayoutImage } from './image-layout.ts';
 import { writeRecord, writeTree, type Tree } from './image-tree.ts';
 
-/** Takes the referrers of the file's images out of `trees`: entries without a name that have a subject in the file. A referrer comes
- *  after what it refers to. */
+/** Takes the referrers of the file's images out of `trees`: entries without a name that have a
+ *  subject in the file. A referrer comes after what it refers to. */
 export function takeReferrers(trees: Map<LayoutImage, Tree>): Tree[] {
   const there = new Set<Digest>();
   const nameless = new Map<LayoutImage, { tree: Tree; subject: Digest }>();
@@ -32,7 +32,8 @@ export function takeReferrers(trees: Map<LayoutImage, Tree>): Tree[] {
   return taken;
 }
 
-/** Writes a referrer into the repositories of its subject, and lists it there. `places`: the repositories of what has been imported.
+/** Writes a referrer into the repositories of its subject, and lists it there. `places`: the
+ *  repositories of what has been imported.
  *  @returns false: its subject has not been imported, or some of its blobs are missing */
 export async function importReferrer(
   tree: Tree,
@@ -67,8 +68,8 @@ async function list(
   await writeRecord(store, key, { record: { checkedAt: new Date().toISOString(), imported: true, index }, signal });
 }
 
-/** The subject of a tree's topmost manifest, and its descriptor as a list of referrers has it (distribution specification, "Listing
- *  Referrers"). */
+/** The subject of a tree's topmost manifest, and its descriptor as a list of referrers has it
+ *  (distribution specification, "Listing Referrers"). */
 function rootOf({ manifests }: Tree) {
   const root = manifests.at(-1);
   if (root === undefined) throw new Error('an image has a manifest');

@@ -6,19 +6,22 @@ import { blobKey, PARTS, parsePartKey, partKey, partsPrefix } from './keys.ts';
 import type { StoreContext, StoredContent, StoreSource } from './store.ts';
 import type { UploadStore } from './upload-store.ts';
 
-/** A part of a blob: [start, end). Its bytes are as upstream has sent them: nothing has checked them yet. */
+/** A part of a blob: [start, end). Its bytes are as upstream has sent them: nothing has checked
+ *  them yet. */
 export interface BlobPart {
   key: string;
   start: number;
   end: number;
 }
 
-/** The parts of blobs that are being downloaded, in the storage: objects of their own, so that they can be read before the
- *  blob is complete, by other replicas too (docs/decisions/blob-parts.md). */
+/** The parts of blobs that are being downloaded, in the storage: objects of their own, so that they
+ *  can be read before the blob is complete, by other replicas too
+ *  (docs/decisions/blob-parts.md). */
 export interface BlobParts {
   /** The blobs that have parts. */
   digests(context: StoreContext): Promise<Set<Digest>>;
-  /** The parts of a blob of `size` bytes (undefined: of any size) that some process has stored, none of which overlap, ascending. */
+  /** The parts of a blob of `size` bytes (undefined: of any size) that some process has stored,
+   *  none of which overlap, ascending. */
   list(digest: Digest, size: number | undefined, context: StoreContext): Promise<{ size: number; parts: BlobPart[] } | undefined>;
   write(digest: Digest, at: { size: number; start: number }, source: StoreSource, context: StoreContext): Promise<BlobPart>;
   /** `range`: within the part. Undefined: the part is gone. */
