@@ -14,10 +14,11 @@ import { toolPath } from '../tools/tools.ts';
 import { until } from './cluster.ts';
 import { imageName, KUBE_REGISTRY } from './images.ts';
 import { assertBytes, createPod, ready, removePods } from './pods.ts';
+import { privateImageSteps } from './private-images.ts';
 import { createSteps } from './steps.ts';
 import { CHART, install, NAMESPACE, RELEASE, startWorld, values, type World } from './world.ts';
 
-// On the current containerd: mirror mode, and then the commands of the README.
+// On the current containerd: mirror mode, then the commands of the README, and private images.
 
 const run = promisify(execFile);
 const LAYERS = [100_000, 1_000_000];
@@ -125,6 +126,8 @@ step('an image volume is rewritten, pulled and mounted', async () => {
   await ready(world, 'volume');
   await forgetAll();
 });
+
+privateImageSteps(step, { world: () => world, namespace: 'kube-registry' });
 
 interface Shell extends AsyncDisposable {
   /** Returns its stdout. @throws Error with stderr */

@@ -10,6 +10,7 @@ export interface Pod {
     containers: Container[];
     initContainers?: Container[];
     ephemeralContainers?: Container[];
+    imagePullSecrets?: { name: string }[];
     volumes?: { name: string; image?: { reference: string } }[];
   };
   status: {
@@ -25,16 +26,23 @@ interface Container {
 }
 interface ContainerStatus {
   restartCount: number;
-  state: { running?: object; waiting?: { reason: string } };
+  state: { running?: object; waiting?: { reason: string; message?: string } };
 }
 
-const PODS = '/api/v1/namespaces/default/pods';
+/** @param name of a pod: `NAME` in the namespace `default`, or `NAMESPACE/NAME` */
+function pathOf(name: string): { pods: string; own: string } {
+  const slash = name.indexOf('/');
+  const [namespace, own] = slash === -1 ? ['default', name] : [name.slice(0, slash), name.slice(slash + 1)];
+  return { pods: `/api/v1/namespaces/${namespace}/pods`, own };
+}
 
-/** Creates a pod of one container. @returns it, as admission has changed it */
+/** Creates a pod of one container. @param name `NAME`, or `NAMESPACE/NAME`, as everywhere here
+ *  @returns it, as admission has changed it */
 export async function createPod({ api }: World, name: string, image: string, spec: Record<string, unknown> = {}): Promise<Pod> {
+  const { pods, own } = pathOf(name);
   const container = { name: 'main', image };
-  return api<Pod>('POST', PODS, {
-    metadata: { name, labels: { 'made-by': 'test' } },
+  return api<Pod>('POST', pods, {
+    metadata: { name: own, labels: { 'made-by': 'test' } },
     spec: { terminationGracePeriodSeconds: 0, automountServiceAccountToken: false, containers: [container], ...spec },
   });
 }
@@ -78,11 +86,13 @@ export function isReady(pod: Pod): boolean {
 
 /** The pod's log. */
 export function logOf({ api }: World, name: string, container?: string): Promise<string> {
-  return api<string>('GET', `${PODS}/${name}/log${container === undefined ? '' : `?container=${container}`}`);
+  const { pods, own } = pathOf(name);
+  return api<string>('GET', `${pods}/${own}/log${container === undefined ? '' : `?container=${container}`}`);
 }
 
 export function podOf({ api }: World, name: string): Promise<Pod> {
-  return api<Pod>('GET', `${PODS}/${name}`);
+  const { pods, own } = pathOf(name);
+  return api<Pod>('GET', `${pods}/${own}`);
 }
 
 /** Waits until the webhook, which needs all agents first, rewrites pods. @throws Error: it does
@@ -90,7 +100,7 @@ export function podOf({ api }: World, name: string): Promise<Pod> {
 export async function rewriting(world: World): Promise<void> {
   const probe = { metadata: { name: 'probe' }, spec: { containers: [{ name: 'main', image: 'probe:1' }] } };
   await until(async () => {
-    const pod = await world.api<Pod>('POST', `${PODS}?dryRun=All`, probe);
+    const pod = await world.api<Pod>('POST', '/api/v1/namespaces/default/pods?dryRun=All', probe);
     return isRewritten(pod);
   });
 }
@@ -107,7 +117,7 @@ export async function assertBytes(world: World, name: string, seed: string, laye
   assert.deepEqual(lines, [...expected, 'holding']);
 }
 
-/** Removes pods, by default all of a test, and waits until they are gone. */
-export async function removePods({ kubectl }: World, ...names: string[]): Promise<void> {
-  await kubectl(['delete', 'pod', '--now', '--ignore-not-found', ...(names.length === 0 ? ['--all'] : names)]);
+/** Removes all pods of a namespace, and waits until they are gone. */
+export async function removePods({ kubectl }: World, namespace = 'default'): Promise<void> {
+  await kubectl(['-n', namespace, 'delete', 'pod', '--now', '--ignore-not-found', '--all']);
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
-import type { World } from './world.ts';
+import { RELEASE, type World } from './world.ts';
 
 /** Tests that depend on each other: after a failure, the cluster is not in the state that the next
  *  test expects, so that test fails at once. The state of the cluster is written to stderr. */
@@ -22,8 +22,17 @@ export function createSteps(world: () => World): (name: string, body: (t: TestCo
 }
 
 async function describe({ kubectl }: World): Promise<string> {
-  const logs = ['logs', '-n', 'images', '--selector=app.kubernetes.io/part-of=kube-registry', '--all-containers', '--prefix', '--tail=15'];
-  const questions = [['get', 'pods', '-A', '-o', 'wide'], ['get', 'events', '-A', '--sort-by=.lastTimestamp'], logs];
+  const logsIn = (namespace: string): string[] => [
+    'logs',
+    '-n',
+    namespace,
+    '--selector=app.kubernetes.io/part-of=kube-registry',
+    '--all-containers',
+    '--prefix',
+    '--tail=15',
+  ];
+  const everywhere = ['-A', '--sort-by=.lastTimestamp'];
+  const questions = [['get', 'pods', '-A', '-o', 'wide'], ['get', 'events', ...everywhere], ...['images', RELEASE].map(logsIn)];
   const answers = questions.map((question) => kubectl(question).catch((error: Error) => error.message));
   return (await Promise.all(answers)).map((answer) => answer.split('\n').slice(-60).join('\n')).join('\n');
 }

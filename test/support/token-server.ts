@@ -1,5 +1,7 @@
 import { generateKeyPairSync, randomUUID, sign } from 'node:crypto';
-import { createServer } from 'node:http';
+import { readFile } from 'node:fs/promises';
+import { createServer, type RequestListener } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import { listenOnLoopback } from './http.ts';
 
 export interface TokenServerOptions {
@@ -12,6 +14,8 @@ export interface TokenServerOptions {
   lifetime?: number;
   /** Where to listen; default 127.0.0.1. */
   host?: string;
+  /** Its certificate's files, and the name that the certificate is of; default: plain HTTP. */
+  tls?: { certificate: string; key: string; name: string };
 }
 
 export interface TokenServer extends AsyncDisposable {
@@ -31,7 +35,7 @@ const KEY_ID = 'key-1';
 /** A token server by the Distribution project's token specification, such as Docker Hub's. A wrong
  *  password gets 401. */
 export async function startTokenServer(options: TokenServerOptions = {}): Promise<TokenServer> {
-  const { accounts = {}, allow = (account) => account !== undefined, lifetime = 300 } = options;
+  const { accounts = {}, allow = (account) => account !== undefined, lifetime = 300, tls } = options;
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const requests: TokenServer['requests'] = [];
 
@@ -56,7 +60,7 @@ export async function startTokenServer(options: TokenServerOptions = {}): Promis
     return `${signed}.${sign('sha256', Buffer.from(signed), { key: privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
   }
 
-  const server = createServer((request, response) => {
+  const answer: RequestListener = (request, response) => {
     const account = basicUser(request.headers.authorization, accounts);
     const scopes = new URL(request.url ?? '/', 'http://localhost').searchParams.getAll('scope').flatMap((scope) => scope.split(' '));
     if (account === null) {
@@ -66,10 +70,14 @@ export async function startTokenServer(options: TokenServerOptions = {}): Promis
     requests.push({ account, scopes });
     response.setHeader('content-type', 'application/json');
     response.end(JSON.stringify({ token: issue(account, scopes), expires_in: lifetime, issued_at: new Date().toISOString() }));
-  });
+  };
+  const server =
+    tls === undefined
+      ? createServer(answer)
+      : createSecureServer({ cert: await readFile(tls.certificate), key: await readFile(tls.key) }, answer);
   const listening = await listenOnLoopback(server, options.host);
   return {
-    realm: `${listening.url}/token`,
+    realm: tls === undefined ? `${listening.url}/token` : `https://${tls.name}:${listening.port}/token`,
     service: SERVICE,
     issuer: ISSUER,
     keys: JSON.stringify({ keys: [{ ...publicKey.export({ format: 'jwk' }), kid: KEY_ID, use: 'sig', alg: 'ES256' }] }),
