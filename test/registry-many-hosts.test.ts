@@ -36,16 +36,16 @@ test(`promise 17: ${HOSTS} hosts, requested one after the other, need no more me
   const tls = await makeCertificate(path, ['*.many.example']);
   const proxy = await startWorld(stack, tls);
   const registry = stack.use(await startRegistry({ otherHosts: ['*'], proxy }, { env: { NODE_EXTRA_CA_CERTS: tls.certificate } }));
-  const pull = async (host: number): Promise<void> => {
-    const response = await fetch(`${registry.url}/v2/h${host}.many.example/team/app/manifests/1`);
+  const pull = async (host: number, repository: number): Promise<void> => {
+    const response = await fetch(`${registry.url}/v2/h${host}.many.example/team/app-${repository}/manifests/1`);
     assert.equal(response.status, 200, await response.text());
   };
   const megabytes = async (): Promise<number> => (await registry.memory()).resident / 2 ** 20;
   const numbers = Array.from({ length: HOSTS }, (_, n) => n);
-  // The same number of requests: only the number of hosts differs.
-  await inParallel(numbers, 8, (n) => pull(n % FEW));
+  // The same number of requests and repositories: only the number of hosts differs.
+  await inParallel(numbers, 8, (n) => pull(n % FEW, n));
   const few = await megabytes();
-  await inParallel(numbers, 8, (n) => pull(FEW + n));
+  await inParallel(numbers, 8, (n) => pull(FEW + n, n));
   const many = await megabytes();
   t.diagnostic(`${few.toFixed(0)} MiB with ${FEW} hosts, ${many.toFixed(0)} MiB with ${HOSTS} more`);
   assert.ok((many - few) * 2 ** 20 < MAX_GROWTH, `${few} MiB with ${FEW} hosts, ${many} MiB with ${HOSTS} more`);
