@@ -68,6 +68,8 @@ interface Source {
 export async function createPullSecrets(kubernetes: Kubernetes, options: PullSecretsOptions): Promise<PullSecrets> {
   const { namespaces, keepsPasswords, log, signal } = options;
   let key = await readKey(options.key);
+  /** By their purposes: the webhook asks for one with every review. */
+  const derived = new Map<string, string>();
   const index = createSecretIndex(key, { keepsPasswords });
   const complete = Promise.withResolvers<void>();
   signal.addEventListener('abort', () => complete.resolve(), { once: true });
@@ -121,6 +123,7 @@ export async function createPullSecrets(kubernetes: Kubernetes, options: PullSec
   }
   void followKey(options, (changed) => {
     key = changed;
+    derived.clear();
     index.useKey(changed);
   });
 
@@ -134,7 +137,11 @@ export async function createPullSecrets(kubernetes: Kubernetes, options: PullSec
     isComplete,
     isCurrent: () => sources.every(({ isListed, isFailing }) => isListed && !isFailing),
     complete: complete.promise,
-    derive: (purpose) => createHmac('sha256', key).update(`purpose\0${purpose}`).digest('hex'),
+    derive(purpose) {
+      const value = derived.get(purpose) ?? createHmac('sha256', key).update(`purpose\0${purpose}`).digest('hex');
+      derived.set(purpose, value);
+      return value;
+    },
     counts: () => ({ ...index.counts(), failing: sources.filter(({ isFailing }) => isFailing).length }),
   };
 }

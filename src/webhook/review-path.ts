@@ -1,4 +1,4 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { timingSafeEqual } from 'node:crypto';
 
 /** The path to which API servers send reviews. Every pod can reach the webhook and forge a review
  *  of a pod of another namespace, and the answer would contain the names of its private images. So
@@ -18,7 +18,7 @@ export const REVIEW_PATH = '/mutate';
 export function createReviewPath(token: (() => string) | undefined): ReviewPath {
   if (token === undefined) return { path: () => REVIEW_PATH, isTrusted: () => true };
   const path = (): string => `${REVIEW_PATH}/${token()}`;
-  return { path, isTrusted: (given) => timingSafeEqual(hash(given), hash(path())) };
+  return { path, isTrusted: (given) => isEqual(Buffer.from(given), Buffer.from(path())) };
 }
 
 /** A path, redacted for the log. */
@@ -26,6 +26,7 @@ export function withoutToken(path: string): string {
   return path.startsWith(`${REVIEW_PATH}/`) ? `${REVIEW_PATH}/…` : path;
 }
 
-function hash(text: string): Buffer {
-  return createHash('sha256').update(text).digest();
+/** Only the length, which is no secret, changes how long it takes. */
+function isEqual(one: Buffer, other: Buffer): boolean {
+  return one.length === other.length && timingSafeEqual(one, other);
 }

@@ -36,6 +36,8 @@ const PATIENCE_MS = 2_000;
  *  read the answer. Further bytes of the client are not read. */
 const LINGER_MS = 1_000;
 const LOG_INTERVAL_MS = 10_000;
+/** The reason of all aborts here: without one, each would make an error with a stack. */
+const ENDED = 'the request has ended';
 
 /** Serves POST /mutate, with or without a token after it, and POST / until the configuration has a
  *  path. Every answer allows the pod, even an answer to something that is not a
@@ -77,11 +79,16 @@ export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
 
   return async (request, response) => {
     const started = performance.now();
-    const gone = new AbortController();
-    response.once('close', () => gone.abort());
-    const signal = AbortSignal.any([gone.signal, AbortSignal.timeout(PATIENCE_MS)]);
+    // AbortSignal.timeout() would stay for the whole time: the garbage collector would have to trace
+    // thousands of signals.
+    const ended = new AbortController();
+    const end = (): void => ended.abort(ENDED);
+    const timer = setTimeout(end, PATIENCE_MS);
+    response.once('close', end);
     const length = lengthOf(request);
-    const result = refuse(request, length, maxReviewSize) ?? (await review(request, length, signal));
+    const result = refuse(request, length, maxReviewSize) ?? (await review(request, length, ended.signal));
+    clearTimeout(timer);
+    response.off('close', end);
     const isRefused = 'status' in result;
     const status = isRefused ? result.status : result.uid === '' ? 400 : 200;
     const { json, outcome } = isRefused ? reviewPod('', options) : result;
@@ -92,7 +99,7 @@ export function serveWebhook(options: ServeWebhookOptions): RequestHandler {
       return;
     }
     if (status < 500) violation(addressOf(request));
-    await refuseAndClose(response, { status, json, signal: gone.signal });
+    await refuseAndClose(response, { status, json });
   };
 }
 
@@ -148,11 +155,13 @@ async function readBody(request: IncomingMessage, target: Uint8Array, signal: Ab
 
 /** The answer is complete by its content-length; its end, which closes the connection, comes
  *  later. */
-async function refuseAndClose(response: ServerResponse, answer: { status: number; json: string; signal: AbortSignal }): Promise<void> {
-  const { status, json, signal } = answer;
+async function refuseAndClose(response: ServerResponse, { status, json }: { status: number; json: string }): Promise<void> {
+  const gone = new AbortController();
+  response.once('close', () => gone.abort(ENDED));
+  if (response.closed) return;
   response.shouldKeepAlive = false;
   response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(json) }).write(json);
-  await delay(LINGER_MS, undefined, { signal, ref: false }).catch(() => undefined); // the client has disconnected
+  await delay(LINGER_MS, undefined, { signal: gone.signal, ref: false }).catch(() => undefined); // the client has disconnected
   response.end();
 }
 
