@@ -63,7 +63,7 @@ describe('an image that a client pushes is pulled byte for byte by another', () 
 
   test("Docker's engine with its own client, which mounts blobs of another repository", async () => {
     const docker = await toolPath('docker-push');
-    const single = makeImage({ seed: 'docker', architectures: ['amd64'], layers: [3_000_000, 1000] });
+    const single = makeImage({ seed: 'docker', gzip: true, architectures: ['amd64'], layers: [3_000_000, 1000] });
     const directory = join(world.directory, 'docker-layout');
     await writeLayout(directory, single);
     const push = async (repository: string, ...more: string[]): Promise<string> => {

@@ -127,7 +127,7 @@ export function createBlobWriter(
         const stored = await (chunk !== undefined && (await isWhole(place, chunk, signal))
           ? putBlob(repository, digest, { chunk, signal }).then((descriptor) => ({ descriptor, parts: [] }))
           : finishParts(place, digest, { chunk, signal }));
-        uploads.end(place, stored.parts);
+        await uploads.end(place, stored.parts);
         return stored.descriptor;
       } catch (error) {
         // A retry would fail the same way, so the upload is removed.

@@ -48,10 +48,9 @@ export interface Uploads {
   claimStored(digest: Digest, signal: AbortSignal): Promise<number | undefined>;
   /** Removes an upload. A missing upload is not an error. */
   remove(place: Place, signal: AbortSignal): Promise<void>;
-  /** Removes an upload that has become a blob, in the background: the client need not wait for
-   *  that. What a killed process leaves of it is removed after a day.
+  /** Removes an upload that has become a blob. What cannot be removed is removed after a day.
    *  @param parts all of its chunks */
-  end(this: void, place: Place, parts: readonly UploadPart[]): void;
+  end(this: void, place: Place, parts: readonly UploadPart[]): Promise<void>;
   /** Stores a blob from one request. @returns its size. @throws OciError DIGEST_INVALID,
    *  SIZE_INVALID; DENIED: there is no room for it */
   put(digest: Digest, chunk: Chunk, context: { room: number; signal: AbortSignal }): Promise<number>;
@@ -81,7 +80,7 @@ const REMOVAL_TIMEOUT_MS = 60_000;
  *  every replica. */
 export function createUploads({ store, claimer, maxBlobSize }: UploadsOptions): Uploads {
   const progress = new LRUCache<UploadId, Progress>({ max: MAX_PROGRESS });
-  /** Uploads that have become blobs, and may not be removed yet. */
+  /** Uploads that have become blobs, and may not have been removed. */
   const ended = new LRUCache<UploadId, true>({ max: MAX_PROGRESS });
 
   /** Every chunk of an upload, in the order of their starts. @throws OciError BLOB_UPLOAD_UNKNOWN
@@ -173,12 +172,12 @@ export function createUploads({ store, claimer, maxBlobSize }: UploadsOptions): 
     await inParallel(keys, REMOVALS_AT_ONCE, (key) => store.remove(key, { signal }));
   }
 
-  function end({ repository, id }: Place, parts: readonly UploadPart[]): void {
+  async function end({ repository, id }: Place, parts: readonly UploadPart[]): Promise<void> {
     progress.delete(id);
     ended.set(id, true);
     const keys = [...parts.map(({ key }) => key), uploadStartKey(repository, id)];
     const signal = AbortSignal.timeout(REMOVAL_TIMEOUT_MS);
-    inParallel(keys, REMOVALS_AT_ONCE, (key) => store.remove(key, { signal })).catch(() => undefined); // a later cleaning removes them
+    await inParallel(keys, REMOVALS_AT_ONCE, (key) => store.remove(key, { signal })).catch(() => undefined); // a later cleaning removes them
   }
 
   return {

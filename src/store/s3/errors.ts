@@ -42,6 +42,10 @@ export function headersOf(error: unknown): Readonly<Record<string, string | unde
   return (error as { $response?: { headers?: Record<string, string> } }).$response?.headers ?? {};
 }
 
+/** Another request changes the same object or bucket now; the second: or removes the directory that
+ *  the object is to lie in (versitygw). */
+const CONFLICTS = ['OperationAborted', 'ExistingObjectIsDirectory'];
+
 /** Whether the response has a header that only S3 sends. */
 export function isSigned(headers: Readonly<Record<string, unknown>>): boolean {
   return Object.keys(headers).some((name) => SIGNATURE.test(name));
@@ -57,7 +61,7 @@ export function failureOf(error: unknown): Failure {
     if (status === 404 && ABSENCES.includes(codeOf(error) ?? '')) return 'absent';
     if (status < 300) return 'busy'; // an answer that the SDK cannot read
     const passing = (status >= 500 && status !== NOT_IMPLEMENTED) || status === 429 || status === 408;
-    return passing || codeOf(error) === 'OperationAborted' ? 'busy' : 'refused';
+    return passing || CONFLICTS.includes(codeOf(error) ?? '') ? 'busy' : 'refused';
   }
   const { name, code = '', message } = error as NodeJS.ErrnoException;
   // Checked before the name: the SDK calls a connection that was reset a TimeoutError too.
