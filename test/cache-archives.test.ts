@@ -3,6 +3,8 @@ import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { pipeline } from 'node:stream/promises';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { startContainerd } from './support/containerd.ts';
@@ -134,6 +136,24 @@ describe('an exported file', () => {
     await containerd.ctr('images', 'import', '--platform', 'linux/amd64', single);
     const { root } = images.get('apps/one') ?? assert.fail();
     assert.match(await containerd.ctr('images', 'ls'), new RegExp(`hub\\.example/apps/one:1 .*${root.digest}`));
+  });
+
+  test('goes through a pipe: export writes to stdout, import reads stdin and leaves no file of its own', async () => {
+    const configuration = await emptyStore('piped');
+    const start = (name: string, ...args: string[]) =>
+      spawn(NODE, [...MAIN, 'cache', ...args, '--config', join(folder.path, `${name}.yaml`)], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const exporting = start('connected', 'export', ...NAMES, '--output', '-');
+    const importing = start('piped', 'import', '-', '--json');
+    const ended = [exporting, importing].map((child) => once(child, 'close'));
+    const [printed] = await Promise.all([text(importing.stdout), pipeline(exporting.stdout, importing.stdin)]);
+    for (const end of ended) assert.deepEqual(await end, [0, null]);
+    assert.equal((JSON.parse(printed) as { images: unknown[] }).images.length, NAMES.length);
+    assert.deepEqual(
+      (await readdir(join(folder.path, 'piped'))).filter((name) => name.startsWith('import-')),
+      [],
+    );
+    await using registry = await startRegistry(configuration);
+    for (const [name, image] of images) await assertServed(registry, name, image);
   });
 
   test('is imported into a store without upstream, and served there as upstream served it', async () => {

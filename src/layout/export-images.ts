@@ -1,5 +1,6 @@
-import { open, rename, rm } from 'node:fs/promises';
+import { open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { Writable } from 'node:stream';
 import { formatPlatform, matchesPlatform } from '../oci/platform.ts';
 import { parseManifest, type Descriptor } from '../oci/descriptor.ts';
 import { agrees, createDigestHash, type Digest } from '../oci/digest.ts';
@@ -39,8 +40,9 @@ export interface ImageReader {
 export interface ExportOptions {
   images: readonly ExportName[];
   reader: ImageReader;
-  /** A path; the file appears there when it is complete, and replaces another one. */
-  output: string;
+  /** A path: the file appears there when it is complete, and replaces another one; or a stream, which
+   *  stays open. */
+  output: string | Writable;
   /** `linux/amd64`, `linux/arm/v7`; or all platforms of an index. */
   platforms: readonly string[] | 'all';
   /** Signatures, SBOMs and other referrers as well. */
@@ -78,14 +80,22 @@ interface Contents {
 export async function exportImages(options: ExportOptions): Promise<ExportResult> {
   const contents: Contents = { roots: [], referrers: new Map(), docker: [], manifests: new Map(), blobs: new Map() };
   for (const image of options.images) await collect(image, options, contents);
-  const temporary = join(dirname(options.output), `.${basename(options.output)}.partial`);
+  const { output } = options;
+  const write = (target: FileHandle | Writable) => writeContents(createTarWriter(target), contents, options);
+  const bytes = output instanceof Writable ? await write(output) : await writeFile(output, write);
+  const { roots, referrers, manifests, blobs } = contents;
+  return { images: roots.length, manifests: manifests.size, referrers: referrers.size, blobs: blobs.size, bytes };
+}
+
+/** Lets `write` fill a file, which appears under its path when it is complete. */
+async function writeFile<T>(path: string, write: (file: FileHandle) => Promise<T>): Promise<T> {
+  const temporary = join(dirname(path), `.${basename(path)}.partial`);
   const file = await open(temporary, 'w');
   try {
-    const bytes = await writeContents(createTarWriter(file), contents, options);
+    const result = await write(file);
     await file.sync();
-    await rename(temporary, options.output);
-    const { roots, referrers, manifests, blobs } = contents;
-    return { images: roots.length, manifests: manifests.size, referrers: referrers.size, blobs: blobs.size, bytes };
+    await rename(temporary, path);
+    return result;
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;

@@ -21,8 +21,8 @@ import { importReferrer, takeReferrers } from './import-referrers.ts';
 import { listTar, type TarEntry } from './tar-file.ts';
 
 export interface ImportOptions {
-  /** A tar file that holds an OCI image layout. */
-  file: string;
+  /** A tar file that holds an OCI image layout: its path, or open for reading; it is closed at the end. */
+  file: string | FileHandle;
   store: Store;
   /** The registry's name for an entry of the layout's index; undefined: no upstream has its host,
    *  or it has no name. */
@@ -71,7 +71,7 @@ interface Archive {
  *  @throws OciError MANIFEST_INVALID: the file is not a layout; UNAVAILABLE: the store cannot be
  *  read or written; errors of the file system */
 export async function importImages(options: ImportOptions): Promise<ImportResult> {
-  const file = await open(options.file, 'r');
+  const file = typeof options.file === 'string' ? await open(options.file, 'r') : options.file;
   try {
     const { archive, images } = await openLayout(file, options.signal);
     const result: ImportResult = { images: [], referrers: 0, blobs: 0, known: 0, bytes: 0, corrupt: [] };

@@ -1,4 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
+import { Writable } from 'node:stream';
 import { Header, Pax } from 'tar';
 import { OciError } from '../oci/error.ts';
 
@@ -107,17 +108,15 @@ export interface TarWriter {
   /** @throws Error: the size of `body` is not `size`; errors of `body` and of the file system */
   add(path: string, size: number, body: AsyncIterable<Uint8Array>): Promise<void>;
   addBytes(path: string, bytes: Uint8Array): Promise<void>;
-  /** Ends the archive; the file stays open. */
+  /** Ends the archive; the file or stream stays open. */
   end(): Promise<void>;
 }
 
-/** @param file open for writing, empty */
-export function createTarWriter(file: FileHandle): TarWriter {
+/** @param target a file, open for writing and empty, or a stream, which stays open */
+export function createTarWriter(target: FileHandle | Writable): TarWriter {
   const directories = new Set<string>();
-
-  async function write(bytes: Uint8Array): Promise<void> {
-    for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten;
-  }
+  const write =
+    target instanceof Writable ? (bytes: Uint8Array) => writeToStream(target, bytes) : (bytes: Uint8Array) => writeToFile(target, bytes);
 
   async function writeHeader(path: string, size: number): Promise<void> {
     const isDirectory = path.endsWith('/');
@@ -165,4 +164,13 @@ export function createTarWriter(file: FileHandle): TarWriter {
     },
     end: () => write(Buffer.alloc(2 * BLOCK_SIZE)),
   };
+}
+
+async function writeToFile(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten;
+}
+
+/** Resolves once the stream has passed the bytes on, so that no more than these are in memory. */
+function writeToStream(stream: Writable, bytes: Uint8Array): Promise<void> {
+  return new Promise((resolve, reject) => stream.write(bytes, (error) => (error == null ? resolve() : reject(error))));
 }

@@ -133,7 +133,7 @@ function addArchives(cache: Command, run: Run): void {
     .command('export')
     .argument('<image...>', 'as pods name them: nginx:1.27, ghcr.io/owner/name@sha256:…')
     .description('write images to a tar file (an OCI image layout), for a cluster without internet access')
-    .requiredOption('--output <file>', 'the tar file; it appears when it is complete')
+    .requiredOption('--output <file>', 'the tar file, which appears when it is complete; - is stdout')
     .option('--platform <list>', 'linux/amd64,linux/arm64 (default: all platforms of an index)')
     .option('--referrers', 'export signatures, SBOMs and other referrers as well')
     .option('--registry <url>', 'URL of the registry to read from (default: registry.listen of the configuration; without one, the store)')
@@ -155,7 +155,7 @@ function addArchives(cache: Command, run: Run): void {
     );
   cache
     .command('import')
-    .argument('<file>', 'a tar file with an OCI image layout, as written by cache export, skopeo (oci-archive) or docker save')
+    .argument('<file>', 'a tar file with an OCI image layout, as written by cache export, skopeo (oci-archive) or docker save; - is stdin')
     .description('put the images of a tar file into the store; the registry then serves them without asking their upstreams')
     .option('--name <image>', 'the name of the image, if the file has none or only a tag')
     .option('--json', 'print JSON')

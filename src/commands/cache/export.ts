@@ -21,6 +21,7 @@ import { parseWarmName } from './warm-name.ts';
 export interface ExportCommandOptions {
   /** Image names, as written by users. */
   images: readonly string[];
+  /** A path; `-`: stdout. */
   output: string;
   /** By default all platforms of an index. */
   platforms?: readonly string[];
@@ -52,7 +53,7 @@ export async function cacheExport(host: Host, options: ExportCommandOptions): Pr
     const result = await exportImages({
       images,
       reader: createReader(registry, store),
-      output: options.output,
+      output: options.output === '-' ? stdout : options.output,
       platforms: options.platforms === undefined || options.platforms.includes('all') ? 'all' : options.platforms,
       referrers: options.referrers,
       signal: stop,
@@ -60,7 +61,8 @@ export async function cacheExport(host: Host, options: ExportCommandOptions): Pr
     });
     bar.end();
     progress.stop();
-    stdout.write(
+    // The archive is the only output of stdout.
+    (options.output === '-' ? stderr : stdout).write(
       options.json ? `${JSON.stringify({ ...result, output: options.output }, undefined, 2)}\n` : render(result, options.output),
     );
     return 0;

@@ -1,4 +1,8 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, open, rm, type FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
 import { ConfigError } from '../../config/load.ts';
+import type { RegistryConfig } from '../../config/schema.ts';
 import { importImages, type ImportedImage, type ImportResult } from '../../layout/import-images.ts';
 import type { LayoutImage } from '../../layout/image-layout.ts';
 import { isTag } from '../../oci/reference.ts';
@@ -10,6 +14,7 @@ import { createProgress } from './progress.ts';
 import { parseWarmName, type WarmName } from './warm-name.ts';
 
 export interface ImportCommandOptions {
+  /** A path; `-`: stdin. */
   file: string;
   /** The name of the file's only image; or its name without a tag, if the file contains only the
    *  tag. */
@@ -22,13 +27,13 @@ export interface ImportCommandOptions {
  *  @throws ConfigError: the file cannot be read, or contains several images although --name is set;
  *  OciError: the file is not an image layout, or the store cannot be written */
 export async function cacheImport(host: Host, options: ImportCommandOptions): Promise<number> {
-  const { config, stop, stdout, stderr } = host;
+  const { config, stop, stdin, stdout, stderr } = host;
   const store = await openStore(config.registry);
   const progress = createProgress(stderr);
   const bar = progress.start(options.file, 'bytes');
   try {
     const result = await importImages({
-      file: options.file,
+      file: options.file === '-' ? await spool(stdin, directoryOf(config.registry), stop) : options.file,
       store,
       locate: createLocate(host, options.name),
       signal: stop,
@@ -46,6 +51,27 @@ export async function cacheImport(host: Host, options: ImportCommandOptions): Pr
     progress.stop();
     await store.close();
   }
+}
+
+/** An archive is not read in the order of its bytes, so stdin is written to a file first. The file has
+ *  no name: it is gone when it is closed, also if this process is killed. */
+async function spool(stdin: NodeJS.ReadStream, directory: string, signal: AbortSignal): Promise<FileHandle> {
+  await mkdir(directory, { recursive: true });
+  const path = join(directory, `import-${randomUUID()}.tar`);
+  const file = await open(path, 'wx+', 0o600);
+  try {
+    await rm(path);
+    await file.writeFile(stdin, { signal });
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** A directory with room for images. */
+function directoryOf({ storage, local }: RegistryConfig): string {
+  return storage.s3 === undefined ? (storage.filesystem?.directory ?? './data') : local.directory;
 }
 
 function createLocate({ config }: Host, given: string | undefined): (image: LayoutImage) => WarmName | undefined {
