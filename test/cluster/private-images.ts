@@ -7,7 +7,7 @@ import { startTokenServer } from '../support/token-server.ts';
 import { until } from './cluster.ts';
 import { assertBytes, createPod, podOf, ready, removePods, type Pod } from './pods.ts';
 import type { createSteps } from './steps.ts';
-import { install, values, type World } from './world.ts';
+import { install, RELEASE, values, type World } from './world.ts';
 
 const PASSWORDS = { 'team-a': 'password of a', 'team-b': 'password of b' };
 const TEAMS = Object.keys(PASSWORDS) as (keyof typeof PASSWORDS)[];
@@ -67,16 +67,15 @@ export function privateImageSteps(
     await install(world(), settings(), { namespace });
   });
 
+  const names = new Map<string, string[]>();
   step('promise 18: pods of two namespaces pull a private image by their own secrets, and its layers come from upstream once', async () => {
-    const names: string[] = [];
     for (const team of TEAMS) {
       await settled(world(), team);
-      const made = await createPods(team);
-      for (const name of made) assert.match(name, PRIVATE_NAME);
-      names.push(...made);
+      names.set(team, await createPods(team));
+      for (const name of names.get(team) ?? []) assert.match(name, PRIVATE_NAME);
       await assertRun(team);
     }
-    assert.equal(new Set(names).size, TEAMS.length * HOSTS.length, 'each team has names of its own');
+    assert.equal(new Set([...names.values()].flat()).size, TEAMS.length * HOSTS.length, 'each team has names of its own');
     const sent = registries.flatMap((registry) => registry.requests());
     const own = image.platforms[0]?.layers.slice(1) ?? []; // the program is in other images too
     for (const { digest } of own)
@@ -106,6 +105,32 @@ export function privateImageSteps(
     assert.equal(pod.spec.containers[0]?.image, '127.0.0.1:25000/dockerhub/library/web:1');
     await ready(world(), name);
     await removePods(world(), UNRELATED);
+  });
+
+  step('promise 18: a new key makes new names, and ends the old ones', async () => {
+    const [old = ''] = names.get('team-b') ?? [];
+    assert.equal(await statusOf(world(), old), 200);
+    await world().kubectl(['-n', namespace, 'delete', 'secret', `${RELEASE}-names-key`]);
+    await install(world(), settings(), { namespace });
+    // The kubelet updates the files of a Secret when it synchronizes the pod: after up to a minute, or
+    // when the pod changes.
+    await world().kubectl(['-n', namespace, 'annotate', 'pods', '--all', `kube-registry-test/looked-at=${Date.now()}`]);
+    await until(async () => (await statusOf(world(), old)) === 404);
+    await settled(world(), 'team-b', old);
+    names.set('team-b', await createPods('team-b'));
+    assert.notEqual(names.get('team-b')?.[0], old);
+    await assertRun('team-b');
+  });
+
+  step('promise 18: a deleted Secret ends its names at once', async (t) => {
+    const [old = ''] = names.get('team-b') ?? [];
+    assert.equal(await statusOf(world(), old), 200);
+    await world().kubectl(['-n', 'team-b', 'delete', 'secret', 'registries']);
+    const deleted = performance.now();
+    await until(async () => (await statusOf(world(), old)) === 404);
+    t.diagnostic(`refused ${Math.round(performance.now() - deleted)} ms after the Secret was deleted`);
+    await assertRefused('team-b/late', old);
+    await removePods(world(), 'team-b');
   });
 }
 
@@ -149,11 +174,11 @@ function pullSecret(namespace: string, name: string, login: { hosts: readonly st
   return { apiVersion: 'v1', kind: 'Secret', type: 'kubernetes.io/dockerconfigjson', metadata: { namespace, name }, data };
 }
 
-/** Waits until webhook and registry agree on a name of the team's image. */
-async function settled(world: World, team: string): Promise<void> {
+/** Waits until webhook and registry agree on a name of the team's image, other than `former`. */
+async function settled(world: World, team: string, former = ''): Promise<void> {
   await until(async () => {
     const name = await rewritten(world, team, `${HOSTS[0]}/acme/app:1`);
-    return PRIVATE_NAME.test(name) && (await statusOf(world, name)) === 200;
+    return name !== former && PRIVATE_NAME.test(name) && (await statusOf(world, name)) === 200;
   });
 }
 
