@@ -4,7 +4,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
-import { makeImage, type TestImage } from '../support/image.ts';
+import { makeImage, writeLayout, type TestImage } from '../support/image.ts';
+import { temporaryDirectory } from '../support/temporary.ts';
 import { FAULTS, table, assertWithinLimit, underFault, type Outcome } from './chaos.ts';
 import { until } from './cluster.ts';
 import { imageName, KUBE_REGISTRY } from './images.ts';
@@ -53,7 +54,11 @@ function chartValues(more: Record<string, unknown> = {}): Record<string, unknown
 }
 
 /** A command in a pod of the chart. */
-function inPod(workload: string, container: string, { command, input = '' }: { command: string; input?: string }): Promise<string> {
+function inPod(
+  workload: string,
+  container: string,
+  { command, input = '' }: { command: string; input?: string | Uint8Array },
+): Promise<string> {
   const target = ['exec', '-i', `deployment/${RELEASE}-${workload}`, '-c', container];
   return world.kubectl(['-n', NAMESPACE, ...target, '--', 'kube-registry', ...command.split(' ')], input);
 }
@@ -190,6 +195,18 @@ step('what the cluster uses, holds and goes out by can be looked at', async (t) 
   for (const name of names) assert.match(views['cache ls'], new RegExp(`^${IMAGES[name].rewritten} +linux/amd64 of 2 `, 'm'));
   assert.match(views['cache warm --cluster'], /^warm +\S*library\/web:1 /m);
   assert.match(views['clash status'], /^node +node$/m);
+  await removePods(world);
+});
+
+step('an image that no upstream has is imported from a file, and a pod runs it', async () => {
+  const image = makeImage({ seed: 'imported', layers: LAYERS, program: world.program });
+  await using layout = await temporaryDirectory();
+  await writeLayout(layout.path, image);
+  const { stdout: input } = await promisify(execFile)('tar', ['-c', '-C', layout.path, '.'], { encoding: 'buffer', maxBuffer: 2 ** 28 });
+  await inPod('registry', 'registry', { command: 'cache import - --name ghcr.io/acme/imported:1', input });
+  await createPod(world, 'imported', 'ghcr.io/acme/imported:1');
+  await ready(world, 'imported');
+  await assertBytes(world, 'imported', 'imported', LAYERS);
   await removePods(world);
 });
 

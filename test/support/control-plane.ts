@@ -35,7 +35,7 @@ export interface ControlPlane extends AsyncDisposable {
   kubeconfigOf(user: string, groups: readonly string[]): Promise<string>;
   /** `kubectl ARGS` as the admin; returns stdout. `input` is its stdin. @throws Error with
    *  stderr */
-  kubectl: (args: readonly string[], input?: string) => Promise<string>;
+  kubectl: (args: readonly string[], input?: string | Uint8Array) => Promise<string>;
   /** The process of kube-apiserver. */
   apiServerPid(): number;
   /** Stops everything at once, as in a power failure. */
@@ -62,7 +62,7 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
     const [port, kube] = [await freePort(), await toolPath('kube-all')];
     const url = `https://127.0.0.1:${port}`;
     const kubeconfig = await writeKubeconfig(join(path, 'admin.kubeconfig'), url, { token: 'admin-token' });
-    const kubectl = (args: readonly string[], input = ''): Promise<string> =>
+    const kubectl = (args: readonly string[], input: string | Uint8Array = ''): Promise<string> =>
       output([...(options.enter ?? []), kube, 'kubectl', '--kubeconfig', kubeconfig, ...args], input);
 
     const etcd = await startEtcd(start, join(path, 'etcd'));
@@ -178,7 +178,7 @@ async function writeKubeconfig(path: string, server: string, { token, user, grou
   return path;
 }
 
-async function output([file = '', ...args]: readonly string[], input: string): Promise<string> {
+async function output([file = '', ...args]: readonly string[], input: string | Uint8Array): Promise<string> {
   const child: PromiseWithChild<{ stdout: string }> = run(file, args, { maxBuffer: 64 * 1024 * 1024 });
   child.child.stdin?.end(input);
   return (await child).stdout;
