@@ -62,7 +62,11 @@ async function pull({ url }: ServingProgram, repository: string, tag: string, im
 }
 
 async function untilListed(admin: string, images: number): Promise<void> {
-  await until(async () => (await get(admin, 'images')).total === images, `${images} images are listed`);
+  await until(async () => {
+    const { total, images: listed } = await get(admin, 'images');
+    // An image may be listed before its tag is written.
+    return total === images && listed.every(({ tag }) => tag !== null);
+  }, `${images} images are listed with their tags`);
 }
 
 test('the console shows pulled images, upstreams, history and the access log, and every response matches its schema', async () => {
