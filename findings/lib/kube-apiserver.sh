@@ -1,4 +1,4 @@
-# Sourced by the findings about kube-apiserver, which set VERSION (1.36.3) first. Builds it, and
+# Sourced by the findings about kube-apiserver, which set VERSION first. Builds it, and
 # starts it over Debian's etcd, in a temporary folder that is removed at the end. `api METHOD PATH`
 # sends its stdin as an admin, and prints the response.
 command -v etcd >/dev/null || { echo "etcd is missing: apt-get install etcd-server"; exit 2; }
@@ -11,30 +11,34 @@ cleanup() {
 }
 trap cleanup EXIT
 
-mkdir "$folder/source"
-cat >"$folder/source/main.go" <<'GO'
+# component NAME CONSTRUCTOR: builds a program of Kubernetes into the folder.
+component() {
+  mkdir "$folder/source-$1"
+  cat >"$folder/source-$1/main.go" <<GO
 package main
 
 import (
 	"os"
 
 	"k8s.io/component-base/cli"
-	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+	"k8s.io/kubernetes/cmd/$1/app"
 )
 
-func main() { os.Exit(cli.Run(app.NewAPIServerCommand())) }
+func main() { os.Exit(cli.Run(app.$2())) }
 GO
-(
-  cd "$folder/source"
-  export GOFLAGS="-mod=mod -trimpath -buildvcs=false" CGO_ENABLED=0
-  go mod init finding >/dev/null 2>&1
-  listed=$(go mod download -json "k8s.io/kubernetes@v$VERSION" | sed -n 's/.*"Dir": "\(.*\)",*/\1/p')
-  go mod edit -require "k8s.io/kubernetes@v$VERSION"
-  for module in $(sed -n 's#^[[:space:]]*\(k8s.io/[a-z0-9.-]*\) => ./staging.*#\1#p' "$listed/go.mod"); do
-    go mod edit -replace "$module=$module@v0.${VERSION#1.}"
-  done
-  go build -o "$folder/kube-apiserver" . 2>/dev/null || go build -o "$folder/kube-apiserver" .
-)
+  (
+    cd "$folder/source-$1"
+    export GOFLAGS="-mod=mod -trimpath -buildvcs=false" CGO_ENABLED=0
+    go mod init finding >/dev/null 2>&1
+    listed=$(go mod download -json "k8s.io/kubernetes@v$VERSION" | sed -n 's/.*"Dir": "\(.*\)",*/\1/p')
+    go mod edit -require "k8s.io/kubernetes@v$VERSION"
+    for module in $(sed -n 's#^[[:space:]]*\(k8s.io/[a-z0-9.-]*\) => ./staging.*#\1#p' "$listed/go.mod"); do
+      go mod edit -replace "$module=$module@v0.${VERSION#1.}"
+    done
+    go build -o "$folder/$1" . 2>/dev/null || go build -o "$folder/$1" .
+  )
+}
+component kube-apiserver NewAPIServerCommand
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 etcd_port=$(free_port) peer_port=$(free_port) port=$(free_port)
