@@ -1,3 +1,4 @@
+import { freeMemory } from './free-memory.ts';
 import type { Readable } from 'node:stream';
 import type { BodySource } from './body.ts';
 
@@ -77,10 +78,4 @@ export function streamSource(stream: Readable, failure: (error: unknown) => Erro
       return Promise.resolve();
     },
   };
-}
-
-/** Releases the memory of a chunk that is the only user of its ArrayBuffer; an empty chunk may
- *  share one. */
-function freeMemory({ buffer, byteLength }: Uint8Array): void {
-  if (buffer instanceof ArrayBuffer && byteLength > 0 && buffer.byteLength === byteLength) buffer.transfer(0);
 }
