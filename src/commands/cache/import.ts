@@ -28,6 +28,7 @@ export interface ImportCommandOptions {
  *  OciError: the file is not an image layout, or the store cannot be written */
 export async function cacheImport(host: Host, options: ImportCommandOptions): Promise<number> {
   const { config, stop, stdin, stdout, stderr } = host;
+  const locate = createLocate(host, options.name);
   const store = await openStore(config.registry);
   const progress = createProgress(stderr);
   const bar = progress.start(options.file, 'bytes');
@@ -35,7 +36,7 @@ export async function cacheImport(host: Host, options: ImportCommandOptions): Pr
     const result = await importImages({
       file: options.file === '-' ? await spool(stdin, directoryOf(config.registry), stop) : options.file,
       store,
-      locate: createLocate(host, options.name),
+      locate,
       signal: stop,
       progress: bar.set,
     }).catch((error: unknown) => {
