@@ -127,8 +127,8 @@ filesystem: {directory: /var/lib/kube-registry/data}
 {{ toYaml $console }}
 {{- end }}
 
-{{/* The rules of rewriting, for the registry: it counts what was missed if it may list pods, its console tells why images of pods are not
-     rewritten, and in policy mode "webhook report" runs in its pod. */}}
+{{/* The rewriting rules, for the registry. If it may list pods, it counts missed images; its console shows why images of pods are not
+     rewritten; and in policy mode "webhook report" runs in its pod. */}}
 {{- define "kube-registry.rewritingRules" -}}
 {{- $counts := and .Values.registry.serviceAccount.listPods (include "kube-registry.webhookEnabled" .) -}}
 {{- $reports := and (include "kube-registry.consoleListsPods" .) (include "kube-registry.webhookEnabled" .) -}}

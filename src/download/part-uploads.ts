@@ -53,10 +53,10 @@ const PARALLEL = 3;
 const TRY_TIMEOUT_MS = 30_000;
 /** How long running uploads may take after the end of the download, in ms. */
 const GRACE_MS = 5000;
-/** How often a part is tried if nothing has been stored yet: readers should not wait for a storage
- *  that is down. */
+/** The number of attempts for a part while no part has been stored: readers should not wait for a
+ *  storage that is down. */
 const FIRST_TRIES = 3;
-/** How often after that: a storage that is away for a few seconds does not end the download. */
+/** The number of attempts after that, so that an outage of a few seconds does not end the download. */
 const LATER_TRIES = 8;
 
 export function createPartUploads(options: PartUploadsOptions): PartUploads {

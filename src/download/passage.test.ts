@@ -120,7 +120,7 @@ test('promise 19: a reader whose part the storage has lost gets its bytes from u
   await end(transfer);
 });
 
-test('promise 20: parts that were left are read instead of asking upstream; those that are cut are made anew, and a wrong bit is found', async () => {
+test('promise 20: the parts of an interrupted download are read instead of asking upstream; truncated parts are uploaded again, and a wrong bit is detected', async () => {
   const cases: [name: string, end: number, change: (bytes: Buffer) => Buffer, outcome: string][] = [
     ['whole parts', 2 * PART, (bytes) => bytes, 'in-parts'],
     ['a part that is cut', PART - 5, (bytes) => bytes, 'in-parts'],

@@ -59,7 +59,7 @@ export interface RingOptions {
   /** Of the blob, in bytes. */
   size: number;
   window: Window;
-  /** Whether a part is stored. `state` tells when that changes. */
+  /** Whether a part is stored. `state` notifies its listeners of changes. */
   isStored(this: void, index: number): boolean;
   signal: AbortSignal;
 }

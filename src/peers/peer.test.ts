@@ -65,7 +65,7 @@ async function startReplica(answer: RequestListener) {
 
 const fails = (promise: Promise<unknown>) => assert.rejects(promise, (error) => isOciError(error, 'UNAVAILABLE'));
 
-test('a slow but live replica is waited for, and is told not to ask other replicas', async () => {
+test('requests wait for a slow but live replica, and carry a header that keeps it from asking other replicas', async () => {
   await using replica = await startReplica(
     (_, response) => void setTimeout(() => response.writeHead(200, { 'content-length': 1 }).end('x'), 2000),
   );

@@ -10,8 +10,8 @@ export function createPodImagesMetric(metrics: Metrics): (state: string, count: 
   return (state, count) => set({ state }, count);
 }
 
-/** Counts the images of the cluster's pods as webhook.watchPods says, until the process is told to
- *  stop. */
+/** Counts the images of the cluster's pods, at the interval webhook.watchPods, until the process
+ *  stops. */
 export async function countPodImages({ config, env, log, stop }: Host, metrics: Metrics): Promise<void> {
   const { watchPods: interval } = config.webhook;
   if (interval === 0) return;

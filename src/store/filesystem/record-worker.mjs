@@ -17,7 +17,7 @@ function writeAll(descriptor, text) {
   for (let at = written; at < bytes.length;) at += writeSync(descriptor, bytes, at);
 }
 
-/** Whether the files of this batch may be synced here: the first one tells how long that takes. */
+/** Whether the files of this batch may be synced by this thread; the time of the first sync decides. */
 let isInstant = true;
 
 /** @param {number} descriptor */

@@ -56,8 +56,8 @@ export function createRedirects(remote: S3Store, ttl: number): Redirect {
     return signed;
   }
 
-  /** Returns the key if S3 has no such object. @throws OciError UNAVAILABLE; TimeoutError, which
-   *  also tells the store that S3 is silent */
+  /** Returns the key if S3 has no such object. @throws OciError UNAVAILABLE; TimeoutError, by
+   *  which the store learns as well that S3 does not answer */
   async function confirm(key: string): Promise<string | undefined> {
     const signal = AbortSignal.timeout(CONFIRM_TIMEOUT_MS);
     const signed = await sign(key, signal);
