@@ -110,8 +110,9 @@ export function privateImageSteps(
   step('promise 18: the documented change of the key makes new names, and ends the old ones', async () => {
     const [old = ''] = names.get('team-b') ?? [];
     assert.equal(await statusOf(world(), old), 200);
-    // For the same ServiceAccount, Kubernetes would issue the same token again.
-    await world().kubectl(['-n', namespace, 'delete', 'serviceaccount,secret', `${RELEASE}-names-key`]);
+    // For the same ServiceAccount, Kubernetes would issue the same token again. It may remove the Secret
+    // of a deleted ServiceAccount before kubectl does.
+    await world().kubectl(['-n', namespace, 'delete', 'serviceaccount,secret', `${RELEASE}-names-key`, '--ignore-not-found']);
     await install(world(), settings(), { namespace });
     // The kubelet updates the files of a Secret when it synchronizes the pod: after up to a minute, or
     // when the pod changes.
