@@ -3,6 +3,7 @@ import { raceAbort } from '../async/race-abort.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { BlobParts } from '../store/blob-parts.ts';
 import { createPartUploads, type PartUploads } from './part-uploads.ts';
+import type { SourceList } from './source.ts';
 import type { ByteRanges } from './spool/byte-ranges.ts';
 
 /** What has arrived of a blob whose download takes long is stored in parts while the rest arrives, so that another replica can
@@ -21,8 +22,8 @@ export interface CheckpointsOptions {
   parts: BlobParts;
   digest: Digest;
   file: Pick<FileHandle, 'fd' | 'read'>;
-  /** Whether the bytes come from upstream: what another replica sends is stored there. */
-  isFromUpstream(this: void): boolean;
+  /** Only bytes from upstream are stored: another replica stores those that it sends. */
+  sources: SourceList;
 }
 
 const MiB = 2 ** 20;
@@ -34,7 +35,7 @@ export const WORTH_PARTS = 16 * MiB;
 const MIN_PART = 5 * MiB;
 const USUAL_PARTS = 64;
 
-export function createCheckpoints({ parts, digest, file, isFromUpstream }: CheckpointsOptions): Checkpoints {
+export function createCheckpoints({ parts, digest, file, sources }: CheckpointsOptions): Checkpoints {
   const startedAt = performance.now();
   let uploads: PartUploads | undefined;
   let unseen = Infinity;
@@ -43,7 +44,7 @@ export function createCheckpoints({ parts, digest, file, isFromUpstream }: Check
     written(bytes, size, have) {
       unseen += bytes;
       if (size === undefined || size < WORTH_PARTS || unseen < MiB) return;
-      if (performance.now() - startedAt < BEGIN_AFTER_MS || !isFromUpstream()) return;
+      if (performance.now() - startedAt < BEGIN_AFTER_MS || sources.current() !== 'upstream') return;
       unseen = 0;
       const partSize = Math.max(MIN_PART, MiB * Math.ceil(size / USUAL_PARTS / MiB));
       uploads ??= createPartUploads({ parts, digest, size, partSize, file, place: (position) => position });

@@ -42,8 +42,7 @@ export async function createPartKeeper(digest: Digest, request: DownloadRequest,
   const mayRestore = content === undefined && file.failure === undefined && continues && expectedSize >= WORTH_PARTS;
   const hasParts = mayRestore && finder !== undefined && (await finder.mayHave(digest));
   const restored = hasParts ? await restoreParts({ parts, digest, expectedSize: request.expectedSize, file: handle, room }) : undefined;
-  const isFromUpstream = (): boolean => sources.current() === 'upstream';
-  const checkpoints = createCheckpoints({ parts, digest, file: handle, isFromUpstream });
+  const checkpoints = createCheckpoints({ parts, digest, file: handle, sources });
 
   async function join(transfer: Transfer, outcome: TransferOutcome): Promise<boolean> {
     try {
@@ -84,7 +83,7 @@ export async function createPartKeeper(digest: Digest, request: DownloadRequest,
       const isJoined = await join(transfer, outcome);
       await Promise.all([checkpoints.stop(), transfer.passage()?.close()]);
       const isOver = outcome === 'whole' || outcome === 'corrupt' || isJoined;
-      if (isOver && (isFromUpstream() || hasParts) && (transfer.size() ?? 0) >= WORTH_PARTS) clear();
+      if (isOver && (sources.current() === 'upstream' || hasParts) && (transfer.size() ?? 0) >= WORTH_PARTS) clear();
       return isJoined;
     },
   };

@@ -5,6 +5,7 @@ import { discardBody } from '../io/body.ts';
 import type { Segment } from './segments.ts';
 import { createCoalescingWriter } from './spool/coalescing-writer.ts';
 import type { SharedBuffer } from '../io/buffers.ts';
+import type { Speed } from './speed.ts';
 import type { DownloadState } from './state.ts';
 
 /** The range to request for a segment; undefined: the whole blob. */
@@ -17,7 +18,7 @@ export function rangeOf({ position, end }: Segment, { size = Infinity }: { size?
  *  called after each write.
  *  @throws OciError UNAVAILABLE (the answer ended early), SIZE_INVALID (the blob is too large);
  *  what the body throws */
-export async function receive(state: DownloadState, { segment, blob, arrived, written }: Received): Promise<void> {
+export async function receive(state: DownloadState, { segment, blob, speed, written }: Received): Promise<void> {
   const writer = createCoalescingWriter(segment.position, state.chunks, {
     write: (bytes, buffer) => writeSegment(state, segment, { bytes, buffer }),
     written,
@@ -27,7 +28,7 @@ export async function receive(state: DownloadState, { segment, blob, arrived, wr
     for await (const chunk of blob.body) {
       const offset = at;
       at += chunk.length;
-      arrived(chunk.length);
+      speed.arrived(chunk.length);
       const from = writer.position();
       if (from >= segment.end || state.spoolFull) break;
       if (at <= from) continue;
@@ -50,7 +51,7 @@ export async function receive(state: DownloadState, { segment, blob, arrived, wr
 export interface Received {
   segment: Segment;
   blob: Blob;
-  arrived(this: void, chunkBytes: number): void;
+  speed: Speed;
   written(this: void): void;
 }
 

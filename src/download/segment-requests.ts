@@ -71,7 +71,7 @@ export function createSegmentRequests({ state, sources, segments, speed, onOpen,
       segment.end = Infinity;
     }
     segments.limit(state.size);
-    await receive(state, { segment, blob, arrived: speed.arrived, written });
+    await receive(state, { segment, blob, speed, written });
     segments.limit(state.size);
   }
 
