@@ -1,5 +1,6 @@
 import { startContainerd } from '../../test/support/containerd.ts';
 import { makeImage } from '../../test/support/image.ts';
+import { startAgent } from '../../test/support/program.ts';
 import type { Row, Turn } from '../row.ts';
 import { startOther, startOwn, startUpstream, type Contestant } from '../servers.ts';
 
@@ -9,14 +10,17 @@ const LAYERS = [30, 24, 12, 8, 5, 3, 2, 1, 0.5, 0.25, 0.1, 0.01].map((size) => M
 /** Cold pulls need one image per turn, so this is the maximum number of turns. */
 const IMAGES = 10;
 
-/** `ctr images pull` into an empty containerd, of an image that is not cached (`cold`) or
- *  cached. */
+/** `ctr images pull` into an empty containerd, of an image that is not cached (`cold`) or cached;
+ *  if cached, also through an agent in front of the registry. */
 function row(temperature: 'cold' | 'warm', title: Row['title']): Row {
   return {
     name: `pull-${temperature}`,
     title,
     unit: 'seconds',
-    targets: [{ of: 'registry', against: 'distribution', atMost: 1 }],
+    targets: [
+      { of: 'registry', against: 'distribution', atMost: 1 },
+      ...(temperature === 'warm' ? [{ of: 'agent', against: 'distribution', atMost: 1.2 }] : []),
+    ],
     async open(stack) {
       const count = temperature === 'cold' ? IMAGES : 1;
       const images = Array.from({ length: count }, (_, n) => makeImage({ architectures: ['amd64'], layers: LAYERS, seed: `pull ${n}` }));
@@ -34,7 +38,11 @@ function row(temperature: 'cold' | 'warm', title: Row['title']): Row {
           await containerd.ctr('images', 'rm', '--sync', name);
           return seconds;
         };
-      return { registry: pulling(own), distribution: pulling(other) };
+      const contestants = { registry: pulling(own), distribution: pulling(other) };
+      if (temperature === 'cold') return contestants;
+      const upstreams = { dockerhub: { url: upstream.url } };
+      const agent = stack.use(await startAgent({ registry: own.program.url }, { registry: { upstreams } }));
+      return { ...contestants, agent: pulling({ ...own, image: own.image.replace(own.host, agent.host) }) };
     },
   };
 }

@@ -11,7 +11,7 @@ export interface Timing {
 }
 
 /** The minimum and the maximum number of rounds. */
-const ROUNDS = { least: 6, most: 24 };
+const ROUNDS = { least: 6, most: 12 };
 const LAYERS = [25, 25, 25, 25].map((mebibytes) => mebibytes * 2 ** 20);
 const PORT = 5000;
 
