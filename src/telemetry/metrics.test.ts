@@ -19,6 +19,7 @@ test('everything the registry counts appears in the Prometheus text format, unde
   registry.storageError('write');
   registry.localTier(4096);
   registry.pruned(3, 300);
+  registry.pruningFails(true);
 
   const text = await metrics.render();
   for (const line of [
@@ -41,6 +42,7 @@ test('everything the registry counts appears in the Prometheus text format, unde
     'kube_registry_local_bytes 4096',
     'kube_registry_pruned_objects_total 3',
     'kube_registry_pruned_bytes_total 300',
+    'kube_registry_pruning_failing 1',
   ]) {
     assert.ok(text.includes(`${line}\n`), `${line} in\n${text}`);
   }

@@ -45,6 +45,8 @@ export interface RegistryMetrics {
   /** Bytes in the local tier. */
   localTier(bytes: number): void;
   pruned(objects: number, bytes: number): void;
+  /** The last run of pruning in this process has failed, or not. */
+  pruningFails(isFailing: boolean): void;
   /** A scheduled warming has finished: how many images are warm or not, and the bytes that were
    *  read. */
   warmed(result: { warm: number; failed: number; skipped: number; bytes: number }): void;
@@ -180,13 +182,16 @@ function upstreamMetrics(
   };
 }
 
-function storageMetrics(metrics: Metrics): Pick<RegistryMetrics, 'uploadQueue' | 'storageError' | 'localTier' | 'pruned' | 'warmed'> {
+function storageMetrics(
+  metrics: Metrics,
+): Pick<RegistryMetrics, 'uploadQueue' | 'storageError' | 'localTier' | 'pruned' | 'pruningFails' | 'warmed'> {
   const queued = metrics.gauge('upload_queue_blobs', 'Blobs that wait for their upload to S3.', []);
   const queuedBytes = metrics.gauge('upload_queue_bytes', 'Bytes that wait for their upload to S3.', []);
   const storageErrors = metrics.counter('storage_errors_total', 'Failed calls to the store by operation.', ['operation']);
   const local = metrics.gauge('local_bytes', 'Bytes in the local tier.', []);
   const prunedObjects = metrics.counter('pruned_objects_total', 'Objects removed by pruning.', []);
   const prunedBytes = metrics.counter('pruned_bytes_total', 'Bytes removed by pruning.', []);
+  const pruningFailing = metrics.gauge('pruning_failing', '1: the last run of pruning has failed, and removed nothing or not all.', []);
   const warmedImages = metrics.counter('warmed_images_total', 'Images of scheduled warmings by outcome: warm, failed, skipped.', [
     'outcome',
   ]);
@@ -202,6 +207,7 @@ function storageMetrics(metrics: Metrics): Pick<RegistryMetrics, 'uploadQueue' |
       prunedObjects({}, objects);
       prunedBytes({}, bytes);
     },
+    pruningFails: (isFailing) => pruningFailing({}, Number(isFailing)),
     warmed({ bytes, ...images }) {
       for (const [outcome, count] of Object.entries(images)) warmedImages({ outcome }, count);
       warmedBytes({}, bytes);
@@ -251,6 +257,7 @@ export const noRegistryMetrics: RegistryMetrics = {
   storageError: nothing,
   localTier: nothing,
   pruned: nothing,
+  pruningFails: nothing,
   warmed: nothing,
   denied: nothing,
   askedPeer: nothing,

@@ -370,6 +370,7 @@ test('replicas prune in turn, log the result, and continue after a failure', asy
   const stop = new AbortController();
   const log = await captureLog();
   const pruned: [number, number][] = [];
+  const failing: boolean[] = [];
   let failures = 0;
   const replica = () =>
     pruneRegularly({
@@ -380,7 +381,7 @@ test('replicas prune in turn, log the result, and continue after a failure', asy
       },
       timing: { first: 10, interval: 1000, lease: { lifetime: 6000, settle: 250 } },
       log: log.log,
-      metrics: { pruned: (objects, bytes) => pruned.push([objects, bytes]) },
+      metrics: { pruned: (objects, bytes) => pruned.push([objects, bytes]), pruningFails: (isFailing) => failing.push(isFailing) },
       stop: stop.signal,
     });
   const running = Promise.all([replica(), replica(), replica()]);
@@ -391,6 +392,7 @@ test('replicas prune in turn, log the result, and continue after a failure', asy
   assert.deepEqual(await keysOf(store, 'v1/blobs/'), []);
   assert.ok(log.entries().some(({ event }) => event === 'store-pruned'));
   assert.ok(log.entries().some(({ event }) => event === 'pruning-failed'));
+  assert.deepEqual([failing.filter(Boolean).length, failing.at(-1)], [1, false]);
 });
 
 test('promise 13: a run that would remove more than its share of the store removes nothing, unless forced to', () =>

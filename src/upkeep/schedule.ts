@@ -26,7 +26,7 @@ export interface ScheduleOptions {
   /** Hears when the next run begins. */
   planned?: Pick<PlannedRun, 'plan'>;
   log: Log;
-  metrics: Pick<RegistryMetrics, 'pruned'>;
+  metrics: Pick<RegistryMetrics, 'pruned' | 'pruningFails'>;
   stop: AbortSignal;
 }
 
@@ -36,7 +36,7 @@ export const MIN_SHARE_OF_INTERVAL = 0.8;
 /** Prunes periodically until `stop` aborts; if replicas share a store, one of them does. A failed
  *  run is logged, and the next one continues its work. */
 export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
-  const { timing, planned, log, stop } = options;
+  const { timing, planned, log, metrics, stop } = options;
   let pause = timing.first;
   for (;;) {
     const wait = pause * (0.9 + 0.2 * Math.random());
@@ -47,8 +47,11 @@ export async function pruneRegularly(options: ScheduleOptions): Promise<void> {
     pause = timing.interval;
     try {
       await pruneInTurn(options);
+      metrics.pruningFails(false);
     } catch (error) {
-      if (!stop.aborted) log.warn({ event: 'pruning-failed', error }, 'pruning failed; the next run will continue');
+      if (stop.aborted) return;
+      metrics.pruningFails(true);
+      log.warn({ event: 'pruning-failed', error }, 'pruning failed; the next run will continue');
     }
   }
 }
