@@ -19,6 +19,12 @@ export class ForeignAnswer extends Error {
   }
 }
 
+/** S3 has ended an upload before all of its parts arrived, as a lifecycle rule does. A new upload may
+ *  succeed. */
+export class UploadEnded extends Error {
+  override readonly name = 'UploadEnded';
+}
+
 /** How a call to S3 failed, which decides what to do next. absent: S3 says that there is no such
  *  object. refused: S3 refuses. busy: the server answers, but is unable now; a retry may help.
  *  reset: the connection was closed without a response. silent: nothing listens, or nothing
@@ -56,7 +62,7 @@ const SILENCES = ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENE
 
 export function failureOf(error: unknown): Failure {
   const status = statusOf(error);
-  if (error instanceof ForeignAnswer) return 'busy';
+  if (error instanceof ForeignAnswer || error instanceof UploadEnded) return 'busy';
   if (status !== undefined) {
     if (status === 404 && ABSENCES.includes(codeOf(error) ?? '')) return 'absent';
     if (status < 300) return 'busy'; // an answer that the SDK cannot read
@@ -75,7 +81,7 @@ export function describe(error: unknown, doing: string, bucket: string): OciErro
   if (error instanceof OciError) return error;
   const status = statusOf(error);
   const options = { cause: error, origin: 'storage' } as const;
-  if (error instanceof ForeignAnswer) {
+  if (error instanceof ForeignAnswer || error instanceof UploadEnded) {
     return new OciError('UNAVAILABLE', `${doing}: ${error.message}`, { ...options, retryAfter: 5 });
   }
   if (status !== undefined && status < 300) {

@@ -14,7 +14,7 @@ import { splitDigest } from '../../oci/digest.ts';
 import type { ByteRange } from '../../oci/range.ts';
 import { parseBlobKey } from '../keys.ts';
 import type { StoreSource } from '../store.ts';
-import { ForeignAnswer } from './errors.ts';
+import { codeOf, ForeignAnswer, UploadEnded } from './errors.ts';
 import type { S3Options } from './options.ts';
 import { upload } from './upload.ts';
 
@@ -42,7 +42,7 @@ export interface Put {
 }
 
 /** Stores objects: one try, in one request or in parts. Every method @throws SourceError;
- *  ForeignAnswer; what the SDK throws. */
+ *  ForeignAnswer; UploadEnded; what the SDK throws. */
 export interface Putter {
   /** Stores an object in one request if S3 accepts that, else in parts. */
   put(this: void, put: Put): Promise<void>;
@@ -88,6 +88,7 @@ export function createPutter(client: S3Client, options: S3Options): Putter {
       const { ETag } = await client.send(complete, { abortSignal: signal });
       if (ETag === undefined) throw new ForeignAnswer(200, "an answer without an ETag is not S3's own");
     } catch (error) {
+      if (codeOf(error) === 'NoSuchUpload') throw new UploadEnded('S3 has ended the upload', { cause: error });
       // If the abort fails, `prepare` aborts the upload later.
       await client.send(new AbortMultipartUploadCommand(to)).catch(() => undefined);
       throw error;

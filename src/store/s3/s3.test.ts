@@ -1,10 +1,14 @@
+import { AbortMultipartUploadCommand, ListMultipartUploadsCommand, ListPartsCommand, S3Client } from '@aws-sdk/client-s3';
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, test } from 'node:test';
 import { startFaultyProxy } from '../../../test/support/faulty-proxy.ts';
+import { until } from '../../../test/support/until.ts';
 import { startVersitygw } from '../../../test/support/versitygw.ts';
-import { bytesSource } from '../store.ts';
+import { readAll } from '../../io/body.ts';
+import { bytesSource, type Store, type StoreSource } from '../store.ts';
 import { s3 } from './s3.ts';
 import { storeConformance } from '../../testing/store-suite.ts';
 
@@ -12,6 +16,7 @@ const signal = new AbortController().signal;
 const server = await startVersitygw();
 const { endpoint, region, accessKeyId, secretAccessKey } = server;
 const OPTIONS = { region, endpoint, forcePathStyle: true, createBucket: false, prefix: 'some/prefix/' };
+const PART = 5 * 2 ** 20;
 let buckets = 0;
 
 after(() => server[Symbol.asyncDispose]());
@@ -60,6 +65,53 @@ test('an object is written beside the removal of the last one in its folder', as
   for (let index = 1; index <= 100; index++) await Promise.all([store.remove(keyOf(index - 1), { signal }), write(index)]);
   await store.close();
 });
+
+test('an upload that S3 ends before its last part, as a lifecycle rule does, is made again', async () => {
+  const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
+  const store = s3({ ...OPTIONS, bucket: server.bucket, credentials, partSize: PART });
+  const client = new S3Client({ region, endpoint, forcePathStyle: true, credentials: { accessKeyId, secretAccessKey } });
+  const bytes = randomBytes(2 * PART + 1000);
+  const plain = bytesSource(bytes);
+  let ended = 0;
+  async function endUploads(): Promise<void> {
+    const { Uploads = [] } = await client.send(new ListMultipartUploadsCommand({ Bucket: server.bucket }));
+    for (const { Key, UploadId } of Uploads) {
+      const upload = { Bucket: server.bucket, Key, UploadId };
+      await until(async () => ((await client.send(new ListPartsCommand(upload))).Parts ?? []).length > 0, 'a part has arrived');
+      await client.send(new AbortMultipartUploadCommand(upload));
+      ended++;
+    }
+  }
+  const source: StoreSource = {
+    size: bytes.length,
+    async open(context) {
+      if (context.range?.start === 2 * PART && ended === 0) await endUploads();
+      return plain.open(context);
+    },
+  };
+  await store.write('v1/ended', source, { signal });
+  assert.equal(ended, 1);
+  assert.ok((await contentOf(store, 'v1/ended')).equals(bytes));
+
+  // A stream cannot be sent again: its writer learns that it may try later, and nothing is stored.
+  async function* endless() {
+    yield bytes;
+    yield bytes;
+    await endUploads();
+    yield bytes;
+  }
+  await assert.rejects(store.writeStream('v1/stream', endless(), { signal }), { code: 'UNAVAILABLE', retryAfter: 5 });
+  assert.equal(await store.stat('v1/stream', { signal }), undefined);
+  const { Uploads = [] } = await client.send(new ListMultipartUploadsCommand({ Bucket: server.bucket }));
+  assert.deepEqual(Uploads, [], 'no upload is left');
+  client.destroy();
+  await store.close();
+});
+
+async function contentOf(store: Store, key: string): Promise<Buffer> {
+  const found = (await store.read(key, { signal })) ?? assert.fail(`${key} is stored`);
+  return (await readAll(found.body, found.size)) ?? assert.fail();
+}
 
 const EVER = new Promise<never>(() => undefined);
 
