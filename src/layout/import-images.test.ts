@@ -5,10 +5,13 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
+import { openS3 } from '../../test/support/open-s3.ts';
+import { startVersitygw } from '../../test/support/versitygw.ts';
 import { readAll } from '../io/body.ts';
 import { digestOf, type Digest } from '../oci/digest.ts';
 import { parseRepository, parseTag } from '../oci/reference.ts';
 import { blobKey, memberKey, tagKey } from '../store/keys.ts';
+import type { Store } from '../store/store.ts';
 import { memory as memoryStore } from '../testing/memory-store.ts';
 import { importImages, type ImportResult } from './import-images.ts';
 import { createTarWriter } from './tar-file.ts';
@@ -29,8 +32,8 @@ function pathOf(digest: string): string {
 }
 
 /** An image of one layer, as the files of a layout. */
-function makeLayout(): Layout {
-  const [config, content] = [Buffer.from('{"os":"linux","architecture":"amd64"}'), Buffer.alloc(3_000_000, 'layer')];
+function makeLayout(size = 3_000_000): Layout {
+  const [config, content] = [Buffer.from('{"os":"linux","architecture":"amd64"}'), Buffer.alloc(size, 'layer')];
   const describe = (bytes: Buffer, mediaType: string) => ({ mediaType, digest: digestOf(bytes), size: bytes.length });
   const manifest = Buffer.from(
     JSON.stringify({
@@ -49,7 +52,11 @@ function makeLayout(): Layout {
   return { files, root: digestOf(manifest), layer: digestOf(content) };
 }
 
-async function importFiles(files: Iterable<readonly [string, Buffer]>, store = memoryStore()): Promise<ImportResult> {
+async function importFiles(
+  files: Iterable<readonly [string, Buffer]>,
+  store: Store = memoryStore(),
+  progress: (done: number) => void = () => undefined,
+): Promise<ImportResult> {
   const directory = await mkdtemp(join(tmpdir(), 'import-'));
   try {
     const path = join(directory, 'a.tar');
@@ -58,7 +65,7 @@ async function importFiles(files: Iterable<readonly [string, Buffer]>, store = m
     for (const [name, bytes] of files) await tar.addBytes(name, bytes);
     await tar.end();
     await file.close();
-    return await importImages({ file: path, store, signal, locate: () => ({ repository: REPOSITORY, reference: TAG }) });
+    return await importImages({ file: path, store, signal, progress, locate: () => ({ repository: REPOSITORY, reference: TAG }) });
   } finally {
     await rm(directory, { recursive: true });
   }
@@ -86,6 +93,36 @@ test('wrong bytes are not stored, and the image that names them is not served', 
   );
   assert.equal(await store.stat(blobKey(layer), { signal }), undefined);
   assert.equal(await store.stat(tagKey(REPOSITORY, TAG), { signal }), undefined);
+});
+
+test('an empty entry is checked against its digest like any other', async () => {
+  const store = memoryStore();
+  const { files, layer } = makeLayout();
+  files.set(pathOf(layer), Buffer.alloc(0));
+  const { images, corrupt } = await importFiles(files, store);
+  assert.deepEqual(corrupt, [layer]);
+  assert.equal(images[0]?.outcome, 'failed');
+  assert.equal(await store.stat(blobKey(layer), { signal }), undefined);
+});
+
+test('an S3 store that takes a blob in parts gets wrong bytes no more than a store that takes it whole', async () => {
+  await using server = await startVersitygw();
+  const credentials = () => Promise.resolve(server);
+  const store = openS3({ url: server.endpoint }, { bucket: server.bucket, region: server.region, credentials, partSize: 5 * 2 ** 20 });
+  const { files, layer } = makeLayout(12_000_000);
+  const content = files.get(pathOf(layer)) ?? assert.fail();
+  files.set(pathOf(layer), Buffer.alloc(12_000_000, 'other'));
+  assert.deepEqual((await importFiles(files, store)).corrupt, [layer]);
+  assert.equal(await store.stat(blobKey(layer), { signal }), undefined);
+
+  files.set(pathOf(layer), content);
+  const progress: number[] = [];
+  const { images } = await importFiles(files, store, (done) => progress.push(done));
+  assert.equal(images[0]?.outcome, 'imported');
+  const found = (await store.read(blobKey(layer), { signal })) ?? assert.fail();
+  assert.equal(digestOf((await readAll(found.body, 12_000_000)) ?? assert.fail()), layer);
+  assert.ok((progress.at(-1) ?? 0) >= 12_000_000 && progress.every((done, index) => done > (progress[index - 1] ?? 0)), String(progress));
+  await store.close();
 });
 
 test('an image without one of its blobs is not served, and the blob is named', async () => {

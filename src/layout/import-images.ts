@@ -1,12 +1,13 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { inParallel } from '../async/parallel.ts';
 import { MAX_MANIFEST_SIZE, parseManifest, type Descriptor } from '../oci/descriptor.ts';
-import { agrees, createDigestHash, digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
+import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
 import { formatPlatform } from '../oci/platform.ts';
 import type { Reference, Repository } from '../oci/reference.ts';
 import { blobKey, tagKey } from '../store/keys.ts';
-import type { Store, StoreSource } from '../store/store.ts';
+import type { Store } from '../store/store.ts';
+import { entrySource } from './entry-source.ts';
 import {
   checkLayoutVersion,
   DOCKER_FILE,
@@ -182,46 +183,15 @@ async function importBlobs(
       advance(entry.size);
       return;
     }
+    const source = entrySource(archive.file, { entry, digest, advance });
     try {
-      await store.write(blobKey(digest), entrySource(archive.file, { entry, digest, advance }), { signal });
+      await store.write(blobKey(digest), source, { signal });
+      source.free();
     } catch (error) {
       if (!isOciError(error, 'DIGEST_INVALID')) throw error;
       result.corrupt.push(digest); // the images that name it fail below, the others do not
     }
   });
-}
-
-const PIECE_SIZE = 1024 * 1024;
-
-/** The bytes of an entry, checked against their digest. `open` throws OciError DIGEST_INVALID at
- *  the end of wrong bytes. */
-function entrySource(
-  file: FileHandle,
-  { entry, digest, advance }: { entry: TarEntry; digest: Digest; advance(this: void, bytes: number): void },
-): StoreSource {
-  async function* read({ start, end }: { start: number; end: number }, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const isWhole = start === 0 && end === entry.size;
-    const hash = createDigestHash(digest);
-    for (let at = start; at < end;) {
-      signal.throwIfAborted();
-      const piece = Buffer.allocUnsafe(Math.min(PIECE_SIZE, end - at));
-      const { bytesRead } = await file.read(piece, 0, piece.length, entry.offset + at);
-      if (bytesRead === 0) throw notALayout('the file became shorter while it was read');
-      at += bytesRead;
-      const chunk = piece.subarray(0, bytesRead);
-      hash.update(chunk);
-      if (isWhole && at === end && !agrees(hash, digest)) {
-        throw new OciError('DIGEST_INVALID', `the bytes of ${digest} in the archive have another digest`);
-      }
-      yield chunk;
-      advance(bytesRead);
-    }
-  }
-  return {
-    size: entry.size,
-    open: ({ range, signal }) =>
-      Promise.resolve(read({ start: range?.start ?? 0, end: range === undefined ? entry.size : range.end + 1 }, signal)),
-  };
 }
 
 function failed({ name, descriptor }: LayoutImage, error: string, missing: string[] = []): ImportedImage {
