@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { makeImage } from './support/image.ts';
+import { runMeasured } from './support/measured.ts';
 import { freeAddresses, PROGRAM, startRegistry } from './support/program.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
@@ -21,24 +19,11 @@ const SHARE = 0.9;
 const MAX_MEMORY = 150e6;
 const [NODE, ...MAIN] = PROGRAM;
 
-/** Runs a command to its end. @returns seconds, and the most memory that it has had, in bytes */
+/** Runs a command that has to succeed. @returns seconds, and its peak memory in bytes */
 async function measure(command: string, args: readonly string[]): Promise<{ seconds: number; memory: number }> {
-  const started = performance.now();
-  const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-  let said = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
-  const ended = once(child, 'close') as Promise<[number]>;
-  let isOver = false;
-  void ended.then(() => (isOver = true));
-  let memory = 0;
-  while (!isOver) {
-    const status = await readFile(`/proc/${child.pid}/status`, 'utf8').catch(() => '');
-    memory = Math.max(memory, 1024 * Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1] ?? 0));
-    await Promise.race([delay(50), ended]);
-  }
-  const seconds = (performance.now() - started) / 1000;
-  assert.equal((await ended)[0], 0, said);
-  return { seconds, memory };
+  const { code, stderr, seconds, peak } = await runMeasured(command, args);
+  assert.equal(code, 0, stderr);
+  return { seconds, memory: peak };
 }
 
 await using upstream = await startScriptedUpstream();
@@ -66,7 +51,7 @@ const seconds: Record<'export' | 'import', { own: number[]; other: number[] }> =
   export: { own: [], other: [] },
   import: { own: [], other: [] },
 };
-let memory = 0;
+const memory = { export: 0, import: 0 };
 for (let turn = 0; turn < turns; turn++) {
   const [own, other] = [at('own.tar'), at('skopeo.tar')];
   const exported = await measure(NODE, [
@@ -98,7 +83,8 @@ for (let turn = 0; turn < turns; turn++) {
   seconds.export.other.push(copied.seconds);
   seconds.import.own.push(imported.seconds);
   seconds.import.other.push(read.seconds);
-  memory = Math.max(memory, exported.memory, imported.memory);
+  memory.export = Math.max(memory.export, exported.memory);
+  memory.import = Math.max(memory.import, imported.memory);
   for (const name of ['own.tar', 'skopeo.tar', 'imported', 'layout']) await rm(at(name), { recursive: true });
 }
 
@@ -115,4 +101,4 @@ for (const [what, { own, other }] of Object.entries(seconds)) {
   );
   print(`${what}, speed as a share of skopeo's (≥ ${SHARE})`, share, share >= SHARE);
 }
-print(`memory in MB (≤ ${MAX_MEMORY / 1e6})`, memory / 1e6, memory <= MAX_MEMORY);
+for (const [what, most] of Object.entries(memory)) print(`${what}, memory in MB (≤ ${MAX_MEMORY / 1e6})`, most / 1e6, most <= MAX_MEMORY);

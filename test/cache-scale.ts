@@ -1,13 +1,11 @@
-import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { OCI_MANIFEST, BLOB_MEDIA_TYPE } from '../src/oci/descriptor.ts';
 import { digestOf, type Digest } from '../src/oci/digest.ts';
 import { parseRepository, parseTag } from '../src/oci/reference.ts';
 import { blobKey, memberKey, tagKey, usedKey } from '../src/store/keys.ts';
+import { runMeasured } from './support/measured.ts';
 import { PROGRAM } from './support/program.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { startVersitygw } from './support/versitygw.ts';
@@ -71,23 +69,10 @@ async function fill(root: string): Promise<number> {
 
 /** Runs a cache command. @returns seconds, peak memory in MiB, and its last output */
 async function measure(config: string, args: readonly string[]): Promise<string> {
-  const started = performance.now();
-  const child = spawn(NODE, [...MAIN, 'cache', ...args, '--config', config], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const ended = once(child, 'close');
-  let output = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (output = (output + text).slice(-400)));
-  let peak = 0;
-  let running = true;
-  void ended.then(() => (running = false));
-  while (running) {
-    const status = await readFile(`/proc/${child.pid}/status`, 'utf8').catch(() => ''); // it has just gone
-    peak = Math.max(peak, Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024);
-    await delay(50);
-  }
-  const [code] = (await ended) as [number];
-  const seconds = (performance.now() - started) / 1000;
-  const last = output.trimEnd().split('\n').at(-1) ?? '';
-  return `${seconds.toFixed(1)} s, ${Math.round(peak)} MiB at most, exit ${code}: ${last}`;
+  const { code, stdout, stderr, seconds, peak } = await runMeasured(NODE, [...MAIN, 'cache', ...args, '--config', config]);
+  process.stderr.write(stderr);
+  const last = stdout.trimEnd().split('\n').at(-1) ?? '';
+  return `${seconds.toFixed(1)} s, ${Math.round(peak / 2 ** 20)} MiB at most, exit ${code}: ${last}`;
 }
 
 async function report(
