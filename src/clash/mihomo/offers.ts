@@ -71,7 +71,8 @@ export function createOffers({ applier, redactor, log, signal, counted, changed 
       for (const { change } of batch) await change.applied();
       changed();
       const proven = applier.proven();
-      if (outcome === 'applied') log.info({ event: 'clash-config-applied', sources: sourcesOf(batch), proven }, 'applied a changed config');
+      if (outcome === 'applied')
+        log.info({ event: 'clash-config-applied', sources: sourcesOf(batch), proven }, 'a changed config is in use');
     } else {
       const problem = outcome === 'failed' ? 'mihomo does not answer' : (applier.problem() ?? '');
       for (const own of batch) {
