@@ -5,7 +5,8 @@ import { backoff } from '../async/backoff.ts';
 import type { ClashConfig } from '../config/schema.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createResourceFeeds, followSubscription, type SubscriptionState } from './feeds.ts';
-import { followFiles, openFiles } from './files.ts';
+import { followFiles, openFiles, type Files } from './files.ts';
+import type { Inputs } from './config/render.ts';
 import { openFront, type Front } from './front/front.ts';
 import { createReportServer } from './front/reports.ts';
 import { createWatch } from './front/watch.ts';
@@ -91,23 +92,16 @@ export async function superviseClash({ own, wayOf, log, env, counted, signal }: 
   const files = openFiles(own, redactor);
   const reader = createEntryReader({ binary: own.mihomo, directory: copies.directory, env });
   const known = await readCopies(own, { copies, redactor, reader, version: mihomo.version });
-  await applier.begin({
-    subscriptions: new Map([...known].map(([name, { content }]) => [name, content])),
-    users: await files.users(),
-    custom: await files.custom().catch((error: Error) => {
-      log.error({ event: 'clash-file-unusable' }, error.message);
-      return undefined;
-    }),
-    resources: await copies.resources(),
-    banned: new Set(),
-  });
+  const first = await firstInputs({ known, copies, files, log });
 
   const changed = () => resources.follow(applier.rendered()?.resources ?? []);
   const offer = createOffers({ applier, redactor, log, signal, counted, changed });
   const context = { own, wayOf, copies, redactor, offer, mihomo, reader, log, signal };
   const resources = createResourceFeeds(context);
-  changed();
+  const begun = applier.begin(first); // downloads need not wait for mihomo
   const states = own.subscriptions.map((subscription) => followSubscription(subscription, known.get(subscription.name), context));
+  await begun;
+  changed();
   const fileProblem = followFiles({ files, inputs: applier.inputs(), offer, log, signal });
   void confirmForever(applier, { log, signal });
 
@@ -187,6 +181,27 @@ function describeSubscription({ name, fetchedAt, userInfo, problem }: Subscripti
     nodes: nodes.filter(({ subscription }) => subscription === name).length,
     ...userInfo,
     problem,
+  };
+}
+
+interface FirstContext {
+  known: ReadonlyMap<string, Copy>;
+  copies: Copies;
+  files: Files;
+  log: Log;
+}
+
+/** What is known before anything is downloaded. */
+async function firstInputs({ known, copies, files, log }: FirstContext): Promise<Inputs> {
+  return {
+    subscriptions: new Map([...known].map(([name, { content }]) => [name, content])),
+    users: await files.users(),
+    custom: await files.custom().catch((error: Error) => {
+      log.error({ event: 'clash-file-unusable' }, error.message);
+      return undefined;
+    }),
+    resources: await copies.resources(),
+    banned: new Set(),
   };
 }
 

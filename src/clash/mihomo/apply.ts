@@ -8,7 +8,7 @@ import { ClashError } from '../subscription/document.ts';
 import { fingerprint } from '../subscription/fingerprint.ts';
 import type { Fleet } from './fleet.ts';
 import type { Instance, Spec } from './instance.ts';
-import { createTrial } from './trial.ts';
+import { createTrial, type Trial } from './trial.ts';
 import type { Mihomo } from './mihomo.ts';
 import { saveAsGood, useCandidate, useLastGood } from './saved-configs.ts';
 import { understand, type Understood } from './understand.ts';
@@ -116,10 +116,9 @@ export function createApplier(options: ApplyOptions): Applier {
 
   /** The config for the start: made from `first`, or the last good one, or one that refuses all
    *  traffic. */
-  async function firstConfig(first: Inputs): Promise<Spec> {
+  async function firstConfig(first: Inputs, trial: Trial): Promise<Spec> {
     try {
-      const { context, copies, mihomo, log } = options;
-      const candidate = await understand(first, { context, copies, mihomo, log });
+      const candidate = await understand(first, { ...options, starts: ({ rendered }) => trial.starts(rendered) });
       take(candidate);
       await useCandidate(copies);
       return { config: candidate.rendered.config, main: running.main };
@@ -140,10 +139,13 @@ export function createApplier(options: ApplyOptions): Applier {
     proven: () => proven,
     problem: () => problem,
 
-    async begin(first) {
-      inputs = first;
-      fleet.begin(await firstConfig(first));
-    },
+    begin: (first) =>
+      inTurn(async () => {
+        inputs = first;
+        await using trial = createTrial(fleet);
+        const spec = await firstConfig(first, trial);
+        if (!trial.promote()) fleet.begin(spec);
+      }),
 
     change: (change) =>
       inTurn(async () => {

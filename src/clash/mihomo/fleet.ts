@@ -23,14 +23,14 @@ export interface FleetOptions {
 /** The mihomo processes: the one in use, at most one on trial, and former ones with open
  *  connections. */
 export interface Fleet {
-  /** Starts the first process, and restarts it whenever it ends. Returns at once. */
+  /** Starts the first process, however often that fails. Returns at once. */
   begin(spec: Spec): void;
   /** The process in use; undefined: it is being started. */
   live(): Instance | undefined;
   /** Starts another process, which no client reaches. @throws Error: it does not start */
   trial(spec: Spec): Promise<Instance>;
-  /** Sends new connections to the process that was on trial; the former one ends with its last
-   *  connection. */
+  /** Sends new connections to the process that was on trial, and restarts it whenever it ends; the
+   *  former one ends with its last connection. */
   promote(instance: Instance): void;
   /** How often the process in use had to be restarted. */
   restarts(): number;
@@ -71,9 +71,13 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
     }
   }
 
-  /** Sends new connections to this process once `admitted` resolves. */
-  function enter(instance: Instance, admitted: Promise<unknown> = Promise.resolve()): void {
+  /** Sends new connections to this process: at once if it replaces another one, else when it has
+   *  found a node. */
+  function enter(instance: Instance): void {
+    const replaces = live !== undefined;
     live = instance;
+    const limit = delay(FIRST_NODE_LIMIT_MS, undefined, { ref: false });
+    const admitted = replaces ? Promise.resolve() : Promise.race([instance.steering.settle(), limit]);
     void admitted.then(() => {
       if (live === instance) entrances.use(instance.ports);
     });
@@ -95,8 +99,7 @@ export function createFleet({ entrances, start, log, signal }: FleetOptions): Fl
         const instance = await launch(spec);
         if (signal.aborted) return;
         if (live !== undefined) return await instance.stop(); // a changed config has replaced it in the meantime
-        enter(instance, Promise.race([instance.steering.settle(), delay(FIRST_NODE_LIMIT_MS, undefined, { ref: false })]));
-        return;
+        return enter(instance);
       } catch (error) {
         log.error({ event: 'mihomo-not-started', error }, 'cannot start mihomo; will retry');
       }

@@ -9,8 +9,8 @@ export interface Trial extends AsyncDisposable {
   starts(config: Rendered): Promise<boolean>;
   /** The mihomo, started if it is not running. @throws Error: it does not start */
   instance(config: Rendered): Promise<Instance>;
-  /** Clients use it from now on. */
-  promote(): void;
+  /** Clients use it from now on. @returns false if it is not running */
+  promote(): boolean;
 }
 
 export function createTrial(fleet: Fleet): Trial {
@@ -25,9 +25,9 @@ export function createTrial(fleet: Fleet): Trial {
         () => false, // `mihomo -t` says why
       ),
     promote() {
-      if (running === undefined) return;
+      if (running === undefined) return false;
       fleet.promote(running);
-      isPromoted = true;
+      return (isPromoted = true);
     },
     async [Symbol.asyncDispose]() {
       if (!isPromoted) await running?.stop();
