@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { backoff } from '../../async/backoff.ts';
 import { inParallel } from '../../async/parallel.ts';
 import { createSemaphore } from '../../async/semaphore.ts';
@@ -30,6 +31,10 @@ const QUICK_LIMIT_MS = 1500;
 /** How many nodes a full test tests at once; more cost memory: 6,000 at once take 170 MiB, 200 take
  *  25. */
 const SWEEP_CONCURRENCY = 200;
+/** A search begins with so many nodes, and tests the others after `HEAD_START_MS`: where most nodes
+ *  live, hundreds of tests at once would only delay the first answer. */
+const FIRST_TESTED = 10;
+const HEAD_START_MS = 100;
 /** Once a node is alive, the others are tested more slowly: clients need the CPU. */
 const CALM_CONCURRENCY = 16;
 /** Alternatives that are tested while the node in use is in doubt. */
@@ -88,16 +93,21 @@ async function testUntilFound(
   { timeoutMs, found }: { timeoutMs: number; found: () => void },
 ): Promise<void> {
   const calm = createSemaphore(CALM_CONCURRENCY);
+  const settling = Promise.withResolvers<void>();
   let settled = false;
-  await inParallel(names, SWEEP_CONCURRENCY, async (name) => {
+  async function testOne(name: string): Promise<void> {
     if (signal.aborted) return;
     const test = () => group.test(name, timeoutMs);
     const { outcome } = await (settled ? calm.run(test) : test());
     if (outcome !== 'alive' || group.scores.isAvoided(name) || settled) return;
     settled = true;
     await group.use(name);
+    settling.resolve();
     found();
-  });
+  }
+  const begun = inParallel(names.slice(0, FIRST_TESTED), FIRST_TESTED, testOne);
+  await Promise.race([begun, settling.promise, delay(HEAD_START_MS, undefined, { ref: false })]);
+  await Promise.all([begun, inParallel(names.slice(FIRST_TESTED), SWEEP_CONCURRENCY, testOne)]);
 }
 
 /** The order of tests: `ahead`, then the nodes that were alive last by their delay, then the rest
