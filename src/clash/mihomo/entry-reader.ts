@@ -20,8 +20,9 @@ export interface EntryReader {
 export type ReaderOptions = Omit<ThrowawayOptions, 'started'>;
 export type LinkReading = { link: string } | { problem: string };
 
-/** Entries in one file. */
+/** Entries in one file; while all are good, twice as many in the next one. */
 const BATCH_SIZE = 250;
+const MAX_BATCH_SIZE = 2000;
 const MAX_REMEMBERED = 20_000;
 const NO_NODE = 'mihomo does not support such links';
 const CRASH = 'mihomo crashes when it reads this';
@@ -104,9 +105,11 @@ export function createEntryReader(options: ReaderOptions): EntryReader {
 const REPAIRED = '\0repaired';
 
 interface Session {
-  /** Lets mihomo read a file of nodes. `count`: the number of nodes that it finds.
+  /** Lets mihomo read a file of nodes.
    *  @throws Error: it does not answer */
-  read(content: string): Promise<{ problem?: string; count: number }>;
+  read(content: string): Promise<{ problem?: string }>;
+  /** The same, with the number of nodes that mihomo finds. It takes as long again. */
+  count(content: string): Promise<{ problem?: string; count: number }>;
   end(): Promise<void>;
 }
 
@@ -121,23 +124,25 @@ function createSession(options: ReaderOptions): Session {
     return (mihomo = await startThrowaway(READER, { ...options, started: NOT_THERE_YET }));
   }
 
+  async function read(content: string, find: (mihomo: Throwaway) => Promise<number>): Promise<{ problem?: string; count: number }> {
+    const current = await running();
+    // mihomo skips a file whose content has not changed.
+    await current.write('entries', `${content}\n# ${++reads}`);
+    try {
+      const { status, text } = await reload(current);
+      if (status >= 300) return { problem: messageOf(text), count: 0 };
+      return { count: await find(current) };
+    } catch (cause) {
+      const crashed = await current.crashed();
+      await current[Symbol.asyncDispose]();
+      if (!crashed) throw new Error('the mihomo that reads entries does not answer', { cause });
+      return { problem: CRASH, count: 0 };
+    }
+  }
+
   return {
-    async read(content) {
-      const current = await running();
-      // mihomo skips a file whose content has not changed.
-      await current.write('entries', `${content}\n# ${++reads}`);
-      try {
-        const { status, text } = await reload(current);
-        if (status >= 300) return { problem: messageOf(text), count: 0 };
-        const provider = await current.call('GET', PROVIDER);
-        return { count: ((JSON.parse(provider.text) as { proxies?: unknown[] }).proxies ?? []).length };
-      } catch (cause) {
-        const crashed = await current.crashed();
-        await current[Symbol.asyncDispose]();
-        if (!crashed) throw new Error('the mihomo that reads entries does not answer', { cause });
-        return { problem: CRASH, count: 0 };
-      }
-    },
+    read: (content) => read(content, () => Promise.resolve(0)),
+    count: (content) => read(content, countNodes),
     end: async () => mihomo?.[Symbol.asyncDispose](),
   };
 }
@@ -157,6 +162,11 @@ async function reload(mihomo: Throwaway): Promise<{ status: number; text: string
     if (performance.now() > limit) throw new Error(`mihomo's controller does not know the provider: ${answer.text}`);
     await delay(READY_PAUSE_MS);
   }
+}
+
+async function countNodes(mihomo: Throwaway): Promise<number> {
+  const { text } = await mihomo.call('GET', PROVIDER);
+  return ((JSON.parse(text) as { proxies?: unknown[] }).proxies ?? []).length;
 }
 
 /** The last line of the start: the provider's file does not exist yet. */
@@ -184,9 +194,10 @@ async function readNodes(session: Session, nodes: readonly Fields[]): Promise<st
     const at = position === undefined ? undefined : batch[Number(position)];
     if (problem === undefined) {
       pending = pending.slice(batch.length);
-      size = BATCH_SIZE;
+      size = Math.max(BATCH_SIZE, Math.min(2 * size, MAX_BATCH_SIZE));
     } else if (at !== undefined) {
       verdicts[at] = reason;
+      size = BATCH_SIZE;
       if (/^unsupport\w* proxy type/.test(reason)) unknownTypes.set(nodes[at]?.['type'], reason);
       pending = pending.slice(Number(position) + 1);
     } else if (batch.length === 1) {
@@ -209,7 +220,7 @@ async function readLinks(session: Session, links: readonly string[]): Promise<st
 
   async function read(batch: readonly number[]): Promise<void> {
     if (batch.length === 0) return;
-    const { problem, count } = await session.read(batch.map((index) => links[index]).join('\n'));
+    const { problem, count } = await session.count(batch.map((index) => links[index]).join('\n'));
     const unread = problem?.includes('convert v2ray subscribe error') === true;
     if (batch.length === 1) {
       verdicts[batch[0] ?? 0] = await judge(
@@ -229,7 +240,7 @@ async function readLinks(session: Session, links: readonly string[]): Promise<st
     if (problem === undefined) return '';
     const repaired = repairLink(link);
     if (repaired !== undefined) {
-      const second = await session.read(repaired);
+      const second = await session.count(repaired);
       if (second.problem === undefined && second.count > 0) return REPAIRED;
     }
     return problem.replace(/^proxy \d+ error: /, '');
