@@ -307,9 +307,11 @@ test('promise A3: a registry that hangs costs a pull at most 4 s, and is used ag
   const back = await seconds(() => until(() => agent.log().some(({ msg }) => msg === 'the registry answers again'), 'it is used again'));
   t.diagnostic(`used again after ${back.toFixed(2)} s`);
   assert.ok(back < 20, `${back} s`);
+  // The registry may still answer requests of the time when it hung, which were for other tags.
   const asked = upstream.requests.length;
   await pull(agent, 'library/demo', 'cold');
-  assert.equal(upstream.requests.length, asked, 'through the registry again');
+  const direct = upstream.requests.slice(asked).filter(({ path }) => path.endsWith('/manifests/cold'));
+  assert.deepEqual(direct, [], 'through the registry again');
 });
 
 test('promise A3: ten pulls whose registry hangs and ten whose registry is killed all complete with the right bytes', async (t) => {
