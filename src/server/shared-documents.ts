@@ -57,6 +57,7 @@ async function readTagList(
 ): Promise<TagList> {
   const chunks: Buffer[] = [Buffer.from(`{"name":${JSON.stringify(name)},"tags":[`)];
   let count = 0;
+  let nextTurn = TAGS_PER_TURN;
   let end: Tag | undefined;
   let hasMore = false;
   for await (const tags of registry.tags(repository, last === undefined ? context : { ...context, last })) {
@@ -66,7 +67,9 @@ async function readTagList(
       const text = JSON.stringify(wanted.slice(start, start + TAGS_PER_TURN)).slice(1, -1);
       chunks.push(Buffer.from(count === 0 ? text : `,${text}`));
       count += Math.min(TAGS_PER_TURN, wanted.length - start);
-      if (wanted.length > TAGS_PER_TURN) await turn();
+      if (count < nextTurn) continue;
+      nextTurn = count + TAGS_PER_TURN;
+      await turn();
     }
     end = wanted.at(-1) ?? end;
     if (hasMore) break;

@@ -3,7 +3,7 @@ import { documentBytes } from '../async/byte-budget.ts';
 import { MAX_MANIFEST_SIZE, OCI_INDEX, parseManifest } from '../oci/descriptor.ts';
 import { splitDigest, type Digest } from '../oci/digest.ts';
 import { isAbsent } from '../oci/error.ts';
-import { isTag, type Repository, type Tag } from '../oci/reference.ts';
+import type { Repository, Tag } from '../oci/reference.ts';
 import type { Referrers } from '../oci/registry.ts';
 import type { Limits } from './call.ts';
 import type { Reply } from './endpoint.ts';
@@ -11,13 +11,14 @@ import { UpstreamError } from './errors.ts';
 import { parseNextLink, resolveNextPage } from './links.ts';
 import { getManifest } from './manifests.ts';
 import { mediaTypeOf, type Source } from './request.ts';
+import { parseTagList, tagsOf, type TagPieces } from './tag-list.ts';
 
 const MAX_PAGES = 1000;
 /** Bytes of all pages of a tag list together. */
 const MAX_LIST_SIZE = 32 * 1024 * 1024;
 
 export interface TagPage {
-  tags: Tag[];
+  tags: TagPieces;
   next: URL | undefined;
 }
 
@@ -33,7 +34,7 @@ async function getTagPage(
     limits,
   );
   const bytes = await source.readDocument(reply, room);
-  return { tags: parseTags(bytes, source.endpoint.host), next: nextPageOf(reply, source), size: bytes.length };
+  return { tags: await parseTags(bytes, source.endpoint.host), next: nextPageOf(reply, source), size: bytes.length };
 }
 
 /** @throws UpstreamError UNAVAILABLE: the answer has a link that is not a URL */
@@ -45,15 +46,12 @@ function nextPageOf(reply: Reply, { endpoint }: Source): URL | undefined {
   return next;
 }
 
-function parseTags(bytes: Uint8Array, host: string): Tag[] {
-  let document: unknown;
+async function parseTags(bytes: Buffer, host: string): Promise<TagPieces> {
   try {
-    document = JSON.parse(Buffer.from(bytes).toString());
+    return await parseTagList(bytes);
   } catch (cause) {
     throw new UpstreamError('source', 'UNAVAILABLE', `${host} sends a tag list that is not JSON`, { cause });
   }
-  const tags = (document as { tags?: unknown } | null)?.tags ?? [];
-  return Array.isArray(tags) ? tags.filter((tag): tag is Tag => typeof tag === 'string' && isTag(tag)) : [];
 }
 
 export interface TagPages {
@@ -70,22 +68,21 @@ export const firstTagPage = (repository: Repository, last: Tag | undefined) => a
   page: await getTagPage(source, { repository, last, page: undefined, room: MAX_LIST_SIZE }, limits),
 });
 
-/** All pages of a list, each tag once. @throws UpstreamError UNAVAILABLE: the list does not end, or
- *  is too large */
-async function* eachPage(pages: TagPages, repository: Repository, last: Tag | undefined): AsyncGenerator<Tag[]> {
+/** All pages of a list in pieces, each tag once. A page must be read to its end before the next one.
+ *  @throws UpstreamError UNAVAILABLE: the list does not end, or is too large */
+async function* eachPage(pages: TagPages, repository: Repository, last: Tag | undefined): AsyncGenerator<Iterable<Tag[]>> {
   const { source, page: first } = await pages.first(repository, last);
   const { host } = source.endpoint;
   const seen = new Set<string>();
   const urls = new Set<string>();
   let room = MAX_LIST_SIZE;
   for (let page = first; ;) {
-    const fresh = seen.size === 0 ? page.tags : page.tags.filter((tag) => !seen.has(tag));
-    if (page.next !== undefined) for (const tag of fresh) seen.add(tag);
-    yield fresh;
-    const { next } = page;
+    const { next, tags } = page;
+    const before = seen.size;
+    yield freshTags(tags, seen, next === undefined);
     if (next === undefined) return;
     room -= page.size;
-    const repeats = urls.has(next.href) || (fresh.length === 0 && page.tags.length > 0);
+    const repeats = urls.has(next.href) || (seen.size === before && tags.length > 0);
     if (repeats || urls.size === MAX_PAGES)
       throw new UpstreamError('object', 'UNAVAILABLE', `${host} lists the tags of ${repository} without end`);
     urls.add(next.href);
@@ -93,15 +90,26 @@ async function* eachPage(pages: TagPages, repository: Repository, last: Tag | un
   }
 }
 
+/** The tags of a page that are not in `seen`, piece by piece. Unless it is the last page, they are
+ *  added to `seen`. */
+function* freshTags(pieces: TagPieces, seen: Set<string>, isLast: boolean): Generator<Tag[]> {
+  for (const piece of pieces) {
+    const tags = tagsOf(piece);
+    const fresh = seen.size === 0 ? tags : tags.filter((tag) => !seen.has(tag));
+    if (!isLast) for (const tag of fresh) seen.add(tag);
+    yield fresh;
+  }
+}
+
 /** All tags after `last`, even if the registry ignores `last` (Distribution 2, GCR). */
 export async function* listTags(pages: TagPages, repository: Repository, last: Tag | undefined): AsyncGenerator<readonly Tag[]> {
   let held: Tag[] | undefined = last === undefined ? undefined : [];
-  for await (const tags of eachPage(pages, repository, last)) {
+  for await (const page of eachPage(pages, repository, last)) {
     if (held === undefined || last === undefined) {
-      yield tags;
+      yield* page;
       continue;
     }
-    held = held.concat(tags);
+    held = held.concat(...page);
     const at = held.indexOf(last);
     // A list that holds `last`, or tags that sort before it, may be the whole one.
     if (at < 0 && held.some((tag) => tag <= last)) continue;
