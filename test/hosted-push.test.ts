@@ -242,6 +242,15 @@ test("invalid pushes are refused with the specification's error code, and leave 
       [400, 'MANIFEST_INVALID'],
     ],
     [
+      'a manifest with a byte order mark, which clients cannot parse',
+      ask(`${url}/v2/${REPOSITORY}/manifests/1`, {
+        method: 'PUT',
+        body: Buffer.from('\uFEFF{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'),
+        headers: { 'content-type': 'application/vnd.oci.image.index.v1+json' },
+      }),
+      [400, 'MANIFEST_INVALID'],
+    ],
+    [
       'a manifest of 5 MiB',
       ask(`${url}/v2/${REPOSITORY}/manifests/1`, { method: 'PUT', body: Buffer.alloc(5 * 2 ** 20, ' ') }),
       [400, 'MANIFEST_INVALID'],

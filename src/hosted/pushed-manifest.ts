@@ -1,4 +1,4 @@
-import { MANIFEST_MEDIA_TYPES, MAX_MANIFEST_SIZE, OCI_INDEX, OCI_MANIFEST, parseManifest } from '../oci/descriptor.ts';
+import { contentOf, MANIFEST_MEDIA_TYPES, MAX_MANIFEST_SIZE, OCI_INDEX, OCI_MANIFEST, parseDocument } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 
@@ -24,8 +24,8 @@ export function parsePushedManifest(bytes: Uint8Array, contentType: string): Man
     throw new OciError('MANIFEST_INVALID', `the manifest has ${bytes.length} bytes, more than the ${MAX_MANIFEST_SIZE} allowed`);
   }
   const given = contentType.split(';', 1)[0]?.trim().toLowerCase() ?? '';
-  const content = parseManifest(bytes, given);
-  const document = JSON.parse(Buffer.from(bytes).toString()) as Record<string, unknown>;
+  const document = parseDocument(bytes);
+  const content = contentOf(document, given);
   if (document['schemaVersion'] !== 2) throw new OciError('MANIFEST_INVALID', 'the manifest has no "schemaVersion": 2');
   const mediaType = content.mediaType === '' ? guessMediaType(document) : content.mediaType;
   if (given !== '' && given !== mediaType) {
@@ -44,19 +44,19 @@ export function parsePushedManifest(bytes: Uint8Array, contentType: string): Man
   };
 }
 
-function guessMediaType(document: Record<string, unknown>): string {
+function guessMediaType(document: Readonly<Record<string, unknown>>): string {
   return Array.isArray(document['manifests']) ? OCI_INDEX : OCI_MANIFEST;
 }
 
 /** If artifactType is missing, the config type of an image takes its place; an index then has
  *  none. */
-function artifactTypeOf({ artifactType, config }: Record<string, unknown>): { artifactType?: string } {
+function artifactTypeOf({ artifactType, config }: Readonly<Record<string, unknown>>): { artifactType?: string } {
   if (typeof artifactType === 'string' && artifactType !== '') return { artifactType };
   const type = (config as Record<string, unknown> | undefined)?.['mediaType'];
   return typeof type === 'string' ? { artifactType: type } : {};
 }
 
-function annotationsOf({ annotations }: Record<string, unknown>): { annotations?: Record<string, string> } {
+function annotationsOf({ annotations }: Readonly<Record<string, unknown>>): { annotations?: Record<string, string> } {
   if (typeof annotations !== 'object' || annotations === null || Array.isArray(annotations)) return {};
   return { annotations: annotations as Record<string, string> };
 }

@@ -44,13 +44,26 @@ export interface Platform {
  *  @throws OciError MANIFEST_INVALID: not JSON, not an object, schema 1, or descriptors without a
  *  digest */
 export function parseManifest(bytes: Uint8Array, mediaType: string): ManifestContent {
+  return contentOf(parseDocument(bytes), mediaType);
+}
+
+/** JSON has no byte order mark (RFC 8259 §8.1), and Go's parser takes none. */
+const DECODER = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** The fields of a manifest. @throws OciError MANIFEST_INVALID: not JSON, or not an object */
+export function parseDocument(bytes: Uint8Array): Readonly<Record<string, unknown>> {
   let document: unknown;
   try {
-    document = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    document = JSON.parse(DECODER.decode(bytes));
   } catch (cause) {
     throw new OciError('MANIFEST_INVALID', 'the manifest is not JSON', { cause });
   }
   if (!isRecord(document)) throw new OciError('MANIFEST_INVALID', 'the manifest is not a JSON object');
+  return document;
+}
+
+/** @throws OciError MANIFEST_INVALID: schema 1, or descriptors without a digest */
+export function contentOf(document: Readonly<Record<string, unknown>>, mediaType: string): ManifestContent {
   if (document['schemaVersion'] === 1) {
     throw new OciError(
       'MANIFEST_INVALID',
