@@ -14,14 +14,16 @@ import { createUploads } from './uploads.ts';
 const signal = new AbortController().signal;
 const REPOSITORY = parseRepository('local/team/app');
 
-/** A body that ends when the test says so. */
+/** A body that ends when the test says so; `begun`: its reader knows where it is to be stored. */
 function heldBody(bytes: Buffer) {
+  const begun = Promise.withResolvers<void>();
   const { promise, resolve } = Promise.withResolvers<void>();
   async function* body() {
+    begun.resolve();
     yield bytes;
     await promise;
   }
-  return { chunk: { start: undefined, length: bytes.length, body: body() }, release: resolve };
+  return { chunk: { start: undefined, length: bytes.length, body: body() }, begun: begun.promise, release: resolve };
 }
 
 test('of two concurrent chunks for the same position, on one replica or on two, at most one is accepted, and the blob matches its digest', async () => {
@@ -43,6 +45,7 @@ test('of two concurrent chunks for the same position, on one replica or on two, 
           (error: unknown) => (isOciError(error, 'RANGE_INVALID') ? 'refused' : Promise.reject(error as Error)),
         ),
       );
+      await Promise.all([first.begun, second.begun]);
       const [sooner, later] = order === 'good first' ? [0, 1] : [1, 0];
       [first, second][sooner]?.release();
       assert.equal(await takings[sooner], 'taken');
