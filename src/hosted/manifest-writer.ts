@@ -1,12 +1,10 @@
 import { freshRuns } from '../async/fresh-runs.ts';
 import { inParallel } from '../async/parallel.ts';
-import { raceAbort } from '../async/race-abort.ts';
 import { digestOf, isDigest, splitDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import type { PushRegistry } from '../oci/push-registry.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import { blobKey } from '../store/keys.ts';
-import { bytesSource } from '../store/store.ts';
 import type { BlobWriterOptions } from './blob-writer.ts';
 import type { Contents } from './contents.ts';
 import { parsePushedManifest, type ManifestParts } from './pushed-manifest.ts';
@@ -34,7 +32,7 @@ export function createManifestWriter(
    *  names */
   async function requireParts(repository: Repository, { required }: ManifestParts, signal: AbortSignal): Promise<void> {
     await inParallel(required, STATS_AT_ONCE, async (digest) => {
-      const [record, stored] = await Promise.all([records.content(repository, digest, signal), raceAbort(isStored(digest), signal)]);
+      const [record, stored] = await Promise.all([records.content(repository, digest, signal), isStored(digest)]);
       if (record !== undefined && stored) return;
       throw new OciError('MANIFEST_BLOB_UNKNOWN', `${repository} has no ${digest}, which the manifest names: push it first`);
     });
@@ -93,19 +91,16 @@ export function createManifestWriter(
       await claimer.claim([digest, ...parts.named], signal);
       const [known] = await Promise.all([records.content(repository, digest, signal), requireParts(repository, parts, signal)]);
       const descriptor = { digest, mediaType: parts.mediaType, size: bytes.length };
-      const record = async (): Promise<void> => {
-        await records.addContent(repository, descriptor, signal);
+      const add = async (): Promise<void> => {
+        await records.addManifest(repository, { descriptor, bytes, signal });
         await requireStillThere(repository, { parts, undo: known === undefined ? digest : undefined, signal });
       };
-      await quota.hold({ repository, size: known === undefined ? bytes.length : 0, signal }, async () => {
-        await store.write(blobKey(digest), bytesSource(bytes), { signal });
-        await record();
-      });
+      await quota.hold({ repository, size: known === undefined ? bytes.length : 0, signal }, add);
       if (parts.subject !== undefined) await records.addReferrer(repository, parts.subject, { ...descriptor, ...parts.referrer }, signal);
       for (const tag of names) await records.setTag(repository, tag, digest, signal);
       // A concurrent deletion of the same manifest has not seen the tags: the push counts as the
       // later one.
-      if (names.length > 0 && (await records.content(repository, digest, signal)) === undefined) await record();
+      if (names.length > 0 && (await records.content(repository, digest, signal)) === undefined) await add();
       rememberManifest(digest, bytes);
       return { descriptor, subject: parts.subject };
     },

@@ -90,6 +90,7 @@ export function createQuota({ name, quota, store }: QuotaOptions): Quota {
     async hold({ repository, size, signal }, storing) {
       signal.throwIfAborted();
       const own = limitsOf(repository);
+      if (own.length === 0) return storing();
       for (const limit of own) await roomOf(limit, size);
       // No await from here on: the check and the reservation must be atomic.
       for (const { prefix, allowed, counted, added, held } of own) {

@@ -1,9 +1,8 @@
 import { freshRuns } from '../async/fresh-runs.ts';
-import { raceAbort } from '../async/race-abort.ts';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
-import { memberKey, referrerKey, referrersPrefix, tagKey } from '../store/keys.ts';
+import { blobKey, memberKey, referrerKey, referrersPrefix, tagKey } from '../store/keys.ts';
 import { bytesSource } from '../store/store.ts';
 import type { UploadStore } from '../store/upload-store.ts';
 
@@ -11,6 +10,12 @@ import type { UploadStore } from '../store/upload-store.ts';
 export interface ReferrerDescriptor extends Descriptor {
   artifactType?: string;
   annotations?: Record<string, string>;
+}
+
+interface NewManifest {
+  descriptor: Descriptor;
+  bytes: Uint8Array;
+  signal: AbortSignal;
 }
 
 const MAX_RECORD_SIZE = 4 * 2 ** 20;
@@ -27,20 +32,24 @@ export function createHostedRecords(store: UploadStore) {
     return typeof record === 'object' && record !== null ? (record as Record<string, unknown>) : undefined;
   });
 
-  /** As the store has it after the call. */
-  function read(key: string, signal: AbortSignal): Promise<Readonly<Record<string, unknown>> | undefined> {
+  /** As the store has it after the call. Several requests may share it, so it goes on when one of
+   *  them is aborted. */
+  async function read(key: string, signal: AbortSignal): Promise<Readonly<Record<string, unknown>> | undefined> {
     signal.throwIfAborted();
-    return raceAbort(readFresh(key), signal);
+    const record = await readFresh(key);
+    signal.throwIfAborted();
+    return record;
   }
 
   async function write(key: string, record: object, signal: AbortSignal): Promise<void> {
-    await store.write(key, bytesSource(Buffer.from(JSON.stringify(record))), { signal });
+    await store.write(key, bytesSource(bytesOf(record)), { signal });
   }
 
   /** The manifest or blob that `repository` has under a digest. */
-  async function content(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined> {
-    const { mediaType, size } = (await read(memberKey(repository, digest), signal)) ?? {};
-    return typeof mediaType === 'string' && typeof size === 'number' ? { digest, mediaType, size } : undefined;
+  function content(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined> {
+    return read(memberKey(repository, digest), signal).then(({ mediaType, size } = {}) =>
+      typeof mediaType === 'string' && typeof size === 'number' ? { digest, mediaType, size } : undefined,
+    );
   }
 
   return {
@@ -61,6 +70,12 @@ export function createHostedRecords(store: UploadStore) {
     },
     addContent: (repository: Repository, { digest, mediaType, size }: Descriptor, signal: AbortSignal) =>
       write(memberKey(repository, digest), { mediaType, size }, signal),
+    /** Stores a manifest, and adds it to the repository. */
+    addManifest(repository: Repository, { descriptor, bytes, signal }: NewManifest): Promise<void> {
+      const { digest, mediaType, size } = descriptor;
+      const record = { key: memberKey(repository, digest), bytes: bytesOf({ mediaType, size }) };
+      return store.writeInOrder([{ key: blobKey(digest), bytes }, record], { signal });
+    },
     removeContent: (repository: Repository, digest: Digest, signal: AbortSignal) => store.remove(memberKey(repository, digest), { signal }),
 
     async *referrers(repository: Repository, subject: Digest, signal: AbortSignal): AsyncGenerator<ReferrerDescriptor> {
@@ -74,6 +89,10 @@ export function createHostedRecords(store: UploadStore) {
     removeReferrer: (repository: Repository, subject: Digest, digest: Digest, signal: AbortSignal) =>
       store.remove(referrerKey(repository, subject, digest), { signal }),
   };
+}
+
+function bytesOf(record: object): Buffer {
+  return Buffer.from(JSON.stringify(record));
 }
 
 export type HostedRecords = ReturnType<typeof createHostedRecords>;

@@ -36,15 +36,17 @@ export function observeStores({ log, failed }: StoreObserver): <S extends Store>
     failingSince = undefined;
   }
 
-  async function watch<T>(answer: Promise<T>, operation: StorageOperation, context: StoreContext): Promise<T> {
-    try {
-      const result = await answer;
-      works();
-      return result;
-    } catch (error) {
-      note(error, operation, context);
-      throw error;
-    }
+  function watch<T>(answer: Promise<T>, operation: StorageOperation, context: StoreContext): Promise<T> {
+    return answer.then(
+      (result) => {
+        works();
+        return result;
+      },
+      (error: unknown) => {
+        note(error, operation, context);
+        throw error;
+      },
+    );
   }
 
   return (inner) => ({
@@ -75,9 +77,12 @@ export function observeStores({ log, failed }: StoreObserver): <S extends Store>
     },
   });
 
-  function observedUploads(inner: Store & Partial<Pick<UploadStore, 'readSmall'>>): Partial<UploadStore> {
-    const { readSmall } = inner;
-    if (readSmall === undefined) return {};
-    return { readSmall: (key, maxBytes, context) => watch(readSmall(key, maxBytes, context), 'read', context) };
+  function observedUploads(inner: Store & Partial<Pick<UploadStore, 'readSmall' | 'writeInOrder'>>): Partial<UploadStore> {
+    const { readSmall, writeInOrder } = inner;
+    if (readSmall === undefined || writeInOrder === undefined) return {};
+    return {
+      readSmall: (key, maxBytes, context) => watch(readSmall(key, maxBytes, context), 'read', context),
+      writeInOrder: (objects, context) => watch(writeInOrder(objects, context), 'write', context),
+    };
   }
 }

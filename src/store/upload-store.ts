@@ -1,4 +1,4 @@
-import type { Store, StoreContext, WriteContext } from './store.ts';
+import { bytesSource, type Store, type StoreContext, type WriteContext } from './store.ts';
 
 /** A store that blobs can be uploaded to: besides objects of known size it accepts streams, and
  *  joins objects. Errors are those of a Store. */
@@ -13,12 +13,27 @@ export interface UploadStore extends Store {
   /** Creates `key`, durably, from the bytes of `parts`, in this order; the parts stay. The bytes do
    *  not pass through this process if the store can avoid it. */
   compose(parts: readonly UploadPart[], key: string, context: StoreContext): Promise<void>;
+  /** Writes small objects durably, one after the other: none of them is visible before those ahead
+   *  of it are durable. */
+  writeInOrder(this: void, objects: readonly SmallObject[], context: StoreContext): Promise<void>;
   /** Reads a small object.
    *  @returns undefined: it is absent, or has more than `maxBytes` */
   readSmall(this: void, key: string, maxBytes: number, context: StoreContext): Promise<Uint8Array | undefined>;
   /** Parts shorter than this many bytes, except the last, cost a copy through this process;
    *  undefined: parts may be of any size. */
   minPartSize: number | undefined;
+}
+
+export interface SmallObject {
+  key: string;
+  bytes: Uint8Array;
+}
+
+/** `writeInOrder` for stores that write each object by itself. */
+export function inOrder(write: Store['write']): UploadStore['writeInOrder'] {
+  return async (objects, context) => {
+    for (const { key, bytes } of objects) await write(key, bytesSource(bytes), context);
+  };
 }
 
 export interface UploadPart {

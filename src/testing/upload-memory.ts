@@ -1,16 +1,18 @@
 import { readAll } from '../io/body.ts';
 import { OciError } from '../oci/error.ts';
 import { bytesSource, type Store } from '../store/store.ts';
-import type { UploadStore } from '../store/upload-store.ts';
+import { inOrder, type UploadStore } from '../store/upload-store.ts';
 import { memory } from './memory-store.ts';
 
 /** A store in memory that blobs can be uploaded to; `fault` is called before each write and each read. */
 export function uploadMemory(fault: (operation: 'read' | 'write', key: string) => void = () => undefined): UploadStore {
   const inner: Store = memory();
+  const write: Store['write'] = async (key, source, context) => (fault('write', key), inner.write(key, source, context));
   return {
     ...inner,
     minPartSize: undefined,
-    write: async (key, source, context) => (fault('write', key), inner.write(key, source, context)),
+    write,
+    writeInOrder: inOrder(write),
     read: async (key, context) => (fault('read', key), inner.read(key, context)),
     async readSmall(key, maxBytes, context) {
       fault('read', key);

@@ -9,9 +9,12 @@ export interface TemporaryDirectory extends AsyncDisposable {
   path: string;
 }
 
+/** The parent of directories in memory. */
+export const IN_MEMORY = '/dev/shm';
+
 /** An empty folder that is removed with its content. */
-export async function temporaryDirectory(): Promise<TemporaryDirectory> {
-  const path = await mkdtemp(join(tmpdir(), 'kube-registry-'));
+export async function temporaryDirectory(parent = tmpdir()): Promise<TemporaryDirectory> {
+  const path = await mkdtemp(join(parent, 'kube-registry-'));
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 3 }) };
 }
 

@@ -87,8 +87,12 @@ export async function publish(file: string, path: string, { volatile = false }: 
     }
   }
   if (volatile) return;
-  // Other writes may have created directories above this one and not synced them yet.
-  await Promise.all([syncDirectory(parent), ...making]);
+  await Promise.all([syncDirectory(parent), directoriesAreSynced()]);
+}
+
+/** Other writes may have created directories above a file and not synced them yet. */
+export async function directoriesAreSynced(): Promise<void> {
+  if (making.size > 0) await Promise.all(making);
 }
 
 async function makeParent(parent: string, volatile: boolean): Promise<void> {
@@ -103,7 +107,7 @@ export async function syncRenamed(parent: string, first: string | undefined): Pr
     const made = syncAbove(parent, dirname(first)).finally(() => making.delete(made));
     making.add(made);
   }
-  await Promise.all([syncDirectory(parent), ...making]);
+  await Promise.all([syncDirectory(parent), directoriesAreSynced()]);
 }
 
 /** Syncs the directories that got new entries: all above `directory`, up to and including `top`. */

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { mkdir, readdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import { temporaryDirectory } from '../../../test/support/temporary.ts';
+import { IN_MEMORY, temporaryDirectory } from '../../../test/support/temporary.ts';
 import { readAll } from '../../io/body.ts';
 import { storeConformance } from '../../testing/store-suite.ts';
 import { bytesSource } from '../store.ts';
@@ -11,12 +13,13 @@ import { filesystem } from './filesystem.ts';
 const { signal } = new AbortController();
 const MIB = 2 ** 20;
 
-async function open() {
-  const temporary = await temporaryDirectory();
+async function open(parent?: string) {
+  const temporary = await temporaryDirectory(parent);
   const files = await filesystem({ directory: temporary.path });
   const store = filesystemUploads(files);
   return {
     store,
+    directory: files.directory,
     left: () => readdir(files.temporaryDirectory),
     async [Symbol.asyncDispose]() {
       await store.close();
@@ -26,6 +29,32 @@ async function open() {
 }
 
 storeConformance('filesystem with uploads', open);
+
+/** Where syncing takes no time, small files are written in another way. */
+const PARENTS = [tmpdir(), IN_MEMORY];
+
+for (const parent of PARENTS) {
+  test(`objects written in order are all there; if one of them fails, those behind it are not: ${parent}`, async () => {
+    await using made = await open(parent);
+    const { store, directory, left } = made;
+    const object = (name: string, content: string) => ({ key: `v1/repos/local/${name}`, bytes: Buffer.from(content) });
+    const contentOf = async (name: string) => (await store.readSmall(object(name, '').key, 1000, { signal }))?.toString();
+    const all = Array.from({ length: 40 }, (_, n) => [object(`a/_tags/${n}`, `first ${n}`), object(`b/${n}/_tags/1`, `second ${n}`)]);
+    await Promise.all(all.map((objects) => store.writeInOrder(objects, { signal })));
+    for (const n of all.keys()) {
+      assert.equal(await contentOf(`a/_tags/${n}`), `first ${n}`);
+      assert.equal(await contentOf(`b/${n}/_tags/1`), `second ${n}`);
+    }
+    await mkdir(join(directory, 'v1/repos/local/a/_tags/directory/content'), { recursive: true });
+    const failing = [object('a/_tags/before', ''), object('a/_tags/directory', ''), object('a/_tags/after', '')];
+    const other = store.writeInOrder([object('a/_tags/0', 'new')], { signal });
+    await assert.rejects(store.writeInOrder(failing, { signal }), { code: 'UNAVAILABLE' });
+    await other;
+    assert.deepEqual([await contentOf('a/_tags/before'), await contentOf('a/_tags/after')], ['', undefined]);
+    assert.equal(await contentOf('a/_tags/0'), 'new');
+    assert.deepEqual(await left(), []);
+  });
+}
 
 /** Chunks with memory of their own, as Node's HTTP parser makes them. */
 async function* chunksOf(bytes: Buffer, size: number): AsyncGenerator<Uint8Array> {
@@ -64,24 +93,26 @@ test('a failed stream leaves no file, and its error is passed on', async () => {
   assert.deepEqual(await left(), []);
 });
 
-test('concurrent reads of small objects return the last written content, even while their directories are removed', async () => {
-  await using made = await open();
-  const { store, left } = made;
-  const read = (key: string) => store.readSmall(key, 1000, { signal });
-  assert.equal(await read('v1/repos/local/a/_tags/none'), undefined);
-  await Promise.all(
-    Array.from({ length: 50 }, async (_, index) => {
-      const key = `v1/repos/local/${index % 5}/_tags/${index}`;
-      for (const volatile of [false, true]) {
-        const bytes = Buffer.from(`${index} ${volatile}`);
-        await store.write(key, bytesSource(bytes), { signal, volatile });
-        assert.ok(bytes.equals((await read(key)) ?? Buffer.alloc(0)));
-        await store.remove(key, { signal });
-        assert.equal(await read(key), undefined);
-      }
-    }),
-  );
-  await store.write('v1/repos/local/a/_tags/large', bytesSource(new Uint8Array(1001)), { signal });
-  assert.equal(await read('v1/repos/local/a/_tags/large'), undefined, 'it is larger than what the reader takes');
-  assert.deepEqual(await left(), []);
-});
+for (const parent of PARENTS) {
+  test(`concurrent reads of small objects return the last written content, even while their directories are removed: ${parent}`, async () => {
+    await using made = await open(parent);
+    const { store, left } = made;
+    const read = (key: string) => store.readSmall(key, 1000, { signal });
+    assert.equal(await read('v1/repos/local/a/_tags/none'), undefined);
+    await Promise.all(
+      Array.from({ length: 50 }, async (_, index) => {
+        const key = `v1/repos/local/${index % 5}/_tags/${index}`;
+        for (const volatile of [false, true]) {
+          const bytes = Buffer.from(`${index} ${volatile}`);
+          await store.write(key, bytesSource(bytes), { signal, volatile });
+          assert.ok(bytes.equals((await read(key)) ?? Buffer.alloc(0)));
+          await store.remove(key, { signal });
+          assert.equal(await read(key), undefined);
+        }
+      }),
+    );
+    await store.write('v1/repos/local/a/_tags/large', bytesSource(new Uint8Array(1001)), { signal });
+    assert.equal(await read('v1/repos/local/a/_tags/large'), undefined, 'it is larger than what the reader takes');
+    assert.deepEqual(await left(), []);
+  });
+}

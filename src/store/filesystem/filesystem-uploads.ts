@@ -3,8 +3,8 @@ import { link, open, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { freeMemory } from '../../io/free-memory.ts';
 import { fileFailure } from '../failure.ts';
-import { checkKey } from '../keys.ts';
-import type { UploadPart, UploadStore } from '../upload-store.ts';
+import { checkKey, checkPrefix } from '../keys.ts';
+import { inOrder, type UploadPart, type UploadStore } from '../upload-store.ts';
 import { createTop, publish } from './file-write.ts';
 import type { FilesystemStore } from './filesystem.ts';
 import { createRecordThread } from './record-thread.ts';
@@ -25,7 +25,7 @@ class BodyError extends Error {
  *  Small objects are read and written by a thread of their own. */
 export function filesystemUploads(store: FilesystemStore): UploadStore {
   const { directory, temporaryDirectory } = store;
-  const pathOf = (key: string): string => join(directory, checkKey(key));
+  const pathOf = (key: string): string => `${directory}/${checkKey(key)}`;
 
   /** Writes a file by `fill`, durably unless it is `volatile`, and moves it to `path`. */
   async function writeFile(path: string, volatile: boolean, fill: (file: FileHandle) => Promise<void>): Promise<void> {
@@ -45,15 +45,13 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
     }
   }
 
-  async function translated<T>(doing: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    signal.throwIfAborted();
-    try {
-      return await work();
-    } catch (error) {
+  function translated<T>(doing: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    if (signal.aborted) return Promise.reject(signal.reason as Error);
+    return work().catch((error: unknown) => {
       if (error instanceof BodyError) throw error.cause;
       signal.throwIfAborted();
       throw fileFailure(error, doing, directory);
-    }
+    });
   }
 
   async function append(file: FileHandle, { key, size }: UploadPart, signal: AbortSignal): Promise<void> {
@@ -73,27 +71,47 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
   }
 
   const topIsMade = createTop(directory);
-  const records = createRecordThread();
-  let count = 0;
+  const records = createRecordThread(temporaryDirectory);
+
+  const write: UploadStore['write'] = async (key, source, context) => {
+    const { bytes } = source;
+    if (bytes === undefined || bytes.length !== source.size || bytes.length > MAX_RECORD) return store.write(key, source, context);
+    const { signal, volatile = false } = context;
+    const path = pathOf(key);
+    await translated(`writing ${key}`, signal, async () => {
+      if (volatile) await topIsMade();
+      await records.write([{ path, bytes }], { volatile });
+    });
+  };
+  const writeEach = inOrder(write);
 
   return {
     ...store,
     minPartSize: undefined,
+    write,
 
-    async write(key, source, context) {
-      const { bytes } = source;
-      if (bytes === undefined || bytes.length !== source.size || bytes.length > MAX_RECORD) return store.write(key, source, context);
-      const { signal, volatile = false } = context;
-      const path = pathOf(key);
-      await translated(`writing ${key}`, signal, async () => {
-        if (volatile) await topIsMade();
-        await records.write(path, { temporary: join(temporaryDirectory, `record-${++count}`), bytes, volatile });
-      });
+    async writeInOrder(objects, { signal }) {
+      if (objects.some(({ bytes }) => bytes.length > MAX_RECORD)) return writeEach(objects, { signal });
+      const files = objects.map(({ key, bytes }) => ({ path: pathOf(key), bytes }));
+      await translated(`writing ${objects.map(({ key }) => key).join(', ')}`, signal, () => records.write(files, { volatile: false }));
     },
 
-    async readSmall(key, maxBytes, { signal }) {
+    readSmall(key, maxBytes, { signal }) {
       const path = pathOf(key);
       return translated(`reading ${key}`, signal, () => records.read(path, maxBytes));
+    },
+
+    async stat(key, { signal }) {
+      const path = pathOf(key);
+      const found = await translated(`looking up ${key}`, signal, () => records.stat(path));
+      return found?.isFile === true ? { size: found.size, modified: new Date(found.modified) } : undefined;
+    },
+
+    async *list(prefix, context) {
+      const folder = `${directory}/${checkPrefix(prefix)}`;
+      const found = await translated(`listing ${prefix}`, context.signal, () => records.stat(folder.slice(0, folder.lastIndexOf('/'))));
+      // Pushes often look for sweeps and find none.
+      if (found !== undefined) yield* store.list(prefix, context);
     },
 
     async close() {

@@ -1,66 +1,143 @@
 import { fsync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
-import { syncRenamed } from './file-write.ts';
+import { directoriesAreSynced, syncRenamed } from './file-write.ts';
 
 const sync = promisify(fsync);
 /** A worker needs little memory. */
 const HEAP = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 };
 
+/** A file that is written, but not synced yet, nor moved to `path`. */
+export interface CreatedFile {
+  descriptor: number;
+  temporary: string;
+  path: string;
+}
+
+export interface FoundFile {
+  size: number;
+  /** In ms since the epoch. */
+  modified: number;
+  isFile: boolean;
+}
+
 /** Bytes travel as text, a character each (latin1): a message that holds buffers makes a new one of
  *  each, which the garbage collector has to count. */
 export type RecordRequest =
-  /** Creates a file and writes it. It stays open. */
-  | { kind: 'create'; temporary: string; text: string; volatile: boolean }
-  /** Closes a created file, and moves it to `path`. `syncs`: durably. */
-  | { kind: 'publish'; descriptor: number; temporary: string; path: string; syncs: boolean }
-  | { kind: 'discard'; descriptor: number; temporary: string }
-  | { kind: 'read'; path: string; maxBytes: number };
+  | { kind: 'write'; files: { path: string; text: string }[]; volatile: boolean }
+  /** Closes the file, and moves it. */
+  | { kind: 'publish'; file: CreatedFile }
+  | { kind: 'discard'; file: CreatedFile }
+  | { kind: 'read'; path: string; maxBytes: number }
+  | { kind: 'stat'; path: string };
 
 export interface RecordReply {
-  /** Of `create`: the file, and whether it is synced, because that takes no time here. */
-  descriptor?: number;
-  synced?: boolean;
+  /** Of `write`, where syncing takes time: the rest is left to the caller. Absent: all is done. */
+  created?: CreatedFile[];
   /** Of `publish`: the first directory that had to be created. */
   made?: string | undefined;
   /** Of `read`; absent: there is no such file. */
   text?: string;
+  /** Of `stat`; absent: there is nothing. */
+  found?: FoundFile;
   error?: { message: string; code: string | undefined };
 }
 
 /** Reads and writes small files. */
 export interface RecordThread {
-  /** Writes a file by way of `temporary`, durably unless it is `volatile`. @throws the file
-   *  system's errors */
-  write(this: void, path: string, options: { temporary: string; bytes: Uint8Array; volatile: boolean }): Promise<void>;
+  /** Writes files one after the other, durably unless they are `volatile`: none of them is visible
+   *  before those ahead of it are durable. @throws the file system's errors */
+  write(this: void, files: readonly { path: string; bytes: Uint8Array }[], options: { volatile: boolean }): Promise<void>;
   /** @returns undefined: there is no such file, or it is larger. @throws the file system's errors
    *  */
   read(this: void, path: string, maxBytes: number): Promise<Uint8Array | undefined>;
+  /** @returns undefined: there is nothing */
+  stat(this: void, path: string): Promise<FoundFile | undefined>;
   close(this: void): Promise<void>;
 }
 
 /** A thread for small files, started when it is needed. Node's own calls take a thread of its pool
  *  for each open, write, rename and close, and waking that thread costs more than the call: a
- *  pushed manifest, which is three small files, took three times the processor time. Requests that
- *  come at once travel in one message. Only what waits for a disk is left to the pool. */
-export function createRecordThread(): RecordThread {
+ *  pushed manifest, which is three small files, took three times the processor time. Only what
+ *  waits for a disk is left to the pool. */
+export function createRecordThread(temporaryDirectory: string): RecordThread {
+  const { ask, close } = createMessages(temporaryDirectory);
+
+  /** Syncs files together, and moves them one after the other. */
+  async function complete(created: readonly CreatedFile[]): Promise<void> {
+    let done = 0;
+    try {
+      // None of them is closed while the pool syncs it.
+      for (const result of await Promise.allSettled(created.map(({ descriptor }) => sync(descriptor)))) {
+        if (result.status === 'rejected') throw result.reason;
+      }
+      for (const file of created) {
+        done++;
+        const { made } = await ask({ kind: 'publish', file });
+        await syncRenamed(dirname(file.path), made);
+      }
+    } catch (error) {
+      for (const file of created.slice(done)) await ask({ kind: 'discard', file });
+      throw error;
+    }
+  }
+
+  return {
+    async write(files, { volatile }) {
+      const texts = files.map(({ path, bytes }) => ({ path, text: textOf(bytes) }));
+      const { created } = await ask({ kind: 'write', files: texts, volatile });
+      if (created !== undefined) await complete(created);
+      else if (!volatile) await directoriesAreSynced();
+    },
+    read: (path, maxBytes) => ask({ kind: 'read', path, maxBytes }).then(bytesOf),
+    stat: async (path) => (await ask({ kind: 'stat', path })).found,
+    close,
+  };
+}
+
+function bytesOf({ text }: RecordReply): Uint8Array | undefined {
+  return text === undefined ? undefined : Buffer.from(text, 'latin1');
+}
+
+function textOf({ buffer, byteOffset, length }: Uint8Array): string {
+  return Buffer.from(buffer, byteOffset, length).toString('latin1');
+}
+
+type Caller = Pick<PromiseWithResolvers<RecordReply>, 'resolve' | 'reject'>;
+
+/** Sends requests to the thread, those of one turn of the event loop in one message. While it
+ *  answers a message, further requests are gathered for the next one: each message wakes a thread. */
+function createMessages(
+  temporaryDirectory: string,
+): Pick<RecordThread, 'close'> & { ask(this: void, request: RecordRequest): Promise<RecordReply> } {
   let worker: Worker | undefined;
+  /** The number of threads started. */
+  let threads = 0;
   let gathered: RecordRequest[] = [];
-  /** Requests without an answer, in their order. */
-  let waiting: PromiseWithResolvers<RecordReply>[] = [];
+  /** The callers of the gathered requests, in the same order. */
+  let waiting: Caller[] = [];
+  /** The callers of the requests that the thread is answering. */
+  let answering: Caller[] = [];
 
   function fail(error: Error): void {
     worker = undefined;
-    for (const { reject } of waiting.splice(0)) reject(error);
-    gathered = [];
+    const failed = [...answering, ...waiting];
+    [answering, waiting, gathered] = [[], [], []];
+    for (const { reject } of failed) reject(error);
   }
 
   function start(): Worker {
-    const started = new Worker(new URL('./record-worker.mjs', import.meta.url), { resourceLimits: HEAP });
+    const started = new Worker(new URL('./record-worker.mjs', import.meta.url), {
+      resourceLimits: HEAP,
+      workerData: join(temporaryDirectory, `record-${++threads}-`),
+    });
     started.on('message', (replies: RecordReply[]) => {
-      for (const reply of replies) waiting.shift()?.resolve(reply);
+      const answered = answering;
+      answering = [];
+      for (const [index, reply] of replies.entries()) settle(answered[index], reply);
       if (waiting.length === 0) started.unref();
+      else setImmediate(flush); // the answered callers may ask at once
     });
     started.on('error', fail);
     started.on('exit', () => worker === started && fail(new Error('the thread that writes records has ended')));
@@ -68,41 +145,22 @@ export function createRecordThread(): RecordThread {
   }
 
   function flush(): void {
+    if (answering.length > 0 || gathered.length === 0) return;
     const requests = gathered;
-    gathered = [];
-    if (requests.length === 0) return;
+    [answering, waiting, gathered] = [waiting, [], []];
     worker ??= start();
     worker.ref();
     // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
     worker.postMessage(requests);
   }
 
-  async function ask(request: RecordRequest): Promise<RecordReply> {
-    const reply = Promise.withResolvers<RecordReply>();
-    waiting.push(reply);
-    gathered.push(request);
-    if (gathered.length === 1) setImmediate(flush);
-    const answer = await reply.promise;
-    if (answer.error !== undefined) throw Object.assign(new Error(answer.error.message), { code: answer.error.code });
-    return answer;
-  }
-
   return {
-    async write(path, { temporary, bytes, volatile }) {
-      const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
-      const { descriptor = -1, synced: isInstant = false } = await ask({ kind: 'create', temporary, text, volatile });
-      try {
-        if (!volatile && !isInstant) await sync(descriptor);
-      } catch (error) {
-        await ask({ kind: 'discard', descriptor, temporary });
-        throw error;
-      }
-      const { made } = await ask({ kind: 'publish', descriptor, temporary, path, syncs: isInstant });
-      if (!volatile && !isInstant) await syncRenamed(dirname(path), made);
-    },
-    async read(path, maxBytes) {
-      const { text } = await ask({ kind: 'read', path, maxBytes });
-      return text === undefined ? undefined : Buffer.from(text, 'latin1');
+    ask(request) {
+      return new Promise((resolve, reject) => {
+        waiting.push({ resolve, reject });
+        gathered.push(request);
+        if (gathered.length === 1 && answering.length === 0) setImmediate(flush);
+      });
     },
     async close() {
       const ending = worker;
@@ -111,4 +169,9 @@ export function createRecordThread(): RecordThread {
       fail(new Error('the store is closed'));
     },
   };
+}
+
+function settle(caller: Caller | undefined, reply: RecordReply): void {
+  if (reply.error === undefined) caller?.resolve(reply);
+  else caller?.reject(Object.assign(new Error(reply.error.message), { code: reply.error.code }));
 }

@@ -1,13 +1,26 @@
 // The thread of record-thread.ts.
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, readSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { parentPort } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 
-/** @import { RecordReply, RecordRequest } from './record-thread.ts' */
+/** @import { CreatedFile, RecordReply, RecordRequest } from './record-thread.ts' */
 
+/** The beginning of the paths of temporary files. */
+const TEMPORARY = String(workerData);
 /** In ms. A file system that is faster than this has no disk to wait for. */
 const INSTANT = 0.2;
 const MAX_TRIES = 10;
+const BUFFER = Buffer.allocUnsafeSlow(16 * 1024);
+/** The directory is gone, or its file system cannot sync it, as some network file systems cannot. */
+const UNSYNCABLE = ['ENOENT', 'ENOTDIR', 'EINVAL', 'ENOTSUP', 'EPERM'];
+
+let count = 0;
+/** Whether the files of this batch may be synced by this thread; the time of the first sync decides. */
+let isInstant = true;
+/** Directories with new files, which are synced at the end of the batch, once for all of its files.
+ *
+ *  @type {Set<string>} */
+const changed = new Set();
 
 /** @param {number} descriptor @param {string} text */
 function writeAll(descriptor, text) {
@@ -17,102 +30,171 @@ function writeAll(descriptor, text) {
   for (let at = written; at < bytes.length;) at += writeSync(descriptor, bytes, at);
 }
 
-/** Whether the files of this batch may be synced by this thread; the time of the first sync decides. */
-let isInstant = true;
-
-/** @param {number} descriptor */
-function syncIfInstant(descriptor) {
-  if (!isInstant) return false;
-  const started = performance.now();
-  fsyncSync(descriptor);
-  isInstant = performance.now() - started < INSTANT;
-  return true;
-}
-
-/** @param {Extract<RecordRequest, { kind: 'create' }>} request @returns {RecordReply} */
-function create({ temporary, text, volatile }) {
-  const descriptor = openSync(temporary, 'wx', 0o644);
+/** @param {{ path: string, text: string }} file @returns {CreatedFile} */
+function create({ path, text }) {
+  const temporary = `${TEMPORARY}${++count}`;
+  const file = { descriptor: openSync(temporary, 'wx', 0o644), temporary, path };
   try {
-    writeAll(descriptor, text);
-    return { descriptor, synced: !volatile && syncIfInstant(descriptor) };
+    writeAll(file.descriptor, text);
+    return file;
   } catch (error) {
-    closeSync(descriptor);
-    rmSync(temporary, { force: true });
+    discard(file);
     throw error;
   }
 }
 
-/** Syncs a directory, and those above it that have new entries. @param {string} directory @param
- *  {string | undefined} made the first one that is new */
-function syncDirectories(directory, made) {
-  for (let at = directory; ; at = dirname(at)) {
-    const descriptor = openSync(at, 'r');
+/** @param {CreatedFile} file */
+function discard({ descriptor, temporary }) {
+  closeSync(descriptor);
+  rmSync(temporary, { force: true });
+}
+
+/** @param {CreatedFile} file @returns {boolean} whether it is synced */
+function syncIfInstant({ descriptor }) {
+  if (!isInstant) return false;
+  const started = performance.now();
+  fsyncSync(descriptor);
+  isInstant = performance.now() - started < INSTANT;
+  return isInstant;
+}
+
+/** @param {string} directory */
+function syncDirectory(directory) {
+  try {
+    const descriptor = openSync(directory, 'r');
     try {
       fsyncSync(descriptor);
     } finally {
       closeSync(descriptor);
     }
-    if (made === undefined || at === dirname(made)) return;
+  } catch (error) {
+    if (!UNSYNCABLE.includes(/** @type {NodeJS.ErrnoException} */ (error).code ?? '')) throw error;
   }
 }
 
-/** @param {Extract<RecordRequest, { kind: 'publish' }>} request @returns {RecordReply} */
-function publish({ descriptor, temporary, path, syncs }) {
-  closeSync(descriptor);
+/** Syncs the directories that got new entries: all above `directory`, up to the one that holds
+ *  `made`. @param {string} directory @param {string} made the first directory that is new */
+function syncAbove(directory, made) {
+  for (let at = directory; at !== dirname(made);) {
+    at = dirname(at);
+    syncDirectory(at);
+  }
+}
+
+/** @param {CreatedFile} file @returns {string | undefined} the first directory that is new */
+function move({ temporary, path }) {
   /** @type {string | undefined} */
   let made;
   for (let tries = 1; ; tries++) {
     try {
       renameSync(temporary, path);
-      if (syncs) syncDirectories(dirname(path), made);
-      return { made };
+      return made;
     } catch (error) {
       // The directory may be missing, or may be removed at this moment because it is empty.
-      if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ENOENT' || tries === MAX_TRIES) {
-        rmSync(temporary, { force: true });
-        throw error;
-      }
+      if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ENOENT' || tries === MAX_TRIES) throw error;
       made = mkdirSync(dirname(path), { recursive: true }) ?? made;
     }
   }
 }
 
-/** @param {Extract<RecordRequest, { kind: 'discard' }>} request @returns {RecordReply} */
-function discard({ descriptor, temporary }) {
-  closeSync(descriptor);
-  rmSync(temporary, { force: true });
-  return {};
+/** Closes a file, and moves it. @param {CreatedFile} file @returns {string | undefined} the first
+ *  directory that is new */
+function publish(file) {
+  closeSync(file.descriptor);
+  try {
+    return move(file);
+  } catch (error) {
+    rmSync(file.temporary, { force: true });
+    throw error;
+  }
+}
+
+/** @param {Extract<RecordRequest, { kind: 'write' }>} request @returns {RecordReply} */
+function write({ files, volatile }) {
+  /** @type {CreatedFile[]} */
+  const created = [];
+  try {
+    for (const file of files) created.push(create(file));
+    if (!volatile && !created.every(syncIfInstant)) return { created };
+    for (let file = created.shift(); file !== undefined; file = created.shift()) {
+      const made = publish(file);
+      if (volatile) continue;
+      const parent = dirname(file.path);
+      if (made !== undefined) syncAbove(parent, made);
+      if (created.length > 0) syncDirectory(parent);
+      else changed.add(parent);
+    }
+    return {};
+  } catch (error) {
+    for (const file of created) discard(file);
+    throw error;
+  }
 }
 
 /** @param {Extract<RecordRequest, { kind: 'read' }>} request @returns {RecordReply} */
 function read({ path, maxBytes }) {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found === undefined || !found.isFile() || found.size > maxBytes) return {};
-  return { text: readFileSync(path, 'latin1') };
+  if (found.size >= BUFFER.length) return { text: readFileSync(path, 'latin1') };
+  const descriptor = openSync(path, 'r');
+  try {
+    const size = readSync(descriptor, BUFFER, 0, BUFFER.length, 0);
+    return { text: size < BUFFER.length ? BUFFER.toString('latin1', 0, size) : readFileSync(path, 'latin1') }; // a larger file has replaced it
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** @param {string} path @returns {RecordReply} */
+function look(path) {
+  const found = statSync(path, { throwIfNoEntry: false });
+  return found === undefined ? {} : { found: { size: found.size, modified: found.mtimeMs, isFile: found.isFile() } };
 }
 
 /** @param {RecordRequest} request @returns {RecordReply} */
 function answer(request) {
   try {
     switch (request.kind) {
-      case 'create':
-        return create(request);
+      case 'write':
+        return write(request);
       case 'publish':
-        return publish(request);
+        return { made: publish(request.file) };
       case 'discard':
-        return discard(request);
+        discard(request.file);
+        return {};
+      case 'stat':
+        return look(request.path);
       default:
         return read(request);
     }
   } catch (error) {
-    const { code, message } = /** @type {NodeJS.ErrnoException} */ (error);
-    if (code === 'ENOENT' && request.kind === 'read') return {}; // removed between two calls
-    return { error: { code, message } };
+    const { code } = /** @type {NodeJS.ErrnoException} */ (error);
+    return code === 'ENOENT' && request.kind === 'read' ? {} : failure(error); // removed between two calls
   }
 }
 
-parentPort?.on('message', (/** @type {RecordRequest[]} */ requests) => {
+/** @param {unknown} error @returns {RecordReply} */
+function failure(error) {
+  const { code, message } = /** @type {NodeJS.ErrnoException} */ (error);
+  return { error: { code, message } };
+}
+
+/** @param {RecordRequest[]} requests @returns {RecordReply[]} */
+function answerAll(requests) {
   isInstant = true;
-  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
-  parentPort?.postMessage(requests.map(answer));
-});
+  const replies = requests.map(answer);
+  for (const directory of changed) {
+    try {
+      syncDirectory(directory);
+    } catch (error) {
+      requests.forEach((request, index) => {
+        if (request.kind === 'write' && request.files.some(({ path }) => dirname(path) === directory)) replies[index] = failure(error);
+      });
+    }
+  }
+  changed.clear();
+  return replies;
+}
+
+// oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
+parentPort?.on('message', (/** @type {RecordRequest[]} */ requests) => parentPort?.postMessage(answerAll(requests)));

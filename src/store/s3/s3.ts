@@ -2,6 +2,8 @@ import { GetObjectCommand, HeadObjectCommand, ListObjectsV2Command, type S3Clien
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { readAll } from '../../io/body.ts';
 import type { OciError } from '../../oci/error.ts';
+import type { Store } from '../store.ts';
+import { inOrder } from '../upload-store.ts';
 import { checkKey, checkPrefix, isKey, V1 } from '../keys.ts';
 import { watchAnswers } from './answers.ts';
 import { createAvailability, type Availability } from './availability.ts';
@@ -44,6 +46,12 @@ export function s3(options: S3Options): S3Store {
   const putter = createPutter(client, options);
   const writeStream = createStreamWriter({ putter, attempt, target });
   const remove = createRemover(client, attempt, options);
+  const write: Store['write'] = async (key, source, { signal }) => {
+    const at = await target(key, signal);
+    await attempt({ doing: `writing ${key}`, kind: 'write', signal, limit: Infinity }, () =>
+      putter.put({ key, target: at, source, signal }),
+    );
+  };
   const preparation = createBucket({ client, attempt, options, prefix });
 
   return {
@@ -58,12 +66,8 @@ export function s3(options: S3Options): S3Store {
       return found === undefined ? undefined : readAll(found.body, maxBytes);
     },
 
-    async write(key, source, { signal }) {
-      const at = await target(key, signal);
-      await attempt({ doing: `writing ${key}`, kind: 'write', signal, limit: Infinity }, () =>
-        putter.put({ key, target: at, source, signal }),
-      );
-    },
+    write,
+    writeInOrder: inOrder(write),
 
     async remove(key, { signal }) {
       await remove(`removing ${key}`, await target(key, signal), signal);
