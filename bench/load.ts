@@ -54,14 +54,13 @@ export interface PutPlan {
   authorization?: string;
 }
 
-/** Requests a second that are answered with 201, by clients that each PUT one document after the
- *  other.
+/** PUTs documents by clients that each send one after the other.
+ *  @returns the requests, all of them answered with 201, and the seconds that they took
  *  @throws Error: another status, or a connection that was cut */
-export async function putRate(plan: PutPlan): Promise<number> {
+export async function put(plan: PutPlan): Promise<Pick<LoadResult, 'requests' | 'seconds'>> {
   const child: PromiseWithChild<{ stdout: string }> = run(await toolPath('load'), ['put']);
   child.child.stdin?.end(JSON.stringify(plan));
-  const { requests, seconds } = JSON.parse((await child).stdout) as LoadResult;
-  return requests / seconds;
+  return JSON.parse((await child).stdout) as LoadResult;
 }
 
 /** The total bytes per second of `connections` readers of one URL. In the warm-up turn, or with

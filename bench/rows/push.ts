@@ -1,14 +1,14 @@
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { startDistribution } from '../../test/support/distribution.ts';
 import { AUTHORIZATION, startHosted, USER, type HostedWorld } from '../../test/support/hosted.ts';
 import { content, makeImage, pushImage, randomBytes, writeLayout, type Content } from '../../test/support/image.ts';
-import { temporaryDirectory } from '../../test/support/temporary.ts';
+import { IN_MEMORY, temporaryDirectory } from '../../test/support/temporary.ts';
 import { startVersitygw, type Versitygw } from '../../test/support/versitygw.ts';
 import { toolPath } from '../../test/tools/tools.ts';
-import { putRate } from '../load.ts';
+import { put } from '../load.ts';
 import { peakOf } from '../peak.ts';
 import { processorSeconds } from '../processor-time.ts';
 import type { Measurement, Row, Turn } from '../row.ts';
@@ -98,27 +98,38 @@ function pushRow(kind: 'filesystem' | 's3', title: Row['title']): Row {
 }
 
 const MANIFEST_CLIENTS = 64;
+/** One core is to take so many manifests a second: with one core, and by the CPU time of all
+ *  threads, which varies less on a busy machine. */
+const MANIFESTS_A_SECOND = 2000;
 
 /** Manifests that differ, of one config and one layer, each under a tag of its own. The registry
  *  has one core, and its directory is in memory: what is measured is the program, not the disk. */
 const manifests: Row = {
   name: 'push-manifest',
   title: {
-    en: 'Manifests pushed by 64 connections to one core, kept in a directory in memory',
-    zh: '64 个连接向单个核心推送 manifest，存储为内存中的目录',
+    en: 'Manifests pushed by 64 connections to one core, kept in a directory in memory; CPU time of 2,000 manifests',
+    zh: '64 个连接向单个核心推送 manifest，存储为内存中的目录；CPU 时间按 2000 个 manifest 计',
   },
   unit: 'requests/s',
-  targets: [{ of: 'registry', atLeast: 2000 }],
+  targets: [
+    { of: 'registry', atLeast: MANIFESTS_A_SECOND },
+    { of: 'registry', measure: 'cpu', atMost: 1 },
+  ],
   async open(stack) {
     const image = makeImage({ architectures: ['amd64'], layers: [1024] });
     const body = JSON.stringify({ ...JSON.parse(image.root.bytes.toString()), annotations: { number: '%' } });
     const enter = ['taskset', '--cpu-list', '0'];
-    const own = stack.use(await startHosted({ storage: { filesystem: { directory: await inMemory(stack) } }, enter }));
-    const other = stack.use(await startDistribution({ directory: await inMemory(stack), configuration: QUIET, enter }));
-    const pushing = async ({ url }: { url: string }, repository: string, authorization?: string): Promise<Turn> => {
+    const directory = async (): Promise<string> => stack.use(await temporaryDirectory(IN_MEMORY)).path;
+    const own = stack.use(await startHosted({ storage: { filesystem: { directory: await directory() } }, enter }));
+    const other = stack.use(await startDistribution({ directory: await directory(), configuration: QUIET, enter }));
+    const pushing = async (
+      { url, pid, repository }: { url: string; pid: number; repository: string },
+      authorization?: string,
+    ): Promise<Turn<Measurement>> => {
       await pushImage(url, repository, 'latest', image, authorization);
-      return async (turn) =>
-        putRate({
+      return async (turn) => {
+        const before = await processorSeconds(pid);
+        const { requests, seconds } = await put({
           seconds: turn === 0 ? 2 : 4,
           clients: MANIFEST_CLIENTS,
           url: `${url}/v2/${repository}/manifests/${turn}-%`,
@@ -126,19 +137,16 @@ const manifests: Row = {
           contentType: image.root.mediaType,
           ...(authorization === undefined ? {} : { authorization }),
         });
+        const used = (await processorSeconds(pid)) - before;
+        return { value: requests / seconds, cpuSeconds: (MANIFESTS_A_SECOND * used) / requests };
+      };
     };
     return {
-      registry: await pushing(own.registry, 'local/push', AUTHORIZATION),
-      distribution: await pushing(other, 'push'),
+      registry: await pushing({ ...own.registry, repository: 'local/push' }, AUTHORIZATION),
+      distribution: await pushing({ url: other.url, pid: other.pid(), repository: 'push' }),
     };
   },
 };
-
-async function inMemory(stack: AsyncDisposableStack): Promise<string> {
-  const path = await mkdtemp('/dev/shm/kube-registry-');
-  stack.defer(() => rm(path, { recursive: true, force: true }));
-  return path;
-}
 
 const AT_ONCE = 32;
 
