@@ -4,6 +4,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
+import { build } from './support/buildkit.ts';
 import { startDistribution, type Distribution } from './support/distribution.ts';
 import { makeImage, pushImage, randomBytes, type TestImage } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
@@ -129,10 +130,20 @@ describe('clients pull as docs/clients.md says', () => {
     assert.ok(blob?.bytes.equals(Buffer.from(await part.arrayBuffer())));
   });
 
-  test('dockerd and kaniko, which request images from a mirror without a prefix, and BuildKit, which sends ?ns=', async () => {
-    for (const path of ['library/nginx/manifests/1.27', 'library/nginx/manifests/1.27?ns=docker.io']) {
-      const response = await fetch(`${registry.url}/v2/${path}`);
-      assert.equal(response.headers.get('docker-content-digest'), image.root.digest, path);
-    }
+  test('BuildKit, by a mirror in buildkitd.toml', async () => {
+    const context = join(folder.path, 'context');
+    await mkdir(context);
+    await writeFile(join(context, 'Dockerfile'), 'FROM nginx:1.27\n');
+    const directory = join(folder.path, 'buildkit');
+    const config = `[registry."docker.io"]\n  mirrors = ["${registry.host}"]\n[registry."${registry.host}"]\n  http = true\n`;
+    const layout = join(directory, 'layout');
+    await build({ directory, config }, context, ['-layout', layout]);
+    for (const { digest, bytes } of image.platforms.flatMap(({ layers }) => layers))
+      assert.ok(bytes.equals(await readFile(join(layout, 'blobs', digest.replace(':', '/')))), digest);
+  });
+
+  test('dockerd and kaniko, which request images from a mirror without a prefix', async () => {
+    const response = await fetch(`${registry.url}/v2/library/nginx/manifests/1.27`);
+    assert.equal(response.headers.get('docker-content-digest'), image.root.digest);
   });
 });

@@ -4,8 +4,9 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
-import { startHosted, USER, type HostedWorld } from './support/hosted.ts';
-import { makeImage, randomBytes, writeLayout, type TestImage } from './support/image.ts';
+import { build, type Builder } from './support/buildkit.ts';
+import { AUTHORIZATION, startHosted, USER, type HostedWorld } from './support/hosted.ts';
+import { makeImage, pushImage, randomBytes, writeLayout, type TestImage } from './support/image.ts';
 import { debianTool, toolPath } from './tools/tools.ts';
 
 const run = promisify(execFile);
@@ -75,6 +76,45 @@ describe('an image that a client pushes is pulled byte for byte by another', () 
     assert.match(await push('local/by/docker-copy', '-from', 'local/by/docker'), /^(?:mounted: .*\n){3}$/);
     assert.match(await push('local/by/docker-other', '-from', 'local/by/none'), /^(?:pushed: .*\n){3}$/);
     for (const name of ['docker', 'docker-copy', 'docker-other']) await assertPulled(`local/by/${name}`, single);
+  });
+
+  test('BuildKit: an image, and its build cache for a builder that has nothing', async () => {
+    const { host, url } = world.registry;
+    const base = makeImage({ seed: 'buildkit', gzip: true, architectures: ['amd64'] });
+    await pushImage(url, 'local/by/base', '1', base, AUTHORIZATION);
+    const context = join(world.directory, 'context');
+    await mkdir(context);
+    await writeFile(join(context, 'source'), randomBytes('source', 300_000));
+    const stages = [
+      'FROM scratch AS sources',
+      'COPY source /source',
+      `FROM ${host}/local/by/base:1`,
+      'COPY --from=sources /source /program',
+    ];
+    await writeFile(join(context, 'Dockerfile'), stages.join('\n'));
+    const builder = (name: string): Builder => ({
+      directory: join(world.directory, name),
+      config: `[registry."${host}"]\n  http = true\n`,
+      credentials: { auths: { [host]: { auth: AUTHORIZATION.slice('Basic '.length) } } },
+    });
+    const [image, cache] = [`${host}/local/by/buildkit`, `${host}/local/cache/app`];
+    const crane = await toolPath('crane');
+    const layersOf = async (name: string): Promise<string[]> => {
+      await run(crane, ['validate', '--insecure', '--remote', name]);
+      const manifest = JSON.parse((await run(crane, ['manifest', '--insecure', name])).stdout) as { layers: { digest: string }[] };
+      return manifest.layers.map(({ digest }) => digest);
+    };
+
+    const first = await build(builder('builder'), context, ['-push', `${image}:1`, '-cache-to', cache]);
+    assert.match(first, /^(?:done: .*COPY.*\n){2}$/m);
+    const pushed = await layersOf(`${image}:1`);
+    assert.deepEqual(
+      pushed.slice(0, 2),
+      base.platforms[0]?.layers.map(({ digest }) => digest),
+    );
+    const second = await build(builder('other-builder'), context, ['-push', `${image}-again:1`, '-cache-from', cache]);
+    assert.match(second, /^(?:cached: .*COPY.*\n){2}$/m);
+    assert.deepEqual(await layersOf(`${image}-again:1`), pushed);
   });
 
   test('skopeo', async () => {

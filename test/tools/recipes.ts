@@ -113,6 +113,14 @@ export const RECIPES = {
   coredns: go('coredns', 'v1.15.0', 'github.com/coredns/coredns'),
   // The kubelet's client of a runtime's image service.
   cri: { kind: 'go-module', program: 'cri', version: KUBERNETES, directory: join(import.meta.dirname, '../support/cri'), linker: '' },
+  // BuildKit's daemon and client in one program.
+  buildkit: {
+    kind: 'go-module',
+    program: 'buildkit',
+    version: 'v0.34.2',
+    directory: join(import.meta.dirname, '../support/buildkit'),
+    linker: '',
+  },
   // The client of Docker's engine for pushes.
   'docker-push': {
     kind: 'go-module',
