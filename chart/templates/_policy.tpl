@@ -1,11 +1,12 @@
 {{/* The MutatingAdmissionPolicy of webhook.mode: policy. It is rendered from the configuration that
      the webhook would have, and from rewriting.json, which contains the built-in rules of the
-     webhook, so that both rewrite alike: test/rewriting-alike.test.ts compares them. If an
+     webhook, so that both rewrite alike: test/rewriting-1.36.test.ts compares them. If an
      expression fails, the pod is not changed (failurePolicy: Ignore); the tests render the policy
      with Fail.
 
      The expressions are CEL. Conditions cannot use variables or refer to each other. A missing field
-     is an error, hence `.?` and orValue. */}}
+     is an error, hence `.?` and orValue. The API server counts the cost of every step, which makes
+     steps slow: those that are evaluated for each container are few, and end early where they can. */}}
 
 {{/* Everything that differs between releases, as JSON. */}}
 {{- define "kube-registry.policyRules" -}}
@@ -66,7 +67,13 @@
 {{- $globPattern := include "kube-registry.globs" $globs -}}
 {{- if and $globs (not (hasKey $hosts "docker.io/")) (regexMatch $globPattern "docker.io") (not (and $excluded (regexMatch $excludedPattern "docker.io"))) }}{{ $_ := set $hosts "docker.io/" "docker.io/" }}{{ end -}}
 {{- with get $hosts "docker.io/" }}{{ $_ := set $hosts "" . }}{{ end -}}
+{{- range include "kube-registry.dockerHub" . | fromJsonArray }}{{ $_ := set $namespaces . "library/" }}{{ end -}}
 {{ toJson (dict "hosts" $hosts "namespaces" $namespaces "prefixes" ($prefixes | uniq) "globs" $globPattern "excluded" $excludedPattern) }}
+{{- end }}
+
+{{/* The hosts of Docker Hub, whose short names get library/ whatever is configured. */}}
+{{- define "kube-registry.dockerHub" -}}
+["", "docker.io/", "index.docker.io/"]
 {{- end }}
 
 {{/* https://Registry.example.com:443/v2 → registry.example.com */}}
@@ -109,18 +116,40 @@
 {{- with $patterns }}^(?:{{ join "|" . }})${{ end -}}
 {{- end }}
 
-{{/* Every image of a pod with its path, as a list of maps: the JSON Pointer (RFC 6901), the
-     container's name or volume/NAME, the image, the pull policy. The argument is "object" or
-     "oldObject". */}}
+{{/* The images of a pod, as a list of maps: the JSON Pointer (RFC 6901), the container's name or
+     volume/NAME, and the two parts of the image name: the host with a slash, which is empty for names
+     of Docker Hub without a host, and the rest. By the grammar, the first component is a host if it
+     has a dot, a colon or an upper-case letter, or is localhost. */}}
 {{- define "kube-registry.celImages" -}}
+{{- $ignored := include "kube-registry.ignoredImages" . | include "kube-registry.celPattern" -}}
+{{- $host := "^(?:[^/]*[.:A-Z][^/]*|localhost)/" | toRawJson -}}
 {{- range list "initContainers" "containers" "ephemeralContainers" -}}
-{{ $ }}.spec.?{{ . }}.orValue([]).transformList(i, c, {
+object.spec.?{{ . }}.orValue([]).transformList(i, c,
+  has(c.image) && !c.image.matches({{ $ignored }}) && (!has(c.imagePullPolicy) || c.imagePullPolicy != "Never"), {
   "path": "/spec/{{ . }}/" + string(i) + "/image", "key": string(c.name),
-  "image": string(c.?image.orValue("")), "pull": string(c.?imagePullPolicy.orValue(""))})
+  "host": c.image.find({{ $host }}), "rest": c.image.substring(size(c.image.find({{ $host }})))})
 + {{ end -}}
-{{ $ }}.spec.?volumes.orValue([]).transformList(i, v, has(v.image), {
+object.spec.?volumes.orValue([]).transformList(i, v,
+  has(v.image) && has(v.image.reference) && !v.image.reference.matches({{ $ignored }})
+  && (!has(v.image.pullPolicy) || v.image.pullPolicy != "Never"), {
   "path": "/spec/volumes/" + string(i) + "/image/reference", "key": "volume/" + string(v.name),
-  "image": string(v.image.?reference.orValue("")), "pull": string(v.image.?pullPolicy.orValue(""))})
+  "host": v.image.reference.find({{ $host }}), "rest": v.image.reference.substring(size(v.image.reference.find({{ $host }})))})
+{{- end }}
+
+{{/* Images that are never rewritten: placeholders, images of the registry itself, and IDs of images,
+     which are 64 hexadecimal digits. */}}
+{{- define "kube-registry.ignoredImages" -}}
+{{- $names := list (printf "%s(?:/|$)" (regexQuoteMeta .registryHost)) -}}
+{{- range .facts.placeholders }}{{ $names = append $names (printf "%s$" (regexQuoteMeta .)) }}{{ end -}}
+^(?:{{ join "|" $names }}|[a-f0-9]{64}$)
+{{- end }}
+
+{{/* All images of a pod before an update. */}}
+{{- define "kube-registry.celFormer" -}}
+{{ include "kube-registry.celContainers" "oldObject" }}.map(c, {
+  "key": string(c.name), "image": string(c.?image.orValue(""))})
++ oldObject.spec.?volumes.orValue([]).filter(v, has(v.image)).map(v, {
+  "key": "volume/" + string(v.name), "image": string(v.image.?reference.orValue(""))})
 {{- end }}
 
 {{/* The images of a pod's containers, to find out whether an update changes one. Image volumes never
@@ -164,10 +193,9 @@ object.spec.?os.?name.orValue("") == "windows"
 {{- $key := include "kube-registry.celPattern" .virtual.labelKey -}}
 {{- $value := include "kube-registry.celPattern" .virtual.labelValue -}}
 {{- $node := include "kube-registry.celPattern" .virtual.nodeName -}}
-{{ toRawJson .virtual.marks }}.exists(m,
-  !(object.metadata.?labels[?m].orValue("false") in {{ $refusals }})
-  || !(object.metadata.?annotations[?m].orValue("false") in {{ $refusals }}))
-|| object.spec.?schedulerName.orValue("") in {{ toRawJson .virtual.schedulers }}
+{{- range list "labels" "annotations" }}
+object.metadata.?{{ . }}.orValue({}).exists(k, v, k in {{ toRawJson $.virtual.marks }} && !(v in {{ $refusals }}))
+|| {{- end }} object.spec.?schedulerName.orValue("") in {{ toRawJson .virtual.schedulers }}
 || object.spec.?nodeName.orValue("").matches({{ $node }})
 || object.spec.?tolerations.orValue([]).exists(t,
   t.?key.orValue("") in {{ toRawJson .virtual.taints }} || t.?key.orValue("").matches({{ $key }}))
@@ -208,7 +236,7 @@ object.spec.?os.?name.orValue("") == "windows"
 {{- with $hosts }}{{ $alternatives = append $alternatives (join "|" .) }}{{ end -}}
 {{- if hasKey .served.hosts "" }}{{ $alternatives = append $alternatives "[a-z0-9_-]+/|[^/]+$" }}{{ end -}}
 {{- with .served.globs }}{{ $alternatives = append $alternatives (printf "%s/" (trimPrefix "^" . | trimSuffix "$")) }}{{ end -}}
-{{- printf "^(?:%s)" (join "|" (default (list "$") $alternatives)) | include "kube-registry.celPattern" -}}
+{{- printf "^(?:%s)" (join "|" (default (list "$.") $alternatives)) | include "kube-registry.celPattern" -}}
 {{- end }}
 
 {{/* True if the images of an update differ. */}}
@@ -218,14 +246,16 @@ request.operation == "CREATE"
   != {{ include "kube-registry.celContainers" "oldObject" }}.map(c, c.?image.orValue(""))
 {{- end }}
 
-{{/* The conditions, as a list of name and expression. All must hold. */}}
-{{- define "kube-registry.policyConditions" -}}
+{{/* False for requests for which the pod is not changed. This is one expression, because API servers
+     evaluate every match condition, even after one that is false; the terms that are false most often
+     come first. */}}
+{{- define "kube-registry.celMayRewrite" -}}
 {{- $conditions := list -}}
+{{- $conditions = append $conditions (dict "name" "image-changed" "expression" (include "kube-registry.celChanged" .)) -}}
+{{- $conditions = append $conditions (dict "name" "not-rewritten" "expression" (include "kube-registry.celNotRewritten" .)) -}}
 {{- if .agents -}}
 {{- $conditions = append $conditions (dict "name" "agents" "expression" "params.status.desiredNumberScheduled > 0\n&& params.status.numberReady * 10 >= params.status.desiredNumberScheduled * 9") -}}
 {{- end -}}
-{{- $conditions = append $conditions (dict "name" "image-changed" "expression" (include "kube-registry.celChanged" .)) -}}
-{{- $conditions = append $conditions (dict "name" "not-rewritten" "expression" (include "kube-registry.celNotRewritten" .)) -}}
 {{- with .namespaces }}{{ $conditions = append $conditions (dict "name" "namespace" "expression" (printf "!(request.namespace in %s)" (toRawJson .))) }}{{ end -}}
 {{- with .namespacePattern }}{{ $conditions = append $conditions (dict "name" "namespace-pattern" "expression" (printf "!request.namespace.matches(%s)" (include "kube-registry.celPattern" .))) }}{{ end -}}
 {{- $conditions = append $conditions (dict "name" "label" "expression" "object.metadata.?labels[?\"kube-registry/rewrite\"].orValue(\"\") != \"false\"") -}}
@@ -240,8 +270,12 @@ request.operation == "CREATE"
 {{- $conditions = append $conditions (dict "name" "mirror" "expression" "!(\"system:nodes\" in request.userInfo.groups)\n&& !object.metadata.?annotations[?\"kubernetes.io/config.mirror\"].hasValue()") -}}
 {{- $conditions = append $conditions (dict "name" "windows" "expression" (printf "!(%s)" (include "kube-registry.celMayRunOnWindows" .facts))) -}}
 {{- $conditions = append $conditions (dict "name" "virtual-node" "expression" (printf "!(%s)" (include "kube-registry.celMayRunOnVirtualNode" .facts))) -}}
-{{ toRawJson $conditions }}
+{{- range $index, $condition := $conditions }}
+{{ if $index }}&& {{ end }}( // {{ $condition.name }}
+{{ $condition.expression | indent 2 }})
 {{- end }}
+{{- end }}
+
 {{/* A regular expression as a literal of CEL. */}}
 {{- define "kube-registry.celPattern" -}}
 r'{{ . }}'
@@ -250,47 +284,51 @@ r'{{ . }}'
 {{/* The images that a request adds: for an update, the changed ones; for the subresource, those of
      the new ephemeral containers. */}}
 {{- define "kube-registry.celFresh" -}}
-!variables.someImage
-? []
-: request.operation == "CREATE"
+request.operation == "CREATE"
 ? variables.images
 : request.?subResource.orValue("") == "ephemeralcontainers"
 ? variables.images.filter(p, p.path.startsWith("/spec/ephemeralContainers/") && !variables.former.exists(f, f.key == p.key))
-: variables.images.filter(p, !variables.former.exists(f, f.key == p.key && f.image == p.image))
+: variables.images.filter(p, !variables.former.exists(f, f.key == p.key && f.image == p.host + p.rest))
 {{- end }}
 
-{{/* The added images whose host is served. "host" ends with a slash, and is empty for names of
-     Docker Hub without a host. By the grammar, the first component is a host if it has a dot, a
-     colon or an upper-case letter, or is localhost. 64 hexadecimal digits are an image's ID. */}}
-{{- define "kube-registry.celServed" -}}
-{{- $host := toRawJson .registryHost -}}
-variables.fresh
-.map(p, p.pull != "Never" && p.image != {{ $host }} && !p.image.startsWith({{ printf "%s/" .registryHost | toRawJson }})
-  && !(p.image in {{ toRawJson .facts.placeholders }}) && !(size(p.image) == 64 && p.image.matches("^[a-f0-9]+$")), {
-  "path": p.path, "key": p.key, "image": p.image, "host": p.image.find("^(?:[^/]*[.:A-Z][^/]*|localhost)/")})
-.filter(p, p.host in variables.hosts
+{{/* The images that are rewritten, with "to", the new name. */}}
+{{- define "kube-registry.celRewritten" -}}
+{{- $hosts := keys .served.hosts | sortAlpha | toRawJson -}}
+{{- $longest := dict "host" 0 "namespace" 0 -}}
+{{- range .served.hosts }}{{ $_ := set $longest "host" (max $longest.host (len .)) }}{{ end -}}
+{{- range .served.namespaces }}{{ $_ := set $longest "namespace" (max $longest.namespace (len .)) }}{{ end -}}
+variables.fresh.map(p,
+  (p.host in {{ $hosts }} && size(p.rest) <= {{ add $longest.host $longest.namespace | sub 255 }}
+  || (p.host in {{ $hosts }}{{ include "kube-registry.celMatchesGlob" . }})
+  && size(({{ include "kube-registry.celTo" . }}).substring({{ len .registryHost | add1 }}).find("^[^:@]+")) <= 255)
+  && p.rest.matches({{ include "kube-registry.imagePattern" . | include "kube-registry.celPattern" }})
+{{- include "kube-registry.celAllowed" . }}, {
+  "path": p.path, "key": p.key, "image": p.host + p.rest,
+  "to": {{ include "kube-registry.celTo" . }}})
+{{- end }}
+
+{{/* The beginning of the new names of each host's images, as JSON. */}}
+{{- define "kube-registry.newPrefixes" -}}
+{{- $prefixes := dict -}}
+{{- range $host, $name := .served.hosts }}{{ $_ := set $prefixes $host (printf "%s/%s" $.registryHost $name) }}{{ end -}}
+{{ toPrettyJson $prefixes }}
+{{- end }}
+
+{{- define "kube-registry.celTo" -}}
+variables.prefixes[?p.host].orValue({{ printf "%s/" .registryHost | toRawJson }} + p.host.replace(":", "_"))
+    + (p.host in variables.namespaces && !p.rest.contains("/") ? variables.namespaces[p.host] : "") + p.rest
+{{- end }}
+
+{{/* Whether a glob of registry.otherHosts matches the host, as a further term of "||". */}}
+{{- define "kube-registry.celMatchesGlob" -}}
 {{- if .served.globs }}
-  || p.image.find("^[^/]+").matches({{ include "kube-registry.celPattern" .served.globs }})
-  && p.image.find("^[^/]+").matches({{ include "kube-registry.otherHost" . | include "kube-registry.celPattern" }})
-  && p.image.find("^[^/:]+").matches("[.]") && size(p.image.find("^[^/:]+")) <= 253 && !isIP(p.image.find("^[^/:]+"))
+  || p.host.find("^[^/]+").matches({{ include "kube-registry.celPattern" .served.globs }})
+  && p.host.find("^[^/]+").matches({{ include "kube-registry.otherHost" . | include "kube-registry.celPattern" }})
+  && p.host.find("^[^/:]+").matches("[.]") && size(p.host.find("^[^/:]+")) <= 253 && !isIP(p.host.find("^[^/:]+"))
 {{- with .served.excluded }}
-  && !p.image.find("^[^/]+").matches({{ include "kube-registry.celPattern" . }})
+  && !p.host.find("^[^/]+").matches({{ include "kube-registry.celPattern" . }})
 {{- end }}
-{{- end }})
 {{- end }}
-
-{{/* Two names for each served image: "full", which globs match, and "to", its name in the registry.
-     Docker Hub's short names get library/ in both; the default namespaces of other upstreams are
-     added only to "to". */}}
-{{- define "kube-registry.celNamed" -}}
-variables.served
-.map(p, {"path": p.path, "key": p.key, "image": p.image, "host": p.host, "rest":
-  (p.host in variables.dockerHub && !p.image.substring(size(p.host)).contains("/") ? "library/" : "") + p.image.substring(size(p.host))})
-.filter(p, p.rest.matches({{ include "kube-registry.imagePattern" . | include "kube-registry.celPattern" }}))
-.map(p, {"path": p.path, "key": p.key, "image": p.image,
-  "full": (p.host in variables.dockerHub ? "docker.io/" : p.host) + p.rest,
-  "to": variables.hosts[?p.host].orValue(p.host.replace(":", "_"))
-    + (p.rest.contains("/") ? "" : variables.namespaces[?p.host].orValue("")) + p.rest})
 {{- end }}
 
 {{/* A repository with tag and digest, by the grammar of github.com/distribution/reference. */}}
@@ -300,22 +338,23 @@ variables.served
 ^{{ $component }}(?:/{{ $component }})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@(?:{{ $digest }}))?$
 {{- end }}
 
-{{/* The images that are rewritten. Globs match the name without its tag and digest, or the whole
-     name. */}}
-{{- define "kube-registry.celRewritten" -}}
-{{- $bare := "p.full.find(\"^[^/]+/[^:@]+\")" -}}
-variables.named.filter(p, size(p.to.find("^[^:@]+")) <= 255
+{{/* The rules about single images. Globs match the full name without its tag and digest, or the whole
+     one. */}}
+{{- define "kube-registry.celAllowed" -}}
+{{- $library := "(p.rest.contains(\"/\") ? \"docker.io/\" : \"docker.io/library/\")" -}}
+{{- $full := printf "[(p.host in %s ? %s : p.host) + p.rest]" (include "kube-registry.dockerHub" .) $library -}}
+{{- $bare := "f.find(\"^[^/]+/[^:@]+\")" -}}
 {{- with .excludedPattern }}
 {{- $pattern := include "kube-registry.celPattern" . }}
-  && !p.full.matches({{ $pattern }}) && !{{ $bare }}.matches({{ $pattern }})
+  && !{{ $full }}.exists(f, f.matches({{ $pattern }}) || {{ $bare }}.matches({{ $pattern }}))
 {{- end }}
 {{- if .skipsSecrets }}
 {{- $pattern := include "kube-registry.celPattern" .publicPattern }}
-  && (variables.needsNoSecret || p.full.matches({{ $pattern }}) || {{ $bare }}.matches({{ $pattern }})
+  && (variables.needsNoSecret || {{ $full }}.exists(f, f.matches({{ $pattern }}) || {{ $bare }}.matches({{ $pattern }})
 {{- range .served.prefixes }}
-    || p.full.startsWith({{ toRawJson . }})
-{{- end }})
-{{- end }})
+    || f.startsWith({{ toRawJson . }})
+{{- end }}))
+{{- end }}
 {{- end }}
 
 {{/* False if the images may require a pull secret of the pod itself. */}}
@@ -330,11 +369,11 @@ size(object.spec.?imagePullSecrets.orValue([])) <= 64
      policy, and is replaced. */}}
 {{- define "kube-registry.celOriginals" -}}
 {{- $entry := "\"[^\"\\\\{}\\x00-\\x1f]*\":\"[^\"\\\\{}\\x00-\\x1f]*\"" -}}
-"{" + (
+"{\"" + (
   (variables.known.matches({{ printf "^\\{%s(?:,%s)*\\}$" $entry $entry | include "kube-registry.celPattern" }}) ? variables.known : "")
   .findAll({{ include "kube-registry.celPattern" $entry }})
-  .filter(e, !variables.rewritten.exists(p, e.startsWith("\"" + p.key + "\":")))
-  + variables.rewritten.map(p, "\"" + p.key + "\":\"" + p.image + "\"")).join(",") + "}"
+  .filter(e, !variables.rewritten.exists(p, e.startsWith("\"" + p.key + "\":"))).map(e, e.substring(1, size(e) - 1))
+  + variables.rewritten.map(p, p.key + "\":\"" + p.image)).join("\",\"") + "\"}"
 {{- end }}
 
 {{/* True if the API server would take the annotation: it allows 256 KiB in all, of which 16 KiB are left to others. */}}
@@ -345,7 +384,7 @@ object.metadata.?annotations.orValue({})
 {{- end }}
 
 {{- define "kube-registry.celPatch" -}}
-variables.rewritten.map(p, JSONPatch{op: "replace", path: p.path, value: {{ printf "%s/" .registryHost | toRawJson }} + p.to})
+variables.rewritten.map(p, JSONPatch{op: "replace", path: p.path, value: p.to})
 + (size(variables.rewritten) == 0 || request.?subResource.orValue("") == "ephemeralcontainers" || !variables.fits ? []
 : has(object.metadata.annotations)
 ? [JSONPatch{op: "add", path: "/metadata/annotations/kube-registry~1original-images", value: variables.originals}]
