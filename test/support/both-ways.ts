@@ -41,8 +41,9 @@ export interface Rewriting extends AsyncDisposable {
   called: ClientConfig;
   /** How many reviews it has answered. */
   reviews(): Promise<number>;
-  /** Creates the DaemonSet for which both wait, unless it exists, and has every node ready. */
-  reportAgentsReady(): Promise<void>;
+  /** Creates the DaemonSet for which both wait, unless it exists, and has all of its 10 nodes ready,
+   *  or only some. */
+  reportAgentsReady(ready?: number): Promise<void>;
   /** Sends a pod to the API server as an admin. */
   send(request: PodRequest): Promise<Answer>;
 }
@@ -111,7 +112,7 @@ export async function startRewriting(kubeApiServer: string, values: Record<strin
       const metrics = await (await fetch(`http://${admin}/metrics`)).text();
       return [...metrics.matchAll(/^kube_registry_reviews_total\{.*\} (\d+)$/gm)].reduce((sum, [, count]) => sum + Number(count), 0);
     },
-    reportAgentsReady: () => reportAgentsReady(plane, { name: `${RELEASE}-kube-registry-agent`, namespace: NAMESPACE }),
+    reportAgentsReady: (ready = 10) => reportAgentsReady(plane, { name: `${RELEASE}-kube-registry-agent`, namespace: NAMESPACE }, ready),
     send: (one) => client.send(one),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -145,7 +146,8 @@ async function register(ways: Rewriting, way: 'policy' | 'webhook'): Promise<voi
   await until(() => isRewritten(ways, way), `the ${way} rewrites`);
 }
 
-async function isRewritten(ways: Rewriting, way: Way): Promise<boolean> {
+/** Whether a new pod is rewritten in this way. */
+export async function isRewritten(ways: Rewriting, way: Way): Promise<boolean> {
   const probe = { metadata: { name: 'probe' }, spec: { containers: [{ name: 'a', image: 'registry.k8s.io/pause' }] } };
   const { status, body } = await ways.send({ way, namespace: 'default', object: probe });
   return status === 201 && !JSON.stringify(body['spec']).includes('"registry.k8s.io/pause"');
@@ -156,12 +158,16 @@ interface Conditional {
   matchConditions: { name: string; expression: string }[];
 }
 
-async function reportAgentsReady({ kubectl }: ControlPlane, metadata: { name: string; namespace: string }): Promise<void> {
+async function reportAgentsReady(
+  { kubectl }: ControlPlane,
+  metadata: { name: string; namespace: string },
+  numberReady: number,
+): Promise<void> {
   const labels = { app: 'agent' };
   const template = { metadata: { labels }, spec: { containers: [{ name: 'agent', image: 'agent' }] } };
   const daemonSet = { apiVersion: 'apps/v1', kind: 'DaemonSet', metadata, spec: { selector: { matchLabels: labels }, template } };
   await kubectl(['create', '-f', '-'], JSON.stringify(daemonSet)).catch(() => undefined); // it exists
-  const status = { desiredNumberScheduled: 10, currentNumberScheduled: 10, numberReady: 10, numberMisscheduled: 0 };
+  const status = { desiredNumberScheduled: 10, currentNumberScheduled: 10, numberReady, numberMisscheduled: 0 };
   const patch = ['patch', 'daemonset', metadata.name, '--subresource=status', '--type=merge', '-p', JSON.stringify({ status })];
   await kubectl(['--namespace', metadata.namespace, ...patch]);
 }
