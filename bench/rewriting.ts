@@ -124,16 +124,28 @@ for (let turn = 0; turn <= TURNS; turn++) {
 
 const of = (cell: Cell, way: Way, field: keyof Taken): number[] => (taken.get(`${cell.name} ${way}`) ?? []).map((one) => one[field]);
 const show = (value: number, digits: number): string => value.toFixed(digits);
-console.log(`Kubernetes ${values.version}, medians of ${TURNS} turns of ${SECONDS} s; CPU: ms of API server + webhook a pod`);
+console.log(`Kubernetes ${values.version}, medians of ${TURNS} turns of ${SECONDS} s\n`);
+console.log('| | | pods a second | p50, p99 in ms | ms of CPU a pod: API server + webhook |\n|---|---|---|---|---|');
 for (const cell of cells) {
-  console.log(cell.name);
   for (const way of WAYS) {
-    const middle = (field: keyof Taken): number => median(of(cell, way, field));
-    const cpu = `${show(middle('apiServer'), 2)} + ${show(middle('webhook'), 2)}`;
-    const line = [show(middle('perSecond'), 0), show(middle('p50'), 1), show(middle('p99'), 1), cpu];
-    console.log(`  ${way.padEnd(8)} ${line[0]}/s, p50 ${line[1]} ms, p99 ${line[2]} ms, CPU ${line[3]}`);
+    const middle = (field: keyof Taken, digits: number): string => show(median(of(cell, way, field)), digits);
+    const cpu = `${middle('apiServer', 2)} + ${middle('webhook', 2)}`;
+    console.log(
+      `| ${way === 'none' ? cell.name : ''} | ${way} | ${middle('perSecond', 0)} | ${middle('p50', 1)}, ${middle('p99', 1)} | ${cpu} |`,
+    );
   }
-  const ratios = of(cell, 'policy', 'perSecond').map((rate, turn) => rate / (of(cell, 'webhook', 'perSecond')[turn] ?? Number.NaN));
-  console.log(`  policy / webhook: ${show(median(ratios), 3)} (${show(Math.min(...ratios), 2)} to ${show(Math.max(...ratios), 2)})`);
+}
+console.log('\npolicy divided by webhook: pods a second, CPU of both programs');
+for (const cell of cells) {
+  const cpu = (way: Way): number[] =>
+    of(cell, way, 'apiServer').map((spent, turn) => spent + (of(cell, way, 'webhook')[turn] ?? Number.NaN));
+  const rates = ratios(of(cell, 'policy', 'perSecond'), of(cell, 'webhook', 'perSecond'));
+  console.log(`${cell.name}: ${rates}, ${ratios(cpu('policy'), cpu('webhook'))}`);
 }
 console.log(`reviews that changes of labels cost the webhook: ${reviewsOfLabels}`);
+
+/** The median of the turns' quotients, with the smallest and the largest. */
+function ratios(ones: readonly number[], others: readonly number[]): string {
+  const all = ones.map((one, turn) => one / (others[turn] ?? Number.NaN));
+  return `${show(median(all), 2)} (${show(Math.min(...all), 2)} to ${show(Math.max(...all), 2)})`;
+}
