@@ -21,12 +21,13 @@ test('questions whose clients have left are cancelled: others are answered at on
   assert.equal((await get('acme/known/manifests/1')).status, 200);
 
   upstream.behave = ({ path }) => ({ silent: path.includes('/acme/flood/') });
-  const client = connect(Number(new URL(registry.url).port), '127.0.0.1');
-  const lines = Array.from({ length: TAGS }, (_, n) => `GET /v2/acme/acme/flood/manifests/t${n} HTTP/1.1\r\nHost: x\r\n\r\n`);
-  client.write(lines.join(''));
+  const clients = Array.from({ length: TAGS }, (_, n) => {
+    const client = connect(Number(new URL(registry.url).port), '127.0.0.1');
+    client.write(`GET /v2/acme/acme/flood/manifests/t${n} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    return client;
+  });
   await until(() => upstream.requests.filter(({ path }) => path.includes('/acme/flood/')).length >= 128, 'the questions take all places');
-  client.destroy();
-  await once(client, 'close');
+  await Promise.all(clients.map((client) => once(client.destroy(), 'close')));
 
   assert.equal((await get('acme/new/manifests/1')).status, 200);
   const known = await get('acme/known/manifests/1');

@@ -248,8 +248,7 @@ function guarded(
     if (response.headersSent) response.destroy();
     else response.writeHead(500, { 'content-type': 'text/plain; charset=utf-8' }).end('internal error\n');
   };
-  return (request, response) => {
-    connections.answer(request, response);
+  const handle = (request: IncomingMessage, response: ServerResponse) => {
     if ((request.url ?? '').length > limits.urlLength) {
       response.shouldKeepAlive = false;
       response.writeHead(414, { 'content-type': 'text/plain; charset=utf-8' }).end('the URL is too long\n');
@@ -261,6 +260,7 @@ function guarded(
       fail(error, request, response);
     }
   };
+  return (request, response) => connections.answer(request, response, () => handle(request, response));
 }
 
 type ClientError = NodeJS.ErrnoException & { rawPacket?: Buffer };

@@ -463,11 +463,11 @@ test('a large manifest is sent from its stored copy once slow clients hold too m
   };
   await using running = await start(registry);
   const path = (index: number) => `${REPOSITORY}/manifests/${digests[index]}`;
-  const stalled = await openSilently(running.port, `GET ${path(0)} HTTP/1.1\r\nHost: x\r\n\r\n`.repeat(2));
-  await until(() => stalled.readableLength > 0, 'the first answer has begun');
+  const stalled = await Promise.all([0, 0].map((index) => openSilently(running.port, `GET ${path(index)} HTTP/1.1\r\nHost: x\r\n\r\n`)));
+  await until(() => stalled.every(({ readableLength }) => readableLength > 0), 'the first answers have begun');
   for (const index of [1, 2]) assert.ok((await running.ask(path(index))).body.equals(bytes[index] ?? Buffer.alloc(0)));
   assert.deepEqual(opened, [1, 2]);
-  stalled.destroy();
+  for (const socket of stalled) socket.destroy();
   await until(() => running.served.length === 4, 'the stalled requests are over');
   assert.ok((await running.ask(path(1))).body.equals(bytes[1] ?? Buffer.alloc(0)));
   assert.deepEqual(opened, [1, 2], 'held slots have been released');
