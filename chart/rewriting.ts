@@ -1,6 +1,7 @@
 import { parseConfig } from '../src/config/load.ts';
 import { LABEL_KEY, LABEL_VALUE, NODE_NAME, OS_LABELS, POD_MARKS, REFUSALS, SCHEDULERS, TAINTS } from '../src/webhook/pod-placement.ts';
-import { CRITICAL, OPERATORS, PLACEHOLDERS, PUBLIC_REPOSITORIES } from '../src/webhook/policy.ts';
+import { PUBLIC_REPOSITORIES } from '../src/webhook/image-rules.ts';
+import { CRITICAL, OPERATORS, PLACEHOLDERS } from '../src/webhook/policy.ts';
 import { NAMESPACE_EXPRESSIONS } from '../src/webhook/webhook-configuration.ts';
 
 /** The webhook's built-in rules about pods and images. The chart's policy is rendered from them,

@@ -121,6 +121,7 @@ export async function createPullSecrets(kubernetes: Kubernetes, options: PullSec
       void follow(source, type);
     }
   }
+  const byNamespace = Map.groupBy(sources, ({ namespace }) => namespace);
   void followKey(options, (changed) => {
     key = changed;
     derived.clear();
@@ -129,8 +130,8 @@ export async function createPullSecrets(kubernetes: Kubernetes, options: PullSec
 
   return {
     reads(namespace) {
-      const own = sources.filter((source) => source.namespace === '' || source.namespace === namespace);
-      return own.length > 0 && own.every(({ isListed }) => isListed);
+      const own = byNamespace.get(namespaces === 'all' ? '' : namespace);
+      return own?.every(({ isListed }) => isListed) ?? false;
     },
     find: (namespace, name) => index.find(`${namespace}/${name}`),
     credential: (id) => index.credential(id),

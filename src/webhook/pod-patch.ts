@@ -1,6 +1,7 @@
 import { fieldsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
+import type { Reason } from './decision.ts';
 import { imagesOf, type ImagePlace } from './pod-images.ts';
-import type { Policy, Reason } from './policy.ts';
+import type { Policy } from './policy.ts';
 
 /** The annotation that keeps the original image names: JSON, container name → image. */
 export const ORIGINALS = 'kube-registry/original-images';
@@ -41,10 +42,11 @@ export function patchPod(request: Fields, policy: Policy): PodPatch {
   const namespace = textOf(request['namespace']) ?? textOf(metadata['namespace']) ?? '';
   const reason = policy.pod(pod, { namespace, groups: textsOf(fieldsOf(request['userInfo'])['groups']) });
   if (reason !== undefined) return { operations: [], rewritten: new Map(), reason };
+  const decide = policy.images(pod, namespace);
   const operations: PatchOperation[] = [];
   const rewritten = new Map<string, string>();
   for (const place of places) {
-    const decided = policy.image(place, pod, namespace);
+    const decided = decide(place);
     if ('reason' in decided) continue;
     operations.push({ op: 'replace', path: place.path, value: decided.image });
     rewritten.set(place.name, place.image);

@@ -6,7 +6,8 @@ import { createSecretIndex } from '../pull-secrets/secret-index.ts';
 import { createPolicy } from './policy.ts';
 import { reportPods } from './report.ts';
 
-const index = createSecretIndex('a key of more than 16 characters', { keepsPasswords: false });
+const KEY = 'a key of more than 16 characters';
+const index = createSecretIndex(KEY, { keepsPasswords: false });
 const login = (user: string) => ({ auth: Buffer.from(`${user}:pw`).toString('base64') });
 function add(name: string, auths: unknown): void {
   const config = typeof auths === 'string' ? auths : JSON.stringify({ auths });
@@ -44,7 +45,7 @@ function podOf(image: string, secrets: readonly string[]): Fields {
 /** The rewritten name without the registry's host, or why the image keeps its own. */
 function decide(image: string, secrets: readonly string[], options: Options = {}): string {
   const pod = podOf(image, secrets);
-  const decided = policyOf(options).image({ name: 'a', path: '', image, pullPolicy: undefined }, pod, 'team');
+  const decided = policyOf(options).images(pod, 'team')({ name: 'a', path: '', image, pullPolicy: undefined });
   return 'image' in decided ? decided.image.slice('127.0.0.1:25000/'.length) : `(${decided.reason})`;
 }
 
@@ -113,12 +114,42 @@ test('credentials of the configuration, public repositories and rewrite go befor
   assert.equal(decide(APP, ['again'], { webhook: { pullSecrets: 'rewrite' } }), 'ghcr/acme/app:1');
 });
 
+test('promise 18: a name is for the Secrets of its namespace as they are now', () => {
+  const policy = policyOf({});
+  const nameIn = (namespace: string, secrets: readonly string[]): string => {
+    const decided = policy.images(podOf(APP, secrets), namespace)({ name: 'a', path: '', image: APP, pullPolicy: undefined });
+    return 'image' in decided ? decided.image.slice('127.0.0.1:25000/'.length) : `(${decided.reason})`;
+  };
+  add('changing', { 'ghcr.io/acme': login('c') });
+  const first = nameIn('team', ['changing']);
+  assert.equal(first, `by-${id('changing')}/ghcr/acme/app:1`);
+  assert.equal(nameIn('team', ['changing']), first);
+  assert.equal(nameIn('other', ['changing']), '(secret-missing)');
+  assert.equal(nameIn('team', ['changing', 'user0']), `by-${id('changing')}-${id('user0')}/ghcr/acme/app:1`);
+  assert.equal(nameIn('team', ['hub', 'changing']), first);
+  add('changing', { 'ghcr.io': login('c'), 'ghcr.io/acme': login('d') });
+  assert.equal(nameIn('team', ['changing']), `by-${id('changing', 1)}-${id('changing')}/ghcr/acme/app:1`);
+  add('changing', { 'quay.io': login('c') });
+  assert.equal(nameIn('team', ['changing']), 'ghcr/acme/app:1');
+  add('changing', '{');
+  assert.equal(nameIn('team', ['changing']), '(secret-unusable)');
+  index.remove('team/changing', 'w');
+  assert.equal(nameIn('team', ['changing']), '(secret-missing)');
+  add('changing', { 'ghcr.io/acme': login('c') });
+  const next = nameIn('team', ['changing']);
+  assert.match(next, /^by-/);
+  index.useKey('another key of 16 characters');
+  assert.equal(nameIn('team', ['changing']), `by-${id('changing')}/ghcr/acme/app:1`);
+  assert.notEqual(nameIn('team', ['changing']), next);
+  index.useKey(KEY);
+});
+
 test('a pod with many images and many entries is handled in time: images beyond the limit are not rewritten', () => {
   const pod = podOf(APP, ['many', 'again']);
-  const policy = policyOf({});
+  const decide = policyOf({}).images(pod, 'team');
   const started = performance.now();
-  const reasons = Array.from({ length: 2_000 }, () => {
-    const decided = policy.image({ name: 'a', path: '', image: APP, pullPolicy: undefined }, pod, 'team');
+  const reasons = Array.from({ length: 2_000 }, (_, n) => {
+    const decided = decide({ name: 'a', path: '', image: `ghcr.io/acme/app-${n}`, pullPolicy: undefined });
     return 'reason' in decided ? decided.reason : 'rewritten as private';
   });
   assert.ok(performance.now() - started < 5_000);

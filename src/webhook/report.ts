@@ -1,8 +1,9 @@
 import { fieldsOf, itemsOf, textOf, type Fields } from '../io/untrusted.ts';
 import type { Kubernetes } from '../kubernetes/client.ts';
+import type { Reason } from './decision.ts';
 import { imagesOf } from './pod-images.ts';
 import { ORIGINALS } from './pod-patch.ts';
-import type { Policy, Reason } from './policy.ts';
+import type { Policy } from './policy.ts';
 
 export interface ReportLine {
   namespace: string;
@@ -74,8 +75,9 @@ export function reportPods(pods: readonly Fields[], policy: Policy): ReportLine[
     const namespace = textOf(metadata['namespace']) ?? '';
     const whole = policy.pod(pod, { namespace, groups: [] });
     const originals = originalsOf(metadata);
+    const decide = policy.images(pod, namespace);
     return imagesOf(pod).map((place) => {
-      const decided = policy.image(place, pod, namespace);
+      const decided = decide(place);
       const own = 'reason' in decided ? decided.reason : 'before';
       const original = textOf(originals[place.name]);
       return {

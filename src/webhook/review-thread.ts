@@ -1,8 +1,8 @@
 import { Worker } from 'node:worker_threads';
 import type { WebhookConfig } from '../config/schema.ts';
 import type { PullSecret } from '../pull-secrets/secret-index.ts';
+import type { ServedRegistry } from './image-rules.ts';
 import type { SecretLookup } from './pod-secrets.ts';
-import type { ServedRegistry } from './policy.ts';
 import type { Reviewed } from './admission-review.ts';
 
 export interface WorkerConfig {
