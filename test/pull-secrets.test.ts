@@ -72,7 +72,8 @@ test('promise 18: the webhook follows the Secrets of a real API server, with the
   const { cluster, webhook, keyFile, kubeconfig, pullSecrets, put, imageOf } = await startCluster(t);
   const first = await imageOf(['first']);
   assert.match(first, PRIVATE, 'Secrets are known when the webhook is ready');
-  assert.equal(await imageOf(['first'], { more: 200_000 }), first, 'a large pod, reviewed by another thread');
+  // A pod that is reviewed while the machine is too busy to start the thread in time stays unchanged.
+  await until(async () => (await imageOf(['first'], { more: 200_000 })) === first, 'a large pod, reviewed by another thread');
   assert.equal(await imageOf([]), PUBLIC);
   assert.equal(await imageOf(['first'], { image: 'quay.io/a/b' }), '127.0.0.1:25000/quay/a/b');
   assert.equal(await imageOf(['first'], { namespace: 'team-b' }), IMAGE, 'its Secrets may not be read');
