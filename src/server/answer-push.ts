@@ -1,5 +1,4 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { readAll } from '../io/body.ts';
 import type { Caller } from '../oci/caller.ts';
 import { MAX_MANIFEST_SIZE } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -123,7 +122,7 @@ async function finish({ id, digest }: { id: UploadId; digest: Digest }, push: Pu
 
 async function putManifest(asked: Extract<PushRequest, { kind: 'put-manifest' }>, push: Push, log: Log): Promise<void> {
   const { target, request, signal } = push;
-  const bytes = await readAll(push.body.chunks, MAX_MANIFEST_SIZE);
+  const bytes = await push.body.all(MAX_MANIFEST_SIZE);
   if (bytes === undefined) throw new OciError('MANIFEST_INVALID', `the manifest has more than the ${MAX_MANIFEST_SIZE} bytes allowed`);
   const { reference, tags } = asked;
   const mediaType = request.headers['content-type'] ?? '';

@@ -5,6 +5,10 @@ export interface RequestBody {
   /** The bytes of the body, readable once. A reader may stop early without closing the
    *  connection. */
   chunks: AsyncIterable<Uint8Array>;
+  /** Reads the whole body, instead of `chunks`, with fewer promises.
+   *  @returns undefined: it has more than `maxBytes`; the rest is not read
+   *  @throws Error: the client has disconnected */
+  all(this: void, maxBytes: number): Promise<Buffer | undefined>;
   /** Reads and drops the rest of the body, up to a limit: a client that is still sending would not
    *  read the response if the connection were closed. */
   drain(this: void): void;
@@ -36,6 +40,10 @@ export function openBody(request: IncomingMessage, response: ServerResponse): Re
         return request.iterator({ destroyOnReturn: false });
       },
     },
+    all(maxBytes) {
+      invite();
+      return readAll(request, maxBytes);
+    },
     drain() {
       if (isAwaited || request.complete || request.destroyed) return;
       let left = MAX_DRAINED;
@@ -49,4 +57,23 @@ export function openBody(request: IncomingMessage, response: ServerResponse): Re
       request.resume();
     },
   };
+}
+
+function readAll(request: IncomingMessage, maxBytes: number): Promise<Buffer | undefined> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    const take = (chunk: Buffer): void => {
+      size += chunk.length;
+      chunks.push(chunk);
+      if (size <= maxBytes) return;
+      request.off('data', take);
+      request.pause();
+      resolve(undefined);
+    };
+    request.on('data', take);
+    request.once('end', () => resolve(Buffer.concat(chunks)));
+    request.once('error', reject);
+    request.once('close', () => reject(new Error('the client has disconnected')));
+  });
 }

@@ -252,6 +252,7 @@ export function isManifestRecord(size: number): boolean {
 // leaves room for a store's own files.
 const SEGMENT = /^[A-Za-z0-9_][A-Za-z0-9._:-]{0,254}$/;
 const PARTIAL_SEGMENT = /^(?:[A-Za-z0-9_][A-Za-z0-9._:-]{0,254})?$/;
+const KEY = /^[A-Za-z0-9_][A-Za-z0-9._:-]{0,254}(?:\/[A-Za-z0-9_][A-Za-z0-9._:-]{0,254})*$/;
 const MAX_KEY_LENGTH = 900;
 
 export function isKeySegment(text: string): boolean {
@@ -260,7 +261,7 @@ export function isKeySegment(text: string): boolean {
 
 /** Whether `key` can name an object. */
 export function isKey(key: string): boolean {
-  return key.length <= MAX_KEY_LENGTH && key.split('/').every(isKeySegment);
+  return key.length <= MAX_KEY_LENGTH && KEY.test(key);
 }
 
 /** Returns `key` if it can name an object. @throws OciError NAME_INVALID */
