@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { mkdir, open, rename, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { absentAsUndefined } from '../../io/absent.ts';
 import { syncDirectory } from '../../io/sync-directory.ts';
 import { SourceError, wrongLength } from '../failure.ts';
 import { V1 } from '../keys.ts';
@@ -96,7 +97,8 @@ export async function directoriesAreSynced(): Promise<void> {
 }
 
 async function makeParent(parent: string, volatile: boolean): Promise<void> {
-  const first = await mkdir(parent, { recursive: true });
+  // Absent: it was there, and was removed before mkdir had looked at it. The caller tries again.
+  const first = await absentAsUndefined(mkdir(parent, { recursive: true }));
   if (first !== undefined && !volatile) await syncAbove(parent, dirname(first));
 }
 
