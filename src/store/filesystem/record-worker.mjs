@@ -9,14 +9,21 @@ import { parentPort, workerData } from 'node:worker_threads';
 const TEMPORARY = String(workerData);
 /** In ms. A file system that is faster than this has no disk to wait for. */
 const INSTANT = 0.2;
+const SLOW_SYNCS = 3;
+/** In ms. */
+const RETRY_INTERVAL = 10_000;
 const MAX_TRIES = 10;
 const BUFFER = Buffer.allocUnsafeSlow(16 * 1024);
 /** The directory is gone, or its file system cannot sync it, as some network file systems cannot. */
 const UNSYNCABLE = ['ENOENT', 'ENOTDIR', 'EINVAL', 'ENOTSUP', 'EPERM'];
 
 let count = 0;
-/** Whether the files of this batch may be synced by this thread; the time of the first sync decides. */
+/** Whether this thread syncs the files of this batch; the time of the first sync decides. */
 let isInstant = true;
+/** How many of the last syncs waited for a disk. One alone may be the scheduler's doing. */
+let slow = 0;
+/** When this thread tries again to sync a file. Until then its requests do not wait for the disk. */
+let nextTry = 0;
 /** Directories with new files, which are synced at the end of the batch, once for all of its files.
  *
  *  @type {Set<string>} */
@@ -54,7 +61,10 @@ function syncIfInstant({ descriptor }) {
   if (!isInstant) return false;
   const started = performance.now();
   fsyncSync(descriptor);
-  isInstant = performance.now() - started < INSTANT;
+  const ended = performance.now();
+  isInstant = ended - started < INSTANT;
+  slow = isInstant ? 0 : slow + 1;
+  if (slow >= SLOW_SYNCS) nextTry = ended + RETRY_INTERVAL;
   return isInstant;
 }
 
@@ -92,8 +102,19 @@ function move({ temporary, path }) {
     } catch (error) {
       // The directory may be missing, or may be removed at this moment because it is empty.
       if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ENOENT' || tries === MAX_TRIES) throw error;
-      made = mkdirSync(dirname(path), { recursive: true }) ?? made;
+      made = makeDirectory(dirname(path)) ?? made;
     }
+  }
+}
+
+/** @param {string} path @returns {string | undefined} the first directory that is new */
+function makeDirectory(path) {
+  try {
+    return mkdirSync(path, { recursive: true });
+  } catch (error) {
+    // It was there, and was removed before mkdir had looked at it: the caller tries again.
+    if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ENOENT') throw error;
+    return undefined;
   }
 }
 
@@ -181,7 +202,7 @@ function failure(error) {
 
 /** @param {RecordRequest[]} requests @returns {RecordReply[]} */
 function answerAll(requests) {
-  isInstant = true;
+  isInstant = performance.now() >= nextTry;
   const replies = requests.map(answer);
   for (const directory of changed) {
     try {
