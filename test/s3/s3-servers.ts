@@ -97,8 +97,11 @@ async function startS3Proxy(): Promise<S3Server> {
   return serverOf(port, service, () => Promise.resolve(temporary[Symbol.asyncDispose]()));
 }
 
-/** A monitor, one storage daemon that keeps everything in memory, and the gateway. */
-async function startCeph(): Promise<S3Server> {
+const LIFECYCLE_DAY_SECONDS = 2;
+
+/** A monitor, one storage daemon that keeps everything in memory, and the gateway, for whose
+ *  lifecycle rules a day is LIFECYCLE_DAY_SECONDS long. */
+export async function startCeph(): Promise<S3Server> {
   const temporary = await temporaryDirectory();
   const [monitor, port] = [await freePort(), await freePort()];
   const path = (name: string): string => join(temporary.path, name);
@@ -127,6 +130,7 @@ async function startCeph(): Promise<S3Server> {
     osd_crush_chooseleaf_type: 0,
     mon_allow_pool_size_one: true,
     mon_pg_warn_min_per_osd: 0,
+    rgw_lc_debug_interval: LIFECYCLE_DAY_SECONDS,
     rgw_frontends: `beast endpoint=127.0.0.1:${port}`,
   };
   await writeFile(
