@@ -31,6 +31,13 @@ const PAGES: Record<ViewName, ComponentType> = {
   upkeep: Upkeep,
 };
 
+/** Keeps Preact from retaining old pages. An element that is passed as a child, as this one is,
+ *  stays in memory with what it first rendered; if it renders itself again, as pages do, each
+ *  rendering can retain the next one. */
+function Place({ page: Page }: { page: ComponentType }) {
+  return <Page />;
+}
+
 function App() {
   const view = VIEW_NAMES.find((name) => name === route.value.view) ?? 'overview';
   const Page = PAGES[view];
@@ -49,7 +56,7 @@ function App() {
   }, [view, language.value]);
   return (
     <Shell view={view}>
-      <Page key={place} />
+      <Place key={place} page={Page} />
     </Shell>
   );
 }
@@ -57,7 +64,8 @@ function App() {
 followLanguage();
 followRoute();
 startClock();
-followEvents();
-loadSession().catch(() => undefined); // requested again by the first action
 const root = document.querySelector('#app');
 if (root !== null) render(<App />, root);
+// After the view, whose own requests come first: browsers open six connections at most.
+followEvents();
+loadSession().catch(() => undefined); // requested again by the first action

@@ -31,6 +31,17 @@ test('the first view is under 150 kB, comes from the registry alone, and keeps t
   assert.deepEqual(own.errors, []);
 });
 
+test('the first view asks each question once, and loads the code of its plots when it has the figures', async () => {
+  await using own = await pages.open('overview');
+  await own.page.locator('.uplot').first().waitFor();
+  await settled(own.page);
+  const { entries } = await timingsOf(own.page);
+  const questions = entries.filter(({ name }) => name.includes('/api/')).map(({ name }) => name);
+  assert.deepEqual(questions.toSorted(), [...new Set(questions)].toSorted());
+  const find = (part: string) => entries.find(({ name }) => name.includes(part)) ?? assert.fail(`${part} is loaded`);
+  assert.ok(find('/assets/plots-').startMs >= find('/api/overview').endMs);
+});
+
 test('the first view shows the remaining pulls, the largest image and the node in use', async () => {
   await using own = await pages.open('overview');
   const { page } = own;

@@ -15,7 +15,7 @@ export interface Problem {
   view: 'upstreams' | 'proxy' | 'images' | 'downloads' | 'overview';
 }
 
-export interface Reports {
+interface Reports {
   overview: Overview | undefined;
   upstreams: Upstreams | undefined;
   clash: ClashReport | undefined;

@@ -1,6 +1,6 @@
-import { useEffect, useState } from 'preact/hooks';
+import { useLayoutEffect, useState } from 'preact/hooks';
 import { ApiError, get } from './api.ts';
-import { askForSignIn, session } from './session.ts';
+import { askForSignIn, signIns } from './session.ts';
 
 export interface Query<Answer> {
   /** The last response, also while a newer one is being loaded. */
@@ -20,15 +20,18 @@ export interface QueryOptions {
 const remembered = new Map<string, unknown>();
 const MAX_REMEMBERED = 30;
 
-/** Requests `path`, and again when the path changes. Undefined: no request. */
+/** Requests `path`, and again when the path or the user changes. Undefined: no request. */
 export function useQuery<Answer>(path: string | undefined, { everyMs }: QueryOptions = {}): Query<Answer> {
   const [state, setState] = useState<{ data?: Answer; error?: Error; loading: boolean; path?: string }>({ loading: true });
   const [round, setRound] = useState(0);
-  useEffect(() => {
+  // Before the first paint, which would delay the request by a frame or two.
+  useLayoutEffect(() => {
     if (path === undefined) return undefined;
     const stop = new AbortController();
     const known = remembered.get(path) as Answer | undefined;
-    setState((old) => ({ ...old, ...(known === undefined ? {} : { data: known, path }), loading: true }));
+    setState((old) =>
+      known === undefined && old.loading ? old : { ...old, ...(known === undefined ? {} : { data: known, path }), loading: true },
+    );
     const load = () =>
       get<Answer>(path, stop.signal).then(
         (data) => {
@@ -42,13 +45,15 @@ export function useQuery<Answer>(path: string | undefined, { everyMs }: QueryOpt
           if (error instanceof ApiError && error.status === 401) askForSignIn();
         },
       );
-    void load();
-    const timer = everyMs === undefined ? undefined : setInterval(() => document.hidden || void load(), everyMs);
+    let timer: ReturnType<typeof setInterval> | undefined;
+    void load().then(() => {
+      if (everyMs !== undefined && !stop.signal.aborted) timer = setInterval(() => document.hidden || void load(), everyMs);
+    });
     return () => {
       stop.abort();
       clearInterval(timer);
     };
-  }, [path, round, everyMs, session.value?.user]);
+  }, [path, round, everyMs, signIns.value]);
   return { data: state.data, error: state.error, loading: state.loading, reload: () => setRound((round) => round + 1) };
 }
 

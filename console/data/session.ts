@@ -4,6 +4,8 @@ import type { Session } from './model.ts';
 
 /** The signed-in user; undefined: not known yet. */
 export const session = signal<Session | undefined>(undefined);
+/** Changes with each sign-in and sign-out: what may be read may have changed. */
+export const signIns = signal(0);
 /** The action to run after the sign-in; undefined: no sign-in is requested. */
 export const pendingSignIn = signal<(() => void) | undefined>(undefined);
 
@@ -14,10 +16,12 @@ export async function loadSession(): Promise<void> {
 /** @throws ApiError: the name or the password is wrong, or there were too many attempts */
 export async function signIn(user: string, password: string): Promise<void> {
   session.value = await send<Session>('POST', '/api/session', { user, password });
+  signIns.value++;
 }
 
 export async function signOut(): Promise<void> {
   session.value = await send<Session>('DELETE', '/api/session');
+  signIns.value++;
 }
 
 /** An action that waits for a sign-in continues to wait. */

@@ -42,6 +42,7 @@ export function OverviewPage() {
     replicas: replicas.data,
     downloads: live.downloads.value,
   });
+  const isShown = overview.data !== undefined || overview.error !== undefined;
   return (
     <View title={t('view.overview')}>
       <div class="stack" role="region" aria-label={t('overview.state')} aria-live="polite">
@@ -61,7 +62,7 @@ export function OverviewPage() {
         title={t('overview.history')}
         aside={<HistoryAside grafana={overview.data?.links.grafana ?? null} window={window} change={setWindow} />}
       >
-        <LazyPlots window={window} />
+        <LazyPlots window={window} isWanted={isShown} />
       </Section>
       <div class="columns">
         <Section id="limits" title={t('overview.limits')}>
@@ -82,14 +83,16 @@ export function OverviewPage() {
   );
 }
 
-/** The code that draws plots is a third of the script; it is loaded after the figures. */
+/** The code that draws plots is a third of the script, and takes longer than all else to run: it is
+ *  loaded when the figures have been painted. */
 const loaded = signal<typeof Plots | undefined>(undefined);
 
-function LazyPlots({ window }: { window: Window }) {
+function LazyPlots({ window, isWanted }: { window: Window; isWanted: boolean }) {
   useEffect(() => {
+    if (!isWanted || loaded.value !== undefined) return;
     // If that fails, the next visit to this view tries again.
-    if (loaded.value === undefined) void import('./plots.tsx').then(({ Plots }) => (loaded.value = Plots)).catch(() => undefined);
-  }, []);
+    void import('./plots.tsx').then(({ Plots }) => (loaded.value = Plots)).catch(() => undefined);
+  }, [isWanted]);
   const Drawn = loaded.value;
   return <div class="plots-place">{Drawn === undefined ? <p class="loading">{t('loading')}</p> : <Drawn window={window} />}</div>;
 }

@@ -78,7 +78,7 @@ export async function heapOf(page: Page): Promise<number> {
 
 export interface Timings {
   /** All resources that the page has fetched, including the page; bytes as transferred. */
-  entries: { name: string; bytes: number }[];
+  entries: { name: string; bytes: number; startMs: number; endMs: number }[];
   /** Until the first contentful paint, and until now. */
   paintMs: number;
   nowMs: number;
@@ -91,7 +91,7 @@ export interface Timings {
 export async function timingsOf(page: Page): Promise<Timings> {
   return page.evaluate<Timings>(`({
     entries: [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
-      .map(({ name, transferSize }) => ({ name, bytes: transferSize })),
+      .map(({ name, transferSize, startTime, responseEnd }) => ({ name, bytes: transferSize, startMs: startTime, endMs: responseEnd })),
     paintMs: performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0,
     nowMs: performance.now(),
   })`);
