@@ -5,15 +5,17 @@ import { processorSeconds } from '../processor-time.ts';
 import type { Measurement, Row } from '../row.ts';
 import { startOwn, startUpstream } from '../servers.ts';
 
-/** Many short turns: each contestant then meets the same disturbances, and the median of their
+/** Many short turns: both contestants then meet the same disturbances, and the median of their
  *  ratios is steady. */
-const TURNS = 41;
-const SECONDS = 0.5;
-/** Until Node has compiled all that runs often. */
-const WARM_UP_SECONDS = 6;
-/** The number of pulls over which processor time is measured, so that the figure has more than one
+const TURNS = 101;
+const CLIENTS = 4;
+/** Pulls of each client in one turn. */
+const PULLS = 15;
+/** In the first turn, so that Node has compiled all that runs often. */
+const WARM_UP_PULLS = 400;
+/** The number of pulls for which processor time is reported, so that the figure has more than one
  *  digit. */
-const PULLS = 1000;
+const REPORTED_PULLS = 1000;
 
 const host: Row = {
   name: 'warm-host',
@@ -43,10 +45,10 @@ const host: Row = {
         const pids = [agent.pid, own.program.pid];
         const used = async () => (await Promise.all(pids.map(processorSeconds))).reduce((sum, seconds) => sum + seconds, 0);
         const before = await used();
-        const clients = Array.from({ length: 4 }, () => ({ urls: through }));
-        const { requests, seconds } = await load({ clients, seconds: turn === 0 ? WARM_UP_SECONDS : SECONDS });
+        const repeated = Array.from({ length: turn === 0 ? WARM_UP_PULLS : PULLS }, () => through).flat();
+        const { requests, seconds } = await load({ clients: Array.from({ length: CLIENTS }, () => ({ urls: repeated })) });
         const pulls = requests / urls.length;
-        return { value: pulls / seconds, cpuSeconds: (PULLS * ((await used()) - before)) / pulls };
+        return { value: pulls / seconds, cpuSeconds: (REPORTED_PULLS * ((await used()) - before)) / pulls };
       };
     return { host: pulling(upstream.host.replace(':', '_')), configured: pulling('dockerhub') };
   },
