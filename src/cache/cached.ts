@@ -1,5 +1,5 @@
-import { LRUCache } from 'lru-cache';
 import { SMALL_DOCUMENT_BYTES } from '../io/document.ts';
+import { createExpiringCache } from '../io/expiring-cache.ts';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import { OciError } from '../oci/error.ts';
 import { joinRepository, parseRepository, type Repository } from '../oci/reference.ts';
@@ -127,6 +127,6 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
 function withExpiringProofs(upstream: Upstream, cache: Cache, { prefix, staleFor, tagTtl }: CachePolicy & { prefix: string }): Cache {
   const repositoryOf = (name: Repository): Repository => parseRepository(name.slice(prefix.length + 1));
   const access = renewedAccess(cache.access, { upstream, repositoryOf, staleFor, quietMs: tagTtl });
-  const announced = new LRUCache<string, Descriptor>({ maxSize: PRIVATE_ANNOUNCED, sizeCalculation: () => 1, ttl: REFUSED_LIFE_MS });
+  const announced = createExpiringCache<string, Descriptor>({ maxSize: PRIVATE_ANNOUNCED, sizeCalculation: () => 1, ttl: REFUSED_LIFE_MS });
   return { ...cache, access, announced };
 }

@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache';
+import { createExpiringCache } from '../io/expiring-cache.ts';
 import { createEventLoopLoad } from './event-loop-load.ts';
 
 /** Connections beside the first one of each download, shared by all downloads. */
@@ -46,7 +46,7 @@ const MAX_PACES = 1000;
 export function createHelperBudget({ max, running }: HelperBudgetOptions): HelperBudget {
   const isBusy = createEventLoopLoad();
   const discouragedUntil = new Map<string, number>();
-  const paces = new LRUCache<string, Pace>({ max: MAX_PACES, ttl: PACE_LIFE_MS });
+  const paces = createExpiringCache<string, Pace>({ max: MAX_PACES, ttl: PACE_LIFE_MS });
   let free = max;
   return {
     of: (upstream) => ({

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { createExpiringCache } from '../io/expiring-cache.ts';
 import { parseManifest } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
@@ -36,7 +37,7 @@ type TagsByDigest = ReadonlyMap<Digest, ReadonlySet<Tag>>;
 export function createKnownTags(stores: readonly Store[]): KnownTags {
   const tags = new LRUCache<string, Set<Tag>>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const parents = new LRUCache<string, Set<Digest>>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
-  const stored = new LRUCache<Repository, Promise<TagsByDigest>>({ max: REPOSITORIES_IN_MEMORY, ttl: STORED_LIFE_MS });
+  const stored = createExpiringCache<Repository, Promise<TagsByDigest>>({ max: REPOSITORIES_IN_MEMORY, ttl: STORED_LIFE_MS });
 
   function noteNamed(repository: Repository, digest: Digest, named: readonly { digest: Digest }[]): void {
     for (const { digest: child } of named) add(parents, `${repository}@${child}`, digest);

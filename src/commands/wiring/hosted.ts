@@ -1,12 +1,12 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import { LRUCache } from 'lru-cache';
 import picomatch from 'picomatch';
 import { hosted } from '../../hosted/hosted.ts';
 import { createQuota } from '../../hosted/quota.ts';
 import { applyRetention, type RetentionOptions } from '../../hosted/retention.ts';
 import { createRights } from '../../hosted/rights.ts';
 import { createServiceAccounts, TOKEN_AUDIENCE, type ReviewToken } from '../../hosted/service-accounts.ts';
+import { createExpiringCache } from '../../io/expiring-cache.ts';
 import { fieldsOf } from '../../io/untrusted.ts';
 import type { HostedConfig } from '../../config/hosted-schema.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
@@ -154,7 +154,7 @@ const MAX_OUTSIDERS = 1_000;
  *  name. */
 function alsoAdmitting(authenticate: ServePushOptions['authenticate'], admits: Authenticate): ServePushOptions['authenticate'] {
   const secret = randomBytes(32);
-  const outsiders = new LRUCache<string, true>({ max: MAX_OUTSIDERS, ttl: OUTSIDER_LIFE_MS });
+  const outsiders = createExpiringCache<string, true>({ max: MAX_OUTSIDERS, ttl: OUTSIDER_LIFE_MS });
   return async (request) => {
     const { authorization } = request.headers;
     const key = createHmac('sha256', secret)

@@ -6,6 +6,7 @@ import type { CachePolicy } from '../../cache/cached.ts';
 import type { RecordStore } from '../../cache/record-store.ts';
 import { createReferrerMemory } from '../../cache/referrer-memory.ts';
 import { createTagMemory } from '../../cache/tag-memory.ts';
+import { createExpiringCache } from '../../io/expiring-cache.ts';
 import { MIRRORED, withoutCapability } from '../../oci/capability.ts';
 import { BLOB_MEDIA_TYPE } from '../../oci/descriptor.ts';
 import { parseRepository, type Repository } from '../../oci/reference.ts';
@@ -40,7 +41,7 @@ const MAX_UPSTREAMS = 8;
  *  @returns a function of a Basic Authorization; undefined: it has no user and password */
 export function createMirrorLogins(options: MirrorLoginsOptions): (login: string) => Registry | undefined {
   const secret = randomBytes(32);
-  const registries = new LRUCache<string, Registry>({ max: MAX_LOGINS, ttl: LIFE_MS });
+  const registries = createExpiringCache<string, Registry>({ max: MAX_LOGINS, ttl: LIFE_MS });
 
   return (login) => {
     const given = parseBasic(login);

@@ -1,7 +1,7 @@
-import { LRUCache } from 'lru-cache';
 import type { Upstream as UpstreamPair } from '../../cache/cache.ts';
 import type { RegistryConfig, Upstream } from '../../config/schema.ts';
 import { createTransport } from '../../http/undici-transport.ts';
+import { createExpiringCache } from '../../io/expiring-cache.ts';
 import { createOtherHosts } from '../../oci/other-hosts.ts';
 import type { Routes } from '../../upstream/sender.ts';
 import type { RateLimit } from '../../upstream/rate-limit.ts';
@@ -48,7 +48,7 @@ export function createHostUpstreams(config: Config, options: HostUpstreamsOption
   let transports: Routes | undefined;
   const connect = (): Routes =>
     (transports ??= { own: createTransport({ proxy, ...timeout }), outside: createTransport({ proxy, externalOnly: true, ...timeout }) });
-  const made = new LRUCache<string, HostUpstream>({ max: MAX_HOSTS, ttl: IDLE_LIFE_MS, updateAgeOnGet: true });
+  const made = createExpiringCache<string, HostUpstream>({ max: MAX_HOSTS, ttl: IDLE_LIFE_MS, updateAgeOnGet: true });
 
   return (name) => {
     const known = made.get(name);

@@ -1,6 +1,6 @@
-import { LRUCache } from 'lru-cache';
 import type { Upstream } from '../../cache/cache.ts';
 import type { CachePolicy } from '../../cache/cached.ts';
+import { createExpiringCache } from '../../io/expiring-cache.ts';
 import { OciError } from '../../oci/error.ts';
 import { REFUSED_LIFE_MS } from '../../cache/freshness.ts';
 import { isPrivateComponent, parsePrivateName } from '../../oci/private-name.ts';
@@ -51,7 +51,7 @@ const PREFERRED_MS = 60_000;
  *  request uses only secrets that exist now and match the repository. */
 export function createPrivateNames(options: PrivateNamesOptions): PrivateNames {
   const { credentialOf, isComplete, upstreamOf, policyOf, unknown, metrics } = options;
-  const readings = new LRUCache<string, Reading>({ max: MAX_READINGS, ttl: IDLE_LIFE_MS, updateAgeOnGet: true });
+  const readings = createExpiringCache<string, Reading>({ max: MAX_READINGS, ttl: IDLE_LIFE_MS, updateAgeOnGet: true });
 
   function readingOf(id: string, credential: PullCredential, known: KnownUpstream): Reading {
     const key = `${id} ${known.name}`;
@@ -69,7 +69,7 @@ export function createPrivateNames(options: PrivateNamesOptions): PrivateNames {
   return {
     routesBy(make) {
       const registries = new WeakMap<Reading, Registry>();
-      const preferred = new LRUCache<string, Registry>({ max: MAX_READINGS, ttl: PREFERRED_MS });
+      const preferred = createExpiringCache<string, Registry>({ max: MAX_READINGS, ttl: PREFERRED_MS });
 
       const registryOf = (reading: Reading): Registry => {
         const registry = registries.get(reading) ?? make(reading.upstream, reading.policy);
