@@ -53,6 +53,8 @@ export interface Cluster extends AsyncDisposable {
 export interface ClusterOptions {
   /** The release of Debian (1.6), or the current one (2.4). */
   containerd?: 'debian' | '2.4';
+  /** The path of a kube-apiserver of a later version than everything else. */
+  kubeApiServer?: string;
 }
 
 /** A real Kubernetes cluster of one node in a network of its own: kubelet, containerd, kube-proxy
@@ -77,6 +79,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   const plane = stack.use(
     await startControlPlane({
       enter: network.enter,
+      ...(options.kubeApiServer === undefined ? {} : { kubeApiServer: options.kubeApiServer }),
       controllers: ['*'],
       users: `node-token,system:node:${NODE},${NODE},"system:nodes"\n`,
       apiServer: [

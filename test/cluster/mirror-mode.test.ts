@@ -13,18 +13,23 @@ import { temporaryDirectory } from '../support/temporary.ts';
 import { toolPath } from '../tools/tools.ts';
 import { until } from './cluster.ts';
 import { imageName, KUBE_REGISTRY } from './images.ts';
-import { assertBytes, createPod, ready, removePods } from './pods.ts';
+import { assertBytes, createPod, ready, removePods, rewriting } from './pods.ts';
 import { privateImageSteps } from './private-images.ts';
 import { createSteps } from './steps.ts';
 import { CHART, install, NAMESPACE, RELEASE, startWorld, values, type World } from './world.ts';
 
-// On the current containerd: mirror mode, then the commands of the README, and private images.
+// On the current containerd, and with an API server that has MutatingAdmissionPolicy: mirror mode,
+// then the commands of the README, policy mode, and private images.
 
 const run = promisify(execFile);
 const LAYERS = [100_000, 1_000_000];
 /** A host that is not configured. */
 const UNKNOWN = 'unknown.example.net';
 const IMAGES = ['web:1', 'ghcr.io/acme/web:1', 'quay.io/acme/web:1', 'registry.k8s.io/web:1', `${UNKNOWN}/acme/web:1`];
+/** The names of the first four after rewriting. */
+const REWRITTEN = ['dockerhub/library/web:1', 'ghcr/acme/web:1', 'quay/acme/web:1', 'k8s/web:1'].map((name) => `127.0.0.1:25000/${name}`);
+/** The namespace of the README. */
+const QUICK_START = 'kube-registry';
 /** Folders of hosts.toml files: the hosts of the default upstreams, those that
  *  `registry.otherHosts` lists by name, all others, and the names of rewritten images. */
 const FOLDERS = `
@@ -39,7 +44,7 @@ let world: World;
 let unknown: Distribution;
 const image = (): ReturnType<typeof makeImage> => makeImage({ seed: 'web', layers: LAYERS, program: world.program });
 before(async () => {
-  world = await startWorld({ containerd: '2.4' });
+  world = await startWorld({ containerd: '2.4', kubeApiServer: await toolPath('kube-apiserver-1.36') });
   await world.outside.push('dockerhub', 'library/web', '1', image());
   for (const name of ['ghcr', 'quay'] as const) await world.outside.push(name, 'acme/web', '1', image());
   await world.outside.push('k8s', 'web', '1', image());
@@ -127,7 +132,38 @@ step('an image volume is rewritten, pulled and mounted', async () => {
   await forgetAll();
 });
 
-privateImageSteps(step, { world: () => world, namespace: 'kube-registry' });
+step('promise 25: in policy mode the API server alone rewrites images, and nodes pull them through the registry', async () => {
+  const mode = ['--reset-then-reuse-values', '--set', 'webhook.mode=policy'];
+  await world.helm(['upgrade', RELEASE, CHART, '--namespace', QUICK_START, '--wait', '--timeout', '15m', ...mode]);
+  const webhook = ['mutatingwebhookconfigurations,deployments', '--selector', 'app.kubernetes.io/component=webhook'];
+  assert.equal(await world.kubectl(['-n', QUICK_START, 'get', '-o', 'name', ...webhook]), '');
+  await rewriting(world);
+  for (const [n, name] of REWRITTEN.entries()) {
+    const pod = await createPod(world, `pod-${n}`, IMAGES[n] ?? '');
+    assert.equal(pod.spec.containers[0]?.image, name);
+    assert.deepEqual(JSON.parse(pod.metadata.annotations?.['kube-registry/original-images'] ?? ''), { main: IMAGES[n] });
+    await ready(world, `pod-${n}`);
+    await assertBytes(world, `pod-${n}`, 'web', LAYERS);
+    await world.kubectl(['delete', 'pod', '--now', `pod-${n}`]);
+    await world.forget(image().root.digest);
+  }
+});
+
+step('promise 25: while no agent is ready, the policy rewrites nothing', async () => {
+  const agents = ['-n', QUICK_START, 'patch', 'daemonset', `${RELEASE}-agent`, '--type=merge', '--patch'];
+  const selector = (value: string | null): string => JSON.stringify({ spec: { template: { spec: { nodeSelector: { none: value } } } } });
+  const isPlain = async (): Promise<boolean> => {
+    const pod = await createPod(world, 'plain', 'web:1');
+    await removePods(world);
+    return pod.spec.containers[0]?.image === 'web:1';
+  };
+  await world.kubectl([...agents, selector('x')]);
+  await until(isPlain);
+  await world.kubectl([...agents, selector(null)]);
+  await rewriting(world);
+});
+
+privateImageSteps(step, { world: () => world, namespace: QUICK_START });
 
 interface Shell extends AsyncDisposable {
   /** Returns its stdout. @throws Error with stderr */
