@@ -12,12 +12,15 @@ import { debianTool, toolPath } from '../tools/tools.ts';
 import { createApi, type Api } from './api.ts';
 import { createAuthority, type Authority } from './authority.ts';
 import { PAUSE, type ImageArchive } from './images.ts';
+import { runningProcesses } from './isolation.ts';
 import { startNetwork, type Network } from './network.ts';
 
 const run = promisify(execFile);
 
 export const NODE = 'node0';
 const CLUSTER_DNS = '10.96.0.10';
+/** How often containers are looked for that end late. */
+const SHIM_ROUNDS = 50;
 
 export interface Cluster extends AsyncDisposable {
   network: Network;
@@ -130,7 +133,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     async stop() {
       for (const service of [kubelet, proxy]) await service.stop('SIGKILL');
       await plane.stop();
-      await endContainers(containerd.ctr);
+      await endContainers(containerd.ctr, containerd.socket);
       await containerd.service.stop('SIGKILL');
     },
     async start() {
@@ -217,7 +220,7 @@ async function startNodeContainerd(
   const ctr: Cluster['ctr'] = async (...words) =>
     (await run(ctrProgram, ['--address', socket, '--namespace', 'k8s.io', ...words], { maxBuffer: 2 ** 26 })).stdout;
   stack.defer(async () => {
-    await endContainers(ctr);
+    await endContainers(ctr, socket);
     await service[Symbol.asyncDispose]();
   });
   return { service, socket, certificatesDirectory, ctr };
@@ -269,10 +272,16 @@ function words(text: string): string[] {
   return text.split(/\s+/).filter((word) => word !== '');
 }
 
-/** Processes that the kubelet left running. */
-async function endContainers(ctr: Cluster['ctr']): Promise<void> {
-  const tasks = words(await ctr('tasks', 'list', '--quiet').catch(() => ''));
-  await Promise.allSettled(tasks.map((id) => ctr('tasks', 'delete', '--force', id)));
+/** Ends the containers that the kubelet left running, also those that containerd is still creating:
+ *  their shims would outlive it. */
+async function endContainers(ctr: Cluster['ctr'], socket: string): Promise<void> {
+  const shims = (): string[] => runningProcesses().filter((line) => line.includes('containerd-shim') && line.includes(socket));
+  for (let rounds = 0; rounds === 0 || (rounds < SHIM_ROUNDS && shims().length > 0); rounds++) {
+    if (rounds > 0) await sleep(200);
+    const tasks = words(await ctr('tasks', 'list', '--quiet').catch(() => ''));
+    await Promise.allSettled(tasks.map((id) => ctr('tasks', 'delete', '--force', id)));
+  }
+  for (const line of shims()) process.kill(Number.parseInt(line, 10), 'SIGKILL');
 }
 
 async function startKubelet(stack: AsyncDisposableStack, part: NodePart & { plane: ControlPlane; socket: string }): Promise<Service> {

@@ -75,8 +75,8 @@ function lines({ stdout }: { stdout: string }): string[] {
   return stdout.trim().split('\n').filter(Boolean);
 }
 
-/** The running processes, without zombies and kernel threads. */
-function runningProcesses(): string[] {
+/** The running processes, `PID COMMAND`, without zombies and kernel threads. */
+export function runningProcesses(): string[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .flatMap((pid) => {
