@@ -2,11 +2,15 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { temporaryDirectory } from '../../../test/support/temporary.ts';
+import { until } from '../../../test/support/until.ts';
 import { digestOf } from '../../oci/digest.ts';
 import { createByteRanges } from './byte-ranges.ts';
 import { createSpoolProgress, readSpoolProgress, type SpoolContent } from './progress.ts';
 
+const MiB = 2 ** 20;
+const SIZE = 64 * MiB;
 const digest = digestOf(Buffer.from('blob'));
 const content: SpoolContent = {
   digest,
@@ -70,4 +74,31 @@ test('promise 20: a record that is truncated, damaged, impossible or from anothe
     await writeFile(path, line);
     assert.equal(await readSpoolProgress(path), undefined, line);
   }
+});
+
+test('promise 20: bytes that arrive quickly, and after which nothing follows, are recorded', async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, 'blob.progress');
+  const progress = createSpoolProgress(path, digest);
+  const have = createByteRanges();
+  for (let at = 0; at < SIZE / 2; at += MiB) {
+    have.add(at, at + MiB);
+    progress.written(MiB, SIZE, have);
+  }
+  await until(async () => {
+    const { ranges = [] } = (await readSpoolProgress(path)) ?? {};
+    return ranges[0]?.[1] === SIZE / 2;
+  }, 'all of them are recorded');
+});
+
+test('nothing is recorded after a record has been removed', async () => {
+  await using directory = await temporaryDirectory();
+  const path = join(directory.path, 'blob.progress');
+  const progress = createSpoolProgress(path, digest);
+  const have = createByteRanges();
+  have.add(0, SIZE / 2);
+  progress.written(SIZE / 2, SIZE, have);
+  await progress.remove();
+  await delay(500);
+  assert.equal(await readSpoolProgress(path), undefined);
 });

@@ -41,9 +41,12 @@ async function bootId(): Promise<string | undefined> {
 let knownBootId: string | undefined;
 
 export function createSpoolProgress(path: string, digest: Digest): SpoolProgress {
+  let latest: { size: number; have: ByteRanges } | undefined;
   let unrecorded = 0;
   let recordedAt = performance.now();
   let recording: Promise<void> | undefined;
+  let due: NodeJS.Timeout | undefined;
+  let isOver = false;
   let isRemoved = false;
 
   async function record(content: SpoolContent): Promise<void> {
@@ -59,21 +62,44 @@ export function createSpoolProgress(path: string, digest: Digest): SpoolProgress
     return record(content).catch(() => undefined);
   }
 
+  function recordNow({ size, have }: NonNullable<typeof latest>): void {
+    due = undefined;
+    recordedAt = performance.now();
+    unrecorded = 0;
+    recording = start({ digest, size, ranges: have.ranges() }).finally(() => {
+      recording = undefined;
+      recordWhenDue();
+    });
+  }
+
+  /** The timer is for bytes after which nothing arrives for a while. */
+  function recordWhenDue(): void {
+    const state = latest;
+    if (state === undefined || unrecorded < RECORD_EVERY_BYTES || isOver || recording !== undefined || due !== undefined) return;
+    const wait = recordedAt + RECORD_EVERY_MS - performance.now();
+    if (wait > 0) due = setTimeout(() => recordNow(state), wait).unref();
+    else recordNow(state);
+  }
+
+  function end(): void {
+    isOver = true;
+    clearTimeout(due);
+  }
+
   return {
     written(bytes, size, have) {
       unrecorded += bytes;
-      if (size === undefined || unrecorded < RECORD_EVERY_BYTES || recording !== undefined) return;
-      const now = performance.now();
-      if (now - recordedAt < RECORD_EVERY_MS) return;
-      recordedAt = now;
-      unrecorded = 0;
-      recording = start({ digest, size, ranges: have.ranges() }).finally(() => (recording = undefined));
+      if (size === undefined) return;
+      latest = { size, have };
+      recordWhenDue();
     },
     async finish(content) {
+      end();
       await recording;
       await start(content);
     },
     async remove() {
+      end();
       isRemoved = true;
       await recording;
       await rm(path, { force: true });
