@@ -1,21 +1,25 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
+import { once } from 'node:events';
 import { createServer } from 'node:https';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { inParallel } from '../src/async/parallel.ts';
 import { makeCertificate } from './support/certificate.ts';
 import { startConnectProxy } from './support/connect-proxy.ts';
 import { listenOnLoopback } from './support/http.ts';
 import { makeImage } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
-import { temporaryDirectory } from './support/temporary.ts';
+import { freePort, temporaryDirectory } from './support/temporary.ts';
 
 // HOSTS=10000 node --test test/registry-many-hosts.test.ts for longer.
 const HOSTS = Number(process.env['HOSTS'] ?? 1000);
+/** After this time, in ms, the registry has closed unused connections: Node's server says 5 s. */
+const IDLE_MS = 7000;
 /** The registry keeps this many upstreams. */
 const FEW = 100;
-/** Each host whose connections remain would take 30 KiB or more. */
-const MAX_GROWTH = 24 * 2 ** 20;
+/** The objects of one connection that remains take more. */
+const MAX_BYTES = 4096;
 const { root } = makeImage({ architectures: ['amd64'], seed: 'many hosts' });
 
 /** A proxy that connects every host name to one registry. @returns its URL */
@@ -30,30 +34,58 @@ async function startWorld(stack: AsyncDisposableStack, tls: { certificate: strin
   return stack.use(await startConnectProxy(port)).url;
 }
 
+interface Inspector {
+  /** Bytes that live JavaScript objects take. */
+  liveHeap(this: void): Promise<number>;
+}
+
+async function openInspector(stack: AsyncDisposableStack, port: number): Promise<Inspector> {
+  const [target] = (await (await fetch(`http://127.0.0.1:${port}/json/list`)).json()) as { webSocketDebuggerUrl: string }[];
+  const socket = new WebSocket(target?.webSocketDebuggerUrl ?? assert.fail());
+  stack.defer(() => socket.close());
+  await once(socket, 'open');
+  async function call(method: string): Promise<{ usedSize?: number }> {
+    const answered = once(socket, 'message') as Promise<[{ data: string }]>;
+    socket.send(JSON.stringify({ id: 1, method }));
+    const [{ data }] = await answered;
+    return (JSON.parse(data) as { result: { usedSize?: number } }).result;
+  }
+  return {
+    async liveHeap() {
+      await call('HeapProfiler.collectGarbage');
+      return (await call('Runtime.getHeapUsage')).usedSize ?? assert.fail();
+    },
+  };
+}
+
 test(`promise 17: ${HOSTS} hosts, requested one after the other, need no more memory than ${FEW}`, async (t) => {
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());
   const tls = await makeCertificate(path, ['*.many.example']);
   const proxy = await startWorld(stack, tls);
-  const registry = stack.use(await startRegistry({ otherHosts: ['*'], proxy }, { env: { NODE_EXTRA_CA_CERTS: tls.certificate } }));
+  const port = await freePort();
+  const env = { NODE_EXTRA_CA_CERTS: tls.certificate, NODE_OPTIONS: `--inspect=127.0.0.1:${port}` };
+  const registry = stack.use(await startRegistry({ otherHosts: ['*'], proxy }, { env }));
+  const inspector = await openInspector(stack, port);
   const pull = async (host: number, repository: number): Promise<void> => {
     const response = await fetch(`${registry.url}/v2/h${host}.many.example/team/app-${repository}/manifests/1`);
     assert.equal(response.status, 200, await response.text());
   };
-  const megabytes = async (): Promise<number> => (await registry.memory()).resident / 2 ** 20;
   const numbers = Array.from({ length: HOSTS }, (_, n) => n);
   let names = 0;
-  /** How much memory as many new names need, on so many hosts. */
+  /** Bytes of heap that remain for as many new names, on so many hosts. */
   const growth = async (hosts: (n: number) => number): Promise<number> => {
-    const before = await megabytes();
+    const before = await inspector.liveHeap();
     await inParallel(numbers, 8, (n) => pull(hosts(n), names + n));
     names += HOSTS;
-    return (await megabytes()) - before;
+    await delay(IDLE_MS);
+    return (await inspector.liveHeap()) - before;
   };
-  await growth((n) => n % FEW); // the code and caches that every registry has
+  await growth((n) => n % FEW); // what every registry needs once
   const few = await growth((n) => n % FEW);
   const many = await growth((n) => FEW + n);
-  const seen = `${few.toFixed(0)} MiB more for names of ${FEW} hosts, ${many.toFixed(0)} MiB more for as many names of ${HOSTS} other hosts`;
+  const inKiB = (bytes: number): string => (bytes / HOSTS / 1024).toFixed(1);
+  const seen = `${inKiB(few)} KiB for each new name of ${FEW} hosts, ${inKiB(many)} KiB for each of ${HOSTS} other hosts`;
   t.diagnostic(seen);
-  assert.ok((many - few) * 2 ** 20 < MAX_GROWTH, seen);
+  assert.ok(many - few < MAX_BYTES * HOSTS, seen);
 });
