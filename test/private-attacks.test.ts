@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { hash } from '@node-rs/bcrypt';
 import { writeFile } from 'node:fs/promises';
+import { MANIFEST_MEDIA_TYPES } from '../src/oci/descriptor.ts';
 import { makeImage, randomBytes, sha256 } from './support/image.ts';
 import { startAgent, startProgram, startRegistry, type ServingProgram } from './support/program.ts';
 import { startSecretCluster, type SecretCluster } from './support/pull-secrets.ts';
@@ -197,6 +198,21 @@ test('promise 18: a download that runs for one secret cannot be joined with anot
   );
   assert.equal(sha256(Buffer.from(await running.arrayBuffer())), slow);
   slow = '';
+});
+
+test('promise 18: a manifest that names it proves nothing', async () => {
+  const named = { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: layer, size: 3_000_000 };
+  for (const [index, mediaType] of MANIFEST_MEDIA_TYPES.entries()) {
+    const document = { schemaVersion: 2, mediaType, config: named, layers: [named], manifests: [] };
+    upstream.addManifest('acme/tools', `names-${index}`, Buffer.from(JSON.stringify(document)), mediaType);
+    const path = `${names.mallory}/corp/acme/tools`;
+    assert.equal((await fetch(`${registry.url}/v2/${path}/manifests/names-${index}`)).status, 200);
+    for (const init of WAYS) await attempt(`${registry.url}/v2/${path}/blobs/${layer}`, init);
+    const headers = { authorization: MALLORY };
+    const mirrored = await fetch(`${agent.url}/v2/acme/tools/manifests/names-${index}?ns=corp.example`, { headers });
+    assert.equal(mirrored.status, 200);
+    await attempt(`${agent.url}/v2/acme/tools/blobs/${layer}?ns=corp.example`, { headers });
+  }
 });
 
 test('promise 18: hosted repositories neither mount it, nor take a manifest that names it', async () => {

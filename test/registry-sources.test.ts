@@ -100,7 +100,7 @@ test('promise 12: a mirror that confirms everything does not prove access to a p
   }
 });
 
-test('promise 12: where upstream refuses HEAD of blobs, the manifests that it serves prove which blobs a repository has', async () => {
+test('promise 12: where upstream refuses HEAD of blobs, GET proves which blobs a repository has', async () => {
   upstream.behave = ({ method, path }) => (method === 'HEAD' && path.includes('/blobs/') ? { status: 401 } : {});
   const image = makeImage({ architectures: ['amd64'], layers: [200_000], seed: 'shared' });
   const [layer] = image.platforms[0]?.layers ?? [];

@@ -15,34 +15,28 @@ export interface AccessRecords {
   find(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined>;
   /** The same record, if it is in memory. */
   recall(repository: Repository, digest: Digest): Recalled | undefined;
-  /** Records that the upstream has served the digest under this name: just now, or at
-   *  `provedAt`. */
-  grant(repository: Repository, descriptor: Descriptor, provedAt?: number): void;
+  /** Records that the upstream has just served the digest under this name. */
+  grant(repository: Repository, descriptor: Descriptor): void;
   /** Writes a record again that pruning may have removed. It proves no more than before. */
   restore(repository: Repository, descriptor: Descriptor): void;
   /** When the upstream last confirmed a record in memory, in ms on the monotonic clock. */
   provedAt(repository: Repository, digest: Digest): number | undefined;
   /** Forgets that the repository may serve the digest. */
   revoke(repository: Repository, digest: Digest): void;
-  /** Notes the blobs of a manifest that the upstream has served under this name: the repository may
-   *  serve them too. Does nothing if the manifest was noted a short time ago. */
+  /** Notes the sizes of the blobs of a manifest that the upstream has served under this name. Does
+   *  nothing if they are noted already. */
   noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): Promise<void>;
-  /** The descriptor of a blob, from a manifest of this repository that this process has seen, and
-   *  when the upstream confirmed that manifest. */
-  findNamed(repository: Repository, digest: Digest): NamedBlob | undefined;
+  /** The size of a blob in bytes, as a manifest of this repository states it that this process has
+   *  seen. It is no proof of access: upstreams accept manifests that name blobs which the repository
+   *  does not have. */
+  statedSize(repository: Repository, digest: Digest): number | undefined;
 }
 
 /** A record in memory. */
 export interface Recalled {
   descriptor: Descriptor;
-  /** The blobs of this manifest were noted a short time ago. */
+  /** The sizes of the blobs of this manifest were noted. */
   isNoted: boolean;
-}
-
-export interface NamedBlob {
-  descriptor: Descriptor;
-  /** In ms on the monotonic clock. */
-  provedAt: number;
 }
 
 /** Entries, each a few hundred bytes. */
@@ -52,8 +46,6 @@ const READ_TIMEOUT_MS = 10_000;
 /** A record is written again when the upstream serves the digest after this long: it may have been
  *  pruned with its blob. */
 const REWRITE_AFTER_MS = 3_600_000;
-/** A manifest is noted again when the upstream has confirmed it this long after it was noted. */
-const NOTE_AGAIN_AFTER_MS = 1_800_000;
 /** A record of another machine may be this far ahead of this machine's clock, in ms. */
 const CLOCK_TOLERANCE_MS = 5000;
 
@@ -62,31 +54,16 @@ interface Known {
   /** On the monotonic clock; -Infinity: another process wrote the record. */
   writtenAt: number;
   provedAt: number;
-  /** The value of `provedAt` when the blobs of this manifest were noted; undefined: they were
-   *  not. */
-  notedAt: number | undefined;
+  /** The sizes of the blobs of this manifest were noted. */
+  isNoted: boolean;
 }
 
 /** `now`: a clock that is never set back, in ms. */
 export function createAccessRecords(records: RecordStore, now: () => number = () => performance.now()): AccessRecords {
   // `max` would allocate its arrays for the full number of entries at once.
   const known = new LRUCache<string, Known>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
-  const named = new LRUCache<string, NamedBlob>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
+  const sizes = new LRUCache<string, number>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const share = singleFlight<Descriptor | undefined>({ timeoutMs: READ_TIMEOUT_MS });
-
-  /** Two times of -Infinity are the same time, but their difference is no number. */
-  const isNoted = ({ provedAt, notedAt }: Known): boolean =>
-    notedAt !== undefined && (provedAt === notedAt || provedAt - notedAt < NOTE_AGAIN_AFTER_MS);
-
-  async function noteBlobs(
-    repository: Repository,
-    manifest: Descriptor,
-    { bytes, provedAt }: { bytes: Uint8Array; provedAt: number },
-  ): Promise<void> {
-    for (const { digest, size } of await blobsOf(bytes, manifest.mediaType)) {
-      named.set(imageOf(repository, digest), { descriptor: { digest, mediaType: BLOB_MEDIA_TYPE, size }, provedAt });
-    }
-  }
 
   /** When a record says that the upstream last confirmed it. Records without a time, and those from
    *  the future, count as very old. */
@@ -115,47 +92,46 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
         if (meanwhile !== undefined) return meanwhile.descriptor; // granted while the record was being read
         if (typeof record?.mediaType !== 'string' || typeof record.size !== 'number') return undefined;
         const descriptor = { digest, mediaType: record.mediaType, size: record.size };
-        known.set(image, { descriptor, writtenAt: -Infinity, provedAt: timeOf(record.provedAt), notedAt: undefined });
+        known.set(image, { descriptor, writtenAt: -Infinity, provedAt: timeOf(record.provedAt), isNoted: false });
         return descriptor;
       });
     },
     recall(repository, digest) {
       const found = known.get(imageOf(repository, digest));
-      return found === undefined ? undefined : { descriptor: found.descriptor, isNoted: isNoted(found) };
+      return found === undefined ? undefined : { descriptor: found.descriptor, isNoted: found.isNoted };
     },
-    grant(repository, { digest, mediaType: given, size }, provedAt = now()) {
+    grant(repository, { digest, mediaType: given, size }) {
       const image = imageOf(repository, digest);
       const before = known.get(image);
       // Some upstreams also serve manifests as blobs: keep the media type of the manifest.
       const mediaType = given === BLOB_MEDIA_TYPE ? (before?.descriptor.mediaType ?? given) : given;
       const same = before?.descriptor.mediaType === mediaType && before.descriptor.size === size;
-      const latest = Math.max(provedAt, before?.provedAt ?? -Infinity);
-      const isWritten = same && now() - before.writtenAt < REWRITE_AFTER_MS;
+      const provedAt = now();
+      const isWritten = same && provedAt - before.writtenAt < REWRITE_AFTER_MS;
       const descriptor = { digest, mediaType, size };
-      const writtenAt = isWritten ? before.writtenAt : now();
-      known.set(image, { descriptor, writtenAt, provedAt: latest, notedAt: before?.notedAt });
-      if (!isWritten) write(repository, descriptor, latest);
+      const writtenAt = isWritten ? before.writtenAt : provedAt;
+      known.set(image, { descriptor, writtenAt, provedAt, isNoted: before?.isNoted ?? false });
+      if (!isWritten) write(repository, descriptor, provedAt);
     },
     restore(repository, descriptor) {
       const image = imageOf(repository, descriptor.digest);
       const before = known.get(image);
       const provedAt = before?.provedAt ?? -Infinity;
-      known.set(image, { descriptor, writtenAt: now(), provedAt, notedAt: before?.notedAt });
+      known.set(image, { descriptor, writtenAt: now(), provedAt, isNoted: before?.isNoted ?? false });
       write(repository, descriptor, provedAt);
     },
     provedAt: (repository, digest) => known.get(imageOf(repository, digest))?.provedAt,
     revoke(repository, digest) {
       known.delete(imageOf(repository, digest));
-      named.delete(imageOf(repository, digest));
       records.remove(memberKey(repository, digest));
     },
     async noteManifest(repository, manifest, bytes) {
       const record = known.get(imageOf(repository, manifest.digest));
-      if (record !== undefined && isNoted(record)) return;
-      if (record !== undefined) record.notedAt = record.provedAt;
-      await noteBlobs(repository, manifest, { bytes, provedAt: record?.provedAt ?? now() });
+      if (record?.isNoted === true) return;
+      if (record !== undefined) record.isNoted = true;
+      for (const { digest, size } of await blobsOf(bytes, manifest.mediaType)) sizes.set(imageOf(repository, digest), size);
     },
-    findNamed: (repository, digest) => named.get(imageOf(repository, digest)),
+    statedSize: (repository, digest) => sizes.get(imageOf(repository, digest)),
   };
 }
 

@@ -33,7 +33,7 @@ export function startDownload(
   { upstream, cache, name, connections, untrusted = false }: BlobDownloadsOptions,
 ): Download {
   const distrusted = cache.distrusted.has(`${target.name}@${digest}`);
-  const size = cache.access.findNamed(target.name, digest)?.descriptor.size ?? 0;
+  const size = cache.access.statedSize(target.name, digest) ?? 0;
   const download = cache.downloads.start(digest, {
     sources: sourcesOf(digest, target, { upstream, cache }).filter((source) => mayUseStorage || PROVES_ACCESS[source.name]),
     repository: target.name,

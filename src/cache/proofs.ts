@@ -1,7 +1,7 @@
 import type { Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
-import { hasMirrors, type Cache, type Target, type Upstream } from './cache.ts';
+import type { Cache, Target, Upstream } from './cache.ts';
 
 /** A blob that may belong to a repository. */
 interface Claim {
@@ -35,13 +35,6 @@ export function createProofs(upstream: Upstream, cache: Cache, { untrusted }: { 
       const { digest } = claim;
       if ((await access.find(target.name, digest, signal)) !== undefined) return true;
       if (untrusted) return false; // it has to send the bytes itself
-      // The upstream has served a manifest under this name that names the blob. If there are
-      // mirrors, the manifest may have come from one of them.
-      const named = hasMirrors(upstream) ? undefined : access.findNamed(target.name, digest);
-      if (named !== undefined) {
-        access.grant(target.name, named.descriptor, named.provedAt);
-        return true;
-      }
       try {
         const key = `${target.name}@${digest} at its origin`;
         access.grant(target.name, await cache.describing(key, signal, (signal) => askOrigin(target, claim, signal)));

@@ -76,9 +76,5 @@ export function renewedAccess(access: AccessRecords, options: RenewedAccessOptio
     recall(name, digest) {
       return isFresh(name, digest) ? access.recall(name, digest) : undefined;
     },
-    findNamed(name, digest) {
-      const found = access.findNamed(name, digest);
-      return found !== undefined && ageOf(found.provedAt) < REFUSED_LIFE_MS ? found : undefined;
-    },
   };
 }

@@ -100,8 +100,8 @@ function privateCache(cache: Cache): Cache {
 function alsoKeeping(access: AccessRecords, shared: AccessRecords): AccessRecords {
   return {
     ...access,
-    grant(repository, descriptor, provedAt) {
-      access.grant(repository, descriptor, provedAt);
+    grant(repository, descriptor) {
+      access.grant(repository, descriptor);
       if (descriptor.mediaType !== BLOB_MEDIA_TYPE) shared.grant(mirrored(repository), descriptor);
     },
     restore(repository, descriptor) {
