@@ -133,13 +133,14 @@ function createMessages(
       workerData: join(temporaryDirectory, `record-${++threads}-`),
     });
     started.on('message', (replies: RecordReply[]) => {
+      if (worker !== started) return; // its callers have been rejected; `answering` are those of another thread
       const answered = answering;
       answering = [];
       for (const [index, reply] of replies.entries()) settle(answered[index], reply);
       if (waiting.length === 0) started.unref();
       else setImmediate(flush); // the answered callers may ask at once
     });
-    started.on('error', fail);
+    started.on('error', (error: Error) => worker === started && fail(error));
     started.on('exit', () => worker === started && fail(new Error('the thread that writes records has ended')));
     return started;
   }
