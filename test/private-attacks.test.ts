@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { hash } from '@node-rs/bcrypt';
-import { writeFile } from 'node:fs/promises';
+import { access, writeFile } from 'node:fs/promises';
 import { MANIFEST_MEDIA_TYPES } from '../src/oci/descriptor.ts';
 import { makeImage, randomBytes, sha256 } from './support/image.ts';
 import { startAgent, startProgram, startRegistry, type ServingProgram } from './support/program.ts';
@@ -26,7 +26,7 @@ const manifests = [image.root];
 const contents = image.platforms.flatMap(({ config, layers }) => [config, ...layers]);
 const digests = [...manifests, ...contents].map(({ digest }) => digest);
 const needles = [...manifests, ...contents].map(({ bytes }) => bytes.subarray(-64).toString('latin1'));
-const [layer = ''] = (image.platforms[0]?.layers ?? []).map(({ digest }) => digest);
+const [{ digest: layer, size: layerSize } = assert.fail()] = image.platforms[0]?.layers ?? [];
 
 const resources = new AsyncDisposableStack();
 const names = { alice: '', mallory: '' };
@@ -50,6 +50,7 @@ before(async () => {
   upstream.behave = ({ path, authorization }) => {
     const [, repository = ''] = /^\/v2\/(.+?)\/(?:manifests|blobs|tags|referrers)\//.exec(path) ?? [];
     const isSlow = slow !== '' && path.includes(slow);
+    if (repository === 'open/thief') return path.includes('/blobs/') ? { status: 404 } : {};
     if (repository === 'acme/app' && authorization === ALICE) return isSlow ? { rate: 400_000 } : {};
     if (repository === 'acme/tools' && [ALICE, MALLORY].includes(authorization ?? '')) {
       return [...secret, slow].some((digest) => digest !== '' && path.includes(digest)) ? { status: 404 } : {};
@@ -201,7 +202,7 @@ test('promise 18: a download that runs for one secret cannot be joined with anot
 });
 
 test('promise 18: a manifest that names it proves nothing', async () => {
-  const named = { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: layer, size: 3_000_000 };
+  const named = { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: layer, size: layerSize };
   for (const [index, mediaType] of MANIFEST_MEDIA_TYPES.entries()) {
     const document = { schemaVersion: 2, mediaType, config: named, layers: [named], manifests: [] };
     upstream.addManifest('acme/tools', `names-${index}`, Buffer.from(JSON.stringify(document)), mediaType);
@@ -266,10 +267,24 @@ test('promise 18: odd request targets mean nothing else', async () => {
 });
 
 test('promise 18: the exports of the plain name hold nothing private, and lists name no id', async () => {
-  for (const name of ['corp/acme/app:1', `corp/acme/app@${image.root.digest}`, 'corp.example/acme/app:1']) {
+  const named = { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: layer, size: layerSize };
+  const [, mediaType = ''] = MANIFEST_MEDIA_TYPES;
+  const document = { schemaVersion: 2, mediaType, config: named, layers: [named] };
+  upstream.addManifest('open/thief', '1', Buffer.from(JSON.stringify(document)), mediaType);
+  assert.equal((await fetch(`${registry.url}/v2/corp/open/thief/manifests/1`)).status, 200);
+  const own = ['corp/acme/app:1', `corp/acme/app@${image.root.digest}`, 'corp.example/acme/app:1'];
+  // The last one is a public image with a manifest that names a private layer.
+  for (const name of [...own, 'corp.example/open/thief:1']) {
     const output = join(directory, 'stolen.tar');
-    await using stolen = await startProgram('cache', { registry: configuration }, { args: ['export', name, '--output', output] });
-    assert.notEqual(await stolen.exited, 0, name);
+    for (const running of [{}, { listen: registry.host }]) {
+      await using stolen = await startProgram(
+        'cache',
+        { registry: { ...configuration, ...running } },
+        { args: ['export', name, '--output', output] },
+      );
+      assert.notEqual(await stolen.exited, 0, name);
+      await assert.rejects(access(output), { code: 'ENOENT' }, name);
+    }
   }
   await using ls = await startProgram('cache', { registry: configuration }, { args: ['ls', '--all', '--json'] });
   assert.equal(await ls.exited, 0);

@@ -6,8 +6,14 @@ import { blobKey, memberKey, referrerListKey, tagKey } from '../store/keys.ts';
 import type { Store } from '../store/store.ts';
 import type { ImageReader } from './export-images.ts';
 
+export interface StoreReader extends ImageReader {
+  /** Whether the repository has an access record for the blob. The manifest alone is no proof that
+   *  the blob is not from another one's private image. */
+  isMember(this: void, repository: Repository, digest: Digest, signal: AbortSignal): Promise<boolean>;
+}
+
 /** Reads images directly from a store, without a running registry and without upstreams. */
-export function createStoreReader(store: Store): ImageReader {
+export function createStoreReader(store: Store): StoreReader {
   async function readRecord(key: string, signal: AbortSignal): Promise<Record<string, unknown> | undefined> {
     const bytes = await readAll(store, key, signal);
     const record: unknown = bytes === undefined || bytes.length === 0 ? undefined : JSON.parse(bytes.toString());
@@ -24,7 +30,11 @@ export function createStoreReader(store: Store): ImageReader {
     );
   }
 
+  const isMember: StoreReader['isMember'] = async (repository, digest, signal) =>
+    (await readRecord(memberKey(repository, digest), signal)) !== undefined;
+
   return {
+    isMember,
     async manifest(repository, reference, signal) {
       const digest = await locate(repository, reference, signal);
       const record = await readRecord(memberKey(repository, digest), signal);
@@ -47,7 +57,7 @@ export function createStoreReader(store: Store): ImageReader {
       return index === undefined ? [] : parseManifest(Buffer.from(JSON.stringify(index)), OCI_INDEX).manifests.map(({ digest }) => digest);
     },
     async blob(repository, { digest }, signal) {
-      const found = await store.read(blobKey(digest), { signal });
+      const found = (await isMember(repository, digest, signal)) ? await store.read(blobKey(digest), { signal }) : undefined;
       if (found !== undefined) return found.body;
       throw new OciError('BLOB_UNKNOWN', `the store does not hold ${digest} of ${repository}: start the registry, which fetches it`);
     },

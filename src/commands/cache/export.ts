@@ -81,8 +81,8 @@ function parseName(image: string, { config }: Host): ExportName {
   return { name, ...located };
 }
 
-/** The running registry resolves the images, and fetches blobs that the store lacks. All other
- *  blobs are read from the store. */
+/** The running registry resolves the images, and gives the blobs that the store lacks or has no
+ *  access record for. All other blobs are read from the store. */
 function createReader(registry: Registry | undefined, store: Store | undefined): ImageReader {
   const stored = store === undefined ? undefined : createStoreReader(store);
   return {
@@ -101,7 +101,8 @@ function createReader(registry: Registry | undefined, store: Store | undefined):
         if (stored === undefined) throw new ConfigError('neither a registry nor a store can be read');
         return stored.blob(repository, descriptor, signal);
       }
-      const found = await store?.read(blobKey(descriptor.digest), { signal });
+      const isMember = (await stored?.isMember(repository, descriptor.digest, signal)) ?? false;
+      const found = isMember ? await store?.read(blobKey(descriptor.digest), { signal }) : undefined;
       if (found?.size === descriptor.size) return found.body;
       await found?.body[Symbol.asyncIterator]().return?.();
       return (await registry.blob(repository, descriptor.digest, { signal })).body;
