@@ -1,5 +1,4 @@
 import { isIP } from 'node:net';
-import { LRUCache } from 'lru-cache';
 import picomatch from 'picomatch';
 
 /** The registries that are served although no upstream is configured for them, by the hosts that
@@ -28,8 +27,6 @@ const SEGMENT = new RegExp(`^(${LABEL}(?:\\.${LABEL})*)(?:_([1-9]\\d{0,4}))?$`);
 const MAX_HOST_LENGTH = 253;
 const MAX_PORT = 65_535;
 const GLOB = /[*?[\]{}()!]/;
-/** How many answers of `hostOf` are remembered: every request asks several times. */
-const MAX_REMEMBERED = 1000;
 
 /** @param patterns globs over hosts; `!` excludes: ["*", "!registry.internal.example.com"] */
 export function createOtherHosts(patterns: readonly string[]): OtherHosts {
@@ -47,16 +44,6 @@ export function createOtherHosts(patterns: readonly string[]): OtherHosts {
     return names.includes(host) || (isIP(name) === 0 && name.includes('.') && matches(host));
   }
 
-  const remembered = new LRUCache<string, { host: string | undefined }>({ max: MAX_REMEMBERED });
-
-  function findHost(segment: string): string | undefined {
-    const [, name, port] = SEGMENT.exec(segment) ?? [];
-    if (name === undefined || name.length > MAX_HOST_LENGTH || Number(port ?? 1) > MAX_PORT) return undefined;
-    if (port === undefined && !name.includes('.')) return undefined;
-    const host = port === undefined ? name : `${name}:${port}`;
-    return isServed(host, name) ? host : undefined;
-  }
-
   return {
     segmentOf(given) {
       const [, name, port] = HOST.exec(given) ?? [];
@@ -65,11 +52,11 @@ export function createOtherHosts(patterns: readonly string[]): OtherHosts {
       return port === undefined ? (name.includes('.') ? name : undefined) : `${name}_${port}`;
     },
     hostOf(segment) {
-      const known = remembered.get(segment);
-      if (known !== undefined) return known.host;
-      const host = findHost(segment);
-      if (segment.length <= MAX_HOST_LENGTH) remembered.set(segment, { host });
-      return host;
+      const [, name, port] = SEGMENT.exec(segment) ?? [];
+      if (name === undefined || name.length > MAX_HOST_LENGTH || Number(port ?? 1) > MAX_PORT) return undefined;
+      if (port === undefined && !name.includes('.')) return undefined;
+      const host = port === undefined ? name : `${name}:${port}`;
+      return isServed(host, name) ? host : undefined;
     },
     isNamed: (host) => names.includes(host.toLowerCase()),
     names: names.filter((name) => !isExcluded(name)),
