@@ -1,5 +1,5 @@
 import { isIP } from 'node:net';
-import picomatch from 'picomatch';
+import { globs } from './globs.ts';
 
 /** The registries that are served although no upstream is configured for them, by the hosts that
  *  image names spell. */
@@ -34,9 +34,9 @@ export function createOtherHosts(patterns: readonly string[]): OtherHosts {
   const positive = lower.filter((pattern) => !pattern.startsWith('!'));
   const excluded = lower.filter((pattern) => pattern.startsWith('!')).map((pattern) => pattern.slice(1));
   const names = positive.filter((pattern) => !GLOB.test(pattern));
-  const globs = positive.filter((pattern) => GLOB.test(pattern));
-  const matches = matcher(globs);
-  const isExcluded = matcher(excluded);
+  const wide = positive.filter((pattern) => GLOB.test(pattern));
+  const matches = globs(wide);
+  const isExcluded = globs(excluded);
 
   function isServed(host: string, name: string): boolean {
     if (isExcluded(host)) return false;
@@ -60,10 +60,6 @@ export function createOtherHosts(patterns: readonly string[]): OtherHosts {
     },
     isNamed: (host) => names.includes(host.toLowerCase()),
     names: names.filter((name) => !isExcluded(name)),
-    everything: globs.includes('*'),
+    everything: wide.includes('*'),
   };
-}
-
-function matcher(globs: readonly string[]): (host: string) => boolean {
-  return globs.length === 0 ? () => false : picomatch([...globs], { dot: true, nonegate: true });
 }

@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Upstream, WebhookConfig } from '../config/schema.ts';
 import { fullNames, parseImage, servedHosts, type ServedConfig } from '../oci/image-name.ts';
 import { parseImageRepository, type ImageRepository } from '../pull-secrets/keyring.ts';
-import { globs } from './globs.ts';
+import { globs } from '../oci/globs.ts';
 import { rewriteImage } from './rewrite-image.ts';
 
 /** The parts of `registry` that determine which images are rewritten. */

@@ -1,7 +1,7 @@
 import type { WebhookConfig } from '../config/schema.ts';
 import { fieldsOf, textOf, textsOf, type Fields } from '../io/untrusted.ts';
 import type { Decision, Reason } from './decision.ts';
-import { globs } from './globs.ts';
+import { globs } from '../oci/globs.ts';
 import { createImageRules, type ServedRegistry } from './image-rules.ts';
 import type { ImagePlace } from './pod-images.ts';
 import { mayRunOnVirtualNode, mayRunOnWindows } from './pod-placement.ts';
@@ -30,6 +30,7 @@ export const OPERATORS: readonly [label: string, value: string | undefined][] = 
 ];
 /** The image of Istio's gateways. Istio's own webhook replaces it, if it still finds it. */
 export const PLACEHOLDERS = ['auto'];
+
 export interface PolicyOptions extends Partial<ServedRegistry> {
   /** By default no Secret is read. */
   secretsOf?: SecretLookup;

@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { WebhookConfig } from '../config/schema.ts';
 import type { Fields } from '../io/untrusted.ts';
 import type { Decision } from './decision.ts';
-import { globs } from './globs.ts';
+import { globs } from '../oci/globs.ts';
 import type { ImageFacts } from './image-rules.ts';
 import { createPodSecrets, type PodSecrets, type SecretLookup } from './pod-secrets.ts';
 import { withIds } from './rewrite-image.ts';
