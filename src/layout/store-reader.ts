@@ -7,9 +7,9 @@ import type { Store } from '../store/store.ts';
 import type { ImageReader } from './export-images.ts';
 
 export interface StoreReader extends ImageReader {
-  /** Whether the repository has an access record for the blob. The manifest alone is no proof that
+  /** A stored blob for which the repository has an access record. The manifest alone is no proof that
    *  the blob is not from another one's private image. */
-  isMember(this: void, repository: Repository, digest: Digest, signal: AbortSignal): Promise<boolean>;
+  find(this: void, repository: Repository, digest: Digest, signal: AbortSignal): ReturnType<Store['read']>;
 }
 
 /** Reads images directly from a store, without a running registry and without upstreams. */
@@ -30,11 +30,11 @@ export function createStoreReader(store: Store): StoreReader {
     );
   }
 
-  const isMember: StoreReader['isMember'] = async (repository, digest, signal) =>
-    (await readRecord(memberKey(repository, digest), signal)) !== undefined;
+  const find: StoreReader['find'] = async (repository, digest, signal) =>
+    (await readRecord(memberKey(repository, digest), signal)) === undefined ? undefined : store.read(blobKey(digest), { signal });
 
   return {
-    isMember,
+    find,
     async manifest(repository, reference, signal) {
       const digest = await locate(repository, reference, signal);
       const record = await readRecord(memberKey(repository, digest), signal);
@@ -57,7 +57,7 @@ export function createStoreReader(store: Store): StoreReader {
       return index === undefined ? [] : parseManifest(Buffer.from(JSON.stringify(index)), OCI_INDEX).manifests.map(({ digest }) => digest);
     },
     async blob(repository, { digest }, signal) {
-      const found = (await isMember(repository, digest, signal)) ? await store.read(blobKey(digest), { signal }) : undefined;
+      const found = await find(repository, digest, signal);
       if (found !== undefined) return found.body;
       throw new OciError('BLOB_UNKNOWN', `the store does not hold ${digest} of ${repository}: start the registry, which fetches it`);
     },

@@ -6,7 +6,6 @@ import { exportImages, type ExportName, type ExportResult, type ImageReader } fr
 import { createStoreReader } from '../../layout/store-reader.ts';
 import { OCI_INDEX, parseManifest } from '../../oci/descriptor.ts';
 import type { Registry } from '../../oci/registry.ts';
-import { blobKey } from '../../store/keys.ts';
 import type { Store } from '../../store/store.ts';
 import { noRegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { remote } from '../../upstream/remote.ts';
@@ -101,8 +100,7 @@ function createReader(registry: Registry | undefined, store: Store | undefined):
         if (stored === undefined) throw new ConfigError('neither a registry nor a store can be read');
         return stored.blob(repository, descriptor, signal);
       }
-      const isMember = (await stored?.isMember(repository, descriptor.digest, signal)) ?? false;
-      const found = isMember ? await store?.read(blobKey(descriptor.digest), { signal }) : undefined;
+      const found = await stored?.find(repository, descriptor.digest, signal);
       if (found?.size === descriptor.size) return found.body;
       await found?.body[Symbol.asyncIterator]().return?.();
       return (await registry.blob(repository, descriptor.digest, { signal })).body;
