@@ -87,8 +87,7 @@ export async function publish(file: string, path: string, { volatile = false }: 
       await made;
     }
   }
-  if (volatile) return;
-  await Promise.all([syncDirectory(parent), directoriesAreSynced()]);
+  if (!volatile) await syncRenamed(parent, undefined);
 }
 
 /** Other writes may have created directories above a file and not synced them yet. */
@@ -102,8 +101,8 @@ async function makeParent(parent: string, volatile: boolean): Promise<void> {
   if (first !== undefined && !volatile) await syncAbove(parent, dirname(first));
 }
 
-/** Makes a file durable that another thread has renamed into `parent`. @param first the first
- *  directory that it had to create */
+/** Makes the name of a file that has been renamed into `parent` durable. @param first the first
+ *  directory that another thread had to create for it */
 export async function syncRenamed(parent: string, first: string | undefined): Promise<void> {
   if (first !== undefined) {
     const made = syncAbove(parent, dirname(first)).finally(() => making.delete(made));

@@ -2,6 +2,7 @@ import { fsync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
+import { UNSYNCABLE } from '../../io/sync-directory.ts';
 import { directoriesAreSynced, syncRenamed } from './file-write.ts';
 
 const sync = promisify(fsync);
@@ -20,6 +21,13 @@ export interface FoundFile {
   /** In ms since the epoch. */
   modified: number;
   isFile: boolean;
+}
+
+export interface RecordWorkerData {
+  /** The beginning of the paths of temporary files. */
+  temporary: string;
+  /** See `UNSYNCABLE`; the thread imports no TypeScript. */
+  unsyncable: readonly string[];
 }
 
 /** Bytes travel as text, a character each (latin1): a message that holds buffers makes a new one of
@@ -130,7 +138,7 @@ function createMessages(
   function start(): Worker {
     const started = new Worker(new URL('./record-worker.mjs', import.meta.url), {
       resourceLimits: HEAP,
-      workerData: join(temporaryDirectory, `record-${++threads}-`),
+      workerData: { temporary: join(temporaryDirectory, `record-${++threads}-`), unsyncable: UNSYNCABLE } satisfies RecordWorkerData,
     });
     started.on('message', (replies: RecordReply[]) => {
       if (worker !== started) return; // its callers have been rejected; `answering` are those of another thread

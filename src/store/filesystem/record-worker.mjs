@@ -3,10 +3,9 @@ import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, readSync, rena
 import { dirname } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 
-/** @import { CreatedFile, RecordReply, RecordRequest } from './record-thread.ts' */
+/** @import { CreatedFile, RecordReply, RecordRequest, RecordWorkerData } from './record-thread.ts' */
 
-/** The beginning of the paths of temporary files. */
-const TEMPORARY = String(workerData);
+const { temporary: TEMPORARY, unsyncable: UNSYNCABLE } = /** @type {RecordWorkerData} */ (workerData);
 /** In ms. A file system that is faster than this has no disk to wait for. */
 const INSTANT = 0.2;
 const SLOW_SYNCS = 3;
@@ -14,8 +13,6 @@ const SLOW_SYNCS = 3;
 const RETRY_INTERVAL = 10_000;
 const MAX_TRIES = 10;
 const BUFFER = Buffer.allocUnsafeSlow(16 * 1024);
-/** The directory is gone, or its file system cannot sync it, as some network file systems cannot. */
-const UNSYNCABLE = ['ENOENT', 'ENOTDIR', 'EINVAL', 'ENOTSUP', 'EPERM'];
 
 let count = 0;
 /** Whether this thread syncs the files of this batch; the time of the first sync decides. */
