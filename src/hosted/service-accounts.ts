@@ -1,6 +1,6 @@
 import { createHmac, randomBytes } from 'node:crypto';
-import { LRUCache } from 'lru-cache';
 import { createSemaphore } from '../async/semaphore.ts';
+import { createExpiringCache } from '../io/expiring-cache.ts';
 import { fieldsOf, textOf, textsOf } from '../io/untrusted.ts';
 import { OciError } from '../oci/error.ts';
 
@@ -27,7 +27,7 @@ export type ReviewToken = (token: string, signal: AbortSignal) => Promise<unknow
  *  or not for TOKEN_AUDIENCE
  *  @throws OciError UNAVAILABLE: the API server does not answer; TOOMANYREQUESTS */
 export function createServiceAccounts(review: ReviewToken): (token: string, signal: AbortSignal) => Promise<string | undefined> {
-  const known = new LRUCache<string, { name: string | undefined }>({ max: MAX_REMEMBERED });
+  const known = createExpiringCache<string, { name: string | undefined }>({ max: MAX_REMEMBERED });
   const secret = randomBytes(32);
   const turns = createSemaphore(MAX_REVIEWS, {
     maxWaiting: MAX_WAITING,
