@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, request, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { buildConsole } from '../console/build.ts';
 import { heapOf, settled, startBrowser } from './support/browser.ts';
+import { listenOnLoopback } from './support/http.ts';
 import { startRegistry } from './support/program.ts';
 import { temporaryDirectory } from './support/temporary.ts';
 import { until } from './support/until.ts';
@@ -73,22 +73,19 @@ async function startFlood(admin: string): Promise<Flood> {
       incoming.pipe(passed.on('error', () => outgoing.destroy()));
     }
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
+  const listening = await listenOnLoopback(server);
   const stop = async (): Promise<void> => {
     stopped = true;
     await running;
   };
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: listening.url,
     sent: () => count,
     rate: () => (1000 * count) / (performance.now() - started),
     stop,
     async [Symbol.asyncDispose]() {
       await stop();
-      server.closeAllConnections();
-      server.close();
-      await once(server, 'close');
+      await listening[Symbol.asyncDispose]();
     },
   };
 }

@@ -13,7 +13,7 @@ import { prune } from '../src/upkeep/prune.ts';
 import { startLyingProxy, type Lie, type LyingProxy } from './support/lying-proxy.ts';
 import { startVersitygw, type Versitygw } from './support/versitygw.ts';
 
-// PRUNE_RUNS=10000 node --test test/prune-faults.test.ts: `npm test` ends a file after four minutes.
+// PRUNE_RUNS=10000 node --test test/prune-faults.test.ts: `npm test` limits the time of each file.
 
 const RUNS = Number(process.env['PRUNE_RUNS'] ?? 40);
 /** Stores that are pruned at the same time, over one server. */

@@ -142,7 +142,6 @@ for (const name of names) {
   const ratio = (what: 'rate' | 'cpu'): string =>
     median(measured.use.map((own, turn) => own[what] / (measured[name][turn]?.[what] ?? NaN))).toFixed(3);
   process.stdout.write(
-    `webhook.pullSecrets: ${name}: ${of('rate')} reviews a second, ${of('cpu')} µs of processors for each; use has ${ratio('rate')} times the reviews, ${ratio('cpu')} times the processor time
-`,
+    `webhook.pullSecrets: ${name}: ${of('rate')} reviews a second, ${of('cpu')} µs of processors for each; use has ${ratio('rate')} times the reviews, ${ratio('cpu')} times the processor time\n`,
   );
 }

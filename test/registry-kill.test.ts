@@ -11,7 +11,7 @@ import { startVersitygw, type Versitygw } from './support/versitygw.ts';
 import { metric } from './support/replicas.ts';
 import { until } from './support/until.ts';
 
-// KILLS=50 node --test test/registry-kill.test.ts: `npm test` ends a file after four minutes.
+// KILLS=50 node --test test/registry-kill.test.ts: `npm test` limits the time of each file.
 
 const KILLS = Number(process.env['KILLS'] ?? 10);
 const SIZE = 6 * 2 ** 20;

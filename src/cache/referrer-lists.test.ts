@@ -153,7 +153,7 @@ test('a request for the referrers of a digest that was never pulled writes no re
   assert.equal(await referrers.store.stat(referrerListKey(NAME, SUBJECT), { signal }), undefined);
 });
 
-test('promise 21: an imported list of referrers never expires, even if upstream is away, lists nothing or does not know the image', async () => {
+test('promise 21: an imported list of referrers never expires, not even if upstream is down, lists no referrers or does not have the image', async () => {
   const store = memory();
   const index = { schemaVersion: 2, manifests: entries(2) };
   const record = { checkedAt: new Date().toISOString(), imported: true, index };

@@ -191,7 +191,7 @@ interface FirstContext {
   log: Log;
 }
 
-/** What is known before anything is downloaded. */
+/** The inputs of the first config: the files, and copies of earlier downloads. */
 async function firstInputs({ known, copies, files, log }: FirstContext): Promise<Inputs> {
   return {
     subscriptions: new Map([...known].map(([name, { content }]) => [name, content])),

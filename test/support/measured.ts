@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
+import { peakOf } from '../../bench/peak.ts';
 
 export interface MeasuredRun {
   code: number;
@@ -26,8 +26,7 @@ export async function runMeasured(command: string, args: readonly string[]): Pro
   void ended.then(() => (isOver = true));
   let peak = 0;
   while (!isOver) {
-    const status = await readFile(`/proc/${child.pid}/status`, 'utf8').catch(() => ''); // it has just ended
-    peak = Math.max(peak, 1024 * Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1] ?? 0));
+    peak = Math.max(peak, await peakOf(child.pid ?? 0).catch(() => 0)); // it may have just ended
     await Promise.race([delay(STEP_MS), ended]);
   }
   const seconds = (performance.now() - started) / 1000;
