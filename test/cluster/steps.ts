@@ -3,20 +3,22 @@ import { test, type TestContext } from 'node:test';
 import { RELEASE, type World } from './world.ts';
 
 /** Tests that depend on each other: after a failure, the cluster is not in the state that the next
- *  test expects, so that test fails at once. The state of the cluster is written to stderr. */
+ *  test expects, so that test fails at once with the first error. The state of the cluster is
+ *  written to stderr. */
 export function createSteps(world: () => World): (name: string, body: (t: TestContext) => Promise<void>) => void {
-  let failed: string | undefined;
+  let failure: string | undefined;
   return (name, body) => {
     void test(name, async (t) => {
-      assert.equal(failed, undefined, 'an earlier step has failed');
-      failed = name;
+      if (failure !== undefined) assert.fail(failure);
+      failure = `not tried, since the test "${name}" was interrupted`;
       try {
         await body(t);
       } catch (error) {
+        failure = `not tried, since the test "${name}" failed: ${(error as Error).message}`;
         process.stderr.write(await describe(world()));
         throw error;
       }
-      failed = undefined;
+      failure = undefined;
     });
   };
 }
