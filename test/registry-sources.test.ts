@@ -112,6 +112,23 @@ test('promise 12: where upstream refuses HEAD of blobs, GET proves which blobs a
   }
 });
 
+test('promise 12: public layers that a repository shares with others are served while its upstream is away', async () => {
+  upstream.behave = () => ({});
+  const image = makeImage({ architectures: ['amd64'], layers: [200_000], seed: 'shared public' });
+  const manifest = image.platforms[0]?.manifest.digest ?? '';
+  const [layer] = image.platforms[0]?.layers ?? [];
+  for (const name of ['a/debian', 'a/python']) {
+    upstream.add(name, '1', image);
+    for (const reference of ['1', manifest])
+      assert.equal((await fetch(`${registry.url}/v2/hub/${name}/manifests/${reference}`)).status, 200);
+    // The node that pulls a/python has the layers already.
+    if (name === 'a/debian') assert.equal((await read(`${registry.url}/v2/hub/${name}/blobs/${layer?.digest}`)).digest, layer?.digest);
+  }
+  upstream.behave = () => ({ status: 503 });
+  assert.equal((await read(`${registry.url}/v2/hub/a/python/blobs/${layer?.digest}`)).digest, layer?.digest);
+  assert.notEqual((await read(`${registry.url}/v2/hub/a/ruby/blobs/${layer?.digest}`)).status, 200, 'no manifest of it names the layer');
+});
+
 test('promise 3: a file that was damaged on disk is noticed when it is served, and fetched again', async () => {
   upstream.behave = () => ({});
   for (const [how, size, damage] of [

@@ -23,12 +23,12 @@ export interface AccessRecords {
   provedAt(repository: Repository, digest: Digest): number | undefined;
   /** Forgets that the repository may serve the digest. */
   revoke(repository: Repository, digest: Digest): void;
-  /** Notes the sizes of the blobs of a manifest that the upstream has served under this name. Does
-   *  nothing if they are noted already. */
-  noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): Promise<void>;
+  /** Notes the sizes of the blobs of a manifest that the upstream has served under this name.
+   *  @returns these blobs; none if they were noted before */
+  noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): Promise<readonly Descriptor[]>;
   /** The size of a blob in bytes, as a manifest of this repository states it that this process has
-   *  seen. It is no proof of access: upstreams accept manifests that name blobs which the repository
-   *  does not have. */
+   *  seen. It is no proof of access to a private blob: upstreams accept manifests that name blobs
+   *  which the repository does not have. */
   statedSize(repository: Repository, digest: Digest): number | undefined;
 }
 
@@ -127,9 +127,11 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
     },
     async noteManifest(repository, manifest, bytes) {
       const record = known.get(imageOf(repository, manifest.digest));
-      if (record?.isNoted === true) return;
+      if (record?.isNoted === true) return [];
       if (record !== undefined) record.isNoted = true;
-      for (const { digest, size } of await blobsOf(bytes, manifest.mediaType)) sizes.set(imageOf(repository, digest), size);
+      const blobs = await blobsOf(bytes, manifest.mediaType);
+      for (const { digest, size } of blobs) sizes.set(imageOf(repository, digest), size);
+      return blobs;
     },
     statedSize: (repository, digest) => sizes.get(imageOf(repository, digest)),
   };

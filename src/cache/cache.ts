@@ -12,6 +12,7 @@ import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createAccessRecords, type AccessRecords } from './access.ts';
 import { createLocalBlobs, type LocalBlobs } from './local-blobs.ts';
 import { createRecordStore, type RecordStore } from './record-store.ts';
+import { createPublicBlobs, type PublicBlobs } from './public-blobs.ts';
 import { createReferrerMemory, type ReferrerMemory } from './referrer-memory.ts';
 import { createTagMemory, type TagMemory } from './tag-memory.ts';
 import { createUsage, type Usage } from './usage.ts';
@@ -55,6 +56,7 @@ export interface Cache {
   downloads: Downloads;
   localBlobs: LocalBlobs;
   access: AccessRecords;
+  publicBlobs: PublicBlobs;
   records: RecordStore;
   tags: TagMemory;
   referrers: ReferrerMemory;
@@ -103,6 +105,7 @@ export async function createCache({ storage, spoolDirectory, peers, metrics, log
     downloads: await createDownloads({ keeper: storage, spoolDirectory, log, metrics }),
     localBlobs: createLocalBlobs(storage.local, log),
     access: createAccessRecords(records),
+    publicBlobs: createPublicBlobs(),
     records,
     tags: createTagMemory(),
     referrers: createReferrerMemory(),

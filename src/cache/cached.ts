@@ -9,6 +9,7 @@ import { hasMirrors, type Cache, type Target, type Upstream } from './cache.ts';
 import { asManifest, createManifestReader } from './manifest-reader.ts';
 import { createManifests } from './manifests.ts';
 import { createProofs } from './proofs.ts';
+import { sharingPublicBlobs } from './public-blobs.ts';
 import { createReferrerLists } from './referrer-lists.ts';
 import { createReferences, headProves } from './references.ts';
 import { renewedAccess } from './renewed-access.ts';
@@ -47,7 +48,7 @@ const PRIVATE_ANNOUNCED = 1000;
 export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): Registry {
   const prefix = prefixOf(policy);
   const targetOf = (repository: Repository): Target => ({ repository, name: joinRepository(prefix, repository) });
-  const cache = policy.capability === undefined ? shared : withExpiringProofs(upstream, shared, { ...policy, prefix });
+  const cache = { ...shared, ...proofsOf(upstream, shared, { ...policy, prefix }) };
   const { access, announced, metrics, storage, usage, log } = cache;
   const manifests = createManifests(upstream, cache);
   const references = createReferences(upstream, cache, { manifests, policy });
@@ -122,11 +123,16 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
   };
 }
 
-/** `cache` for credentials that may be revoked: a proof of access by them counts for an hour at
- *  most. */
-function withExpiringProofs(upstream: Upstream, cache: Cache, { prefix, staleFor, tagTtl }: CachePolicy & { prefix: string }): Cache {
+/** What proves access to the repositories of an upstream. Credentials that may be revoked prove it
+ *  for an hour at most. */
+function proofsOf(upstream: Upstream, cache: Cache, policy: CachePolicy & { prefix: string }): Pick<Cache, 'access' | 'announced'> {
+  const { prefix, staleFor, tagTtl, capability, untrusted = false } = policy;
+  if (capability === undefined) {
+    const { access, publicBlobs, announced } = cache;
+    return { announced, access: untrusted ? access : sharingPublicBlobs(access, publicBlobs, (name) => !policy.credentialed(name)) };
+  }
   const repositoryOf = (name: Repository): Repository => parseRepository(name.slice(prefix.length + 1));
   const access = renewedAccess(cache.access, { upstream, repositoryOf, staleFor, quietMs: tagTtl });
   const announced = createExpiringCache<string, Descriptor>({ maxSize: PRIVATE_ANNOUNCED, sizeCalculation: () => 1, ttl: REFUSED_LIFE_MS });
-  return { ...cache, access, announced };
+  return { access, announced };
 }
