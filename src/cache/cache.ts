@@ -10,6 +10,7 @@ import type { Store } from '../store/store.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createAccessRecords, type AccessRecords } from './access.ts';
+import { createLateProofs, type LateProofs } from './late-proofs.ts';
 import { createLocalBlobs, type LocalBlobs } from './local-blobs.ts';
 import { createRecordStore, type RecordStore } from './record-store.ts';
 import { createPublicBlobs, type PublicBlobs } from './public-blobs.ts';
@@ -57,6 +58,7 @@ export interface Cache {
   localBlobs: LocalBlobs;
   access: AccessRecords;
   publicBlobs: PublicBlobs;
+  lateProofs: LateProofs;
   records: RecordStore;
   tags: TagMemory;
   referrers: ReferrerMemory;
@@ -106,6 +108,7 @@ export async function createCache({ storage, spoolDirectory, peers, metrics, log
     localBlobs: createLocalBlobs(storage.local, log),
     access: createAccessRecords(records),
     publicBlobs: createPublicBlobs(),
+    lateProofs: createLateProofs({ log }),
     records,
     tags: createTagMemory(),
     referrers: createReferrerMemory(),

@@ -50,10 +50,10 @@ export function cached(upstream: Upstream, shared: Cache, policy: CachePolicy): 
   const targetOf = (repository: Repository): Target => ({ repository, name: joinRepository(prefix, repository) });
   const cache = { ...shared, ...proofsOf(upstream, shared, { ...policy, prefix }) };
   const { access, announced, metrics, storage, usage, log } = cache;
-  const manifests = createManifests(upstream, cache);
+  const proofs = createProofs(upstream, cache, { untrusted: policy.untrusted ?? false });
+  const manifests = createManifests(upstream, cache, proofs);
   const references = createReferences(upstream, cache, { manifests, policy });
   const manifestReader = createManifestReader(cache, { references, manifests });
-  const proofs = createProofs(upstream, cache, { untrusted: policy.untrusted ?? false });
   const blobs: BlobsOptions = { ...policy, upstream, cache, proofs };
   const listReferrers = createReferrerLists(upstream, cache, policy);
   const republish = createRepublish({ ...storage, access, log });

@@ -8,6 +8,7 @@ import type { Manifest } from '../oci/registry.ts';
 import { blobKey } from '../store/keys.ts';
 import { bytesSource, type Store } from '../store/store.ts';
 import type { Cache, Target, Upstream } from './cache.ts';
+import type { Proofs } from './proofs.ts';
 
 export interface Manifests {
   /** The bytes of a cached manifest: from memory, the local tier or the storage. */
@@ -24,7 +25,7 @@ const READ_TIMEOUT_MS = 5000;
 const STORED_TIMEOUT_MS = 15_000;
 const KEEP_TIMEOUT_MS = 30_000;
 
-export function createManifests(upstream: Upstream, cache: Cache): Manifests {
+export function createManifests(upstream: Upstream, cache: Cache, proofs: Proofs): Manifests {
   const { access, storage, log } = cache;
   const stores = storage.remote === undefined ? [storage.local] : [storage.local, storage.remote];
 
@@ -67,10 +68,12 @@ export function createManifests(upstream: Upstream, cache: Cache): Manifests {
     }
   }
 
-  async function keep({ name }: Target, { descriptor, bytes }: Manifest, from: 'upstream' | 'replica'): Promise<void> {
+  async function keep(target: Target, { descriptor, bytes }: Manifest, from: 'upstream' | 'replica'): Promise<void> {
     const { digest } = descriptor;
-    access.grant(name, descriptor);
-    await access.noteManifest(name, descriptor, bytes);
+    access.grant(target.name, descriptor);
+    const blobs = await access.noteManifest(target.name, descriptor, bytes);
+    if (from === 'upstream' && blobs.length > 0)
+      cache.lateProofs.note(target.name, (signal) => proofs.requireStored(target, blobs, signal));
     cache.manifests.set(digest, bytes);
     try {
       await storage.keep(digest, bytesSource(bytes), { from, signal: AbortSignal.timeout(KEEP_TIMEOUT_MS) });

@@ -1,6 +1,7 @@
 import type { Descriptor } from '../oci/descriptor.ts';
 import type { Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
+import { blobKey } from '../store/keys.ts';
 import type { Cache, Target, Upstream } from './cache.ts';
 
 /** A blob that may belong to a repository. */
@@ -18,10 +19,16 @@ export interface Proofs {
    *  respond.
    *  @throws OciError as the upstream does: BLOB_UNKNOWN, UNAUTHORIZED, DENIED, TOOMANYREQUESTS */
   require(target: Target, claim: Claim, signal: AbortSignal): Promise<boolean>;
+  /** Proves access to those blobs that are stored and for which no record says so. @throws as
+   *  `require` */
+  requireStored(target: Target, blobs: readonly Descriptor[], signal: AbortSignal): Promise<void>;
 }
 
+/** For one blob: reading its record, looking for it, and asking the upstream. */
+const STORED_TIMEOUT_MS = 60_000;
+
 export function createProofs(upstream: Upstream, cache: Cache, { untrusted }: { untrusted: boolean }): Proofs {
-  const { access } = cache;
+  const { access, storage } = cache;
 
   /** @throws OciError as `stat` does; UNAVAILABLE: the upstream reports another size */
   async function askOrigin(target: Target, { digest, size }: Claim, signal: AbortSignal): Promise<Descriptor> {
@@ -30,19 +37,29 @@ export function createProofs(upstream: Upstream, cache: Cache, { untrusted }: { 
     throw new OciError('UNAVAILABLE', `upstream reports ${descriptor.size} bytes for ${digest}, which has ${size}`, { origin: 'upstream' });
   }
 
+  async function require(target: Target, claim: Claim, signal: AbortSignal): Promise<boolean> {
+    const { digest } = claim;
+    if ((await access.find(target.name, digest, signal)) !== undefined) return true;
+    if (untrusted) return false; // it has to send the bytes itself
+    try {
+      const key = `${target.name}@${digest} at its origin`;
+      access.grant(target.name, await cache.describing(key, signal, (signal) => askOrigin(target, claim, signal)));
+      return true;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (isOciError(error, 'UNAVAILABLE')) return false;
+      throw error;
+    }
+  }
+
   return {
-    async require(target, claim, signal) {
-      const { digest } = claim;
-      if ((await access.find(target.name, digest, signal)) !== undefined) return true;
-      if (untrusted) return false; // it has to send the bytes itself
-      try {
-        const key = `${target.name}@${digest} at its origin`;
-        access.grant(target.name, await cache.describing(key, signal, (signal) => askOrigin(target, claim, signal)));
-        return true;
-      } catch (error) {
-        signal.throwIfAborted();
-        if (isOciError(error, 'UNAVAILABLE')) return false;
-        throw error;
+    require,
+    async requireStored(target, blobs, closing) {
+      for (const { digest } of blobs) {
+        const signal = AbortSignal.any([closing, AbortSignal.timeout(STORED_TIMEOUT_MS)]);
+        if ((await access.find(target.name, digest, signal)) !== undefined) continue;
+        const stored = await (storage.remote ?? storage.local).stat(blobKey(digest), { signal });
+        if (stored !== undefined) await require(target, { digest, size: stored.size }, signal);
       }
     },
   };

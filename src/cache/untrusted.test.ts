@@ -1,23 +1,14 @@
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { test } from 'node:test';
-import { captureLog } from '../../test/support/log.ts';
-import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { until } from '../../test/support/until.ts';
-import { openStorage } from '../commands/wiring/storage.ts';
-import { parseConfig } from '../config/load.ts';
 import { discardBody } from '../io/body.ts';
 import { OCI_MANIFEST } from '../oci/descriptor.ts';
 import { isOciError, OciError } from '../oci/error.ts';
 import { parseRepository, parseTag } from '../oci/reference.ts';
 import type { Registry } from '../oci/registry.ts';
-import { noPeers } from '../peers/peers.ts';
-import { noRegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createMemory } from '../testing/memory-registry.ts';
+import { openCache } from '../testing/open-cache.ts';
 import { addSampleContent, sampleContent } from '../testing/sample-content.ts';
-import { unlimited } from '../upstream/rate-limit.ts';
-import { createCache } from './cache.ts';
-import { cached } from './cached.ts';
 
 const repository = parseRepository('acme/app');
 const context = { signal: new AbortController().signal };
@@ -38,28 +29,19 @@ function liar(honest: Registry, manifest: Uint8Array): Registry {
 
 for (const untrusted of [true, false]) {
   test(`promise 12: a host that anybody may run ${untrusted ? 'cannot get stored blobs by claiming to have them' : '(one that is trusted is believed)'}`, async () => {
-    await using stack = new AsyncDisposableStack();
-    const { path } = stack.use(await temporaryDirectory());
-    const { registry: config } = parseConfig({
-      registry: { storage: { filesystem: { directory: path } }, local: { directory: join(path, 'local') } },
-    });
-    const { log } = await captureLog();
-    const storage = await openStorage(config, { log, metrics: noRegistryMetrics });
-    const cache = await createCache({ storage, spoolDirectory: storage.spoolDirectory, peers: noPeers, metrics: noRegistryMetrics, log });
-    const policy = { tagTtl: 60_000, staleFor: 60_000, negativeTtl: 0, connections: 1, onDeleted: 'forget', rateLimit: unlimited } as const;
-    const credentialed = () => false;
+    await using opened = await openCache();
 
     const content = sampleContent();
     const memory = createMemory();
     addSampleContent(memory, repository, content);
-    const honest = cached({ registry: memory.registry, origin: memory.registry }, cache, { ...policy, name: 'corp', credentialed });
+    const honest = opened.serve('corp', memory.registry);
     const manifest = await honest.manifest(repository, content.image.digest, context);
     const { layer } = content;
     await readAll(await honest.blob(repository, layer.descriptor.digest, context));
 
     const bait = Buffer.from(`${JSON.stringify(JSON.parse(Buffer.from(manifest.bytes).toString()))} `);
     const upstream = liar(memory.registry, bait);
-    const other = cached({ registry: upstream, origin: upstream }, cache, { ...policy, name: 'liar.example', credentialed, untrusted });
+    const other = opened.serve('liar.example', upstream, { untrusted });
     assert.equal((await other.resolve(repository, parseTag('1.0'), context)).digest, content.image.digest, 'it is asked');
     await other.manifest(repository, parseTag('bait'), context);
     await other.stat(repository, layer.descriptor.digest, context);
@@ -72,9 +54,6 @@ for (const untrusted of [true, false]) {
     } else {
       assert.ok(!(blob instanceof Error) && !(copied instanceof Error));
     }
-    await cache.downloads.close(AbortSignal.timeout(10_000));
-    await cache.records.flush(AbortSignal.timeout(10_000));
-    await storage.close(AbortSignal.timeout(10_000));
   });
 }
 
@@ -83,16 +62,7 @@ async function readAll({ body }: { body: AsyncIterable<Uint8Array> }): Promise<v
 }
 
 test('promise 12: a host that anybody may run gets nothing from an unfinished download of another upstream', async () => {
-  await using stack = new AsyncDisposableStack();
-  const { path } = stack.use(await temporaryDirectory());
-  const { registry: config } = parseConfig({
-    registry: { storage: { filesystem: { directory: path } }, local: { directory: join(path, 'local') } },
-  });
-  const { log } = await captureLog();
-  const storage = await openStorage(config, { log, metrics: noRegistryMetrics });
-  const cache = await createCache({ storage, spoolDirectory: storage.spoolDirectory, peers: noPeers, metrics: noRegistryMetrics, log });
-  const policy = { tagTtl: 60_000, staleFor: 60_000, negativeTtl: 0, connections: 1, onDeleted: 'forget', rateLimit: unlimited } as const;
-  const credentialed = () => false;
+  await using opened = await openCache();
 
   const content = sampleContent();
   const { digest, size } = content.layer.descriptor;
@@ -106,9 +76,9 @@ test('promise 12: a host that anybody may run gets nothing from an unfinished do
       return { ...blob, body: firstBytes(blob.body, (2 * size) / 3 - (blob.range?.start ?? 0)) };
     },
   };
-  const honest = cached({ registry: cut, origin: cut }, cache, { ...policy, name: 'corp', credentialed });
+  const honest = opened.serve('corp', cut);
   await assert.rejects(honest.blob(repository, digest, context).then(readAll));
-  await until(() => cache.downloads.running(digest) === undefined, 'it has ended');
+  await until(() => opened.cache.downloads.running(digest) === undefined, 'it has ended');
 
   let sent = 0;
   const forger: Registry = {
@@ -122,7 +92,7 @@ test('promise 12: a host that anybody may run gets nothing from an unfinished do
       return { digest: asked, size, range: start === 0 ? undefined : { start, end: size - 1 }, body };
     },
   };
-  const other = cached({ registry: forger, origin: forger }, cache, { ...policy, name: 'forger.example', credentialed, untrusted: true });
+  const other = opened.serve('forger.example', forger, { untrusted: true });
   const got: Buffer[] = [];
   await assert.rejects(
     other.blob(repository, digest, context).then(async ({ body }) => {
@@ -134,9 +104,6 @@ test('promise 12: a host that anybody may run gets nothing from an unfinished do
     Buffer.concat(got).every((byte) => byte === 'x'.charCodeAt(0)),
     'its own bytes',
   );
-  await cache.downloads.close(AbortSignal.timeout(10_000));
-  await cache.records.flush(AbortSignal.timeout(10_000));
-  await storage.close(AbortSignal.timeout(10_000));
 });
 
 async function* firstBytes(body: AsyncIterable<Uint8Array>, limit: number): AsyncGenerator<Uint8Array> {

@@ -131,6 +131,7 @@ export async function createImages(
     async close(signal) {
       endGone();
       peers.close();
+      cache.lateProofs.close();
       await cache.downloads.close(signal);
       await cache.records.flush(signal);
     },

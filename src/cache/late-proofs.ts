@@ -1,0 +1,58 @@
+import type { Repository } from '../oci/reference.ts';
+import type { Log } from '../telemetry/log.ts';
+
+/** Proves later, for one manifest after the other, that its repository may serve the blobs that are
+ *  stored already. A node has layers of other images, and requests only the rest; without a proof,
+ *  the next node could not get them while the upstream is away. */
+export interface LateProofs {
+  note(this: void, repository: Repository, prove: Prove): void;
+  close(this: void): void;
+}
+
+/** @throws OciError as `Proofs.requireStored` */
+type Prove = (signal: AbortSignal) => Promise<void>;
+
+export interface LateProofsOptions {
+  /** By then, the client that has requested the manifest has requested the blobs that it needs. */
+  delayMs?: number;
+  log: Log;
+}
+
+const DELAY_MS = 60_000;
+/** Manifests that wait; further ones are not noted. */
+const MAX_WAITING = 1000;
+
+export function createLateProofs({ delayMs = DELAY_MS, log }: LateProofsOptions): LateProofs {
+  const waiting: { repository: Repository; prove: Prove; due: number }[] = [];
+  const closing = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+
+  async function work(): Promise<void> {
+    const [next] = waiting;
+    if (next === undefined || closing.signal.aborted) return;
+    const { repository, prove } = next;
+    await prove(closing.signal).catch((error: unknown) => {
+      if (closing.signal.aborted) return;
+      log.debug({ event: 'late-proof-failed', repository, error }, 'cannot prove access to shared blobs of an image now');
+    });
+    waiting.shift();
+    schedule();
+  }
+
+  function schedule(): void {
+    const [next] = waiting;
+    if (next !== undefined) timer = setTimeout(() => void work(), Math.max(0, next.due - performance.now())).unref();
+  }
+
+  return {
+    note(repository, prove) {
+      if (waiting.length >= MAX_WAITING || closing.signal.aborted) return;
+      waiting.push({ repository, prove, due: performance.now() + delayMs });
+      if (waiting.length === 1) schedule();
+    },
+    close() {
+      closing.abort();
+      clearTimeout(timer);
+    },
+  };
+}
