@@ -24,6 +24,8 @@ const READ_TIMEOUT_MS = 5000;
 /** For all stores together. */
 const STORED_TIMEOUT_MS = 15_000;
 const KEEP_TIMEOUT_MS = 30_000;
+/** Container runtimes run images of at most 127 layers; larger manifests would only cost memory. */
+const MAX_IMAGE_BLOBS = 128;
 
 export function createManifests(upstream: Upstream, cache: Cache, proofs: Proofs): Manifests {
   const { access, storage, log } = cache;
@@ -72,7 +74,7 @@ export function createManifests(upstream: Upstream, cache: Cache, proofs: Proofs
     const { digest } = descriptor;
     access.grant(target.name, descriptor);
     const blobs = await access.noteManifest(target.name, descriptor, bytes);
-    if (from === 'upstream' && blobs.length > 0)
+    if (from === 'upstream' && blobs.length > 0 && blobs.length <= MAX_IMAGE_BLOBS)
       cache.lateProofs.note(target.name, (signal) => proofs.requireStored(target, blobs, signal));
     cache.manifests.set(digest, bytes);
     try {
