@@ -1,4 +1,5 @@
-// npm run bench [-- ROW…] [--json] [--turns N] [--write]
+// npm run bench [-- ROW…] [--json] [--turns N] [--write] [--beside CHECKOUT]: the program of another
+// checkout of this project takes part too.
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 import { toolPath } from '../test/tools/tools.ts';
@@ -12,7 +13,12 @@ const TURNS = 3;
 
 const { values: options, positionals: names } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: 'boolean', default: false }, write: { type: 'boolean', default: false }, turns: { type: 'string' } },
+  options: {
+    json: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
+    turns: { type: 'string' },
+    beside: { type: 'string' },
+  },
 });
 const turns = options.turns === undefined ? undefined : Number(options.turns);
 if (turns !== undefined && !(Number.isInteger(turns) && turns > 0)) throw new Error('--turns wants a number above 0');
@@ -25,7 +31,8 @@ const results: RowResult[] = [];
 for (const row of rows.filter(({ name }) => names.length === 0 || names.includes(name))) {
   process.stderr.write(`${row.name} `);
   try {
-    results.push(await runRow(row, turns ?? row.turns ?? TURNS, () => process.stderr.write('.')));
+    const onTurn = (): void => void process.stderr.write('.');
+    results.push(await runRow(row, { turns: turns ?? row.turns ?? TURNS, beside: options.beside, onTurn }));
     process.stderr.write('\n');
   } catch (error) {
     process.stderr.write(`\n${row.name} does not work: ${(error as Error).stack}\n`);

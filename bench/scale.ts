@@ -8,7 +8,8 @@ import { runRow } from './turns.ts';
 const results: RowResult[] = [];
 for (const row of scaleRows) {
   process.stderr.write(`${row.name} `);
-  results.push(await runRow(row, row.turns ?? 3, () => process.stderr.write('.')));
+  const onTurn = (): void => void process.stderr.write('.');
+  results.push(await runRow(row, { turns: row.turns ?? 3, onTurn }));
   process.stderr.write('\n');
 }
 process.stdout.write(renderTable(results));

@@ -1,3 +1,4 @@
+import { otherProgram, programOf } from '../test/support/program.ts';
 import {
   isLessBetter,
   type ContestantResult,
@@ -9,16 +10,25 @@ import {
   type Unit,
 } from './row.ts';
 
+export interface RunOptions {
+  turns: number;
+  /** Another checkout of this project, whose program takes part in each turn. */
+  beside?: string | undefined;
+  onTurn(this: void, contestant: string, turn: number, value: number): void;
+}
+
 /** Runs a row: every contestant warms up, then all run alternately (A B A B …), so that
  *  disturbances of the machine affect all of them.
  *  @throws Error: a part of the benchmark does not work */
-export async function runRow(
-  row: Row,
-  turns: number,
-  onTurn: (contestant: string, turn: number, value: number) => void,
-): Promise<RowResult> {
+export async function runRow(row: Row, { turns, beside, onTurn }: RunOptions): Promise<RowResult> {
   await using stack = new AsyncDisposableStack();
   const contestants = await row.open(stack);
+  const targets = [...row.targets];
+  if (beside !== undefined) {
+    const former = await openBeside(row, beside, stack);
+    Object.assign(contestants, former.contestants);
+    targets.push(...former.targets);
+  }
   const { values, cpuSeconds } = await takeTurns(contestants, turns, onTurn);
   return {
     name: row.name,
@@ -26,9 +36,32 @@ export async function runRow(
     unit: row.unit,
     measuredAt: Date.now(),
     contestants: [...values].map(([name, values]) => summarize(name, { values, cpuSeconds: cpuSeconds.get(name), unit: row.unit })),
-    targets: row.targets.map((target) =>
-      target.measure === 'cpu' ? judge(target, cpuSeconds, 'seconds') : judge(target, values, row.unit),
-    ),
+    targets: targets.map((target) => (target.measure === 'cpu' ? judge(target, cpuSeconds, 'seconds') : judge(target, values, row.unit))),
+  };
+}
+
+/** A row is to be at least this good as it was in the other checkout. */
+const AT_LEAST = 0.95;
+
+/** The contestants of a row that this project provides, as another checkout has them; and the
+ *  targets that compare both. */
+async function openBeside(
+  row: Row,
+  checkout: string,
+  stack: AsyncDisposableStack,
+): Promise<{ contestants: Contestants; targets: Target[] }> {
+  const program = programOf(checkout);
+  const all = await otherProgram.run(program, () => row.open(stack));
+  const names = [...new Set(row.targets.map(({ of }) => of))];
+  const limit = isLessBetter(row.unit) ? { atMost: 1 / AT_LEAST } : { atLeast: AT_LEAST };
+  const nameOf = (name: string): string => `${name}, other checkout`;
+  const contestants = names.flatMap((name) => {
+    const take = all[name];
+    return take === undefined ? [] : [[nameOf(name), (turn: number) => otherProgram.run(program, () => take(turn))] as const];
+  });
+  return {
+    contestants: Object.fromEntries(contestants),
+    targets: names.map((of) => ({ of, against: nameOf(of), ...limit })),
   };
 }
 

@@ -1,14 +1,26 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { answersOk, startProcess, type RunningProcess } from './process.ts';
 import { freePort, temporaryDirectory } from './temporary.ts';
 
-const MAIN = join(import.meta.dirname, '../../src/main.ts');
-/** As its first line has it started: #!/usr/bin/env -S node FLAGS */
-const FLAGS = readFileSync(MAIN, 'utf8').split('\n', 1)[0]?.split(' ').slice(3) ?? [];
+type Command = readonly [string, ...string[]];
+
 /** The command line of kube-registry, from this checkout. */
-export const PROGRAM: readonly [string, ...string[]] = [process.execPath, ...FLAGS, MAIN];
+export const PROGRAM = programOf(join(import.meta.dirname, '../..'));
+
+/** The command line that `startProgram` runs instead of PROGRAM, in functions that this runs. */
+export const otherProgram = new AsyncLocalStorage<Command>();
+
+/** The command line of kube-registry from a checkout, as the first line of its main.ts has it
+ *  started: #!/usr/bin/env -S node FLAGS
+ *  @throws Error: the directory is no checkout */
+export function programOf(checkout: string): Command {
+  const main = join(checkout, 'src/main.ts');
+  const flags = readFileSync(main, 'utf8').split('\n', 1)[0]?.split(' ').slice(3) ?? [];
+  return [process.execPath, ...flags, main];
+}
 
 export type LogLine = Record<string, unknown> & { level: string; msg: string };
 
@@ -36,8 +48,7 @@ export interface ProgramOptions {
   enter?: readonly string[];
 }
 
-/** Runs `kube-registry COMMAND` from this checkout, in a process of its own, with this
- *  configuration. */
+/** Runs `kube-registry COMMAND`, in a process of its own, with this configuration. */
 export async function startProgram(
   command: string,
   configuration: Record<string, unknown>,
@@ -47,7 +58,7 @@ export async function startProgram(
   const file = join(temporary.path, 'config.yaml');
   await writeFile(file, JSON.stringify(configuration)); // JSON is YAML
   try {
-    const own = [...PROGRAM, command, '--config', file, ...(options.args ?? [])];
+    const own = [...(otherProgram.getStore() ?? PROGRAM), command, '--config', file, ...(options.args ?? [])];
     const inPlace = options.hosts === undefined ? own : withHosts(options.hosts, own);
     const [program = '', ...args] = [...(options.enter ?? []), ...inPlace];
     const child = await startProcess({
