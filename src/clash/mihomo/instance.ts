@@ -1,6 +1,7 @@
 import { createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
+import { raceAbort } from '../../async/race-abort.ts';
 import { itemsOf, type Fields } from '../../io/untrusted.ts';
 import { encodeConfig } from '../config/encode.ts';
 import type { Copies } from '../subscription/copies.ts';
@@ -37,21 +38,37 @@ export interface InstanceContext {
   intervalMs: number;
   preferred: NonNullable<SteeringOptions['preferred']>;
   left: SteeringOptions['left'];
+  /** Finds ports that are free now. */
+  findPorts?: (count: number) => Promise<number[]>;
 }
 
 /** How long mihomo may take until it listens: it reads all nodes first. */
 const START_LIMIT_MS = 60_000;
 const POLL_MS = 25;
+/** Something else may take a free port before mihomo does. */
+const PORT_ATTEMPTS = 5;
 let started = 0;
+
+type StartContext = InstanceContext & { first?: string | undefined };
+
+class PortTakenError extends Error {}
 
 /** Starts a mihomo, and resolves when it listens.
  *  @throws Error: it has ended, or does not listen in time */
-export async function startInstance(
-  spec: Spec,
-  { first, ...context }: InstanceContext & { first?: string | undefined },
-): Promise<Instance> {
+export async function startInstance(spec: Spec, context: StartContext): Promise<Instance> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await startOnce(spec, context);
+    } catch (error) {
+      if (!(error instanceof PortTakenError) || attempt === PORT_ATTEMPTS) throw error;
+    }
+  }
+}
+
+/** @throws PortTakenError, and as `startInstance` */
+async function startOnce(spec: Spec, { first, findPorts = freePorts, ...context }: StartContext): Promise<Instance> {
   const { mihomo, copies, secret, preferProviders, intervalMs, preferred, left } = context;
-  const [proxy, shared, controllerPort] = await freePorts(3);
+  const [proxy, shared, controllerPort] = await findPorts(3);
   const ports = { proxy: proxy ?? 0, shared: shared ?? 0, controller: controllerPort ?? 0 };
   const file = `run-${++started}.json`;
   await copies.write(file, encodeConfig(withPorts(spec.config, ports)));
@@ -65,7 +82,7 @@ export async function startInstance(
     await copies.remove(file);
   };
   try {
-    await untilUp(() => controller.isUp(ports.proxy), ended.signal);
+    await untilUp(() => controller.isUp(ports.proxy), process.lacksPort, ended.signal);
   } catch (error) {
     await stop();
     throw error;
@@ -83,9 +100,13 @@ export async function startInstance(
   return { spec, ports, controller, steering, pid: process.pid, exited, stop };
 }
 
-async function untilUp(isUp: () => Promise<boolean>, ended: AbortSignal): Promise<void> {
-  for (const until = Date.now() + START_LIMIT_MS; !(await isUp());) {
+async function untilUp(isUp: () => Promise<boolean>, lacksPort: AbortSignal, ended: AbortSignal): Promise<void> {
+  const hopeless = AbortSignal.any([lacksPort, ended]);
+  for (const until = Date.now() + START_LIMIT_MS; ;) {
+    const up = await raceAbort(isUp(), hopeless).catch(() => false);
+    if (lacksPort.aborted) throw new PortTakenError('a port that mihomo was to listen on is in use');
     if (ended.aborted) throw new Error('mihomo exited at its start');
+    if (up) return;
     if (Date.now() > until) throw new Error(`mihomo is not listening after ${START_LIMIT_MS / 1000} s`);
     await delay(POLL_MS);
   }

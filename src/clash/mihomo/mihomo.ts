@@ -21,6 +21,9 @@ export interface MihomoProcess {
   pid: number | undefined;
   /** Resolves when it has ended, with its exit code or the signal that ended it. Never rejects. */
   exited: Promise<number | NodeJS.Signals | null>;
+  /** Aborted when a port of its config is in use by another process. mihomo runs on without that
+   *  port. */
+  lacksPort: AbortSignal;
   /** Ends it: SIGTERM, and SIGKILL after `GRACE_MS`. Resolves when it has ended. */
   stop(): Promise<void>;
 }
@@ -37,6 +40,8 @@ export interface Mihomo {
 }
 
 const GRACE_MS = 5000;
+/** How a log line of mihomo says that it cannot listen: the text of EADDRINUSE. */
+const PORT_IN_USE = 'address already in use';
 const TEST_LIMIT_MS = 60_000;
 /** `mihomo -t` is run again when something else has ended it, such as a lack of memory. */
 const TEST_ATTEMPTS = 3;
@@ -96,10 +101,16 @@ export async function createMihomo({ binary, directory, log, redactor, env }: Mi
         () => null, // it could not be started
       );
       let stopping = false;
-      for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', (line) => passOn(line, stopping));
+      const lacksPort = new AbortController();
+      const read = (line: string): void => {
+        if (line.includes(PORT_IN_USE)) lacksPort.abort();
+        passOn(line, stopping);
+      };
+      for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', read);
       return {
         pid: child.pid,
         exited,
+        lacksPort: lacksPort.signal,
         async stop() {
           stopping = true;
           child.kill('SIGTERM');
