@@ -51,6 +51,39 @@ test('promise 9: a short Retry-After is waited for, and one question alone finds
   assert.equal(stub.seen().length, 1 + tags.length, 'each was answered once, after one 429');
 });
 
+test('promise 9: neither of Docker Hub’s 429 is asked for again at once', async () => {
+  // https://docs.docker.com/docker-hub/usage/: the pull limit answers in the specification's form,
+  // the limit against abuse by a short text.
+  const reached = { errors: [{ code: 'TOOMANYREQUESTS', message: 'You have reached your pull rate limit.' }] };
+  const rows: [unknown, Record<string, string>, RegExp][] = [
+    [reached, { 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': '0;w=21600' }, /You have reached your pull rate limit/],
+    ['Too Many Requests', { 'content-type': 'text/plain', 'retry-after': '30' }, /./],
+  ];
+  for (const [body, headers, words] of rows) {
+    await using hub = await startStub(({ send }) => send(429, body, headers));
+    const { registry } = open(hub.url);
+    await assert.rejects(
+      registry.manifest(REPOSITORY, parseTag('1'), context()),
+      (error) => isOciError(error, 'TOOMANYREQUESTS') && words.test(error.message),
+    );
+    assert.equal(hub.calls.length, 1);
+  }
+});
+
+test('promise 9: a 429 without Retry-After is waited out, as public ECR sends it after one pull a second', async () => {
+  // aws/aws-lambda-web-adapter issue 429: "Rate exceeded" for the manifest of a platform, after the
+  // index.
+  let last = -Infinity;
+  await using ecr = await startStub((call) => {
+    const now = performance.now();
+    if (now - last < 900) return call.refuse(429, 'Rate exceeded');
+    last = now;
+    serveContent(call);
+  });
+  const { registry } = open(ecr.url);
+  await Promise.all(tags.slice(0, 3).map((tag) => registry.manifest(REPOSITORY, tag, context())));
+});
+
 test('Retry-After is seconds or a date', () => {
   const inAMinute = new Date(Date.now() + 60_000).toUTCString();
   const rows: [string | string[] | undefined, number | undefined][] = [
