@@ -49,6 +49,39 @@ test('an unlisted host is unknown, and so is an internal host that only a glob m
   assert.ok([403, 404, 502, 503].includes(local.status), 'a public name that leads inside is not followed');
 });
 
+test('a host that cannot be served is refused with what to do', async () => {
+  await using registry = await startRegistry({ otherHosts: ['*', '!excluded.example'] });
+  const long = `${'a'.repeat(60)}.`.repeat(5);
+  const list = /registry\.otherHosts .*add it/;
+  const rows: [path: string, code: string, message: RegExp][] = [
+    ['10.0.0.1/team/app/manifests/1', 'NAME_UNKNOWN', list],
+    ['10.0.0.1_5000/team/app/manifests/1', 'NAME_UNKNOWN', list],
+    ['localhost_5000/team/app/manifests/1', 'NAME_UNKNOWN', list],
+    ['my_host.example/team/app/manifests/1', 'NAME_UNKNOWN', list],
+    ['excluded.example/team/app/manifests/1', 'NAME_UNKNOWN', list],
+    ['mcr.microsoft.com_0/dotnet/runtime/manifests/1', 'NAME_UNKNOWN', /a port from 1 to 65535/],
+    ['mcr.microsoft.com_99999/dotnet/runtime/manifests/1', 'NAME_UNKNOWN', /a port from 1 to 65535/],
+    ['MCR.microsoft.com/dotnet/runtime/manifests/1', 'NAME_INVALID', /lower-case/],
+    ['mcr.microsoft.com./dotnet/runtime/manifests/1', 'NAME_INVALID', /letters and digits, joined by/],
+    [`${long}com/team/app/manifests/1`, 'NAME_INVALID', /at most 255 characters/],
+    ['[::1]/team/app/manifests/1', 'NAME_INVALID', /letters and digits/],
+    ['xn--fiqs8s.invalid/team/app/manifests/1', 'UNAVAILABLE', /check its name/],
+    ['team/app/manifests/1?ns=10.0.0.1', 'NAME_UNKNOWN', /add it to registry\.otherHosts/],
+    ['team/app/manifests/1?ns=[::1]:5000', 'NAME_UNKNOWN', /add it to registry\.otherHosts/],
+    ['team/app/manifests/1?ns=mcr.microsoft.com.', 'NAME_UNKNOWN', /add it to registry\.otherHosts/],
+    ['team/app/manifests/1?ns=my_host.example', 'NAME_INVALID', /registry\.example\.com:5000/],
+    ['team/app/manifests/1?ns=mcr.microsoft.com:0', 'NAME_INVALID', /registry\.example\.com:5000/],
+    ['team/app/manifests/1?ns=mcr.microsoft.com:99999', 'NAME_INVALID', /registry\.example\.com:5000/],
+    [`team/app/manifests/1?ns=${'a'.repeat(300)}.com`, 'NAME_INVALID', /registry\.example\.com:5000/],
+  ];
+  for (const [path, code, message] of rows) {
+    const response = await fetch(`${registry.url}/v2/${path}`);
+    const { errors } = (await response.json()) as { errors: { code: string; message: string }[] };
+    assert.equal(errors[0]?.code, code, path);
+    assert.match(errors[0]?.message ?? '', message, path);
+  }
+});
+
 test('names without an upstream are those of registry.defaultUpstream', async () => {
   await using upstream = await startDistribution();
   await pushImage(upstream.url, 'library/app', '1', image);

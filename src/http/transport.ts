@@ -93,5 +93,6 @@ export function describeConnectionError(error: unknown, { proxied }: Pick<Transp
       origin: 'upstream',
     });
   }
-  return new OciError('UNAVAILABLE', `${host} cannot be reached (${code || message})`, { cause: error, origin: 'upstream' });
+  const advice = code === 'ENOTFOUND' || code === 'EAI_AGAIN' ? ': check its name, and the DNS of this machine' : '';
+  return new OciError('UNAVAILABLE', `${host} cannot be reached (${code || message})${advice}`, { cause: error, origin: 'upstream' });
 }

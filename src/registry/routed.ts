@@ -17,6 +17,17 @@ export interface RoutedOptions {
   defaultName?: string | undefined;
 }
 
+const MAX_PORT = 65_535;
+
+/** What is wrong with a name that has no route; for a host, also how it gets one. */
+function unknownName(name: string): string {
+  const [, port] = /_(\d+)$/.exec(name) ?? [];
+  if (port !== undefined && !(Number(port) >= 1 && Number(port) <= MAX_PORT && !port.startsWith('0')))
+    return `${name} has no valid port; write <host>_<port> with a port from 1 to ${MAX_PORT}. As an upstream`;
+  const advice = `; registry.otherHosts lists no such host: add it there, without a glob if it is an address or an internal name. As an upstream`;
+  return `no upstream is named ${name}${port !== undefined || name.includes('.') ? advice : ''}`;
+}
+
 /** The registry whose repositories are `<name>/<repository>`, each read from the route of that
  *  name.
  *  @throws OciError NAME_UNKNOWN: no such route */
@@ -30,7 +41,7 @@ export function routed(routes: Record<string, Route>, { otherwise, defaultName }
     const named = byName.get(name) ?? otherwise?.(name);
     const route = named ?? (isPrivateComponent(name) ? undefined : fallback); // no upstream may learn ids
     if (route === undefined || (named !== undefined && slash < 0)) {
-      const wrong = route === undefined ? `no upstream is named ${name}` : `${name} is an upstream; the repository is missing`;
+      const wrong = route === undefined ? unknownName(name) : `${name} is an upstream; the repository is missing`;
       throw new OciError('NAME_UNKNOWN', `${wrong}: pull <upstream>/<repository> with one of ${[...byName.keys()].join(', ')}`);
     }
     const rest = named === undefined ? prefixed : (prefixed.slice(slash + 1) as Repository);

@@ -25,7 +25,8 @@ type Endpoint = { kind: 'manifest' | 'blob' | 'tags' | 'referrers' | 'uploads'; 
 const READ = 'GET, HEAD';
 /** No media type is longer (RFC 6838 §4.2: two names of at most 127 characters). */
 const ARTIFACT_TYPE = /^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}\/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$/;
-const HOST = /^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?$/;
+const HOST = /^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?$/;
+const MAX_PORT = 65_535;
 const ABSOLUTE = /^https?:\/\/[^/?#]*/i;
 
 /** Parses method and request target (`/v2/…?…`, not decoded).
@@ -113,8 +114,14 @@ export function decodeColon(text: string): string {
 
 export function parseNamespace(text: string | null | undefined): string | undefined {
   if (text === null || text === undefined || text === '') return undefined;
-  if (!HOST.test(text)) throw new OciError('NAME_INVALID', `ns is not a host: ${JSON.stringify(text.slice(0, 160))}`);
-  return text.toLowerCase();
+  const [host, port = '1'] = HOST.exec(text) ?? [];
+  if (host === undefined || Number(port) < 1 || Number(port) > MAX_PORT) {
+    throw new OciError(
+      'NAME_INVALID',
+      `ns is not a host: ${JSON.stringify(text.slice(0, 160))}; write the registry of the image, as docker.io or registry.example.com:5000`,
+    );
+  }
+  return host.toLowerCase();
 }
 
 function parsePage(query: URLSearchParams | undefined): TagsPage {

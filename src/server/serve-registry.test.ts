@@ -266,7 +266,7 @@ test('containerd names the registry by ns: the path is without prefix, and the a
   }
   const unknown = await server.ask('/v2/library/sample/manifests/latest?ns=unknown.example');
   assert.deepEqual([unknown.status, unknown.code], [404, 'NAME_UNKNOWN']);
-  assert.match(unknown.message ?? '', /unknown\.example.*add it under registry\.upstreams/);
+  assert.match(unknown.message ?? '', /unknown\.example.*add it to registry\.otherHosts.*under registry\.upstreams/);
   assert.equal(server.served.at(-1)?.upstream, 'unknown');
 });
 

@@ -115,7 +115,10 @@ function locate(
   const upstream = upstreamOf(namespace);
   exchange.upstream = upstream ?? 'unknown';
   if (upstream === undefined) {
-    throw new OciError('NAME_UNKNOWN', `no upstream has the host ${namespace}; add it under registry.upstreams, with its url and hosts`);
+    throw new OciError(
+      'NAME_UNKNOWN',
+      `no upstream has the host ${namespace}; add it to registry.otherHosts, without a glob if it is internal, or under registry.upstreams with its url and hosts`,
+    );
   }
   // Otherwise ids of pull secrets would be sent to the upstream and its mirrors.
   if (parsePrivateName(repository) !== undefined) throw new OciError('NAME_UNKNOWN', 'private names are pulled without ?ns=');

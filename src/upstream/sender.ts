@@ -1,5 +1,5 @@
 import { isInternal, resolvesInside } from '../http/addresses.ts';
-import { followRedirects, RedirectError, type Route } from '../http/redirects.ts';
+import { followRedirects, RedirectError, type RedirectProblem, type Route } from '../http/redirects.ts';
 import { describeConnectionError, type Transport, type TransportResponse } from '../http/transport.ts';
 import { createBody, readAll } from '../io/body.ts';
 import { OciError } from '../oci/error.ts';
@@ -48,6 +48,13 @@ interface Followed {
   url: URL;
 }
 
+const ADVICE: Record<RedirectProblem, string> = {
+  'too-many': "check the upstream's url, or use a mirror",
+  'no-url': "check the upstream's url, or use a mirror",
+  scheme: 'use a mirror, or a url of the upstream that is served by https alone',
+  internal: 'if the registry is yours, set the url of its upstream to an internal address too',
+};
+
 export const USER_AGENT = 'kube-registry';
 const MAX_TOKEN_SIZE = 1024 * 1024;
 /** How long the check whether an endpoint is on an internal network stays valid. */
@@ -80,7 +87,7 @@ export function createSender({ base, routes, fallback }: SenderOptions): Sender 
     } catch (error) {
       if (!(error instanceof RedirectError)) throw error;
       const code = error.problem === 'scheme' || error.problem === 'internal' ? 'DENIED' : 'UNAVAILABLE';
-      throw new OciError(code, `${base.host}: ${error.message}`, { cause: error, origin: 'upstream' });
+      throw new OciError(code, `${base.host}: ${error.message}; ${ADVICE[error.problem]}`, { cause: error, origin: 'upstream' });
     }
   }
 
