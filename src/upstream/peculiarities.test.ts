@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { startConnectProxy } from '../../test/support/connect-proxy.ts';
 import {
   basic,
   blob,
@@ -16,6 +17,7 @@ import {
   type Call,
 } from '../../test/support/stub-registry.ts';
 import { sha256 } from '../../test/support/image.ts';
+import { createTransport } from '../http/undici-transport.ts';
 import { isOciError } from '../oci/error.ts';
 
 // Answers of real registries, with the place where each was seen. docs/upstreams.md has the table.
@@ -100,6 +102,59 @@ test('Quay: an expired signed CDN URL is requested again', async () => {
   assert.equal(signed, 2);
 });
 
+test('GHCR, cgr.dev: a redirect may take 10 s, and its signed URL is for one GET soon after it', async () => {
+  // containerd/stargz-snapshotter pull request 167: GHCR's storage answers HEAD by 403, and its URLs
+  // end soon. cgr.dev does the same with Cloudflare R2 (chainguard-images/images issue 713).
+  let signed = 0;
+  const used = new Set<string>();
+  let delayMs = 10_000;
+  await using storage = await startStub((call) => {
+    const { path, method, send } = call;
+    if (method === 'HEAD' || used.has(path)) return send(403, '<Error><Code>SignatureDoesNotMatch</Code></Error>');
+    used.add(path);
+    serveContent({ ...call, kind: 'blobs', reference: digest });
+  }, 'localhost');
+  await using ghcr = await startStub((call) => {
+    if (call.kind !== 'blobs') return serveContent(call);
+    setTimeout(() => call.send(307, '', { location: `${storage.url}/${digest}?se=${++signed}` }), delayMs);
+    delayMs = 0;
+  });
+  const reader = openUpstream(ghcr.url);
+  assert.deepEqual(await readBlob(reader), blob);
+  assert.equal((await reader.registry.stat(REPOSITORY, digest, context())).size, blob.length);
+  assert.deepEqual(await readBlob(reader, { start: 10 }), blob.subarray(10));
+});
+
+test('docker.elastic.co: an anonymous token comes from another host, as `access_token` alone', async () => {
+  // hashicorp/terraform-provider-docker issue 243: realm https://docker-auth.elastic.co/auth.
+  await using auth = await startStub(({ send }) => send(200, { access_token: 'T' }), 'localhost');
+  await using elastic = await startStub((call) => {
+    const scope = `repository:${call.repository}:pull`;
+    if (call.headers.authorization === 'Bearer T') return serveContent(call);
+    call.refuse(401, 'authentication required', challenge(`${auth.url}/auth`, `,service="token-service",scope="${scope}"`));
+  });
+  await pullWhole(openUpstream(elastic.url));
+  assert.deepEqual(auth.seen(), ['GET /auth?service=token-service&scope=repository%3Aacme%2Fweb%3Apull']);
+});
+
+test('gcr.io, *-docker.pkg.dev: a blob is redirected to a long relative path, which needs no token', async () => {
+  // ahmetb/serverless-registry-proxy issue 8: Location: /artifacts-downloads/namespaces/… with a
+  // signature of 1,068 characters.
+  const location = `/artifacts-downloads/namespaces/acme/repositories/web/downloads/${'A'.repeat(1068)}`;
+  await using google = await startStub((call) => {
+    const { path, headers, send, refuse } = call;
+    if (path.startsWith('/v2/token')) return send(200, { token: 'T', expires_in: 43_200 });
+    if (path === location) return serveContent({ ...call, kind: 'blobs', reference: digest });
+    if (headers.authorization !== 'Bearer T')
+      return refuse(401, '', challenge(`${google.url}/v2/token`, ',service="pkg.dev",scope="repository:acme/web:pull"'));
+    if (call.kind === 'blobs') return send(302, '', { location });
+    serveContent(call);
+  });
+  const reader = openUpstream(google.url);
+  await pullWhole(reader);
+  assert.deepEqual(await readBlob(reader, { start: 10 }), blob.subarray(10));
+});
+
 test('promise 17: registry.k8s.io, Red Hat, lscr.io, cr.l5d.io: another registry is asked as a client would ask it', async () => {
   // registry.k8s.io → *-docker.pkg.dev, registry.access.redhat.com → registry.redhat.io's CDN
   // (without Accept: schema 1), Scarf's gateways lscr.io and cr.l5d.io → ghcr.io, deciding by
@@ -136,6 +191,31 @@ test('promise 17: a loop between two registries, and challenges without end, are
     isOciError(error, 'UNAUTHORIZED'),
   );
   assert.ok(tokens <= 3, `${tokens} tokens`);
+});
+
+test('promise 12: a public registry’s token service on an internal address is not asked, and the error names it', async () => {
+  await using realm = await startStub(({ send }) => send(200, { token: 'T' }), 'localhost');
+  await using hub = await startStub(({ refuse }) => refuse(401, '', challenge(`${realm.url}/token`, ',service="hub"')));
+  await using proxy = await startConnectProxy(Number(new URL(hub.url).port)); // the registry's name is a public one
+  const routes = { own: createTransport({ proxy: proxy.url }), outside: createTransport({ proxy: proxy.url, externalOnly: true }) };
+  await assert.rejects(
+    openUpstream('http://registry.example', { routes }).registry.manifest(REPOSITORY, TAG, context()),
+    (error) =>
+      isOciError(error, 'DENIED') && error.message.includes(`${realm.host} is an internal address`) && /set the url/.test(error.message),
+  );
+  assert.deepEqual(realm.seen(), []);
+});
+
+test('promise 17: a token for another scope is refused once, with what to do', async () => {
+  await using hub = await startStub(({ path, send, refuse }) => {
+    if (path.startsWith('/token')) return send(200, { token: 'OF-ANOTHER-SCOPE' });
+    refuse(401, 'insufficient scope', challenge(`${hub.url}/token`, ',service="hub",scope="repository:acme/web:pull"'));
+  });
+  await assert.rejects(
+    openUpstream(hub.url).registry.manifest(REPOSITORY, TAG, context()),
+    (error) => isOciError(error, 'UNAUTHORIZED') && error.message.includes('configure credentials'),
+  );
+  assert.equal(hub.seen().filter((line) => line.includes('/token')).length, 1);
 });
 
 test('promise 12: token services may redirect; credentials follow to allowed hosts alone', async () => {
@@ -175,14 +255,15 @@ test('nvcr.io: the challenge names neither service nor scope, and the user is $o
 });
 
 test('public ECR, Harbor, MCR, Ollama: a refused HEAD is repeated as GET', async () => {
-  // Public ECR answers HEAD of a blob 401 even with a token (aws/containers-roadmap issue 2671);
+  // Public ECR answers nothing without an anonymous token, whose scope is `aws`, and HEAD of a blob
+  // 401 even with one (aws/containers-roadmap issue 2671);
   // Harbor's proxy cache 404 (goharbor/harbor issue 22609); URLs that are signed for GET alone, as
   // those of MCR's data hosts and of Cloudflare R2, 403.
   for (const status of [400, 401, 403, 404, 405, 501]) {
     await using stub = await startStub((call) => {
       const { path, method, headers, refuse, send } = call;
       if (path.startsWith('/token')) return send(200, { token: 'T' });
-      const wanted = challenge(`${stub.url}/token`, ',service="s"');
+      const wanted = challenge(`${stub.url}/token/`, ',service="public.ecr.aws",scope="aws"');
       if (headers.authorization !== 'Bearer T') return refuse(401, '', wanted);
       if (method === 'HEAD') return refuse(status, '', status === 401 ? wanted : {});
       serveContent(call);
