@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -25,7 +25,7 @@ describe('clients pull as docs/clients.md says', () => {
     upstream = await startDistribution();
     image = makeImage({ seed: 'clients', architectures: ['amd64'], gzip: true });
     await pushImage(upstream.url, 'library/nginx', '1.27', image);
-    const upstreams = { dockerhub: { url: upstream.url, hosts: ['docker.io'], defaultNamespace: 'library' } };
+    const upstreams = { dockerhub: { url: upstream.url } };
     registry = await startRegistry({ upstreams, defaultUpstream: 'dockerhub' });
   });
   after(async () => {
@@ -85,6 +85,23 @@ describe('clients pull as docs/clients.md says', () => {
     const layout = join(folder.path, 'crane');
     await run(await toolPath('crane'), ['pull', '--insecure', '--format=oci', name(), layout]);
     await assertLayout(layout);
+  });
+
+  test('regctl, by the name of the registry and by a mirror', async () => {
+    const regctl = await toolPath('regctl');
+    const pull = async (source: string, hosts: string[][]): Promise<void> => {
+      const directory = await mkdtemp(join(folder.path, 'regctl-'));
+      const options = { env: { ...process.env, REGCTL_CONFIG: join(directory, 'config.json') } };
+      for (const host of hosts) await run(regctl, ['registry', 'set', '--skip-check', ...host], options);
+      const layout = join(directory, 'layout');
+      await run(regctl, ['image', 'copy', source, `ocidir://${layout}:1.27`], options);
+      await assertLayout(layout);
+    };
+    await pull(name(), [['--tls=disabled', registry.host]]);
+    await pull('nginx:1.27', [
+      ['--tls=disabled', registry.host],
+      [`--mirror=${registry.host}`, 'docker.io'],
+    ]);
   });
 
   test('oras and helm, of artifacts and charts upstream', async () => {

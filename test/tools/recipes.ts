@@ -75,6 +75,7 @@ function linkerOf(version: string): string {
 export const RECIPES = {
   crane: go('crane', 'v0.22.1', 'github.com/google/go-containerregistry/cmd/crane'),
   registry: go('registry', 'v3.1.2', 'github.com/distribution/distribution/v3/cmd/registry'),
+  regctl: go('regctl', 'v0.11.7', 'github.com/regclient/regclient/cmd/regctl'),
   oras: go('oras', 'v1.3.6', 'oras.land/oras/cmd/oras'),
   versitygw: go('versitygw', 'v1.8.0', 'github.com/versity/versitygw/cmd/versitygw'),
   // Other S3 servers: the light one for `npm test`, the rest for `npm run test:s3`.
