@@ -22,6 +22,7 @@ export type UpstreamState = Pick<UpstreamReport, 'state' | 'lastRequestAt' | 'la
 const MAX_UPSTREAMS = 200;
 /** Upper bounds of the latency buckets, in ms. */
 const LATENCIES = [5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000, 3000, 5000, 10_000, 20_000, Infinity];
+const BUCKETS = LATENCIES.map(String);
 const STATES: Record<UpstreamOutcome, UpstreamState['state']> = {
   ok: 'up',
   absent: 'up',
@@ -34,7 +35,7 @@ const FAILURES: ReadonlySet<UpstreamOutcome> = new Set(['failed', 'proxy', 'limi
 
 interface Known {
   counts: HourCounts<'requests' | 'failures' | 'bytes'>;
-  latencies: HourCounts<string>;
+  latencies: { counts: HourCounts<string>; sumsMs: HourCounts<string> };
   last: { at: number; outcome: UpstreamOutcome } | undefined;
   lastFailure: { at: number; outcome: UpstreamOutcome } | undefined;
   rateLimit: (PullLimit & { at: number }) | undefined;
@@ -49,7 +50,7 @@ export function createUpstreamStates(now: () => number = Date.now): UpstreamStat
     if (known !== undefined || upstreams.size >= MAX_UPSTREAMS) return known;
     const created: Known = {
       counts: createHourCounts(['requests', 'failures', 'bytes'], now),
-      latencies: createHourCounts(LATENCIES.map(String), now),
+      latencies: { counts: createHourCounts(BUCKETS, now), sumsMs: createHourCounts(BUCKETS, now) },
       last: undefined,
       lastFailure: undefined,
       rateLimit: undefined,
@@ -67,7 +68,7 @@ export function createUpstreamStates(now: () => number = Date.now): UpstreamStat
       if (FAILURES.has(outcome)) {
         own.lastFailure = own.last;
         own.counts.count('failures', 1);
-      } else own.latencies.count(String(LATENCIES.find((bound) => seconds * 1000 <= bound)), 1);
+      } else noteLatency(own, 1000 * seconds);
     },
     received: (name, bytes) => find(name)?.counts.count('bytes', bytes),
     limited(name, limit) {
@@ -92,7 +93,7 @@ export function createUpstreamStates(now: () => number = Date.now): UpstreamStat
         state: last === undefined ? 'unknown' : STATES[last.outcome],
         lastRequestAt: last === undefined ? null : iso(last.at),
         lastFailure: lastFailure === undefined ? null : { at: iso(lastFailure.at), outcome: lastFailure.outcome },
-        latency: summarize(latencies.read()),
+        latency: summarize(latencies),
         hour: counts.read(),
         rateLimit: rateLimit === undefined ? null : describeLimit(rateLimit),
       };
@@ -108,13 +109,22 @@ function iso(milliseconds: number): string {
   return new Date(milliseconds).toISOString();
 }
 
-function summarize(counts: Readonly<Record<string, number>>): UpstreamState['latency'] {
+function noteLatency({ latencies: { counts, sumsMs } }: Known, milliseconds: number): void {
+  const bucket = String(LATENCIES.find((bound) => milliseconds <= bound));
+  counts.count(bucket, 1);
+  sumsMs.count(bucket, milliseconds);
+}
+
+/** The mean of the bucket in which the quantile lies: its upper bound would be up to twice as
+ *  much. */
+function summarize(latencies: Known['latencies']): UpstreamState['latency'] {
+  const [counts, sumsMs] = [latencies.counts.read(), latencies.sumsMs.read()];
   const requests = Object.values(counts).reduce((sum, own) => sum + own, 0);
   if (requests === 0) return null;
   const quantile = (share: number): number => {
     let seen = 0;
-    const found = LATENCIES.findIndex((bound) => (seen += counts[String(bound)] ?? 0) >= share * requests);
-    return Math.min(LATENCIES[found] ?? Infinity, 20_000);
+    const bucket = BUCKETS.find((name) => (seen += counts[name] ?? 0) >= share * requests) ?? '';
+    return (sumsMs[bucket] ?? 0) / (counts[bucket] ?? 1);
   };
   return { p50: quantile(0.5), p95: quantile(0.95), requests };
 }
