@@ -38,9 +38,16 @@ export interface ConsoleScene extends AsyncDisposable {
   images: Record<'nginx' | 'redis' | 'postgresql' | 'hostile', TestImage>;
 }
 
+export interface ConsoleSceneOptions {
+  /** The cluster whose pods the console lists. */
+  kubeconfig?: string;
+  /** The configuration of the webhook. */
+  webhook?: Record<string, unknown>;
+}
+
 /** A registry with everything that its console shows: two upstreams with traffic, one of them
  *  behind a real clash and its airports, a webhook, and users who may sign in. */
-export async function startConsoleScene(): Promise<ConsoleScene> {
+export async function startConsoleScene({ kubeconfig, webhook: rules = {} }: ConsoleSceneOptions = {}): Promise<ConsoleScene> {
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());
   const users = join(path, 'users');
@@ -51,23 +58,28 @@ export async function startConsoleScene(): Promise<ConsoleScene> {
     startAirports(stack),
   ]);
   const reviewer = stack.use(await createReviewer(path));
-  const webhook = stack.use(await startWebhook({ tls: reviewer.tls }));
+  const webhook = stack.use(await startWebhook({ tls: reviewer.tls, ...rules }));
   const registry = stack.use(
-    await startRegistry({
-      storage: { filesystem: { directory: join(path, 'data') } },
-      upstreams: {
-        dockerhub: { url: hub.url.replace('127.0.0.1', 'registry-1.docker.io'), proxy: clash.proxy },
-        ghcr: { url: ghcr.url },
+    await startRegistry(
+      {
+        storage: { filesystem: { directory: join(path, 'data') } },
+        upstreams: {
+          dockerhub: { url: hub.url.replace('127.0.0.1', 'registry-1.docker.io'), proxy: clash.proxy },
+          ghcr: { url: ghcr.url },
+        },
+        policy: { deny: ['docker.io/grafana/*'] },
+        console: {
+          users,
+          inventoryInterval: '1s',
+          clash: clash.admin,
+          webhook: webhook.admin,
+          grafana: 'https://grafana.example.com/d/kube-registry',
+          pods: kubeconfig !== undefined,
+        },
       },
-      policy: { deny: ['docker.io/grafana/*'] },
-      console: {
-        users,
-        inventoryInterval: '1s',
-        clash: clash.admin,
-        webhook: webhook.admin,
-        grafana: 'https://grafana.example.com/d/kube-registry',
-      },
-    }),
+      kubeconfig === undefined ? {} : { env: { KUBECONFIG: kubeconfig } },
+      { webhook: rules },
+    ),
   );
   const images = fillUpstreams(hub, ghcr);
   const stop = new AbortController();
