@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readFile, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { parseDigest } from '../src/oci/digest.ts';
+import { blobKey } from '../src/store/keys.ts';
 import { startDistribution } from './support/distribution.ts';
 import { makeImage, pushImage, type TestImage } from './support/image.ts';
-import { startAgent, startRegistry, type ServingProgram } from './support/program.ts';
+import { freeAddresses, startAgent, startProgram, startRegistry, type ServingProgram } from './support/program.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
 
 const image = makeImage({ seed: 'hosts', architectures: ['amd64'] });
@@ -47,6 +49,44 @@ test('an unlisted host is unknown, and so is an internal host that only a glob m
   assert.equal(await statusOf('library/nginx'), 404);
   const local = await fetch(`${registry.url}/v2/localhost.localdomain_${upstream.host.split(':')[1]}/team/app/manifests/1`);
   assert.ok([403, 404, 502, 503].includes(local.status), 'a public name that leads inside is not followed');
+});
+
+test('promise 17: `cache` warms, lists, checks, exports, repairs and imports an image by the name of its host', async () => {
+  await using upstream = await startDistribution();
+  await pushImage(upstream.url, 'team/app', '1', image);
+  await using temporary = await temporaryDirectory();
+  const name = `${upstream.host}/team/app:1`;
+  const repository = `${upstream.host.replace(':', '_')}/team/app`;
+  const archive = join(temporary.path, 'app.tar');
+  const configOf = async (directory: string) => ({
+    ...(await freeAddresses()),
+    storage: { filesystem: { directory: join(temporary.path, directory) } },
+    otherHosts: [upstream.host],
+  });
+  const cache = async (registry: Record<string, unknown>, ...args: string[]): Promise<string> => {
+    const command = await startProgram('cache', { registry, log: { level: 'error' } }, { args });
+    assert.equal(await command.exited, 0, command.output());
+    return command.output();
+  };
+  const [own, other] = [await configOf('own'), await configOf('other')];
+  {
+    await using registry = await startRegistry(own);
+    await cache(own, 'warm', name);
+    const asked = upstream.requests().length;
+    await assertPulled(registry, repository, image);
+    assert.equal(upstream.requests().length, asked, 'everything was warm');
+    const rows = JSON.parse(await cache(own, 'ls', '--json')) as { repository: string }[];
+    assert.deepEqual(new Set(rows.map((row) => row.repository)), new Set([repository]));
+    assert.match(await cache(own, 'check', name), new RegExp(`served as +${repository}:1[^]*stored +yes`));
+    await cache(own, 'export', name, '--output', archive);
+  }
+  const layer = image.platforms[0]?.layers[0]?.digest ?? '';
+  await truncate(join(temporary.path, 'own', blobKey(parseDigest(layer))), 10);
+  await cache(own, 'verify', '--repair');
+  await upstream.stop();
+  await using registry = await startRegistry(other);
+  await cache(other, 'import', archive);
+  await assertPulled(registry, repository, image);
 });
 
 test('a host that cannot be served is refused with what to do', async () => {

@@ -8,14 +8,13 @@ import { servedHosts } from '../../oci/image-name.ts';
 import { parseRepository, type Repository } from '../../oci/reference.ts';
 import { checkImage, type Check } from '../../policy/check.ts';
 import type { Store } from '../../store/store.ts';
+import type { Log } from '../../telemetry/log.ts';
 import { noRegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { readTag } from '../../upkeep/tags.ts';
-import { createRateLimit } from '../../upstream/rate-limit.ts';
 import type { Host } from '../command.ts';
-import { createHostUpstreams } from '../wiring/other-hosts.ts';
 import { createGuard } from '../wiring/policy.ts';
+import { createServedUpstreams } from '../wiring/served-upstreams.ts';
 import { openStore } from '../wiring/storage.ts';
-import { createUpstream } from '../wiring/upstreams.ts';
 import { parseWarmName, type WarmName } from './warm-name.ts';
 
 export interface CheckCommandOptions {
@@ -28,7 +27,7 @@ export interface CheckCommandOptions {
  *  it would not.
  *  @throws ConfigError: this registry does not serve the image; OciError UNAVAILABLE: the store
  *  does not answer */
-export async function cacheCheck({ config, stop, stdout }: Host, { image, json }: CheckCommandOptions): Promise<number> {
+export async function cacheCheck({ config, log, stop, stdout }: Host, { image, json }: CheckCommandOptions): Promise<number> {
   const { registry, webhook } = config;
   const located = parseWarmName(image, { registryHost: webhook.registryHost, hosts: servedHosts(registry) });
   if (located === undefined) {
@@ -43,7 +42,7 @@ export async function cacheCheck({ config, stop, stdout }: Host, { image, json }
       policy,
       store,
       tagTtl: tagTtlOf(registry, located.repository),
-      askUpstream: (signal) => askUpstream(registry, store, { ...located, signal }),
+      askUpstream: (signal) => askUpstream(registry, { ...located, store, log, signal }),
       signal: stop,
     });
     stdout.write(json ? `${JSON.stringify({ image, ...located, ...check }, undefined, 2)}\n` : render(image, located, check));
@@ -64,8 +63,7 @@ function tagTtlOf({ upstreams, cache }: RegistryConfig, repository: Repository):
 /** @throws OciError as `Registry.resolve` does */
 async function askUpstream(
   config: RegistryConfig,
-  store: Store,
-  { repository, reference, signal }: WarmName & { signal: AbortSignal },
+  { repository, reference, store, log, signal }: WarmName & { store: Store; log: Log; signal: AbortSignal },
 ): Promise<Descriptor> {
   const name = firstOf(repository);
   if (Object.hasOwn(config.hosted, name)) {
@@ -73,13 +71,7 @@ async function askUpstream(
     if (digest === undefined) throw new OciError('MANIFEST_UNKNOWN', `no image was pushed as ${repository}:${reference}`);
     return { digest, mediaType: BLOB_MEDIA_TYPE, size: 0 };
   }
-  const metrics = noRegistryMetrics;
-  const limit = (name: string) => createRateLimit(name, metrics);
-  const own = config.upstreams[name];
-  const upstream =
-    own === undefined
-      ? createHostUpstreams(config, { metrics, createRateLimit: limit })(name)?.upstream
-      : createUpstream(name, own, { metrics, rateLimit: limit(name) });
+  const upstream = createServedUpstreams(config, { counts: noRegistryMetrics, log }).find(name)?.upstream;
   if (upstream === undefined) throw new OciError('NAME_UNKNOWN', `no upstream is named ${name}`);
   return upstream.registry.resolve(parseRepository(repository.slice(name.length + 1)), reference, { signal });
 }

@@ -5,6 +5,7 @@ import { createTransport } from '../../http/undici-transport.ts';
 import { exportImages, type ExportName, type ExportResult, type ImageReader } from '../../layout/export-images.ts';
 import { createStoreReader } from '../../layout/store-reader.ts';
 import { OCI_INDEX, parseManifest } from '../../oci/descriptor.ts';
+import { isDigest } from '../../oci/digest.ts';
 import type { Registry } from '../../oci/registry.ts';
 import type { Store } from '../../store/store.ts';
 import { noRegistryMetrics } from '../../telemetry/registry-metrics.ts';
@@ -12,8 +13,8 @@ import { remote } from '../../upstream/remote.ts';
 import { servedHosts } from '../../oci/image-name.ts';
 import type { Host } from '../command.ts';
 import { formatBytes } from '../table.ts';
+import { createRepositoryNames } from '../wiring/repository-names.ts';
 import { openStore } from '../wiring/storage.ts';
-import { fullImageName } from './image-names.ts';
 import { createProgress } from './progress.ts';
 import { parseWarmName } from './warm-name.ts';
 
@@ -73,11 +74,12 @@ export async function cacheExport(host: Host, options: ExportCommandOptions): Pr
 
 function parseName(image: string, { config }: Host): ExportName {
   const located = parseWarmName(image, { registryHost: config.webhook.registryHost, hosts: servedHosts(config.registry) });
-  const name = located === undefined ? undefined : fullImageName(located, config.registry.upstreams);
-  if (located === undefined || name === undefined) {
-    throw new ConfigError(`found ${image}; accepted: an image of a configured upstream, such as nginx:1.27 or ghcr.io/owner/name@sha256:…`);
+  const [usual] = located === undefined ? [] : createRepositoryNames(config.registry)(located.repository);
+  if (located === undefined || usual === undefined) {
+    throw new ConfigError(`found ${image}; accepted: an image that is served, such as nginx:1.27 or ghcr.io/owner/name@sha256:…`);
   }
-  return { name, ...located };
+  const { reference } = located;
+  return { name: `${usual}${isDigest(reference) ? '@' : ':'}${reference}`, ...located };
 }
 
 /** The running registry resolves the images, and gives the blobs that the store lacks or has no

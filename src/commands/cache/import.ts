@@ -78,7 +78,7 @@ function directoryOf({ storage, local }: RegistryConfig): string {
 function createLocate({ config }: Host, given: string | undefined): (image: LayoutImage) => WarmName | undefined {
   const rules = { registryHost: config.webhook.registryHost, hosts: servedHosts(config.registry) };
   if (given !== undefined && parseWarmName(given, rules) === undefined) {
-    throw new ConfigError(`--name: found ${given}; accepted: an image of a configured upstream, such as docker.io/library/nginx:1.27`);
+    throw new ConfigError(`--name: found ${given}; accepted: an image that is served, such as docker.io/library/nginx:1.27`);
   }
   return ({ name }) => {
     if (given === undefined) return name === undefined || isBareTag(name) ? undefined : parseWarmName(name, rules);

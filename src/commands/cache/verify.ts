@@ -3,16 +3,16 @@ import { agrees, createDigestHash, type Digest } from '../../oci/digest.ts';
 import { OciError } from '../../oci/error.ts';
 import { parseRepository, type Repository } from '../../oci/reference.ts';
 import type { Registry } from '../../oci/registry.ts';
-import { unlimited } from '../../upstream/rate-limit.ts';
 import { blobKey } from '../../store/keys.ts';
 import { bytesSource, type Store, type StoreContext, type StoreSource } from '../../store/store.ts';
+import type { Log } from '../../telemetry/log.ts';
 import { noRegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { formatBytes, renderTable } from '../table.ts';
 import { verify, type Damage, type VerifyResult } from '../../upkeep/verify.ts';
 import type { Host } from '../command.ts';
 import { createProgress } from './progress.ts';
 import { openStore } from '../wiring/storage.ts';
-import { createUpstream } from '../wiring/upstreams.ts';
+import { createServedUpstreams } from '../wiring/served-upstreams.ts';
 
 export interface VerifyCommandOptions {
   repair: boolean;
@@ -23,7 +23,7 @@ export interface VerifyCommandOptions {
 /** `kube-registry cache verify`: reads and checks all stored blobs. 1: something is damaged, or
  *  could not be repaired.
  *  @throws OciError UNAVAILABLE */
-export async function cacheVerify({ config, stop, stdout, stderr }: Host, options: VerifyCommandOptions): Promise<number> {
+export async function cacheVerify({ config, log, stop, stdout, stderr }: Host, options: VerifyCommandOptions): Promise<number> {
   const store = await openStore(config.registry);
   const progress = createProgress(stderr);
   const bar = progress.start('reading everything', 'bytes');
@@ -32,7 +32,7 @@ export async function cacheVerify({ config, stop, stdout, stderr }: Host, option
       signal: stop,
       parallel: options.parallel,
       progress: bar.set,
-      ...(options.repair ? { refetch: createRefetch(config.registry, store, stop) } : {}),
+      ...(options.repair ? { refetch: createRefetch(config.registry, { store, log, signal: stop }) } : {}),
     });
     bar.end();
     progress.stop();
@@ -46,20 +46,17 @@ export async function cacheVerify({ config, stop, stdout, stderr }: Host, option
 
 /** Downloads directly from the upstreams, with the registry's proxies and credentials. The running
  *  registry would not do: its local tier may have blobs that the store has lost. */
-function createRefetch(config: RegistryConfig, store: Store, signal: AbortSignal): (damage: Damage) => Promise<void> {
-  const registries = new Map<string, Registry>();
-  function registryOf(name: string): Registry | undefined {
-    const upstream = config.upstreams[name];
-    if (upstream !== undefined && !registries.has(name))
-      registries.set(name, createUpstream(name, upstream, { metrics: noRegistryMetrics, rateLimit: unlimited }).registry);
-    return registries.get(name);
-  }
+function createRefetch(
+  config: RegistryConfig,
+  { store, log, signal }: { store: Store; log: Log; signal: AbortSignal },
+): (damage: Damage) => Promise<void> {
+  const upstreams = createServedUpstreams(config, { counts: noRegistryMetrics, log });
 
   return async ({ digest, isManifest, repositories }) => {
     let failure: unknown = new OciError('NAME_UNKNOWN', 'no repository is known to have it');
     for (const full of repositories) {
       const slash = full.indexOf('/');
-      const registry = registryOf(full.slice(0, slash));
+      const registry = upstreams.find(full.slice(0, slash))?.upstream.registry;
       if (registry === undefined) continue;
       const repository = parseRepository(full.slice(slash + 1));
       try {
