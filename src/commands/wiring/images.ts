@@ -159,7 +159,9 @@ function routeImages(
     if (isPrivateComponent(name)) return privateRoute(name);
     const upstream = upstreams.findHost(name);
     if (upstream === undefined) return undefined;
-    const route = hostRoutes.get(name) ?? routeTo(upstream);
+    const known = hostRoutes.get(name);
+    if (known !== undefined) return known;
+    const route = routeTo(upstream);
     hostRoutes.set(name, route);
     return route;
   };
