@@ -75,7 +75,8 @@ function Facts({ check: { stored, upstream, tag, digest, rule, firstSeen, served
       </dd>
       <dt>{t('check.upstream')}</dt>
       <dd>
-        <Badge tone={ANSWER_TONES[upstream.answer]}>{t(`check.upstream.${upstream.answer}`)}</Badge> <Foreign text={upstream.message} />
+        <Badge tone={ANSWER_TONES[upstream.answer]}>{t(`check.upstream.${upstream.answer}`)}</Badge>{' '}
+        {upstream.answer === 'found' ? null : <Foreign text={upstream.message} />}
       </dd>
       {digest === null ? null : (
         <>
