@@ -5,10 +5,12 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { build } from './support/buildkit.ts';
+import { recordCompatibility, versionOf } from './support/compatibility.ts';
 import { startDistribution, type Distribution } from './support/distribution.ts';
 import { makeImage, pushImage, randomBytes, type TestImage } from './support/image.ts';
 import { startRegistry, type ServingProgram } from './support/program.ts';
 import { temporaryDirectory } from './support/temporary.ts';
+import { RECIPES } from './tools/recipes.ts';
 import { debianTool, toolPath } from './tools/tools.ts';
 
 const run = promisify(execFile);
@@ -40,6 +42,9 @@ describe('clients pull as docs/clients.md says', () => {
     for (const { digest, bytes } of image.platforms.flatMap(({ manifest, config, layers }) => [manifest, config, ...layers]))
       assert.ok(bytes.equals(await readFile(join(directory, 'blobs', digest.replace(':', '/')))), digest);
   }
+
+  const record = (name: string, version: string, what: { en: string; zh: string }): void =>
+    recordCompatibility(import.meta.filename, { kind: 'client', name, version, works: true, what });
 
   test('skopeo, by the name of the registry', async () => {
     const layout = join(folder.path, 'skopeo');
@@ -102,6 +107,10 @@ describe('clients pull as docs/clients.md says', () => {
       ['--tls=disabled', registry.host],
       [`--mirror=${registry.host}`, 'docker.io'],
     ]);
+    record('regctl', await versionOf(regctl, 'version'), {
+      en: "pulls by the registry's name, and by a mirror with the usual names",
+      zh: '以 registry 的地址拉取,也经镜像站以原来的名字拉取',
+    });
   });
 
   test('oras and helm, of artifacts and charts upstream', async () => {
@@ -129,6 +138,8 @@ describe('clients pull as docs/clients.md says', () => {
     );
     const [before, after] = [join(folder.path, 'app-0.1.0.tgz'), join(charts, 'app-0.1.0.tgz')];
     assert.ok((await readFile(before)).equals(await readFile(after)));
+    record('oras', await versionOf(oras, 'version'), { en: 'pulls an artifact of an upstream', zh: '拉取上游的制品' });
+    record('Helm', await versionOf(helm, 'version'), { en: 'pulls a chart of an upstream', zh: '拉取上游的 chart' });
   });
 
   test('Ollama, whose model names cannot contain an upstream, and which reads a blob from the Location of the response', async () => {
@@ -157,6 +168,10 @@ describe('clients pull as docs/clients.md says', () => {
     await build({ directory, config }, context, ['-layout', layout]);
     for (const { digest, bytes } of image.platforms.flatMap(({ layers }) => layers))
       assert.ok(bytes.equals(await readFile(join(layout, 'blobs', digest.replace(':', '/')))), digest);
+    record('BuildKit', RECIPES.buildkit.version.slice(1), {
+      en: 'builds on a base image that it pulls by a mirror in buildkitd.toml',
+      zh: '经 buildkitd.toml 中的镜像站拉取基础镜像并构建',
+    });
   });
 
   test('dockerd and kaniko, which request images from a mirror without a prefix', async () => {
