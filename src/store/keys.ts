@@ -103,7 +103,16 @@ export function ownerKey(digest: Digest, repository: Repository): string {
 /** The prefix of the repositories that a blob was pushed to. */
 export function ownersPrefix(digest: Digest): string {
   const { algorithm, hex } = splitDigest(digest);
-  return `v1/owners/${algorithm}/${hex.slice(0, 2)}/${hex}/`;
+  return `${OWNERS}${algorithm}/${hex.slice(0, 2)}/${hex}/`;
+}
+
+export const OWNERS = 'v1/owners/';
+
+/** The blob of a key below OWNERS; undefined if it names none. */
+export function parseOwnedBlob(key: string): Digest | undefined {
+  const [algorithm, , hex] = key.slice(OWNERS.length).split('/', 3);
+  const digest = `${algorithm}:${hex}`;
+  return key.startsWith(OWNERS) && isDigest(digest) ? digest : undefined;
 }
 
 /** The repository that a key below `ownersPrefix(digest)` names; undefined if it names none. */

@@ -8,7 +8,7 @@ import { BLOB_MEDIA_TYPE, OCI_INDEX, OCI_MANIFEST } from '../oci/descriptor.ts';
 import { digestOf, type Digest } from '../oci/digest.ts';
 import { parseRepository, parseTag, type Repository } from '../oci/reference.ts';
 import { filesystem, type FilesystemStore } from '../store/filesystem/filesystem.ts';
-import { blobKey, memberKey, seenKey, tagKey, usedKey } from '../store/keys.ts';
+import { blobKey, memberKey, ownerKey, OWNERS, seenKey, tagKey, usedKey } from '../store/keys.ts';
 import { memory } from '../testing/memory-store.ts';
 import { keysOf } from '../testing/store-suite.ts';
 import { bytesSource, type Store } from '../store/store.ts';
@@ -197,15 +197,19 @@ test('promise 13: young manifests, layers without one, and records stay, whateve
     assert.equal(result.overLimit, true, 'and the result says that the limit cannot be kept');
   }));
 
-test('blobs that no manifest names go when they are older than a day', () =>
+test('blobs that no manifest names go when they are older than a day, with the names of their owners', () =>
   onDisk(async (store) => {
     const image = await pull(store, 'app', ['config', 'layer']);
     const stray = await keep(store, image.repository, { content: 'stray', mediaType: BLOB_MEDIA_TYPE });
     const young = await keep(store, image.repository, { content: 'young', mediaType: BLOB_MEDIA_TYPE });
+    const [, layer = stray.digest] = image.layers;
+    for (const digest of [layer, stray.digest, young.digest]) await write(store, ownerKey(digest, image.repository), '');
     await age(store, 2);
     await age(store, 0.5, [blobKey(young.digest)]);
     const result = await run(store, {});
     assert.equal(result.blobs, 1);
+    const owned = [layer, young.digest].map((digest) => ownerKey(digest, image.repository));
+    assert.deepEqual(await keysOf(store, OWNERS), owned.sort());
     assert.equal(await store.stat(blobKey(stray.digest), context), undefined);
     assert.equal(await store.stat(memberKey(image.repository, stray.digest), context), undefined);
     assert.ok(await store.stat(blobKey(young.digest), context));

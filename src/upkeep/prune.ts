@@ -11,7 +11,7 @@ import { planPruning, type Departure, type Limits, type Plan } from './plan.ts';
 import type { Run } from './removal.ts';
 import { removeImages } from './remove-images.ts';
 import { countNeeds, sweepBlobs } from './sweep-blobs.ts';
-import { sweepRecords, sweepSeen, sweepUses } from './sweep-records.ts';
+import { sweepOwners, sweepRecords, sweepSeen, sweepUses } from './sweep-records.ts';
 import { namesOf, readTags, type TagsByImage } from './tags.ts';
 
 export interface PruneOptions {
@@ -75,6 +75,7 @@ export async function prune(store: Store, options: PruneOptions): Promise<PruneR
   const swept = await sweepBlobs(run, { gone, references }, (done) => progress?.('removing blobs', done, inventory.blobs.count()));
   progress?.('removing records', 0, 1);
   await sweepRecords(run, gone, references);
+  await sweepOwners(run, references);
   await sweepUses(run, gone);
   await sweepSeen(run);
   if (!dryRun) {

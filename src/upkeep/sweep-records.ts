@@ -1,7 +1,7 @@
 import { inParallel } from '../async/parallel.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
-import { parseRepositoryKey, parseSeenKey, parseUsedKey, REPOSITORIES, SEEN, USES } from '../store/keys.ts';
+import { OWNERS, parseOwnedBlob, parseRepositoryKey, parseSeenKey, parseUsedKey, REPOSITORIES, SEEN, USES } from '../store/keys.ts';
 import { lookUp } from './confirm.ts';
 import type { Image } from './inventory.ts';
 import { lastUseOf } from './plan.ts';
@@ -25,7 +25,7 @@ const ABANDONED_KEPT = 30 * DAY;
  *  images that are not stored, and the records of abandoned repositories. */
 export async function sweepRecords(run: Run, gone: ReadonlySet<Image>, references: Uint32Array): Promise<void> {
   const { store, context, inventory, limits } = run;
-  const { blobs, byDigest } = inventory;
+  const { byDigest } = inventory;
   const handled = (repository: Repository, image: Image | undefined): boolean =>
     image !== undefined && gone.has(image) && image.places.some((place) => place.repository === repository);
 
@@ -39,14 +39,10 @@ export async function sweepRecords(run: Run, gone: ReadonlySet<Image>, reference
           'tag' in record ? (await readTag(store, record, context))?.digest : 'member' in record ? record.member : record.subject;
         if (digest === undefined) continue; // it was removed meanwhile
         const image = byDigest.get(digest);
-        const stays = image !== undefined && (handled(repository, image) || (!('subject' in record) && keepsImage(run, image)));
-        if (!stays) yield { key, digest, modified };
+        const isKept = image !== undefined && (handled(repository, image) || (!('subject' in record) && keepsImage(run, image)));
+        if (!isKept) yield { key, digest, modified };
       } else if ('member' in record) {
-        const blob = blobs.find(record.member);
-        const stored = blob !== -1 && ((references[blob] ?? 0) > 0 || !isOld(run, blobs.modified(blob)));
-        if (stored || handled(repository, byDigest.get(record.member))) continue;
-        // The listings may have left out the blob.
-        if (blob === -1 && (await lookUp(store, record.member, context)) !== undefined) continue;
+        if (handled(repository, byDigest.get(record.member)) || (await stays(run, record.member, references))) continue;
         yield { key, digest: record.member, modified };
       } else if ('subject' in record) {
         const image = byDigest.get(record.subject);
@@ -59,14 +55,40 @@ export async function sweepRecords(run: Run, gone: ReadonlySet<Image>, reference
       }
     }
   }
+  await sweepUseless(run, useless());
+}
+
+/** Removes the names of the owners of blobs that are not stored. */
+export async function sweepOwners(run: Run, references: Uint32Array): Promise<void> {
+  const { store, context } = run;
+  async function* useless(): AsyncGenerator<UselessRecord> {
+    for await (const { key, modified } of store.list(OWNERS, context)) {
+      const digest = parseOwnedBlob(key);
+      if (digest === undefined || !isOld(run, modified.getTime()) || (await stays(run, digest, references))) continue;
+      yield { key, digest, modified };
+    }
+  }
+  await sweepUseless(run, useless());
+}
+
+/** Whether a blob is stored, and this run does not remove it. */
+async function stays(run: Run, digest: Digest, references: Uint32Array): Promise<boolean> {
+  const { store, context, inventory } = run;
+  const blob = inventory.blobs.find(digest);
+  if (blob !== -1) return (references[blob] ?? 0) > 0 || !isOld(run, inventory.blobs.modified(blob));
+  return (await lookUp(store, digest, context)) !== undefined; // the listings may have left it out
+}
+
+/** A concurrent push may have claimed the digests: its manifest needs these records. */
+async function sweepUseless(run: Run, records: AsyncIterable<UselessRecord>): Promise<void> {
+  const { store, context } = run;
   const remove = async ({ key, modified }: UselessRecord): Promise<void> => {
     const found = await store.stat(key, context);
     // A push has written the record again.
     if (found !== undefined && found.modified.getTime() > modified.getTime()) return;
     await removeRecord(run, key);
   };
-  // A concurrent push may have claimed the digests: its manifest needs these records.
-  await sweep(run, useless(), ({ digest }) => digest, remove);
+  await sweep(run, records, ({ digest }) => digest, remove);
 }
 
 /** Whether an image is kept only by the records of abandoned repositories. */
