@@ -40,8 +40,12 @@ export function createBlobWriter(
 ): BlobWriter {
   const uploads = createUploads({ store, claimer, maxBlobSize });
 
-  /** Records that a repository has a blob that is already stored. */
-  async function addBlob(repository: Repository, descriptor: Descriptor, signal: AbortSignal): Promise<Descriptor> {
+  /** Records that a repository has a blob. @param storing resolves when the blob is stored */
+  async function addBlob(
+    repository: Repository,
+    descriptor: Descriptor,
+    { storing, signal }: { storing?: Promise<void>; signal: AbortSignal },
+  ): Promise<Descriptor> {
     const { digest } = descriptor;
     const write = async (): Promise<void> => {
       const [known] = await Promise.all([
@@ -49,6 +53,7 @@ export function createBlobWriter(
         // Without it, a mount that names no repository does not find the blob, and the client
         // uploads it.
         store.write(ownerKey(digest, repository), bytesSource(Buffer.alloc(0)), { signal, volatile: true }),
+        storing,
       ]);
       // A pushed manifest stays a manifest, even if a client pushes it as a blob too. The record of
       // a blob is written again, since a pruning that has removed the blob also removes its old
@@ -79,7 +84,7 @@ export function createBlobWriter(
     digest: Digest,
     { chunk, signal }: { chunk: Chunk; signal: AbortSignal },
   ): Promise<Descriptor> {
-    const add = (size: number) => addBlob(repository, { digest, mediaType: BLOB_MEDIA_TYPE, size }, signal);
+    const add = (size: number) => addBlob(repository, { digest, mediaType: BLOB_MEDIA_TYPE, size }, { signal });
     const { length } = chunk;
     if (length === undefined) {
       const room = await quota.room(repository, signal);
@@ -107,8 +112,7 @@ export function createBlobWriter(
     const { size } = upload;
     const descriptor = { digest, mediaType: BLOB_MEDIA_TYPE, size };
     await withinQuota({ repository, digest, size, signal }, async () => {
-      await uploads.store(upload, digest, signal);
-      await addBlob(repository, descriptor, signal);
+      await addBlob(repository, descriptor, { storing: uploads.store(upload, digest, signal), signal });
     });
     return { descriptor, parts: upload.parts };
   }
@@ -150,7 +154,7 @@ export function createBlobWriter(
         const size = found === undefined ? undefined : await uploads.claimStored(digest, signal);
         if (size === undefined) continue;
         const descriptor = { digest, mediaType: BLOB_MEDIA_TYPE, size };
-        return withinQuota({ repository, digest, size, signal }, () => addBlob(repository, descriptor, signal));
+        return withinQuota({ repository, digest, size, signal }, () => addBlob(repository, descriptor, { signal }));
       }
       return undefined;
     },

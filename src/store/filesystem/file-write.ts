@@ -59,8 +59,7 @@ export function createTop(directory: string): () => Promise<void> {
   let made: Promise<void> | undefined;
   async function make(): Promise<void> {
     const top = join(directory, V1);
-    const first = await mkdir(top, { recursive: true });
-    if (first !== undefined) await syncAbove(top, dirname(first));
+    await syncMade(top, await mkdir(top, { recursive: true }));
   }
   return () => {
     made ??= make();
@@ -76,18 +75,20 @@ const making = new Set<Promise<void>>();
  *  missing, or may be removed at this moment because it is empty. */
 export async function publish(file: string, path: string, { volatile = false }: Pick<WriteContext, 'volatile'> = {}): Promise<void> {
   const parent = dirname(path);
+  const synced: Promise<void>[] = [];
   for (let tries = 0; ; tries++) {
     try {
       await rename(file, path);
       break;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || tries === 10) throw error;
-      const made = makeParent(parent, volatile).finally(() => making.delete(made));
-      making.add(made);
+      // Absent: it was there, and was removed before mkdir had looked at it.
+      const made = absentAsUndefined(mkdir(parent, { recursive: true }));
+      if (!volatile) synced.push(hold(made.then((first) => syncMade(parent, first))));
       await made;
     }
   }
-  if (!volatile) await syncRenamed(parent, undefined);
+  if (!volatile) await Promise.all([syncRenamed(parent, undefined), ...synced]);
 }
 
 /** Other writes may have created directories above a file and not synced them yet. */
@@ -95,26 +96,25 @@ export async function directoriesAreSynced(): Promise<void> {
   if (making.size > 0) await Promise.all(making);
 }
 
-async function makeParent(parent: string, volatile: boolean): Promise<void> {
-  // Absent: it was there, and was removed before mkdir had looked at it. The caller tries again.
-  const first = await absentAsUndefined(mkdir(parent, { recursive: true }));
-  if (first !== undefined && !volatile) await syncAbove(parent, dirname(first));
-}
-
 /** Makes the name of a file that has been renamed into `parent` durable. @param first the first
  *  directory that another thread had to create for it */
 export async function syncRenamed(parent: string, first: string | undefined): Promise<void> {
-  if (first !== undefined) {
-    const made = syncAbove(parent, dirname(first)).finally(() => making.delete(made));
-    making.add(made);
-  }
+  if (first !== undefined) void hold(syncMade(parent, first)); // awaited with all others
   await Promise.all([syncDirectory(parent), directoriesAreSynced()]);
 }
 
-/** Syncs the directories that got new entries: all above `directory`, up to and including `top`. */
-async function syncAbove(directory: string, top: string): Promise<void> {
-  let at = directory;
-  while (at !== top) {
+/** Lets all writes wait that may use directories before they are synced. */
+function hold(syncing: Promise<void>): Promise<void> {
+  const held = syncing.finally(() => making.delete(held));
+  held.catch(() => undefined); // thrown to those who wait
+  making.add(held);
+  return held;
+}
+
+/** Syncs the directories that got new entries when `directory` was made: all above it, up to the
+ *  one that holds `first`. @param first the first that was made; undefined: none was */
+async function syncMade(directory: string, first: string | undefined): Promise<void> {
+  for (let at = directory; first !== undefined && at !== dirname(first);) {
     at = dirname(at);
     await syncDirectory(at);
   }
