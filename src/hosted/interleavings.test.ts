@@ -69,7 +69,7 @@ function makeManifest(names: { digest: Digest; bytes: Buffer; mediaType?: string
 
 function pushBlob(registry: PushRegistry, { digest, bytes }: World['blobs'][number]): Promise<unknown> {
   const body = (async function* () {
-    yield bytes;
+    yield [bytes];
   })();
   return registry.putBlob(REPOSITORY, digest, { chunk: { start: undefined, length: bytes.length, body }, signal });
 }

@@ -9,6 +9,7 @@ import { filesystem } from '../store/filesystem/filesystem.ts';
 import { createClaimer } from '../store/claims.ts';
 import { blobKey, UPLOADS } from '../store/keys.ts';
 import { readAll } from '../io/body.ts';
+import { createRunningHash } from '../io/running-hash.ts';
 import { createUploads } from './uploads.ts';
 
 const signal = new AbortController().signal;
@@ -20,7 +21,7 @@ function heldBody(bytes: Buffer) {
   const { promise, resolve } = Promise.withResolvers<void>();
   async function* body() {
     begun.resolve();
-    yield bytes;
+    yield [bytes];
     await promise;
   }
   return { chunk: { start: undefined, length: bytes.length, body: body() }, begun: begun.promise, release: resolve };
@@ -76,9 +77,12 @@ test('an upload that an older program began is ended by this one', async () => {
   const uploads = createUploads({ store, claimer: createClaimer(store), maxBlobSize: 2 ** 20 });
   const place = { repository: REPOSITORY, id: await uploads.start(REPOSITORY, signal) };
   const oneChunk = async function* (text: string) {
-    yield Buffer.from(text);
+    yield [Buffer.from(text)];
   };
-  await store.writeStream(`${UPLOADS}${REPOSITORY}/_${place.id}/0000000000000000`, oneChunk('before '), { signal });
+  await store.writeStream(`${UPLOADS}${REPOSITORY}/_${place.id}/0000000000000000`, oneChunk('before '), {
+    signal,
+    hash: createRunningHash('sha256'),
+  });
   const chunk = { start: 7, length: 5, body: oneChunk('after') };
   assert.equal(await uploads.append(place, chunk, { room: Infinity, signal }), 12);
   assert.equal((await uploads.verify(place, digestOf(Buffer.from('before after')), signal)).size, 12);

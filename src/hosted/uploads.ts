@@ -1,6 +1,7 @@
-import { randomBytes, type Hash } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { inParallel } from '../async/parallel.ts';
+import { createRunningHash, type RunningHash } from '../io/running-hash.ts';
 import { agrees, createDigestHash, splitDigest, type Digest } from '../oci/digest.ts';
 import { isOciError, OciError } from '../oci/error.ts';
 import type { Chunk, UploadId } from '../oci/push-registry.ts';
@@ -19,7 +20,7 @@ export interface Place {
 /** The running hash of an upload, so that bytes that passed through this process are not read
  *  back. */
 interface Progress {
-  hash: Hash;
+  hash: RunningHash;
   /** The chunks hashed, from the first on. A key names the same bytes forever. */
   parts: readonly UploadPart[];
 }
@@ -79,7 +80,12 @@ const REMOVAL_TIMEOUT_MS = 60_000;
 /** Keeps uploads in the store, one object per chunk: acknowledged bytes are durable, and visible to
  *  every replica. */
 export function createUploads({ store, claimer, maxBlobSize }: UploadsOptions): Uploads {
-  const progress = new LRUCache<UploadId, Progress>({ max: MAX_PROGRESS });
+  const progress = new LRUCache<UploadId, Progress>({
+    max: MAX_PROGRESS,
+    dispose: ({ hash }, _, reason) => {
+      if (reason === 'evict') hash.close();
+    },
+  });
   /** Uploads that have become blobs, and may not have been removed. */
   const ended = new LRUCache<UploadId, true>({ max: MAX_PROGRESS });
 
@@ -111,10 +117,19 @@ export function createUploads({ store, claimer, maxBlobSize }: UploadsOptions): 
     return parts;
   }
 
-  function takeProgress(id: UploadId, parts: readonly UploadPart[]): Progress | undefined {
-    const known = progress.get(id) ?? (parts.length === 0 ? { hash: createDigestHash(SHA256), parts: [] } : undefined);
-    progress.delete(id); // until the next chunk is stored, the hash is ahead of the upload
-    return known !== undefined && isHashOf(known, parts) ? known : undefined;
+  /** Takes the hash of an upload that has exactly these chunks: until the next chunk is stored, the
+   *  hash is ahead of the upload. */
+  function takeHash(id: UploadId, parts: readonly UploadPart[]): RunningHash | undefined {
+    if (parts.length === 0) return createRunningHash('sha256'); // nearly all digests are sha256
+    const known = progress.get(id);
+    if (known === undefined || !isHashOf(known, parts)) return undefined;
+    progress.delete(id);
+    return known.hash;
+  }
+
+  function forget(id: UploadId): void {
+    progress.get(id)?.hash.close();
+    progress.delete(id);
   }
 
   async function append(place: Place, chunk: Chunk, { room, signal }: { room: number; signal: AbortSignal }): Promise<number> {
@@ -122,17 +137,27 @@ export function createUploads({ store, claimer, maxBlobSize }: UploadsOptions): 
     const start = sizeOf(parts);
     if (chunk.start !== undefined && chunk.start !== start) throw standsAt(start, chunk.start);
     if (chunk.length === 0) return start;
-    const known = takeProgress(place.id, parts);
-    const body = counted(chunk, { start, room, maxSize: maxBlobSize, onChunk: (bytes) => known?.hash.update(bytes) });
-    const key = uploadChunkKey(place.repository, place.id, { start, nonce: randomBytes(8).toString('hex') });
-    const size = await store.writeStream(key, body, { signal, volatile: true, ...sizeOfChunk(chunk) });
-    if (size === 0 || !(await isAlone(place, { key, start, signal }))) {
-      await store.remove(key, { signal });
-      if (size === 0) return start;
-      throw standsAt(sizeOf(await listParts(place, signal)), start);
+    const known = takeHash(place.id, parts);
+    const hash = known ?? createRunningHash('sha256'); // of no use, as others' chunks are missing
+    let isKept = false;
+    try {
+      const body = counted(chunk, { start, room, maxSize: maxBlobSize });
+      const key = uploadChunkKey(place.repository, place.id, { start, nonce: randomBytes(8).toString('hex') });
+      const size = await store.writeStream(key, body, { signal, volatile: true, hash, ...sizeOfChunk(chunk) });
+      if (size === 0 || !(await isAlone(place, { key, start, signal }))) {
+        await store.remove(key, { signal });
+        if (size === 0) return start;
+        throw standsAt(sizeOf(await listParts(place, signal)), start);
+      }
+      if (known !== undefined) {
+        forget(place.id);
+        progress.set(place.id, { hash, parts: [...parts, { key, size }] });
+        isKept = true;
+      }
+      return start + size;
+    } finally {
+      if (!isKept) hash.close();
     }
-    if (known !== undefined) progress.set(place.id, { hash: known.hash, parts: [...known.parts, { key, size }] });
-    return start + size;
   }
 
   /** Whether a chunk that was just stored counts. If two chunks begin at the same byte, at least
@@ -166,14 +191,14 @@ export function createUploads({ store, claimer, maxBlobSize }: UploadsOptions): 
   }
 
   async function remove({ repository, id }: Place, signal: AbortSignal): Promise<void> {
-    progress.delete(id);
+    forget(id);
     const keys: string[] = [];
     for await (const { key } of store.list(uploadPrefix(repository, id), { signal })) keys.push(key);
     await inParallel(keys, REMOVALS_AT_ONCE, (key) => store.remove(key, { signal }));
   }
 
   async function end({ repository, id }: Place, parts: readonly UploadPart[]): Promise<void> {
-    progress.delete(id);
+    forget(id);
     ended.set(id, true);
     const keys = [...parts.map(({ key }) => key), uploadStartKey(repository, id)];
     const signal = AbortSignal.timeout(REMOVAL_TIMEOUT_MS);
@@ -193,7 +218,7 @@ export function createUploads({ store, claimer, maxBlobSize }: UploadsOptions): 
     async verify(place, digest, signal) {
       const known = progress.get(place.id);
       // If the bytes hashed here are the blob, it does not matter what another replica has added.
-      const isKnown = known !== undefined && splitDigest(digest).algorithm === 'sha256' && agrees(known.hash.copy(), digest);
+      const isKnown = known !== undefined && (await known.hash.agrees(digest).catch(() => false)); // its worker has ended
       if (isKnown) return { place, parts: known.parts, size: sizeOf(known.parts) };
       const parts = await listParts(place, signal);
       if (!(await readBack(parts, digest, signal))) throw wrongDigest(digest);
@@ -216,19 +241,19 @@ export function createUploads({ store, claimer, maxBlobSize }: UploadsOptions): 
 
     async put(digest, chunk, { room, signal }) {
       await claimStored(digest, signal);
-      const hash = createDigestHash(digest);
-      async function* verified(): AsyncGenerator<Uint8Array> {
-        yield* counted(chunk, { start: 0, room, maxSize: maxBlobSize, onChunk: (bytes) => hash.update(bytes) });
-        if (!agrees(hash, digest)) throw wrongDigest(digest);
+      const hash = createRunningHash(splitDigest(digest).algorithm);
+      const check = async (): Promise<void> => {
+        if (!(await hash.agrees(digest))) throw wrongDigest(digest);
+      };
+      const body = counted(chunk, { start: 0, room, maxSize: maxBlobSize });
+      try {
+        return await store.writeStream(blobKey(digest), body, { signal, hash, check, ...sizeOfChunk(chunk) });
+      } finally {
+        hash.close();
       }
-      return store.writeStream(blobKey(digest), verified(), { signal, ...sizeOfChunk(chunk) });
     },
   };
 }
-
-/** Only the algorithm matters: clients name the digest at the end of an upload, and nearly all use
- *  sha256. */
-const SHA256 = `sha256:${'0'.repeat(64)}` as Digest;
 
 function sizeOfChunk({ length }: Chunk): { size?: number } {
   return length === undefined ? {} : { size: length };
@@ -256,20 +281,18 @@ interface Counting {
   /** Bytes that the quota leaves for the whole upload. */
   room: number;
   maxSize: number;
-  onChunk(this: void, bytes: Uint8Array): unknown;
 }
 
 /** @throws OciError SIZE_INVALID: the length differs from the announced one, or the blob is too
  *  large; DENIED: no room for it */
-async function* counted({ body, length }: Chunk, { start, room, maxSize, onChunk }: Counting): AsyncGenerator<Uint8Array> {
+async function* counted({ body, length }: Chunk, { start, room, maxSize }: Counting): AsyncGenerator<readonly Uint8Array[]> {
   let size = 0;
-  for await (const bytes of body) {
-    size += bytes.length;
+  for await (const batch of body) {
+    for (const bytes of batch) size += bytes.length;
     if (length !== undefined && size > length) throw new OciError('SIZE_INVALID', `the chunk has more than the ${length} bytes announced`);
     if (start + size > maxSize) throw new OciError('SIZE_INVALID', `the blob has more than the ${maxSize} bytes allowed`);
     if (start + size > room) throw new OciError('DENIED', `the quota of the repository leaves ${room} bytes, and the blob has more`);
-    onChunk(bytes);
-    yield bytes;
+    yield batch;
   }
   if (length !== undefined && size < length) throw new OciError('SIZE_INVALID', `the chunk has ${size} of the ${length} bytes announced`);
 }

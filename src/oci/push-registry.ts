@@ -23,7 +23,8 @@ export interface Chunk {
   start: number | undefined;
   /** Bytes, exactly; undefined: until `body` ends. */
   length: number | undefined;
-  body: AsyncIterable<Uint8Array>;
+  /** The bytes, in batches. */
+  body: AsyncIterable<readonly Uint8Array[]>;
 }
 
 export interface PushedManifest {

@@ -151,7 +151,7 @@ function hasBody({ headers }: IncomingMessage): boolean {
 }
 
 /** @throws OciError RANGE_INVALID: Content-Range is malformed, or its length is not the body's */
-function chunkOf({ request, body: { chunks: body } }: Push): Chunk {
+function chunkOf({ request, body: { batches: body } }: Push): Chunk {
   const header = request.headers['content-length'];
   const length = header === undefined ? undefined : Number(header);
   const range = request.headers['content-range'];

@@ -2,10 +2,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 
 /** The body of a request that a handler may refuse. */
 export interface RequestBody {
-  /** The bytes of the body, readable once. A reader may stop early without closing the
-   *  connection. */
-  chunks: AsyncIterable<Uint8Array>;
-  /** Reads the whole body, instead of `chunks`, with fewer promises.
+  /** The bytes of the body, readable once, in batches of BATCH_SIZE unless they arrive slowly. A
+   *  reader may stop early without closing the connection. */
+  batches: AsyncIterable<readonly Uint8Array[]>;
+  /** Reads the whole body, instead of `batches`.
    *  @returns undefined: it has more than `maxBytes`; the rest is not read
    *  @throws Error: the client has disconnected */
   all(this: void, maxBytes: number): Promise<Buffer | undefined>;
@@ -14,6 +14,12 @@ export interface RequestBody {
   drain(this: void): void;
 }
 
+/** Bytes that are handed on at once. */
+const BATCH_SIZE = 256 * 1024;
+/** How long fewer bytes wait for more: a store may end a request that sends nothing. */
+const MAX_GATHER_MS = 1000;
+/** Bytes that may wait for a reader. */
+const MAX_WAITING = 2 * BATCH_SIZE;
 /** How much of a refused body is still read, in bytes. */
 const MAX_DRAINED = 64 * 2 ** 20;
 const MAX_DRAIN_MS = 30_000;
@@ -34,10 +40,10 @@ export function openBody(request: IncomingMessage, response: ServerResponse): Re
   }
 
   return {
-    chunks: {
+    batches: {
       [Symbol.asyncIterator]() {
         invite();
-        return request.iterator({ destroyOnReturn: false });
+        return readBatches(request);
       },
     },
     all(maxBytes) {
@@ -57,6 +63,51 @@ export function openBody(request: IncomingMessage, response: ServerResponse): Re
       request.resume();
     },
   };
+}
+
+/** Collects what arrives: a promise for each chunk would cost more than its bytes.
+ *  @throws Error: the client has disconnected */
+async function* readBatches(request: IncomingMessage): AsyncGenerator<readonly Uint8Array[]> {
+  let [chunks, size] = [[] as Uint8Array[], 0];
+  let end: { error?: Error } | undefined;
+  let wake: () => void = () => undefined;
+
+  const take = (chunk: Buffer): void => {
+    chunks.push(chunk);
+    size += chunk.length;
+    if (size >= BATCH_SIZE) wake();
+    if (size >= MAX_WAITING) request.pause();
+  };
+  const succeed = (): void => {
+    end ??= {};
+    wake();
+  };
+  const fail = (error = new Error('the client has disconnected')): void => {
+    end ??= { error };
+    wake();
+  };
+  async function arrival(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    wake = resolve;
+    const late = setTimeout(resolve, MAX_GATHER_MS);
+    await promise;
+    clearTimeout(late);
+  }
+
+  request.on('data', take).once('end', succeed).once('error', fail).once('close', fail);
+  if (request.destroyed) fail();
+  try {
+    while (end === undefined || size > 0) {
+      if (size < BATCH_SIZE && end === undefined) await arrival();
+      if (end?.error !== undefined) throw end.error;
+      const batch = chunks;
+      [chunks, size] = [[], 0];
+      if (request.isPaused()) request.resume();
+      if (batch.length > 0) yield batch;
+    }
+  } finally {
+    request.off('data', take).off('end', succeed).off('error', fail).off('close', fail).pause();
+  }
 }
 
 function readAll(request: IncomingMessage, maxBytes: number): Promise<Buffer | undefined> {

@@ -1,3 +1,4 @@
+import type { RunningHash } from '../io/running-hash.ts';
 import { bytesSource, type Store, type StoreContext, type WriteContext } from './store.ts';
 
 /** A store that blobs can be uploaded to: besides objects of known size it accepts streams, and
@@ -5,11 +6,9 @@ import { bytesSource, type Store, type StoreContext, type WriteContext } from '.
 export interface UploadStore extends Store {
   /** Writes the bytes of `body` under `key`, all or nothing: if `body` throws, nothing is stored,
    *  and its error is passed on. Durable when it resolves, unless it is `volatile`.
-   *  @param body its chunks belong to the store, which may free their memory
-   *  @param context.size the number of bytes, if known: then the body may be sent on without being
-   *  collected
+   *  @param body batches of chunks, which belong to the store: it may free their memory
    *  @returns the number of bytes */
-  writeStream(key: string, body: AsyncIterable<Uint8Array>, context: WriteContext & { size?: number }): Promise<number>;
+  writeStream(key: string, body: AsyncIterable<readonly Uint8Array[]>, context: StreamContext): Promise<number>;
   /** Creates `key`, durably, from the bytes of `parts`, in this order; the parts stay. The bytes do
    *  not pass through this process if the store can avoid it. */
   compose(parts: readonly UploadPart[], key: string, context: StoreContext): Promise<void>;
@@ -22,6 +21,16 @@ export interface UploadStore extends Store {
   /** Parts shorter than this many bytes, except the last, cost a copy through this process;
    *  undefined: parts may be of any size. */
   minPartSize: number | undefined;
+}
+
+export interface StreamContext extends WriteContext {
+  /** The number of bytes, if known: then the body may be sent on without being collected. */
+  size?: number;
+  /** Gets the bytes. */
+  hash: RunningHash;
+  /** Called when all bytes are hashed. If it throws, nothing is stored, and the error is passed
+   *  on. */
+  check?(this: void): Promise<void>;
 }
 
 export interface SmallObject {

@@ -236,7 +236,7 @@ testMaker('hosted and its createReader(), over what was pushed', repository, asy
       start: undefined,
       length: bytes.length,
       body: (async function* () {
-        yield bytes;
+        yield [bytes];
       })(),
     };
     await registry.putBlob(repository, descriptor.digest, { chunk, signal });

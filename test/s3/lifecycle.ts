@@ -8,6 +8,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import { readAll } from '../../src/io/body.ts';
+import { createRunningHash } from '../../src/io/running-hash.ts';
 import { digestOf } from '../../src/oci/digest.ts';
 import { blobKey } from '../../src/store/keys.ts';
 import { s3 } from '../../src/store/s3/s3.ts';
@@ -78,15 +79,18 @@ test('promise 14: a blob whose upload a lifecycle rule ends half way is uploaded
 test('promise 22: a push whose upload a lifecycle rule ends half way fails as a whole, may be repeated, and succeeds then', async () => {
   await using store = await openStore();
   async function* slow() {
-    yield bytes.subarray(0, PART);
-    yield bytes.subarray(PART, 2 * PART);
+    yield [bytes.subarray(0, PART)];
+    yield [bytes.subarray(PART, 2 * PART)];
     await letTheRuleAct();
-    yield bytes.subarray(2 * PART);
+    yield [bytes.subarray(2 * PART)];
   }
-  await assert.rejects(store.writeStream(key, slow(), { signal }), { code: 'UNAVAILABLE', retryAfter: 5 });
+  await assert.rejects(store.writeStream(key, slow(), { signal, hash: createRunningHash('sha256') }), {
+    code: 'UNAVAILABLE',
+    retryAfter: 5,
+  });
   assert.equal(await store.stat(key, { signal }), undefined, 'nothing of it is visible');
   async function* whole() {
-    yield Buffer.from(bytes); // the store frees it
+    yield [Buffer.from(bytes)]; // the store frees it
   }
-  assert.equal(await store.writeStream(key, whole(), { signal }), bytes.length);
+  assert.equal(await store.writeStream(key, whole(), { signal, hash: createRunningHash('sha256') }), bytes.length);
 });

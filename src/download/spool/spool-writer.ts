@@ -3,7 +3,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { agrees, createDigestHash, splitDigest, type Digest } from '../../oci/digest.ts';
 import { OciError } from '../../oci/error.ts';
 import { spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
-import { spoolThread, type SpoolThread } from './spool-workers.ts';
+import { fileWorker, type FileWorker } from '../../io/file-workers.ts';
 
 /** Blobs of at least this many bytes are written and hashed by a worker thread. */
 const LARGE = 2 ** 20;
@@ -35,8 +35,8 @@ export interface SpoolWriterOptions {
 }
 
 export function createSpoolWriter(options: SpoolWriterOptions): SpoolWriter {
-  const thread = (options.size ?? Infinity) < LARGE ? undefined : spoolThread();
-  return thread === undefined ? createOwnWriter(options) : createThreadWriter(options, thread);
+  const worker = (options.size ?? Infinity) < LARGE ? undefined : fileWorker();
+  return worker === undefined ? createOwnWriter(options) : createWorkerWriter(options, worker);
 }
 
 function createOwnWriter({ digest, file }: SpoolWriterOptions): SpoolWriter {
@@ -78,9 +78,10 @@ export async function hashFile(hash: Hash, file: FileHandle, start: number, end:
   }
 }
 
-function createThreadWriter({ digest, file }: SpoolWriterOptions, thread: SpoolThread): SpoolWriter {
+function createWorkerWriter({ digest, file }: SpoolWriterOptions, worker: FileWorker): SpoolWriter {
   const { algorithm, hex } = splitDigest(digest);
-  const { ask, close } = thread.open(file.fd, algorithm);
+  const { fd: descriptor } = file;
+  const { ask, close } = worker.open(algorithm);
   /** Buffers that the worker has written and may still be hashing, until it answers the next
    *  request. */
   let hashing: SharedBuffer[] = [];
@@ -99,12 +100,13 @@ function createThreadWriter({ digest, file }: SpoolWriterOptions, thread: SpoolT
       hashing = hashed ? [buffer] : [];
       if (!hashed) done.push(buffer);
       buffer.hold();
-      await andRelease(ask({ kind: 'write', bytes, position, hashed }), done);
+      await andRelease(ask({ kind: 'write', descriptor, bytes, position, hashed }), done);
     },
     async hash(start, end) {
-      for (let at = start; at < end; at += READ_BACK) await ask({ kind: 'hash', start: at, end: Math.min(end, at + READ_BACK) });
+      for (let at = start; at < end; at += READ_BACK)
+        await ask({ kind: 'hash', descriptor, start: at, end: Math.min(end, at + READ_BACK) });
     },
-    agrees: async () => (await andRelease(ask({ kind: 'finish' }), hashing.splice(0))).hex === hex,
+    agrees: async () => (await andRelease(ask({ kind: 'digest' }), hashing.splice(0))).hex === hex,
     close: () => andRelease(close(), hashing.splice(0)),
   };
 }

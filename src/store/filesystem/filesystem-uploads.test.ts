@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { IN_MEMORY, temporaryDirectory } from '../../../test/support/temporary.ts';
 import { readAll } from '../../io/body.ts';
+import { createRunningHash } from '../../io/running-hash.ts';
 import { storeConformance } from '../../testing/store-suite.ts';
 import { bytesSource } from '../store.ts';
 import { filesystemUploads } from './filesystem-uploads.ts';
@@ -57,8 +58,8 @@ for (const parent of PARENTS) {
 }
 
 /** Chunks with memory of their own, as Node's HTTP parser makes them. */
-async function* chunksOf(bytes: Buffer, size: number): AsyncGenerator<Uint8Array> {
-  for (let at = 0; at < bytes.length; at += size) yield Uint8Array.from(bytes.subarray(at, at + size));
+async function* chunksOf(bytes: Buffer, size: number): AsyncGenerator<Uint8Array[]> {
+  for (let at = 0; at < bytes.length; at += size) yield [Uint8Array.from(bytes.subarray(at, at + size))];
 }
 
 test('streams of every chunk size are stored byte for byte, and joined in their order', async () => {
@@ -68,7 +69,10 @@ test('streams of every chunk size are stored byte for byte, and joined in their 
   const parts = [];
   for (const size of [1000, 2 ** 16, MIB, bytes.length]) {
     const key = `v1/uploads/local/a/_0/${size}`;
-    assert.equal(await store.writeStream(key, chunksOf(bytes, size), { signal, volatile: size > 1000 }), bytes.length);
+    assert.equal(
+      await store.writeStream(key, chunksOf(bytes, size), { signal, volatile: size > 1000, hash: createRunningHash('sha256') }),
+      bytes.length,
+    );
     parts.push({ key, size: bytes.length });
     const found = await store.read(key, { signal });
     assert.ok(found !== undefined && bytes.equals((await readAll(found.body, bytes.length)) ?? Buffer.alloc(0)), String(size));
@@ -84,11 +88,13 @@ test('streams of every chunk size are stored byte for byte, and joined in their 
 test('a failed stream leaves no file, and its error is passed on', async () => {
   await using made = await open();
   const { store, left } = made;
-  async function* failing(): AsyncGenerator<Uint8Array> {
-    yield new Uint8Array(MIB);
+  async function* failing(): AsyncGenerator<Uint8Array[]> {
+    yield [new Uint8Array(MIB)];
     throw new Error('the client is gone');
   }
-  await assert.rejects(store.writeStream('v1/uploads/local/a/_0/0', failing(), { signal }), { message: 'the client is gone' });
+  await assert.rejects(store.writeStream('v1/uploads/local/a/_0/0', failing(), { signal, hash: createRunningHash('sha256') }), {
+    message: 'the client is gone',
+  });
   assert.equal(await store.stat('v1/uploads/local/a/_0/0', { signal }), undefined);
   assert.deepEqual(await left(), []);
 });

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { link, open, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { freeMemory } from '../../io/free-memory.ts';
+import { OciError } from '../../oci/error.ts';
 import { fileFailure } from '../failure.ts';
 import { checkKey, checkPrefix } from '../keys.ts';
 import { inOrder, type UploadPart, type UploadStore } from '../upload-store.ts';
+import { writeStream } from './file-stream.ts';
 import { createTop, publish } from './file-write.ts';
 import type { FilesystemStore } from './filesystem.ts';
 import { createRecordThread } from './record-thread.ts';
@@ -12,9 +13,6 @@ import { createRecordThread } from './record-thread.ts';
 const COPY_SIZE = 1024 * 1024;
 /** Bytes that are copied to the thread for small files. */
 const MAX_RECORD = 64 * 1024;
-/** Bytes of a stream that are written at once. */
-const FLUSH_SIZE = 256 * 1024;
-const FLUSH_CHUNKS = 64;
 
 /** Carries an error of the body past the translation of file errors. */
 class BodyError extends Error {
@@ -49,6 +47,7 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
     if (signal.aborted) return Promise.reject(signal.reason as Error);
     return work().catch((error: unknown) => {
       if (error instanceof BodyError) throw error.cause;
+      if (error instanceof OciError) throw error; // of a stream's check
       signal.throwIfAborted();
       throw fileFailure(error, doing, directory);
     });
@@ -119,13 +118,14 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
       await store.close();
     },
 
-    writeStream(key, body, { signal, volatile = false }) {
+    writeStream(key, body, { signal, volatile = false, hash, check }) {
       const path = pathOf(key);
       return translated(`writing ${key}`, signal, async () => {
         if (volatile) await topIsMade();
         let size = 0;
         await writeFile(path, volatile, async (file) => {
-          size = await writeStream(file, withBodyErrors(body), signal);
+          size = await writeStream(file, withBodyErrors(body), { hash, signal });
+          await check?.();
         });
         return size;
       });
@@ -165,51 +165,18 @@ async function linkFile(from: string, { temporaryDirectory, path }: { temporaryD
 async function syncFile(path: string): Promise<void> {
   const file = await open(path, 'r');
   try {
-    await file.sync();
+    await file.datasync();
   } finally {
     await file.close();
   }
 }
 
-async function* withBodyErrors(body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+async function* withBodyErrors(body: AsyncIterable<readonly Uint8Array[]>): AsyncIterable<readonly Uint8Array[]> {
   try {
     yield* body;
   } catch (cause) {
     throw new BodyError('the body failed', { cause });
   }
-}
-
-/** Writes the bytes of `body`, some while the next ones arrive. @returns how many there were */
-async function writeStream(file: FileHandle, body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<number> {
-  let written = 0;
-  let [chunks, size] = [[] as Uint8Array[], 0];
-  let writing: Promise<void> = Promise.resolve();
-  const flush = async (): Promise<void> => {
-    await writing;
-    signal.throwIfAborted();
-    writing = writeChunks(file, chunks, size);
-    writing.catch(() => undefined); // awaited by the next flush, or at the end
-    written += size;
-    [chunks, size] = [[], 0];
-  };
-  try {
-    for await (const chunk of body) {
-      chunks.push(chunk);
-      size += chunk.length;
-      if (size >= FLUSH_SIZE || chunks.length >= FLUSH_CHUNKS) await flush();
-    }
-    if (size > 0) await flush();
-  } finally {
-    await writing;
-  }
-  return written;
-}
-
-async function writeChunks(file: FileHandle, chunks: Uint8Array[], size: number): Promise<void> {
-  const { bytesWritten } = await file.writev(chunks);
-  // Less than asked for: a signal has interrupted it, or the disk is nearly full.
-  if (bytesWritten < size) await writeAll(file, Buffer.concat(chunks).subarray(bytesWritten));
-  for (const chunk of chunks) freeMemory(chunk);
 }
 
 async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {

@@ -5,20 +5,20 @@ import type { Store } from '../store.ts';
 import type { UploadPart, UploadStore } from '../upload-store.ts';
 import { codeOf, statusOf } from './errors.ts';
 import { MAX_PUT, MIN_PART_SIZE, type CopySource, type Target } from './put.ts';
-import type { StreamsOptions } from './streams.ts';
+import type { BodyWriter, StreamsOptions } from './streams.ts';
 
 /** A blob may have come in thousands of parts. */
 const COPIES_AT_ONCE = 4;
 
 export interface ComposeOptions extends StreamsOptions {
   read: Store['read'];
-  writeStream: UploadStore['writeStream'];
+  writeBody: BodyWriter;
 }
 
 /** Joins objects in S3: by copies there, or, where the server or the sizes do not allow that, by
  *  reading and writing them. */
 export function createCompose(options: ComposeOptions): UploadStore['compose'] {
-  const { attempt, target, read, writeStream } = options;
+  const { attempt, target, read, writeBody } = options;
   return async (parts, key, { signal }) => {
     const size = parts.reduce((sum, part) => sum + part.size, 0);
     const isCopyable = size > 0 && parts.slice(0, -1).every((part) => part.size >= MIN_PART_SIZE);
@@ -32,7 +32,7 @@ export function createCompose(options: ComposeOptions): UploadStore['compose'] {
         if (!isUnsupported(error)) throw error;
       }
     }
-    await writeStream(key, readParts(read, parts, signal), { size, signal });
+    await writeBody(key, readParts(read, parts, signal), { size, signal });
   };
 }
 

@@ -18,7 +18,7 @@ import { createPrefix } from './prefix.ts';
 import { createPutter, MIN_PART_SIZE } from './put.ts';
 import { createRead } from './read.ts';
 import { createStat, type S3Access } from './stat.ts';
-import { createStreamWriter } from './streams.ts';
+import { createBodyWriter, createStreamWriter } from './streams.ts';
 import { createRemover } from './versions.ts';
 
 /** Keeps each object under its key in a bucket of any S3-compatible store. Does not need
@@ -58,7 +58,7 @@ export function s3(options: S3Options): S3Store {
     stat,
     read,
     writeStream,
-    compose: createCompose({ putter, attempt, target, read, writeStream: createStreamWriter({ putter, attempt, target, borrowed: true }) }),
+    compose: createCompose({ putter, attempt, target, read, writeBody: createBodyWriter({ putter, attempt, target, borrowed: true }) }),
     minPartSize: MIN_PART_SIZE,
 
     async readSmall(key, maxBytes, context) {

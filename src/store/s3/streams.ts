@@ -2,7 +2,7 @@ import { createSemaphore } from '../../async/semaphore.ts';
 import { OciError } from '../../oci/error.ts';
 import { freeMemory } from '../../io/free-memory.ts';
 import type { StoreContext, StoreSource } from '../store.ts';
-import type { UploadStore } from '../upload-store.ts';
+import type { StreamContext, UploadStore } from '../upload-store.ts';
 import type { Availability } from './availability.ts';
 import { MAX_PUT, MIN_PART_SIZE, PART_SIZE, type Putter, type Target } from './put.ts';
 
@@ -32,11 +32,29 @@ interface Stream {
   signal: AbortSignal;
 }
 
+/** Uploads a body. @returns its number of bytes */
+export type BodyWriter = (key: string, body: AsyncIterable<Uint8Array>, context: StoreContext & { size?: number }) => Promise<number>;
+
 /** Uploads streams to S3. */
-export function createStreamWriter({ putter, attempt, target, borrowed = false }: StreamsOptions): UploadStore['writeStream'] {
+export function createStreamWriter(options: StreamsOptions): UploadStore['writeStream'] {
+  const write = createBodyWriter(options);
+  return (key, batches, context) => write(key, hashed(batches, context), context);
+}
+
+async function* hashed(batches: AsyncIterable<readonly Uint8Array[]>, { hash, check }: StreamContext): AsyncGenerator<Uint8Array> {
+  for await (const batch of batches) {
+    for (const chunk of batch) {
+      hash.update(chunk);
+      yield chunk;
+    }
+  }
+  await check?.();
+}
+
+export function createBodyWriter({ putter, attempt, target, borrowed = false }: StreamsOptions): BodyWriter {
   const buffered = createSemaphore(MAX_BUFFERED_STREAMS);
   const overlapping = createOverlap(MAX_OVERLAPPING_STREAMS);
-  return async (key, body, { size, signal }: StoreContext & { size?: number }) => {
+  return async (key, body, { size, signal }) => {
     const call = { doing: `writing ${key}`, kind: 'write', signal, limit: Infinity } as const;
     const stream = { key, body, signal };
     if (size === undefined) {

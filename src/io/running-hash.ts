@@ -1,0 +1,86 @@
+import { createHash } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
+import { splitDigest, type Digest, type DigestAlgorithm } from '../oci/digest.ts';
+import { fileWorker, type WorkerHash } from './file-workers.ts';
+import { freeMemory } from './free-memory.ts';
+
+/** Smaller ones are joined before they are written. */
+const MIN_PIECE = 16 * 1024;
+/** If the first bytes are fewer, the event loop hashes all of them. */
+const MIN_FOR_WORKER = 128 * 1024;
+
+/** A hash of bytes that are stored as they arrive, by a worker thread if there are many. */
+export interface RunningHash {
+  /** Hashes bytes in the event loop. */
+  update(this: void, bytes: Uint8Array): void;
+  /** Writes pieces at the end of a file, and hashes them. Calls may overlap: they take effect in
+   *  their order. The memory of the pieces is freed.
+   *  @throws the file system's errors, the error that ended the worker: the hash is of no use then */
+  append(this: void, file: FileHandle, pieces: readonly Uint8Array[]): Promise<void>;
+  /** Whether the bytes so far have this digest. @throws the error that ended the worker */
+  agrees(this: void, digest: Digest): Promise<boolean>;
+  close(this: void): void;
+}
+
+export function createRunningHash(algorithm: DigestAlgorithm): RunningHash {
+  const own = createHash(algorithm);
+  let worker: WorkerHash | undefined;
+  let isBegun = false;
+  let last: Promise<void> = Promise.resolve();
+
+  /** Where the hash of all bytes is, of which these are the next. */
+  function workerFor(size: number): WorkerHash | undefined {
+    if (!isBegun && size >= MIN_FOR_WORKER) worker = fileWorker()?.open(algorithm);
+    isBegun = true;
+    return worker;
+  }
+
+  async function appendHere(file: FileHandle, pieces: readonly Uint8Array[]): Promise<void> {
+    await writePieces(file, pieces);
+    for (const piece of pieces) {
+      own.update(piece);
+      freeMemory(piece);
+    }
+  }
+
+  return {
+    update(bytes) {
+      isBegun = true;
+      own.update(bytes);
+    },
+    append(file, given) {
+      const size = given.reduce((sum, { length }) => sum + length, 0);
+      const pieces = size < given.length * MIN_PIECE ? [Buffer.concat(given)] : given;
+      const { ask } = workerFor(size) ?? {};
+      last = ask === undefined ? last.then(() => appendHere(file, pieces)) : askAppend(ask, file.fd, pieces);
+      return last;
+    },
+    async agrees(digest) {
+      const split = splitDigest(digest);
+      if (split.algorithm !== algorithm) return false;
+      const hex = worker === undefined ? own.copy().digest('hex') : (await worker.ask({ kind: 'digest' })).hex;
+      return hex === split.hex;
+    },
+    close: () => void worker?.close(),
+  };
+}
+
+async function askAppend(ask: WorkerHash['ask'], descriptor: number, pieces: readonly Uint8Array[]): Promise<void> {
+  await ask({ kind: 'append', descriptor, pieces: pieces.map(withOwnMemory) });
+}
+
+/** A piece that can be moved to another thread. */
+function withOwnMemory(piece: Uint8Array): Uint8Array<ArrayBuffer> {
+  const { buffer, length } = piece;
+  return length === buffer.byteLength && buffer instanceof ArrayBuffer ? (piece as Uint8Array<ArrayBuffer>) : Uint8Array.from(piece);
+}
+
+/** Writes pieces at the end of a file. */
+async function writePieces(file: FileHandle, pieces: readonly Uint8Array[]): Promise<void> {
+  const size = pieces.reduce((sum, { length }) => sum + length, 0);
+  const { bytesWritten } = await file.writev(pieces);
+  if (bytesWritten === size) return;
+  // A signal has interrupted it, or the disk is nearly full.
+  const rest = Buffer.concat(pieces).subarray(bytesWritten);
+  for (let at = 0; at < rest.length;) at += (await file.write(rest, at)).bytesWritten;
+}
