@@ -24,6 +24,8 @@ export interface LoadPlan {
   verify?: boolean;
   /** A PEM file of a certificate authority to trust. */
   ca?: string | undefined;
+  /** The command prefix that runs the readers on another machine (lines.ts). */
+  enter?: readonly string[];
 }
 /** Times in seconds. */
 export interface LoadResult {
@@ -37,9 +39,10 @@ export interface LoadResult {
 /** Reads with bench/load, in pieces of 256 KiB: with wrk's 8 KiB, reading takes longer than nginx
  *  needs to send.
  *  @throws Error: a status, a length or a digest is wrong, or a connection was cut */
-export async function load({ ca, ...plan }: LoadPlan): Promise<LoadResult> {
+export async function load({ ca, enter = [], ...plan }: LoadPlan): Promise<LoadResult> {
   const env = { ...process.env, ...(ca === undefined ? {} : { SSL_CERT_FILE: ca }) };
-  const child: PromiseWithChild<{ stdout: string }> = run(await toolPath('load'), ['run'], { maxBuffer: 64 * 2 ** 20, env });
+  const [command, ...args] = [...enter, await toolPath('load'), 'run'];
+  const child: PromiseWithChild<{ stdout: string }> = run(command ?? '', args, { maxBuffer: 64 * 2 ** 20, env });
   child.child.stdin?.end(JSON.stringify(plan));
   return JSON.parse((await child).stdout) as LoadResult;
 }

@@ -1,8 +1,9 @@
-// npm run bench:nodes [-- --nodes 16] [--megabits 160] [--mebibytes 64] [--without-sharing]: nodes
-// that pull one blob at the same time, each with limited bandwidth, as the registry's is. Needs
-// root, iproute2 and curl. Exit code 1: a target was missed.
+// npm run bench:nodes [-- --nodes 16] [--megabits 160] [--mebibytes 64] [--without-sharing]
+// [--faults-only] [--details]: nodes that pull one blob at the same time, each with limited
+// bandwidth, as the registry's is. Needs root and iproute2. Exit code 1: a target was missed.
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, promisify } from 'node:util';
@@ -14,6 +15,7 @@ import { startScriptedUpstream } from '../test/support/scripted-upstream.ts';
 import { temporaryDirectory } from '../test/support/temporary.ts';
 import { until } from '../test/support/until.ts';
 import { startLines, type Machine } from './lines.ts';
+import { load } from './load.ts';
 import { processorSeconds } from './processor-time.ts';
 
 const run = promisify(execFile);
@@ -31,6 +33,7 @@ const { values } = parseArgs({
     mebibytes: { type: 'string', default: '64' },
     'without-sharing': { type: 'boolean', default: false },
     'faults-only': { type: 'boolean', default: false },
+    details: { type: 'boolean', default: false },
   },
 });
 const count = Number(values.nodes);
@@ -40,7 +43,9 @@ const targets = { last: count > 16 ? 3.6 : 3, copies: 4, faults: 6 };
 interface Node extends Machine {
   agent: ServingProgram;
 }
+/** Times in ms. */
 interface Reading {
+  address: string;
   first: number;
   last: number;
   attempts: number;
@@ -76,38 +81,64 @@ process.stderr.write('\n');
 
 let images = 0;
 /** @returns the path of a new blob; `warm`: it is already in the registry */
-async function addBlob(warm: boolean, bytes = size): Promise<{ path: string; digest: string }> {
+async function addBlob(warm: boolean, bytes = size): Promise<{ path: string }> {
   const name = `library/bench-${++images}`;
   const image = makeImage({ architectures: ['amd64'], layers: [bytes], seed: randomBytes(8).toString('hex') });
   upstream.add(name, '1', image);
   await fetch(`${registry.url}/v2/dockerhub/${name}/manifests/1`);
   const digest = image.platforms[0]?.layers[0]?.digest ?? '';
   const path = `/v2/dockerhub/${name}/blobs/${digest}`;
-  if (warm) await run('nsenter', [...(registryMachine?.enter ?? []).slice(1), 'curl', '-sfo', '/dev/null', `${registry.url}${path}`]);
-  return { path, digest };
+  if (warm) await load({ clients: [{ urls: [`${registry.url}${path}`] }], enter: registryMachine?.enter ?? [] });
+  return { path };
 }
 
-async function read({ enter }: Machine, blob: { path: string; digest: string }): Promise<Reading> {
+async function read({ address, enter }: Machine, blob: { path: string }): Promise<Reading> {
   const started = performance.now();
-  const [command = '', ...words] = enter;
-  const client = ['sh', '-c', `curl -sf -w '%{stderr}%{time_starttransfer}' "$0" | sha256sum`];
+  const clients = [{ urls: [`http://127.0.0.1:${PORT}${blob.path}`] }];
   for (let attempts = 1; attempts <= ATTEMPTS; attempts++) {
     const begun = performance.now();
-    const { stdout, stderr } = await run(command, [...words, ...client, `http://127.0.0.1:${PORT}${blob.path}`]);
-    const first = begun - started + 1000 * Number(stderr);
-    if (blob.digest === `sha256:${stdout.slice(0, 64)}`) return { first, last: performance.now() - started, attempts };
-    await delay(200);
+    try {
+      const { clients: read } = await load({ clients, verify: true, enter });
+      const first = begun - started + 1000 * (read[0]?.firstByte ?? Number.NaN);
+      return { address, first, last: performance.now() - started, attempts };
+    } catch {
+      await delay(200); // the digest was wrong, or the connection was cut
+    }
   }
   throw new Error(`wrong ${ATTEMPTS} times`);
 }
 
-async function copies(work: () => Promise<Reading[]>): Promise<{ readings: Reading[]; copies: number; cpu: number }> {
+interface Pulled {
+  readings: Reading[];
+  /** Copies of the blob that the registry sent. */
+  copies: number;
+  /** The processor time of all agents, in seconds. */
+  cpu: number;
+  /** The share of all processors that was in use, by whatever process. */
+  busy: number;
+}
+
+async function copies(work: () => Promise<Reading[]>): Promise<Pulled> {
   const before = await metric(registry.admin, 'sent_bytes_total', 'dockerhub');
   const cpuBefore = await processorTime();
+  const machineBefore = await machineTime();
   const readings = await work();
   const cpu = (await processorTime()) - cpuBefore;
+  const machine = await machineTime();
   await delay(500);
-  return { readings, copies: ((await metric(registry.admin, 'sent_bytes_total', 'dockerhub')) - before) / size, cpu };
+  return {
+    readings,
+    copies: ((await metric(registry.admin, 'sent_bytes_total', 'dockerhub')) - before) / size,
+    cpu,
+    busy: 1 - (machine.idle - machineBefore.idle) / (machine.total - machineBefore.total),
+  };
+}
+
+/** In ticks since the start of the machine. */
+async function machineTime(): Promise<{ idle: number; total: number }> {
+  const [line = ''] = (await readFile('/proc/stat', 'utf8')).split('\n', 1);
+  const ticks = line.trim().split(/ +/).slice(1, 9).map(Number);
+  return { idle: (ticks[3] ?? 0) + (ticks[4] ?? 0), total: ticks.reduce((sum, count) => sum + count, 0) };
 }
 
 /** The processor time of all agents, in seconds. */
@@ -117,6 +148,17 @@ async function processorTime(): Promise<number> {
 }
 
 const slowest = (readings: readonly Reading[], key: 'first' | 'last'): number => Math.max(...readings.map((one) => one[key]));
+/** One line for each node, the slowest last. */
+async function tellDetails(readings: readonly Reading[]): Promise<void> {
+  if (!values.details) return;
+  for (const { address, first, last, attempts } of readings.toSorted((one, other) => one.last - other.last)) {
+    const admin = nodes.find((node) => node.address === address)?.agent.admin ?? '';
+    const [levels, blobs] = await Promise.all(['agent_depth_sum', 'agent_depth_count'].map((name) => metric(admin, name)));
+    const times = `first byte after ${Math.round(first)} ms, last after ${Math.round(last)}`;
+    process.stdout.write(`  ${address}: ${times}, ${attempts} attempts; so far ${blobs} downloads, depths ${levels} in total\n`);
+  }
+}
+
 const failures: string[] = [];
 function tell(name: string, ratio: number, limit: number, rest: string): void {
   const isMet = ratio <= limit;
@@ -139,12 +181,13 @@ process.stdout.write(`one alone: ${Math.round(alone)} ms\n`);
 for (const kind of values['faults-only'] ? [] : (['warm', 'cold'] as const)) {
   const blob = await addBlob(kind === 'warm');
   const sentBefore = upstream.blobBytes();
-  const { readings, copies: sent, cpu } = await copies(() => Promise.all(nodes.map((node) => read(node, blob))));
+  const { readings, copies: sent, cpu, busy } = await copies(() => Promise.all(nodes.map((node) => read(node, blob))));
   const fromUpstream = (upstream.blobBytes() - sentBefore) / size;
   const first = Math.round(slowest(readings, 'first'));
   const each = (1e9 * cpu) / count / size;
-  const rest = `first byte after ${first} ms; the registry sent ${sent.toFixed(2)} copies, upstream ${fromUpstream.toFixed(2)}; an agent used ${each.toFixed(2)} s of processor time a GB`;
+  const rest = `first byte after ${first} ms; the registry sent ${sent.toFixed(2)} copies, upstream ${fromUpstream.toFixed(2)}; an agent used ${each.toFixed(2)} s of processor time a GB; the machine was busy for ${Math.round(100 * busy)} % of the time`;
   tell(`${count} nodes, ${kind}`, slowest(readings, 'last') / alone, targets.last, rest);
+  await tellDetails(readings);
   if (sent > targets.copies) failures.push(`${kind}: copies`);
 }
 
@@ -178,5 +221,6 @@ async function testFaults(): Promise<void> {
     targets.faults,
     `${again} needed another attempt; the registry sent ${sent.toFixed(2)} copies`,
   );
+  await tellDetails(readings);
   await Promise.all(victims);
 }
