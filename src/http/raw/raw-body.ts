@@ -6,11 +6,17 @@ import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers
 const LEAST_ROOM = 16 * 1024;
 /** How long bytes wait for more, in ms. A line of 1 Gbit/s fills a piece meanwhile. */
 const GATHER_MS = 5;
-/** How long a slow connection is left unread, in ms, while the kernel collects its bytes. Each time
- *  the process wakes up for them costs up to 200 µs: for 160 Mbit/s, 20 KiB at a time, a sixth of a
- *  processor. */
-const REST_MS = 20;
-/** A connection below this rate is slow: it brings less than a piece within REST_MS. */
+/** A slow connection is left unread until it should have brought this much, in bytes, while the
+ *  kernel collects its bytes. Each time the process wakes up for them costs up to 200 µs, however
+ *  few there are: for 160 Mbit/s, 20 KiB at a time, a sixth of a processor. */
+const WORTH_WAKING = (3 * spoolBuffers.size) / 4;
+/** For a short body less than that is worth it, as a share of its length: other nodes may read it
+ *  in a chain, and each of them gets it that much later than the one before. */
+const WORTH_SHARE = 1 / 64;
+/** How long it is left unread, in ms. */
+const MIN_REST_MS = 20;
+const MAX_REST_MS = 100;
+/** A connection below this rate is slow: it brings less than a piece within MIN_REST_MS. */
 const SLOW_BYTES_PER_MS = 24_000;
 /** How long the rate is measured before a connection counts as slow, in ms. */
 const REST_AFTER_MS = 50;
@@ -111,22 +117,28 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     wake?.();
   }
 
-  function isSlow(): boolean {
+  /** How long to leave the connection unread, in ms: until enough has arrived, or the rest of the
+   *  body. Undefined: it is not slow. */
+  function restOf(): number | undefined {
     const milliseconds = performance.now() - startedAt;
-    return milliseconds > REST_AFTER_MS && length - missing < SLOW_BYTES_PER_MS * milliseconds;
+    const rate = (length - missing) / milliseconds;
+    if (milliseconds <= REST_AFTER_MS || rate >= SLOW_BYTES_PER_MS) return undefined;
+    const worth = Math.min(WORTH_WAKING, WORTH_SHARE * length);
+    return Math.min(Math.max(worth / rate, MIN_REST_MS), MAX_REST_MS, missing / rate);
   }
 
   /** Leaves a slow connection unread for a moment, once the bytes that are there have been read. */
   function rest(): void {
-    if (restingSoon !== undefined || missing === 0 || !isSlow()) return;
+    if (restingSoon !== undefined || missing === 0 || restOf() === undefined) return;
     restingSoon = setImmediate(() => {
       restingSoon = undefined;
       const isFast = arrived >= spoolBuffers.size;
+      const milliseconds = restOf();
       arrived = 0;
       // The small buffers that remain when many bodies are read at once would be full long before.
-      if (missing === 0 || isFast || isCrowded() || filling().buffer.bytes.length < spoolBuffers.size) return;
+      if (milliseconds === undefined || missing === 0 || isFast || isCrowded() || filling().buffer.bytes.length < spoolBuffers.size) return;
       socket.pause();
-      resting = setTimeout(endRest, REST_MS);
+      resting = setTimeout(endRest, milliseconds);
       if (unread > 0) deliver();
     });
   }
