@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { AGENT_HEADER, formatOffer } from '../src/nearest/agreement.ts';
 import { startFakeNode } from './support/fake-node.ts';
 import { makeImage } from './support/image.ts';
 import { startReplicas } from './support/replicas.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
+import { askAsStranger } from './support/stranger.ts';
 import { until } from './support/until.ts';
 import { startVersitygw } from './support/versitygw.ts';
 
@@ -18,17 +18,6 @@ test('promise 24: replicas track a blob together, whichever of them an agent ask
   assert.ok(one !== undefined && two !== undefined);
   const origins: string[] = [one.url, two.url];
   await using holder = await startFakeNode();
-  let strangers = 0;
-
-  /** Where a replica sends a node that cannot be reached itself. */
-  async function askAt(url: string): Promise<string> {
-    const node = { address: `127.0.98.${++strangers}:1`, key: 'x'.repeat(43), zone: '', keep: 60 };
-    const headers = { [AGENT_HEADER]: formatOffer({ node, s3: false, away: [], failed: undefined }) };
-    const { body, headers: received } = await fetch(url, { headers, redirect: 'manual' });
-    await body?.cancel();
-    return received.get('location') ?? '';
-  }
-
   // Each blob is tracked by one of the two; several blobs have both as owners, most likely.
   for (let number = 0; number < 4; number++) {
     const image = makeImage({ architectures: ['amd64'], layers: [2 * MiB], seed: `image ${number}` });
@@ -38,8 +27,8 @@ test('promise 24: replicas track a blob together, whichever of them an agent ask
     const blob = `${path}/blobs/${image.platforms[0]?.layers[0]?.digest}`;
     await until(async () => {
       await holder.claim(one.url + blob);
-      return (await askAt(two.url + blob)).startsWith(`http://${holder.node.address}/`);
+      return (await askAsStranger(two.url + blob)).location.startsWith(`http://${holder.node.address}/`);
     }, 'the other replica names the node');
-    assert.match(await askAt(one.url + blob), new RegExp(`^http://${holder.node.address}/`), 'and so does this one');
+    assert.match((await askAsStranger(one.url + blob)).location, new RegExp(`^http://${holder.node.address}/`), 'and so does this one');
   }
 });

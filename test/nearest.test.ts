@@ -11,6 +11,7 @@ import { startAgent, startRegistry, type ServingProgram } from './support/progra
 import { metric } from './support/replicas.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
+import { askAsStranger } from './support/stranger.ts';
 import { until } from './support/until.ts';
 
 const MiB = 2 ** 20;
@@ -64,21 +65,8 @@ async function startHolder(layer: Layer, give: FakeNode['give']): Promise<FakeNo
 
 /** Whether the registry would send a new node there. */
 async function isNamed(layer: Layer, { node }: FakeNode): Promise<boolean> {
-  const { location } = await askAs(layer);
+  const { location } = await askAsStranger(layer.url(registry));
   return location.startsWith(`http://${node.address}/`);
-}
-
-/** Sends a request to the registry as an agent that cannot be reached. */
-async function askAs(layer: Layer, header = offerOfNobody()): Promise<{ status: number; location: string; place: string | null }> {
-  const response = await fetch(layer.url(registry), { headers: { [AGENT_HEADER]: header }, redirect: 'manual' });
-  await response.body?.cancel();
-  return { status: response.status, location: response.headers.get('location') ?? '', place: response.headers.get(PLACE_HEADER) };
-}
-
-let strangers = 0;
-function offerOfNobody(): string {
-  const node = { address: `127.0.99.${(++strangers % 250) + 1}:1`, key: 'x'.repeat(43), zone: '', keep: 60 };
-  return formatOffer({ node, s3: false, away: [], failed: undefined });
 }
 
 async function sharedByAll(): Promise<number> {
@@ -172,8 +160,8 @@ test('promise 24: a node whose port is blocked is not named to others', async ()
 test('promise 24: an agent sends no byte without a ticket that is valid for this blob, this node and this time', async () => {
   const layer = await addLayer();
   await readBlob(layer.url(first));
-  await until(async () => (await askAs(layer)).location !== '', 'a node is named');
-  const { location } = await askAs(layer);
+  await until(async () => (await askAsStranger(layer.url(registry))).location !== '', 'a node is named');
+  const { location } = await askAsStranger(layer.url(registry));
   const ticket = new URL(location);
   const given = await fetch(ticket);
   assert.equal(given.status, 200);
@@ -206,14 +194,14 @@ test('promise 24: an agent sends no byte without a ticket that is valid for this
 test('promise 24: tickets are issued only to clients that may pull the blob under the requested name', async () => {
   const layer = await addLayer();
   await readBlob(layer.url(first));
-  await until(async () => (await askAs(layer)).status === 307, 'a node is named under the right name');
+  await until(async () => (await askAsStranger(layer.url(registry))).status === 307, 'a node is named under the right name');
   upstream.behave = ({ path }) => (path.includes('/other/') ? { status: 404 } : {});
   const elsewhere = layer.url(registry).replace(/demo-\d+/, 'other');
   for (const url of [elsewhere, elsewhere.replace('dockerhub', 'quay'), elsewhere.replace('dockerhub', 'nowhere')]) {
-    const response = await fetch(url, { headers: { [AGENT_HEADER]: offerOfNobody() }, redirect: 'manual' });
-    assert.notEqual(response.status, 307, url);
-    assert.notEqual(response.status, 200, url);
-    assert.equal(response.headers.get('location'), null);
+    const { status, location } = await askAsStranger(url);
+    assert.notEqual(status, 307, url);
+    assert.notEqual(status, 200, url);
+    assert.equal(location, '');
   }
   upstream.behave = () => ({});
 });
@@ -221,13 +209,14 @@ test('promise 24: tickets are issued only to clients that may pull the blob unde
 test('promise 24: clients that are no agents see no difference, and neither do HEAD and ranges', async () => {
   const layer = await addLayer();
   await readBlob(layer.url(first));
-  await until(async () => (await askAs(layer)).status === 307, 'agents are redirected');
+  await until(async () => (await askAsStranger(layer.url(registry))).status === 307, 'agents are redirected');
   const plain = await fetch(layer.url(registry), { redirect: 'manual' });
   assert.deepEqual([plain.status, plain.headers.get(PLACE_HEADER)], [200, null]);
   await plain.body?.cancel();
-  const head = await fetch(layer.url(registry), { method: 'HEAD', headers: { [AGENT_HEADER]: offerOfNobody() }, redirect: 'manual' });
+  const headers = { [AGENT_HEADER]: formatOffer({ node: undefined, s3: true, away: [], failed: undefined }) };
+  const head = await fetch(layer.url(registry), { method: 'HEAD', headers, redirect: 'manual' });
   assert.deepEqual([head.status, head.headers.get('content-length')], [200, String(layer.size)]);
-  const garbage = await askAs(layer, 'node=nowhere&key=%%%');
+  const garbage = await askAsStranger(layer.url(registry), 'node=nowhere&key=%%%');
   assert.deepEqual([garbage.status, garbage.location, parsePlace(garbage.place ?? '')?.kind], [200, '', 'registry']);
   const part = await fetch(layer.url(second), { headers: { range: `bytes=${layer.size - 10}-` } });
   assert.deepEqual([part.status, Buffer.from(await part.arrayBuffer())], [206, layer.bytes.subarray(-10)]);
@@ -250,7 +239,7 @@ test('promise 24: transfers between nodes go on when the registry dies', async (
   assert.ok(giver !== undefined);
   await until(() => giver.log().some(({ event }) => event === 'sharing-blobs'), 'it shares');
   await readBlob(layer.url(giver));
-  await until(async () => (await askAs(layer)).location.includes(giver.shares), 'it is named');
+  await until(async () => (await askAsStranger(layer.url(registry))).location.includes(giver.shares), 'it is named');
   const before = await metric(second.admin, 'agent_received_bytes_total', 'node');
   const asked = upstream.requests.length;
   const reading = readBlob(layer.url(second));

@@ -15,7 +15,8 @@ export interface Node extends SharingNode {
   distrusted: boolean;
   /** How many nodes currently read from it, over all blobs. */
   readers: number;
-  /** Bytes per ms that its readers received, as a moving average; undefined: not known yet. */
+  /** Bytes per ms that it and its readers received, as a moving average; undefined: not known
+   *  yet. */
   rate: number | undefined;
   /** Other nodes that could not reach it: since when, in ms of the monotonic clock. */
   complaints: Map<string, number>;

@@ -46,22 +46,55 @@ async function ask(tracker: Tracker, node: SharingNode, more: Partial<AgentOffer
   return url === undefined ? 'registry' : new URL(url).host;
 }
 
-test('a thousand nodes that request a blob at once form a tree: two read from the registry, and each node serves at most two others', async () => {
+/** The hops between a node and the registry. */
+function depthOf(address: string, parents: ReadonlyMap<string, string>): number {
+  return address === 'registry' ? 0 : 1 + depthOf(parents.get(address) ?? 'registry', parents);
+}
+
+/** How many nodes read from each source. */
+function readersOf(parents: Iterable<string>): Map<string, number> {
+  return new Map([...Map.groupBy(parents, (parent) => parent)].map(([parent, { length }]) => [parent, length]));
+}
+
+/** A tracker whose nodes have this bandwidth, in bytes per ms. */
+async function createMeasured(rate: number): Promise<Tracker> {
   const tracker = createTracker({ nodes: createAnswering(), log });
+  const node = nodeOf(5000);
+  const digest = digestOf(Buffer.from('an earlier blob'));
+  await tracker.assign({ s3: false, away: [], failed: undefined, node }, { digest, size: SIZE });
+  tracker.report({ node, digest, outcome: 'whole', from: undefined, milliseconds: SIZE / rate });
+  return tracker;
+}
+
+async function askAll(tracker: Tracker, count: number): Promise<Map<string, string>> {
   const parents = new Map<string, string>();
-  for (let number = 0; number < 1000; number++) {
-    const node = nodeOf(number);
-    parents.set(node.address, await ask(tracker, node));
-  }
-  const children = new Map<string, number>();
-  for (const parent of parents.values()) children.set(parent, (children.get(parent) ?? 0) + 1);
-  assert.equal(Math.max(...children.values()), 2);
-  assert.equal(children.get('registry'), 2);
-  const depthOf = (address: string): number => (address === 'registry' ? 0 : 1 + depthOf(parents.get(address) ?? 'registry'));
-  assert.equal(Math.max(...[...parents.keys()].map(depthOf)), 9);
+  for (let number = 0; number < count; number++) parents.set(nodeOf(number).address, await ask(tracker, nodeOf(number)));
+  return parents;
+}
+
+test('nodes read a blob in a chain if it takes long: one reads from the registry, and each of the others from the one before it', async () => {
+  const parents = await askAll(await createMeasured(20_000), 32);
+  for (let number = 0; number < 32; number++)
+    assert.equal(parents.get(nodeOf(number).address), number === 0 ? 'registry' : nodeOf(number - 1).address);
 });
 
-test('nodes that send requests at once, before the registry has probed them, wait for the probes: two read from the registry', async () => {
+test('a thousand nodes read a blob that takes long from a tree no deeper than the chain, and each node serves at most two others', async () => {
+  const parents = await askAll(await createMeasured(20_000), 1000);
+  const readers = readersOf(parents.values());
+  assert.equal(readers.get('registry'), 1);
+  assert.equal(Math.max(...readers.values()), 2);
+  assert.equal(Math.max(...[...parents.keys()].map((address) => depthOf(address, parents))), 32);
+});
+
+test('a thousand nodes read a blob that takes a moment from a wide tree: two read from the registry, and each node serves at most two others', async () => {
+  const parents = await askAll(await createMeasured(2_500_000), 1000);
+  const readers = readersOf(parents.values());
+  assert.equal(readers.get('registry'), 2);
+  assert.equal(Math.max(...readers.values()), 2);
+  assert.equal(Math.max(...[...parents.keys()].map((address) => depthOf(address, parents))), 9);
+});
+
+test('nodes that send requests at once, before the registry has probed them, wait for the probes: one reads from the registry', async () => {
   const known = createAnswering();
   const answered = new Map<Node, Promise<void>>();
   const usable = new Set<Node>();
@@ -69,11 +102,13 @@ test('nodes that send requests at once, before the registry has probed them, wai
     ...known,
     meet(offered) {
       const node = known.meet(offered);
-      if (!answered.has(node))
+      if (!answered.has(node)) {
+        node.alive = undefined;
         answered.set(
           node,
-          delay(20 * (1 + (answered.size % 5))).then(() => void usable.add(node)),
+          delay(20 * (1 + (answered.size % 5))).then(() => void usable.add(Object.assign(node, { alive: true }))),
         );
+      }
       return node;
     },
     isUsable: (node) => usable.has(node),
@@ -84,9 +119,9 @@ test('nodes that send requests at once, before the registry has probed them, wai
   };
   const tracker = createTracker({ nodes, log });
   const parents = await Promise.all(Array.from({ length: 32 }, (_, number) => ask(tracker, nodeOf(number))));
-  const readers = Map.groupBy(parents, (parent) => parent);
-  assert.equal(readers.get('registry')?.length, 2);
-  for (const [parent, { length }] of readers) assert.ok(length <= 3, `${parent} feeds ${length}`);
+  const readers = readersOf(parents);
+  assert.equal(readers.get('registry'), 1);
+  for (const [parent, count] of readers) assert.ok(count <= 3, `${parent} feeds ${count}`);
 });
 
 test('a node that repeats its request never reads from a node that reads from it', async () => {
@@ -141,4 +176,54 @@ test('a report of wrong bytes counts only from a node that was sent to the repor
   assert.equal(await ask(tracker, reader), liar.address);
   tracker.report({ node: reader, digest: DIGEST, outcome: 'wrong', from: liar.address, milliseconds: 1000 });
   assert.equal(await ask(tracker, nodeOf(3)), 'registry');
+});
+
+test('nodes that read from a node with wrong bytes are not offered either, until they ask again', async () => {
+  const tracker = await createMeasured(20_000);
+  const liar = nodeOf(100);
+  await ask(tracker, liar);
+  tracker.report({ node: liar, digest: DIGEST, outcome: 'whole', from: undefined, milliseconds: 1000 });
+  const parents = await askAll(tracker, 12);
+  const isWrong = (address: string): boolean => address === liar.address || (parents.has(address) && isWrong(parents.get(address) ?? ''));
+  const reader = [...Array(12).keys()].map((number) => nodeOf(number)).find(({ address }) => parents.get(address) === liar.address);
+  assert.ok(reader !== undefined);
+  assert.ok([...parents.keys()].filter(isWrong).length > 2, 'some read from the liar through others');
+  tracker.report({ node: reader, digest: DIGEST, outcome: 'wrong', from: liar.address, milliseconds: 1000 });
+  for (let number = 20; number < 40; number++) {
+    const parent = await ask(tracker, nodeOf(number));
+    assert.ok(!isWrong(parent), parent);
+  }
+});
+
+test('a node that its readers have left does not count as a reader of its source', async () => {
+  const tracker = await createMeasured(20_000);
+  const [source, ...others] = Array.from({ length: 7 }, (_, number) => nodeOf(number));
+  assert.ok(source !== undefined);
+  await ask(tracker, source);
+  const lost: string[] = [];
+  for (const node of others) {
+    const parent = await ask(tracker, node, { away: lost });
+    if (parent === source.address) continue;
+    lost.push(parent);
+    assert.equal(await ask(tracker, node, { away: lost, failed: { address: parent, how: 'unreachable' } }), source.address);
+  }
+  assert.equal(lost.length, 5);
+});
+
+test('a slow node is avoided, but not the nodes behind it', async () => {
+  const tracker = await createMeasured(20_000);
+  const [fast, slow, behind] = [nodeOf(1), nodeOf(2), nodeOf(3)];
+  assert.deepEqual(
+    [await ask(tracker, fast), await ask(tracker, slow), await ask(tracker, behind)],
+    ['registry', fast.address, slow.address],
+  );
+  const tell = (node: SharingNode, from: string | undefined, milliseconds: number): void =>
+    tracker.report({ node, digest: DIGEST, outcome: 'whole', from, milliseconds });
+  tell(fast, undefined, 3500);
+  tell(slow, fast.address, 35_000);
+  tell(behind, slow.address, 36_000);
+  const sources: string[] = [];
+  for (let number = 10; number < 14; number++) sources.push(await ask(tracker, nodeOf(number)));
+  assert.ok(sources.includes(fast.address) && sources.includes(behind.address), String(sources));
+  assert.ok(!sources.includes(slow.address), String(sources));
 });

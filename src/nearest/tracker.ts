@@ -13,7 +13,8 @@ export interface Assignment {
 }
 
 /** Tracks which nodes have or receive which blobs, and builds a tree for each blob, in the order of
- *  the nodes' requests. The state is in memory; losing it in a restart costs a few more copies. */
+ *  the nodes' requests: a chain as long as its hops take little time compared with the blob, and
+ *  branches after that. The state is in memory; losing it in a restart costs a few more copies. */
 export interface Tracker {
   /** Call it only for an agent that may read the blob, since the ticket gives access to it. */
   assign(this: void, offer: AgentOffer & { node: SharingNode }, blob: { digest: Digest; size: number }): Promise<Assignment>;
@@ -28,6 +29,10 @@ interface Holder {
   parent: Holder | undefined;
   /** The source of its last bytes, by which its reports are judged. */
   lastParent: Node | undefined;
+  /** How long its source took to receive the blob, in ms; 0 if the source had it before. */
+  sourceTook(this: void): number | undefined;
+  /** How long it took itself; undefined: it is still receiving the blob. */
+  took: number | undefined;
   readsFromRoot: boolean;
   children: Set<Holder>;
   depth: number;
@@ -43,22 +48,34 @@ interface Swarm {
 
 /** The maximum number of nodes that read one blob from one node. */
 const MAX_CHILDREN = 3;
-/** The usual number of readers of one node or of the registry, if there is another source: with two
+/** The usual number of readers of one node or of the registry, where the chain has ended: with two
  *  readers, each gets half of the bandwidth. */
 const USUAL_CHILDREN = 2;
+/** What one hop adds to the time until the last byte arrives, in ms. */
+const HOP_MS = 30;
+/** All hops of a chain together may make a download longer by this share. */
+const HOPS_SHARE = 0.3;
+/** The longest chain: a node that fails delays all nodes behind it by about a second. */
+const MAX_CHAIN = 32;
+/** The bandwidth of nodes before the first report, in bytes per ms: 1 Gbit/s. */
+const ASSUMED_RATE = 125_000;
 const MAX_BLOBS = 5000;
 /** How long a request waits for the answers of nodes, in ms: about as long as a node has to
  *  answer. */
 const SETTLE_MS = 800;
+/** How long a request waits, in ms, for the answer of a node that would serve it better. */
+const TAIL_MS = 300;
 /** How long a download may take: this, plus the time at the slowest rate. */
 const LEASE_MS = 60_000;
 const SLOWEST_BYTES_PER_MS = 500;
-/** A node whose readers get less than this share of the average speed is used only if there is no
- *  other. */
+/** A node that sends or receives at less than this share of the average speed is used only if there
+ *  is no other. */
 const SLOW_SHARE = 0.25;
 /** Smaller downloads say little about a node's bandwidth. */
 const MIN_RATED_BYTES = 4 * 2 ** 20;
 const RATE_WEIGHT = 0.3;
+/** A download that takes less than this multiple of its source's own one was not slowed down. */
+const PASSED_ON = 2;
 
 export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Tracker {
   const swarms = new LRUCache<Digest, Swarm>({ maxSize: MAX_BLOBS, sizeCalculation: () => 1 });
@@ -84,6 +101,20 @@ export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Track
     swarm.holders.delete(holder.node);
   }
 
+  /** Forgets a holder and all nodes that it has passed its bytes on to. */
+  function forgetTree(swarm: Swarm, holder: Holder): void {
+    for (const child of holder.children) forgetTree(swarm, child);
+    forget(swarm, holder);
+  }
+
+  /** A node that failed its readers probably no longer reads from its source either. It stays above
+   *  its readers, in case it does. */
+  function freeSource(swarm: Swarm, address: string): void {
+    const node = nodes.at(address);
+    const holder = node === undefined ? undefined : swarm.holders.get(node);
+    if (holder?.parent?.children.delete(holder) === true) holder.parent.node.readers--;
+  }
+
   function forgetExpired(swarm: Swarm): void {
     const now = performance.now();
     for (const holder of swarm.holders.values()) if (holder.until < now) forget(swarm, holder);
@@ -91,30 +122,47 @@ export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Track
 
   const isSlow = ({ rate }: Node): boolean => rate !== undefined && averageRate !== undefined && rate < averageRate * SLOW_SHARE;
 
+  /** How many nodes may read a blob in a chain, each from the one before it. A chain is twice as
+   *  fast as a tree whose nodes have two readers each, but has more hops. 0: not worth it. */
+  function chainLength(size: number): number {
+    const milliseconds = size / (averageRate ?? ASSUMED_RATE);
+    return Math.min(MAX_CHAIN, Math.floor((HOPS_SHARE * milliseconds) / HOP_MS));
+  }
+
+  /** How many readers a holder counts as having. Beyond the chain, a first reader and a second one
+   *  are the same, so that the tree becomes wide and not deep. */
+  function loadOf({ children, isWhole, depth }: Holder, chain: number): number {
+    return isWhole || depth < chain ? children.size : Math.max(1, children.size);
+  }
+
   /** The best holder for `asker`: of its own zone, not slow, with few readers, near the root. */
   function choose(swarm: Swarm, asker: Node, away: ReadonlySet<string>): Holder | undefined {
+    const chain = chainLength(swarm.size);
     let best: { holder: Holder; rank: number } | undefined;
     for (const holder of swarm.holders.values()) {
       const { node, children, isWhole, depth } = holder;
       if (node === asker || children.size >= MAX_CHILDREN || away.has(node.address) || !nodes.isUsable(node)) continue;
       if (isBelow(holder, asker)) continue;
       const isFar = asker.zone !== '' && node.zone !== asker.zone;
-      const classes = 4 * Number(isFar) + 2 * Number(isSlow(node)) + Number(children.size >= USUAL_CHILDREN);
+      const classes = 8 * Number(isFar) + 4 * Number(isSlow(node)) + loadOf(holder, chain);
       const rank = 1e6 * classes + 1e3 * (isWhole ? 0 : depth) + Math.min(999, node.readers);
       if (best === undefined || rank < best.rank) best = { holder, rank };
     }
     return best?.holder;
   }
 
+  /** How many nodes usually read from the registry or S3, or from a node that has the blob. */
+  const usualReaders = ({ size }: Swarm): number => (chainLength(size) > 0 ? 1 : USUAL_CHILDREN);
+
   /** Whether enough nodes read from the registry or S3. */
   function isRootTaken(swarm: Swarm): boolean {
-    return [...swarm.holders.values()].filter(({ readsFromRoot }) => readsFromRoot).length >= USUAL_CHILDREN;
+    return [...swarm.holders.values()].filter(({ readsFromRoot }) => readsFromRoot).length >= usualReaders(swarm);
   }
 
   /** Undefined: read from the registry itself, or S3. */
   function chooseParent(swarm: Swarm, asker: Node, away: ReadonlySet<string>): Holder | undefined {
     const holder = choose(swarm, asker, away);
-    if (holder?.isWhole === true && holder.children.size < USUAL_CHILDREN) return holder;
+    if (holder?.isWhole === true && holder.children.size < usualReaders(swarm)) return holder;
     return isRootTaken(swarm) ? holder : undefined;
   }
 
@@ -127,11 +175,35 @@ export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Track
     return nodes.answer(holders.map(({ node }) => node));
   }
 
-  function rate(node: Node, bytes: number, milliseconds: number): void {
-    if (bytes < MIN_RATED_BYTES) return;
+  /** A node that has not been probed so far, and could serve `asker` without sharing its bandwidth. */
+  function isTailUnknown(swarm: Swarm, asker: Node): boolean {
+    const chain = chainLength(swarm.size);
+    return [...swarm.holders.values()].some(
+      (holder) =>
+        holder.node !== asker && holder.node.alive === undefined && holder.node.complaints.size === 0 && loadOf(holder, chain) === 0,
+    );
+  }
+
+  /** The answer to wait for before `parent` is used; undefined: none would help, or it takes too
+   *  long. */
+  function worthAwaiting(
+    swarm: Swarm,
+    { asker, away, begun }: { asker: Node; away: ReadonlySet<string>; begun: number },
+    parent: Holder | undefined,
+  ): Promise<void> | undefined {
+    if (parent !== undefined && !isTailUnknown(swarm, asker)) return undefined;
+    const isLate = performance.now() - begun > (parent === undefined ? SETTLE_MS : TAIL_MS);
+    return isLate ? undefined : awaitAnswer(swarm, asker, away);
+  }
+
+  /** What a download says about the bandwidth of the node and its source. A download that passes on
+   *  another one as fast as that comes says nothing. */
+  function rate(of: readonly (Node | undefined)[], { bytes, milliseconds, sourceTook }: Took): void {
+    if (bytes < MIN_RATED_BYTES || sourceTook === undefined || milliseconds < PASSED_ON * sourceTook) return;
     const measured = bytes / milliseconds;
-    node.rate = node.rate === undefined ? measured : node.rate + RATE_WEIGHT * (measured - node.rate);
-    averageRate = averageRate === undefined ? measured : averageRate + RATE_WEIGHT * (measured - averageRate);
+    const smooth = (before: number | undefined): number => (before === undefined ? measured : before + RATE_WEIGHT * (measured - before));
+    for (const node of of) if (node !== undefined) node.rate = smooth(node.rate);
+    averageRate = smooth(averageRate);
   }
 
   return {
@@ -141,18 +213,21 @@ export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Track
       const away = new Set([...unreachable, ...(failed === undefined ? [] : [failed.address])]);
       const swarm = swarmOf(digest, size);
       forgetExpired(swarm);
+      if (failed !== undefined) freeSource(swarm, failed.address);
       const before = swarm.holders.get(asker);
       if (before !== undefined) detach(before);
+      const begun = performance.now();
       let parent = chooseParent(swarm, asker, away);
-      for (const end = performance.now() + SETTLE_MS; parent === undefined && performance.now() < end;) {
-        const answer = awaitAnswer(swarm, asker, away);
+      for (;;) {
+        const answer = worthAwaiting(swarm, { asker, away, begun }, parent);
         if (answer === undefined) break;
         await answer;
         parent = chooseParent(swarm, asker, away);
       }
-      const holder = before ?? { node: asker, isWhole: false, children: new Set(), ...AT_ROOT, lastParent: undefined, until: 0 };
-      Object.assign(holder, { isWhole: false, until: performance.now() + LEASE_MS + size / SLOWEST_BYTES_PER_MS });
+      const holder = before ?? { node: asker, children: new Set(), ...AT_ROOT };
+      Object.assign(holder, { isWhole: false, took: undefined, until: performance.now() + LEASE_MS + size / SLOWEST_BYTES_PER_MS });
       Object.assign(holder, { parent, lastParent: parent?.node, readsFromRoot: parent === undefined, depth: (parent?.depth ?? 0) + 1 });
+      holder.sourceTook = parent === undefined || parent.isWhole ? () => 0 : () => parent.took;
       swarm.holders.set(asker, holder);
       if (parent === undefined) return { url: undefined, depth: 1 };
       parent.children.add(holder);
@@ -174,17 +249,34 @@ export function createTracker({ nodes, log }: { nodes: Nodes; log: Log }): Track
           'a node sent wrong bytes; no longer using it',
         );
         const wrong = swarm.holders.get(source);
-        if (wrong !== undefined) forget(swarm, wrong);
+        forgetTree(swarm, wrong ?? holder); // the nodes below have the same bytes
       }
       if (outcome !== 'whole') return forget(swarm, holder);
-      if (isItsSource) rate(source, swarm.size, milliseconds);
+      if (isItsSource || from === undefined)
+        rate([holder.node, source], { bytes: swarm.size, milliseconds, sourceTook: holder.sourceTook() });
       detach(holder);
-      Object.assign(holder, { isWhole: true, depth: 1, until: performance.now() + 1000 * offered.keep });
+      Object.assign(holder, { isWhole: true, took: milliseconds, depth: 1, until: performance.now() + 1000 * offered.keep });
     },
   };
 }
 
-const AT_ROOT = { parent: undefined, readsFromRoot: true, depth: 1 };
+/** A download, in bytes and ms. */
+interface Took {
+  bytes: number;
+  milliseconds: number;
+  sourceTook: number | undefined;
+}
+
+const AT_ROOT = {
+  isWhole: false,
+  parent: undefined,
+  lastParent: undefined,
+  readsFromRoot: true,
+  depth: 1,
+  sourceTook: () => 0,
+  took: undefined,
+  until: 0,
+};
 
 /** Whether `holder` reads from `ancestor`, directly or through others: the two would wait for each
  *  other. */
