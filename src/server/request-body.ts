@@ -18,8 +18,6 @@ export interface RequestBody {
 const BATCH_SIZE = 256 * 1024;
 /** How long fewer bytes wait for more: a store may end a request that sends nothing. */
 const MAX_GATHER_MS = 1000;
-/** Bytes that may wait for a reader. */
-const MAX_WAITING = 2 * BATCH_SIZE;
 /** How much of a refused body is still read, in bytes. */
 const MAX_DRAINED = 64 * 2 ** 20;
 const MAX_DRAIN_MS = 30_000;
@@ -75,8 +73,9 @@ async function* readBatches(request: IncomingMessage): AsyncGenerator<readonly U
   const take = (chunk: Buffer): void => {
     chunks.push(chunk);
     size += chunk.length;
-    if (size >= BATCH_SIZE) wake();
-    if (size >= MAX_WAITING) request.pause();
+    if (size < BATCH_SIZE) return;
+    request.pause();
+    wake();
   };
   const succeed = (): void => {
     end ??= {};

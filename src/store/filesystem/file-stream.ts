@@ -4,7 +4,7 @@ import type { RunningHash } from '../../io/running-hash.ts';
 
 /** The bytes of all streams that wait to be written while further ones arrive. On a busy machine it
  *  may take as long as many writes until a worker has a processor. */
-const waiting = createByteBudget(32 * 2 ** 20);
+const waiting = createByteBudget(16 * 2 ** 20);
 /** Bytes that are synced at once while further ones arrive. */
 const SYNC_SIZE = 4 * 2 ** 20;
 
