@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { hash } from '@node-rs/bcrypt';
 import type { z } from 'zod';
 import { OPERATIONS, type OperationName } from '../src/console/api/operations.ts';
-import { makeImage } from './support/image.ts';
+import { makeImage, randomBytes } from './support/image.ts';
 import { freeAddresses, startRegistry, type ServingProgram } from './support/program.ts';
 import { startScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
@@ -64,9 +64,9 @@ async function pull({ url }: ServingProgram, repository: string, tag: string, im
 async function untilListed(admin: string, images: number): Promise<void> {
   await until(async () => {
     const { total, images: listed } = await get(admin, 'images');
-    // An image may be listed before its tag is written.
-    return total === images && listed.every(({ tag }) => tag !== null);
-  }, `${images} images are listed with their tags`);
+    // An image may be listed before its tag and its last blobs are written.
+    return total === images && listed.every(({ tag, complete, lastUsed }) => tag !== null && complete && lastUsed !== null);
+  }, `${images} images are listed whole, with their tags`);
 }
 
 test('the console shows pulled images, upstreams, history and the access log, and every response matches its schema', async () => {
@@ -120,6 +120,25 @@ test('the console shows pulled images, upstreams, history and the access log, an
   );
   assert.ok(Number(line?.['bytes']) > 100_000, 'of both pulls, which followed each other at once');
   assert.equal(typeof line?.['ms'], 'number');
+});
+
+test('the bytes of a running download count while they arrive', async () => {
+  await using upstream = await startScriptedUpstream();
+  const digest = upstream.addBlob(randomBytes('slow', 32 * 2 ** 20));
+  upstream.behave = () => ({ rate: 100_000 });
+  await using registry = await startRegistry({ upstreams: { hub: { url: upstream.url, proxy: 'direct' } } });
+  const stop = new AbortController();
+  const pulled = fetch(`${registry.url}/v2/hub/apps/web/blobs/${digest}`, { signal: stop.signal }).then((own) => own.arrayBuffer());
+  pulled.catch(() => undefined); // the test has ended
+  const hubBytes = async () => (await get(registry.admin, 'upstreams')).upstreams.find(({ name }) => name === 'hub')?.hour.bytes ?? 0;
+  await until(async () => (await hubBytes()) > 0, 'the upstream has sent bytes');
+  const { upstreamBytes } = await get(registry.admin, 'history');
+  assert.ok(upstreamBytes.some((bytes) => bytes > 0));
+  assert.ok((await get(registry.admin, 'overview')).totals.upstreamBytes > 0);
+  const before = await hubBytes();
+  await until(async () => (await hubBytes()) > before, 'they become more');
+  assert.equal((await get(registry.admin, 'downloads')).total, 1, 'it still runs');
+  stop.abort();
 });
 
 test('actions need a login, the header of the page and its origin; each is in the log with who', async () => {

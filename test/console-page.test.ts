@@ -76,6 +76,13 @@ test('the page shows why an image is slow: its download, its speed, and the prox
   assert.deepEqual(own.errors, []);
 });
 
+test('an upstream with a running download does not look idle', async () => {
+  await using own = await pages.open('upstreams');
+  const row = own.page.getByRole('row', { name: /dockerhub/ }).first();
+  await row.getByText(/One download is running, .*\/s/).waitFor();
+  assert.equal(await row.getByText('last request').count(), 0);
+});
+
 test('everything can be done by keyboard, and the focus can be seen', async () => {
   await using own = await pages.open('overview');
   const { page } = own;

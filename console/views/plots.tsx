@@ -1,7 +1,9 @@
 import { useMemo } from 'preact/hooks';
+import { now } from '../data/clock.ts';
 import { formatMilliseconds, formatNumber, formatRate } from '../data/format.ts';
 import type { History } from '../data/model.ts';
 import { useQuery } from '../data/query.ts';
+import { ratesOf } from '../data/rates.ts';
 import { t } from '../language/language.ts';
 import { Loaded } from '../parts/async.tsx';
 import { Plot } from '../parts/plot.tsx';
@@ -15,9 +17,9 @@ export function Plots({ window }: { window: 'hour' | 'day' }) {
 }
 
 function Drawn({ history }: { history: History }) {
-  const { stepSeconds, latencyMs, answerMs } = history;
+  const { latencyMs, answerMs } = history;
   const times = useMemo(() => timesOf(history), [history]);
-  const perSecond = (values: readonly number[]) => values.map((value) => value / stepSeconds);
+  const perSecond = useMemo(() => ratesOf(history, now.peek()), [history]);
   return (
     <div class="plots">
       <Plot
@@ -36,8 +38,8 @@ function Drawn({ history }: { history: History }) {
         format={formatRate}
         binary
         series={[
-          { name: t('plot.sent'), color: 'plot-1', values: perSecond(history.sentBytes), filled: true },
-          { name: t('plot.fetched'), color: 'plot-2', values: perSecond(history.upstreamBytes) },
+          { name: t('plot.sent'), color: 'plot-1', values: perSecond.sent, filled: true },
+          { name: t('plot.fetched'), color: 'plot-2', values: perSecond.fetched },
         ]}
       />
       <Plot

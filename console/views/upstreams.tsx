@@ -1,6 +1,8 @@
-import { formatBytes, formatMilliseconds, formatNumber, UNKNOWN } from '../data/format.ts';
+import { formatBytes, formatMilliseconds, formatNumber, formatRate, UNKNOWN } from '../data/format.ts';
+import { live } from '../data/live.ts';
 import type { UpstreamReport, Upstreams } from '../data/model.ts';
 import { useQuery } from '../data/query.ts';
+import { routeTo } from '../data/router.ts';
 import { t, textOf } from '../language/language.ts';
 import { Loaded, Missing } from '../parts/async.tsx';
 import { Badge, Section, type Tone } from '../parts/marks.tsx';
@@ -102,21 +104,37 @@ function Name({ row: { name, url, hosts, mirrors } }: { row: UpstreamReport }) {
   );
 }
 
-function State({ row: { state, lastRequestAt, lastFailure } }: { row: UpstreamReport }) {
+function State({ row: { name, state, lastRequestAt, lastFailure } }: { row: UpstreamReport }) {
   return (
     <>
       <Badge tone={TONES[state]}>{t(`upstreams.state.${state}`)}</Badge>
-      {lastRequestAt === null ? null : (
-        <div class="muted">
-          {t('upstreams.asked')} <Ago at={lastRequestAt} />
-        </div>
-      )}
+      <LastUse name={name} lastRequestAt={lastRequestAt} />
       {lastFailure === null ? null : (
         <div class="muted">
           {t('upstreams.failed', { outcome: textOf(`outcome.${lastFailure.outcome}`) ?? lastFailure.outcome })} <Ago at={lastFailure.at} />
         </div>
       )}
     </>
+  );
+}
+
+/** The running downloads, or else the last request: a single request may take hours to be
+ *  answered in full. */
+function LastUse({ name, lastRequestAt }: Pick<UpstreamReport, 'name' | 'lastRequestAt'>) {
+  const running = (live.downloads.value?.downloads ?? []).filter((own) => own.upstream === name && own.source === 'upstream');
+  if (running.length > 0) {
+    const rate = formatRate(running.reduce((sum, { bytesPerSecond }) => sum + bytesPerSecond, 0));
+    return (
+      <div class="muted">
+        <a href={routeTo('downloads')}>{t('downloads.count', { count: running.length })}</a>, {rate}
+      </div>
+    );
+  }
+  if (lastRequestAt === null) return null;
+  return (
+    <div class="muted">
+      {t('upstreams.asked')} <Ago at={lastRequestAt} />
+    </div>
   );
 }
 

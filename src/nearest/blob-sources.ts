@@ -1,5 +1,6 @@
 import type { BlobSource } from '../download/source.ts';
 import { mapBody } from '../io/body.ts';
+import { countBytes } from '../io/count-bytes.ts';
 import type { Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import type { ByteRange } from '../oci/range.ts';
@@ -51,13 +52,8 @@ export function counted(
   from: PlaceKind | 'upstream',
   { received, onError }: Pick<NearestMetrics, 'received'> & { onError?(this: void): void },
 ): Blob {
-  let bytes = 0;
-  const body = mapBody(blob.body, {
-    onChunk: (chunk) => void (bytes += chunk.length),
-    onError: (error) => (onError?.(), error),
-    onClose: () => received(from, bytes),
-  });
-  return { ...blob, body };
+  const body = mapBody(blob.body, { onError: (error) => (onError?.(), error) });
+  return { ...blob, body: countBytes(body, (bytes) => received(from, bytes)) };
 }
 
 /** The sources of a blob after the registry's response, best first: the source that it names,

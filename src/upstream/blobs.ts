@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mapBody } from '../io/body.ts';
+import { countBytes } from '../io/count-bytes.ts';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import { splitDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
@@ -108,7 +109,7 @@ interface Expected {
   digest: Digest;
   /** That sends it. */
   host: string;
-  /** Called with the bytes of each body that has ended. */
+  /** Called with the bytes of a body as they arrive. */
   receive(this: void, bytes: number): void;
 }
 
@@ -118,7 +119,7 @@ async function readSize(reply: Reply, { digest, host, receive }: Expected): Prom
   const { algorithm, hex } = splitDigest(digest);
   const hash = createHash(algorithm);
   let size = 0;
-  for await (const chunk of counted(reply.body, receive)) {
+  for await (const chunk of countBytes(reply.body, receive)) {
     size += chunk.length;
     if (size > MAX_READ) throw new UpstreamError('object', 'UNAVAILABLE', `${host} does not announce the size of ${digest}`);
     hash.update(chunk);
@@ -137,23 +138,13 @@ function partOf(reply: Reply, range: RangeRequest | undefined, { digest, host, r
   return { digest, size, range: { start, end }, body: checked(reply.body, end - start + 1, { host, receive }) };
 }
 
-/** Counts the bytes of the body. */
-function counted(body: Body, receive: Expected['receive'], add?: (chunk: Uint8Array) => void): Body {
-  let received = 0;
-  return mapBody(body, {
-    onChunk(chunk) {
-      received += chunk.length;
-      add?.(chunk);
-    },
-    onClose: () => receive(received),
-  });
-}
-
 /** Fails the body if it ends before `length`. */
 function checked(body: Body, length: number | undefined, { host, receive }: Pick<Expected, 'host' | 'receive'>): Body {
   let received = 0;
-  const whole = counted(body, receive, (chunk) => (received += chunk.length));
-  return mapBody(whole, {
+  return mapBody(countBytes(body, receive), {
+    onChunk(chunk) {
+      received += chunk.length;
+    },
     onEnd() {
       if (length === undefined || received === length) return;
       throw new OciError('UNAVAILABLE', `${host} sent ${received} bytes instead of ${length}`, { origin: 'upstream' });
