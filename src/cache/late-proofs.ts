@@ -13,12 +13,13 @@ export interface LateProofs {
 type Prove = (signal: AbortSignal) => Promise<void>;
 
 export interface LateProofsOptions {
-  /** By then, the client that has requested the manifest has requested the blobs that it needs. */
+  /** The client that has requested the manifest requests most blobs that it needs within seconds,
+   *  which proves them. */
   delayMs?: number;
   log: Log;
 }
 
-const DELAY_MS = 60_000;
+const DELAY_MS = 5000;
 /** Manifests that wait; further ones are not noted. */
 const MAX_WAITING = 1000;
 
