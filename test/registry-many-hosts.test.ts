@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:https';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { inParallel } from '../src/async/parallel.ts';
 import { makeCertificate } from './support/certificate.ts';
 import { startConnectProxy } from './support/connect-proxy.ts';
@@ -11,19 +12,24 @@ import { listenOnLoopback } from './support/http.ts';
 import { makeImage } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
+import { until } from './support/until.ts';
 
 // HOSTS=10000 node --test test/registry-many-hosts.test.ts for longer.
 const HOSTS = Number(process.env['HOSTS'] ?? 1000);
-/** After this time, in ms, the registry has closed unused connections: Node's server says 5 s. */
-const IDLE_MS = 7000;
 /** The registry keeps this many upstreams. */
 const FEW = 100;
 /** The objects of one connection that remains take more. */
 const MAX_BYTES = 4096;
 const { root } = makeImage({ architectures: ['amd64'], seed: 'many hosts' });
 
-/** A proxy that connects every host name to one registry. @returns its URL */
-async function startWorld(stack: AsyncDisposableStack, tls: { certificate: string; key: string }): Promise<string> {
+interface Outside {
+  /** The URL of a proxy that connects every host name to one registry. */
+  proxy: string;
+  /** Whether that registry has an open connection. Node's server closes unused ones after 5 s. */
+  isConnected(this: void): Promise<boolean>;
+}
+
+async function startOutside(stack: AsyncDisposableStack, tls: { certificate: string; key: string }): Promise<Outside> {
   const [cert, key] = await Promise.all([readFile(tls.certificate), readFile(tls.key)]);
   const registry = createServer({ cert, key }, ({ url = '' }, response) => {
     if (url === '/v2/') return response.end('{}');
@@ -31,7 +37,8 @@ async function startWorld(stack: AsyncDisposableStack, tls: { certificate: strin
     return response.end(root.bytes);
   });
   const { port } = stack.use(await listenOnLoopback(registry));
-  return stack.use(await startConnectProxy(port)).url;
+  const { url: proxy } = stack.use(await startConnectProxy(port));
+  return { proxy, isConnected: async () => (await promisify(registry.getConnections.bind(registry))()) > 0 };
 }
 
 interface Inspector {
@@ -58,11 +65,24 @@ async function openInspector(stack: AsyncDisposableStack, port: number): Promise
   };
 }
 
+/** The live heap once it shrinks no more: the registry may not have noticed yet that connections are
+ *  closed. */
+async function settledHeap({ liveHeap }: Inspector): Promise<number> {
+  let least = await liveHeap();
+  let before = Infinity;
+  while (least < before) {
+    before = least;
+    await delay(1000);
+    least = Math.min(before, await liveHeap());
+  }
+  return least;
+}
+
 test(`promise 17: ${HOSTS} hosts, requested one after the other, need no more memory than ${FEW}`, async (t) => {
   await using stack = new AsyncDisposableStack();
   const { path } = stack.use(await temporaryDirectory());
   const tls = await makeCertificate(path, ['*.many.example']);
-  const proxy = await startWorld(stack, tls);
+  const { proxy, isConnected } = await startOutside(stack, tls);
   const port = await freePort();
   const env = { NODE_EXTRA_CA_CERTS: tls.certificate, NODE_OPTIONS: `--inspect=127.0.0.1:${port}` };
   const registry = stack.use(await startRegistry({ otherHosts: ['*'], proxy }, { env }));
@@ -78,8 +98,8 @@ test(`promise 17: ${HOSTS} hosts, requested one after the other, need no more me
     const before = await inspector.liveHeap();
     await inParallel(numbers, 8, (n) => pull(hosts(n), names + n));
     names += HOSTS;
-    await delay(IDLE_MS);
-    return (await inspector.liveHeap()) - before;
+    await until(async () => !(await isConnected()), 'unused connections are closed');
+    return (await settledHeap(inspector)) - before;
   };
   await growth((n) => n % FEW); // what every registry needs once
   const few = await growth((n) => n % FEW);
