@@ -112,6 +112,10 @@ test('the console shows pulled images, upstreams, history and the access log, an
   for (const name of ['downloads', 'clash', 'webhook', 'replicas', 'policy', 'jobs', 'session'] as const) await get(registry.admin, name);
   const check = await get(registry.admin, 'check', '?image=hub.example/apps/web:1.27');
   assert.deepEqual([check.served, check.stored, check.digest, check.upstream.answer], [true, 'complete', image.root.digest, 'found']);
+  const requests = upstream.requests.length;
+  const local = await get(registry.admin, 'check', '?image=hub.example/apps/web:1.27&ask=no');
+  assert.deepEqual([local.stored, local.tag?.digest, local.upstream.answer], ['complete', image.root.digest, 'not-asked']);
+  assert.equal(upstream.requests.length, requests, 'without a question to the upstream');
   await until(() => registry.log().some(({ event }) => event === 'image-pulled'), 'the pull is in the access log');
   const [line] = registry.log().filter(({ event }) => event === 'image-pulled');
   assert.deepEqual(

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { settled, styleOf, timingsOf } from './support/browser.ts';
+import { isInWindow, settled, styleOf, timingsOf } from './support/browser.ts';
 import { show, signIn, startConsolePages, type ConsolePages } from './support/console-page.ts';
-import { HOSTILE, SLOW_REPOSITORY, USER } from './support/console.ts';
+import { HOSTILE, SLOW_IMAGE, USER } from './support/console.ts';
 import { until } from './support/until.ts';
 
 const KB = 1000;
@@ -61,15 +61,23 @@ test('the first view shows the remaining pulls, the largest image and the node i
 test('the page shows why an image is slow: its download, its speed, and the proxy node', async () => {
   await using own = await pages.open('overview');
   const { page } = own;
-  await page.getByText(`The download of ${SLOW_REPOSITORY} from its upstream is slow`).waitFor();
-  await page.getByRole('region', { name: 'State' }).getByRole('link', { name: 'Downloads' }).click();
-  const row = page.getByRole('row', { name: new RegExp(SLOW_REPOSITORY) });
+  const state = page.getByRole('region', { name: 'State' });
+  const notice = state.locator('.notice', { hasText: `The download of ${SLOW_IMAGE} is slow` });
+  await notice.getByText(/downloaded at .*\/s, about .* left/).waitFor();
+  await notice.getByRole('link', { name: 'Downloads' }).click();
+  const row = page.getByRole('row', { name: new RegExp(SLOW_IMAGE) });
   await row.getByText(/\/s/).first().waitFor();
   await row.getByText(/Proxy node in use: (香港|日本)/).waitFor();
   const progress = row.getByRole('progressbar');
   const before = await progress.getAttribute('aria-valuetext');
   await until(async () => (await progress.getAttribute('aria-valuetext')) !== before, 'the progress goes on by itself');
   await show(page, 'overview');
+  await notice.getByRole('link', { name: 'Why is it slow?' }).click();
+  const answer = page.getByRole('region', { name: 'Why is an image slow, or refused?' });
+  await answer.getByText(/downloaded at .*\/s, about .* left/).waitFor();
+  await answer.getByText('Has the image').waitFor();
+  assert.match((await answer.locator('.badge').first().textContent()) ?? '', /^Slow$/);
+  assert.ok(await isInWindow(answer.getByText(/downloaded at/)), 'the answer is scrolled into view');
   await page.getByLabel('Image', { exact: true }).fill('nginx:1.27');
   await page.keyboard.press('Enter');
   await page.getByText('The whole image is stored here').waitFor();

@@ -6,34 +6,47 @@ import type { ClashReport, RunningDownload, UpstreamReport } from './model.ts';
 export interface Delay {
   key: MessageKey;
   values: Values;
-  tone: 'good' | 'neutral' | 'warning' | 'bad';
+  tone: 'neutral' | 'warning' | 'bad';
 }
 
 export interface Situation {
   upstream: UpstreamReport | undefined;
   clash: ClashReport | undefined;
   downloads: readonly RunningDownload[];
-  isStored: boolean;
 }
 
 /** Downloads below this speed count as slow. */
 const SLOW_BYTES_PER_SECOND = 1024 * 1024;
 const SLOW_ANSWER_MS = 2000;
-const SLOW_NODE_MS = 800;
+export const SLOW_NODE_MS = 800;
+
+export function isSlowDownload({ bytesPerSecond }: RunningDownload): boolean {
+  return bytesPerSecond < SLOW_BYTES_PER_SECOND;
+}
+
+export function isSlowAnswer(latency: UpstreamReport['latency']): latency is NonNullable<UpstreamReport['latency']> {
+  return latency !== null && latency.p50 > SLOW_ANSWER_MS;
+}
+
+/** The proxy node in use; undefined: there is none, or no proxy. */
+export function nodeInUse(clash: ClashReport | undefined): ClashReport['nodes'][number] | undefined {
+  return clash?.enabled === true && clash.running ? clash.nodes.find(({ name }) => name === clash.chosen) : undefined;
+}
 
 /** The factors that currently determine how fast an image is pulled, in the order in which a
  *  request passes them. */
-export function findDelays({ upstream, clash, downloads, isStored }: Situation): Delay[] {
+export function findDelays({ upstream, clash, downloads }: Situation): Delay[] {
   const delays: Delay[] = [];
-  if (isStored) delays.push({ key: 'delay.stored', values: {}, tone: 'good' });
-  for (const { receivedBytes, size, bytesPerSecond } of downloads.slice(0, 1)) {
+  const [first] = downloads;
+  if (first !== undefined) {
+    const { receivedBytes, size, bytesPerSecond } = first;
     const values = {
       count: downloads.length,
       received: formatBytes(receivedBytes),
       size: size === null ? '?' : formatBytes(size),
       rate: formatRate(bytesPerSecond),
     };
-    delays.push({ key: 'delay.running', values, tone: bytesPerSecond < SLOW_BYTES_PER_SECOND ? 'warning' : 'neutral' });
+    delays.push({ key: 'delay.running', values, tone: isSlowDownload(first) ? 'warning' : 'neutral' });
   }
   if (upstream !== undefined) delays.push(...delaysOfUpstream(upstream));
   if (upstream !== undefined && upstream.proxy !== 'direct' && clash?.enabled === true) delays.push(delayOfNode(clash));
@@ -49,7 +62,7 @@ function delaysOfUpstream({ name, state, latency, proxy }: UpstreamReport): Dela
   if (state === 'refusing') delays.push({ key: 'problem.refusing', values, tone: 'warning' });
   if (latency !== null) {
     const times = { p50: formatMilliseconds(latency.p50), p95: formatMilliseconds(latency.p95) };
-    delays.push({ key: 'delay.upstream', values: { ...values, ...times }, tone: latency.p50 > SLOW_ANSWER_MS ? 'warning' : 'neutral' });
+    delays.push({ key: 'delay.upstream', values: { ...values, ...times }, tone: isSlowAnswer(latency) ? 'warning' : 'neutral' });
   }
   delays.push({ key: proxy === 'direct' ? 'delay.direct' : 'delay.proxy', values, tone: 'neutral' });
   return delays;

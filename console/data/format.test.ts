@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { chooseLanguage } from '../language/language.ts';
-import { formatBytes, formatDuration, formatMilliseconds, formatRelative, formatShare, visible } from './format.ts';
+import { formatBytes, formatDuration, formatMilliseconds, formatRelative, formatRoughly, formatShare, visible } from './format.ts';
 
 /** The space between a number and its unit differs among locales. */
 function plain(text: string): string {
@@ -27,19 +27,26 @@ test('a share is 100 % only if it is the whole', () => {
   assert.deepEqual([0, 0.5, 0.894, 0.99999, 1].map(formatShare), ['0%', '50%', '89%', '99.9%', '100%']);
 });
 
-test('durations have two units at most, and times are relative to the present', () => {
+test('durations have two units at most, times are relative to the present, and each unit has one form', () => {
   chooseLanguage('en');
-  assert.equal(plain(formatDuration(3 * 86_400_000 + 4 * 3_600_000 + 59_000)), '3 days 4 hr');
-  assert.equal(plain(formatDuration(0)), '0 sec');
-  assert.equal(plain(formatMilliseconds(212.4)), '212 ms');
-  assert.equal(formatRelative(0, 5 * 60_000), '5 min. ago');
-  assert.equal(formatRelative(2 * 3_600_000, 0), 'in 2 hr.');
+  assert.equal(plain(formatDuration(3 * 86_400_000 + 4 * 3_600_000 + 59_000)), '3 d 4 h');
+  assert.equal(plain(formatDuration(0)), '0 s');
+  assert.deepEqual([212.4, 5012, 65_000].map(formatMilliseconds).map(plain), ['212 ms', '5 s', '1 min 5 s']);
+  assert.deepEqual([500, 95_000, 3_650_000, 4_900_000, 14_400_000].map(formatRoughly).map(plain), [
+    '1 s',
+    '1.5 min',
+    '1 h',
+    '1.5 h',
+    '4 h',
+  ]);
+  const relative = [-5 * 60_000, 2 * 3_600_000, -300, -3 * 86_400_000, -70 * 86_400_000].map((time) => plain(formatRelative(time, 0)));
+  assert.deepEqual(relative, ['5 min ago', 'in 2 h', 'now', '3 days ago', '2 months ago']);
 });
 
 test('in Chinese, numbers and times are written as in Chinese', () => {
   chooseLanguage('zh');
-  assert.equal(formatRelative(0, 5 * 60_000), '5分钟前');
-  assert.equal(plain(formatDuration(65_000)), '1分钟 5秒');
+  assert.equal(plain(formatRelative(0, 5 * 60_000)), '5 分钟前');
+  assert.equal(plain(formatDuration(65_000)), '1 分钟 5 秒');
 });
 
 test('invisible characters and bidirectional formatting are escaped', () => {

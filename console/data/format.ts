@@ -1,4 +1,4 @@
-import { locale } from '../language/language.ts';
+import { locale, t } from '../language/language.ts';
 
 /** A dash for unknown values. */
 export const UNKNOWN = '–';
@@ -44,41 +44,58 @@ export function formatRate(bytesPerSecond: number): string {
 
 export function formatMilliseconds(ms: number): string {
   if (ms >= 10_000) return formatDuration(ms);
-  if (ms >= 1000) return formatWith({ style: 'unit', unit: 'second', maximumFractionDigits: 1 }).format(ms / 1000);
-  return formatWith({ style: 'unit', unit: 'millisecond', maximumFractionDigits: ms < 10 ? 1 : 0 }).format(ms);
+  if (ms >= 1000) return t('time.s', { n: formatWith({ maximumFractionDigits: 1 }).format(ms / 1000) });
+  return t('time.ms', { n: formatWith({ maximumFractionDigits: ms < 10 ? 1 : 0 }).format(ms) });
 }
 
 const UNITS = [
-  ['day', 86_400_000],
-  ['hour', 3_600_000],
-  ['minute', 60_000],
-  ['second', 1000],
+  ['time.d', 86_400_000],
+  ['time.h', 3_600_000],
+  ['time.min', 60_000],
+  ['time.s', 1000],
 ] as const;
+
+function unitOf(ms: number): number {
+  const index = UNITS.findIndex(([, size]) => ms >= size);
+  return index === -1 ? UNITS.length - 1 : index;
+}
+
+/** Two units at most: 3 d 4 h, 12 min 5 s. */
+export function formatDuration(ms: number): string {
+  const parts: string[] = [];
+  let rest = Math.max(0, ms);
+  for (const [unit, size] of UNITS.slice(unitOf(ms)).slice(0, 2)) {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    if (count > 0 || parts.length === 0) parts.push(t(unit, { n: count }));
+  }
+  return parts.join(' ');
+}
+
+/** For estimates: 50 min, 1.5 h. */
+export function formatRoughly(ms: number): string {
+  const [unit, size] = UNITS[unitOf(ms)] ?? UNITS[3];
+  const count = ms / size;
+  return t(unit, { n: count < 3 ? Math.max(1, Math.round(2 * count) / 2) : Math.round(count) });
+}
 
 /** For distant times. */
 const LONG_UNITS = [
   ['year', 365 * 86_400_000],
   ['month', 30 * 86_400_000],
+  ['day', 86_400_000],
 ] as const;
 
-/** Two units at most: 3 days 4 hr, 12 min 5 sec. */
-export function formatDuration(ms: number): string {
-  const index = UNITS.findIndex(([, size]) => ms >= size);
-  const parts: string[] = [];
-  let rest = Math.max(0, ms);
-  for (const [unit, size] of UNITS.slice(index === -1 ? 3 : index).slice(0, 2)) {
-    const count = Math.floor(rest / size);
-    rest -= count * size;
-    if (count > 0 || parts.length === 0) parts.push(formatWith({ style: 'unit', unit, unitDisplay: 'short' }).format(count));
-  }
-  return parts.join(' ');
-}
-
-/** How long before or after `now`: 5 minutes ago, in 2 hours. */
+/** How long before or after `now`: 5 min ago, in 2 h, 3 months ago. */
 export function formatRelative(time: number, now: number): string {
   const difference = time - now;
-  const [unit, size] = [...LONG_UNITS, ...UNITS].find(([, size]) => Math.abs(difference) >= size) ?? (['second', 1000] as const);
-  return new Intl.RelativeTimeFormat(locale(), { numeric: 'auto', style: 'short' }).format(Math.round(difference / size), unit);
+  const long = LONG_UNITS.find(([, size]) => Math.abs(difference) >= size);
+  if (long !== undefined)
+    return new Intl.RelativeTimeFormat(locale(), { numeric: 'auto' }).format(Math.round(difference / long[1]), long[0]);
+  const [unit, size] = UNITS[unitOf(Math.abs(difference))] ?? UNITS[3];
+  const count = Math.round(Math.abs(difference) / size);
+  if (count === 0) return t('time.now');
+  return t(difference < 0 ? 'time.ago' : 'time.in', { time: t(unit, { n: count }) });
 }
 
 /** In the viewer's zone, with the zone's name. */

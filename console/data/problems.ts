@@ -1,6 +1,8 @@
 import type { MessageKey, Values } from '../language/language.ts';
-import { formatRate } from './format.ts';
-import type { ClashReport, Downloads, Overview, Replicas, UpstreamReport, Upstreams } from './model.ts';
+import { isSlowDownload } from './delays.ts';
+import { formatMilliseconds } from './format.ts';
+import type { ClashReport, Downloads, Overview, Replicas, RunningDownload, UpstreamReport, Upstreams } from './model.ts';
+import { progressOf } from './verdict.ts';
 
 /** A current problem that makes pulls slow or fail. */
 export interface Problem {
@@ -11,6 +13,10 @@ export interface Problem {
   values: Values;
   /** The registry's message about the cause, in English. */
   detail?: string | undefined;
+  /** Current figures, which change all the time. */
+  figures?: string | undefined;
+  /** The image whose check tells more. */
+  check?: string | undefined;
   /** The view with details. */
   view: 'upstreams' | 'proxy' | 'images' | 'downloads' | 'overview';
 }
@@ -31,8 +37,7 @@ const ENOUGH_REQUESTS = 3;
 const SLOW_NODE_MS = 1500;
 /** Share above which a store counts as full. */
 const FULL_SHARE = 0.98;
-/** Downloads below this speed count as slow, after an initial period. */
-const SLOW_BYTES_PER_SECOND = 1024 * 1024;
+/** Downloads are not called slow before this age. */
 const WARM_UP_MS = 10_000;
 /** How many are named. */
 const MAX_SLOW_DOWNLOADS = 3;
@@ -64,7 +69,7 @@ function problemsOfUpstream({ name, state, proxy, latency }: UpstreamReport): Pr
       return [{ tone: 'warning', key: 'problem.refusing', values, view: 'upstreams' }];
     default:
       return latency !== null && latency.requests >= ENOUGH_REQUESTS && latency.p50 > SLOW_UPSTREAM_MS
-        ? [{ tone: 'warning', key: 'problem.slow', values: { ...values, seconds: Math.round(latency.p50 / 1000) }, view: 'upstreams' }]
+        ? [{ tone: 'warning', key: 'problem.slow', values: { ...values, time: formatMilliseconds(latency.p50) }, view: 'upstreams' }]
         : [];
   }
 }
@@ -78,7 +83,12 @@ function problemsOfClash({ enabled, running, problem, chosen, nodes, subscriptio
     problems.push({ tone: 'bad', key: 'problem.noNode', values: {}, view: 'proxy' });
   const node = nodes.find(({ name }) => name === chosen);
   if (node?.delayMs != null && node.delayMs > SLOW_NODE_MS)
-    problems.push({ tone: 'warning', key: 'problem.slowNode', values: { node: node.name, delay: node.delayMs }, view: 'proxy' });
+    problems.push({
+      tone: 'warning',
+      key: 'problem.slowNode',
+      values: { node: node.name, delay: formatMilliseconds(node.delayMs) },
+      view: 'proxy',
+    });
   for (const { name, problem, leftBytes } of subscriptions) {
     if (leftBytes === 0) problems.push({ tone: 'bad', key: 'problem.traffic', values: { subscription: name }, view: 'proxy' });
     if (problem !== null)
@@ -89,12 +99,26 @@ function problemsOfClash({ enabled, running, problem, chosen, nodes, subscriptio
 
 function slowDownloads({ at, downloads }: Downloads): Problem[] {
   const age = ({ startedAt }: { startedAt: string }): number => Date.parse(at) - Date.parse(startedAt);
-  const slow = downloads.filter((one) => one.source === 'upstream' && one.bytesPerSecond < SLOW_BYTES_PER_SECOND && age(one) > WARM_UP_MS);
+  const slow = downloads.filter((one) => one.source === 'upstream' && isSlowDownload(one) && age(one) > WARM_UP_MS);
   return slow.slice(0, MAX_SLOW_DOWNLOADS).map((one) => {
-    // No value that changes every second: a screen reader would announce every change.
-    const values = { repository: one.repository, rate: formatRate(SLOW_BYTES_PER_SECOND) };
-    return { tone: 'warning', key: 'problem.slowDownload', values, view: 'downloads', id: `slow ${one.digest}` };
+    const image = imageName(one);
+    const link = one.image.tag === null ? undefined : image;
+    // The figures change every second: a screen reader would announce a title with them each time.
+    return {
+      tone: 'warning',
+      key: 'problem.slowDownload',
+      values: { image },
+      figures: progressOf([one]),
+      check: link,
+      view: 'downloads',
+      id: `slow ${one.digest}`,
+    };
   });
+}
+
+/** As users write it, with the tag if that is known. */
+export function imageName({ image: { name, tag } }: RunningDownload): string {
+  return tag === null ? name : `${name}:${tag}`;
 }
 
 function problemsOfStore({ store, inventory }: Overview): Problem[] {

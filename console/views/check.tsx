@@ -1,9 +1,12 @@
-import { useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { apiPath } from '../data/api.ts';
+import { findDelays, type Situation } from '../data/delays.ts';
+import { formatMilliseconds } from '../data/format.ts';
 import { live } from '../data/live.ts';
-import type { Check, ClashReport, Upstreams } from '../data/model.ts';
+import type { Check, ClashReport, UpstreamReport, Upstreams } from '../data/model.ts';
 import { useQuery } from '../data/query.ts';
-import { findDelays } from '../data/delays.ts';
+import { route, setParameters } from '../data/router.ts';
+import { findVerdict } from '../data/verdict.ts';
 import { t } from '../language/language.ts';
 import { Loaded } from '../parts/async.tsx';
 import { ImageForm } from '../parts/image-form.tsx';
@@ -11,10 +14,13 @@ import { Badge, Section, type Tone } from '../parts/marks.tsx';
 import { Digest, Foreign } from '../parts/names.tsx';
 import { When } from '../parts/time.tsx';
 
-/** Checks one image: whether it would be served, from where, and what currently delays it. */
+/** Checks one image: whether it would be served, from where, and what currently delays it. A link may
+ *  name the image: `#/overview?check=nginx`. */
 export function CheckImage() {
-  const [typed, setTyped] = useState('');
-  const [asked, setAsked] = useState('');
+  const linked = route.value.parameters.get('check') ?? '';
+  const [typed, setTyped] = useState(linked);
+  useEffect(() => setTyped(linked), [linked]);
+  const [round, setRound] = useState(0);
   return (
     <Section id="check" title={t('check.title')}>
       <ImageForm
@@ -22,38 +28,90 @@ export function CheckImage() {
         label={t('check.label')}
         value={typed}
         onInput={setTyped}
-        onSubmit={() => setAsked(typed.trim())}
+        onSubmit={() => {
+          setParameters({ check: typed.trim() });
+          setRound(round + 1);
+        }}
         disabled={typed.trim() === ''}
       >
         {t('check.button')}
       </ImageForm>
-      <div aria-live="polite">{asked === '' ? null : <Answer key={asked} image={asked} />}</div>
+      {linked === '' ? null : <Answer key={`${round} ${linked}`} image={linked} />}
     </Section>
   );
 }
 
+/** What is stored here is shown at once: a slow upstream takes seconds to answer. */
 function Answer({ image }: { image: string }) {
-  const check = useQuery<Check>(apiPath('/api/check', { image }));
+  const local = useQuery<Check>(apiPath('/api/check', { image, ask: 'no' }));
+  const asked = useQuery<Check>(apiPath('/api/check', { image }));
   const upstreams = useQuery<Upstreams>('/api/upstreams');
   const clash = useQuery<ClashReport>('/api/clash');
+  const panel = useRef<HTMLDivElement>(null);
+  const isAwaited = asked.loading && asked.error === undefined;
+  const found = isAwaited ? (local.data ?? asked.data) : asked.data;
+  useEffect(() => panel.current?.scrollIntoView({ block: 'nearest' }), [found === undefined, isAwaited]);
   return (
-    <Loaded query={check}>
-      {(found) => (
-        <div class="panel stack">
-          <p class="row">
-            <Badge tone={found.served ? 'good' : 'bad'}>{t(found.served ? 'check.served' : 'check.notServed')}</Badge>
-            <b>
-              <Foreign text={found.image} />
-            </b>
-          </p>
-          <p>
-            <Foreign text={found.reason} />
-          </p>
-          <Facts check={found} />
-          <Delays check={found} upstreams={upstreams.data} clash={clash.data} />
-        </div>
-      )}
+    <Loaded query={{ ...asked, data: found, error: asked.error ?? (found === undefined ? local.error : undefined) }}>
+      {(check) => {
+        const situation = situationOf(check, { upstreams: upstreams.data, clash: clash.data });
+        return (
+          <div class="panel stack" ref={panel}>
+            <Summary check={check} situation={situation} />
+            {isAwaited ? <Asking upstream={situation.upstream} /> : null}
+            <Delays situation={situation} />
+            <Facts check={check} />
+          </div>
+        );
+      }}
     </Loaded>
+  );
+}
+
+function situationOf(
+  { repository }: Check,
+  { upstreams, clash }: { upstreams: Upstreams | undefined; clash: ClashReport | undefined },
+): Situation {
+  const name = repository?.split('/', 1)[0];
+  return {
+    upstream: upstreams?.upstreams.find((own) => own.name === name),
+    clash,
+    downloads: (live.downloads.value?.downloads ?? []).filter((download) => download.repository === repository),
+  };
+}
+
+function Summary({ check, situation }: { check: Check; situation: Situation }) {
+  const { tone, word, sentence } = findVerdict(check, situation);
+  return (
+    <>
+      <p class="row">
+        <Badge tone={tone}>{word}</Badge>
+        <b>
+          <Foreign text={check.image} />
+        </b>
+      </p>
+      {sentence === '' ? null : (
+        <p>
+          <Foreign text={sentence} />
+        </p>
+      )}
+      {/* Only the word: a screen reader would read figures aloud with every change. */}
+      <p class="hidden-text" role="status">
+        {word}
+      </p>
+    </>
+  );
+}
+
+function Asking({ upstream }: { upstream: UpstreamReport | undefined }) {
+  if (upstream === undefined) return <p class="loading">{t('loading')}</p>;
+  const { name, latency } = upstream;
+  return (
+    <p class="loading">
+      {latency === null
+        ? t('check.askingFirst', { upstream: name })
+        : t('check.asking', { upstream: name, time: formatMilliseconds(latency.p95) })}
+    </p>
   );
 }
 
@@ -63,6 +121,7 @@ const ANSWER_TONES: Record<Check['upstream']['answer'], Tone> = {
   refused: 'bad',
   limited: 'bad',
   unreachable: 'bad',
+  'not-asked': 'neutral',
 };
 const STORED_TONES: Record<Check['stored'], Tone> = { complete: 'good', partly: 'info', no: 'neutral' };
 
@@ -76,8 +135,16 @@ function Facts({ check: { stored, upstream, tag, digest, rule, firstSeen, served
       <dt>{t('check.upstream')}</dt>
       <dd>
         <Badge tone={ANSWER_TONES[upstream.answer]}>{t(`check.upstream.${upstream.answer}`)}</Badge>{' '}
-        {upstream.answer === 'found' ? null : <Foreign text={upstream.message} />}
+        {upstream.answer === 'found' || upstream.answer === 'not-asked' ? null : <Foreign text={upstream.message} />}
       </dd>
+      {rule === null ? null : (
+        <>
+          <dt>{t('check.rule')}</dt>
+          <dd>
+            <code>{rule}</code>
+          </dd>
+        </>
+      )}
       {digest === null ? null : (
         <>
           <dt>{t('image.digest')}</dt>
@@ -91,14 +158,6 @@ function Facts({ check: { stored, upstream, tag, digest, rule, firstSeen, served
           <dt>{t('check.tag')}</dt>
           <dd>
             {t(tag.fresh ? 'check.fresh' : 'check.stale')} <When at={tag.checkedAt} />
-          </dd>
-        </>
-      )}
-      {rule === null ? null : (
-        <>
-          <dt>{t('check.rule')}</dt>
-          <dd>
-            <code>{rule}</code>
           </dd>
         </>
       )}
@@ -122,13 +181,9 @@ function Facts({ check: { stored, upstream, tag, digest, rule, firstSeen, served
   );
 }
 
-function Delays({ check, upstreams, clash }: { check: Check; upstreams: Upstreams | undefined; clash: ClashReport | undefined }) {
-  const { repository } = check;
-  if (repository === null) return null;
-  const running = (live.downloads.value?.downloads ?? []).filter((download) => download.repository === repository);
-  const name = repository.split('/', 1)[0];
-  const upstream = upstreams?.upstreams.find((own) => own.name === name);
-  const delays = findDelays({ upstream, clash, downloads: running, isStored: check.stored === 'complete' });
+function Delays({ situation }: { situation: Situation }) {
+  const delays = findDelays(situation);
+  if (delays.length === 0) return null;
   return (
     <div>
       <h3>{t('check.now')}</h3>

@@ -2,6 +2,7 @@ import { formatBytes, formatDuration, formatRate, formatShare } from '../data/fo
 import { findDelays } from '../data/delays.ts';
 import { live } from '../data/live.ts';
 import type { ClashReport, Downloads as Snapshot, RunningDownload, UpstreamReport, Upstreams } from '../data/model.ts';
+import { imageName } from '../data/problems.ts';
 import { useQuery } from '../data/query.ts';
 import { routeTo } from '../data/router.ts';
 import { t } from '../language/language.ts';
@@ -76,7 +77,7 @@ function columns({ at }: Snapshot, surroundings: Surroundings): Column<RunningDo
       cell: (row) => (
         <div class="stack">
           <a href={routeTo('images', { search: row.repository })}>
-            <Foreign text={row.repository} />
+            <Foreign text={imageName(row)} />
           </a>
           <Way row={row} surroundings={surroundings} />
         </div>
@@ -96,7 +97,8 @@ function columns({ at }: Snapshot, surroundings: Surroundings): Column<RunningDo
   ];
 }
 
-function HowFar({ row: { receivedBytes, size, repository } }: { row: RunningDownload }) {
+function HowFar({ row }: { row: RunningDownload }) {
+  const { receivedBytes, size } = row;
   const share = size === null || size === 0 ? undefined : receivedBytes / size;
   const text =
     size === null ? formatBytes(receivedBytes) : t('downloads.of', { received: formatBytes(receivedBytes), size: formatBytes(size) });
@@ -105,7 +107,7 @@ function HowFar({ row: { receivedBytes, size, repository } }: { row: RunningDown
       <span>
         {text} {share === undefined ? null : <b>{formatShare(share)}</b>}
       </span>
-      <Progress label={t('downloads.progressOf', { repository })} share={share} text={text} />
+      <Progress label={t('downloads.progressOf', { image: imageName(row) })} share={share} text={text} />
     </div>
   );
 }
@@ -114,7 +116,7 @@ function HowFar({ row: { receivedBytes, size, repository } }: { row: RunningDown
 function Way({ row, surroundings: { upstreams, clash } }: { row: RunningDownload; surroundings: Surroundings }) {
   if (row.source !== 'upstream') return null;
   const upstream = upstreams.find(({ name }) => name === row.upstream);
-  const delays = findDelays({ upstream, clash, downloads: [], isStored: false });
+  const delays = findDelays({ upstream, clash, downloads: [] });
   return (
     <ul class="way">
       {delays.map(({ key, values, tone }) => (

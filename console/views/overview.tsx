@@ -1,7 +1,7 @@
 import { signal } from '@preact/signals';
 import { useEffect, useState } from 'preact/hooks';
 import { lostSince } from '../data/api.ts';
-import { formatBytes, formatDuration, formatNumber, formatRate, formatShare, UNKNOWN } from '../data/format.ts';
+import { formatBytes, formatDuration, formatMilliseconds, formatNumber, formatRate, formatShare, UNKNOWN } from '../data/format.ts';
 import { live } from '../data/live.ts';
 import type { ClashReport, Images, Overview, RateLimitReport, Replicas, Upstreams, WebhookReport } from '../data/model.ts';
 import { findProblems, type Problem } from '../data/problems.ts';
@@ -112,7 +112,7 @@ function Problems({ problems, isKnown }: { problems: readonly Problem[]; isKnown
   if (problems.length === 0) return <Notice tone="good" title={t('overview.well')} />;
   return (
     <>
-      {problems.map(({ id, tone, key, values, detail, view }) => (
+      {problems.map(({ id, tone, key, values, detail, figures, check, view }) => (
         <Notice key={id ?? key + JSON.stringify(values)} tone={tone} title={t(key, values)}>
           <p>
             {detail === undefined ? null : (
@@ -120,6 +120,9 @@ function Problems({ problems, isKnown }: { problems: readonly Problem[]; isKnown
                 <Foreign text={detail} />{' '}
               </>
             )}
+            {figures === undefined ? null : <span aria-live="off">{figures}. </span>}
+            {check === undefined ? null : <a href={routeTo('overview', { check })}>{t('problem.check')}</a>}
+            {check === undefined ? null : ' · '}
             {view === 'overview' ? null : <a href={routeTo(view)}>{t(`view.${view}`)}</a>}
           </p>
         </Notice>
@@ -233,7 +236,7 @@ function ClashFigure({ clash }: { clash: ClashReport }) {
           <Foreign text={clash.chosen ?? t('proxy.none')} />
         </a>
       }
-      note={node?.delayMs == null ? t('proxy.noDelay') : t('figure.delay', { delay: node.delayMs })}
+      note={node?.delayMs == null ? t('proxy.noDelay') : t('figure.delay', { delay: formatMilliseconds(node.delayMs) })}
     />
   );
 }

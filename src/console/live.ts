@@ -1,6 +1,6 @@
 import { withoutCapability } from '../oci/capability.ts';
 import type { Digest } from '../oci/digest.ts';
-import type { Repository } from '../oci/reference.ts';
+import type { Repository, Tag } from '../oci/reference.ts';
 import type { Downloads } from './api/downloads.ts';
 
 /** The state of a running download in this process. */
@@ -19,6 +19,9 @@ export interface DownloadProgress {
 
 export interface LiveOptions {
   downloads(this: void): readonly DownloadProgress[];
+  /** The usual name of a repository's image that is not completely stored, with its tag if only one
+   *  can be meant. */
+  imageOf(this: void, repository: Repository): { name: string; tag: Tag | null };
   /** Requests and bytes sent since the process started. */
   totals(this: void): { requests: number; sentBytes: number };
   /** The address under which other replicas know this one, or its host name. */
@@ -39,7 +42,7 @@ interface Sample {
 
 /** Snapshots of the running downloads of this process, with their speeds since earlier
  *  snapshots. */
-export function createLive({ downloads, totals, replica, now = Date.now }: LiveOptions): () => Omit<Downloads, 'unreachable'> {
+export function createLive({ downloads, imageOf, totals, replica, now = Date.now }: LiveOptions): () => Omit<Downloads, 'unreachable'> {
   const samples = new Map<string, Sample[]>();
 
   /** The growth of a value per second. */
@@ -60,6 +63,7 @@ export function createLive({ downloads, totals, replica, now = Date.now }: LiveO
     const described = running.map(({ digest, repository, upstream, source, received, size, readers, startedAt }) => ({
       digest,
       repository: withoutCapability(repository),
+      image: imageOf(repository),
       upstream,
       source,
       receivedBytes: received,

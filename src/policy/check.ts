@@ -24,7 +24,7 @@ export interface Check {
   stored: 'complete' | 'partly' | 'no';
   /** The cached state of the tag. */
   tag: { digest: Digest; checkedAt: string; fresh: boolean; goneSince: string | null } | null;
-  upstream: { answer: 'found' | 'absent' | 'refused' | 'limited' | 'unreachable'; digest: Digest | null; message: string };
+  upstream: { answer: 'found' | 'absent' | 'refused' | 'limited' | 'unreachable' | 'not-asked'; digest: Digest | null; message: string };
 }
 
 export interface CheckOptions {
@@ -32,8 +32,9 @@ export interface CheckOptions {
   store: Store;
   /** In ms. */
   tagTtl: number;
-  /** Asks the upstream itself. @throws OciError as `Registry.resolve` does */
-  askUpstream(this: void, signal: AbortSignal): Promise<Descriptor>;
+  /** Asks the upstream itself; undefined: the answer is that of the store alone.
+   *  @throws OciError as `Registry.resolve` does */
+  askUpstream: ((this: void, signal: AbortSignal) => Promise<Descriptor>) | undefined;
   signal: AbortSignal;
 }
 
@@ -83,6 +84,7 @@ async function readCachedTag(repository: Repository, tag: Tag, { store, tagTtl, 
 }
 
 async function askUpstream({ askUpstream, signal }: CheckOptions): Promise<Check['upstream']> {
+  if (askUpstream === undefined) return { answer: 'not-asked', digest: null, message: 'the upstream was not asked' };
   try {
     const { digest } = await askUpstream(signal);
     return { answer: 'found', digest, message: 'the upstream has it' };
@@ -150,7 +152,7 @@ function isGoneButServed(tag: Check['tag']): boolean {
 }
 
 function reasonOf({ upstream, isKnown, tag }: Pick<Check, 'upstream' | 'tag'> & { isKnown: boolean }): string {
-  if (upstream.answer === 'found') return 'registry.policy does not refuse it, and the upstream has it';
+  if (upstream.answer === 'found') return 'no rule refuses it, and the upstream has it';
   if (isGoneButServed(tag)) return 'the upstream no longer has it; it is served for as long as it is kept (onDeleted: serve)';
   if (isKnown) return `it is served from the cache, since the upstream does not confirm it: ${upstream.message}`;
   return upstream.message;

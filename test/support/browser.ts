@@ -1,6 +1,6 @@
 import axe from 'axe-core';
 import type { AxeResults } from 'axe-core';
-import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core';
+import { chromium, type Browser, type BrowserContextOptions, type Locator, type Page } from 'playwright-core';
 import { debianTool } from '../tools/tools.ts';
 import { until } from './until.ts';
 
@@ -110,4 +110,11 @@ export async function widerThanWindow(page: Page): Promise<string[]> {
 export async function styleOf(page: Page, selector: string, property: string): Promise<string> {
   const element = `document.querySelector(${JSON.stringify(selector)})`;
   return page.evaluate<string>(`getComputedStyle(${element})[${JSON.stringify(property)}]`);
+}
+
+/** Whether the window shows an element. */
+export async function isInWindow(element: Locator): Promise<boolean> {
+  const box = await element.boundingBox();
+  const height = element.page().viewportSize()?.height ?? 0;
+  return box !== null && box.y >= 0 && box.y + box.height <= height;
 }

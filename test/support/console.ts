@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hash } from '@node-rs/bcrypt';
 import { startClash, startSubscriptionServer, type ClashProgram } from './clash.ts';
-import { makeImage, randomBytes, type TestImage } from './image.ts';
+import { makeImage, type TestImage } from './image.ts';
 import { startAirport } from './mihomo.ts';
 import { startRegistry, type ServingProgram } from './program.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './scripted-upstream.ts';
@@ -13,7 +13,7 @@ const MiB = 2 ** 20;
 
 export const USER = { name: 'ada', password: 'correct horse battery staple' };
 /** Its download takes minutes. */
-export const SLOW_REPOSITORY = 'dockerhub/pytorch/pytorch';
+export const SLOW_IMAGE = 'docker.io/pytorch/pytorch:2.9';
 /** Names with everything that the grammar allows, and labels that try to be HTML. */
 export const HOSTILE = {
   repository: 'a0.b_c__d-e---f/0/x.y_z/img-src-x-onerror-alert-1',
@@ -35,7 +35,7 @@ export interface ConsoleScene extends AsyncDisposable {
   pull: (repository: string, tag: string, image: TestImage) => Promise<void>;
   /** Starts a download that runs until the scene ends. */
   beginSlowDownload: () => void;
-  images: Record<'nginx' | 'redis' | 'postgresql' | 'hostile', TestImage>;
+  images: Record<'nginx' | 'redis' | 'postgresql' | 'pytorch' | 'hostile', TestImage>;
 }
 
 export interface ConsoleSceneOptions {
@@ -82,8 +82,6 @@ export async function startConsoleScene({ kubeconfig, webhook: rules = {} }: Con
     ),
   );
   const images = fillUpstreams(hub, ghcr);
-  const stop = new AbortController();
-  stack.defer(() => stop.abort());
   const pull = (repository: string, tag: string, image: TestImage) => pullFrom(registry, { repository, tag, image });
   const owned = stack.move();
   return {
@@ -94,10 +92,7 @@ export async function startConsoleScene({ kubeconfig, webhook: rules = {} }: Con
     images,
     pull,
     beginSlowDownload() {
-      const digest = hub.addBlob(randomBytes('slow', 48 * MiB));
-      fetch(`${registry.url}/v2/${SLOW_REPOSITORY}/blobs/${digest}`, { signal: stop.signal })
-        .then((response) => response.arrayBuffer())
-        .catch(() => undefined); // the scene has ended
+      pull('dockerhub/pytorch/pytorch', '2.9', images.pytorch).catch(() => undefined); // the scene has ended
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
@@ -127,18 +122,20 @@ function fillUpstreams(hub: ScriptedUpstream, ghcr: ScriptedUpstream): ConsoleSc
     nginx: makeImage({ seed: 'nginx', layers: [MiB, 3 * MiB], labels: { maintainer: 'NGINX Docker Maintainers' } }),
     redis: makeImage({ seed: 'redis', layers: [MiB] }),
     postgresql: makeImage({ seed: 'postgresql', layers: [4 * MiB, 5 * MiB] }),
+    pytorch: makeImage({ seed: 'pytorch', architectures: ['amd64'], layers: [48 * MiB] }),
     hostile: makeImage({ seed: 'hostile', layers: [64 * 1024], labels: HOSTILE.labels }),
   };
   hub.add('library/nginx', '1.27', images.nginx);
   hub.add('library/nginx', 'stable', images.nginx);
   hub.add('library/redis', '8.4', images.redis);
+  hub.add('pytorch/pytorch', '2.9', images.pytorch);
   hub.add(HOSTILE.repository, HOSTILE.tag, images.hostile);
   ghcr.add('cloudnative-pg/postgresql', '18.1', images.postgresql);
-  let left = 68;
+  let left = 70;
   hub.behave = ({ path, method }) => {
     if (path.includes('/manifests/') && method === 'GET') left--;
     const limits = { 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': `${left};w=21600` };
-    return { headers: limits, ...(path.startsWith('/v2/pytorch/') ? { rate: 120_000 } : {}) };
+    return { headers: limits, ...(path.startsWith('/v2/pytorch/pytorch/blobs/') ? { rate: 120_000 } : {}) };
   };
   return images;
 }

@@ -68,17 +68,19 @@ export function createConsoleActions({ config, env }: Host, { images, inside, st
     readTag: async (name, signal) => (await readTag(store, name, { signal }))?.digest,
     deleteTag: ({ repository, tag }, signal) => inside.deleteTag(repository, tag, signal),
 
-    async check(repository, reference, signal) {
+    async check(repository, reference, { ask, signal }) {
       const slash = repository.indexOf('/');
       const upstream = inside.upstreamOf(repository.slice(0, slash));
       return checkImage(repository, reference, {
         policy: inside.policy,
         store,
         tagTtl: upstream?.tagTtl ?? registry.cache.tagTtl,
-        async askUpstream(signal) {
-          if (upstream === undefined) return images.resolve(repository, reference, { signal }); // a hosted repository
-          return upstream.registry.resolve(parseRepository(repository.slice(slash + 1)), reference, { signal });
-        },
+        askUpstream: ask
+          ? async (signal) => {
+              if (upstream === undefined) return images.resolve(repository, reference, { signal }); // a hosted repository
+              return upstream.registry.resolve(parseRepository(repository.slice(slash + 1)), reference, { signal });
+            }
+          : undefined,
         signal,
       });
     },

@@ -12,6 +12,8 @@ export interface ConsoleNames {
   /** The upstream and repository of an image; undefined: the registry does not serve it. */
   locate(this: void, image: string): { repository: Repository; reference: Reference } | undefined;
   isHosted(this: void, repository: Repository): boolean;
+  /** The usual name of a repository: docker.io/library/nginx. */
+  nameOf(this: void, repository: Repository): string;
   /** The properties of an image in the list that follow from its name alone. */
   of(this: void, policy: Policy): Pick<ImagesOptions, 'nameOf' | 'keptBy' | 'deniedBy' | 'firstSeen'>;
 }
@@ -20,13 +22,15 @@ export function createConsoleNames({ registry, webhook }: Pick<Config, 'registry
   const rules = { registryHost: webhook.registryHost, hosts: servedHosts(registry) };
   const namesOf = createRepositoryNames(registry);
   const keep = createImageGlobs(registry.cache.keep);
+  const nameOf = (repository: Repository) => namesOf(repository)[0] ?? repository;
   const isHosted = (repository: Repository) => Object.hasOwn(registry.hosted, repository.slice(0, repository.indexOf('/')));
 
   return {
     locate: (image) => parseWarmName(image, rules),
     isHosted,
+    nameOf,
     of: ({ rules: policy, age }) => ({
-      nameOf: (repository) => namesOf(repository)[0] ?? repository,
+      nameOf,
       keptBy({ repository, tag, digest }) {
         if (isHosted(repository)) return 'hosted';
         if (keep.isEmpty) return undefined;

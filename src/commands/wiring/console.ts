@@ -14,6 +14,7 @@ import { createTrafficHandlers } from '../../console/handlers/traffic.ts';
 import { createUpkeepHandlers } from '../../console/handlers/upkeep.ts';
 import { createInventoryService } from '../../console/inventory-service.ts';
 import { createJobs } from '../../console/jobs.ts';
+import { incompleteTagOf } from '../../console/incomplete-tags.ts';
 import { createLive } from '../../console/live.ts';
 import { openPage } from '../../console/page.ts';
 import { createOtherReplicas } from '../../console/replicas.ts';
@@ -71,7 +72,12 @@ export async function openConsole(host: Host, context: ConsoleContext): Promise<
   const pods = createPodsOf(host, names);
   const pins = createPins(store);
   const jobs = createJobs({ log, stop });
-  const snapshot = createLive({ downloads: inside.downloads.list, totals: history.totals, replica: listen.host });
+  const snapshot = createLive({
+    downloads: inside.downloads.list,
+    imageOf: (repository) => ({ name: names.nameOf(repository), tag: incompleteTagOf(inventory.current(), repository) }),
+    totals: history.totals,
+    replica: listen.host,
+  });
   const sessions = await openSessions(settings, log);
   const actions = createConsoleActions(host, { images, inside, storage });
   const handlers = {

@@ -33,7 +33,10 @@ export const chooseNodeSchema = z.strictObject({
   node: z.string().max(500).nullable().describe('The name of a node; null: select the fastest one automatically.'),
 });
 
-export const checkQuerySchema = z.strictObject({ image: z.string().min(1).max(500) });
+export const checkQuerySchema = z.strictObject({
+  image: z.string().min(1).max(500),
+  ask: z.enum(['yes', 'no']).default('yes').describe('no: only what is stored here, at once, without a question to the upstream.'),
+});
 export const checkSchema = z
   .strictObject({
     image: z.string(),
@@ -51,7 +54,7 @@ export const checkSchema = z
       .nullable()
       .describe('The cached state of the tag.'),
     upstream: z.strictObject({
-      answer: z.enum(['found', 'absent', 'refused', 'limited', 'unreachable']),
+      answer: z.enum(['found', 'absent', 'refused', 'limited', 'unreachable', 'not-asked']),
       digest: digest.nullable(),
       message: z.string(),
     }),

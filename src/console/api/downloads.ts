@@ -1,9 +1,14 @@
 import { z } from 'zod';
-import { bytes, count, digest, repository, time, unreachable } from './common.ts';
+import { bytes, count, digest, repository, tag, time, unreachable } from './common.ts';
 
 export const downloadSchema = z.strictObject({
   digest,
   repository,
+  image: z
+    .strictObject({ name: z.string(), tag: tag.nullable() })
+    .describe(
+      'The usual name of its image, and the tag, if only one tag of the repository is incompletely stored: docker.io/library/nginx, 1.27.',
+    ),
   upstream: z.string(),
   source: z.enum(['storage', 'replica', 'upstream']).describe('The current source of its bytes.'),
   receivedBytes: bytes,

@@ -7,8 +7,9 @@ export interface RulesOptions {
   policy: { allow: readonly string[]; deny: readonly string[]; minimumAge: number };
   refusals: Refusals;
   locate(this: void, image: string): { repository: Repository; reference: Reference } | undefined;
-  /** @throws OciError UNAVAILABLE: the store does not answer */
-  check(this: void, repository: Repository, reference: Reference, signal: AbortSignal): Promise<Check>;
+  /** @param how `ask`: whether the upstream is asked, too
+   *  @throws OciError UNAVAILABLE: the store does not answer */
+  check(this: void, repository: Repository, reference: Reference, how: { ask: boolean; signal: AbortSignal }): Promise<Check>;
 }
 
 /** The most recent pulls that registry.policy has refused. */
@@ -42,7 +43,7 @@ export function createRulesHandlers({ policy, refusals, locate, check }: RulesOp
       const located = locate(image);
       if (located === undefined) return notServed(image);
       const { repository, reference } = located;
-      return { image, repository, reference, ...(await check(repository, reference, signal)) };
+      return { image, repository, reference, ...(await check(repository, reference, { ask: query.ask === 'yes', signal })) };
     },
   };
 }
