@@ -77,8 +77,8 @@ const MAX_PROGRESS = 10_000;
 const REMOVALS_AT_ONCE = 16;
 const REMOVAL_TIMEOUT_MS = 60_000;
 
-/** Keeps uploads in the store, one object per chunk: acknowledged bytes are durable, and visible to
- *  every replica. */
+/** Keeps uploads in the store, one object per chunk, which every replica sees. A power failure may
+ *  lose chunks, but no finished blob. */
 export function createUploads({ store, claimer, maxBlobSize }: UploadsOptions): Uploads {
   const progress = new LRUCache<UploadId, Progress>({
     max: MAX_PROGRESS,

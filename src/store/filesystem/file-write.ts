@@ -48,7 +48,8 @@ async function* chunksOf(source: StoreSource, signal: AbortSignal): AsyncIterabl
   }
 }
 
-async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
+/** Writes a chunk at the file's position. */
+export async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
   for (let at = 0; at < chunk.length;) at += (await handle.write(chunk, at)).bytesWritten;
 }
 

@@ -6,7 +6,7 @@ import { fileFailure } from '../failure.ts';
 import { checkKey, checkPrefix } from '../keys.ts';
 import { inOrder, type UploadPart, type UploadStore } from '../upload-store.ts';
 import { writeStream } from './file-stream.ts';
-import { createTop, publish } from './file-write.ts';
+import { createTop, publish, writeAll } from './file-write.ts';
 import type { FilesystemStore } from './filesystem.ts';
 import { createRecordThread } from './record-thread.ts';
 
@@ -177,8 +177,4 @@ async function* withBodyErrors(body: AsyncIterable<readonly Uint8Array[]>): Asyn
   } catch (cause) {
     throw new BodyError('the body failed', { cause });
   }
-}
-
-async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {
-  for (let at = 0; at < chunk.length;) at += (await file.write(chunk, at)).bytesWritten;
 }
