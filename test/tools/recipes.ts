@@ -122,7 +122,9 @@ export const RECIPES = {
     directory: join(import.meta.dirname, '../support/buildkit'),
     linker: '',
   },
-  // The client of Docker's engine for pushes.
+  // Docker's engine. It starts the containerd of this table.
+  dockerd: go('dockerd', 'v2.0.0-beta.24', 'github.com/moby/moby/v2/cmd/dockerd'),
+  // Its former client for pushes.
   'docker-push': {
     kind: 'go-module',
     program: 'docker-push',
