@@ -89,6 +89,9 @@ test('an upstream with a running download does not look idle', async () => {
   const row = own.page.getByRole('row', { name: /dockerhub/ }).first();
   await row.getByText(/One download is running, .*\/s/).waitFor();
   assert.equal(await row.getByText('last request').count(), 0);
+  await row.getByText('through the clash proxy').waitFor();
+  const limits = own.page.getByRole('region', { name: 'Remaining pulls' });
+  await limits.getByRole('row', { name: /ghcr no limit reported/ }).waitFor();
 });
 
 test('everything can be done by keyboard, and the focus can be seen', async () => {

@@ -1,4 +1,4 @@
-import type { MessageKey, Values } from '../language/language.ts';
+import { t, type MessageKey, type Values } from '../language/language.ts';
 import { formatBytes, formatMilliseconds, formatRate } from './format.ts';
 import type { ClashReport, RunningDownload, UpstreamReport } from './model.ts';
 
@@ -18,19 +18,26 @@ export interface Situation {
 /** Downloads below this speed count as slow. */
 const SLOW_BYTES_PER_SECOND = 1024 * 1024;
 const SLOW_ANSWER_MS = 2000;
-export const SLOW_NODE_MS = 800;
+/** The minimum number of requests for a meaningful latency. */
+const ENOUGH_REQUESTS = 3;
+export const SLOW_NODE_MS = 1000;
 
 export function isSlowDownload({ bytesPerSecond }: RunningDownload): boolean {
   return bytesPerSecond < SLOW_BYTES_PER_SECOND;
 }
 
 export function isSlowAnswer(latency: UpstreamReport['latency']): latency is NonNullable<UpstreamReport['latency']> {
-  return latency !== null && latency.p50 > SLOW_ANSWER_MS;
+  return latency !== null && latency.requests >= ENOUGH_REQUESTS && latency.p50 > SLOW_ANSWER_MS;
 }
 
 /** The proxy node in use; undefined: there is none, or no proxy. */
 export function nodeInUse(clash: ClashReport | undefined): ClashReport['nodes'][number] | undefined {
   return clash?.enabled === true && clash.running ? clash.nodes.find(({ name }) => name === clash.chosen) : undefined;
+}
+
+/** How users know a proxy: the clash proxy next to the registry by its kind, others by their URL. */
+export function proxyName(proxy: string, clash: ClashReport | undefined): string {
+  return clash?.port != null && proxy.endsWith(`//127.0.0.1:${clash.port}`) ? t('proxy.clash') : proxy;
 }
 
 /** The factors that currently determine how fast an image is pulled, in the order in which a
@@ -48,14 +55,14 @@ export function findDelays({ upstream, clash, downloads }: Situation): Delay[] {
     };
     delays.push({ key: 'delay.running', values, tone: isSlowDownload(first) ? 'warning' : 'neutral' });
   }
-  if (upstream !== undefined) delays.push(...delaysOfUpstream(upstream));
+  if (upstream !== undefined) delays.push(...delaysOfUpstream(upstream, clash));
   if (upstream !== undefined && upstream.proxy !== 'direct' && clash?.enabled === true) delays.push(delayOfNode(clash));
   return delays;
 }
 
-function delaysOfUpstream({ name, state, latency, proxy }: UpstreamReport): Delay[] {
+function delaysOfUpstream({ name, state, latency, proxy }: UpstreamReport, clash: ClashReport | undefined): Delay[] {
   const delays: Delay[] = [];
-  const values = { upstream: name, proxy };
+  const values = { upstream: name, proxy: proxyName(proxy, clash) };
   if (state === 'limited') delays.push({ key: 'problem.limited', values, tone: 'bad' });
   if (state === 'down') delays.push({ key: 'problem.down', values, tone: 'bad' });
   if (state === 'proxy-down') delays.push({ key: 'problem.proxyDown', values, tone: 'bad' });

@@ -1,5 +1,5 @@
 import type { MessageKey, Values } from '../language/language.ts';
-import { isSlowDownload } from './delays.ts';
+import { isSlowAnswer, isSlowDownload, proxyName, SLOW_NODE_MS } from './delays.ts';
 import { formatMilliseconds } from './format.ts';
 import type { ClashReport, Downloads, Overview, Replicas, RunningDownload, UpstreamReport, Upstreams } from './model.ts';
 import { progressOf } from './verdict.ts';
@@ -29,12 +29,6 @@ interface Reports {
   downloads: Downloads | undefined;
 }
 
-/** Latency above which an upstream counts as slow, in ms. */
-const SLOW_UPSTREAM_MS = 3000;
-/** The minimum number of requests for a meaningful latency. */
-const ENOUGH_REQUESTS = 3;
-/** Delay above which a proxy node counts as slow, in ms. */
-const SLOW_NODE_MS = 1500;
 /** Share above which a store counts as full. */
 const FULL_SHARE = 0.98;
 /** Downloads are not called slow before this age. */
@@ -45,7 +39,7 @@ const MAX_SLOW_DOWNLOADS = 3;
 /** The current problems, the worst first. */
 export function findProblems({ overview, upstreams, clash, replicas, downloads }: Reports): Problem[] {
   const problems = [
-    ...(upstreams?.upstreams ?? []).flatMap(problemsOfUpstream),
+    ...(upstreams?.upstreams ?? []).flatMap((own) => problemsOfUpstream(own, clash)),
     ...(clash === undefined ? [] : problemsOfClash(clash)),
     ...(replicas?.replicas ?? []).flatMap(({ address, reachable, problem }): Problem[] =>
       reachable ? [] : [{ tone: 'warning', key: 'problem.replica', values: { address }, detail: problem ?? undefined, view: 'overview' }],
@@ -56,19 +50,19 @@ export function findProblems({ overview, upstreams, clash, replicas, downloads }
   return problems.toSorted((a, b) => Number(a.tone === 'warning') - Number(b.tone === 'warning'));
 }
 
-function problemsOfUpstream({ name, state, proxy, latency }: UpstreamReport): Problem[] {
+function problemsOfUpstream({ name, state, proxy, latency }: UpstreamReport, clash: ClashReport | undefined): Problem[] {
   const values = { upstream: name };
   switch (state) {
     case 'down':
       return [{ tone: 'bad', key: 'problem.down', values, view: 'upstreams' }];
     case 'proxy-down':
-      return [{ tone: 'bad', key: 'problem.proxyDown', values: { ...values, proxy }, view: 'upstreams' }];
+      return [{ tone: 'bad', key: 'problem.proxyDown', values: { ...values, proxy: proxyName(proxy, clash) }, view: 'upstreams' }];
     case 'limited':
       return [{ tone: 'bad', key: 'problem.limited', values, view: 'upstreams' }];
     case 'refusing':
       return [{ tone: 'warning', key: 'problem.refusing', values, view: 'upstreams' }];
     default:
-      return latency !== null && latency.requests >= ENOUGH_REQUESTS && latency.p50 > SLOW_UPSTREAM_MS
+      return isSlowAnswer(latency)
         ? [{ tone: 'warning', key: 'problem.slow', values: { ...values, time: formatMilliseconds(latency.p50) }, view: 'upstreams' }]
         : [];
   }

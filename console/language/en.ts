@@ -100,6 +100,7 @@ const MESSAGES = {
   'limits.label': 'Pulls left of {upstream}',
   'limits.of': '{remaining} of {limit}',
   'limits.window': 'every {duration}',
+  'limits.notReported': 'no limit reported',
   'limits.none': 'No upstream has reported a limit since the registry started. Docker Hub reports its limit with the first pull.',
 
   'largest.label': 'Size of {name} compared with the largest image',
@@ -208,6 +209,7 @@ const MESSAGES = {
   'upstreams.none': 'There are no upstreams.',
   'upstreams.state': 'State',
   'upstreams.state.up': 'Answers',
+  'upstreams.state.slow': 'Slow',
   'upstreams.state.limited': 'Limit reached',
   'upstreams.state.refusing': 'Refuses',
   'upstreams.state.proxy-down': 'Proxy is down',
@@ -234,6 +236,7 @@ const MESSAGES = {
 
   'proxy.lead': 'The clash proxy through which the registry reaches upstreams.',
   'proxy.disabled': 'No clash proxy is configured (registry.console.clash).',
+  'proxy.clash': 'the clash proxy',
   'proxy.none': 'none',
   'proxy.noDelay': 'not tested yet',
   'proxy.automatic': 'the fastest, selected automatically',

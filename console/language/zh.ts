@@ -94,6 +94,7 @@ export const zh: Record<MessageKey, Message> = {
   'limits.label': '{upstream} 的剩余拉取次数',
   'limits.of': '{remaining} / {limit}',
   'limits.window': '每 {duration}',
+  'limits.notReported': '未返回限额',
   'limits.none': 'registry 启动以来没有上游返回限额。Docker Hub 会在首次拉取时返回。',
 
   'largest.label': '{name} 与最大镜像的大小之比',
@@ -202,6 +203,7 @@ export const zh: Record<MessageKey, Message> = {
   'upstreams.none': '没有上游。',
   'upstreams.state': '状态',
   'upstreams.state.up': '正常响应',
+  'upstreams.state.slow': '慢',
   'upstreams.state.limited': '限额已用完',
   'upstreams.state.refusing': '拒绝访问',
   'upstreams.state.proxy-down': '代理不可用',
@@ -228,6 +230,7 @@ export const zh: Record<MessageKey, Message> = {
 
   'proxy.lead': 'registry 访问上游所用的 clash 代理。',
   'proxy.disabled': '未配置 clash 代理(registry.console.clash)。',
+  'proxy.clash': 'clash 代理',
   'proxy.none': '无',
   'proxy.noDelay': '尚未测速',
   'proxy.automatic': '自动选择的最快节点',

@@ -1,6 +1,7 @@
+import { isSlowAnswer, proxyName } from '../data/delays.ts';
 import { formatBytes, formatMilliseconds, formatNumber, formatRate, UNKNOWN } from '../data/format.ts';
 import { live } from '../data/live.ts';
-import type { UpstreamReport, Upstreams } from '../data/model.ts';
+import type { ClashReport, UpstreamReport, Upstreams } from '../data/model.ts';
 import { useQuery } from '../data/query.ts';
 import { routeTo } from '../data/router.ts';
 import { t, textOf } from '../language/language.ts';
@@ -25,6 +26,7 @@ const TONES: Record<UpstreamReport['state'], Tone> = {
 /** The upstreams: which ones answer, how fast, and through which proxy or mirror. */
 export function UpstreamsPage() {
   const query = useQuery<Upstreams>('/api/upstreams', { everyMs: REFRESH_MS });
+  const clash = useQuery<ClashReport>('/api/clash').data;
   return (
     <View title={t('view.upstreams')} lead={t('upstreams.lead')}>
       <Loaded query={query}>
@@ -33,14 +35,14 @@ export function UpstreamsPage() {
             <Missing unreachable={unreachable} />
             <SortedTable
               caption={t('view.upstreams')}
-              columns={columns()}
+              columns={columns(clash)}
               rows={upstreams}
               keyOf={({ name }) => name}
               empty={t('upstreams.none')}
               initial={{ key: 'requests', descending: true }}
             />
             <Section id="limits" title={t('overview.limits')}>
-              <Limits limits={upstreams.flatMap(({ rateLimit }) => (rateLimit === null ? [] : [rateLimit]))} />
+              <Limits limits={upstreams.map(({ name, rateLimit }) => rateLimit ?? { upstream: name })} />
             </Section>
           </>
         )}
@@ -49,9 +51,16 @@ export function UpstreamsPage() {
   );
 }
 
-function columns(): Column<UpstreamReport>[] {
+function columns(clash: ClashReport | undefined): Column<UpstreamReport>[] {
   return [
-    { key: 'name', title: t('limits.upstream'), isHeader: true, wide: true, value: ({ name }) => name, cell: (row) => <Name row={row} /> },
+    {
+      key: 'name',
+      title: t('limits.upstream'),
+      isHeader: true,
+      wide: true,
+      value: ({ name }) => name,
+      cell: (row) => <Name row={row} clash={clash} />,
+    },
     { key: 'state', title: t('upstreams.state'), value: ({ state }) => state, cell: (row) => <State row={row} /> },
     {
       key: 'latency',
@@ -79,11 +88,16 @@ function columns(): Column<UpstreamReport>[] {
       value: ({ hour }) => hour.failures,
       cell: ({ hour }) => formatNumber(hour.failures),
     },
-    { key: 'way', title: t('upstreams.way'), cell: (row) => <Way row={row} /> },
+    { key: 'way', title: t('upstreams.way'), cell: (row) => <Way row={row} clash={clash} /> },
   ];
 }
 
-function Name({ row: { name, url, hosts, mirrors } }: { row: UpstreamReport }) {
+interface CellProps {
+  row: UpstreamReport;
+  clash: ClashReport | undefined;
+}
+
+function Name({ row: { name, url, hosts, mirrors }, clash }: CellProps) {
   return (
     <>
       {name}
@@ -95,7 +109,7 @@ function Name({ row: { name, url, hosts, mirrors } }: { row: UpstreamReport }) {
         <ul class="plain muted plain-weight">
           {mirrors.map((mirror) => (
             <li key={mirror.url}>
-              {t('upstreams.mirror')} {mirror.url} ({wayOf(mirror.proxy)})
+              {t('upstreams.mirror')} {mirror.url} ({wayOf(mirror.proxy, clash)})
             </li>
           ))}
         </ul>
@@ -104,10 +118,14 @@ function Name({ row: { name, url, hosts, mirrors } }: { row: UpstreamReport }) {
   );
 }
 
-function State({ row: { name, state, lastRequestAt, lastFailure } }: { row: UpstreamReport }) {
+function State({ row: { name, state, latency, lastRequestAt, lastFailure } }: { row: UpstreamReport }) {
   return (
     <>
-      <Badge tone={TONES[state]}>{t(`upstreams.state.${state}`)}</Badge>
+      {state === 'up' && isSlowAnswer(latency) ? (
+        <Badge tone="warning">{t('upstreams.state.slow')}</Badge>
+      ) : (
+        <Badge tone={TONES[state]}>{t(`upstreams.state.${state}`)}</Badge>
+      )}
       <LastUse name={name} lastRequestAt={lastRequestAt} />
       {lastFailure === null ? null : (
         <div class="muted">
@@ -147,15 +165,15 @@ function Latency({ latency: { p50, p95 } }: { latency: NonNullable<UpstreamRepor
   );
 }
 
-function Way({ row: { proxy, onProxyFailure } }: { row: UpstreamReport }) {
+function Way({ row: { proxy, onProxyFailure }, clash }: CellProps) {
   return (
     <>
-      {wayOf(proxy)}
+      {wayOf(proxy, clash)}
       {proxy === 'direct' ? null : <div class="muted">{t(`upstreams.fallback.${onProxyFailure}`)}</div>}
     </>
   );
 }
 
-function wayOf(proxy: string): string {
-  return proxy === 'direct' ? t('upstreams.direct') : t('upstreams.through', { proxy });
+function wayOf(proxy: string, clash: ClashReport | undefined): string {
+  return proxy === 'direct' ? t('upstreams.direct') : t('upstreams.through', { proxy: proxyName(proxy, clash) });
 }

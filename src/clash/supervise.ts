@@ -39,6 +39,8 @@ export interface ClashOptions {
 /** The content of /status. */
 export interface ClashStatus extends MihomoStatus {
   mode: ClashConfig['mode'];
+  /** The port on 127.0.0.1. */
+  port: number;
   mihomo: { version: string; running: boolean; restarts: number };
   config: { proven: boolean; problem: string | undefined; notes: string[] };
   /** The target of traffic that no rule matches. */
@@ -124,6 +126,7 @@ export async function superviseClash({ own, wayOf, log, env, counted, signal }: 
       const found = await findStatus();
       return {
         mode: own.mode,
+        port: own.ports.proxy,
         mihomo: { version: mihomo.version, running: fleet.live() !== undefined, restarts: fleet.restarts() },
         config: {
           proven: applier.proven(),

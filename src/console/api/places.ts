@@ -32,6 +32,7 @@ export const clashSchema = z
     enabled: z.boolean().describe('Whether registry.console.clash is set.'),
     problem: problem.describe('Why it cannot be reached, or why its config is not in use.'),
     mode: z.string().nullable(),
+    port: count.nullable().describe('Its port on 127.0.0.1.'),
     version: z.string().nullable().describe('The version of mihomo.'),
     running: z.boolean(),
     proven: z.boolean().describe('Whether a request has succeeded with the config in use.'),

@@ -18,6 +18,7 @@ const NOTHING: ClashReport = {
   enabled: false,
   problem: null,
   mode: null,
+  port: null,
   version: null,
   running: false,
   proven: false,
@@ -72,11 +73,12 @@ export function createClashHandlers({ url, replicas, log }: ClashHandlersOptions
 }
 
 function describe(status: ClashStatus): ClashReport {
-  const { mode, mihomo, config, chosen, preferred, traffic, subscriptions, nodes } = status;
+  const { mode, port, mihomo, config, chosen, preferred, traffic, subscriptions, nodes } = status;
   return {
     enabled: true,
     problem: config.problem ?? null,
     mode,
+    port,
     version: mihomo.version,
     running: mihomo.running,
     proven: config.proven,
