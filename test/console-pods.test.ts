@@ -118,8 +118,12 @@ test('a newcomer finds on the page which pods were not rewritten, and why', asyn
   await settled(page);
   const list = page.getByRole('region', { name: 'Images of pods' }).first();
   const row = (pod: string) => list.getByRole('row', { name: new RegExp(`^${pod}`) });
-  await row('missed').getByText('was not rewritten when it was created: restart the pod to rewrite it').waitFor();
+  await row('missed').getByText('was not rewritten when it was created').waitFor();
+  await row('missed').getByText('restart the pod').waitFor();
   await row('database').getByText('managed by an operator that compares images').waitFor();
+  await row('database').getByText('its operator would undo the change: nothing to do').waitFor();
+  const headings = await page.getByRole('heading', { level: 2 }).allTextContents();
+  assert.deepEqual(headings.slice(0, 2), ['Images of pods', 'Images by reason'], 'the pods come first');
   await row('team').getByText('its namespace is excluded').waitFor();
   assert.equal(await row('rewritten').count(), 0, 'those that were rewritten are not in the way');
   await page.getByRole('searchbox').fill('ghcr.io');

@@ -31,12 +31,16 @@ test('a value is text, whatever it holds', () => {
   assert.equal(t('proxy.nowChosen', { node: '{count} $& <b>' }), 'Node {count} $& <b> is used from now on.');
 });
 
-test('every reason why an image keeps its name has a text in both languages', () => {
+test('every reason why an image keeps its name has a text in both languages, and says what to do', () => {
   for (const language of ['en', 'zh'] as const) {
     chooseLanguage(language);
     assert.deepEqual(
       REPORT_REASONS.filter((reason) => textOf(`reason.${reason}`) === undefined),
       [],
+    );
+    assert.deepEqual(
+      REPORT_REASONS.filter((reason) => textOf(`todo.${reason}`) === undefined),
+      ['rewritten'],
     );
   }
 });

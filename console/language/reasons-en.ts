@@ -1,4 +1,5 @@
-/** Why images of pods keep their names: the reasons of `webhook report`. */
+/** Why images of pods keep their names: the reasons of `webhook report`, and what
+ *  to do about each. */
 export const REASONS = {
   'reason.namespace': 'its namespace is excluded',
   'reason.label': 'labelled kube-registry/rewrite: "false"',
@@ -19,5 +20,25 @@ export const REASONS = {
   'reason.other-registry': 'no upstream serves this host',
   'reason.no-reference': 'not an image name',
   'reason.rewritten': 'rewritten',
-  'reason.before': 'was not rewritten when it was created: restart the pod to rewrite it',
+  'reason.before': 'was not rewritten when it was created',
+
+  'todo.namespace': 'nothing to do, unless webhook.exclude.namespaces names it by mistake',
+  'todo.label': 'nothing to do; without the label, a new pod is rewritten',
+  'todo.selector': 'nothing to do, unless webhook.exclude.podSelectors matches it by mistake',
+  'todo.operator': 'left as written, because its operator would undo the change: nothing to do',
+  'todo.critical': 'left as written, so that it starts even without this registry: nothing to do',
+  'todo.mirror': 'a file on its node defines it, which no webhook can change: nothing to do',
+  'todo.windows': 'no agent runs on Windows: nothing to do',
+  'todo.virtual-node': 'no agent runs on a virtual node: nothing to do',
+  'todo.never-pulled': 'its image is never pulled: nothing to do',
+  'todo.placeholder': 'nothing to do',
+  'todo.excluded-image': 'nothing to do, unless webhook.exclude.images matches it by mistake',
+  'todo.pull-secret': 'to pull it through this registry with the same secrets, set webhook.pullSecrets: use',
+  'todo.private': 'to pull it through this registry with the same secret, set webhook.pullSecrets: use',
+  'todo.secret-missing': 'create the secret or remove it from the pod, then restart the pod',
+  'todo.secret-unusable': 'correct the secret, because kubelets cannot pull with it either, then restart the pod',
+  'todo.name-too-long': 'nothing to do: it is pulled from its own registry',
+  'todo.other-registry': 'to pull it through this registry, add its host to registry.upstreams; otherwise nothing to do',
+  'todo.no-reference': 'correct the name of the image in the pod',
+  'todo.before': 'restart the pod: the new one is rewritten',
 } as const;

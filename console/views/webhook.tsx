@@ -53,10 +53,7 @@ interface PodsProps {
 function Pods({ report, search, rewritten, offset, busy }: PodsProps) {
   return (
     <>
-      <Section id="reasons" title={t('webhook.reasons')} aside={<Taken report={report} />}>
-        <Reasons reasons={report.reasons} />
-      </Section>
-      <Section id="pods" title={t('webhook.images')}>
+      <Section id="pods" title={t('webhook.images')} aside={<Taken report={report} />}>
         <div class="row" role="search">
           <SearchBox label={t('webhook.search')} value={search} change={(value) => setParameters({ search: value, offset: undefined })} />
           <Segments
@@ -80,6 +77,9 @@ function Pods({ report, search, rewritten, offset, busy }: PodsProps) {
           total={report.total}
           go={(next) => setParameters({ offset: next === 0 ? undefined : String(next) })}
         />
+      </Section>
+      <Section id="reasons" title={t('webhook.reasons')}>
+        <Reasons reasons={report.reasons} />
       </Section>
     </>
   );
@@ -116,6 +116,17 @@ function reasonText({ reason, text }: { reason: string; text: string }): string 
   return textOf(`reason.${reason}`) ?? text;
 }
 
+/** The reason, and what to do about it. */
+function Why({ row }: { row: { reason: string; text: string } }) {
+  const todo = textOf(`todo.${row.reason}`);
+  return (
+    <>
+      {reasonText(row)}
+      {todo === undefined ? null : <div class="muted plain-weight">{todo}</div>}
+    </>
+  );
+}
+
 function Reasons({ reasons }: { reasons: readonly Reason[] }) {
   const all = reasons.reduce((sum, { images }) => sum + images, 0);
   const columns: Column<Reason>[] = [
@@ -126,7 +137,9 @@ function Reasons({ reasons }: { reasons: readonly Reason[] }) {
       wide: true,
       cell: (row) => (
         <div class="stack">
-          {reasonText(row)}
+          <div>
+            <Why row={row} />
+          </div>
           <Meter
             label={reasonText(row)}
             share={row.images / all}
@@ -176,7 +189,7 @@ function columns(): Column<Line>[] {
     {
       key: 'reason',
       title: t('webhook.why'),
-      cell: (line) => (line.reason === 'rewritten' ? <Badge tone="good">{t('reason.rewritten')}</Badge> : reasonText(line)),
+      cell: (line) => (line.reason === 'rewritten' ? <Badge tone="good">{t('reason.rewritten')}</Badge> : <Why row={line} />),
     },
   ];
 }
