@@ -53,6 +53,10 @@ test('the first view shows the remaining pulls, the largest image and the node i
   const largest = page.getByRole('region', { name: 'Largest images' }).getByRole('row').nth(1);
   await largest.getByRole('link', { name: 'ghcr.io/cloudnative-pg/postgresql:18.1' }).waitFor();
   await page
+    .locator('.figure', { hasText: 'Largest image' })
+    .getByRole('link', { name: 'ghcr.io/cloudnative-pg/postgresql:18.1' })
+    .waitFor();
+  await page
     .locator('.figure', { hasText: 'Proxy node in use' })
     .getByText(/香港 01 \| IEPL|日本 02 <b>BGP<\/b>/)
     .waitFor();
@@ -92,6 +96,12 @@ test('an upstream with a running download does not look idle', async () => {
   await row.getByText('through the clash proxy').waitFor();
   const limits = own.page.getByRole('region', { name: 'Remaining pulls' });
   await limits.getByRole('row', { name: /ghcr no limit reported/ }).waitFor();
+});
+
+test('an image that is partly stored has its stored and its whole size', async () => {
+  await using own = await pages.open('images?search=pytorch');
+  const row = own.page.getByRole('row', { name: new RegExp(SLOW_IMAGE) });
+  await row.getByText(/^[\d.,]+\s(B|KiB) of 48\.0\sMiB stored$/).waitFor();
 });
 
 test('everything can be done by keyboard, and the focus can be seen', async () => {

@@ -8,6 +8,7 @@ import { Loaded } from '../parts/async.tsx';
 import { SearchBox, Select } from '../parts/fields.tsx';
 import { Badge, Notice } from '../parts/marks.tsx';
 import { Digest, Foreign, ImageLink } from '../parts/names.tsx';
+import { Size } from '../parts/size.tsx';
 import { Pager } from '../parts/pager.tsx';
 import { Table, type Column } from '../parts/table.tsx';
 import { Ago } from '../parts/time.tsx';
@@ -118,7 +119,7 @@ function Remarks({ images: { podsProblem, truncated } }: { images: Images }) {
 function columns({ podsProblem }: Images): Column<ImageRow>[] {
   const columns: Column<ImageRow>[] = [
     { key: 'name', title: t('image.name'), isHeader: true, wide: true, cell: (row) => <Name row={row} /> },
-    { key: 'size', title: t('image.size'), numeric: true, cell: ({ size }) => formatBytes(size) },
+    { key: 'size', title: t('image.size'), numeric: true, cell: (row) => <Size row={row} /> },
     { key: 'platforms', title: t('image.platforms'), cell: ({ platforms }) => <Platforms platforms={platforms} /> },
     { key: 'lastUsed', title: t('image.lastUsed'), cell: ({ lastUsed }) => <Ago at={lastUsed} /> },
     { key: 'pods', title: t('image.pods'), numeric: true, cell: ({ pods }) => (pods === null ? UNKNOWN : formatNumber(pods)) },

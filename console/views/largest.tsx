@@ -1,8 +1,9 @@
-import { formatBytes, formatShare } from '../data/format.ts';
+import { formatShare } from '../data/format.ts';
 import type { ImageRow, Images } from '../data/model.ts';
 import { t } from '../language/language.ts';
 import { ImageLink } from '../parts/names.tsx';
 import { Meter } from '../parts/marks.tsx';
+import { Size } from '../parts/size.tsx';
 import { Table, type Column } from '../parts/table.tsx';
 
 /** The largest images. */
@@ -21,7 +22,7 @@ export function LargestImages({ images: { images, takenAt } }: { images: Images 
         </div>
       ),
     },
-    { key: 'size', title: t('image.size'), numeric: true, cell: ({ size }) => formatBytes(size) },
+    { key: 'size', title: t('image.size'), numeric: true, cell: (row) => <Size row={row} /> },
   ];
   const empty = takenAt === null ? t('images.listing') : t('images.none');
   return (

@@ -3,7 +3,7 @@ import { useEffect, useState } from 'preact/hooks';
 import { lostSince } from '../data/api.ts';
 import { formatBytes, formatDuration, formatMilliseconds, formatNumber, formatRate, formatShare, UNKNOWN } from '../data/format.ts';
 import { live } from '../data/live.ts';
-import type { ClashReport, Images, Overview, RateLimitReport, Replicas, Upstreams, WebhookReport } from '../data/model.ts';
+import type { ClashReport, ImageRow, Images, Overview, RateLimitReport, Replicas, Upstreams, WebhookReport } from '../data/model.ts';
 import { findProblems, type Problem } from '../data/problems.ts';
 import { useQuery } from '../data/query.ts';
 import { routeTo } from '../data/router.ts';
@@ -11,7 +11,7 @@ import { t } from '../language/language.ts';
 import { Loaded, Missing } from '../parts/async.tsx';
 import { Segments } from '../parts/fields.tsx';
 import { Figure, Meter, Notice, Section } from '../parts/marks.tsx';
-import { Foreign } from '../parts/names.tsx';
+import { Foreign, ImageLink } from '../parts/names.tsx';
 import { Ago } from '../parts/time.tsx';
 import { View } from '../parts/view.tsx';
 import { CheckImage } from './check.tsx';
@@ -52,7 +52,7 @@ export function OverviewPage() {
         {(data) => (
           <>
             <Missing unreachable={data.unreachable} />
-            <Figures overview={data} clash={clash.data} webhook={webhook.data} />
+            <Figures overview={data} clash={clash.data} webhook={webhook.data} largest={largest.data?.images[0]} />
           </>
         )}
       </Loaded>
@@ -135,9 +135,10 @@ interface FiguresProps {
   overview: Overview;
   clash: ClashReport | undefined;
   webhook: WebhookReport | undefined;
+  largest: ImageRow | undefined;
 }
 
-function Figures({ overview, clash, webhook }: FiguresProps) {
+function Figures({ overview, clash, webhook, largest }: FiguresProps) {
   const { hitRate, hour, savedBytes, totals, startedAt, store, inventory, localTier } = overview;
   const downloads = live.downloads.value;
   return (
@@ -166,6 +167,7 @@ function Figures({ overview, clash, webhook }: FiguresProps) {
         value={store.bytes === null ? UNKNOWN : formatBytes(store.bytes)}
         note={<StoreNote store={store} images={inventory.images} />}
       />
+      {largest === undefined ? null : <LargestFigure image={largest} />}
       {localTier === null ? null : (
         <Figure name={t('figure.tier')} value={formatBytes(localTier.bytes)} note={<TierNote tier={localTier} />} />
       )}
@@ -176,6 +178,17 @@ function Figures({ overview, clash, webhook }: FiguresProps) {
   );
 }
 
+function LargestFigure({ image }: { image: ImageRow }) {
+  const { repository, digest, name } = image;
+  return (
+    <Figure
+      name={t('figure.largest')}
+      value={formatBytes(image.size)}
+      note={<ImageLink repository={repository} digest={digest} name={name} />}
+    />
+  );
+}
+
 function StoreNote({ store, images }: { store: Overview['store']; images: number | null }) {
   const { bytes, limit } = store;
   return (
@@ -183,8 +196,8 @@ function StoreNote({ store, images }: { store: Overview['store']; images: number
       {images === null ? '' : t('figure.images', { count: images })}
       {limit === null || bytes === null ? null : (
         <>
-          {' '}
-          {t('figure.ofLimit', { limit: formatBytes(limit) })}
+          {images === null ? null : ' · '}
+          {t('figure.limit', { limit: formatBytes(limit) })}
           <Meter
             label={t('figure.store')}
             share={bytes / limit}

@@ -11,6 +11,7 @@ const IMAGES: StoredImage[] = Array.from({ length: 1000 }, (_, n) => ({
   tag: n % 10 === 9 ? undefined : parseTag(`V${n}`),
   digest: parseDigest(`sha256:${n.toString(16).padStart(64, '0')}`),
   size: ((n * 7919) % 1000) * 2 ** 30,
+  wholeSize: undefined,
   platforms: [],
   complete: n % 2 === 0,
   lastUsed: n === 500 ? 0 : 1_700_000_000_000 + 1000 * ((n * 104_729) % 100_000),

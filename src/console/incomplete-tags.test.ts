@@ -9,7 +9,7 @@ const SHOP = parseRepository('ghcr/acme/shop');
 
 function storedOf(tags: Record<string, boolean>): StoredImages {
   const digest = parseDigest(`sha256:${'a'.repeat(64)}`);
-  const facts = { digest, size: 1, platforms: [], lastUsed: 0, goneSince: undefined };
+  const facts = { digest, size: 1, wholeSize: 2, platforms: [], lastUsed: 0, goneSince: undefined };
   const images = Object.entries(tags).map(([tag, complete]): StoredImage => ({ repository: SHOP, tag: parseTag(tag), complete, ...facts }));
   return { images, manifests: new Map(), tags: new Map(), blobs: 1, bytes: 1, truncated: false };
 }

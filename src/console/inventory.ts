@@ -23,8 +23,10 @@ export interface StoredImage {
   /** Undefined: no tag names it. */
   tag: Tag | undefined;
   digest: Digest;
-  /** Bytes. */
+  /** Bytes that are stored. */
   size: number;
+  /** Bytes when its platforms are completely stored; undefined: no platform is known. */
+  wholeSize: number | undefined;
   platforms: readonly string[];
   complete: boolean;
   /** Milliseconds since the epoch; 0: no pull is recorded. */
@@ -181,9 +183,11 @@ async function composeImages({ members, manifests, tags, tagged, lastUses }: Com
       return part === undefined ? [] : [{ ...part, platform: platform === '' ? part.platform : platform }];
     });
     const isIndex = manifest?.children !== undefined;
+    const isUnknown = manifest === undefined || (isIndex && parts.length === 0);
     return {
       ...name,
       size: (manifest?.size ?? 0) + parts.reduce((sum, part) => sum + part.size, 0),
+      wholeSize: isUnknown ? undefined : parts.reduce((sum, part) => sum + part.wholeSize, manifest.wholeSize),
       platforms: platformsOf(isIndex ? parts : manifest === undefined ? [] : [manifest]),
       complete: isIndex ? parts.length > 0 && parts.every((part) => part.complete) : manifest?.complete === true,
       lastUsed: lastUses.get(`${name.repository}@${name.digest}`) ?? 0,

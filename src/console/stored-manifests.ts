@@ -14,6 +14,8 @@ import { readManifest } from '../upkeep/inventory.ts';
 export interface StoredManifest {
   /** Bytes of the manifest and its stored blobs; of an index, bytes of the index alone. */
   size: number;
+  /** The same when all of its blobs are stored. */
+  wholeSize: number;
   /** The manifests that an index names; undefined: this is not an index. */
   children: readonly { digest: Digest; platform: string }[] | undefined;
   /** The platform of an image without an index, such as linux/amd64; '' if its config does not
@@ -71,9 +73,12 @@ interface Read {
 async function summarize(store: Store, { digest, content, blobs }: Read, signal: AbortSignal): Promise<StoredManifest> {
   const stored = [digest, ...new Set(content.blobs.map((blob) => blob.digest))].map((one) => blobs.find(one));
   const size = stored.reduce((sum, blob) => sum + (blob === -1 ? 0 : blobs.size(blob)), 0);
+  const [own] = stored;
+  const sizes = new Map(content.blobs.map((blob) => [blob.digest, blob.size]));
   const isIndex = content.manifests.length > 0;
   return {
     size,
+    wholeSize: (own === undefined || own === -1 ? 0 : blobs.size(own)) + [...sizes.values()].reduce((sum, one) => sum + one, 0),
     children: isIndex ? content.manifests.map((own) => ({ digest: own.digest, platform: formatPlatform(own.platform) })) : undefined,
     platform: isIndex ? '' : await readPlatform(store, { content, blobs }, signal),
     complete: !stored.includes(-1),

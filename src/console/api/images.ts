@@ -10,6 +10,7 @@ export const imageSchema = z.strictObject({
   tag: tag.nullable(),
   digest,
   size: bytes.describe('Bytes of its stored blobs; shared blobs count for each image.'),
+  wholeSize: bytes.nullable().describe('Bytes when its platforms are completely stored; null: unknown.'),
   complete: z.boolean().describe('Whether all content that the manifest names is stored. An index is complete with one of its platforms.'),
   platforms: z.array(z.string()).describe('The platforms that are stored: linux/amd64, linux/arm/v7.'),
   lastUsed: time.nullable().describe('The day of its last pull, or the exact time if that was recorded.'),

@@ -97,7 +97,7 @@ function keptBy(image: ImageName, { pins, keptBy }: Pick<ImagesOptions, 'pins' |
 }
 
 function rowOf(image: StoredImage, options: ImagesOptions): ImageRow {
-  const { repository, tag, digest, size, complete, platforms, lastUsed, goneSince } = image;
+  const { repository, tag, digest, size, wholeSize, complete, platforms, lastUsed, goneSince } = image;
   const { nameOf, pods, pins, deniedBy } = options;
   return {
     repository: withoutCapability(repository),
@@ -105,6 +105,7 @@ function rowOf(image: StoredImage, options: ImagesOptions): ImageRow {
     tag: tag ?? null,
     digest,
     size,
+    wholeSize: wholeSize ?? null,
     complete,
     platforms: [...platforms],
     lastUsed: lastUsed === 0 ? null : new Date(lastUsed).toISOString(),
