@@ -186,11 +186,14 @@ test('two sessions act: one pins, one deletes a tag that the other deletes as we
 test('a node of the clash proxy is chosen, and given back to the automatic choice', async () => {
   await using own = await pages.open('proxy');
   const { page } = own;
-  await page.getByRole('button', { name: /Use 日本/ }).click();
+  const use = page.getByRole('button', { name: /Use 日本/ });
+  assert.equal(await use.getAttribute('title'), 'Sign in to use');
+  await use.click();
   await page.getByLabel('User').fill(USER.name);
   await page.getByLabel('Password').fill(USER.password);
   await page.getByRole('dialog').getByRole('button', { name: 'Sign in' }).click();
   await page.getByText('selected manually').waitFor();
+  assert.equal(await page.getByTitle('Sign in to use').count(), 0);
   await page.getByRole('row', { name: /日本.*in use/ }).waitFor();
   await page.getByRole('button', { name: 'Select automatically again' }).click();
   await page.getByText('the fastest, selected automatically').waitFor();

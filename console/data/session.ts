@@ -9,6 +9,16 @@ export const signIns = signal(0);
 /** The action to run after the sign-in; undefined: no sign-in is requested. */
 export const pendingSignIn = signal<(() => void) | undefined>(undefined);
 
+/** Whether users can sign in: without `console.users`, the console is read-only. */
+export function canAct(): boolean {
+  return session.value?.canLogIn === true;
+}
+
+/** Whether users can sign in, and this one has not. */
+export function needsSignIn(): boolean {
+  return canAct() && session.value?.user === null;
+}
+
 export async function loadSession(): Promise<void> {
   session.value = await get<Session>('/api/session');
 }

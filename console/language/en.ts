@@ -36,6 +36,7 @@ const MESSAGES = {
   'pager.next': 'Next',
   'session.readOnly': 'Sign-in is disabled, so the console is read-only: set console.users to enable it.',
   signIn: 'Sign in',
+  'signIn.toUse': 'Sign in to use',
   'signIn.user': 'User',
   'signIn.password': 'Password',
   'signIn.wrong': 'Wrong user or password.',

@@ -30,6 +30,7 @@ export const zh: Record<MessageKey, Message> = {
   'pager.next': '下一页',
   'session.readOnly': '登录未启用,控制台为只读:请设置 console.users。',
   signIn: '登录',
+  'signIn.toUse': '登录后可用',
   'signIn.user': '用户名',
   'signIn.password': '密码',
   'signIn.wrong': '用户名或密码错误。',

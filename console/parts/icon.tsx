@@ -26,6 +26,7 @@ const PATHS = {
   external: 'M9 6H5v13h13v-4M13 5h6v6M19 5l-8 8',
   theme: 'M12 3a9 9 0 1 0 0 18zM12 3a9 9 0 0 1 0 18',
   language: 'M12 3a9 9 0 1 0 .01 0zM3 12h18M12 3c-5 5-5 13 0 18M12 3c5 5 5 13 0 18',
+  lock: 'M6 11h12v9H6zM9 11V8a3 3 0 0 1 6 0v3',
   person: 'M12 4a4 4 0 1 0 .01 0zM5 20c1-4 4-5.5 7-5.5s6 1.5 7 5.5',
 } as const;
 

@@ -8,13 +8,12 @@ interface ImageFormProps {
   value: string;
   onInput: (value: string) => void;
   onSubmit: () => void;
-  disabled: boolean;
-  /** The label of the button. */
-  children: ComponentChildren;
+  /** It submits the form. */
+  button: ComponentChildren;
 }
 
 /** A form with one field, for the name of an image. */
-export function ImageForm({ id, label, value, onInput, onSubmit, disabled, children }: ImageFormProps) {
+export function ImageForm({ id, label, value, onInput, onSubmit, button }: ImageFormProps) {
   return (
     <form
       class="row"
@@ -36,9 +35,7 @@ export function ImageForm({ id, label, value, onInput, onSubmit, disabled, child
           onInput={({ currentTarget }) => onInput(currentTarget.value)}
         />
       </label>
-      <button type="submit" class="button" disabled={disabled}>
-        {children}
-      </button>
+      {button}
     </form>
   );
 }

@@ -32,10 +32,12 @@ export function CheckImage() {
           setParameters({ check: typed.trim() });
           setRound(round + 1);
         }}
-        disabled={typed.trim() === ''}
-      >
-        {t('check.button')}
-      </ImageForm>
+        button={
+          <button type="submit" class="button" disabled={typed.trim() === ''}>
+            {t('check.button')}
+          </button>
+        }
+      />
       {linked === '' ? null : <Answer key={`${round} ${linked}`} image={linked} />}
     </Section>
   );

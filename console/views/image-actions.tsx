@@ -2,10 +2,10 @@ import { act } from '../data/actions.ts';
 import type { Deleted, ImageDetail, Job } from '../data/model.ts';
 import { announce } from '../parts/announce.tsx';
 import { t } from '../language/language.ts';
+import { ActionButton } from '../parts/action-button.tsx';
 import { Dialog } from '../parts/dialog.tsx';
 import { Foreign } from '../parts/names.tsx';
 import { Icon } from '../parts/icon.tsx';
-import { canAct } from './warm.tsx';
 
 /** Keeps a tag, or an image without one, from pruning. */
 export function PinButton({
@@ -22,10 +22,8 @@ export function PinButton({
   const { repository, digest } = image;
   const name = tag ?? digest;
   return (
-    <button
-      type="button"
-      class="button small"
-      disabled={!canAct()}
+    <ActionButton
+      kind="small"
       onClick={() =>
         act({
           path: pinned ? '/api/actions/unpin' : '/api/actions/pin',
@@ -38,17 +36,15 @@ export function PinButton({
       <Icon name="pin" />
       {t(pinned ? 'pin.remove' : 'pin.button')}
       <span class="hidden-text"> {name}</span>
-    </button>
+    </ActionButton>
   );
 }
 
 export function WarmButton({ image: { names, repository, digest } }: { image: ImageDetail }) {
   const name = names[0] ?? `${repository}@${digest}`;
   return (
-    <button
-      type="button"
-      class="button small"
-      disabled={!canAct()}
+    <ActionButton
+      kind="small"
       onClick={() =>
         act<Job>({
           path: '/api/actions/warm',
@@ -59,7 +55,7 @@ export function WarmButton({ image: { names, repository, digest } }: { image: Im
     >
       <Icon name="downloads" />
       {t('warm.again')}
-    </button>
+    </ActionButton>
   );
 }
 
@@ -108,9 +104,9 @@ export function DeleteTag({ image: { repository, digest }, tag, close, done }: D
 
 export function DeleteButton({ tag, open }: { tag: string; open: () => void }) {
   return (
-    <button type="button" class="button small danger" disabled={!canAct()} onClick={open}>
+    <ActionButton kind="small danger" onClick={open}>
       {t('delete.button')}
       <span class="hidden-text"> {tag}</span>
-    </button>
+    </ActionButton>
   );
 }

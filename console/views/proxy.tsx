@@ -3,13 +3,14 @@ import { formatBytes, formatMilliseconds, formatNumber, UNKNOWN } from '../data/
 import type { ClashReport } from '../data/model.ts';
 import { useQuery } from '../data/query.ts';
 import { t } from '../language/language.ts';
+import { ActionButton } from '../parts/action-button.tsx';
 import { Loaded } from '../parts/async.tsx';
 import { Badge, Figure, Meter, Notice, Section } from '../parts/marks.tsx';
 import { Foreign } from '../parts/names.tsx';
 import { SortedTable, Table, type Column } from '../parts/table.tsx';
 import { Ago, When } from '../parts/time.tsx';
 import { View } from '../parts/view.tsx';
-import { canAct, ReadOnly } from './warm.tsx';
+import { ReadOnly } from './warm.tsx';
 
 type Node = ClashReport['nodes'][number];
 type Subscription = ClashReport['subscriptions'][number];
@@ -117,9 +118,7 @@ function Chosen({ clash: { chosen, preferred, nodes, traffic, version, restarts 
       </dl>
       {preferred === null ? null : (
         <p>
-          <button type="button" class="button" disabled={!canAct()} onClick={() => choose(null, reload)}>
-            {t('proxy.chooseAutomatic')}
-          </button>
+          <ActionButton onClick={() => choose(null, reload)}>{t('proxy.chooseAutomatic')}</ActionButton>
         </p>
       )}
     </div>
@@ -210,10 +209,10 @@ function nodeColumns({ chosen, preferred }: ClashReport, reload: () => void): Co
       key: 'choose',
       title: t('image.actions'),
       cell: ({ name }) => (
-        <button type="button" class="button small" disabled={!canAct() || name === preferred} onClick={() => choose(name, reload)}>
+        <ActionButton kind="small" disabled={name === preferred} onClick={() => choose(name, reload)}>
           {t('proxy.choose')}
           <span class="hidden-text"> {name}</span>
-        </button>
+        </ActionButton>
       ),
     },
   ];

@@ -5,6 +5,7 @@ import { live } from '../data/live.ts';
 import type { Job, Jobs, Upkeep as Plan } from '../data/model.ts';
 import { useQuery } from '../data/query.ts';
 import { t } from '../language/language.ts';
+import { ActionButton } from '../parts/action-button.tsx';
 import { Loaded, Missing } from '../parts/async.tsx';
 import { Dialog } from '../parts/dialog.tsx';
 import { Notice, Section } from '../parts/marks.tsx';
@@ -13,7 +14,7 @@ import { Table, type Column } from '../parts/table.tsx';
 import { Ago, When } from '../parts/time.tsx';
 import { View } from '../parts/view.tsx';
 import { JobList } from './jobs.tsx';
-import { canAct, ReadOnly, WarmForm } from './warm.tsx';
+import { ReadOnly, WarmForm } from './warm.tsx';
 
 type Result = NonNullable<Job['result']>;
 
@@ -91,12 +92,12 @@ function Prune({ jobs }: { jobs: readonly Job[] }) {
     <Section id="prune" title={t('prune.title')}>
       <p class="muted">{t('prune.lead')}</p>
       <p class="row">
-        <button type="button" class="button" disabled={!canAct() || isRunning} onClick={() => dryRun()}>
+        <ActionButton disabled={isRunning} onClick={() => dryRun()}>
           {t('prune.dryRun')}
-        </button>
-        <button type="button" class="button danger" disabled={!canAct() || isRunning || plan === undefined} onClick={() => setAsking(true)}>
+        </ActionButton>
+        <ActionButton kind="danger" disabled={isRunning || plan === undefined} onClick={() => setAsking(true)}>
           {t('prune.button')}
-        </button>
+        </ActionButton>
       </p>
       <ReadOnly />
       <div aria-live="polite">{last === undefined ? null : <Outcome job={last} />}</div>

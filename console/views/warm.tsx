@@ -1,8 +1,9 @@
 import { useState } from 'preact/hooks';
 import { act } from '../data/actions.ts';
-import { session } from '../data/session.ts';
+import { canAct, session } from '../data/session.ts';
 import type { Job } from '../data/model.ts';
 import { t } from '../language/language.ts';
+import { ActionButton } from '../parts/action-button.tsx';
 import { ImageForm } from '../parts/image-form.tsx';
 import { Section } from '../parts/marks.tsx';
 
@@ -25,18 +26,11 @@ export function WarmForm() {
             after: () => setImage(''),
           })
         }
-        disabled={image.trim() === '' || !canAct()}
-      >
-        {t('warm.button')}
-      </ImageForm>
+        button={<ActionButton disabled={image.trim() === ''}>{t('warm.button')}</ActionButton>}
+      />
       <ReadOnly />
     </Section>
   );
-}
-
-/** Whether users can sign in: without `console.users`, the console is read-only. */
-export function canAct(): boolean {
-  return session.value?.canLogIn === true;
 }
 
 export function ReadOnly() {
