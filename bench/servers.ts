@@ -27,6 +27,8 @@ export interface Upstream {
   addBlob(size: number): Promise<string>;
   /** Bytes of a blob that it has sent so far, in completed responses. */
   sent(digest: string): Promise<number>;
+  /** The process ID of its worker. */
+  worker(): Promise<number>;
 }
 
 /** The upstream's name for clients behind a proxy, which only the proxy can resolve: Go programs
@@ -59,7 +61,7 @@ export async function startUpstream(stack: AsyncDisposableStack, options: Upstre
   const file = join(directory, 'nginx.conf');
   await writeFile(file, nginxConfiguration({ directory, host, images, certificate, tokensFrom: options.tokensFrom }));
   const args = ['-p', directory, '-c', file, '-e', join(directory, 'error.log')];
-  stack.use(await startProcess({ command: await debianTool('nginx'), args, ready: () => accepts(host) }));
+  const { pid } = stack.use(await startProcess({ command: await debianTool('nginx'), args, ready: () => accepts(host) }));
   return {
     url: `${secure ? 'https' : 'http'}://${host}`,
     host,
@@ -74,6 +76,7 @@ export async function startUpstream(stack: AsyncDisposableStack, options: Upstre
       const lines = (await readFile(join(directory, 'access.log'), 'utf8')).split('\n').filter((line) => line.includes(digest));
       return lines.reduce((sum, line) => sum + Number(line.split(' ', 1)[0]), 0);
     },
+    worker: async () => Number(await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')),
   };
 }
 

@@ -1,7 +1,12 @@
+import { join } from 'node:path';
 import { startAgent } from '../../test/support/program.ts';
-import { throughput } from '../load.ts';
+import { askAsStranger } from '../../test/support/stranger.ts';
+import { temporaryDirectory } from '../../test/support/temporary.ts';
+import { until } from '../../test/support/until.ts';
+import { load, throughput } from '../load.ts';
+import { processorSeconds } from '../processor-time.ts';
 import type { Row } from '../row.ts';
-import { startOwn, startUpstream } from '../servers.ts';
+import { direct, startOwn, startUpstream } from '../servers.ts';
 
 const agent: Row = {
   name: 'agent',
@@ -24,4 +29,41 @@ const agent: Row = {
   },
 };
 
-export const agentRows = [agent];
+const STREAM = 100e6;
+
+/** What the process uses to send `url` to four readers of limited speed, in CPU seconds a GB. */
+const sharing = (url: string, pid: () => Promise<number>) => async (turn: number) => {
+  const before = await processorSeconds(await pid());
+  const clients = Array.from({ length: 4 }, () => ({ urls: [url], rate: STREAM }));
+  const { bytes } = await load({ clients, seconds: 3, verify: turn === 0 });
+  return ((await processorSeconds(await pid())) - before) / (bytes / 1e9);
+};
+
+const share: Row = {
+  name: 'agent-share',
+  title: {
+    en: 'CPU seconds per GB of an agent that sends a 64 MiB blob to 4 other nodes at 100 MB/s each',
+    zh: 'agent 向 4 个节点各以 100 MB/s 发送 64 MiB blob，每 GB 的 CPU 时间',
+  },
+  unit: 'seconds',
+  targets: [{ of: 'agent', against: 'nginx', atMost: 2 }],
+  async open(stack) {
+    const upstream = await startUpstream(stack);
+    const digest = await upstream.addBlob(64 * 2 ** 20);
+    const own = await startOwn(stack, { upstream });
+    const { path } = stack.use(await temporaryDirectory());
+    const share = { enabled: true, listen: '127.0.0.1:0', directory: join(path, 'shared') };
+    const upstreams = { dockerhub: { url: upstream.url } };
+    const agent = stack.use(await startAgent({ registry: own.program.url, share }, { registry: { upstreams } }));
+    await until(() => agent.log().some(({ event }) => event === 'sharing-blobs'), 'the agent shares');
+    await load({ clients: [{ urls: [own.blob(digest).replace(own.program.url, agent.url)] }], verify: true });
+    let ticket = '';
+    await until(async () => (ticket = (await askAsStranger(own.blob(digest))).location) !== '', 'the registry names the agent');
+    return {
+      agent: sharing(ticket, () => Promise.resolve(agent.pid)),
+      nginx: sharing(direct(upstream).blob(digest), upstream.worker),
+    };
+  },
+};
+
+export const agentRows = [agent, share];
