@@ -168,8 +168,8 @@ export interface OwnOptions {
   /** The URL of a proxy to the upstream. */
   proxy?: string | undefined;
   s3?: Versitygw;
-  /** Redirect clients to S3 for blobs. */
-  redirect?: boolean;
+  /** Redirect these clients to S3 for blobs. */
+  redirect?: 'all' | 'agents';
   /** Merged over the configuration of the registry. */
   rest?: Record<string, unknown>;
 }
@@ -177,7 +177,7 @@ export interface OwnOptions {
 /** Starts this registry in the usual way. */
 export async function startOwn(
   stack: AsyncDisposableStack,
-  { upstream: { url, ca }, proxy, s3, redirect = false, rest = {} }: OwnOptions,
+  { upstream: { url, ca }, proxy, s3, redirect, rest = {} }: OwnOptions,
 ): Promise<OwnRegistry> {
   const { path } = stack.use(await temporaryDirectory());
   const directory = join(path, 'data');
@@ -189,8 +189,11 @@ export async function startOwn(
   return { ...contestant(program, 'dockerhub'), program, directory, pid: () => program.pid };
 }
 
-function storageS3({ endpoint, bucket, region, accessKeyId, secretAccessKey }: Versitygw, redirect: boolean): Record<string, unknown> {
-  return { endpoint, bucket, region, accessKeyId, secretAccessKey, ...(redirect ? { redirect: { endpoint } } : {}) };
+function storageS3(
+  { endpoint, bucket, region, accessKeyId, secretAccessKey }: Versitygw,
+  clients: OwnOptions['redirect'],
+): Record<string, unknown> {
+  return { endpoint, bucket, region, accessKeyId, secretAccessKey, ...(clients === undefined ? {} : { redirect: { endpoint, clients } }) };
 }
 
 /** The Distribution project's registry as a pull-through cache, without an access log. */

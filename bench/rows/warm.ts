@@ -5,10 +5,12 @@ import type { Digest } from '../../src/oci/digest.ts';
 import { blobKey } from '../../src/store/keys.ts';
 import type { S3Store } from '../../src/store/s3/options.ts';
 import { s3 } from '../../src/store/s3/s3.ts';
+import { startAgent } from '../../test/support/program.ts';
 import { startVersitygw, type Versitygw } from '../../test/support/versitygw.ts';
 import { load, throughput } from '../load.ts';
+import { processorSeconds } from '../processor-time.ts';
 import type { Row } from '../row.ts';
-import { direct, startOther, startOwn, startUpstream, type Contestant } from '../servers.ts';
+import { direct, startOther, startOwn, startUpstream, type Contestant, type OwnRegistry, type Upstream } from '../servers.ts';
 
 const SIZE = 64 * 2 ** 20;
 const CONNECTIONS = 4;
@@ -58,6 +60,9 @@ const s3Only = (name: string, title: Row['title'], count: number): Row => ({
     { of: 'registry', against: 'distribution', atLeast: 1 },
     { of: 'registry', against: 's3', atLeast: 0.25 },
     { of: 'registry by redirect', against: 's3', atLeast: 0.9 },
+    { of: 'agents', against: 's3', atLeast: 0.9 },
+    { of: 'agents', against: 'distribution', atLeast: 1.3 },
+    { of: 'agents', against: 'registry', measure: 'cpu', atMost: 0.05 },
   ],
   async open(stack) {
     const upstream = await startUpstream(stack);
@@ -65,7 +70,9 @@ const s3Only = (name: string, title: Row['title'], count: number): Row => ({
     const store = openS3(stack, gateway);
     const digests = await Promise.all(Array.from({ length: count }, () => upstream.addBlob(SIZE)));
     const own = await startOwn(stack, { upstream, s3: gateway });
-    const redirecting = await startOwn(stack, { upstream, s3: gateway, redirect: true });
+    const redirecting = await startOwn(stack, { upstream, s3: gateway, redirect: 'all' });
+    const behind = await startOwn(stack, { upstream, s3: gateway, redirect: 'agents' });
+    const agents = await startAgents(stack, { registry: behind, upstream });
     const other = await startOther(stack, { upstream, s3: gateway });
     for (const { blob } of [own, other]) await load({ clients: digests.map((digest) => ({ urls: [blob(digest)] })) });
     for (const digest of digests) await untilStored(store, digest);
@@ -80,16 +87,38 @@ const s3Only = (name: string, title: Row['title'], count: number): Row => ({
     return {
       registry: async (turn) => {
         await rm(join(own.directory, 'v1/blobs'), { recursive: true });
-        const rate = await once(own, turn);
+        const before = await processorSeconds(own.program.pid);
+        const value = await once(own, turn);
+        const cpuSeconds = (await processorSeconds(own.program.pid)) - before;
         await sleep(300); // flush its local tier to disk now, so that it does not slow down the next contestant
-        return rate;
+        return { value, cpuSeconds };
       },
       distribution: (turn) => once(other, turn),
       s3: (turn) => once({ blob: (digest) => signed.get(digest) ?? '' }, turn),
       'registry by redirect': (turn) => once(redirecting, turn),
+      // Its processor time is the registry's, too.
+      agents: async (turn) => {
+        const before = await processorSeconds(behind.program.pid);
+        const clients = readers.map((digest, n) => ({ urls: [behind.blob(digest).replace(behind.program.url, agents[n] ?? '')] }));
+        const { bytes, seconds } = await load({ clients, verify: turn === 0 });
+        return { value: bytes / seconds, cpuSeconds: (await processorSeconds(behind.program.pid)) - before };
+      },
     };
   },
 });
+
+/** An agent for each connection. @returns their URLs */
+async function startAgents(
+  stack: AsyncDisposableStack,
+  { registry, upstream }: { registry: OwnRegistry; upstream: Upstream },
+): Promise<string[]> {
+  const agents: string[] = [];
+  for (let count = 0; count < CONNECTIONS; count++) {
+    const configuration = { registry: { upstreams: { dockerhub: { url: upstream.url } } } };
+    agents.push(stack.use(await startAgent({ registry: registry.program.url, fallback: false }, configuration)).url);
+  }
+  return agents;
+}
 
 const key = (digest: string): string => blobKey(digest as Digest);
 
