@@ -1,5 +1,5 @@
 import { createBody } from '../io/body.ts';
-import { fileBuffers } from '../io/buffers.ts';
+import { copyOf, fileBuffers } from '../io/buffers.ts';
 import type { Body } from '../oci/registry.ts';
 import { OciError } from '../oci/error.ts';
 import { createDigestHash } from '../oci/digest.ts';
@@ -102,7 +102,7 @@ function createCopy(): { copy: Copy; close(this: void): void } {
     copy(chunk) {
       turn = 1 - turn;
       const buffer = (buffers[turn] ??= fileBuffers.acquire());
-      if (chunk.length > buffer.length) return Uint8Array.from(chunk);
+      if (chunk.length > buffer.length) return copyOf(chunk);
       buffer.set(chunk);
       return buffer.subarray(0, chunk.length);
     },

@@ -1,5 +1,6 @@
 import type { Hash } from 'node:crypto';
 import { createBody, iterableSource } from '../io/body.ts';
+import { copyOf } from '../io/buffers.ts';
 import type { Body } from '../oci/registry.ts';
 
 /** How many bytes at a blob's end are withheld from every response until the blob's digest has been
@@ -32,7 +33,7 @@ export function createWithholder(from: number, to = Infinity): Withholder {
         Math.min(chunk.length, Math.max(0, from - position)),
         Math.max(0, Math.min(chunk.length, to - position)),
       );
-      if (wanted.length > 0) held.push({ position: Math.max(position, from), bytes: Uint8Array.from(wanted) });
+      if (wanted.length > 0) held.push({ position: Math.max(position, from), bytes: copyOf(wanted) });
       const limit = freeEnd(end, size);
       const free: Uint8Array[] = [];
       held = held.filter((part) => {

@@ -1,6 +1,7 @@
 import type { Hash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { backoff } from '../async/backoff.ts';
+import { copyOf } from '../io/buffers.ts';
 import { agrees, type Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import type { SourceList } from './source.ts';
@@ -31,7 +32,7 @@ const MAX_FAILURES = 6;
 export async function* readWithoutSpool(options: WithoutSpoolOptions, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const { digest, from, to, hash, hashed, size: known } = options;
   if (to !== undefined && known !== undefined && to <= known - WITHHELD_BYTES) {
-    for await (const { chunk } of fetchFrom(options, { start: from, end: to }, signal)) yield Uint8Array.from(chunk);
+    for await (const { chunk } of fetchFrom(options, { start: from, end: to }, signal)) yield copyOf(chunk);
     return;
   }
   const withholder = createWithholder(from, to);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BUFFER_SIZE, createBufferPool } from './buffers.ts';
+import { BUFFER_SIZE, copyOf, createBufferPool } from './buffers.ts';
 
 test('a released buffer is given out again', () => {
   const pool = createBufferPool(2);
@@ -36,4 +36,15 @@ test('a buffer that is released twice is handed out once', () => {
   pool.release(buffer);
   pool.release(buffer);
   assert.notEqual(pool.acquire(), pool.acquire());
+});
+
+test('a copy of bytes has memory of its own', () => {
+  for (const shared of [false, true]) {
+    const bytes = createBufferPool(1, 16, { shared }).acquire();
+    bytes.fill(1);
+    const copy = copyOf(bytes.subarray(4, 8));
+    bytes.fill(2);
+    assert.deepEqual([...copy], [1, 1, 1, 1]);
+    assert.ok(copy.buffer instanceof ArrayBuffer && copy.buffer.byteLength === 4);
+  }
 });

@@ -102,6 +102,14 @@ export function sharedBufferOf(bytes: Uint8Array): SharedBuffer | undefined {
   return held.get(bytes.buffer);
 }
 
+/** A copy of `bytes`, in memory that is not shared. `Uint8Array.from` takes twice as long when
+ *  they are in shared memory. */
+export function copyOf(bytes: Uint8Array): Uint8Array {
+  const copy = new Uint8Array(bytes.length);
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).copy(copy);
+  return copy;
+}
+
 /** For reading stored files. Shared by the whole process, so they limit its memory. */
 export const fileBuffers = createBufferPool(POOL_SIZE);
 

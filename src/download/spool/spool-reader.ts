@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import { OciError } from '../../oci/error.ts';
-import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
+import { acquireShared, copyOf, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
 import { bytesOf, type RecentChunks } from './recent-chunks.ts';
 
 /** Reads the spool for one reader. Chunks stay valid for as long as those of `Blob.body`. */
@@ -45,7 +45,7 @@ export function createSpoolReader(spool: FileHandle, chunks: RecentChunks, place
       if (position + chunk.length < end) return chunk;
       // There is no signal when the reader is done with the last chunk, so it gets a copy, which is
       // garbage collected. The buffer is reused, because freeing shared memory is slow.
-      const last = Uint8Array.from(chunk);
+      const last = copyOf(chunk);
       given = undefined;
       buffer.release();
       return last;
