@@ -15,9 +15,12 @@ const WORTH_WAKING = (3 * spoolBuffers.size) / 4;
 const WORTH_SHARE = 1 / 64;
 /** How long it is left unread, in ms. */
 const MIN_REST_MS = 20;
-const MAX_REST_MS = 100;
+const MAX_REST_MS = 50;
 /** A connection below this rate is slow: it brings less than a piece within MIN_REST_MS. */
 const SLOW_BYTES_PER_MS = 24_000;
+/** After a rest that brought more than this multiple of what the rate lets expect, the connection is
+ *  not left unread: the line is faster, and this process or the other one is slow. */
+const FASTER = 1.5;
 /** How long the rate is measured before a connection counts as slow, in ms. */
 const REST_AFTER_MS = 50;
 
@@ -60,8 +63,10 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
   let due = true;
   let gathering: NodeJS.Timeout | undefined;
   const startedAt = performance.now();
-  /** Bytes that have arrived since the last decision to rest or not. */
+  /** Bytes that have arrived since the last decision to rest or not. With more than `expected`, the
+   *  connection is not slow. */
   let arrived = 0;
+  let expected = spoolBuffers.size - LEAST_ROOM;
   /** The socket is about to be left unread for a moment, or is. */
   let restingSoon: NodeJS.Immediate | undefined;
   let resting: NodeJS.Timeout | undefined;
@@ -118,13 +123,13 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
   }
 
   /** How long to leave the connection unread, in ms: until enough has arrived, or the rest of the
-   *  body. Undefined: it is not slow. */
-  function restOf(): number | undefined {
-    const milliseconds = performance.now() - startedAt;
-    const rate = (length - missing) / milliseconds;
-    if (milliseconds <= REST_AFTER_MS || rate >= SLOW_BYTES_PER_MS) return undefined;
+   *  body. Undefined: it is not slow. `rate`: bytes per ms. */
+  function restOf(): { milliseconds: number; rate: number } | undefined {
+    const elapsed = performance.now() - startedAt;
+    const rate = (length - missing) / elapsed;
+    if (elapsed <= REST_AFTER_MS || rate >= SLOW_BYTES_PER_MS) return undefined;
     const worth = Math.min(WORTH_WAKING, WORTH_SHARE * length);
-    return Math.min(Math.max(worth / rate, MIN_REST_MS), MAX_REST_MS, missing / rate);
+    return { milliseconds: Math.min(Math.max(worth / rate, MIN_REST_MS), MAX_REST_MS, missing / rate), rate };
   }
 
   /** Leaves a slow connection unread for a moment, once the bytes that are there have been read. */
@@ -132,13 +137,15 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     if (restingSoon !== undefined || missing === 0 || restOf() === undefined) return;
     restingSoon = setImmediate(() => {
       restingSoon = undefined;
-      const isFast = arrived >= spoolBuffers.size;
-      const milliseconds = restOf();
+      const isFast = arrived > expected;
+      const next = restOf();
       arrived = 0;
+      expected = spoolBuffers.size - LEAST_ROOM;
       // The small buffers that remain when many bodies are read at once would be full long before.
-      if (milliseconds === undefined || missing === 0 || isFast || isCrowded() || filling().buffer.bytes.length < spoolBuffers.size) return;
+      if (next === undefined || missing === 0 || isFast || isCrowded() || filling().buffer.bytes.length < spoolBuffers.size) return;
+      expected = Math.min(expected, FASTER * next.rate * next.milliseconds);
       socket.pause();
-      resting = setTimeout(endRest, milliseconds);
+      resting = setTimeout(endRest, next.milliseconds);
       if (unread > 0) deliver();
     });
   }
