@@ -28,7 +28,7 @@ export interface Upstream {
   /** Bytes of a blob that it has sent so far, in completed responses. */
   sent(digest: string): Promise<number>;
   /** The process ID of its worker. */
-  worker(): Promise<number>;
+  worker(this: void): Promise<number>;
 }
 
 /** The upstream's name for clients behind a proxy, which only the proxy can resolve: Go programs
