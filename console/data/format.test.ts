@@ -32,15 +32,18 @@ test('durations have two units at most, times are relative to the present, and e
   assert.equal(plain(formatDuration(3 * 86_400_000 + 4 * 3_600_000 + 59_000)), '3 d 4 h');
   assert.equal(plain(formatDuration(0)), '0 s');
   assert.deepEqual([212.4, 5012, 65_000].map(formatMilliseconds).map(plain), ['212 ms', '5 s', '1 min 5 s']);
-  assert.deepEqual([500, 95_000, 3_650_000, 4_900_000, 14_400_000].map(formatRoughly).map(plain), [
+  assert.deepEqual([500, 59_700, 95_000, 3_650_000, 4_900_000, 14_400_000].map(formatRoughly).map(plain), [
     '1 s',
+    '1 min',
     '1.5 min',
     '1 h',
     '1.5 h',
     '4 h',
   ]);
-  const relative = [-5 * 60_000, 2 * 3_600_000, -300, -3 * 86_400_000, -70 * 86_400_000].map((time) => plain(formatRelative(time, 0)));
-  assert.deepEqual(relative, ['5 min ago', 'in 2 h', 'now', '3 days ago', '2 months ago']);
+  const relative = [-5 * 60_000, -59_600, 2 * 3_600_000, -300, -3 * 86_400_000, -70 * 86_400_000].map((time) =>
+    plain(formatRelative(time, 0)),
+  );
+  assert.deepEqual(relative, ['5 min ago', '1 min ago', 'in 2 h', 'now', '3 days ago', '2 months ago']);
 });
 
 test('in Chinese, numbers and times are written as in Chinese', () => {

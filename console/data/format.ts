@@ -74,9 +74,15 @@ export function formatDuration(ms: number): string {
 
 /** For estimates: 50 min, 1.5 h. */
 export function formatRoughly(ms: number): string {
-  const [unit, size] = UNITS[unitOf(ms)] ?? UNITS[3];
-  const count = ms / size;
-  return t(unit, { n: count < 3 ? Math.max(1, Math.round(2 * count) / 2) : Math.round(count) });
+  return inOneUnit(ms, (count) => (count < 3 ? Math.max(1, Math.round(2 * count) / 2) : Math.round(count)));
+}
+
+/** What is rounded up to 60 s is 1 min. */
+function inOneUnit(ms: number, round: (count: number) => number): string {
+  const [, size] = UNITS[unitOf(ms)] ?? UNITS[3];
+  const rounded = round(ms / size) * size;
+  const [unit, own] = UNITS[unitOf(rounded)] ?? UNITS[3];
+  return t(unit, { n: rounded / own });
 }
 
 /** For distant times. */
@@ -92,10 +98,8 @@ export function formatRelative(time: number, now: number): string {
   const long = LONG_UNITS.find(([, size]) => Math.abs(difference) >= size);
   if (long !== undefined)
     return new Intl.RelativeTimeFormat(locale(), { numeric: 'auto' }).format(Math.round(difference / long[1]), long[0]);
-  const [unit, size] = UNITS[unitOf(Math.abs(difference))] ?? UNITS[3];
-  const count = Math.round(Math.abs(difference) / size);
-  if (count === 0) return t('time.now');
-  return t(difference < 0 ? 'time.ago' : 'time.in', { time: t(unit, { n: count }) });
+  if (Math.abs(difference) < 500) return t('time.now');
+  return t(difference < 0 ? 'time.ago' : 'time.in', { time: inOneUnit(Math.abs(difference), Math.round) });
 }
 
 /** In the viewer's zone, with the zone's name. */

@@ -120,7 +120,12 @@ function Problems({ problems, isKnown }: { problems: readonly Problem[]; isKnown
                 <Foreign text={detail} />{' '}
               </>
             )}
-            {figures === undefined ? null : <span aria-live="off">{figures}. </span>}
+            {figures === undefined ? null : (
+              <span aria-live="off">
+                {figures}
+                {t('check.end')}{' '}
+              </span>
+            )}
             {check === undefined ? null : <a href={routeTo('overview', { check })}>{t('problem.check')}</a>}
             {check === undefined ? null : ' · '}
             {view === 'overview' ? null : <a href={routeTo(view)}>{t(`view.${view}`)}</a>}

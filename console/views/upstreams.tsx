@@ -160,7 +160,7 @@ function Latency({ latency: { p50, p95 } }: { latency: NonNullable<UpstreamRepor
   return (
     <>
       {formatMilliseconds(p50)}
-      <div class="muted">{t('upstreams.p95', { time: formatMilliseconds(p95) })}</div>
+      <div class="muted wrapping">{t('upstreams.p95', { time: formatMilliseconds(p95) })}</div>
     </>
   );
 }
