@@ -35,6 +35,7 @@ export const overviewSchema = z
       .describe('The share of hits and stale answers among all reads of the last hour; null: no reads.'),
     savedBytes: bytes.describe('Bytes served without an upstream, since the replicas started.'),
     runningDownloads: count,
+    runningBytes: bytes.describe('Bytes that the running downloads have received from upstreams.'),
     rateLimits: z.array(rateLimitSchema),
     store: z.strictObject({
       kind: z.enum(['filesystem', 's3']),

@@ -1,6 +1,6 @@
 import { downloadsSchema, type Downloads } from '../api/downloads.ts';
 import { historySchema } from '../api/history.ts';
-import { overviewSchema, type Overview, type Totals } from '../api/overview.ts';
+import { overviewSchema, type Overview } from '../api/overview.ts';
 import { replicasSchema } from '../api/places.ts';
 import { mergeHistories, totalsOf, type HistoryRing } from '../history.ts';
 import type { InventoryService } from '../inventory-service.ts';
@@ -31,6 +31,10 @@ export function createTrafficHandlers(options: TrafficOptions): Pick<ApiHandlers
   async function ownOverview(): Promise<Overview> {
     inventory.look();
     const totals = history.totals();
+    const running = snapshot();
+    const runningBytes = running.downloads
+      .filter(({ source }) => source === 'upstream')
+      .reduce((sum, { receivedBytes }) => sum + receivedBytes, 0);
     const stored = inventory.current();
     return {
       version: options.version,
@@ -38,8 +42,9 @@ export function createTrafficHandlers(options: TrafficOptions): Pick<ApiHandlers
       now: new Date().toISOString(),
       totals,
       hour: history.hour(),
-      ...shares(totals, history.hour()),
-      runningDownloads: snapshot().total,
+      ...shares({ totals, hour: history.hour(), runningBytes }),
+      runningDownloads: running.total,
+      runningBytes,
       rateLimits: upstreams.names().flatMap((upstream) => {
         const { rateLimit } = upstreams.read(upstream);
         return rateLimit === null ? [] : [{ upstream, ...rateLimit }];
@@ -124,6 +129,7 @@ function mergeOverviews(own: Overview, others: readonly Overview[]): Overview {
   const all = [own, ...others];
   const totals = totalsOf(all.map((one) => one.totals));
   const hour = totalsOf(all.map((one) => one.hour));
+  const runningBytes = all.reduce((sum, one) => sum + one.runningBytes, 0);
   const limits = new Map<string, Overview['rateLimits'][number]>();
   for (const limit of all.flatMap((one) => one.rateLimits).sort((one, other) => one.at.localeCompare(other.at)))
     limits.set(limit.upstream, limit);
@@ -131,14 +137,24 @@ function mergeOverviews(own: Overview, others: readonly Overview[]): Overview {
     ...own,
     totals,
     hour,
-    ...shares(totals, hour),
+    ...shares({ totals, hour, runningBytes }),
+    runningBytes,
     runningDownloads: all.reduce((sum, one) => sum + one.runningDownloads, 0),
     rateLimits: [...limits.values()],
   };
 }
 
-function shares(totals: Totals, hour: Totals): Pick<Overview, 'hitRate' | 'savedBytes'> {
+/** The bytes to clients count when they have all been sent, so those of running downloads are left
+ *  out on both sides. */
+function shares({
+  totals,
+  hour,
+  runningBytes,
+}: Pick<Overview, 'totals' | 'hour' | 'runningBytes'>): Pick<Overview, 'hitRate' | 'savedBytes'> {
   const served = hour.hits + hour.stale;
   const reads = served + hour.misses + hour.errors;
-  return { hitRate: reads === 0 ? null : served / reads, savedBytes: Math.max(0, totals.sentBytes - totals.upstreamBytes) };
+  return {
+    hitRate: reads === 0 ? null : served / reads,
+    savedBytes: Math.min(totals.sentBytes, Math.max(0, totals.sentBytes - totals.upstreamBytes + runningBytes)),
+  };
 }
