@@ -35,7 +35,8 @@ interface Flood extends AsyncDisposable {
 /** The event number `n`, which stands in the column of readers. */
 function snapshotOf(n: number): string {
   const at = new Date().toISOString();
-  const download = { repository: 'hub/team/app', upstream: 'hub', source: 'upstream', receivedBytes: n, size: 1e9, readers: n };
+  const image = { name: 'hub.example/team/app', tag: null };
+  const download = { repository: 'hub/team/app', image, upstream: 'hub', source: 'upstream', receivedBytes: n, size: 1e9, readers: n };
   const rows = Array.from({ length: ROWS }, (_, index) => ({
     ...download,
     digest: `sha256:${`${index}`.padStart(64, '0')}`,
