@@ -6,21 +6,12 @@ import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers
 const LEAST_ROOM = 16 * 1024;
 /** How long bytes wait for more, in ms. A line of 1 Gbit/s fills a piece meanwhile. */
 const GATHER_MS = 5;
-/** A slow connection is left unread until it should have brought this much, in bytes, while the
- *  kernel collects its bytes. Each time the process wakes up for them costs up to 200 µs, however
- *  few there are: for 160 Mbit/s, 20 KiB at a time, a sixth of a processor. */
-const WORTH_WAKING = (3 * spoolBuffers.size) / 4;
-/** For a short body less than that is worth it, as a share of its length: other nodes may read it
- *  in a chain, and each of them gets it that much later than the one before. */
-const WORTH_SHARE = 1 / 64;
-/** How long it is left unread, in ms. */
-const MIN_REST_MS = 20;
-const MAX_REST_MS = 50;
-/** A connection below this rate is slow: it brings less than a piece within MIN_REST_MS. */
+/** How long a slow connection is left unread, in ms, while the kernel collects its bytes. Each time
+ *  the process wakes up for them costs up to 200 µs: for 160 Mbit/s, 20 KiB at a time, a sixth of a
+ *  processor. */
+const REST_MS = 20;
+/** A connection below this rate is slow: it brings less than a piece within REST_MS. */
 const SLOW_BYTES_PER_MS = 24_000;
-/** After a rest that brought more than this multiple of what the rate lets expect, the connection is
- *  not left unread: the line is faster, and this process or the other one is slow. */
-const FASTER = 1.5;
 /** How long the rate is measured before a connection counts as slow, in ms. */
 const REST_AFTER_MS = 50;
 
@@ -63,10 +54,8 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
   let due = true;
   let gathering: NodeJS.Timeout | undefined;
   const startedAt = performance.now();
-  /** Bytes that have arrived since the last decision to rest or not. With more than `expected`, the
-   *  connection is not slow. */
+  /** Bytes that have arrived since the last decision to rest or not. */
   let arrived = 0;
-  let expected = spoolBuffers.size - LEAST_ROOM;
   /** The socket is about to be left unread for a moment, or is. */
   let restingSoon: NodeJS.Immediate | undefined;
   let resting: NodeJS.Timeout | undefined;
@@ -122,30 +111,22 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     wake?.();
   }
 
-  /** How long to leave the connection unread, in ms: until enough has arrived, or the rest of the
-   *  body. Undefined: it is not slow. `rate`: bytes per ms. */
-  function restOf(): { milliseconds: number; rate: number } | undefined {
-    const elapsed = performance.now() - startedAt;
-    const rate = (length - missing) / elapsed;
-    if (elapsed <= REST_AFTER_MS || rate >= SLOW_BYTES_PER_MS) return undefined;
-    const worth = Math.min(WORTH_WAKING, WORTH_SHARE * length);
-    return { milliseconds: Math.min(Math.max(worth / rate, MIN_REST_MS), MAX_REST_MS, missing / rate), rate };
+  function isSlow(): boolean {
+    const milliseconds = performance.now() - startedAt;
+    return milliseconds > REST_AFTER_MS && length - missing < SLOW_BYTES_PER_MS * milliseconds;
   }
 
   /** Leaves a slow connection unread for a moment, once the bytes that are there have been read. */
   function rest(): void {
-    if (restingSoon !== undefined || missing === 0 || restOf() === undefined) return;
+    if (restingSoon !== undefined || missing === 0 || !isSlow()) return;
     restingSoon = setImmediate(() => {
       restingSoon = undefined;
-      const isFast = arrived > expected;
-      const next = restOf();
+      const isFast = arrived >= spoolBuffers.size;
       arrived = 0;
-      expected = spoolBuffers.size - LEAST_ROOM;
       // The small buffers that remain when many bodies are read at once would be full long before.
-      if (next === undefined || missing === 0 || isFast || isCrowded() || filling().buffer.bytes.length < spoolBuffers.size) return;
-      expected = Math.min(expected, FASTER * next.rate * next.milliseconds);
+      if (missing === 0 || isFast || isCrowded() || filling().buffer.bytes.length < spoolBuffers.size) return;
       socket.pause();
-      resting = setTimeout(endRest, next.milliseconds);
+      resting = setTimeout(endRest, REST_MS);
       if (unread > 0) deliver();
     });
   }
