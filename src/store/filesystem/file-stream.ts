@@ -55,7 +55,7 @@ function createEarlySync(file: FileHandle) {
       if (syncing !== undefined || unsynced < SYNC_SIZE) return;
       unsynced = 0;
       syncing = file.datasync().then(() => void (syncing = undefined));
-      syncing.catch(() => undefined); // thrown by `end`
+      syncing.catch(() => undefined); // thrown by `stop`
     },
     /** Resolves when the file is no longer used. @throws the file system's errors: bytes may be
      *  lost, and no later sync would tell */
