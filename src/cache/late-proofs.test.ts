@@ -59,7 +59,7 @@ function switched({ registry }: Memory, { asked, upstream }: Pick<Scene, 'asked'
   };
 }
 
-test('promise 12: stored layers that nobody requests of an image are proved while its upstream answers', async () => {
+test('promise 12: the registry proves access to stored layers of a new image, even if no client requests them', async () => {
   await using scene = await start(10);
   const { served, asked, upstream, opened } = scene;
   await until(() => opened.cache.access.recall(parseRepository('corp/acme/python'), digest) !== undefined, 'it is recorded');

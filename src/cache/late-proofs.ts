@@ -2,8 +2,9 @@ import type { Repository } from '../oci/reference.ts';
 import type { Log } from '../telemetry/log.ts';
 
 /** Proves later, for one manifest after the other, that its repository may serve the blobs that are
- *  stored already. A node has layers of other images, and requests only the rest; without a proof,
- *  the next node could not get them while the upstream is away. */
+ *  stored already. A node that has layers of other images requests only the rest of a new image.
+ *  Without a proof, the registry could not serve those layers to the next node while the upstream
+ *  is away. */
 export interface LateProofs {
   note(this: void, repository: Repository, prove: Prove): void;
   close(this: void): void;

@@ -37,12 +37,11 @@ export function createProofs(upstream: Upstream, cache: Cache, { untrusted }: { 
     throw new OciError('UNAVAILABLE', `upstream reports ${descriptor.size} bytes for ${digest}, which has ${size}`, { origin: 'upstream' });
   }
 
-  async function require(target: Target, claim: Claim, signal: AbortSignal): Promise<boolean> {
-    const { digest } = claim;
-    if ((await access.find(target.name, digest, signal)) !== undefined) return true;
+  /** Asks the upstream, as `require` does where there is no record. */
+  async function prove(target: Target, claim: Claim, signal: AbortSignal): Promise<boolean> {
     if (untrusted) return false; // it has to send the bytes itself
     try {
-      const key = `${target.name}@${digest} at its origin`;
+      const key = `${target.name}@${claim.digest} at its origin`;
       access.grant(target.name, await cache.describing(key, signal, (signal) => askOrigin(target, claim, signal)));
       return true;
     } catch (error) {
@@ -53,14 +52,16 @@ export function createProofs(upstream: Upstream, cache: Cache, { untrusted }: { 
   }
 
   return {
-    require,
+    async require(target, claim, signal) {
+      return (await access.find(target.name, claim.digest, signal)) !== undefined || prove(target, claim, signal);
+    },
     async requireStored(target, blobs, closing) {
       if (untrusted) return;
       for (const { digest } of blobs) {
         const signal = AbortSignal.any([closing, AbortSignal.timeout(STORED_TIMEOUT_MS)]);
         if ((await access.find(target.name, digest, signal)) !== undefined) continue;
         const stored = await (storage.remote ?? storage.local).stat(blobKey(digest), { signal });
-        if (stored !== undefined) await require(target, { digest, size: stored.size }, signal);
+        if (stored !== undefined) await prove(target, { digest, size: stored.size }, signal);
       }
     },
   };
