@@ -43,6 +43,9 @@ export async function runRow(row: Row, { turns, beside, onTurn }: RunOptions): P
 /** A row is to be at least this good as it was in the other checkout. */
 const AT_LEAST = 0.95;
 
+/** Contestants that are other programs. */
+const OTHERS: ReadonlySet<string> = new Set(['distribution', 'nginx', 'upstream', 's3']);
+
 /** The contestants of a row that this project provides, as another checkout has them; and the
  *  targets that compare both. */
 async function openBeside(
@@ -52,16 +55,14 @@ async function openBeside(
 ): Promise<{ contestants: Contestants; targets: Target[] }> {
   const program = programOf(checkout);
   const all = await otherProgram.run(program, () => row.open(stack));
-  const names = [...new Set(row.targets.map(({ of }) => of))];
   const limit = isLessBetter(row.unit) ? { atMost: 1 / AT_LEAST } : { atLeast: AT_LEAST };
   const nameOf = (name: string): string => `${name}, other checkout`;
-  const contestants = names.flatMap((name) => {
-    const take = all[name];
-    return take === undefined ? [] : [[nameOf(name), (turn: number) => otherProgram.run(program, () => take(turn))] as const];
-  });
+  const own = Object.entries(all).filter(([name]) => !OTHERS.has(name));
   return {
-    contestants: Object.fromEntries(contestants),
-    targets: names.map((of) => ({ of, against: nameOf(of), ...limit })),
+    contestants: Object.fromEntries(
+      own.map(([name, take]) => [nameOf(name), (turn: number) => otherProgram.run(program, () => take(turn))]),
+    ),
+    targets: own.map(([of]) => ({ of, against: nameOf(of), ...limit })),
   };
 }
 
