@@ -2,27 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { chooseLanguage } from '../language/language.ts';
 import { isSlowAnswer, proxyName } from './delays.ts';
-import type { ClashReport, Upstreams } from './model.ts';
+import type { ClashReport } from './model.ts';
 import { findProblems } from './problems.ts';
-
-type Upstream = Upstreams['upstreams'][number];
-
-function upstreamOf(p50: number, requests: number): Upstream {
-  return {
-    name: 'ghcr',
-    url: 'https://ghcr.io',
-    hosts: ['ghcr.io'],
-    proxy: 'direct',
-    onProxyFailure: 'fail',
-    mirrors: [],
-    state: 'up',
-    lastRequestAt: null,
-    lastFailure: null,
-    latency: { p50, p95: p50, requests },
-    hour: { requests, failures: 0, bytes: 0 },
-    rateLimit: null,
-  };
-}
+import { sampleUpstream } from './sample-upstream.ts';
 
 const CLASH: ClashReport = {
   enabled: true,
@@ -48,7 +30,7 @@ test('an upstream is slow on one view if it is slow on the others', () => {
     [5012, 2],
     [120, 100],
   ] as const) {
-    const upstream = upstreamOf(p50, requests);
+    const upstream = sampleUpstream(p50, requests);
     const none = { overview: undefined, clash: undefined, replicas: undefined, downloads: undefined };
     const problems = findProblems({ ...none, upstreams: { upstreams: [upstream], unreachable: [] } });
     assert.equal(

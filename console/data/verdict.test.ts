@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { chooseLanguage } from '../language/language.ts';
 import type { Check, RunningDownload, UpstreamReport } from './model.ts';
+import { sampleUpstream } from './sample-upstream.ts';
 import { findVerdict } from './verdict.ts';
 
 const MiB = 2 ** 20;
@@ -24,23 +25,6 @@ function checkOf(more: Partial<Check> = {}): Check {
     tag: null,
     upstream: { answer: 'found', digest: null, message: '' },
     ...more,
-  };
-}
-
-function upstreamOf(p50: number): UpstreamReport {
-  return {
-    name: 'ghcr',
-    url: 'https://ghcr.io',
-    hosts: ['ghcr.io'],
-    proxy: 'direct',
-    onProxyFailure: 'fail',
-    mirrors: [],
-    state: 'up',
-    lastRequestAt: AT,
-    lastFailure: null,
-    latency: { p50, p95: 2 * p50, requests: 7 },
-    hour: { requests: 7, failures: 0, bytes: 0 },
-    rateLimit: null,
   };
 }
 
@@ -69,7 +53,7 @@ function say(...wanted: Parameters<typeof findVerdict>): [string, string, string
 
 test('the answer about a slow image names the causes with their figures, and never begins with a green word', () => {
   chooseLanguage('en');
-  const slow = situationOf(upstreamOf(5012), [downloadOf(18 * 1024)]);
+  const slow = situationOf(sampleUpstream(5012), [downloadOf(18 * 1024)]);
   const sentence = '2.2 MiB of 64.0 MiB downloaded at 18.0 KiB/s, about 59 min left; ghcr takes 5 s to answer.';
   assert.deepEqual(say(checkOf(), slow), ['warning', 'Slow', sentence]);
   const awaited = checkOf({ served: false, upstream: { answer: 'not-asked', digest: null, message: '' } });
@@ -84,13 +68,13 @@ test('the answer about a slow image names the causes with their figures, and nev
 
 test('an image that is stored here is not slow, whatever its upstream does', () => {
   chooseLanguage('en');
-  assert.deepEqual(say(checkOf({ stored: 'complete' }), situationOf(upstreamOf(5012))).slice(0, 2), ['good', 'Stored here']);
+  assert.deepEqual(say(checkOf({ stored: 'complete' }), situationOf(sampleUpstream(5012))).slice(0, 2), ['good', 'Stored here']);
 });
 
 test('a refused image is not served, and the sentence is the reason', () => {
   chooseLanguage('en');
   const refused = checkOf({ served: false, reason: 'registry.policy.deny: docker.io/grafana/*' });
-  assert.deepEqual(say(refused, situationOf(upstreamOf(5012))), ['bad', 'Not served', 'registry.policy.deny: docker.io/grafana/*']);
+  assert.deepEqual(say(refused, situationOf(sampleUpstream(5012))), ['bad', 'Not served', 'registry.policy.deny: docker.io/grafana/*']);
   assert.equal(
     say(checkOf({ served: false, repository: null }), situationOf(undefined))[2].startsWith('No upstream serves its host'),
     true,
@@ -99,7 +83,7 @@ test('a refused image is not served, and the sentence is the reason', () => {
 
 test('a download has a remaining time only if its size and speed are known', () => {
   chooseLanguage('en');
-  const sentenceOf = (download: RunningDownload) => say(checkOf(), situationOf(upstreamOf(80), [download]));
+  const sentenceOf = (download: RunningDownload) => say(checkOf(), situationOf(sampleUpstream(80), [download]));
   assert.deepEqual(sentenceOf(downloadOf(0)).slice(1), [
     'Slow',
     '2.2 MiB of 64.0 MiB downloaded, and nothing has arrived for some seconds.',
@@ -115,6 +99,6 @@ test('a download has a remaining time only if its size and speed are known', () 
 test('while the upstream is awaited, an image without a known cause is neither served nor refused', () => {
   chooseLanguage('en');
   const awaited = checkOf({ served: false, upstream: { answer: 'not-asked', digest: null, message: '' } });
-  assert.deepEqual(say(awaited, situationOf(upstreamOf(80))), ['neutral', 'Waiting', '']);
-  assert.deepEqual(say(checkOf(), situationOf(upstreamOf(80))), ['good', 'Served', 'No rule refuses it, and the upstream has it.']);
+  assert.deepEqual(say(awaited, situationOf(sampleUpstream(80))), ['neutral', 'Waiting', '']);
+  assert.deepEqual(say(checkOf(), situationOf(sampleUpstream(80))), ['good', 'Served', 'No rule refuses it, and the upstream has it.']);
 });
