@@ -78,21 +78,18 @@ test('nodes read a blob in a chain if it takes long: one reads from the registry
     assert.equal(parents.get(nodeOf(number).address), number === 0 ? 'registry' : nodeOf(number - 1).address);
 });
 
-test('a thousand nodes read a blob that takes long from a tree no deeper than the chain, and each node serves at most two others', async () => {
-  const parents = await askAll(await createMeasured(20_000), 1000);
-  const readers = readersOf(parents.values());
-  assert.equal(readers.get('registry'), 1);
-  assert.equal(Math.max(...readers.values()), 2);
-  assert.equal(Math.max(...[...parents.keys()].map((address) => depthOf(address, parents))), 32);
-});
-
-test('a thousand nodes read a blob that takes a moment from a wide tree: two read from the registry, and each node serves at most two others', async () => {
-  const parents = await askAll(await createMeasured(2_500_000), 1000);
-  const readers = readersOf(parents.values());
-  assert.equal(readers.get('registry'), 2);
-  assert.equal(Math.max(...readers.values()), 2);
-  assert.equal(Math.max(...[...parents.keys()].map((address) => depthOf(address, parents))), 9);
-});
+for (const { what, rate, fromRegistry, depth } of [
+  { what: 'takes long from a tree no deeper than the chain: one reads', rate: 20_000, fromRegistry: 1, depth: 32 },
+  { what: 'takes a moment from a wide tree: two read', rate: 2_500_000, fromRegistry: 2, depth: 9 },
+]) {
+  test(`a thousand nodes read a blob that ${what} from the registry, and each node serves at most two others`, async () => {
+    const parents = await askAll(await createMeasured(rate), 1000);
+    const readers = readersOf(parents.values());
+    assert.equal(readers.get('registry'), fromRegistry);
+    assert.equal(Math.max(...readers.values()), 2);
+    assert.equal(Math.max(...[...parents.keys()].map((address) => depthOf(address, parents))), depth);
+  });
+}
 
 test('nodes that send requests at once, before the registry has probed them, wait for the probes: one reads from the registry', async () => {
   const known = createAnswering();
