@@ -6,7 +6,7 @@ import { startDistribution, type Distribution } from '../test/support/distributi
 import { sha256, type TestImage } from '../test/support/image.ts';
 import { startMihomo } from '../test/support/mihomo.ts';
 import { accepts, startProcess } from '../test/support/process.ts';
-import { startRegistry, type ServingProgram } from '../test/support/program.ts';
+import { startAgent, startRegistry, type ServingProgram } from '../test/support/program.ts';
 import { freePort, temporaryDirectory } from '../test/support/temporary.ts';
 import type { Versitygw } from '../test/support/versitygw.ts';
 import { debianTool } from '../test/tools/tools.ts';
@@ -194,6 +194,17 @@ function storageS3(
   clients: OwnOptions['redirect'],
 ): Record<string, unknown> {
   return { endpoint, bucket, region, accessKeyId, secretAccessKey, ...(clients === undefined ? {} : { redirect: { endpoint, clients } }) };
+}
+
+/** Starts an agent of this registry, which may also read from the upstream. @param agent more of its
+ *  configuration */
+export async function startOwnAgent(
+  stack: AsyncDisposableStack,
+  { own, upstream: { url } }: { own: OwnRegistry; upstream: Upstream },
+  agent: Record<string, unknown> = {},
+): Promise<ServingProgram> {
+  const configuration = { registry: { upstreams: { dockerhub: { url } } } };
+  return stack.use(await startAgent({ registry: own.program.url, ...agent }, configuration));
 }
 
 /** The Distribution project's registry as a pull-through cache, without an access log. */

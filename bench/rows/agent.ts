@@ -1,12 +1,11 @@
 import { join } from 'node:path';
-import { startAgent } from '../../test/support/program.ts';
 import { askAsStranger } from '../../test/support/stranger.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { until } from '../../test/support/until.ts';
 import { load, throughput } from '../load.ts';
 import { processorSeconds } from '../processor-time.ts';
 import type { Row } from '../row.ts';
-import { direct, startOwn, startUpstream } from '../servers.ts';
+import { direct, startOwn, startOwnAgent, startUpstream } from '../servers.ts';
 
 const agent: Row = {
   name: 'agent',
@@ -20,8 +19,7 @@ const agent: Row = {
     const upstream = await startUpstream(stack);
     const digest = await upstream.addBlob(64 * 2 ** 20);
     const own = await startOwn(stack, { upstream });
-    const upstreams = { dockerhub: { url: upstream.url } };
-    const agent = stack.use(await startAgent({ registry: own.program.url }, { registry: { upstreams } }));
+    const agent = await startOwnAgent(stack, { own, upstream });
     const urls = { agent: own.blob(digest).replace(own.program.url, agent.url), registry: own.blob(digest) };
     // The clients hash the bytes, as every client of a pull does.
     const reading = (url: string) => (turn: number) => throughput(url, { connections: 4, seconds: 1.5, turn, verify: true });
@@ -53,8 +51,7 @@ const share: Row = {
     const own = await startOwn(stack, { upstream });
     const { path } = stack.use(await temporaryDirectory());
     const share = { enabled: true, listen: '127.0.0.1:0', directory: join(path, 'shared') };
-    const upstreams = { dockerhub: { url: upstream.url } };
-    const agent = stack.use(await startAgent({ registry: own.program.url, share }, { registry: { upstreams } }));
+    const agent = await startOwnAgent(stack, { own, upstream }, { share });
     await until(() => agent.log().some(({ event }) => event === 'sharing-blobs'), 'the agent shares');
     await load({ clients: [{ urls: [own.blob(digest).replace(own.program.url, agent.url)] }], verify: true });
     let ticket = '';

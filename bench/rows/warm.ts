@@ -5,12 +5,11 @@ import type { Digest } from '../../src/oci/digest.ts';
 import { blobKey } from '../../src/store/keys.ts';
 import type { S3Store } from '../../src/store/s3/options.ts';
 import { s3 } from '../../src/store/s3/s3.ts';
-import { startAgent } from '../../test/support/program.ts';
 import { startVersitygw, type Versitygw } from '../../test/support/versitygw.ts';
 import { load, throughput } from '../load.ts';
 import { processorSeconds } from '../processor-time.ts';
 import type { Row } from '../row.ts';
-import { direct, startOther, startOwn, startUpstream, type Contestant, type OwnRegistry, type Upstream } from '../servers.ts';
+import { direct, startOther, startOwn, startOwnAgent, startUpstream, type Contestant } from '../servers.ts';
 
 const SIZE = 64 * 2 ** 20;
 const CONNECTIONS = 4;
@@ -72,7 +71,10 @@ const s3Only = (name: string, title: Row['title'], count: number): Row => ({
     const own = await startOwn(stack, { upstream, s3: gateway });
     const redirecting = await startOwn(stack, { upstream, s3: gateway, redirect: 'all' });
     const behind = await startOwn(stack, { upstream, s3: gateway, redirect: 'agents' });
-    const agents = await startAgents(stack, { registry: behind, upstream });
+    const agents: string[] = [];
+    for (let count = 0; count < CONNECTIONS; count++) {
+      agents.push((await startOwnAgent(stack, { own: behind, upstream }, { fallback: false })).url);
+    }
     const other = await startOther(stack, { upstream, s3: gateway });
     for (const { blob } of [own, other]) await load({ clients: digests.map((digest) => ({ urls: [blob(digest)] })) });
     for (const digest of digests) await untilStored(store, digest);
@@ -106,19 +108,6 @@ const s3Only = (name: string, title: Row['title'], count: number): Row => ({
     };
   },
 });
-
-/** An agent for each connection. @returns their URLs */
-async function startAgents(
-  stack: AsyncDisposableStack,
-  { registry, upstream }: { registry: OwnRegistry; upstream: Upstream },
-): Promise<string[]> {
-  const agents: string[] = [];
-  for (let count = 0; count < CONNECTIONS; count++) {
-    const configuration = { registry: { upstreams: { dockerhub: { url: upstream.url } } } };
-    agents.push(stack.use(await startAgent({ registry: registry.program.url, fallback: false }, configuration)).url);
-  }
-  return agents;
-}
 
 const key = (digest: string): string => blobKey(digest as Digest);
 
