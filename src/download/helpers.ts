@@ -1,5 +1,4 @@
 import { createExpiringCache } from '../io/expiring-cache.ts';
-import { createEventLoopLoad } from './event-loop-load.ts';
 
 /** Connections beside the first one of each download, shared by all downloads. */
 export interface HelperBudget {
@@ -63,5 +62,25 @@ export function createHelperBudget({ max, running }: HelperBudgetOptions): Helpe
       },
       isBusy,
     }),
+  };
+}
+
+/** A process is busy if its event loop is active for more than this share of the time. */
+const BUSY_SHARE = 0.75;
+/** The shortest period over which the load is measured, in ms. */
+const MIN_PERIOD_MS = 40;
+
+/** Tells whether this process itself is the bottleneck, by how busy its event loop has been since
+ *  the previous call. */
+export function createEventLoopLoad(): () => boolean {
+  let seen = performance.eventLoopUtilization();
+  let busy = false;
+  return () => {
+    const now = performance.eventLoopUtilization();
+    const { active, idle, utilization } = performance.eventLoopUtilization(now, seen);
+    if (active + idle < MIN_PERIOD_MS) return busy;
+    seen = now;
+    busy = utilization > BUSY_SHARE;
+    return busy;
   };
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createEventLoopLoad } from './event-loop-load.ts';
+import { createEventLoopLoad } from './helpers.ts';
 
 /** For `milliseconds`; the event loop turns now and then. */
 async function compute(milliseconds: number): Promise<void> {
@@ -14,12 +14,12 @@ async function compute(milliseconds: number): Promise<void> {
 }
 
 test('a process is busy while it computes, and not while it waits, even if it computed before', async () => {
-  const full = createEventLoopLoad();
+  const isBusy = createEventLoopLoad();
   await delay(200);
-  assert.equal(full(), false);
+  assert.equal(isBusy(), false);
   await compute(200);
-  assert.equal(full(), true);
-  assert.equal(full(), true, 'asked again at once');
+  assert.equal(isBusy(), true);
+  assert.equal(isBusy(), true, 'asked again at once');
   await delay(200);
-  assert.equal(full(), false);
+  assert.equal(isBusy(), false);
 });
