@@ -1,11 +1,9 @@
-import { createAdditionalConnections, nextSegment } from './additional-connections.ts';
-import { createDemands } from './demands.ts';
-import type { Helpers } from './helpers.ts';
-import { firstSegment, furtherSegments, type Opening } from './opening.ts';
+import { createAdditionalConnections, createDemands, nextSegment } from './additional-connections.ts';
+import type { Helpers, Pace } from './helpers.ts';
 import { createSegmentRequests } from './segment-requests.ts';
-import { createSegments, type Segment } from './segments.ts';
+import { createSegment, createSegments, type Segment } from './segments.ts';
 import type { SourceList } from './source.ts';
-import { createSpeed } from './speed.ts';
+import { createSpeed, partsAt, worthwhile } from './speed.ts';
 import type { DownloadState } from './state.ts';
 
 export interface ConnectionsOptions {
@@ -113,4 +111,39 @@ export function startConnections({ state, sources, helpers, max, start, expected
     demand: demands.demand,
     release: demands.release,
   };
+}
+
+/** The properties of a download before its source has answered. */
+interface Opening {
+  /** Where the first request begins. */
+  start: number;
+  /** The size of the blob in bytes, if a manifest states it. */
+  expectedSize: number | undefined;
+  /** The maximum number of parallel connections. */
+  max: number;
+  /** The speed of one connection, if several connections are known to be faster. */
+  pace: Pace | undefined;
+}
+
+/** The first segment: the first range that an earlier download has not left, else the whole blob.
+ *  If several connections are known to be faster, each requests only its own range. */
+function firstSegment({ have, size }: Pick<DownloadState, 'have' | 'size'>, { start, expectedSize, max, pace }: Opening): Segment {
+  const [gap] = size === undefined ? [] : [...have.gaps(start, size), ...have.gaps(0, size)];
+  if (gap !== undefined) return createSegment(...gap);
+  if (pace === undefined) return createSegment(start, Infinity);
+  if (expectedSize === undefined) return createSegment(start, start + worthwhile(pace));
+  const left = expectedSize - start;
+  const parts = partsAt(pace, { left, max });
+  return createSegment(start, parts === 1 ? Infinity : start + Math.ceil(left / parts));
+}
+
+/** The segments after the first one, for additional connections that start once the size is
+ *  known. */
+function furtherSegments(first: Segment, size: number, { expectedSize, max, pace }: Opening): Segment[] {
+  if (pace === undefined || first.end === Infinity) return [];
+  const left = size - first.end;
+  const part = Math.ceil(left / partsAt(pace, { left, max: expectedSize === undefined ? max : max - 1 }));
+  const segments: Segment[] = [];
+  for (let from = first.end; from < size; from += part) segments.push(createSegment(from, Math.min(from + part, size)));
+  return segments;
 }

@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { open, readdir, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { LRUCache } from 'lru-cache';
 import type { Digest } from '../../oci/digest.ts';
 import { absentAsUndefined } from '../../io/absent.ts';
 import { makeDirectory } from '../../io/make-directory.ts';
 import { createSpoolProgress, readSpoolProgress, type SpoolContent, type SpoolProgress } from './progress.ts';
-import { createUnfinishedFiles, progressPath } from './unfinished.ts';
 
 /** The file of one download. */
 export interface SpoolFile {
@@ -109,4 +109,63 @@ export async function openSpoolDirectory(directory: string, reserve: () => Spool
       return spoolFile(digest, { path, ...(await openNew(path)), content: undefined });
     },
   };
+}
+
+/** The spool file of a download that ended too early. */
+interface UnfinishedFile {
+  path: string;
+  content: SpoolContent;
+  /** Releases the room on disk that is reserved for it. */
+  release(this: void): void;
+}
+
+/** Spool files that the next download of the same blob continues (promise 20). */
+interface UnfinishedFiles {
+  /** Keeps a file for a while, then removes it. */
+  add(this: void, file: UnfinishedFile): void;
+  /** The file with the most of a blob, which now belongs to the caller. */
+  take(this: void, digest: Digest): UnfinishedFile | undefined;
+}
+
+/** How long a file is kept, in ms. The kubelet retries an image within 5 minutes. */
+const LIFE_MS = 15 * 60_000;
+const MAX_FILES = 32;
+
+/** The record of a spool file's progress. */
+function progressPath(path: string): string {
+  return path.replace(/\.spool$/, '.progress');
+}
+
+function createUnfinishedFiles(): UnfinishedFiles {
+  const files = new LRUCache<Digest, UnfinishedFile>({
+    max: MAX_FILES,
+    ttl: LIFE_MS,
+    ttlAutopurge: true,
+    dispose: (file, _, reason) => {
+      if (reason !== 'delete') discard(file);
+    },
+  });
+
+  return {
+    add(file) {
+      const known = files.get(file.content.digest);
+      if (known !== undefined && arrived(known.content) >= arrived(file.content)) discard(file);
+      else files.set(file.content.digest, file);
+    },
+    take(digest) {
+      const file = files.get(digest);
+      files.delete(digest);
+      return file;
+    },
+  };
+}
+
+/** How many bytes of the blob a file holds. */
+function arrived({ ranges }: SpoolContent): number {
+  return ranges.reduce((sum, [start, end]) => sum + end - start, 0);
+}
+
+function discard({ path, release }: UnfinishedFile): void {
+  release();
+  for (const file of [path, progressPath(path)]) rm(file, { force: true }).catch(() => undefined); // the next start removes it
 }
