@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createBody, iterableSource, mapBody, readAll, type BodySource } from './body.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { countBytes, createBody, iterableSource, mapBody, readAll, type BodySource } from './body.ts';
 
 const { signal } = new AbortController();
 
@@ -113,4 +114,26 @@ test('readAll copies chunks, and aborts a body that is longer than allowed', asy
   const source = sourceOf(['xx', 'yy', 'zz']);
   assert.equal(await readAll(createBody(source, signal), 3), undefined);
   assert.deepEqual(source.closed, [false]);
+});
+
+async function* slowly() {
+  yield Buffer.alloc(1000);
+  await delay(1100);
+  yield Buffer.alloc(200);
+  yield Buffer.alloc(30);
+}
+
+test('the bytes of a body are reported while it arrives, and each of them once', async () => {
+  const reports: number[] = [];
+  const seen: number[] = [];
+  const sum = () => reports.reduce((total, bytes) => total + bytes, 0);
+  for await (const _ of countBytes(slowly(), (bytes) => reports.push(bytes))) seen.push(sum());
+  assert.ok((seen[1] ?? 0) >= 1200, `before the end: ${seen.join()}`);
+  assert.equal(sum(), 1230);
+});
+
+test('the bytes of a body that its reader leaves are reported, too', async () => {
+  const reports: number[] = [];
+  for await (const _ of countBytes(slowly(), (bytes) => reports.push(bytes))) break;
+  assert.deepEqual(reports, [1000]);
 });

@@ -1,6 +1,5 @@
 import type { BlobSource } from '../download/source.ts';
-import { mapBody } from '../io/body.ts';
-import { countBytes } from '../io/count-bytes.ts';
+import { countBytes, mapBody } from '../io/body.ts';
 import type { Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import type { ByteRange } from '../oci/range.ts';

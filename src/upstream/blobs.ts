@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mapBody } from '../io/body.ts';
-import { countBytes } from '../io/count-bytes.ts';
+import { countBytes, mapBody } from '../io/body.ts';
 import { BLOB_MEDIA_TYPE, type Descriptor } from '../oci/descriptor.ts';
 import { splitDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
