@@ -10,19 +10,20 @@ import type { SpoolFile } from './spool/spool-file.ts';
 import type { Reservation } from './state.ts';
 import type { Transfer, TransferOutcome } from './transfer.ts';
 
-/** What one download has to do with parts in the storage. */
+/** Keeps the parts of one download in the storage. */
 export interface PartKeeper {
   /** What its spool file holds at the start. */
   content: SpoolContent | undefined;
   progress: Pick<SpoolProgress, 'written' | 'remove'>;
-  /** Call it when the transfer has ended, before its blob is stored. Makes the blob of its parts, if there are any.
+  /** Call it when the transfer has ended, before its blob is stored. Puts the blob together from its
+   *  parts, if there are any.
    *  @returns whether the storage has the blob */
   finish(this: void, transfer: Transfer, outcome: TransferOutcome): Promise<boolean>;
 }
 
 interface PartKeeperOptions {
-  parts: BlobParts | undefined;
-  finder: PartFinder | undefined;
+  parts: BlobParts;
+  finder: PartFinder;
   file: SpoolFile;
   room: Reservation;
   sources: SourceList;
@@ -37,10 +38,9 @@ const WHOLE_TIMEOUT_MS = 120_000;
 export async function createPartKeeper(digest: Digest, request: DownloadRequest, options: PartKeeperOptions): Promise<PartKeeper> {
   const { parts, finder, file, room, sources, log } = options;
   const { content, progress, handle } = file;
-  if (parts === undefined) return { content, progress, finish: () => Promise.resolve(false) };
   const { expectedSize = WORTH_PARTS, continues } = request;
   const mayRestore = content === undefined && file.failure === undefined && continues && expectedSize >= WORTH_PARTS;
-  const hasParts = mayRestore && finder !== undefined && (await finder.mayHave(digest));
+  const hasParts = mayRestore && (await finder.mayHave(digest));
   const restored = hasParts ? await restoreParts({ parts, digest, expectedSize: request.expectedSize, file: handle, room }) : undefined;
   const checkpoints = createCheckpoints({ parts, digest, file: handle, sources });
 
@@ -58,7 +58,7 @@ export async function createPartKeeper(digest: Digest, request: DownloadRequest,
 
   /** Pruning removes what is left. */
   function clear(): void {
-    parts?.clear(digest, { signal: AbortSignal.timeout(FINISH_TIMEOUT_MS) }).catch((error: unknown) => {
+    parts.clear(digest, { signal: AbortSignal.timeout(FINISH_TIMEOUT_MS) }).catch((error: unknown) => {
       log.warn({ event: 'parts-left', digest, error }, 'cannot remove the parts of a blob from the storage; pruning removes them');
     });
   }

@@ -121,6 +121,8 @@ export function createSources({ origin, mirrors, privatePrefixes, attempts, dead
       const { signal, headersMs } = search;
       const candidates = candidatesFor(search);
       const deadline = AbortSignal.timeout(headersMs);
+      const [only, ...others] = candidates;
+      if (only !== undefined && others.length === 0) return attempt(only, { signal, deadline }, work);
       const result = await hedge(candidates, {
         signal,
         patienceMs: Math.floor(headersMs / (mirrors.length + 2)),
