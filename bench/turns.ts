@@ -17,8 +17,8 @@ export interface RunOptions {
   onTurn(this: void, contestant: string, turn: number, value: number): void;
 }
 
-/** Runs a row: every contestant warms up, then all run alternately (A B A B …), so that
- *  disturbances of the machine affect all of them.
+/** Runs a row: every contestant warms up, then all take turns (A B, B A, A B …), so that
+ *  disturbances of the machine, and what one turn leaves to the next, affect all of them.
  *  @throws Error: a part of the benchmark does not work */
 export async function runRow(row: Row, { turns, beside, onTurn }: RunOptions): Promise<RowResult> {
   await using stack = new AsyncDisposableStack();
@@ -93,7 +93,8 @@ async function takeTurns(
   const taken: Taken = { values: new Map(), cpuSeconds: new Map() };
   const add = (to: Map<string, number[]>, name: string, value: number): void => void to.set(name, [...(to.get(name) ?? []), value]);
   for (let turn = 0; turn <= turns; turn++) {
-    for (const [name, take] of Object.entries(contestants)) {
+    const order = Object.entries(contestants);
+    for (const [name, take] of turn % 2 === 0 ? order : order.toReversed()) {
       const measured = await take(turn);
       const value = typeof measured === 'number' ? measured : measured.value;
       onTurn(name, turn, value);

@@ -5,12 +5,12 @@ import { processorSeconds } from '../processor-time.ts';
 import type { Measurement, Row } from '../row.ts';
 import { startOwn, startUpstream } from '../servers.ts';
 
-/** Many short turns: both contestants then meet the same disturbances, and the median of their
+/** Many turns: both contestants then meet the same disturbances, and the median of their
  *  ratios is steady. */
 const TURNS = 101;
 const CLIENTS = 4;
 /** Pulls of each client in one turn. */
-const PULLS = 15;
+const PULLS = 60;
 /** In the first turn, so that Node has compiled all that runs often. */
 const WARM_UP_PULLS = 400;
 /** The number of pulls for which processor time is reported, so that the figure has more than one
