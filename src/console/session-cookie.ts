@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import { schemeOf } from '../server/forwarded.ts';
 import { SESSION_HEADER } from './replicas.ts';
 import type { Session } from './sessions.ts';
 
@@ -30,7 +31,7 @@ export function sessionCookie(
   started: { token: string; session: Session } | undefined,
 ): string {
   const seconds = started === undefined ? 0 : Math.max(0, Math.floor((started.session.expiresAt - Date.now()) / 1000));
-  const isSecure = 'encrypted' in request.socket || request.headers['x-forwarded-proto'] === 'https';
+  const isSecure = schemeOf(request) === 'https';
   const flags = `Path=/; Max-Age=${seconds}; HttpOnly; SameSite=Strict${isSecure ? '; Secure' : ''}`;
   return `${cookieName(request)}=${started?.token ?? ''}; ${flags}`;
 }
