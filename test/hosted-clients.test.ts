@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { build, type Builder } from './support/buildkit.ts';
-import { startDockerd } from './support/dockerd.ts';
 import { AUTHORIZATION, startHosted, USER, type HostedWorld } from './support/hosted.ts';
 import { makeImage, pushImage, randomBytes, writeLayout, type TestImage } from './support/image.ts';
 import { debianTool, toolPath } from './tools/tools.ts';
@@ -77,23 +76,6 @@ describe('an image that a client pushes is pulled byte for byte by another', () 
     assert.match(await push('local/by/docker-copy', '-from', 'local/by/docker'), /^(?:mounted: .*\n){3}$/);
     assert.match(await push('local/by/docker-other', '-from', 'local/by/none'), /^(?:pushed: .*\n){3}$/);
     for (const name of ['docker', 'docker-copy', 'docker-other']) await assertPulled(`local/by/${name}`, single);
-  });
-
-  test("Docker's engine, which keeps its images in containerd", async () => {
-    const [layer] = makeImage({ seed: 'dockerd', gzip: true, layers: [3_000_000] }).platforms[0]?.layers ?? [];
-    const [first, second] = ['first', 'second'].map((name) => `${world.registry.host}/local/by/dockerd-${name}:1`) as [string, string];
-    await using docker = await startDockerd();
-    await docker.import(first, layer?.bytes ?? Buffer.alloc(0));
-    await assert.rejects(docker.push(first, { ...USER, password: 'wrong' }), /the password is wrong/);
-    await docker.push(first, USER);
-    assert.match(await docker.push(first, USER), /already exists/i);
-    await docker.tag(first, second);
-    await docker.push(second, USER);
-    const crane = await toolPath('crane');
-    for (const image of [first, second]) {
-      await run(crane, ['validate', '--insecure', '--remote', image]);
-      await docker.pull(image);
-    }
   });
 
   test('BuildKit: an image, and its build cache for a builder that has nothing', async () => {

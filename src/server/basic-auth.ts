@@ -26,6 +26,10 @@ export interface LoginClient {
  *  @throws OciError TOOMANYREQUESTS: too many logins are waiting */
 export type Authenticate = (authorization: string | undefined, client?: LoginClient) => Promise<boolean>;
 
+/** An empty user and password: what skopeo, buildah and Podman send without a login where the
+ *  registry asks for Basic authentication (github.com/containers/image, docker_client.go). */
+export const NO_CREDENTIALS = `Basic ${Buffer.from(':').toString('base64')}`;
+
 const MAX_REMEMBERED_LOGINS = 1_000;
 const UNKNOWN_CLIENT: LoginClient = { address: '', isGone: () => false };
 

@@ -114,14 +114,19 @@ export function decodeColon(text: string): string {
 
 export function parseNamespace(text: string | null | undefined): string | undefined {
   if (text === null || text === undefined || text === '') return undefined;
-  const [host, port = '1'] = HOST.exec(text) ?? [];
-  if (host === undefined || Number(port) < 1 || Number(port) > MAX_PORT) {
+  if (!isHost(text)) {
     throw new OciError(
       'NAME_INVALID',
       `ns is not a host: ${JSON.stringify(text.slice(0, 160))}; write the registry of the image, as docker.io or registry.example.com:5000`,
     );
   }
-  return host.toLowerCase();
+  return text.toLowerCase();
+}
+
+/** Whether the text is a host, with or without a port. */
+export function isHost(text: string): boolean {
+  const [host, port = '1'] = HOST.exec(text) ?? [];
+  return host !== undefined && Number(port) >= 1 && Number(port) <= MAX_PORT;
 }
 
 function parsePage(query: URLSearchParams | undefined): TagsPage {

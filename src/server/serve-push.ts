@@ -12,6 +12,7 @@ import { findEndpoint, parseNamespace, splitTarget } from './parse-request.ts';
 import { openBody, type RequestBody } from './request-body.ts';
 import { sendError } from './send-error.ts';
 import { serveCatalog } from './serve-catalog.ts';
+import { answerToken, readToken, TOKEN_PATH, tokenChallenge } from './token-login.ts';
 
 export interface ServePushOptions extends PushOptions {
   /** By the first component of their repositories. */
@@ -20,6 +21,8 @@ export interface ServePushOptions extends PushOptions {
   nameOf(this: void, host: string): string | undefined;
   /** @throws OciError UNAUTHORIZED (wrong credentials), TOOMANYREQUESTS, UNAVAILABLE */
   authenticate(this: void, request: IncomingMessage): Promise<Caller>;
+  /** Whether Docker is asked to log in, by tokens (token-login.ts). */
+  tokens?: boolean;
   /** Serves the reads of authenticated callers; absent: `next` does. */
   read?: RequestHandler;
 }
@@ -33,16 +36,20 @@ const ACTIONS: Record<string, Action> = { GET: 'pull', HEAD: 'pull', DELETE: 'de
  *  all other requests to `next` (distribution specification 1.1, "Push" and "Content
  *  Management"). */
 export function servePush(next: RequestHandler, options: ServePushOptions): RequestHandler {
-  const { read = next } = options;
+  const { read = next, tokens = false } = options;
   return async (request, response) => {
     const { path } = splitTarget(request.url ?? '');
     const isPing = path === '/v2/' || path === '/v2';
-    // Clients such as skopeo send credentials only if the first response asks for them.
-    if (isPing) response.setHeader('WWW-Authenticate', CHALLENGE);
+    if (tokens) readToken(request);
     // `helm registry login` takes the first response as the verdict on its password.
     const isLogin = isPing && request.headers.authorization !== undefined;
+    const challenge = tokens && isPing && !isLogin ? tokenChallenge(request) : undefined;
+    // Clients such as skopeo send credentials only if the first response asks for them.
+    if (isPing) response.setHeader('WWW-Authenticate', challenge ?? CHALLENGE);
     const body = openBody(request, response);
     try {
+      if (challenge !== undefined) throw new OciError('UNAUTHORIZED', 'ask for a token first');
+      if (tokens && path === TOKEN_PATH) return await answerToken(request, response, options.authenticate);
       const name = findName(request.url ?? '', options);
       if (name === undefined && path !== '/v2/_catalog' && !isLogin) return await next(request, response);
       const caller = await options.authenticate(request);
@@ -120,7 +127,7 @@ function refusal({ name }: Caller, action: Action, url: string, response: Server
 }
 
 function refuse({ request, response, body }: Pick<Push, 'request' | 'response' | 'body'>, error: unknown, log: Log): void {
-  if (isOciError(error, 'UNAUTHORIZED')) response.setHeader('WWW-Authenticate', CHALLENGE);
+  if (isOciError(error, 'UNAUTHORIZED') && !response.hasHeader('WWW-Authenticate')) response.setHeader('WWW-Authenticate', CHALLENGE);
   body.drain();
   if (response.closed) return;
   const status = sendError(response, error, { head: request.method === 'HEAD', statuses: STATUSES });

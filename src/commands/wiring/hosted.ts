@@ -16,7 +16,14 @@ import { isOciError, OciError } from '../../oci/error.ts';
 import type { PushRegistry } from '../../oci/push-registry.ts';
 import { parseRepository, type Repository, type Tag } from '../../oci/reference.ts';
 import type { Registry } from '../../oci/registry.ts';
-import { createBasicAuth, parseBasic, withBasicAuth, type Authenticate, type LoginClient } from '../../server/basic-auth.ts';
+import {
+  createBasicAuth,
+  NO_CREDENTIALS,
+  parseBasic,
+  withBasicAuth,
+  type Authenticate,
+  type LoginClient,
+} from '../../server/basic-auth.ts';
 import type { RequestHandler } from '../../server/listen.ts';
 import type { HostedRegistry } from '../../server/hosted-registry.ts';
 import { servePush, type ServePushOptions } from '../../server/serve-push.ts';
@@ -50,10 +57,6 @@ export interface HostedRepositories {
   deleteTag(this: void, repository: Repository, tag: Tag, signal: AbortSignal): Promise<void>;
 }
 
-/** An empty user and password: what skopeo, buildah and Podman send without a login where the
- *  registry asks for Basic authentication (github.com/containers/image, docker_client.go). */
-const NO_CREDENTIALS = `Basic ${Buffer.from(':').toString('base64')}`;
-
 /** The user name of ServiceAccounts, whose password is a projected token. */
 const SERVICE_ACCOUNT_USER = 'serviceaccount';
 const REVIEW_TIMEOUT_MS = 10_000;
@@ -80,7 +83,7 @@ export async function createHosted(config: RegistryConfig, { storage, used, env,
   const serving = { hosted: byName, nameOf: servedNames(config).upstreamOf, minChunkSize: store.minPartSize, log };
   return {
     registries,
-    serve: (next) => servePush(next, { ...serving, authenticate }),
+    serve: (next) => servePush(next, { ...serving, authenticate, tokens: asksDocker(config) }),
     serveExposed: (next, admits) =>
       servePush(withBasicAuth(next, admits), { ...serving, read: next, authenticate: alsoAdmitting(authenticate, admits) }),
     async deleteTag(repository, tag, signal) {
@@ -182,6 +185,12 @@ function clientOf({ socket }: IncomingMessage): LoginClient {
 
 function namesServiceAccounts({ pull, push, delete: remove }: HostedConfig): boolean {
   return [...(pull === 'anyone' ? [] : pull), ...push, ...remove].some(({ serviceAccounts }) => serviceAccounts.length > 0);
+}
+
+/** Whether Docker is asked to log in at registry.listen. With a default upstream, this registry may
+ *  be one of dockerd's registry-mirrors: dockerd would then send the password of Docker Hub. */
+function asksDocker({ defaultUpstream, users, hosted }: RegistryConfig): boolean {
+  return defaultUpstream === undefined && (users !== undefined || Object.values(hosted).some(namesServiceAccounts));
 }
 
 function createReview(env: NodeJS.ProcessEnv): ReviewToken {
