@@ -92,7 +92,12 @@ const webhook = program
   .description('the admission webhook: rewrites the images of new pods')
   .action(async () => {
     const { webhook } = await import('./commands/webhook.ts');
-    await becomeLean(import('./kubernetes/client.ts'), import('./webhook/gate.ts'), import('./webhook/self-certified.ts'));
+    await becomeLean(
+      import('./kubernetes/client.ts'),
+      import('undici'),
+      import('./webhook/gate.ts'),
+      import('./webhook/self-certified.ts'),
+    );
     await run(webhook);
   });
 

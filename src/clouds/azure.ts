@@ -1,5 +1,5 @@
 import type { TokenCredential } from '@azure/identity';
-import { request, type Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
 import { readAll } from '../io/body.ts';
 import { fieldsOf, textOf } from '../io/untrusted.ts';
 import type { LogIn, Login } from './short-lived-login.ts';
@@ -27,15 +27,15 @@ const MAX_ANSWER_SIZE = 256 * 1024;
 /** Logs in to Azure Container Registry: exchanges a token of the pod's identity for a refresh token
  *  of the registry ("Azure Container Registry integration with Azure Active Directory": POST
  *  /oauth2/exchange).
- *  @param dispatcher connections to the registry */
-export function azureLogin(registry: URL, { clientId }: AzureOptions, dispatcher: Dispatcher): LogIn {
+ *  @param openDispatcher opens connections to the registry */
+export function azureLogin(registry: URL, { clientId }: AzureOptions, openDispatcher: () => Promise<Dispatcher>): LogIn {
   const audience = AUDIENCES.find(([suffix]) => registry.hostname.endsWith(suffix))?.[1] ?? DEFAULT_AUDIENCE;
   let credential: Promise<TokenCredential> | undefined;
   return async (signal) => {
     credential ??= createCredential(clientId);
     const token = await (await credential).getToken(`${audience}/.default`, { abortSignal: signal });
     if (token === null) throw new Error('the identity has no token');
-    return exchange(registry, token.token, dispatcher, signal);
+    return exchange(registry, token.token, await openDispatcher(), signal);
   };
 }
 
@@ -49,11 +49,12 @@ async function createCredential(clientId: string | undefined): Promise<TokenCred
 
 async function exchange(registry: URL, token: string, dispatcher: Dispatcher, signal: AbortSignal): Promise<Login> {
   const form = new URLSearchParams({ grant_type: 'access_token', service: registry.host, access_token: token });
-  const { statusCode, body } = await request(new URL('/oauth2/exchange', registry), {
+  const { statusCode, body } = await dispatcher.request({
+    origin: registry.origin,
+    path: '/oauth2/exchange',
     method: 'POST',
     headers: { 'content-type': 'application/x-www-form-urlencoded', accept: 'application/json', 'user-agent': 'kube-registry' },
     body: form.toString(),
-    dispatcher,
     signal,
   });
   const answer = await readAll(body, MAX_ANSWER_SIZE);

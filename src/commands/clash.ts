@@ -24,7 +24,7 @@ export async function clash({ config, log, stop, env }: Host): Promise<void> {
   const counts = createClashMetrics(metrics, () => latest);
   const ways = new Map<string, Way>();
   const wayOf = (proxy: string): Way => {
-    const way = ways.get(proxy) ?? openWay(proxy);
+    const way = ways.get(proxy) ?? createWay(proxy);
     ways.set(proxy, way);
     return way;
   };
@@ -57,8 +57,11 @@ function checkSources({ mode, subscriptions, configFile }: ClashConfig): void {
   }
 }
 
-function openWay(proxy: string): Way {
-  return { dispatcher: createTransport({ proxy }).dispatcher, outside: createTransport({ proxy, externalOnly: true }).dispatcher };
+function createWay(proxy: string): Way {
+  return {
+    open: createTransport({ proxy }).openDispatcher,
+    openOutside: createTransport({ proxy, externalOnly: true }).openDispatcher,
+  };
 }
 
 function asConfigError(error: unknown): never {

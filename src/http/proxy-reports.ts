@@ -1,5 +1,4 @@
 import { isOciError } from '../oci/error.ts';
-import { request } from 'undici';
 import type { Transport, TransportResponse } from './transport.ts';
 
 /** How a request through a proxy went wrong. `cut`: the connection ended in the middle of a body;
@@ -67,6 +66,7 @@ function createReporter(origin: string): (outcome: ProxyOutcome) => void {
   let pausedUntil = 0;
 
   async function send(outcome: ProxyOutcome): Promise<void> {
+    const { request } = await import('undici');
     const { statusCode, body } = await request(origin + PATH, {
       method: 'POST',
       headers: { 'content-type': 'application/json', connection: 'close' },

@@ -51,7 +51,7 @@ async function blamed(proxy: string, url: string, ca?: string): Promise<string> 
   } catch (error) {
     return describeConnectionError(error, way, new URL(url)).origin ?? 'unknown';
   } finally {
-    await way.dispatcher.destroy();
+    await (await way.openDispatcher()).destroy();
   }
 }
 

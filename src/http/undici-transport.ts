@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { createSecureContext, rootCertificates, type SecureContextOptions } from 'node:tls';
-import { Agent, ProxyAgent, Socks5ProxyAgent, type Dispatcher } from 'undici';
+import type { Agent, Dispatcher } from 'undici';
 import { createArrivals } from '../io/arrivals.ts';
 import { lookupExternal } from './addresses.ts';
 import { CONNECTIONS, createRawTransport, KEEP_ALIVE_MS } from './raw/raw-transport.ts';
@@ -20,47 +20,60 @@ export interface TransportOptions {
 }
 
 export interface PooledTransport extends Transport {
-  /** Requests of other kinds, in the same way but over connections of their own. */
-  dispatcher: Dispatcher;
+  /** For requests of other kinds: sends them in the same way, but over connections of its own. */
+  openDispatcher(this: void): Promise<Dispatcher>;
 }
 
 /** Creates a pool of HTTP/1.1 connections, which are kept alive. Through a proxy, names are never
- *  resolved here: CONNECT and SOCKS carry them (promise 16: the local DNS may be poisoned). */
+ *  resolved here: CONNECT and SOCKS carry them (promise 16: the local DNS may be poisoned). undici
+ *  is loaded by the first request that needs it: a registry is ready 50 ms earlier without it. */
 export function createTransport(options: TransportOptions): PooledTransport {
   const timeout = options.connectTimeout ?? 5000;
   const tls = tlsOptions(options);
-  const pool = {
-    connections: CONNECTIONS,
-    pipelining: 1,
-    keepAliveTimeout: KEEP_ALIVE_MS,
-    bodyTimeout: 0,
-    headersTimeout: 0,
-    maxHeaderSize: MAX_RESPONSE_HEADERS,
-    allowH2: false,
-  } as const;
-  if (options.proxy === 'direct') {
-    const lookup = options.externalOnly === true ? { lookup: lookupExternal } : {};
-    const dispatcher = new Agent({ ...pool, connect: { timeout, autoSelectFamily: true, ...tls, ...lookup } });
-    return { ...createRawTransport({ connectTimeout: timeout, ...lookup, ...tls }), dispatcher };
+  const isDirect = options.proxy === 'direct';
+  const lookup = isDirect && options.externalOnly === true ? { lookup: lookupExternal } : {};
+  let opened: Promise<Dispatcher> | undefined;
+  const openDispatcher = (): Promise<Dispatcher> =>
+    (opened ??= isDirect
+      ? openAgent({ timeout, autoSelectFamily: true, ...tls, ...lookup })
+      : openProxyAgent(options.proxy, { timeout, requestTls: tls }));
+  if (isDirect) return { ...createRawTransport({ connectTimeout: timeout, ...lookup, ...tls }), openDispatcher };
+  return { openDispatcher, proxied: true, request: async (request) => dispatch(await openDispatcher(), request) };
+}
+
+const POOL = {
+  connections: CONNECTIONS,
+  pipelining: 1,
+  keepAliveTimeout: KEEP_ALIVE_MS,
+  bodyTimeout: 0,
+  headersTimeout: 0,
+  maxHeaderSize: MAX_RESPONSE_HEADERS,
+  allowH2: false,
+} as const;
+
+async function openAgent(connect: Agent.Options['connect']): Promise<Dispatcher> {
+  const { Agent } = await import('undici');
+  return new Agent({ ...POOL, connect });
+}
+
+/** `timeout`: milliseconds, to connect. */
+async function openProxyAgent(proxy: string, { timeout, requestTls }: { timeout: number; requestTls: TlsOptions }): Promise<Dispatcher> {
+  const { ProxyAgent, Socks5ProxyAgent } = await import('undici');
+  if (new URL(proxy).protocol.startsWith('socks5')) {
+    const uri = proxy.replace(/^socks5h:/, 'socks5:'); // with both, the proxy resolves names
+    return new Socks5ProxyAgent(uri, { ...POOL, connectTimeout: timeout, requestTls });
   }
-  const { protocol } = new URL(options.proxy);
-  if (protocol.startsWith('socks5')) {
-    const uri = options.proxy.replace(/^socks5h:/, 'socks5:'); // with both, the proxy resolves names
-    return over(new Socks5ProxyAgent(uri, { ...pool, connectTimeout: timeout, requestTls: tls }), { proxied: true });
-  }
-  const dispatcher = new ProxyAgent({
-    ...pool,
-    uri: options.proxy,
-    proxyTunnel: true,
-    connectTimeout: timeout,
-    requestTls: { timeout: 2 * timeout, ...tls },
-  });
-  return over(dispatcher, { proxied: true });
+  const tunnel = { uri: proxy, proxyTunnel: true, connectTimeout: timeout };
+  return new ProxyAgent({ ...POOL, ...tunnel, requestTls: { timeout: 2 * timeout, ...requestTls } });
+}
+
+interface TlsOptions {
+  secureContext?: ReturnType<typeof createSecureContext>;
 }
 
 /** One TLS context for all connections: with a context each, every connection would parse some 140
  *  certificates again, into memory that the garbage collector does not see. */
-function tlsOptions({ ca, clientCertificate }: TransportOptions): { secureContext?: ReturnType<typeof createSecureContext> } {
+function tlsOptions({ ca, clientCertificate }: TransportOptions): TlsOptions {
   if (ca === undefined && clientCertificate === undefined) return {};
   const context: SecureContextOptions = {
     ...(ca === undefined ? {} : { ca: [...rootCertificates, readFileSync(ca, 'utf8')] }),
@@ -69,10 +82,6 @@ function tlsOptions({ ca, clientCertificate }: TransportOptions): { secureContex
       : { cert: readFileSync(clientCertificate.certFile), key: readFileSync(clientCertificate.keyFile) }),
   };
   return { secureContext: createSecureContext(context) };
-}
-
-function over(dispatcher: Dispatcher, { proxied }: { proxied: boolean }): PooledTransport {
-  return { dispatcher, proxied, request: (request) => dispatch(dispatcher, request) };
 }
 
 /** Sends a request and reads its body directly from the connection. `dispatcher.request` would put

@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import { Agent, request } from 'undici';
 import { fieldsOf, textOf } from '../io/untrusted.ts';
 import { OciError } from '../oci/error.ts';
 import type { ClusterAccess } from './kubeconfig.ts';
@@ -54,6 +53,7 @@ interface Call {
 export async function connectKubernetes(env: NodeJS.ProcessEnv): Promise<Kubernetes> {
   const isInCluster = env['KUBERNETES_SERVICE_HOST'] !== undefined && env['KUBECONFIG'] === undefined;
   const access = isInCluster ? await serviceAccount(env) : await (await import('./kubeconfig.ts')).readKubeconfig(env);
+  const { Agent, request } = await import('undici');
   const connect = { ...access.tls, timeout: CONNECT_TIMEOUT_MS };
   const dispatcher = new Agent({ connect, connections: MAX_CONNECTIONS });
   // Each stream holds a connection for as long as it lasts, so streams do not count among those of

@@ -60,7 +60,8 @@ after(async () => {
 });
 
 async function get(path: string, options: Partial<DownloadOptions> = {}): Promise<string> {
-  const way: Way = { dispatcher, outside: dispatcher };
+  const open = (): Promise<Agent> => Promise.resolve(dispatcher);
+  const way: Way = { open, openOutside: open };
   const url = `http://user:passw0rd@127.0.0.1:${port()}${path}?token=supersecret`;
   const { bytes } = await download(
     url,

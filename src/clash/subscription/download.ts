@@ -6,9 +6,9 @@ import { decompress } from './text.ts';
 
 /** How to reach hosts. */
 export interface Way {
-  dispatcher: Dispatcher;
+  open(this: void): Promise<Dispatcher>;
   /** For URLs that others chose: it does not connect to internal addresses. */
-  outside: Dispatcher;
+  openOutside(this: void): Promise<Dispatcher>;
 }
 
 export interface DownloadOptions {
@@ -56,8 +56,8 @@ async function follow(
 ): Promise<Dispatcher.ResponseData> {
   const { response } = await followRedirects<Dispatcher.ResponseData>(first, {
     mayBeInternal: (url) => !foreign && url.host === first.host,
-    send: (url, route) =>
-      (route === 'own' ? way.dispatcher : way.outside).request({
+    send: async (url, route) =>
+      (await (route === 'own' ? way.open() : way.openOutside())).request({
         origin: url.origin,
         path: url.pathname + url.search,
         method: 'GET',

@@ -47,9 +47,9 @@ function cloudOf({ ecr, gcp, azure }: Mirror['credentials'][number], { url, ca, 
     return { issuer: `Google Cloud (${registry.host})`, advice, logIn: gcpLogin(gcp) };
   }
   if (azure !== undefined) {
-    const { dispatcher } = createTransport({ proxy, ca });
+    const { openDispatcher } = createTransport({ proxy, ca });
     const advice = "check the pod's Azure identity and its role AcrPull";
-    return { issuer: `Azure Container Registry (${registry.host})`, advice, logIn: azureLogin(registry, azure, dispatcher) };
+    return { issuer: `Azure Container Registry (${registry.host})`, advice, logIn: azureLogin(registry, azure, openDispatcher) };
   }
   return undefined;
 }
