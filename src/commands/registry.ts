@@ -13,22 +13,17 @@ import { listen, type Listener, type RequestHandler } from '../server/listen.ts'
 import { followTls, loadTls } from '../server/tls.ts';
 import type { PullSecrets } from '../pull-secrets/pull-secrets.ts';
 import type { Log } from '../telemetry/log.ts';
-import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
-import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/registry-metrics.ts';
-import { createPlannedRun, type PlannedRun } from '../upkeep/planned-run.ts';
-import { pruneRegularly } from '../upkeep/schedule.ts';
+import { createMetrics } from '../telemetry/metrics.ts';
+import { createRegistryMetrics } from '../telemetry/registry-metrics.ts';
+import { createPlannedRun } from '../upkeep/planned-run.ts';
 import type { Host } from './command.ts';
-import { openConsole } from './wiring/console.ts';
-import { createImages, type Images } from './wiring/images.ts';
-import { createKeepOf } from './wiring/keep.ts';
+import type { Console } from './wiring/console.ts';
+import { createImages } from './wiring/images.ts';
 import { createObservation } from './wiring/observation.ts';
-import { countPodImages } from './wiring/pod-images.ts';
-import { pruneLimits, pruneTiming } from './wiring/prune-limits.ts';
 import type { PullSecretsContext } from './wiring/pull-secrets.ts';
 import { serveImages, type ImageHandlers } from './wiring/serve-images.ts';
 import { openStorage, type Storage } from './wiring/storage.ts';
 import { reportUpstreams } from './wiring/upstreams.ts';
-import { warmOnSchedule } from './wiring/warm.ts';
 
 /** How long running pulls may continue after SIGTERM, in ms. */
 const GRACE_MS = 30_000;
@@ -62,25 +57,30 @@ export async function registry(host: Host): Promise<void> {
   const handlers = serveImages(own, { images, storage, counts, log, observation: own.console.enabled ? observation : undefined });
   const listeners = await listenToClients(own, { handlers, log, stop });
   const plannedPruning = createPlannedRun();
-  const consoled = own.console.enabled
-    ? await openConsole(host, { images: images.images, inside: images.inside, storage, observation, pruning: plannedPruning })
-    : undefined;
+  const opened = Promise.withResolvers<Console | undefined>();
   const admin = await listen({
     address: own.admin,
     handler: serveAdmin({
-      ...(consoled === undefined ? {} : { consoleAt: consoled.at }),
+      consoleAt: async (path) => (await opened.promise)?.at(path),
       ready: () => !stop.aborted,
       metrics: () => metrics.render(),
       status: () => Promise.resolve(statusOf(own, storage)),
     }),
     log,
   });
+  log.info({ event: 'registry-ready', listen: listeners[0]?.url, admin: admin.url, storage: storage.kind }, 'the registry is ready');
+
+  // The code of the console and of upkeep is loaded now, so that pulls need not wait for it.
+  const [{ openConsole }, { startUpkeep }] = await Promise.all([import('./wiring/console.ts'), import('./wiring/upkeep.ts')]);
+  const consoled = own.console.enabled
+    ? await openConsole(host, { images: images.images, inside: images.inside, storage, observation, pruning: plannedPruning })
+    : undefined;
+  opened.resolve(consoled);
   const exposedConsole = await listenForConsole(own.console.listen, consoled?.exposed, log);
+  const upkeep = startUpkeep(host, { images, secrets, storage, counts, metrics, plannedPruning });
   // In memory saver mode, V8 collects the garbage of downloads at half the heap size. It also
   // changes the compile cache's folder, which no longer matters now that all code is compiled.
   setFlagsFromString('--memory-saver-mode');
-  log.info({ event: 'registry-ready', listen: listeners[0]?.url, admin: admin.url, storage: storage.kind }, 'the registry is ready');
-  const upkeep = startUpkeep(host, { images, secrets, storage, counts, metrics, plannedPruning });
 
   if (!stop.aborted) await once(stop, 'abort');
   log.info({ event: 'registry-stopping' }, 'stopping; waiting for running pulls to finish');
@@ -146,43 +146,4 @@ function statusOf(own: RegistryConfig, storage: Storage): Status {
     upstreams: Object.fromEntries(Object.entries(own.upstreams).map(([name, { url }]) => [name, url])),
     ...storage.status(),
   };
-}
-
-/** Prunes, warms and counts the images of pods until `stop`. */
-async function startUpkeep(
-  host: Host,
-  {
-    images,
-    secrets,
-    storage,
-    counts,
-    metrics,
-    plannedPruning,
-  }: {
-    images: Images;
-    secrets: ReadSecrets | undefined;
-    storage: Storage;
-    counts: RegistryMetrics;
-    metrics: Metrics;
-    plannedPruning: PlannedRun;
-  },
-): Promise<void> {
-  const { config, env, log, stop } = host;
-  const own = config.registry;
-  const pruning = pruneRegularly({
-    store: storage.records,
-    limits: pruneLimits(own),
-    maxShare: own.cache.maxPruneShare,
-    keep: createKeepOf(config, { env, store: storage.records }),
-    ...(secrets === undefined ? {} : { isAbandoned: secrets.isAbandoned }),
-    before: images.applyRetention,
-    timing: pruneTiming(own),
-    planned: plannedPruning,
-    log,
-    metrics: counts,
-    stop,
-  });
-  const warming = warmOnSchedule(host, { images: images.images, storage, metrics: counts });
-  const counting = countPodImages(host, metrics);
-  await Promise.all([pruning, warming, counting]);
 }

@@ -1,17 +1,15 @@
 import { randomUUID } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
-import { json } from 'node:stream/consumers';
 import { renderTable } from './table.ts';
+import { askCluster, readPods } from './wiring/pods.ts';
 import { lookupIn } from './wiring/pull-secrets.ts';
 import { printableLines } from '../io/printable.ts';
-import { fieldsOf, itemsOf, type Fields } from '../io/untrusted.ts';
 import { readsPullSecrets } from '../config/schema.ts';
 import { connectKubernetes } from '../kubernetes/client.ts';
 import { isOciError } from '../oci/error.ts';
 import { createPullSecrets } from '../pull-secrets/pull-secrets.ts';
 import type { SecretLookup } from '../webhook/pod-secrets.ts';
 import { createPolicy } from '../webhook/policy.ts';
-import { explain, listPods, reportPods } from '../webhook/report.ts';
+import { explain, reportPods } from '../webhook/report.ts';
 import type { Host } from './command.ts';
 
 export interface ReportOptions {
@@ -73,20 +71,4 @@ async function readSecrets({ config, env, log, stop, stderr }: Host): Promise<Se
   } finally {
     done.abort();
   }
-}
-
-/** Lists every pod of the cluster. @throws OciError UNAVAILABLE, DENIED */
-export async function askCluster(env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<Fields[]> {
-  const kubernetes = await connectKubernetes(env);
-  try {
-    return await listPods(kubernetes, signal);
-  } finally {
-    await kubernetes.close();
-  }
-}
-
-/** Reads the output of `kubectl get pods -A -o json` from a file, or from stdin for `-`. */
-export async function readPods(file: string, stdin: NodeJS.ReadStream): Promise<Fields[]> {
-  const content: unknown = file === '-' ? await json(stdin) : JSON.parse(await readFile(file, 'utf8'));
-  return itemsOf(fieldsOf(content)['items']);
 }

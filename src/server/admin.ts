@@ -12,10 +12,11 @@ export interface AdminOptions {
   /** The status: as JSON at /status, and as a page at /. */
   status?: () => Promise<Status>;
   /** The console: its page at / instead of the status page, and its API. Undefined for other
-   *  paths. */
-  consoleAt?: (path: string) => RequestHandler | undefined;
+   *  paths. Never called for /livez, /readyz, /metrics and /status. */
+  consoleAt?: (path: string) => Promise<RequestHandler | undefined>;
 }
 
+const OWN_PATHS: ReadonlySet<string> = new Set(['/livez', '/readyz', '/metrics', '/status']);
 const TEXT = 'text/plain; charset=utf-8';
 
 /** /livez, /readyz, /metrics, /status and the status page. */
@@ -24,14 +25,15 @@ export function serveAdmin(options: AdminOptions): RequestHandler {
   return async (request, response) => {
     const { method, url = '/' } = request;
     const head = method === 'HEAD';
-    const console = options.consoleAt?.(splitTarget(url).path);
+    const { path } = splitTarget(url);
+    const console = OWN_PATHS.has(path) ? undefined : await options.consoleAt?.(path);
     if (console !== undefined) return console(request, response);
     if (method !== 'GET' && !head) {
       response.shouldKeepAlive = false;
       send(response, { status: 405, body: 'only GET and HEAD\n', head, headers: { allow: 'GET, HEAD' } });
       return;
     }
-    switch (url.split('?', 1)[0]) {
+    switch (path) {
       case '/livez':
         return send(response, { body: 'ok\n', head });
       case '/readyz':

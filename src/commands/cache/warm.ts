@@ -22,7 +22,7 @@ import { openStore } from '../wiring/storage.ts';
 import { platformsOf } from '../wiring/warm.ts';
 import { remote } from '../../upstream/remote.ts';
 import { parseWarmName } from './warm-name.ts';
-import { askCluster, readPods } from '../webhook-report.ts';
+import { askCluster, readPods } from '../wiring/pods.ts';
 
 export interface WarmCommandOptions {
   /** Image names, as written by users. */

@@ -4,7 +4,7 @@ import { imagesOf } from '../../webhook/pod-images.ts';
 import { createPolicy } from '../../webhook/policy.ts';
 import { explain, reportPods } from '../../webhook/report.ts';
 import type { Host } from '../command.ts';
-import { askCluster } from '../webhook-report.ts';
+import { askCluster } from './pods.ts';
 import type { ConsoleNames } from './console-names.ts';
 
 /** The images that pods use, and whether they were rewritten, if registry.console.pods is set. */

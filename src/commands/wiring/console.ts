@@ -124,8 +124,9 @@ export async function openConsole(host: Host, context: ConsoleContext): Promise<
   });
   const page = await openPage(PAGE);
   if (page === undefined) log.info({ event: 'console-page-missing' }, 'the console page is not built; run npm run build:console');
-  const document = Buffer.from(JSON.stringify(openApiDocument(own.version)));
+  let document: Buffer | undefined;
   const documented: RequestHandler = (_request, response) => {
+    document ??= Buffer.from(JSON.stringify(openApiDocument(own.version)));
     response.setHeader('content-type', 'application/json');
     response.end(document);
   };

@@ -14,8 +14,7 @@ import { SERVICE_ACCOUNT_PREFIX, type Caller } from '../../oci/caller.ts';
 import type { Digest } from '../../oci/digest.ts';
 import { isOciError, OciError } from '../../oci/error.ts';
 import type { PushRegistry } from '../../oci/push-registry.ts';
-import { parseRepository, type Repository, type Tag } from '../../oci/reference.ts';
-import type { Registry } from '../../oci/registry.ts';
+import { parseRepository, type Repository } from '../../oci/reference.ts';
 import {
   createBasicAuth,
   NO_CREDENTIALS,
@@ -24,12 +23,12 @@ import {
   type Authenticate,
   type LoginClient,
 } from '../../server/basic-auth.ts';
-import type { RequestHandler } from '../../server/listen.ts';
 import type { HostedRegistry } from '../../server/hosted-registry.ts';
 import { servePush, type ServePushOptions } from '../../server/serve-push.ts';
 import type { UploadStore } from '../../store/upload-store.ts';
 import type { Log } from '../../telemetry/log.ts';
 import { connectKubernetes, type Kubernetes } from '../../kubernetes/client.ts';
+import { notHosted, type HostedRepositories } from './no-hosted.ts';
 import type { Storage } from './storage.ts';
 import { servedNames } from './served-names.ts';
 
@@ -40,39 +39,13 @@ export interface HostedContext {
   log: Log;
 }
 
-export interface HostedRepositories {
-  /** The registries by the first component of their repositories, to be routed together with the
-   *  upstreams. */
-  registries: Record<string, Registry>;
-  /** Answers requests for hosted repositories, and passes all others to `next`. */
-  serve(this: void, next: RequestHandler): RequestHandler;
-  /** The same for a listener where every request requires a login that `admits` accepts. For hosted
-   *  repositories, and for the login itself, a login of registry.users or of a ServiceAccount is
-   *  accepted as well. */
-  serveExposed(this: void, next: RequestHandler, admits: Authenticate): RequestHandler;
-  /** Applies the retention rules. */
-  applyRetention(this: void, signal: AbortSignal): Promise<unknown>;
-  /** Deletes a tag. @throws OciError DENIED: it is immutable; MANIFEST_UNKNOWN, NAME_UNKNOWN;
-   *  UNAVAILABLE */
-  deleteTag(this: void, repository: Repository, tag: Tag, signal: AbortSignal): Promise<void>;
-}
-
 /** The user name of ServiceAccounts, whose password is a projected token. */
 const SERVICE_ACCOUNT_USER = 'serviceaccount';
 const REVIEW_TIMEOUT_MS = 10_000;
 
-/** The repositories of registry.hosted. */
+/** The repositories of registry.hosted, of which there is at least one. */
 export async function createHosted(config: RegistryConfig, { storage, used, env, log }: HostedContext): Promise<HostedRepositories> {
   const store = storage.uploads;
-  if (Object.keys(config.hosted).length === 0) {
-    return {
-      registries: {},
-      serve: (next) => next,
-      serveExposed: withBasicAuth,
-      applyRetention: () => Promise.resolve(),
-      deleteTag: (repository) => Promise.reject(notHosted(repository)),
-    };
-  }
   const registries = createRegistries(config, { store, used });
   const byName = new Map<string, HostedRegistry>();
   for (const [name, registry] of Object.entries(registries)) {
@@ -120,10 +93,6 @@ export async function applyRetentionRules(
     if (rules !== undefined) deleted += await applyRetention({ ...context, name, registry, rules });
   }
   return deleted;
-}
-
-function notHosted(repository: Repository): OciError {
-  return new OciError('NAME_UNKNOWN', `${repository} is not a hosted repository`);
 }
 
 async function createAuthenticate(

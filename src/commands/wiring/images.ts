@@ -18,9 +18,10 @@ import { tagKey } from '../../store/keys.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { RegistryMetrics } from '../../telemetry/registry-metrics.ts';
 import { watchGone } from './gone.ts';
-import { createHosted, type HostedRepositories } from './hosted.ts';
+import type { HostedContext } from './hosted.ts';
 import type { ImagesInside } from './images-inside.ts';
 import { createMirrorLogins } from './mirror-logins.ts';
+import { noHosted, type HostedRepositories } from './no-hosted.ts';
 import type { HostUpstream } from './other-hosts.ts';
 import { createGuard } from './policy.ts';
 import { createPrivateNames, type PrivateNames } from './private-names.ts';
@@ -75,7 +76,7 @@ export async function createImages(
   counts.watchGone(() => countGone(cache.tags));
   const endGone = watchGone({ memory: cache.tags, records: cache.records }, { store: storage.records, log });
   const upstreams = createServedUpstreams(own, { counts, log });
-  const hosted = await createHosted(own, { storage, used: cache.usage.mark, env, log });
+  const hosted = await openHosted(own, { storage, used: cache.usage.mark, env, log });
   const guard = createGuard(own, {
     storage,
     refused(refusal) {
@@ -136,6 +137,10 @@ export async function createImages(
       await cache.records.flush(signal);
     },
   };
+}
+
+async function openHosted(own: RegistryConfig, context: HostedContext): Promise<HostedRepositories> {
+  return Object.keys(own.hosted).length === 0 ? noHosted : (await import('./hosted.ts')).createHosted(own, context);
 }
 
 /** Every repository by its first component: an upstream, hosted repositories, a host of

@@ -5,7 +5,7 @@ import { servedHosts } from '../../oci/image-name.ts';
 import { createKeep, type Keep, type KeepOptions } from '../../upkeep/keep.ts';
 import { imagesOf } from '../../webhook/pod-images.ts';
 import { parseWarmName, type WarmRules } from '../cache/warm-name.ts';
-import { askCluster } from '../webhook-report.ts';
+import { askCluster } from './pods.ts';
 import { readPins } from '../../upkeep/pins.ts';
 import type { Store } from '../../store/store.ts';
 import { createRepositoryNames } from './repository-names.ts';

@@ -10,7 +10,7 @@ import { imagesOf } from '../../webhook/pod-images.ts';
 import { parseWarmName, type WarmRules } from '../cache/warm-name.ts';
 import type { RegistryConfig } from '../../config/schema.ts';
 import type { Host } from '../command.ts';
-import { askCluster } from '../webhook-report.ts';
+import { askCluster } from './pods.ts';
 import type { Storage } from './storage.ts';
 
 const ARCHITECTURES: Record<string, string> = { x64: 'amd64', ia32: '386' };
