@@ -137,13 +137,15 @@ function firstSegment({ have, size }: Pick<DownloadState, 'have' | 'size'>, { st
   return createSegment(start, parts === 1 ? Infinity : start + Math.ceil(left / parts));
 }
 
-/** The segments after the first one, for additional connections that start once the size is
- *  known. */
-function furtherSegments(first: Segment, size: number, { expectedSize, max, pace }: Opening): Segment[] {
+/** The segments for additional connections that start once the size is known. The first connection
+ *  continues after its segment until it has downloaded as much as each of them. */
+function furtherSegments(first: Segment, size: number, { start, max, pace }: Opening): Segment[] {
   if (pace === undefined || first.end === Infinity) return [];
-  const left = size - first.end;
-  const part = Math.ceil(left / partsAt(pace, { left, max: expectedSize === undefined ? max : max - 1 }));
+  const left = size - start;
+  const share = Math.ceil(left / Math.max(2, partsAt(pace, { left, max })));
   const segments: Segment[] = [];
-  for (let from = first.end; from < size; from += part) segments.push(createSegment(from, Math.min(from + part, size)));
+  for (let from = Math.max(first.end, start + share); from < size; from += share) {
+    segments.push(createSegment(from, Math.min(from + share, size)));
+  }
   return segments;
 }

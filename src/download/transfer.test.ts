@@ -216,6 +216,39 @@ test('promise 6: when several connections recently paid off, each requests its p
   assert.deepEqual(asked, parts);
 });
 
+test('promise 6: where several connections are known to be faster, each downloads the same share of a blob of unknown size', async (t) => {
+  const bytes = Buffer.alloc(32 * 1024 * KiB, 'share');
+  const digest = digestOf(bytes);
+  const asked: (ByteRange | undefined)[] = [];
+  const content = sourceOf(() => bytes);
+  const transfer = start({
+    digest,
+    spool: await openSpool(join(directory.path, t.name.slice(0, 100)), 'w+'),
+    max: 4,
+    maxSize: bytes.length,
+    helpers: {
+      take: () => () => undefined,
+      discourage: () => undefined,
+      isBusy: () => false,
+      pace: () => ({ rate: 1000, roundTripMs: 10 }),
+      learn: () => undefined,
+    },
+    open: (range) => {
+      asked.push(range);
+      return content(range);
+    },
+  });
+  assert.ok((await readAll(transfer)).equals(bytes));
+  assert.equal(await transfer.outcome, 'whole');
+  const [first, ...others] = asked;
+  assert.deepEqual(first, mebibytes(0, 4), 'the smallest worthwhile segment, until the size is known');
+  assert.deepEqual(others, [mebibytes(8, 16), mebibytes(16, 24), mebibytes(24, 32), mebibytes(4, 8)]);
+});
+
+function mebibytes(from: number, to: number): ByteRange {
+  return { start: from * 2 ** 20, end: to * 2 ** 20 - 1 };
+}
+
 test('promise 6: a download that became faster after an additional connection was refused is no evidence for additional connections', async (t) => {
   const bytes = Buffer.alloc(24 * 1024 * KiB, 'refused');
   const digest = digestOf(bytes);
