@@ -1,4 +1,4 @@
-import { Agent, request } from 'undici';
+import type { Dispatcher } from 'undici';
 import type { z } from 'zod';
 import { isOciError, OciError } from '../oci/error.ts';
 
@@ -44,7 +44,7 @@ const MAX_ANSWER = 4 * 2 ** 20;
 /** If a replica does not answer in time, or its answer is invalid, the response names it; the
  *  answers of the others are used. */
 export function createOtherReplicas({ others, port }: OtherReplicasOptions): OtherReplicas {
-  const dispatcher = new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS }, connections: 4, maxResponseSize: MAX_ANSWER });
+  let dispatcher: Promise<Dispatcher> | undefined;
 
   async function askOne<Schema extends z.ZodType>(
     address: string,
@@ -55,9 +55,13 @@ export function createOtherReplicas({ others, port }: OtherReplicasOptions): Oth
     const { method = 'GET', body, token, signal } = options;
     const host = address.includes(':') ? `[${address}]` : address;
     const limit = AbortSignal.timeout(TIMEOUT_MS);
-    const response = await request(`http://${host}:${port}${path}`, {
+    dispatcher ??= openDispatcher();
+    const response = await (
+      await dispatcher
+    ).request({
+      origin: `http://${host}:${port}`,
+      path,
       method,
-      dispatcher,
       headers: {
         [REPLICA_HEADER]: '1',
         'x-kube-registry-console': '1',
@@ -89,8 +93,13 @@ export function createOtherReplicas({ others, port }: OtherReplicasOptions): Oth
       );
       return found;
     },
-    close: () => dispatcher.close(),
+    close: async () => (await dispatcher)?.close(),
   };
+}
+
+async function openDispatcher(): Promise<Dispatcher> {
+  const { Agent } = await import('undici');
+  return new Agent({ connect: { timeout: CONNECT_TIMEOUT_MS }, connections: 4, maxResponseSize: MAX_ANSWER });
 }
 
 function problemOf(error: unknown): string {

@@ -1,5 +1,4 @@
 import { lookup } from 'node:dns/promises';
-import { request } from 'undici';
 import type { WebhookReport } from '../../console/api/places.ts';
 
 const TIMEOUT_MS = 2000;
@@ -17,6 +16,7 @@ export function askWebhook(url: string): (signal: AbortSignal) => Promise<Pick<W
     const base = `${protocol}//${host}${port === '' ? '' : `:${port}`}`;
     try {
       const limit = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
+      const { request } = await import('undici');
       const [ready, metrics] = await Promise.all(['/readyz', '/metrics'].map((path) => request(base + path, { signal: limit })));
       await ready?.body.dump();
       return { instance: { address, ready: ready?.statusCode === 200, problem: null }, metrics: (await metrics?.body.text()) ?? '' };

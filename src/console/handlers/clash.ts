@@ -1,4 +1,3 @@
-import { request } from 'undici';
 import type { ClashStatus } from '../../clash/supervise.ts';
 import type { Log } from '../../telemetry/log.ts';
 import { clashSchema, type ClashReport } from '../api/places.ts';
@@ -34,6 +33,7 @@ const NOTHING: ClashReport = {
 /** The clash proxy next to this replica. */
 export function createClashHandlers({ url, replicas, log }: ClashHandlersOptions): Pick<ApiHandlers, 'clash' | 'chooseNode'> {
   async function ask(path: string, body?: unknown): Promise<unknown> {
+    const { request } = await import('undici');
     const response = await request(`${url}${path}`, {
       method: body === undefined ? 'GET' : 'POST',
       headers: { 'content-type': 'application/json' },
