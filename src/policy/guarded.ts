@@ -3,7 +3,7 @@ import { parseManifest } from '../oci/descriptor.ts';
 import { isDigest, type Digest } from '../oci/digest.ts';
 import { OciError } from '../oci/error.ts';
 import { joinRepository, type Reference, type Repository } from '../oci/reference.ts';
-import type { Manifest, Registry } from '../oci/registry.ts';
+import type { Registry } from '../oci/registry.ts';
 import type { FirstSeen } from './first-seen.ts';
 import type { KnownTags } from './known-tags.ts';
 import type { Rules, Verdict } from './rules.ts';
@@ -41,80 +41,57 @@ export function guarded(inner: Registry, name: string, policy: Policy): Registry
   if (rules.isEmpty && age === undefined) return inner;
   const noted = new LRUCache<string, true>({ maxSize: MAX_NOTED, sizeCalculation: () => 1 });
 
-  function refuse(repository: Repository, reference: Reference, { kind, rule }: Pick<Refusal, 'kind' | 'rule'>): never {
-    policy.refused({ repository, reference, kind, rule });
-    const image = `${policy.nameOf(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
-    throw new OciError('DENIED', `${image} may not be pulled: ${rule}`, { origin: 'policy' });
-  }
+  const imageOf = <Ref extends Reference>(repository: Repository, reference: Ref): Image<Ref> => ({
+    repository: joinRepository(name, repository),
+    reference,
+  });
 
-  function require(verdict: Verdict, repository: Repository, reference: Reference): void {
-    if (verdict.allowed) return;
-    const rule = verdict.rule ?? 'registry.policy';
-    refuse(repository, reference, { kind: rule.startsWith('registry.policy.deny') ? 'deny' : 'allow', rule });
-  }
-
-  /** Runs before anything is served: checks the digest by its repository, or by the tags that lead
-   *  to it. */
-  async function requireDigest(repository: Repository, digest: Digest, signal: AbortSignal): Promise<void> {
-    if (!rules.dependsOnTags(repository, digest)) return require(rules.digest(repository, digest, []), repository, digest);
-    const recalled = tags.recall(repository, digest);
-    if (recalled.length > 0 && rules.digest(repository, digest, recalled).allowed) return;
-    require(rules.digest(repository, digest, await tags.find(repository, digest, signal)), repository, digest);
-  }
-
-  async function requireReference(repository: Repository, reference: Reference, signal: AbortSignal): Promise<void> {
-    if (isDigest(reference)) await requireDigest(repository, reference, signal);
-    else require(rules.tag(repository, reference), repository, reference);
-  }
-
-  /** Only for digests that the upstream has: requests for random digests must not create
-   *  records. */
-  async function requireAge(repository: Repository, digest: Digest, signal: AbortSignal): Promise<number> {
-    if (age === undefined) return 0;
-    const at = await age.firstSeen.at(digest, signal);
-    const from = at + age.minimumMs;
-    if (policy.now() >= from) return at;
-    const rule = `registry.policy.minimumAge: this registry first saw it at ${iso(at)}, and serves it from ${iso(from)} on`;
-    return refuse(repository, digest, { kind: 'age', rule });
-  }
-
-  async function note(repository: Repository, { descriptor, bytes }: Manifest, at: number, signal: AbortSignal): Promise<void> {
-    const key = `${repository}@${descriptor.digest}`;
+  async function note(
+    { repository, reference }: Image<Digest>,
+    bytes: Uint8Array,
+    firstSeenAt: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const key = `${repository}@${reference}`;
     if (noted.has(key)) return;
-    tags.noteManifest(repository, descriptor.digest, bytes);
-    if (age !== undefined) await age.firstSeen.inherit(manifestsOf(bytes), at, signal);
+    tags.noteManifest(repository, reference, bytes);
+    if (age !== undefined) await age.firstSeen.inherit(manifestsOf(bytes), firstSeenAt, signal);
     noted.set(key, true);
   }
 
   return {
     async resolve(repository, reference, context) {
-      const full = joinRepository(name, repository);
-      await requireReference(full, reference, context.signal);
+      const image = imageOf(repository, reference);
+      await requireReference(policy, image, context.signal);
       const descriptor = await inner.resolve(repository, reference, context);
-      if (!isDigest(reference)) tags.noteTag(full, reference, descriptor.digest);
-      await requireAge(full, descriptor.digest, context.signal);
+      if (!isDigest(reference)) tags.noteTag(image.repository, reference, descriptor.digest);
+      await requireAge(policy, { ...image, reference: descriptor.digest }, context.signal);
       return descriptor;
     },
 
     async manifest(repository, reference, context) {
       const { signal } = context;
-      const full = joinRepository(name, repository);
-      await requireReference(full, reference, signal);
+      const asked = imageOf(repository, reference);
+      await requireReference(policy, asked, signal);
       // A manifest that may not be served yet is not fetched: upstreams count that as a pull.
-      if (age !== undefined) await requireAge(full, (await inner.resolve(repository, reference, context)).digest, signal);
+      if (age !== undefined) {
+        const { digest } = await inner.resolve(repository, reference, context);
+        await requireAge(policy, { ...asked, reference: digest }, signal);
+      }
       const manifest = await inner.manifest(repository, reference, context);
-      if (!isDigest(reference)) tags.noteTag(full, reference, manifest.descriptor.digest);
-      await note(full, manifest, await requireAge(full, manifest.descriptor.digest, signal), signal);
+      const image = { ...asked, reference: manifest.descriptor.digest };
+      if (!isDigest(reference)) tags.noteTag(image.repository, reference, image.reference);
+      await note(image, manifest.bytes, await requireAge(policy, image, signal), signal);
       return manifest;
     },
 
     async stat(repository, digest, context) {
-      await requireDigest(joinRepository(name, repository), digest, context.signal);
+      await requireDigest(policy, imageOf(repository, digest), context.signal);
       return inner.stat(repository, digest, context);
     },
 
     async blob(repository, digest, context) {
-      await requireDigest(joinRepository(name, repository), digest, context.signal);
+      await requireDigest(policy, imageOf(repository, digest), context.signal);
       return inner.blob(repository, digest, context);
     },
 
@@ -124,7 +101,7 @@ export function guarded(inner: Registry, name: string, policy: Policy): Registry
     },
 
     async referrers(repository, digest, context) {
-      await requireDigest(joinRepository(name, repository), digest, context.signal);
+      await requireDigest(policy, imageOf(repository, digest), context.signal);
       return inner.referrers(repository, digest, context);
     },
   };
@@ -140,4 +117,50 @@ function manifestsOf(bytes: Uint8Array): Digest[] {
 
 function iso(milliseconds: number): string {
   return new Date(milliseconds).toISOString();
+}
+
+/** An image, under the name by which the policy knows it. */
+interface Image<Ref extends Reference = Reference> {
+  repository: Repository;
+  reference: Ref;
+}
+
+async function requireReference(policy: Policy, { repository, reference }: Image, signal: AbortSignal): Promise<void> {
+  if (isDigest(reference)) await requireDigest(policy, { repository, reference }, signal);
+  else requireAllowed(policy, { repository, reference }, policy.rules.tag(repository, reference));
+}
+
+/** Runs before anything is served: checks the digest by its repository, or by the tags that lead to
+ *  it. */
+async function requireDigest(policy: Policy, image: Image<Digest>, signal: AbortSignal): Promise<void> {
+  const { rules, tags } = policy;
+  const { repository, reference: digest } = image;
+  if (!rules.dependsOnTags(repository, digest)) return requireAllowed(policy, image, rules.digest(repository, digest, []));
+  const recalled = tags.recall(repository, digest);
+  if (recalled.length > 0 && rules.digest(repository, digest, recalled).allowed) return;
+  requireAllowed(policy, image, rules.digest(repository, digest, await tags.find(repository, digest, signal)));
+}
+
+function requireAllowed(policy: Policy, image: Image, verdict: Verdict): void {
+  if (verdict.allowed) return;
+  const rule = verdict.rule ?? 'registry.policy';
+  refuse(policy, image, { kind: rule.startsWith('registry.policy.deny') ? 'deny' : 'allow', rule });
+}
+
+/** Only for digests that the upstream has: requests for random digests must not create records.
+ *  @returns when the digest was first seen, in ms since the epoch; 0: no minimum age is set */
+async function requireAge(policy: Policy, image: Image<Digest>, signal: AbortSignal): Promise<number> {
+  const { age } = policy;
+  if (age === undefined) return 0;
+  const at = await age.firstSeen.at(image.reference, signal);
+  const from = at + age.minimumMs;
+  if (policy.now() >= from) return at;
+  const rule = `registry.policy.minimumAge: this registry first saw it at ${iso(at)}, and serves it from ${iso(from)} on`;
+  return refuse(policy, image, { kind: 'age', rule });
+}
+
+function refuse(policy: Policy, { repository, reference }: Image, { kind, rule }: Pick<Refusal, 'kind' | 'rule'>): never {
+  policy.refused({ repository, reference, kind, rule });
+  const image = `${policy.nameOf(repository)}${isDigest(reference) ? '@' : ':'}${reference}`;
+  throw new OciError('DENIED', `${image} may not be pulled: ${rule}`, { origin: 'policy' });
 }
