@@ -9,6 +9,7 @@ import { OciError } from '../oci/error.ts';
 import { resolveRange, type ByteRange } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
 import type { BlobKeeper } from '../download/downloads.ts';
+import type { Reservation } from '../download/state.ts';
 
 export interface SharedBlobsOptions {
   /** A directory that only this process uses. */
@@ -41,104 +42,125 @@ interface Kept {
 const SWEEP_MS = 10_000;
 const SHORTEST_SWEEP_MS = 1000;
 
-export function createSharedBlobs({ directory, maxSize, keepMs, gone }: SharedBlobsOptions): SharedBlobs {
+interface State extends SharedBlobsOptions {
   /** Least recently used first. */
-  const kept = new Map<Digest, Kept>();
-  let used = 0;
-  let reserved = 0;
-  const pathOf = (digest: Digest): string => join(directory, splitDigest(digest).hex);
+  kept: Map<Digest, Kept>;
+  /** Bytes of kept blobs. */
+  used: number;
+  /** Bytes of running downloads. */
+  reserved: number;
+}
 
-  function drop(digest: Digest, { size }: Kept): void {
-    kept.delete(digest);
-    used -= size;
-    gone(digest);
-    rm(pathOf(digest), { force: true }).catch(() => undefined); // the next start removes it
-  }
-
-  function makeRoom(bytes: number): boolean {
-    for (const [digest, blob] of kept) {
-      if (used + reserved + bytes <= maxSize) break;
-      if (blob.readers === 0) drop(digest, blob);
-    }
-    return used + reserved + bytes <= maxSize;
-  }
-
-  function touch(digest: Digest, blob: Kept): void {
-    blob.usedAt = performance.now();
-    kept.delete(digest);
-    kept.set(digest, blob);
-  }
-
-  function sweep(): void {
-    const oldest = performance.now() - keepMs;
-    for (const [digest, blob] of kept) if (blob.usedAt < oldest && blob.readers === 0) drop(digest, blob);
-  }
-  const timer = setInterval(sweep, Math.max(SHORTEST_SWEEP_MS, Math.min(SWEEP_MS, keepMs)));
+export function createSharedBlobs(options: SharedBlobsOptions): SharedBlobs {
+  const { keepMs } = options;
+  const state: State = { ...options, kept: new Map(), used: 0, reserved: 0 };
+  const timer = setInterval(() => sweep(state), Math.max(SHORTEST_SWEEP_MS, Math.min(SWEEP_MS, keepMs)));
   timer.unref();
-
   return {
-    used: () => used + reserved,
     parts: undefined,
-    has: (digest) => kept.has(digest),
-    reserve() {
-      let own = 0;
-      return {
-        grow(total) {
-          if (total <= own) return true;
-          if (!makeRoom(total - own)) return false;
-          reserved += total - own;
-          own = total;
-          return true;
-        },
-        release() {
-          reserved -= own;
-          own = 0;
-        },
-      };
-    },
+    used: () => state.used + state.reserved,
+    has: (digest) => state.kept.has(digest),
+    reserve: () => reserve(state),
+    keep: (digest, { size, spare }, { room }) => keep(state, digest, { size, spare, room }),
+    open: (digest, range, signal) => openBlob(state, digest, { range, signal }),
+    close: () => clearInterval(timer),
+  };
+}
 
-    async keep(digest, { size, spare }, { room }) {
-      if (spare === undefined) throw new OciError('UNAVAILABLE', `there is no spool file of ${digest}`, { origin: 'storage' });
-      await rename(spare.path, pathOf(digest));
-      room?.release();
-      used += size - (kept.get(digest)?.size ?? 0);
-      touch(digest, { size, usedAt: 0, readers: kept.get(digest)?.readers ?? 0 });
+function reserve(state: State): Reservation {
+  let own = 0;
+  return {
+    grow(total) {
+      if (total <= own) return true;
+      if (!makeRoom(state, total - own)) return false;
+      state.reserved += total - own;
+      own = total;
+      return true;
     },
-
-    async open(digest, range, signal) {
-      const blob = kept.get(digest);
-      if (blob === undefined) return undefined;
-      const part = range === undefined ? undefined : resolveRange(range, blob.size);
-      blob.readers++;
-      touch(digest, blob);
-      const left = (): void => {
-        blob.readers--;
-        blob.usedAt = performance.now();
-      };
-      const handle = await absentAsUndefined(open(pathOf(digest), 'r')).catch((error: unknown) => {
-        left();
-        throw fileError(digest, error);
-      });
-      if (handle === undefined) {
-        left();
-        return undefined;
-      }
-      const body = fileBody({
-        handle,
-        range: part ?? { start: 0, end: blob.size - 1 },
-        sendable: true,
-        buffers: fileBuffers,
-        signal,
-        failure: (error) => fileError(digest, error),
-        tooShort: () => fileError(digest, new Error('the file is too short')),
-      });
-      return { digest, size: blob.size, range: part, body: mapBody(body, { onClose: left }) };
-    },
-
-    close() {
-      clearInterval(timer);
+    release() {
+      state.reserved -= own;
+      own = 0;
     },
   };
+}
+
+async function keep(
+  state: State,
+  digest: Digest,
+  { size, spare, room }: { size: number; spare: { path: string } | undefined; room: Reservation | undefined },
+): Promise<void> {
+  if (spare === undefined) throw new OciError('UNAVAILABLE', `there is no spool file of ${digest}`, { origin: 'storage' });
+  await rename(spare.path, pathOf(state, digest));
+  room?.release();
+  const before = state.kept.get(digest);
+  state.used += size - (before?.size ?? 0);
+  touch(state, digest, { size, usedAt: 0, readers: before?.readers ?? 0 });
+}
+
+async function openBlob(
+  state: State,
+  digest: Digest,
+  { range, signal }: { range: ByteRange | undefined; signal: AbortSignal },
+): Promise<Blob | undefined> {
+  const blob = state.kept.get(digest);
+  if (blob === undefined) return undefined;
+  const part = range === undefined ? undefined : resolveRange(range, blob.size);
+  blob.readers++;
+  touch(state, digest, blob);
+  const left = (): void => {
+    blob.readers--;
+    blob.usedAt = performance.now();
+  };
+  const handle = await absentAsUndefined(open(pathOf(state, digest), 'r')).catch((error: unknown) => {
+    left();
+    throw fileError(digest, error);
+  });
+  if (handle === undefined) {
+    left();
+    return undefined;
+  }
+  const body = fileBody({
+    handle,
+    range: part ?? { start: 0, end: blob.size - 1 },
+    sendable: true,
+    buffers: fileBuffers,
+    signal,
+    failure: (error) => fileError(digest, error),
+    tooShort: () => fileError(digest, new Error('the file is too short')),
+  });
+  return { digest, size: blob.size, range: part, body: mapBody(body, { onClose: left }) };
+}
+
+/** Removes blobs until there is room for `bytes` more. @returns false: there is not that much room */
+function makeRoom(state: State, bytes: number): boolean {
+  const isFree = (): boolean => state.used + state.reserved + bytes <= state.maxSize;
+  for (const [digest, blob] of state.kept) {
+    if (isFree()) break;
+    if (blob.readers === 0) drop(state, digest, blob);
+  }
+  return isFree();
+}
+
+function touch({ kept }: State, digest: Digest, blob: Kept): void {
+  blob.usedAt = performance.now();
+  kept.delete(digest);
+  kept.set(digest, blob);
+}
+
+function sweep(state: State): void {
+  const oldest = performance.now() - state.keepMs;
+  for (const [digest, blob] of state.kept) if (blob.usedAt < oldest && blob.readers === 0) drop(state, digest, blob);
+}
+
+function drop(state: State, digest: Digest, { size }: Kept): void {
+  state.kept.delete(digest);
+  state.used -= size;
+  state.gone(digest);
+  rm(pathOf(state, digest), { force: true }).catch(() => undefined); // the next start removes it
+}
+
+function pathOf({ directory }: State, digest: Digest): string {
+  return join(directory, splitDigest(digest).hex);
 }
 
 function fileError(digest: Digest, cause: unknown): OciError {
