@@ -1,7 +1,7 @@
 import { downloadsSchema, type Downloads } from '../api/downloads.ts';
 import { historySchema } from '../api/history.ts';
 import { overviewSchema, type Overview } from '../api/overview.ts';
-import { replicasSchema } from '../api/places.ts';
+import { replicasSchema, type Replicas } from '../api/places.ts';
 import { mergeHistories, totalsOf, type HistoryRing } from '../history.ts';
 import type { InventoryService } from '../inventory-service.ts';
 import { mergeSnapshots } from '../live.ts';
@@ -26,46 +26,10 @@ export interface TrafficOptions {
 
 /** The API of the registry's traffic: overview, downloads, history, and replicas. */
 export function createTrafficHandlers(options: TrafficOptions): Pick<ApiHandlers, 'overview' | 'downloads' | 'history' | 'replicas'> {
-  const { history, replicas, inventory, snapshot, upstreams, store } = options;
-
-  async function ownOverview(): Promise<Overview> {
-    inventory.look();
-    const totals = history.totals();
-    const running = snapshot();
-    const runningBytes = running.downloads
-      .filter(({ source }) => source === 'upstream')
-      .reduce((sum, { receivedBytes }) => sum + receivedBytes, 0);
-    const stored = inventory.current();
-    return {
-      version: options.version,
-      startedAt: options.startedAt.toISOString(),
-      now: new Date().toISOString(),
-      totals,
-      hour: history.hour(),
-      ...shares({ totals, hour: history.hour(), runningBytes }),
-      runningDownloads: running.total,
-      runningBytes,
-      rateLimits: upstreams.names().flatMap((upstream) => {
-        const { rateLimit } = upstreams.read(upstream);
-        return rateLimit === null ? [] : [{ upstream, ...rateLimit }];
-      }),
-      store: {
-        kind: store.kind,
-        where: store.where,
-        bytes: stored?.bytes ?? null,
-        blobs: stored?.blobs ?? null,
-        limit: await store.limit(),
-      },
-      localTier: options.localTier(),
-      inventory: inventory.state(),
-      links: { grafana: options.grafana ?? null },
-      unreachable: [],
-    };
-  }
-
+  const { history, replicas, snapshot } = options;
   return {
     async overview({ alone, signal }) {
-      const own = await ownOverview();
+      const own = await ownOverview(options);
       if (alone) return own;
       const { answers, unreachable } = await replicas.ask('/api/overview', overviewSchema, { signal });
       return {
@@ -97,31 +61,49 @@ export function createTrafficHandlers(options: TrafficOptions): Pick<ApiHandlers
     },
 
     async replicas({ alone, signal }) {
-      const own = {
-        address: options.replica,
-        self: true,
-        reachable: true,
-        problem: null,
-        version: options.version,
-        startedAt: options.startedAt.toISOString(),
-        memoryBytes: process.memoryUsage.rss(),
-        runningDownloads: snapshot().total,
-      };
+      const own = ownReplica(options);
       if (alone) return { replicas: [own] };
       const { answers, unreachable } = await replicas.ask('/api/replicas', replicasSchema, { signal });
       const others = answers.flatMap(({ address, answer }) => answer.replicas.map((replica) => ({ ...replica, address, self: false })));
-      const lost = unreachable.map(({ address, problem }) => ({
-        address,
-        self: false,
-        reachable: false,
-        problem,
-        version: null,
-        startedAt: null,
-        memoryBytes: null,
-        runningDownloads: null,
-      }));
-      return { replicas: [own, ...[...others, ...lost].sort((one, other) => one.address.localeCompare(other.address))] };
+      const all = [...others, ...unreachable.map(lostReplica)];
+      return { replicas: [own, ...all.sort((one, other) => one.address.localeCompare(other.address))] };
     },
+  };
+}
+
+async function ownOverview(options: TrafficOptions): Promise<Overview> {
+  const { history, inventory, snapshot, upstreams, store } = options;
+  inventory.look();
+  const totals = history.totals();
+  const running = snapshot();
+  const runningBytes = running.downloads
+    .filter(({ source }) => source === 'upstream')
+    .reduce((sum, { receivedBytes }) => sum + receivedBytes, 0);
+  const stored = inventory.current();
+  return {
+    version: options.version,
+    startedAt: options.startedAt.toISOString(),
+    now: new Date().toISOString(),
+    totals,
+    hour: history.hour(),
+    ...shares({ totals, hour: history.hour(), runningBytes }),
+    runningDownloads: running.total,
+    runningBytes,
+    rateLimits: upstreams.names().flatMap((upstream) => {
+      const { rateLimit } = upstreams.read(upstream);
+      return rateLimit === null ? [] : [{ upstream, ...rateLimit }];
+    }),
+    store: {
+      kind: store.kind,
+      where: store.where,
+      bytes: stored?.bytes ?? null,
+      blobs: stored?.blobs ?? null,
+      limit: await store.limit(),
+    },
+    localTier: options.localTier(),
+    inventory: inventory.state(),
+    links: { grafana: options.grafana ?? null },
+    unreachable: [],
   };
 }
 
@@ -156,5 +138,34 @@ function shares({
   return {
     hitRate: reads === 0 ? null : served / reads,
     savedBytes: Math.min(totals.sentBytes, Math.max(0, totals.sentBytes - totals.upstreamBytes + runningBytes)),
+  };
+}
+
+type Replica = Replicas['replicas'][number];
+
+function ownReplica({ replica, version, startedAt, snapshot }: TrafficOptions): Replica {
+  return {
+    address: replica,
+    self: true,
+    reachable: true,
+    problem: null,
+    version,
+    startedAt: startedAt.toISOString(),
+    memoryBytes: process.memoryUsage.rss(),
+    runningDownloads: snapshot().total,
+  };
+}
+
+/** A replica that does not answer. */
+function lostReplica({ address, problem }: { address: string; problem: string }): Replica {
+  return {
+    address,
+    self: false,
+    reachable: false,
+    problem,
+    version: null,
+    startedAt: null,
+    memoryBytes: null,
+    runningDownloads: null,
   };
 }
