@@ -50,6 +50,15 @@ export interface Applier {
   confirm(): Promise<void>;
 }
 
+interface Applied extends ApplyOptions {
+  inputs: Inputs;
+  running: Running;
+  /** As `Applier.proven`. */
+  proven: boolean;
+  /** As `Applier.problem`. */
+  problem: string | undefined;
+}
+
 interface Running {
   rendered: Rendered | undefined;
   /** A fingerprint of the config. */
@@ -59,111 +68,115 @@ interface Running {
 
 /** Applies changed inputs, one change at a time. */
 export function createApplier(options: ApplyOptions): Applier {
-  const { copies, fleet, prove } = options;
-  let inputs: Inputs = { subscriptions: new Map(), users: [], resources: new Map(), banned: new Set() };
-  let running: Running = { rendered: undefined, name: '', main: 'REJECT' };
-  let proven = false;
-  let problem: string | undefined;
-  const { run: inTurn } = createSemaphore(1);
-
-  async function remember(): Promise<void> {
-    proven = true;
-    await saveAsGood(copies);
-  }
-
-  /** Whether a request gets through the running config; there is nothing to test without a source
-   *  of nodes. */
-  async function proveLive(): Promise<boolean> {
-    const live = fleet.live();
-    const hasSources = inputs.subscriptions.size > 0 || inputs.custom !== undefined;
-    return hasSources && live !== undefined && (await prove(live));
-  }
-
-  /** Runs the candidate in parallel to the config in use, and replaces that config if a request
-   *  gets through, or if none gets through with either. */
-  async function attempt(wanted: Inputs): Promise<Outcome> {
-    await using trial = createTrial(fleet);
-    const starts = async ({ rendered, text }: Omit<Understood, 'inputs'>) => isSame(text) || trial.starts(rendered);
-    const candidate = await understand(wanted, { ...options, starts });
-    const { rendered } = candidate;
-    refuseDocumentsWithoutNodes(wanted, inputs, rendered);
-    if (isSame(candidate.text)) {
-      inputs = candidate.inputs;
-      running.rendered = rendered;
-      return 'unchanged';
-    }
-    const instance = await trial.instance(rendered);
-    const works = await prove(instance);
-    if (!works && (proven || (await proveLive()))) {
-      if (!proven) await remember();
-      problem = 'nothing can be reached with the new config, so the former one is used';
-      return 'unproven';
-    }
-    await useCandidate(copies);
-    trial.promote();
-    take(candidate);
-    proven = false;
-    if (works) await remember();
-    return 'applied';
-  }
-
-  const isSame = (text: string): boolean => fingerprint(text) === running.name;
-
-  function take({ inputs: usable, rendered, text }: Understood): void {
-    inputs = usable;
-    running = { rendered, name: fingerprint(text), main: rendered.main };
-  }
-
-  /** The config for the start: made from `first`, or the last good one, or one that refuses all
-   *  traffic. */
-  async function firstConfig(first: Inputs, trial: Trial): Promise<Spec> {
-    try {
-      const candidate = await understand(first, { ...options, starts: ({ rendered }) => trial.starts(rendered) });
-      take(candidate);
-      await useCandidate(copies);
-      return { config: candidate.rendered.config, main: running.main };
-    } catch (error) {
-      if (!(error instanceof ClashError)) throw error;
-      problem = error.message;
-      options.log.error({ event: 'clash-config-refused' }, `${error.message}; the last good config is used`);
-    }
-    const config = await useLastGood(options, renderNothing(options.context, first.users));
-    running.main = parseRule(textsOf(config['rules']).at(-1) ?? '')?.target ?? 'REJECT';
-    return { config, main: running.main };
-  }
-
-  return {
-    rendered: () => running.rendered,
-    main: () => running.main,
-    inputs: () => inputs,
-    proven: () => proven,
-    problem: () => problem,
-
-    begin: (first) =>
-      inTurn(async () => {
-        inputs = first;
-        await using trial = createTrial(fleet);
-        const spec = await firstConfig(first, trial);
-        if (!trial.promote()) fleet.begin(spec);
-      }),
-
-    change: (change) =>
-      inTurn(async () => {
-        try {
-          problem = undefined;
-          return await attempt(change(inputs));
-        } catch (error) {
-          if (!(error instanceof ClashError)) throw error;
-          problem = error.message;
-          return 'invalid';
-        }
-      }),
-
-    confirm: () =>
-      inTurn(async () => {
-        if (!proven && (await proveLive())) await remember();
-      }),
+  const applied: Applied = {
+    ...options,
+    inputs: { subscriptions: new Map(), users: [], resources: new Map(), banned: new Set() },
+    running: { rendered: undefined, name: '', main: 'REJECT' },
+    proven: false,
+    problem: undefined,
   };
+  const { run: inTurn } = createSemaphore(1);
+  return {
+    rendered: () => applied.running.rendered,
+    main: () => applied.running.main,
+    inputs: () => applied.inputs,
+    proven: () => applied.proven,
+    problem: () => applied.problem,
+    begin: (first) => inTurn(() => begin(applied, first)),
+    change: (change) => inTurn(() => tryChange(applied, change)),
+    confirm: () => inTurn(() => confirm(applied)),
+  };
+}
+
+async function begin(applied: Applied, first: Inputs): Promise<void> {
+  const { fleet } = applied;
+  applied.inputs = first;
+  await using trial = createTrial(fleet);
+  const spec = await firstConfig(applied, first, trial);
+  if (!trial.promote()) fleet.begin(spec);
+}
+
+/** The config for the start: made from `first`, or the last good one, or one that refuses all
+ *  traffic. */
+async function firstConfig(applied: Applied, first: Inputs, trial: Trial): Promise<Spec> {
+  const { context, copies, log } = applied;
+  try {
+    const candidate = await understand(first, { ...applied, starts: ({ rendered }) => trial.starts(rendered) });
+    take(applied, candidate);
+    await useCandidate(copies);
+    return { config: candidate.rendered.config, main: candidate.rendered.main };
+  } catch (error) {
+    if (!(error instanceof ClashError)) throw error;
+    applied.problem = error.message;
+    log.error({ event: 'clash-config-refused' }, `${error.message}; the last good config is used`);
+  }
+  const config = await useLastGood(applied, renderNothing(context, first.users));
+  const main = parseRule(textsOf(config['rules']).at(-1) ?? '')?.target ?? 'REJECT';
+  applied.running.main = main;
+  return { config, main };
+}
+
+async function tryChange(applied: Applied, change: (inputs: Inputs) => Inputs): Promise<Outcome> {
+  try {
+    applied.problem = undefined;
+    return await attempt(applied, change(applied.inputs));
+  } catch (error) {
+    if (!(error instanceof ClashError)) throw error;
+    applied.problem = error.message;
+    return 'invalid';
+  }
+}
+
+/** Runs the candidate in parallel to the config in use, and replaces that config if a request gets
+ *  through, or if none gets through with either. */
+async function attempt(applied: Applied, wanted: Inputs): Promise<Outcome> {
+  const { copies, fleet, prove } = applied;
+  const isSame = (text: string): boolean => fingerprint(text) === applied.running.name;
+  await using trial = createTrial(fleet);
+  const starts = async ({ rendered, text }: Omit<Understood, 'inputs'>) => isSame(text) || trial.starts(rendered);
+  const candidate = await understand(wanted, { ...applied, starts });
+  const { rendered } = candidate;
+  refuseDocumentsWithoutNodes(wanted, applied.inputs, rendered);
+  if (isSame(candidate.text)) {
+    applied.inputs = candidate.inputs;
+    applied.running.rendered = rendered;
+    return 'unchanged';
+  }
+  const instance = await trial.instance(rendered);
+  const works = await prove(instance);
+  if (!works && (applied.proven || (await proveLive(applied)))) {
+    if (!applied.proven) await remember(applied);
+    applied.problem = 'nothing can be reached with the new config, so the former one is used';
+    return 'unproven';
+  }
+  await useCandidate(copies);
+  trial.promote();
+  take(applied, candidate);
+  applied.proven = false;
+  if (works) await remember(applied);
+  return 'applied';
+}
+
+function take(applied: Applied, { inputs, rendered, text }: Understood): void {
+  applied.inputs = inputs;
+  applied.running = { rendered, name: fingerprint(text), main: rendered.main };
+}
+
+async function confirm(applied: Applied): Promise<void> {
+  if (!applied.proven && (await proveLive(applied))) await remember(applied);
+}
+
+/** Whether a request gets through the running config; there is nothing to test without a source of
+ *  nodes. */
+async function proveLive({ fleet, inputs, prove }: Applied): Promise<boolean> {
+  const live = fleet.live();
+  const hasSources = inputs.subscriptions.size > 0 || inputs.custom !== undefined;
+  return hasSources && live !== undefined && (await prove(live));
+}
+
+async function remember(applied: Applied): Promise<void> {
+  applied.proven = true;
+  await saveAsGood(applied.copies);
 }
 
 /** @throws ClashError: a new document has lost all its nodes */
