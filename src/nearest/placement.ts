@@ -67,94 +67,24 @@ const OWNER_TIMEOUT_MS = 1000;
 /** How long a confirmation of S3 is valid for redirects, in ms. */
 const CONFIRMED_MS = 1000;
 
-export function createPlacement({ proofs, tracker, s3, ownerOf, transport, placed }: PlacementOptions): Placement {
-  /** Undefined: access cannot be proved now; a mirror may have the blob. */
-  async function provenSize(repository: Repository, digest: Digest, context: Context): Promise<number | undefined> {
-    try {
-      return (await proofs.stat(repository, digest, context)).size;
-    } catch (error) {
-      if (isOciError(error, 'UNAVAILABLE')) return undefined;
-      throw error;
-    }
-  }
-
-  /** Redirects a client of any kind to S3. */
-  async function forAnyClient(repository: Repository, digest: Digest, find: FindInS3, context: Context): Promise<Placed | undefined> {
-    const found = await find(digest, context.signal);
-    if (found === undefined) return undefined;
-    const confirmed = performance.now();
-    const size = await provenSize(repository, digest, context);
-    // An object of another size is damaged. The registry repairs it when it next reads it.
-    if (size === undefined || (size > 0 && found.size !== size)) return undefined;
-    // The upstream may have taken its time to answer, and S3 may be down by now.
-    const url = performance.now() - confirmed < CONFIRMED_MS ? found.url : (await find(digest, context.signal))?.url;
-    return url === undefined ? undefined : { location: url, headers: [] };
-  }
-
-  function answer(kind: PlaceKind, location: string | undefined, { depth, size }: Pick<Place, 'depth' | 'size'>): Placed {
-    placed(kind);
-    return { location, headers: [PLACE_HEADER, formatPlace({ kind, depth, size })] };
-  }
-
-  /** Asks the replica that tracks the blob. Undefined: it names no node, or does not answer in
-   *  time. */
-  async function askOwner(
-    owner: NonNullable<ReturnType<PlacementOptions['ownerOf']>>,
-    path: string,
-    { request, context }: BlobRequest,
-  ): Promise<{ url: string; depth: number } | undefined> {
-    const headers = { ...owner.headers, [AGENT_HEADER]: String(request.headers[AGENT_HEADER]) };
-    const signal = AbortSignal.any([context.signal, AbortSignal.timeout(OWNER_TIMEOUT_MS)]);
-    try {
-      const response = await transport.request({ origin: owner.url, path, method: 'HEAD', headers, signal });
-      response.abandon('short');
-      const { location } = response.headers;
-      if (response.statusCode !== 307 || typeof location !== 'string') return undefined;
-      return { url: location, depth: parsePlace(response.headers[PLACE_HEADER])?.depth ?? 1 };
-    } catch {
-      context.signal.throwIfAborted();
-      return undefined; // this replica serves the blob itself; peers.ts logs the failure
-    }
-  }
-
-  async function nodeFor(
-    repository: Repository,
-    blob: { digest: Digest; size: number },
-    { offer, asked }: { offer: AgentOffer; asked: BlobRequest },
-  ): Promise<{ url: string | undefined; depth: number } | undefined> {
-    const { node } = offer;
-    if (node === undefined) return undefined;
-    const owner = ownerOf(blob.digest);
-    return owner === undefined
-      ? tracker.assign({ ...offer, node }, blob)
-      : askOwner(owner, `/v2/${repository}/blobs/${blob.digest}`, asked);
-  }
-
-  async function forAgent(repository: Repository, digest: Digest, offer: AgentOffer, asked: BlobRequest): Promise<Placed | undefined> {
-    const size = await provenSize(repository, digest, asked.context);
-    if (size === undefined || size < MIN_BYTES) return undefined;
-    const node = await nodeFor(repository, { digest, size }, { offer, asked });
-    if (node?.url !== undefined) return answer('node', node.url, { depth: node.depth, size });
-    const found = offer.s3 ? await s3?.find(digest, asked.context.signal) : undefined;
-    if (found?.size === size) return answer('s3', found.url, { depth: 1, size });
-    return answer('registry', undefined, { depth: 1, size });
-  }
+export function createPlacement(options: PlacementOptions): Placement {
+  const { tracker, s3, ownerOf, transport } = options;
 
   return {
     async forClient(repository, digest, asked) {
       if (asked.head) return undefined;
       const offer = parseOffer(asked.request.headers[AGENT_HEADER]);
       if (offer !== undefined) {
-        const found = await forAgent(repository, digest, offer, asked);
+        const found = await forAgent(options, { repository, digest }, { offer, asked });
         if (found !== undefined) return found;
       }
-      return s3?.clients === 'all' ? forAnyClient(repository, digest, s3.find, asked.context) : undefined;
+      return s3?.clients === 'all' ? forAnyClient(options, { repository, digest }, { find: s3.find, context: asked.context }) : undefined;
     },
 
     async forReplica(repository, digest, asked) {
       const offer = asked.head ? parseOffer(asked.request.headers[AGENT_HEADER]) : undefined;
       if (offer?.node === undefined) return undefined;
-      const size = await provenSize(repository, digest, asked.context);
+      const size = await provenSize(options, { repository, digest }, asked.context);
       if (size === undefined) return undefined;
       const { url, depth } = await tracker.assign({ ...offer, node: offer.node }, { digest, size });
       return url === undefined ? undefined : { location: url, headers: [PLACE_HEADER, formatPlace({ kind: 'node', depth, size })] };
@@ -173,4 +103,94 @@ export function createPlacement({ proofs, tracker, s3, ownerOf, transport, place
       );
     },
   };
+}
+
+/** The blob that a client requests. */
+interface Wanted {
+  repository: Repository;
+  digest: Digest;
+}
+
+/** Redirects a client of any kind to S3. */
+async function forAnyClient(
+  options: PlacementOptions,
+  wanted: Wanted,
+  { find, context }: { find: FindInS3; context: Context },
+): Promise<Placed | undefined> {
+  const { digest } = wanted;
+  const found = await find(digest, context.signal);
+  if (found === undefined) return undefined;
+  const confirmed = performance.now();
+  const size = await provenSize(options, wanted, context);
+  // An object of another size is damaged. The registry repairs it when it next reads it.
+  if (size === undefined || (size > 0 && found.size !== size)) return undefined;
+  // The upstream may have taken its time to answer, and S3 may be down by now.
+  const url = performance.now() - confirmed < CONFIRMED_MS ? found.url : (await find(digest, context.signal))?.url;
+  return url === undefined ? undefined : { location: url, headers: [] };
+}
+
+async function forAgent(
+  options: PlacementOptions,
+  wanted: Wanted,
+  { offer, asked }: { offer: AgentOffer; asked: BlobRequest },
+): Promise<Placed | undefined> {
+  const { s3, placed } = options;
+  const size = await provenSize(options, wanted, asked.context);
+  if (size === undefined || size < MIN_BYTES) return undefined;
+  const answer = (kind: PlaceKind, location: string | undefined, depth: number): Placed => {
+    placed(kind);
+    return { location, headers: [PLACE_HEADER, formatPlace({ kind, depth, size })] };
+  };
+  const node = await nodeFor(options, { ...wanted, size }, { offer, asked });
+  if (node?.url !== undefined) return answer('node', node.url, node.depth);
+  const found = offer.s3 ? await s3?.find(wanted.digest, asked.context.signal) : undefined;
+  return found?.size === size ? answer('s3', found.url, 1) : answer('registry', undefined, 1);
+}
+
+async function nodeFor(
+  options: PlacementOptions,
+  wanted: Wanted & { size: number },
+  { offer, asked }: { offer: AgentOffer; asked: BlobRequest },
+): Promise<{ url: string | undefined; depth: number } | undefined> {
+  const { node } = offer;
+  if (node === undefined) return undefined;
+  const owner = options.ownerOf(wanted.digest);
+  return owner === undefined ? options.tracker.assign({ ...offer, node }, wanted) : askOwner(options, { ...wanted, owner }, asked);
+}
+
+/** Asks the replica that tracks the blob. Undefined: it names no node, or does not answer in
+ *  time. */
+async function askOwner(
+  { transport }: PlacementOptions,
+  { owner, repository, digest }: Wanted & { owner: NonNullable<ReturnType<PlacementOptions['ownerOf']>> },
+  { request, context }: BlobRequest,
+): Promise<{ url: string; depth: number } | undefined> {
+  const headers = { ...owner.headers, [AGENT_HEADER]: String(request.headers[AGENT_HEADER]) };
+  const signal = AbortSignal.any([context.signal, AbortSignal.timeout(OWNER_TIMEOUT_MS)]);
+  try {
+    const response = await transport.request({
+      origin: owner.url,
+      path: `/v2/${repository}/blobs/${digest}`,
+      method: 'HEAD',
+      headers,
+      signal,
+    });
+    response.abandon('short');
+    const { location } = response.headers;
+    if (response.statusCode !== 307 || typeof location !== 'string') return undefined;
+    return { url: location, depth: parsePlace(response.headers[PLACE_HEADER])?.depth ?? 1 };
+  } catch {
+    context.signal.throwIfAborted();
+    return undefined; // this replica serves the blob itself; peers.ts logs the failure
+  }
+}
+
+/** Undefined: access cannot be proved now; a mirror may have the blob. */
+async function provenSize({ proofs }: PlacementOptions, { repository, digest }: Wanted, context: Context): Promise<number | undefined> {
+  try {
+    return (await proofs.stat(repository, digest, context)).size;
+  } catch (error) {
+    if (isOciError(error, 'UNAVAILABLE')) return undefined;
+    throw error;
+  }
 }
