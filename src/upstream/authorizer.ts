@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import { singleFlight } from '../async/single-flight.ts';
+import { singleFlight, type SingleFlight } from '../async/single-flight.ts';
 import { OciError } from '../oci/error.ts';
 import { parseChallenges, type Challenge } from './challenge.ts';
 
@@ -90,103 +90,140 @@ const TOKEN_LINGER_MS = 1000;
 /** Gets and caches tokens and passwords for one origin, and sends each only where it may go
  *  (promise 12). */
 export function createAuthorizer({ origin, credentials, authHosts, ask }: AuthorizerOptions): Authorizer {
-  const tokens = new LRUCache<string, { authorization: string; until: number }>({
-    maxSize: MAX_TOKENS_SIZE,
-    sizeCalculation: ({ authorization }) => authorization.length + ENTRY_COST,
-  });
-  const share = singleFlight<string | undefined>({ timeoutMs: TOKEN_TIMEOUT_MS, lingerMs: TOKEN_LINGER_MS });
-  const longestFirst = [...credentials].sort((a, b) => b.repositories.length - a.repositories.length);
-  /** The challenge that this origin has sent. */
-  let remembered: Challenge | undefined;
-  /** Hosts of token services to which credentials were not sent. */
-  const withheld = new LRUCache<string, string>({ max: 100 });
-
-  const find = (repository: string) => longestFirst.find((candidate) => repository.startsWith(candidate.repositories));
-
-  async function basic(repository: string): Promise<string | undefined> {
-    const login = find(repository);
-    if (login === undefined) return undefined;
-    const pair = `${await login.username()}:${await login.password()}`;
-    return `Basic ${Buffer.from(pair).toString('base64')}`;
-  }
-
-  function maySeeCredentials({ protocol, host, hostname }: URL): boolean {
-    if (protocol !== 'https:' && origin.protocol === 'https:') return false;
-    if (host === origin.host || hostname === origin.hostname) return true;
-    return authHosts.some((own) => (own.startsWith('*.') ? hostname.endsWith(own.slice(1)) : own === host));
-  }
-
-  function keep(access: Access, authorization: string, lifeMs: number): string {
-    tokens.set(keyOf(access), { authorization, until: Date.now() + lifeMs });
-    return authorization;
-  }
-
-  async function bearer(access: Access, { parameters }: Challenge, signal: AbortSignal): Promise<string | undefined> {
-    const { repository } = access;
-    const url = tokenUrl(origin, access, parameters);
-    const login = await basic(repository);
-    if (login !== undefined && !maySeeCredentials(url)) withheld.set(repository, url.host);
-    const answer = await ask(url, (target) => (maySeeCredentials(target) ? login : undefined), signal);
-    if (answer.status === 401 || answer.status === 403) return undefined;
-    if (answer.status === 429) {
-      const after = answer.retryAfter === undefined ? {} : { retryAfter: answer.retryAfter };
-      throw new OciError('TOOMANYREQUESTS', `${url.host} issues no more tokens for now`, { origin: 'upstream', ...after });
-    }
-    const { token, life } = parseToken(answer.status === 200 ? answer.body : '');
-    if (token === undefined)
-      throw new OciError('UNAVAILABLE', `${url.host} answered ${answer.status} instead of a token`, { origin: 'upstream' });
-    return keep(access, `Bearer ${token}`, life * 1000 - Math.min(MARGIN_MS, (life * 1000) / 2));
-  }
-
-  async function logIn(access: Access, challenges: readonly Challenge[], signal: AbortSignal): Promise<string | undefined> {
-    const token = challenges.find(({ scheme }) => scheme === 'bearer');
-    const key = `${keyOf(access)} ${token?.parameters['scope'] ?? ''}`;
-    const got = token === undefined ? undefined : await share(key, signal, (shared) => bearer(access, token, shared));
-    if (got !== undefined || !challenges.some(({ scheme }) => scheme === 'basic')) return got;
-    const authorization = await basic(access.repository);
-    return authorization === undefined ? undefined : keep(access, authorization, BASIC_LIFE_MS);
-  }
-
-  function current(access: Access): string | undefined {
-    const key = keyOf(access);
-    const found = tokens.get(key) ?? tokens.get(keyOf({ ...access, action: 'pull' }));
-    if (found === undefined || found.until > Date.now()) return found?.authorization;
-    tokens.delete(key);
-    return undefined;
-  }
-
-  return {
-    current,
-    covers: (repository) => find(repository) !== undefined,
-
-    async prepare(access, signal) {
-      const known = current(access);
-      if (known !== undefined || remembered === undefined || find(access.repository) === undefined) return known;
-      return logIn(access, [remembered], signal).catch((error: unknown) => {
-        signal.throwIfAborted();
-        if (error instanceof OciError && error.code !== 'TOOMANYREQUESTS') return undefined; // the request may work without a login
-        throw error;
-      });
-    },
-
-    async answer(access, { used, challenges: headers, general = false }, signal) {
-      const known = current(access);
-      if (known !== undefined && known !== used) return known; // another request has logged in in the meantime
-      tokens.delete(keyOf(access));
-      const challenges = parseChallenges(headers);
-      const [first] = challenges.filter(({ scheme }) => scheme === 'bearer' || scheme === 'basic');
-      if (first !== undefined) remembered = withoutScope(first);
-      return logIn(access, general ? challenges.map(withoutScope) : challenges, signal);
-    },
-
-    explain(repository) {
-      const host = withheld.get(repository);
-      if (host !== undefined)
-        return `its token service is on ${host}, to which the credentials were not sent: add ${host} to the upstream's authHosts if it may see them`;
-      if (find(repository) !== undefined) return 'check its credentials';
-      return 'check the name, or configure credentials for it';
-    },
+  const authority: Authority = {
+    origin,
+    authHosts,
+    ask,
+    credentials: [...credentials].sort((a, b) => b.repositories.length - a.repositories.length),
+    tokens: new LRUCache({
+      maxSize: MAX_TOKENS_SIZE,
+      sizeCalculation: ({ authorization }) => authorization.length + ENTRY_COST,
+    }),
+    share: singleFlight({ timeoutMs: TOKEN_TIMEOUT_MS, lingerMs: TOKEN_LINGER_MS }),
+    challenge: undefined,
+    withheld: new LRUCache({ max: 100 }),
   };
+  return {
+    current: (access) => current(authority, access),
+    covers: (repository) => loginFor(authority, repository) !== undefined,
+    prepare: (access, signal) => prepare(authority, access, signal),
+    answer: (access, refused, signal) => answer(authority, access, { ...refused, signal }),
+    explain: (repository) => explain(authority, repository),
+  };
+}
+
+interface Authority extends Omit<AuthorizerOptions, 'credentials'> {
+  /** Those with the longest prefix first. */
+  credentials: readonly Credentials[];
+  tokens: LRUCache<string, { authorization: string; until: number }>;
+  share: SingleFlight<string | undefined>;
+  /** The challenge that this origin has sent. */
+  challenge: Challenge | undefined;
+  /** Hosts of token services to which credentials were not sent, by repository. */
+  withheld: LRUCache<string, string>;
+}
+
+function loginFor({ credentials }: Authority, repository: string): Credentials | undefined {
+  return credentials.find((candidate) => repository.startsWith(candidate.repositories));
+}
+
+function current({ tokens }: Authority, access: Access): string | undefined {
+  const key = keyOf(access);
+  const found = tokens.get(key) ?? tokens.get(keyOf({ ...access, action: 'pull' }));
+  if (found === undefined || found.until > Date.now()) return found?.authorization;
+  tokens.delete(key);
+  return undefined;
+}
+
+async function prepare(authority: Authority, access: Access, signal: AbortSignal): Promise<string | undefined> {
+  const known = current(authority, access);
+  const { challenge } = authority;
+  if (known !== undefined || challenge === undefined || loginFor(authority, access.repository) === undefined) return known;
+  return logIn(authority, access, { challenges: [challenge], signal }).catch((error: unknown) => {
+    signal.throwIfAborted();
+    if (error instanceof OciError && error.code !== 'TOOMANYREQUESTS') return undefined; // the request may work without a login
+    throw error;
+  });
+}
+
+async function answer(
+  authority: Authority,
+  access: Access,
+  { used, challenges: headers, general = false, signal }: Refused & { signal: AbortSignal },
+): Promise<string | undefined> {
+  const known = current(authority, access);
+  if (known !== undefined && known !== used) return known; // another request has logged in in the meantime
+  authority.tokens.delete(keyOf(access));
+  const challenges = parseChallenges(headers);
+  const [first] = challenges.filter(({ scheme }) => scheme === 'bearer' || scheme === 'basic');
+  if (first !== undefined) authority.challenge = withoutScope(first);
+  return logIn(authority, access, { challenges: general ? challenges.map(withoutScope) : challenges, signal });
+}
+
+async function logIn(
+  authority: Authority,
+  access: Access,
+  { challenges, signal }: { challenges: readonly Challenge[]; signal: AbortSignal },
+): Promise<string | undefined> {
+  const token = challenges.find(({ scheme }) => scheme === 'bearer');
+  const key = `${keyOf(access)} ${token?.parameters['scope'] ?? ''}`;
+  const got =
+    token === undefined
+      ? undefined
+      : await authority.share(key, signal, (signal) => getToken(authority, access, { parameters: token.parameters, signal }));
+  if (got !== undefined || !challenges.some(({ scheme }) => scheme === 'basic')) return got;
+  const authorization = await basic(authority, access.repository);
+  return authorization === undefined ? undefined : keep(authority, access, { authorization, lifeMs: BASIC_LIFE_MS });
+}
+
+/** @returns undefined: the token service refuses the login
+ *  @throws OciError TOOMANYREQUESTS, UNAVAILABLE; what `ask` throws */
+async function getToken(
+  authority: Authority,
+  access: Access,
+  { parameters, signal }: { parameters: Challenge['parameters']; signal: AbortSignal },
+): Promise<string | undefined> {
+  const { origin, ask, withheld } = authority;
+  const { repository } = access;
+  const url = tokenUrl(origin, access, parameters);
+  const login = await basic(authority, repository);
+  if (login !== undefined && !maySeeCredentials(authority, url)) withheld.set(repository, url.host);
+  const answer = await ask(url, (target) => (maySeeCredentials(authority, target) ? login : undefined), signal);
+  if (answer.status === 401 || answer.status === 403) return undefined;
+  if (answer.status === 429) {
+    const after = answer.retryAfter === undefined ? {} : { retryAfter: answer.retryAfter };
+    throw new OciError('TOOMANYREQUESTS', `${url.host} issues no more tokens for now`, { origin: 'upstream', ...after });
+  }
+  const { token, life } = parseToken(answer.status === 200 ? answer.body : '');
+  if (token === undefined)
+    throw new OciError('UNAVAILABLE', `${url.host} answered ${answer.status} instead of a token`, { origin: 'upstream' });
+  return keep(authority, access, { authorization: `Bearer ${token}`, lifeMs: life * 1000 - Math.min(MARGIN_MS, (life * 1000) / 2) });
+}
+
+async function basic(authority: Authority, repository: string): Promise<string | undefined> {
+  const login = loginFor(authority, repository);
+  if (login === undefined) return undefined;
+  const pair = `${await login.username()}:${await login.password()}`;
+  return `Basic ${Buffer.from(pair).toString('base64')}`;
+}
+
+function maySeeCredentials({ origin, authHosts }: Authority, { protocol, host, hostname }: URL): boolean {
+  if (protocol !== 'https:' && origin.protocol === 'https:') return false;
+  if (host === origin.host || hostname === origin.hostname) return true;
+  return authHosts.some((own) => (own.startsWith('*.') ? hostname.endsWith(own.slice(1)) : own === host));
+}
+
+function keep({ tokens }: Authority, access: Access, { authorization, lifeMs }: { authorization: string; lifeMs: number }): string {
+  tokens.set(keyOf(access), { authorization, until: Date.now() + lifeMs });
+  return authorization;
+}
+
+function explain(authority: Authority, repository: string): string {
+  const host = authority.withheld.get(repository);
+  if (host !== undefined)
+    return `its token service is on ${host}, to which the credentials were not sent: add ${host} to the upstream's authHosts if it may see them`;
+  if (loginFor(authority, repository) !== undefined) return 'check its credentials';
+  return 'check the name, or configure credentials for it';
 }
 
 function keyOf({ scopeName, action }: Access): string {
