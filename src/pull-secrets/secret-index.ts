@@ -90,22 +90,10 @@ export function createSecretIndex(firstKey: string, { keepsPasswords }: { keepsP
     for (const { id } of stored.entries) credentials.delete(hashed(id));
   }
 
-  function read(secret: Fields, held: number): { logins: Login[]; size: number; problem?: string } {
-    const size = Object.values(fieldsOf(secret['data'])).reduce<number>((sum, value) => sum + (textOf(value)?.length ?? 0), 0);
-    if (held + size > MAX_NAMESPACE_BYTES)
-      return { logins: [], size: 0, problem: `the pull secrets of its namespace have more than ${MAX_NAMESPACE_BYTES} bytes` };
-    try {
-      return { logins: readDockerConfig(secret), size };
-    } catch (error) {
-      if (!(error instanceof DockerConfigError)) throw error;
-      return { logins: [], size: 0, problem: error.message };
-    }
-  }
-
   function store(secret: Fields, before: Stored | undefined, owner: string): Stored {
     const metadata = fieldsOf(secret['metadata']);
     const [namespace = '', name = '', uid = ''] = ['namespace', 'name', 'uid'].map((field) => textOf(metadata[field]));
-    const { logins, size, problem } = read(secret, (bytes.get(namespace) ?? 0) - (before?.size ?? 0));
+    const { logins, size, problem } = readLogins(secret, (bytes.get(namespace) ?? 0) - (before?.size ?? 0));
     const scoped = logins.flatMap((login) => {
       const scope = parseScope(login.registry);
       return scope === undefined ? [] : [{ ...login, scope }];
@@ -160,4 +148,17 @@ export function createSecretIndex(firstKey: string, { keepsPasswords }: { keepsP
 
 function credentialOf({ scope, username, password }: Login & { scope: Scope }, of: { namespace: string; secret: string }): PullCredential {
   return { username, password, ...of, covers: (repository) => covers(scope, parseImageRepository(repository)) };
+}
+
+/** @param held - bytes of the other pull secrets of its namespace */
+function readLogins(secret: Fields, held: number): { logins: Login[]; size: number; problem?: string } {
+  const size = Object.values(fieldsOf(secret['data'])).reduce<number>((sum, value) => sum + (textOf(value)?.length ?? 0), 0);
+  if (held + size > MAX_NAMESPACE_BYTES)
+    return { logins: [], size: 0, problem: `the pull secrets of its namespace have more than ${MAX_NAMESPACE_BYTES} bytes` };
+  try {
+    return { logins: readDockerConfig(secret), size };
+  } catch (error) {
+    if (!(error instanceof DockerConfigError)) throw error;
+    return { logins: [], size: 0, problem: error.message };
+  }
 }
