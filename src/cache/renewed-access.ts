@@ -28,22 +28,13 @@ const MAX_QUIET = 10_000;
  *  last confirmed it. Then the upstream is asked again. It is forgotten when the upstream refuses,
  *  and counts for up to `staleFor` while the upstream cannot answer (promises 8 and 18). */
 export function renewedAccess(access: AccessRecords, options: RenewedAccessOptions): AccessRecords {
-  const { upstream, repositoryOf, staleFor, quietMs, now = () => performance.now() } = options;
+  const { staleFor, quietMs, now = () => performance.now() } = options;
   const renewing = singleFlight<void>({ timeoutMs: QUESTION_TIMEOUT_MS });
   /** Until when the upstream is not asked again, by `name@digest`. */
   const quiet = new LRUCache<string, number>({ maxSize: MAX_QUIET, sizeCalculation: () => 1 });
 
   const ageOf = (provedAt: number | undefined): number => now() - (provedAt ?? -Infinity);
   const isFresh = (name: Repository, digest: Digest): boolean => ageOf(access.provedAt(name, digest)) < REFUSED_LIFE_MS;
-
-  /** @throws OciError as the upstream does */
-  async function ask(name: Repository, { digest, mediaType }: Descriptor, signal: AbortSignal): Promise<void> {
-    const repository = repositoryOf(name);
-    const context = { signal };
-    const isBlob = mediaType === BLOB_MEDIA_TYPE;
-    const answer = isBlob ? upstream.origin.stat(repository, digest, context) : upstream.origin.resolve(repository, digest, context);
-    access.grant(name, await answer);
-  }
 
   /** Whether the upstream still serves the digest under this name, or cannot say so now. */
   async function renew(name: Repository, descriptor: Descriptor, signal: AbortSignal): Promise<boolean> {
@@ -52,12 +43,12 @@ export function renewedAccess(access: AccessRecords, options: RenewedAccessOptio
     const mayBeStale = (): boolean => ageOf(access.provedAt(name, digest)) <= staleFor;
     if ((quiet.get(key) ?? -Infinity) > now()) return mayBeStale();
     const limit = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT_MS)]);
-    const question = renewing(key, AbortSignal.timeout(QUESTION_TIMEOUT_MS), (own) => ask(name, descriptor, own)).catch(
-      (error: unknown) => {
-        if (!isOciError(error) || isOciError(error, 'UNAVAILABLE', 'TOOMANYREQUESTS')) quiet.set(key, now() + quietMs);
-        else access.revoke(name, digest);
-      },
-    );
+    const question = renewing(key, AbortSignal.timeout(QUESTION_TIMEOUT_MS), async (own) =>
+      access.grant(name, await ask(options, { ...descriptor, name }, own)),
+    ).catch((error: unknown) => {
+      if (!isOciError(error) || isOciError(error, 'UNAVAILABLE', 'TOOMANYREQUESTS')) quiet.set(key, now() + quietMs);
+      else access.revoke(name, digest);
+    });
     try {
       await raceAbort(question, limit);
     } catch {
@@ -77,4 +68,16 @@ export function renewedAccess(access: AccessRecords, options: RenewedAccessOptio
       return isFresh(name, digest) ? access.recall(name, digest) : undefined;
     },
   };
+}
+
+/** @throws OciError as the upstream does */
+async function ask(
+  { upstream, repositoryOf }: RenewedAccessOptions,
+  { name, digest, mediaType }: Descriptor & { name: Repository },
+  signal: AbortSignal,
+): Promise<Descriptor> {
+  const repository = repositoryOf(name);
+  const context = { signal };
+  const isBlob = mediaType === BLOB_MEDIA_TYPE;
+  return isBlob ? upstream.origin.stat(repository, digest, context) : upstream.origin.resolve(repository, digest, context);
 }

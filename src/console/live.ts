@@ -43,20 +43,8 @@ interface Sample {
 /** Snapshots of the running downloads of this process, with their speeds since earlier
  *  snapshots. */
 export function createLive({ downloads, imageOf, totals, replica, now = Date.now }: LiveOptions): () => Omit<Downloads, 'unreachable'> {
-  const samples = new Map<string, Sample[]>();
-
-  /** The growth of a value per second. */
-  function rate(key: string, value: number, since: number): number {
-    const at = now();
-    const own = (samples.get(key) ?? [{ at: since, value: 0 }]).filter(
-      (sample, index, all) => all[index + 1] === undefined || at - sample.at <= WINDOW_MS,
-    );
-    samples.set(key, own);
-    const first = own[0] ?? { at, value };
-    const last = own.at(-1) ?? first;
-    if (at - last.at >= MIN_STEP_MS) own.push({ at, value });
-    return at - first.at < MIN_STEP_MS ? 0 : Math.max(0, ((value - first.value) * 1000) / (at - first.at));
-  }
+  const samples: Samples = new Map();
+  const rate = (key: string, value: number, since: number): number => growth(samples, key, { value, since, at: now() });
 
   return () => {
     const running = downloads();
@@ -85,6 +73,21 @@ export function createLive({ downloads, imageOf, totals, replica, now = Date.now
       requestsPerSecond: Math.round(10 * rate('requests', requests, now())) / 10,
     };
   };
+}
+
+type Samples = Map<string, Sample[]>;
+
+/** Takes a sample of a value at `at`.
+ *  @returns the growth of the value per second */
+function growth(samples: Samples, key: string, { value, since, at }: { value: number; since: number; at: number }): number {
+  const own = (samples.get(key) ?? [{ at: since, value: 0 }]).filter(
+    (sample, index, all) => all[index + 1] === undefined || at - sample.at <= WINDOW_MS,
+  );
+  samples.set(key, own);
+  const first = own[0] ?? { at, value };
+  const last = own.at(-1) ?? first;
+  if (at - last.at >= MIN_STEP_MS) own.push({ at, value });
+  return at - first.at < MIN_STEP_MS ? 0 : Math.max(0, ((value - first.value) * 1000) / (at - first.at));
 }
 
 /** Merges the snapshots of several replicas, with the longest-running downloads first. */

@@ -14,30 +14,14 @@ export interface StoreReader extends ImageReader {
 
 /** Reads images directly from a store, without a running registry and without upstreams. */
 export function createStoreReader(store: Store): StoreReader {
-  async function readRecord(key: string, signal: AbortSignal): Promise<Record<string, unknown> | undefined> {
-    const bytes = await readAll(store, key, signal);
-    const record: unknown = bytes === undefined || bytes.length === 0 ? undefined : JSON.parse(bytes.toString());
-    return typeof record === 'object' && record !== null ? (record as Record<string, unknown>) : undefined;
-  }
-
-  async function locate(repository: Repository, reference: Reference, signal: AbortSignal): Promise<Digest> {
-    if (isDigest(reference)) return reference;
-    const digest = (await readRecord(tagKey(repository, reference), signal))?.['digest'];
-    if (typeof digest === 'string' && isDigest(digest)) return digest;
-    throw new OciError(
-      'MANIFEST_UNKNOWN',
-      `the store does not know ${repository}:${reference}, and no registry answers that could fetch it`,
-    );
-  }
-
   const find: StoreReader['find'] = async (repository, digest, signal) =>
-    (await readRecord(memberKey(repository, digest), signal)) === undefined ? undefined : store.read(blobKey(digest), { signal });
+    (await readRecord(store, memberKey(repository, digest), signal)) === undefined ? undefined : store.read(blobKey(digest), { signal });
 
   return {
     find,
     async manifest(repository, reference, signal) {
-      const digest = await locate(repository, reference, signal);
-      const record = await readRecord(memberKey(repository, digest), signal);
+      const digest = await locate(store, { repository, reference }, signal);
+      const record = await readRecord(store, memberKey(repository, digest), signal);
       const bytes = record === undefined ? undefined : await readAll(store, blobKey(digest), signal);
       if (bytes === undefined) {
         throw new OciError(
@@ -53,7 +37,7 @@ export function createStoreReader(store: Store): StoreReader {
       return { descriptor: { digest, mediaType, size: bytes.length }, bytes, stale: false };
     },
     async referrers(repository, subject, signal) {
-      const index = (await readRecord(referrerListKey(repository, subject), signal))?.['index'];
+      const index = (await readRecord(store, referrerListKey(repository, subject), signal))?.['index'];
       return index === undefined ? [] : parseManifest(Buffer.from(JSON.stringify(index)), OCI_INDEX).manifests.map(({ digest }) => digest);
     },
     async blob(repository, { digest }, signal) {
@@ -62,6 +46,23 @@ export function createStoreReader(store: Store): StoreReader {
       throw new OciError('BLOB_UNKNOWN', `the store does not hold ${digest} of ${repository}: start the registry, which fetches it`);
     },
   };
+}
+
+async function locate(
+  store: Store,
+  { repository, reference }: { repository: Repository; reference: Reference },
+  signal: AbortSignal,
+): Promise<Digest> {
+  if (isDigest(reference)) return reference;
+  const digest = (await readRecord(store, tagKey(repository, reference), signal))?.['digest'];
+  if (typeof digest === 'string' && isDigest(digest)) return digest;
+  throw new OciError('MANIFEST_UNKNOWN', `the store does not know ${repository}:${reference}, and no registry answers that could fetch it`);
+}
+
+async function readRecord(store: Store, key: string, signal: AbortSignal): Promise<Record<string, unknown> | undefined> {
+  const bytes = await readAll(store, key, signal);
+  const record: unknown = bytes === undefined || bytes.length === 0 ? undefined : JSON.parse(bytes.toString());
+  return typeof record === 'object' && record !== null ? (record as Record<string, unknown>) : undefined;
 }
 
 async function readAll(store: Store, key: string, signal: AbortSignal): Promise<Buffer | undefined> {

@@ -118,23 +118,13 @@ export function createTarWriter(target: FileHandle | Writable): TarWriter {
   const write =
     target instanceof Writable ? (bytes: Uint8Array) => writeToStream(target, bytes) : (bytes: Uint8Array) => writeToFile(target, bytes);
 
-  async function writeHeader(path: string, size: number): Promise<void> {
-    const isDirectory = path.endsWith('/');
-    const type = isDirectory ? ('Directory' as const) : ('File' as const);
-    const header = new Header({ path, size, type, mode: isDirectory ? 0o755 : 0o644, mtime: new Date(0), uid: 0, gid: 0 });
-    // Only sizes of 8 GiB and more need a pax header: paths in a layout are short.
-    if (header.encode()) await write(new Pax({ path, size }).encode());
-    header.encode();
-    if (header.block !== undefined) await write(header.block);
-  }
-
   async function makeDirectories(path: string): Promise<void> {
     const segments = path.split('/').slice(0, -1);
     for (let depth = 1; depth <= segments.length; depth++) {
       const directory = `${segments.slice(0, depth).join('/')}/`;
       if (directories.has(directory)) continue;
       directories.add(directory);
-      await writeHeader(directory, 0);
+      await writeHeader(write, directory, 0);
     }
   }
 
@@ -146,7 +136,7 @@ export function createTarWriter(target: FileHandle | Writable): TarWriter {
   return {
     async add(path, size, body) {
       await makeDirectories(path);
-      await writeHeader(path, size);
+      await writeHeader(write, path, size);
       let written = 0;
       for await (const chunk of body) {
         written += chunk.length;
@@ -158,12 +148,22 @@ export function createTarWriter(target: FileHandle | Writable): TarWriter {
     },
     async addBytes(path, bytes) {
       await makeDirectories(path);
-      await writeHeader(path, bytes.length);
+      await writeHeader(write, path, bytes.length);
       await write(bytes);
       await pad(bytes.length);
     },
     end: () => write(Buffer.alloc(2 * BLOCK_SIZE)),
   };
+}
+
+async function writeHeader(write: (bytes: Uint8Array) => Promise<void>, path: string, size: number): Promise<void> {
+  const isDirectory = path.endsWith('/');
+  const type = isDirectory ? ('Directory' as const) : ('File' as const);
+  const header = new Header({ path, size, type, mode: isDirectory ? 0o755 : 0o644, mtime: new Date(0), uid: 0, gid: 0 });
+  // Only sizes of 8 GiB and more need a pax header: paths in a layout are short.
+  if (header.encode()) await write(new Pax({ path, size }).encode());
+  header.encode();
+  if (header.block !== undefined) await write(header.block);
 }
 
 async function writeToFile(file: FileHandle, bytes: Uint8Array): Promise<void> {

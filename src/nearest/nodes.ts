@@ -61,24 +61,9 @@ export function createNodes({ transport, log }: { transport: Transport; log: Log
   const asking = new Map<Node, Promise<void>>();
   const askedAt = new WeakMap<Node, number>();
 
-  async function answers({ address, key }: SharingNode): Promise<boolean> {
-    const nonce = randomBytes(16).toString('hex');
-    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
-    const response = await transport.request({
-      origin: `http://${address}`,
-      path: `/alive?nonce=${nonce}`,
-      method: 'GET',
-      headers: {},
-      signal,
-    });
-    const proof = await readAll(createBody(response.body, signal), MAX_ANSWER_BYTES);
-    const expected = Buffer.from(proveKey(key, nonce));
-    return response.statusCode === 200 && proof?.length === expected.length && timingSafeEqual(proof, expected);
-  }
-
   async function ask(node: Node): Promise<void> {
     const before = node.alive;
-    node.alive = await questions.run(() => answers(node)).catch(() => false); // refused, silent, cut
+    node.alive = await questions.run(() => hasKey(transport, node)).catch(() => false); // refused, silent, cut
     if (before === node.alive) return;
     if (node.alive) {
       current.set(node.address, node);
@@ -130,4 +115,20 @@ export function createNodes({ transport, log }: { transport: Transport; log: Log
     },
     count: () => [...current.values()].filter(({ alive }) => alive === true).length,
   };
+}
+
+/** Whether the server at the node's address has the node's key. @throws what `transport` throws */
+async function hasKey(transport: Transport, { address, key }: SharingNode): Promise<boolean> {
+  const nonce = randomBytes(16).toString('hex');
+  const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+  const response = await transport.request({
+    origin: `http://${address}`,
+    path: `/alive?nonce=${nonce}`,
+    method: 'GET',
+    headers: {},
+    signal,
+  });
+  const proof = await readAll(createBody(response.body, signal), MAX_ANSWER_BYTES);
+  const expected = Buffer.from(proveKey(key, nonce));
+  return response.statusCode === 200 && proof?.length === expected.length && timingSafeEqual(proof, expected);
 }

@@ -40,29 +40,14 @@ const MAX_AWAY = 1000;
 const MAX_WATCHED = 100;
 
 export function createPlaces({ transport, pingTransport }: { transport: Transport; pingTransport: Transport }): Places {
-  /** By address of a node, or `s3`: until when it is not used. */
-  const awayUntil = new Map<string, number>();
+  const absences: Absences = new Map();
   const livenessByOrigin = new Map<string, Liveness>();
-
-  function lose(name: string, milliseconds: number): void {
-    awayUntil.delete(name);
-    awayUntil.set(name, performance.now() + milliseconds);
-    for (const oldest of awayUntil.keys()) if (awayUntil.size > MAX_AWAY) awayUntil.delete(oldest);
-  }
-
-  function isAway(name: string): boolean {
-    const until = awayUntil.get(name);
-    if (until === undefined) return false;
-    if (performance.now() < until) return true;
-    awayUntil.delete(name);
-    return false;
-  }
 
   function livenessOf(origin: string): Liveness {
     const known = livenessByOrigin.get(origin);
     if (known !== undefined) return known;
     const liveness = createLiveness({
-      changed: (alive) => void (alive || lose(new URL(origin).host, NODE_AWAY_MS)),
+      changed: (alive) => void (alive || lose(absences, new URL(origin).host, NODE_AWAY_MS)),
       async ping(signal) {
         const { abandon } = await pingTransport.request({ origin, path: '/alive', method: 'GET', headers: {}, signal });
         abandon('short');
@@ -71,16 +56,6 @@ export function createPlaces({ transport, pingTransport }: { transport: Transpor
     livenessByOrigin.set(origin, liveness);
     for (const oldest of livenessByOrigin.keys()) if (livenessByOrigin.size > MAX_WATCHED) livenessByOrigin.delete(oldest);
     return liveness;
-  }
-
-  async function ask(url: URL, range: ByteRange | undefined, call: Call): Promise<TransportResponse> {
-    const headers = { 'accept-encoding': 'identity', ...(range === undefined ? {} : { range: formatRange(range) }) };
-    try {
-      return await transport.request({ origin: url.origin, path: url.pathname + url.search, method: 'GET', headers, signal: call.signal });
-    } catch (error) {
-      call.signal.throwIfAborted();
-      throw describeConnectionError(error, transport, url);
-    }
   }
 
   /** Ends the call when the node is found dead. */
@@ -93,18 +68,18 @@ export function createPlaces({ transport, pingTransport }: { transport: Transpor
   }
 
   return {
-    away: () => [...awayUntil.keys()].filter((name) => name !== 's3' && isAway(name)),
-    reachesS3: () => !isAway('s3'),
+    away: () => [...absences.keys()].filter((name) => name !== 's3' && isAway(absences, name)),
+    reachesS3: () => !isAway(absences, 's3'),
 
     async open({ url, place }, { digest, range }, signal) {
       const isNode = place.kind === 'node';
       const call = startCall({ signal, deadline: AbortSignal.timeout(ANSWER_TIMEOUT_MS) }, url.host);
       let response: TransportResponse;
       try {
-        response = await ask(url, range, call);
+        response = await ask(transport, { url, range }, call);
       } catch (error) {
         call.end();
-        if (!signal.aborted) lose(isNode ? url.host : 's3', isNode ? NODE_AWAY_MS : S3_AWAY_MS);
+        if (!signal.aborted) lose(absences, isNode ? url.host : 's3', isNode ? NODE_AWAY_MS : S3_AWAY_MS);
         throw error;
       } finally {
         call.headersCame();
@@ -113,7 +88,7 @@ export function createPlaces({ transport, pingTransport }: { transport: Transpor
       if (part === undefined) {
         call.end();
         discard(response);
-        if (!isNode && response.statusCode !== 404) lose('s3', S3_AWAY_MS);
+        if (!isNode && response.statusCode !== 404) lose(absences, 's3', S3_AWAY_MS);
         throw new OciError('UNAVAILABLE', `${url.host} answered ${response.statusCode} for ${digest}`, { origin: 'upstream' });
       }
       const idleTimeoutMs = isNode ? NODE_IDLE_MS : S3_IDLE_MS;
@@ -122,6 +97,37 @@ export function createPlaces({ transport, pingTransport }: { transport: Transpor
       return isNode ? watch(blob, url.origin, call) : blob;
     },
   };
+}
+
+/** By the address of a node, or `s3`: until when it is not used, in ms on the monotonic clock. */
+type Absences = Map<string, number>;
+
+function lose(absences: Absences, name: string, milliseconds: number): void {
+  absences.delete(name);
+  absences.set(name, performance.now() + milliseconds);
+  for (const oldest of absences.keys()) if (absences.size > MAX_AWAY) absences.delete(oldest);
+}
+
+function isAway(absences: Absences, name: string): boolean {
+  const until = absences.get(name);
+  if (until === undefined) return false;
+  if (performance.now() < until) return true;
+  absences.delete(name);
+  return false;
+}
+
+async function ask(
+  transport: Transport,
+  { url, range }: { url: URL; range: ByteRange | undefined },
+  call: Call,
+): Promise<TransportResponse> {
+  const headers = { 'accept-encoding': 'identity', ...(range === undefined ? {} : { range: formatRange(range) }) };
+  try {
+    return await transport.request({ origin: url.origin, path: url.pathname + url.search, method: 'GET', headers, signal: call.signal });
+  } catch (error) {
+    call.signal.throwIfAborted();
+    throw describeConnectionError(error, transport, url);
+  }
 }
 
 /** The range of a blob of `size` bytes that the response contains. Undefined: it is not the

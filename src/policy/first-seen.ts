@@ -32,21 +32,9 @@ export function createFirstSeen({ records, blobs }: { records: Store; blobs: Sto
     await records.write(seenKey(digest), bytesSource(Buffer.from(JSON.stringify({ at: new Date(at).toISOString() }))), { signal });
   }
 
-  async function readRecord(digest: Digest, signal: AbortSignal): Promise<number | undefined> {
-    const found = await records.read(seenKey(digest), { signal });
-    if (found === undefined || found.size > MAX_RECORD_SIZE) return undefined;
-    try {
-      const at = Date.parse(textOf(fieldsOf(await json(found.body))['at']) ?? '');
-      return Number.isNaN(at) ? undefined : at;
-    } catch (error) {
-      if (error instanceof SyntaxError) return undefined;
-      throw error;
-    }
-  }
-
   /** Manifests stored before registry.policy.minimumAge was set have no record. */
   async function find(digest: Digest, signal: AbortSignal): Promise<{ at: number; isRecorded: boolean } | undefined> {
-    const recorded = await readRecord(digest, signal);
+    const recorded = await readRecord(records, digest, signal);
     if (recorded !== undefined) return { at: recorded, isRecorded: true };
     const stored = await blobs.stat(blobKey(digest), { signal });
     return stored === undefined ? undefined : { at: Math.min(stored.modified.getTime(), now()), isRecorded: false };
@@ -64,10 +52,22 @@ export function createFirstSeen({ records, blobs }: { records: Store; blobs: Sto
     recall: async (digest, signal) => known.get(digest) ?? (await find(digest, signal))?.at,
     async inherit(digests, at, signal) {
       await inParallel(digests, WRITES_AT_ONCE, async (digest) => {
-        const own = known.get(digest) ?? (await readRecord(digest, signal)) ?? Infinity;
+        const own = known.get(digest) ?? (await readRecord(records, digest, signal)) ?? Infinity;
         known.set(digest, Math.min(own, at));
         if (own > at) await write(digest, at, signal);
       });
     },
   };
+}
+
+async function readRecord(records: Store, digest: Digest, signal: AbortSignal): Promise<number | undefined> {
+  const found = await records.read(seenKey(digest), { signal });
+  if (found === undefined || found.size > MAX_RECORD_SIZE) return undefined;
+  try {
+    const at = Date.parse(textOf(fieldsOf(await json(found.body))['at']) ?? '');
+    return Number.isNaN(at) ? undefined : at;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
 }

@@ -64,23 +64,6 @@ export function createSender({ base, routes, fallback }: SenderOptions): Sender 
   const isInside = createPlace(base, routes.own);
   const mayBeInternal = async (url: URL): Promise<boolean> => url.host === base.host || (await isInside());
 
-  async function send(url: URL, route: Route, { method, headers, signal }: HttpRequest): Promise<TransportResponse> {
-    const parts = { origin: url.origin, path: url.pathname + url.search, method, signal, headers };
-    const attempt = async (transport: Transport) => {
-      try {
-        return await transport.request(parts);
-      } catch (error) {
-        signal.throwIfAborted();
-        throw describeConnectionError(error, transport, url);
-      }
-    };
-    const other = fallback?.[route];
-    return attempt(routes[route]).catch((error: OciError) => {
-      if (error.origin !== 'proxy' || other === undefined) throw error;
-      return attempt(other);
-    });
-  }
-
   async function follow(first: URL, request: (url: URL, route: Route) => Promise<TransportResponse>): Promise<Followed> {
     try {
       return await followRedirects<TransportResponse>(first, { mayBeInternal, discard, send: request });
@@ -92,19 +75,40 @@ export function createSender({ base, routes, fallback }: SenderOptions): Sender 
   }
 
   return {
-    send,
+    send: (url, route, request) => send({ routes, fallback }, { url, route }, request),
     follow,
     async askToken(first, authorizationFor, signal) {
       const { response, url } = await follow(first, (url, route) => {
         const authorization = authorizationFor(url);
         const headers = { accept: 'application/json', 'user-agent': USER_AGENT, ...(authorization === undefined ? {} : { authorization }) };
-        return send(url, route, { method: 'GET', headers, signal });
+        return send({ routes, fallback }, { url, route }, { method: 'GET', headers, signal });
       });
       const body = await readAll(createBody(response.body, signal), MAX_TOKEN_SIZE);
       if (body === undefined) throw new OciError('UNAVAILABLE', `${url.host} sends a token without end`, { origin: 'upstream' });
       return { status: response.statusCode, body: body.toString(), retryAfter: parseRetryAfter(response.headers['retry-after']) };
     },
   };
+}
+
+async function send(
+  { routes, fallback }: Pick<SenderOptions, 'routes' | 'fallback'>,
+  { url, route }: { url: URL; route: Route },
+  { method, headers, signal }: HttpRequest,
+): Promise<TransportResponse> {
+  const parts = { origin: url.origin, path: url.pathname + url.search, method, signal, headers };
+  const attempt = async (transport: Transport) => {
+    try {
+      return await transport.request(parts);
+    } catch (error) {
+      signal.throwIfAborted();
+      throw describeConnectionError(error, transport, url);
+    }
+  };
+  const other = fallback?.[route];
+  return attempt(routes[route]).catch((error: OciError) => {
+    if (error.origin !== 'proxy' || other === undefined) throw error;
+    return attempt(other);
+  });
 }
 
 /** Checks whether a registry is on an internal network: its redirect targets may then be internal

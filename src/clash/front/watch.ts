@@ -45,8 +45,7 @@ const ENOUGH_BYTES = STARVED_TICKS * 512 * 1024;
 const PROGRESS_MS = 2500;
 
 export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch {
-  /** The bytes that a link had received at each of the last ticks. */
-  const received = new WeakMap<Link, number[]>();
+  const received: ReceivedBytes = new WeakMap();
   let starvedTicks = 0;
 
   const steering = () => fleet.live()?.steering;
@@ -57,27 +56,10 @@ export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch 
     if (current !== undefined && Date.now() - current.verifiedAt() >= ms) void current.check();
   }
 
-  /** How many bytes a link received in the last `STARVED_TICKS` seconds; Infinity: it is
-   *  younger. */
-  function gainOf(link: Link): number {
-    const ticks = [...(received.get(link) ?? []), link.received].slice(-STARVED_TICKS - 1);
-    received.set(link, ticks);
-    return ticks.length <= STARVED_TICKS ? Infinity : link.received - (ticks[0] ?? 0);
-  }
-
-  /** The downloads that are starved now. */
-  function findStarved(own: readonly Link[], now: number): Link[] {
-    const gains = own.map((link) => ({ link, gain: gainOf(link) }));
-    const total = gains.reduce((sum, { gain }) => sum + (gain === Infinity ? 0 : gain), 0);
-    if (total >= ENOUGH_BYTES) return [];
-    const listening = ({ sentAt }: Link) => now - sentAt > (STARVED_TICKS + 1) * TICK_MS;
-    return gains.filter(({ link, gain }) => gain > 0 && gain < STARVED_BYTES && listening(link)).map(({ link }) => link);
-  }
-
   function tick(): void {
     const now = Date.now();
     const own = ownLinks();
-    const starved = findStarved(own, now);
+    const starved = findStarved(received, own, now);
     starvedTicks = starved.length > 0 ? starvedTicks + 1 : 0;
     if (starvedTicks % STARVED_TICKS === 1) void complain(starved, 'starved').catch(() => undefined); // mihomo has ended
     const active = own.some(({ sentAt }) => now - sentAt <= 2 * TICK_MS);
@@ -139,4 +121,24 @@ export function createWatch({ links, fleet, log, signal }: WatchOptions): Watch 
         .catch(() => undefined); // mihomo has ended, and its connections with it
     },
   };
+}
+
+/** The bytes that a link had received at each of the last ticks. */
+type ReceivedBytes = WeakMap<Link, number[]>;
+
+/** The downloads that are starved now. */
+function findStarved(received: ReceivedBytes, own: readonly Link[], now: number): Link[] {
+  const gains = own.map((link) => ({ link, gain: gainOf(received, link) }));
+  const total = gains.reduce((sum, { gain }) => sum + (gain === Infinity ? 0 : gain), 0);
+  if (total >= ENOUGH_BYTES) return [];
+  const listening = ({ sentAt }: Link) => now - sentAt > (STARVED_TICKS + 1) * TICK_MS;
+  return gains.filter(({ link, gain }) => gain > 0 && gain < STARVED_BYTES && listening(link)).map(({ link }) => link);
+}
+
+/** How many bytes a link received in the last `STARVED_TICKS` seconds; Infinity: it is
+ *  younger. */
+function gainOf(received: ReceivedBytes, link: Link): number {
+  const ticks = [...(received.get(link) ?? []), link.received].slice(-STARVED_TICKS - 1);
+  received.set(link, ticks);
+  return ticks.length <= STARVED_TICKS ? Infinity : link.received - (ticks[0] ?? 0);
 }

@@ -73,17 +73,21 @@ export function createNodeSearch(options: NodeSearchOptions): NodeSearch {
       running = Promise.race([found.promise, tested]);
       return running;
     },
-    async alternative(except) {
-      const own = await group.find();
-      if (own === undefined) return undefined;
-      const others = order(own, scores, []).filter((name) => name !== except);
-      const tested = others.slice(0, ALTERNATIVES).map(async (name) => {
-        if ((await group.test(name, TEST_LIMIT_MS)).outcome !== 'alive' || scores.isAvoided(name)) throw new Error('no alternative');
-        return name;
-      });
-      return Promise.any(tested).catch(() => undefined);
-    },
+    alternative: (except) => findAlternative(group, except),
   };
+}
+
+/** The first of the best nodes besides `except` that is alive. */
+async function findAlternative(group: NodeSearchOptions['group'], except: string): Promise<string | undefined> {
+  const { scores } = group;
+  const own = await group.find();
+  if (own === undefined) return undefined;
+  const others = order(own, scores, []).filter((name) => name !== except);
+  const tested = others.slice(0, ALTERNATIVES).map(async (name) => {
+    if ((await group.test(name, TEST_LIMIT_MS)).outcome !== 'alive' || scores.isAvoided(name)) throw new Error('no alternative');
+    return name;
+  });
+  return Promise.any(tested).catch(() => undefined);
 }
 
 /** Tests these nodes, and uses the first that is alive. */

@@ -63,15 +63,6 @@ export async function startThrowaway(config: Fields, { binary, directory, env, s
   const ended = once(child, 'exit').catch(() => undefined); // the program cannot be run: `running` is false
   const running = () => child.pid !== undefined && child.exitCode === null && child.signalCode === null;
 
-  async function call(method: 'GET' | 'PUT', path: string): Promise<{ status: number; text: string }> {
-    const sent = request({ socketPath, method, path, signal: AbortSignal.timeout(CALL_LIMIT_MS), agent: false });
-    sent.end();
-    const [response] = await once(sent, 'response');
-    const chunks: Buffer[] = [];
-    for await (const chunk of response as AsyncIterable<Buffer>) chunks.push(chunk);
-    return { status: (response as { statusCode: number }).statusCode, text: Buffer.concat(chunks).toString() };
-  }
-
   async function dispose(): Promise<void> {
     if (running()) child.kill('SIGKILL');
     if (child.pid !== undefined) await ended;
@@ -92,9 +83,19 @@ export async function startThrowaway(config: Fields, { binary, directory, env, s
   }
   clearTimeout(limit);
   child.stdout.resume();
+  const call: Throwaway['call'] = (method, path) => callController(socketPath, method, path);
   if (running()) return { write, call, running, crashed, [Symbol.asyncDispose]: dispose };
   await dispose();
   throw new Error('the mihomo that reads entries does not start');
+}
+
+async function callController(socketPath: string, method: 'GET' | 'PUT', path: string): Promise<{ status: number; text: string }> {
+  const sent = request({ socketPath, method, path, signal: AbortSignal.timeout(CALL_LIMIT_MS), agent: false });
+  sent.end();
+  const [response] = await once(sent, 'response');
+  const chunks: Buffer[] = [];
+  for await (const chunk of response as AsyncIterable<Buffer>) chunks.push(chunk);
+  return { status: (response as { statusCode: number }).statusCode, text: Buffer.concat(chunks).toString() };
 }
 
 async function accepts(path: string): Promise<boolean> {

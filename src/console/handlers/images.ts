@@ -31,7 +31,7 @@ const MAX_PODS = 200;
 
 /** The stored images: a page of them, and one in detail. */
 export function createImagesHandlers(options: ImagesOptions): Pick<ApiHandlers, 'images' | 'image'> {
-  const { inventory, pods, pins } = options;
+  const { inventory, pods } = options;
   const facts: ImageFacts = {
     podsOf: (image) => pods.usesOf({ ...image, tag: image.tag })?.length,
     isKept: (image) => keptBy(image, options) !== undefined,
@@ -41,15 +41,9 @@ export function createImagesHandlers(options: ImagesOptions): Pick<ApiHandlers, 
   const searchOf = createSearches(options, facts);
   inventory.onListed(searchOf);
 
-  async function refresh(signal: AbortSignal): Promise<void> {
-    inventory.look();
-    pods.look();
-    await pins.refresh(signal);
-  }
-
   return {
     async images({ query, signal }) {
-      await refresh(signal);
+      await refresh(options, signal);
       const stored = inventory.current();
       const podsProblem = pods.problem() ?? null;
       if (stored === undefined) {
@@ -70,10 +64,16 @@ export function createImagesHandlers(options: ImagesOptions): Pick<ApiHandlers, 
     },
 
     async image({ query, signal }) {
-      await refresh(signal);
+      await refresh(options, signal);
       return detailOf(query, options, signal);
     },
   };
+}
+
+async function refresh({ inventory, pods, pins }: ImagesOptions, signal: AbortSignal): Promise<void> {
+  inventory.look();
+  pods.look();
+  await pins.refresh(signal);
 }
 
 /** The search over the latest images. It is rebuilt when the images, the pods or the pins have
