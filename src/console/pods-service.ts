@@ -65,7 +65,7 @@ export function createPods<Line>({ list, imagesOf, locate, report, stop }: PodsO
     triedAt = Date.now();
     try {
       const pods = await ask(stop);
-      uses = collectUses(pods);
+      uses = collectUses(pods, { imagesOf, locate });
       lines = report(pods);
       summaries = pods.map(summarize);
       takenAt = Date.now();
@@ -73,28 +73,6 @@ export function createPods<Line>({ list, imagesOf, locate, report, stop }: PodsO
     } catch (error) {
       problem = error instanceof Error ? error.message : String(error);
     }
-  }
-
-  function collectUses(pods: readonly Fields[]): Map<string, PodUse[]> {
-    const found = new Map<string, PodUse[]>();
-    for (const pod of pods) {
-      const metadata = fieldsOf(pod['metadata']);
-      const running = runningImages(pod);
-      for (const { name, image } of imagesOf(pod)) {
-        const use: PodUse = {
-          namespace: textOf(metadata['namespace']) ?? '',
-          pod: textOf(metadata['name']) ?? '',
-          container: name,
-          node: textOf(fieldsOf(pod['spec'])['nodeName']) ?? null,
-        };
-        const keys = [image, ...(running.get(name) ?? [])].flatMap((own) => {
-          const located = locate(own);
-          return located === undefined ? [] : [keyOf(located.repository, located.reference)];
-        });
-        for (const key of new Set(keys)) append(found, key, use);
-      }
-    }
-    return found;
   }
 
   return {
@@ -117,6 +95,32 @@ export function createPods<Line>({ list, imagesOf, locate, report, stop }: PodsO
     lines: () => lines,
     pods: () => summaries,
   };
+}
+
+/** The uses of images by pods, by the keys of the images. */
+function collectUses(
+  pods: readonly Fields[],
+  { imagesOf, locate }: Pick<PodsOptions<unknown>, 'imagesOf' | 'locate'>,
+): Map<string, PodUse[]> {
+  const found = new Map<string, PodUse[]>();
+  for (const pod of pods) {
+    const metadata = fieldsOf(pod['metadata']);
+    const running = runningImages(pod);
+    for (const { name, image } of imagesOf(pod)) {
+      const use: PodUse = {
+        namespace: textOf(metadata['namespace']) ?? '',
+        pod: textOf(metadata['name']) ?? '',
+        container: name,
+        node: textOf(fieldsOf(pod['spec'])['nodeName']) ?? null,
+      };
+      const keys = [image, ...(running.get(name) ?? [])].flatMap((own) => {
+        const located = locate(own);
+        return located === undefined ? [] : [keyOf(located.repository, located.reference)];
+      });
+      for (const key of new Set(keys)) append(found, key, use);
+    }
+  }
+  return found;
 }
 
 function append(uses: Map<string, PodUse[]>, key: string, use: PodUse): void {

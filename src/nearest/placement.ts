@@ -13,7 +13,6 @@ import {
   PLACE_HEADER,
   REPORT_HEADER,
   type AgentOffer,
-  type Place,
   type PlaceKind,
 } from './agreement.ts';
 import type { Tracker } from './tracker.ts';

@@ -49,34 +49,6 @@ export function createKnownTags(stores: readonly Store[]): KnownTags {
     return [...(tags.get(key) ?? []), ...above.flatMap((parent) => recall(repository, parent, depth + 1))];
   }
 
-  async function readStored(repository: Repository, signal: AbortSignal): Promise<TagsByDigest> {
-    const found = new Map<Digest, Set<Tag>>();
-    const store = stores.at(-1);
-    if (store === undefined) return found;
-    const records = await readTags(store, { repositories: [repository], parallel: READS_AT_ONCE, signal });
-    for (const [name, own] of records) await follow(name.slice(repository.length + 1) as Digest, own, 0);
-    return found;
-
-    async function follow(digest: Digest, own: readonly Tag[], depth: number): Promise<void> {
-      const known = found.get(digest) ?? new Set<Tag>();
-      found.set(digest, known);
-      for (const tag of own) known.add(tag);
-      if (depth === MAX_DEPTH) return;
-      const content = await readFirst(digest, signal);
-      if (content === undefined) return;
-      for (const blob of content.blobs) found.set(blob.digest, new Set([...(found.get(blob.digest) ?? []), ...own]));
-      for (const manifest of content.manifests) await follow(manifest.digest, own, depth + 1);
-    }
-  }
-
-  async function readFirst(digest: Digest, signal: AbortSignal) {
-    for (const store of stores) {
-      const content = await readManifest(store, digest, { signal });
-      if (content !== undefined && content !== 'corrupt') return content;
-    }
-    return undefined;
-  }
-
   return {
     noteTag: (repository, tag, digest) => add(tags, `${repository}@${digest}`, tag),
     noteManifest(repository, digest, bytes) {
@@ -90,7 +62,7 @@ export function createKnownTags(stores: readonly Store[]): KnownTags {
     },
     recall: (repository, digest) => recall(repository, digest),
     async find(repository, digest, signal) {
-      const reading = stored.get(repository) ?? readStored(repository, signal);
+      const reading = stored.get(repository) ?? readStored(stores, repository, signal);
       stored.set(repository, reading);
       try {
         return [...new Set([...((await reading).get(digest) ?? []), ...recall(repository, digest)])];
@@ -100,6 +72,36 @@ export function createKnownTags(stores: readonly Store[]): KnownTags {
       }
     },
   };
+}
+
+/** The recorded tags of a repository, for the digests that they lead to. */
+async function readStored(stores: readonly Store[], repository: Repository, signal: AbortSignal): Promise<TagsByDigest> {
+  const found = new Map<Digest, Set<Tag>>();
+  const store = stores.at(-1);
+  if (store === undefined) return found;
+  const records = await readTags(store, { repositories: [repository], parallel: READS_AT_ONCE, signal });
+  for (const [name, own] of records) await follow(name.slice(repository.length + 1) as Digest, own, 0);
+  return found;
+
+  async function follow(digest: Digest, own: readonly Tag[], depth: number): Promise<void> {
+    const known = found.get(digest) ?? new Set<Tag>();
+    found.set(digest, known);
+    for (const tag of own) known.add(tag);
+    if (depth === MAX_DEPTH) return;
+    const content = await readFirst(stores, digest, signal);
+    if (content === undefined) return;
+    for (const blob of content.blobs) found.set(blob.digest, new Set([...(found.get(blob.digest) ?? []), ...own]));
+    for (const manifest of content.manifests) await follow(manifest.digest, own, depth + 1);
+  }
+}
+
+/** The manifest from the first store that has it. */
+async function readFirst(stores: readonly Store[], digest: Digest, signal: AbortSignal) {
+  for (const store of stores) {
+    const content = await readManifest(store, digest, { signal });
+    if (content !== undefined && content !== 'corrupt') return content;
+  }
+  return undefined;
 }
 
 function add<Value>(sets: LRUCache<string, Set<Value>>, key: string, value: Value): void {

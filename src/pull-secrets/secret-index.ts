@@ -90,16 +90,15 @@ export function createSecretIndex(firstKey: string, { keepsPasswords }: { keepsP
     for (const { id } of stored.entries) credentials.delete(hashed(id));
   }
 
-  function store(secret: Fields, before: Stored | undefined, owner: string): Stored {
-    const metadata = fieldsOf(secret['metadata']);
-    const [namespace = '', name = '', uid = ''] = ['namespace', 'name', 'uid'].map((field) => textOf(metadata[field]));
+  function read(secret: Fields, before: Stored | undefined, owner: string): Stored {
+    const { namespace, name, uid } = metadataOf(secret);
     const { logins, size, problem } = readLogins(secret, (bytes.get(namespace) ?? 0) - (before?.size ?? 0));
     const scoped = logins.flatMap((login) => {
       const scope = parseScope(login.registry);
       return scope === undefined ? [] : [{ ...login, scope }];
     });
     const entries = scoped.map(({ registry, scope, username, password }) => {
-      return { id: idOf({ uid, registry }, key), registry, scope, login: loginOf(username, password) };
+      return { id: idOf({ uid, registry }, key), registry, scope, login: hashed(JSON.stringify([username, password])) };
     });
     const own = keepsPasswords ? scoped.map((entry) => credentialOf(entry, { namespace, secret: name })) : [];
     const digest = createHash('sha256')
@@ -107,12 +106,11 @@ export function createSecretIndex(firstKey: string, { keepsPasswords }: { keepsP
       .digest('base64');
     return { owner, namespace, name, uid, digest, size, entries, credentials: own, ...(problem === undefined ? {} : { problem }) };
   }
-  const loginOf = (username: string, password: string): string => hashed(JSON.stringify([username, password]));
 
   return {
     set(name, secret, owner) {
       const before = secrets.get(name);
-      const now = store(secret, before, owner);
+      const now = read(secret, before, owner);
       if (before?.digest === now.digest) {
         before.owner = owner;
         return undefined;
@@ -161,4 +159,10 @@ function readLogins(secret: Fields, held: number): { logins: Login[]; size: numb
     if (!(error instanceof DockerConfigError)) throw error;
     return { logins: [], size: 0, problem: error.message };
   }
+}
+
+function metadataOf(secret: Fields): { namespace: string; name: string; uid: string } {
+  const metadata = fieldsOf(secret['metadata']);
+  const [namespace = '', name = '', uid = ''] = ['namespace', 'name', 'uid'].map((field) => textOf(metadata[field]));
+  return { namespace, name, uid };
 }

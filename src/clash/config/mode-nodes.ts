@@ -57,10 +57,7 @@ function addDocument(
     parts.proxies.push({ value, origin, own: false, subscription });
   }
   for (const [name, provider] of Object.entries(providers)) {
-    const override = fieldsOf(provider['override']);
-    const named =
-      prefix === '' ? {} : { override: { ...override, 'additional-prefix': prefix + (textOf(override['additional-prefix']) ?? '') } };
-    parts.proxyProviders[innerProviderOf(subscription, name)] = renameDialers({ ...provider, ...named }, target);
+    parts.proxyProviders[innerProviderOf(subscription, name)] = renameDialers(withPrefix(provider, prefix), target);
   }
   const dialers = [...nodes, ...Object.values(providers), ...Object.values(providers).map((provider) => fieldsOf(provider['override']))];
   for (const name of reachable(
@@ -77,6 +74,13 @@ function addDocument(
     };
     parts.groups.push({ value, origin, own: false });
   }
+}
+
+/** The provider, with `prefix` before the names of its nodes. */
+function withPrefix(provider: Fields, prefix: string): Fields {
+  if (prefix === '') return provider;
+  const override = fieldsOf(provider['override']);
+  return { ...provider, override: { ...override, 'additional-prefix': prefix + (textOf(override['additional-prefix']) ?? '') } };
 }
 
 /** The name of a group that nodes of a subscription are chained to. */

@@ -62,27 +62,9 @@ export async function cacheLs({ config, stop, stdout, stderr }: Host, options: L
     const tags = await readTags(store, { parallel: 16, signal: stop, gone: note });
     bar.end();
     const chosen = rows(inventory, options.all, (repository, digest) => tags.get(`${repository}@${digest}`) ?? []);
-    const lines = sizes(inventory, chosen).map(([{ image, place, repositories, tags }, { size, unique }]): Line => {
-      const named = platforms.get(image.digest) ?? [];
-      return {
-        repository: place.repository,
-        private: repositories.some((repository) => repository !== place.repository),
-        tags,
-        digest: image.digest,
-        platforms: named.filter(({ digest }) => inventory.byDigest.has(digest)).map(({ platform }) => platform),
-        platformsNamed: named.length,
-        size,
-        unique,
-        lastUse: place.lastDay === '' ? null : place.lastDay,
-        days: place.days,
-        stored: new Date(inventory.blobs.modified(image.blob)).toISOString(),
-        gone: tags.flatMap((tag) => {
-          const since = repositories.flatMap((repository) => gone.get(`${repository}:${tag}`) ?? []);
-          const [first] = since.toSorted();
-          return first === undefined ? [] : [{ tag, since: first }];
-        }),
-      };
-    });
+    const lines = sizes(inventory, chosen).map(([row, size]) =>
+      lineOf(row, { ...size, inventory, platforms: platforms.get(row.image.digest) ?? [], gone }),
+    );
     const isHosted = ({ repository }: Line): boolean => Object.hasOwn(config.registry.hosted, repository.slice(0, repository.indexOf('/')));
     const shown = lines
       .filter((line) => (!options.gone || line.gone.length > 0) && (!options.hosted || isHosted(line)))
@@ -104,6 +86,37 @@ interface Row {
   tags: string[];
   /** Whether it is only a platform of a listed index. */
   within: boolean;
+}
+
+interface LineContext {
+  size: number;
+  unique: number;
+  inventory: Inventory;
+  /** The platforms that the image names. */
+  platforms: readonly { digest: Digest; platform: string }[];
+  /** When it was noticed that a tag was gone, by `repository:tag`. */
+  gone: ReadonlyMap<string, string>;
+}
+
+function lineOf({ image, place, repositories, tags }: Row, { size, unique, inventory, platforms, gone }: LineContext): Line {
+  return {
+    repository: place.repository,
+    private: repositories.some((repository) => repository !== place.repository),
+    tags,
+    digest: image.digest,
+    platforms: platforms.filter(({ digest }) => inventory.byDigest.has(digest)).map(({ platform }) => platform),
+    platformsNamed: platforms.length,
+    size,
+    unique,
+    lastUse: place.lastDay === '' ? null : place.lastDay,
+    days: place.days,
+    stored: new Date(inventory.blobs.modified(image.blob)).toISOString(),
+    gone: tags.flatMap((tag) => {
+      const since = repositories.flatMap((repository) => gone.get(`${repository}:${tag}`) ?? []);
+      const [first] = since.toSorted();
+      return first === undefined ? [] : [{ tag, since: first }];
+    }),
+  };
 }
 
 /** One row per repository and image; platforms of an index only if they have a tag, or with

@@ -3,6 +3,7 @@ import { formatBytes, renderTable } from '../table.ts';
 import { takeLease, type Lease } from '../../upkeep/lease.ts';
 import { prune, type PruneResult } from '../../upkeep/prune.ts';
 import type { Store } from '../../store/store.ts';
+import type { UploadStore } from '../../store/upload-store.ts';
 import type { Host } from '../command.ts';
 import { createProgress, type Bar } from './progress.ts';
 import { applyRetentionRules, createRegistries } from '../wiring/hosted.ts';
@@ -24,7 +25,8 @@ export interface PruneCommandOptions {
 
 /** `kube-registry cache prune`: runs the registry's background pruning now. @throws OciError
  *  UNAVAILABLE */
-export async function cachePrune({ config, log, stop, stdout, stderr, env }: Host, options: PruneCommandOptions): Promise<number> {
+export async function cachePrune(host: Host, options: PruneCommandOptions): Promise<number> {
+  const { config, stop, stdout, stderr, env } = host;
   const { dryRun, json, force, maxSize, maxAge, minAge } = options;
   const { storage, cache } = config.registry;
   const store = await openStore(config.registry);
@@ -37,11 +39,7 @@ export async function cachePrune({ config, log, stop, stdout, stderr, env }: Hos
       ? undefined
       : await waitForLease(store, stop, (holder) => stderr.write(`${holder} is pruning; waiting until it has finished\n`));
     const signal = lease === undefined ? stop : AbortSignal.any([stop, lease.signal]);
-    if (!dryRun) {
-      const registries = createRegistries(config.registry, { store, used: () => undefined });
-      const deleted = await applyRetentionRules(config.registry, { registries, store, log, signal });
-      if (deleted > 0) stderr.write(`the retention rules have deleted ${deleted} tags and manifests of hosted repositories\n`);
-    }
+    if (!dryRun) await retain(host, store, signal);
     const bars = createBars((name) => progress.start(name));
     const result = await prune(store, {
       dryRun,
@@ -64,6 +62,13 @@ export async function cachePrune({ config, log, stop, stdout, stderr, env }: Hos
     await lease?.release(finished);
     await store.close();
   }
+}
+
+/** Applies the retention rules of hosted repositories. */
+async function retain({ config, log, stderr }: Host, store: UploadStore, signal: AbortSignal): Promise<void> {
+  const registries = createRegistries(config.registry, { store, used: () => undefined });
+  const deleted = await applyRetentionRules(config.registry, { registries, store, log, signal });
+  if (deleted > 0) stderr.write(`the retention rules have deleted ${deleted} tags and manifests of hosted repositories\n`);
 }
 
 async function waitForLease(store: Store, signal: AbortSignal, onWaiting: (holder: string) => void): Promise<Lease> {

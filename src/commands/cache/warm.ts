@@ -65,13 +65,7 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
   const store = options.registry === undefined ? await openOwnStore(config.registry) : undefined;
   const platforms = platformsOf(options.platforms);
   const warm = createWarmer(
-    remote({
-      name: 'registry',
-      url,
-      transport: createTransport({ proxy: 'direct' }),
-      metrics: noRegistryMetrics,
-      limits: LIMITS,
-    }),
+    remote({ name: 'registry', url, transport: createTransport({ proxy: 'direct' }), metrics: noRegistryMetrics, limits: LIMITS }),
     {
       platforms,
       referrers: config.registry.warm.referrers,
