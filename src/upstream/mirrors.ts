@@ -51,90 +51,99 @@ interface Favour {
  *  a broken mirror. */
 const MAX_STRIKES = 3;
 
-export function createSources({ origin, mirrors, privatePrefixes, attempts, deadMirrorMs }: SourcesOptions): Sources {
-  const favours = new Map<Source, Favour>(mirrors.map((mirror) => [mirror, { lostUntil: 0, strikes: 0 }]));
-
-  function lose(mirror: Source, milliseconds = deadMirrorMs): void {
-    favours.set(mirror, { lostUntil: Date.now() + Math.max(milliseconds, deadMirrorMs), strikes: 0 });
-  }
-
-  function judge(mirror: Source, error: unknown): void {
-    const favour = favours.get(mirror);
-    if (favour === undefined) return;
-    if (isOciError(error, 'TOOMANYREQUESTS')) return lose(mirror, 1000 * (error.retryAfter ?? 0));
-    // An error about one object says little about others; no answer at all says much.
-    const single = error instanceof UpstreamError ? error.failure !== 'source' : isOciError(error, 'MANIFEST_INVALID');
-    if (!single) return lose(mirror);
-    const counts = isOciError(error, 'MANIFEST_INVALID') || (error instanceof UpstreamError && error.failure === 'moment');
-    if (counts && ++favour.strikes >= MAX_STRIKES) lose(mirror);
-  }
-
-  /** The sources in the order in which they are asked. Repositories with credentials are not
-   *  revealed to mirrors that have none for them. */
-  function candidatesFor({ repository, order }: Search): Source[] {
-    if (order === 'alone') return [origin];
-    const isPrivate = privatePrefixes.some((prefix) => repository.startsWith(prefix));
-    const allowed = mirrors.filter(({ endpoint }) => !isPrivate || endpoint.covers(repository));
-    const now = Date.now();
-    const [liked, others] = [allowed.filter((mirror) => isLiked(mirror, now)), allowed.filter((mirror) => !isLiked(mirror, now))];
-    return order === 'origin' ? [origin, ...liked, ...others] : [...liked, origin, ...others];
-  }
-
-  function isLiked(mirror: Source, now: number): boolean {
-    return (favours.get(mirror)?.lostUntil ?? 0) <= now;
-  }
-
-  async function attempt<T>(source: Source, limits: Limits, work: Work<T>): Promise<T> {
-    if (source.isOrigin) return retry(source, limits, work);
-    try {
-      const value = await work(source, limits).catch((error: unknown) => {
-        if (!wasHungUp(error)) throw error;
-        return work(source, limits);
-      });
-      const favour = favours.get(source);
-      if (favour !== undefined) favour.strikes = 0;
-      return value;
-    } catch (error) {
-      if (!limits.signal.aborted) judge(source, error);
-      throw error;
-    }
-  }
-
-  async function retry<T>(source: Source, limits: Limits, work: Work<T>): Promise<T> {
-    const { signal, deadline } = limits;
-    for (let count = 1; ; count++) {
-      try {
-        return await work(source, limits);
-      } catch (error) {
-        signal.throwIfAborted();
-        if (!mayPass(error) || count >= attempts || deadline.aborted) throw error;
-        const pause = Math.max(1000 * (error.retryAfter ?? 0), backoff(count, { baseMs: 150, jitter: 'half' }));
-        await delay(pause, undefined, { signal: AbortSignal.any([signal, deadline]) }).catch(() => undefined); // thrown below
-        signal.throwIfAborted();
-        if (deadline.aborted) throw error;
-      }
-    }
-  }
-
+export function createSources(options: SourcesOptions): Sources {
+  const { mirrors, attempts } = options;
+  const ranked: Ranked = { ...options, favours: new Map(mirrors.map((mirror) => [mirror, { lostUntil: 0, strikes: 0 }])) };
   return {
     async ask(search, work) {
       const { signal, headersMs } = search;
-      const candidates = candidatesFor(search);
+      const candidates = candidatesFor(ranked, search);
       const deadline = AbortSignal.timeout(headersMs);
+      const attempt = (source: Source, signal: AbortSignal) => {
+        const limits = { signal, deadline };
+        return source.isOrigin ? retry(attempts, source, { limits, work }) : askMirror(ranked, source, { limits, work });
+      };
       const [only, ...others] = candidates;
-      if (only !== undefined && others.length === 0) return attempt(only, { signal, deadline }, work);
+      if (only !== undefined && others.length === 0) return attempt(only, signal);
       const result = await hedge(candidates, {
         signal,
         patienceMs: Math.floor(headersMs / (mirrors.length + 2)),
         isFinal: (source, error) => source.isOrigin && isAbsent(error),
-        attempt: (source, signal) => attempt(source, { signal, deadline }, work),
+        attempt,
       });
       if (!result.won) throw worst(result.failures);
-      for (const slow of result.overtaken) if (!slow.isOrigin) lose(slow);
+      for (const slow of result.overtaken) if (!slow.isOrigin) lose(ranked, slow);
       return result.value;
     },
-    insist: (source, { signal, headersMs }, work) => retry(source, { signal, deadline: AbortSignal.timeout(headersMs) }, work),
+    insist: (source, { signal, headersMs }, work) =>
+      retry(attempts, source, { limits: { signal, deadline: AbortSignal.timeout(headersMs) }, work }),
   };
+}
+
+interface Ranked extends SourcesOptions {
+  favours: Map<Source, Favour>;
+}
+
+/** The sources in the order in which they are asked. Repositories with credentials are not
+ *  revealed to mirrors that have none for them. */
+function candidatesFor({ origin, mirrors, privatePrefixes, favours }: Ranked, { repository, order }: Search): Source[] {
+  if (order === 'alone') return [origin];
+  const isPrivate = privatePrefixes.some((prefix) => repository.startsWith(prefix));
+  const allowed = mirrors.filter(({ endpoint }) => !isPrivate || endpoint.covers(repository));
+  const now = Date.now();
+  const isLiked = (mirror: Source): boolean => (favours.get(mirror)?.lostUntil ?? 0) <= now;
+  const [liked, others] = [allowed.filter(isLiked), allowed.filter((mirror) => !isLiked(mirror))];
+  return order === 'origin' ? [origin, ...liked, ...others] : [...liked, origin, ...others];
+}
+
+/** Asks a mirror once, or twice if it has closed the connection, and judges it by the outcome. */
+async function askMirror<T>(ranked: Ranked, source: Source, { limits, work }: { limits: Limits; work: Work<T> }): Promise<T> {
+  try {
+    const value = await work(source, limits).catch((error: unknown) => {
+      if (!wasHungUp(error)) throw error;
+      return work(source, limits);
+    });
+    const favour = ranked.favours.get(source);
+    if (favour !== undefined) favour.strikes = 0;
+    return value;
+  } catch (error) {
+    if (!limits.signal.aborted) judge(ranked, source, error);
+    throw error;
+  }
+}
+
+/** Judges a mirror by the error of a request. */
+function judge(ranked: Ranked, mirror: Source, error: unknown): void {
+  const favour = ranked.favours.get(mirror);
+  if (favour === undefined) return;
+  if (isOciError(error, 'TOOMANYREQUESTS')) return lose(ranked, mirror, 1000 * (error.retryAfter ?? 0));
+  // An error about one object says little about others; no answer at all says much.
+  const single = error instanceof UpstreamError ? error.failure !== 'source' : isOciError(error, 'MANIFEST_INVALID');
+  if (!single) return lose(ranked, mirror);
+  const counts = isOciError(error, 'MANIFEST_INVALID') || (error instanceof UpstreamError && error.failure === 'moment');
+  if (counts && ++favour.strikes >= MAX_STRIKES) lose(ranked, mirror);
+}
+
+/** Asks a mirror last for a while. */
+function lose({ favours, deadMirrorMs }: Ranked, mirror: Source, milliseconds = deadMirrorMs): void {
+  favours.set(mirror, { lostUntil: Date.now() + Math.max(milliseconds, deadMirrorMs), strikes: 0 });
+}
+
+/** Asks a source again after temporary failures. */
+async function retry<T>(attempts: number, source: Source, { limits, work }: { limits: Limits; work: Work<T> }): Promise<T> {
+  const { signal, deadline } = limits;
+  for (let count = 1; ; count++) {
+    try {
+      return await work(source, limits);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!mayPass(error) || count >= attempts || deadline.aborted) throw error;
+      const pause = Math.max(1000 * (error.retryAfter ?? 0), backoff(count, { baseMs: 150, jitter: 'half' }));
+      await delay(pause, undefined, { signal: AbortSignal.any([signal, deadline]) }).catch(() => undefined); // thrown below
+      signal.throwIfAborted();
+      if (deadline.aborted) throw error;
+    }
+  }
 }
 
 /** Whether the same source may answer if it is asked again at once. */

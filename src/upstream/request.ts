@@ -36,7 +36,7 @@ export interface SourceOptions {
   endpoint: Endpoint;
   isOrigin: boolean;
   rateLimit: RateLimit;
-  /** For small requests (manifests and lists): blobs are limited elsewhere. */
+  /** Requests that wait for their headers; their repositories take turns. */
   queue: FairQueue | undefined;
   metrics: Pick<RegistryMetrics, 'observeUpstream' | 'received'>;
   trusted: boolean;
@@ -46,43 +46,6 @@ const MAX_ERROR_SIZE = 64 * 1024;
 
 export function createSource(options: SourceOptions): Source {
   const { name, endpoint, isOrigin, rateLimit, queue, metrics } = options;
-
-  async function toRefusal(reply: Reply, { repository, absent, method }: SourceRequest): Promise<Error> {
-    const { words, ofRegistry } = await readError(reply, method);
-    const advice = endpoint.explainRefusal(repository);
-    return refusal(reply, { host: endpoint.host, repository, absent, words, ofRegistry, trusted: options.trusted, advice });
-  }
-
-  async function readError(reply: Reply, method: string): Promise<{ words: string | undefined; ofRegistry: boolean }> {
-    // Ingresses do not send this header; distribution and registries derived from it do, even
-    // without a body.
-    const named = reply.headers['docker-distribution-api-version'] !== undefined;
-    const readable =
-      method === 'GET' && /json|text\/plain/.test(mediaTypeOf(reply)) && Number(reply.headers['content-length'] ?? 0) <= MAX_ERROR_SIZE;
-    if (!readable) {
-      reply.discard();
-      return { words: undefined, ofRegistry: named };
-    }
-    const body = await readAll(reply.body, MAX_ERROR_SIZE).catch(() => undefined); // the status is enough
-    const { words, ofRegistry } = parseErrorBody(body ?? Buffer.alloc(0));
-    return { words, ofRegistry: ofRegistry || named };
-  }
-
-  async function send(request: SourceRequest, limits: Limits): Promise<Reply> {
-    const { kind, expected = [200], ...ask } = request;
-    const started = performance.now();
-    const seconds = () => (performance.now() - started) / 1000;
-    try {
-      const reply = await endpoint.ask({ ...ask, action: kind === 'lists' ? 'list' : 'pull' }, limits);
-      if (kind === 'manifests' && isOrigin) rateLimit.observe(reply.headers);
-      if (!expected.includes(reply.status)) throw await toRefusal(reply, request);
-      metrics.observeUpstream(name, 'ok', seconds());
-      return reply;
-    } catch (error) {
-      if (!limits.signal.aborted) metrics.observeUpstream(name, outcomeOf(error), seconds());
-      throw error;
-    }
-  }
 
   return {
     endpoint,
@@ -94,7 +57,7 @@ export function createSource(options: SourceOptions): Source {
       try {
         const settle = await rateLimit.enter(kind, endpoint.covers(repository) ? (repository.split('/', 1)[0] ?? '') : '', limits);
         try {
-          const reply = await send(request, limits);
+          const reply = await send(options, request, limits);
           settle(undefined);
           return reply;
         } catch (error) {
@@ -118,6 +81,49 @@ export function createSource(options: SourceOptions): Source {
       return decode(bytes, reply, maxBytes);
     },
   };
+}
+
+async function send(options: SourceOptions, request: SourceRequest, limits: Limits): Promise<Reply> {
+  const { name, endpoint, isOrigin, rateLimit, metrics } = options;
+  const { kind, expected = [200], ...ask } = request;
+  const started = performance.now();
+  const seconds = () => (performance.now() - started) / 1000;
+  try {
+    const reply = await endpoint.ask({ ...ask, action: kind === 'lists' ? 'list' : 'pull' }, limits);
+    if (kind === 'manifests' && isOrigin) rateLimit.observe(reply.headers);
+    if (!expected.includes(reply.status)) throw await toRefusal(options, reply, request);
+    metrics.observeUpstream(name, 'ok', seconds());
+    return reply;
+  } catch (error) {
+    if (!limits.signal.aborted) metrics.observeUpstream(name, outcomeOf(error), seconds());
+    throw error;
+  }
+}
+
+/** The error for an unexpected answer. */
+async function toRefusal(
+  { endpoint, trusted }: SourceOptions,
+  reply: Reply,
+  { repository, absent, method }: SourceRequest,
+): Promise<Error> {
+  const { words, ofRegistry } = await readError(reply, method);
+  const advice = endpoint.explainRefusal(repository);
+  return refusal(reply, { host: endpoint.host, repository, absent, words, ofRegistry, trusted, advice });
+}
+
+async function readError(reply: Reply, method: string): Promise<{ words: string | undefined; ofRegistry: boolean }> {
+  // Ingresses do not send this header; distribution and registries derived from it do, even
+  // without a body.
+  const named = reply.headers['docker-distribution-api-version'] !== undefined;
+  const readable =
+    method === 'GET' && /json|text\/plain/.test(mediaTypeOf(reply)) && Number(reply.headers['content-length'] ?? 0) <= MAX_ERROR_SIZE;
+  if (!readable) {
+    reply.discard();
+    return { words: undefined, ofRegistry: named };
+  }
+  const body = await readAll(reply.body, MAX_ERROR_SIZE).catch(() => undefined); // the status is enough
+  const { words, ofRegistry } = parseErrorBody(body ?? Buffer.alloc(0));
+  return { words, ofRegistry: ofRegistry || named };
 }
 
 /** The length of the body that the answer announces, in bytes. */

@@ -60,7 +60,7 @@ export interface UpstreamLimits {
 }
 
 const DEFAULT_LIMITS: UpstreamLimits = { headersMs: 20_000, blobHeadersMs: 60_000, idleMs: 15_000, deadMirrorMs: 60_000, attempts: 4 };
-/** Requests for manifests and lists, of all clients together. Blobs are limited by downloads. */
+/** Requests of all clients that wait for their headers at once. */
 const QUESTIONS = { running: 128, waiting: 4096, perKey: 512 };
 
 export interface UpstreamReaders {
