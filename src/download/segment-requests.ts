@@ -46,85 +46,93 @@ export interface SegmentRequests {
   attempt(segment: Segment): Promise<void>;
 }
 
-export function createSegmentRequests({ state, sources, segments, speed, onOpen, written }: SegmentRequestsOptions): SegmentRequests {
-  const startedAt = performance.now();
-  let ranges = true;
-  let open = false;
-  /** Failures in a row of the connection that retries. */
-  let failures = 0;
+export function createSegmentRequests(options: SegmentRequestsOptions): SegmentRequests {
+  const { state } = options;
+  const source: AskedSource = { ...options, startedAt: performance.now(), takesRanges: true, isOpen: false, failures: 0 };
   const isWanted = () => !state.spoolFull && !state.verified && state.failure === undefined;
-
-  /** Requests the rest of a segment once, and writes it to the spool. */
-  async function transfer(segment: Segment, isHelper: boolean): Promise<void> {
-    const requested = ranges ? rangeOf(segment, state) : undefined;
-    const blob = await sources.open(requested, state.signal);
-    await learnSize(state, blob);
-    if (requested !== undefined && blob.range === undefined) ranges = false;
-    if (!open) {
-      open = true;
-      speed.opened();
-      onOpen();
-    }
-    if (isHelper && blob.range === undefined) {
-      await discardBody(blob.body);
-      throw new OciError('UNAVAILABLE', 'upstream answers a range with the whole blob', { origin: 'upstream' });
-    }
-    if (blob.range === undefined && state.have.ranges().length === 0) {
-      segment.position = segment.reach = 0;
-      segment.end = Infinity;
-    }
-    segments.limit(state.size);
-    await receive(state, { segment, blob, speed, written });
-    segments.limit(state.size);
-  }
-
-  async function pause(error: unknown): Promise<void> {
-    const asked = isOciError(error) ? 1000 * Math.min(error.retryAfter ?? 0, MAX_RETRY_AFTER_SECONDS) : 0;
-    const milliseconds = Math.max(asked, backoff(failures, { baseMs: 100, capMs: 5000, jitter: 'full' }));
-    await delay(milliseconds, undefined, { signal: state.signal });
-  }
-
-  /** Whether the first request, for a range, may have failed because of the range: the whole blob
-   *  may be available. */
-  function mayBeRange(error: unknown, { position }: Segment): boolean {
-    if (!(error instanceof OciError)) return false;
-    const { code, size } = error;
-    if (code === 'RANGE_INVALID') return size === undefined || size > position;
-    if (code === 'UNAVAILABLE') return position > 0 && performance.now() - startedAt < QUICK_FAILURE_MS;
-    return code === 'DENIED' || code === 'UNSUPPORTED' || code === 'UNKNOWN';
-  }
-
-  /** Prepares another attempt after a failure. @throws the error, if there is none */
-  async function recover(error: unknown, segment: Segment): Promise<void> {
-    const ranged = ranges && rangeOf(segment, state) !== undefined;
-    if (state.signal.aborted || failures > MAX_FAILURES || isOciError(error, 'SIZE_INVALID')) throw error;
-    if (open ? isAbsent(error) && !ranged : !ranged || !mayBeRange(error, segment)) throw error;
-    if (ranged && !open) ranges = false;
-    else await pause(error);
-    // A refusal that is not an outage may concern the range: request the whole blob, and skip
-    // the bytes that have arrived.
-    if (ranged && isOciError(error) && !isOciError(error, 'UNAVAILABLE', 'TOOMANYREQUESTS')) ranges = false;
-  }
-
   return {
-    isOpen: () => open,
-    takesRanges: () => ranges,
+    isOpen: () => source.isOpen,
+    takesRanges: () => source.takesRanges,
     isWanted,
     async persist(segment) {
       while (segment.position < segment.end && isWanted()) {
         const before = segment.position;
         try {
-          await transfer(segment, false);
+          await transfer(source, segment, { isHelper: false });
         } catch (error) {
-          failures = segment.position > before ? 1 : failures + 1;
-          await recover(error, segment);
+          source.failures = segment.position > before ? 1 : source.failures + 1;
+          await recover(source, segment, error);
         }
       }
     },
     async attempt(segment) {
-      while (segment.position < segment.end && isWanted()) await transfer(segment, true);
+      while (segment.position < segment.end && isWanted()) await transfer(source, segment, { isHelper: true });
     },
   };
+}
+
+/** The source of a download, as its answers have shown it. */
+interface AskedSource extends SegmentRequestsOptions {
+  startedAt: number;
+  takesRanges: boolean;
+  /** It has answered. */
+  isOpen: boolean;
+  /** Failures in a row of the connection that retries. */
+  failures: number;
+}
+
+/** Requests the rest of a segment once, and writes it to the spool. */
+async function transfer(source: AskedSource, segment: Segment, { isHelper }: { isHelper: boolean }): Promise<void> {
+  const { state, sources, segments, speed, onOpen, written } = source;
+  const requested = source.takesRanges ? rangeOf(segment, state) : undefined;
+  const blob = await sources.open(requested, state.signal);
+  await learnSize(state, blob);
+  if (requested !== undefined && blob.range === undefined) source.takesRanges = false;
+  if (!source.isOpen) {
+    source.isOpen = true;
+    speed.opened();
+    onOpen();
+  }
+  if (isHelper && blob.range === undefined) {
+    await discardBody(blob.body);
+    throw new OciError('UNAVAILABLE', 'upstream answers a range with the whole blob', { origin: 'upstream' });
+  }
+  if (blob.range === undefined && state.have.ranges().length === 0) {
+    segment.position = segment.reach = 0;
+    segment.end = Infinity;
+  }
+  segments.limit(state.size);
+  await receive(state, { segment, blob, speed, written });
+  segments.limit(state.size);
+}
+
+/** Prepares another attempt after a failure. @throws the error, if there is none */
+async function recover(source: AskedSource, segment: Segment, error: unknown): Promise<void> {
+  const { state, isOpen, failures } = source;
+  const ranged = source.takesRanges && rangeOf(segment, state) !== undefined;
+  if (state.signal.aborted || failures > MAX_FAILURES || isOciError(error, 'SIZE_INVALID')) throw error;
+  if (isOpen ? isAbsent(error) && !ranged : !ranged || !mayBeRange(source, segment, error)) throw error;
+  if (ranged && !isOpen) source.takesRanges = false;
+  else await pause(source, error);
+  // A refusal that is not an outage may concern the range: request the whole blob, and skip the
+  // bytes that have arrived.
+  if (ranged && isOciError(error) && !isOciError(error, 'UNAVAILABLE', 'TOOMANYREQUESTS')) source.takesRanges = false;
+}
+
+async function pause({ failures, state }: AskedSource, error: unknown): Promise<void> {
+  const asked = isOciError(error) ? 1000 * Math.min(error.retryAfter ?? 0, MAX_RETRY_AFTER_SECONDS) : 0;
+  const milliseconds = Math.max(asked, backoff(failures, { baseMs: 100, capMs: 5000, jitter: 'full' }));
+  await delay(milliseconds, undefined, { signal: state.signal });
+}
+
+/** Whether the first request, for a range, may have failed because of the range: the whole blob may
+ *  be available. */
+function mayBeRange({ startedAt }: AskedSource, { position }: Segment, error: unknown): boolean {
+  if (!(error instanceof OciError)) return false;
+  const { code, size } = error;
+  if (code === 'RANGE_INVALID') return size === undefined || size > position;
+  if (code === 'UNAVAILABLE') return position > 0 && performance.now() - startedAt < QUICK_FAILURE_MS;
+  return code === 'DENIED' || code === 'UNSUPPORTED' || code === 'UNKNOWN';
 }
 
 /** The range to request for a segment; undefined: the whole blob. */

@@ -67,90 +67,100 @@ export interface DownloadState {
   spoolError: unknown;
 }
 
-export function createDownloadState({ digest, spool, maxSize, room, content, progress }: DownloadStateOptions): DownloadState {
+export function createDownloadState(options: DownloadStateOptions): DownloadState {
+  const { digest, spool, maxSize, content } = options;
   const have = createByteRanges();
   const stop = new AbortController();
-  const prefix = createPrefixHash({ digest, spool, have });
   let wake = Promise.withResolvers<void>();
-
-  /** Makes readers continue without the spool. */
-  function leaveSpool(): void {
-    state.spoolFull = true;
-    prefix.stop();
-    state.notify();
-  }
-
-  const state = {
+  const state: Changing = {
     digest,
     spool,
     maxSize,
     have,
     chunks: createRecentChunks(),
-    prefix,
+    prefix: createPrefixHash({ digest, spool, have }),
     signal: stop.signal,
-    size: undefined as number | undefined,
+    size: undefined,
     received: 0,
     verified: false,
     spoolFull: false,
     isTooLarge: false,
-    failure: undefined as { error: unknown } | undefined,
-    spoolError: undefined as unknown,
-    learnSize(total: number): void {
-      if (state.size === total) return;
-      if (state.size !== undefined) {
-        throw new OciError('UNAVAILABLE', `upstream reported two different sizes for ${digest}`, { origin: 'upstream' });
-      }
+    failure: undefined,
+    spoolError: undefined,
+    learnSize: (total) => learnSize(state, options, total),
+    growTo(total) {
       if (total > maxSize) throw tooLarge(digest, total, maxSize);
-      state.size = total;
-      if (room.grow(total)) return;
-      state.isTooLarge = true;
-      leaveSpool();
+      if (state.size === undefined && !options.room.grow(total)) leaveSpool(state);
     },
-    growTo(total: number): void {
-      if (total > maxSize) throw tooLarge(digest, total, maxSize);
-      if (state.size === undefined && !room.grow(total)) leaveSpool();
-    },
-    async write(bytes: Uint8Array, buffer: SharedBuffer, position: number): Promise<boolean> {
-      try {
-        await prefix.write(bytes, buffer, { position, size: state.size });
-      } catch (error) {
-        // The disk is full or broken, but upstream is not: no reader has to fail.
-        state.spoolError ??= error;
-        leaveSpool();
-        return false;
-      }
-      state.received += bytes.length;
-      have.add(position, position + bytes.length);
-      progress?.written(bytes.length, state.size, have);
-      prefix.grown();
-      return true;
-    },
-    fail(error: unknown): void {
+    write: (bytes, buffer, position) => write(state, options.progress, { bytes, buffer, position }),
+    fail(error) {
       state.failure ??= { error };
       stop.abort(error);
       state.notify();
     },
-    readableEnd(position: number): number {
+    readableEnd(position) {
       const end = have.endFrom(position);
       return state.verified ? end : freeEnd(end, state.size);
     },
-    notify(): void {
+    notify() {
       wake.resolve();
       wake = Promise.withResolvers<void>();
     },
     changed: () => wake.promise,
   };
-  /** Continues an earlier download. The end of the blob is downloaded again in any case, because
-   *  only the response of a source proves that the blob may be served. */
-  function takeOver({ size, ranges }: SpoolContent): void {
-    if (!room.grow(size)) return;
-    state.learnSize(size);
-    for (const [start, end] of ranges) have.add(start, Math.min(end, size - WITHHELD_BYTES));
-    prefix.grown();
-  }
-
-  if (content !== undefined) takeOver(content);
+  if (content !== undefined) continueWith(state, options, content);
   return state;
+}
+
+type Changing = { -readonly [Field in keyof DownloadState]: DownloadState[Field] };
+
+function learnSize(state: Changing, { room }: DownloadStateOptions, total: number): void {
+  const { digest, maxSize } = state;
+  if (state.size === total) return;
+  if (state.size !== undefined) {
+    throw new OciError('UNAVAILABLE', `upstream reported two different sizes for ${digest}`, { origin: 'upstream' });
+  }
+  if (total > maxSize) throw tooLarge(digest, total, maxSize);
+  state.size = total;
+  if (room.grow(total)) return;
+  state.isTooLarge = true;
+  leaveSpool(state);
+}
+
+/** Makes readers continue without the spool. */
+function leaveSpool(state: Changing): void {
+  state.spoolFull = true;
+  state.prefix.stop();
+  state.notify();
+}
+
+async function write(
+  state: Changing,
+  progress: DownloadStateOptions['progress'],
+  { bytes, buffer, position }: { bytes: Uint8Array; buffer: SharedBuffer; position: number },
+): Promise<boolean> {
+  try {
+    await state.prefix.write(bytes, buffer, { position, size: state.size });
+  } catch (error) {
+    // The disk is full or broken, but upstream is not: no reader has to fail.
+    state.spoolError ??= error;
+    leaveSpool(state);
+    return false;
+  }
+  state.received += bytes.length;
+  state.have.add(position, position + bytes.length);
+  progress?.written(bytes.length, state.size, state.have);
+  state.prefix.grown();
+  return true;
+}
+
+/** Continues an earlier download. The end of the blob is downloaded again in any case, because only
+ *  the response of a source proves that the blob may be served. */
+function continueWith(state: Changing, { room }: DownloadStateOptions, { size, ranges }: SpoolContent): void {
+  if (!room.grow(size)) return;
+  state.learnSize(size);
+  for (const [start, end] of ranges) state.have.add(start, Math.min(end, size - WITHHELD_BYTES));
+  state.prefix.grown();
 }
 
 function tooLarge(digest: Digest, size: number, maxSize: number): OciError {
