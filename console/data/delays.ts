@@ -35,7 +35,8 @@ export function nodeInUse(clash: ClashReport | undefined): ClashReport['nodes'][
   return clash?.enabled === true && clash.running ? clash.nodes.find(({ name }) => name === clash.chosen) : undefined;
 }
 
-/** How users know a proxy: the clash proxy next to the registry by its kind, others by their URL. */
+/** How users know a proxy: the clash proxy next to the registry by its kind, others by their
+ *  URL. */
 export function proxyName(proxy: string, clash: ClashReport | undefined): string {
   return clash?.port != null && proxy.endsWith(`//127.0.0.1:${clash.port}`) ? t('proxy.clash') : proxy;
 }

@@ -77,7 +77,7 @@ export function formatRoughly(ms: number): string {
   return inOneUnit(ms, (count) => (count < 3 ? Math.max(1, Math.round(2 * count) / 2) : Math.round(count)));
 }
 
-/** What is rounded up to 60 s is 1 min. */
+/** A time that rounds up to 60 s is shown as 1 min. */
 function inOneUnit(ms: number, round: (count: number) => number): string {
   const [, size] = UNITS[unitOf(ms)] ?? UNITS[3];
   const rounded = round(ms / size) * size;
@@ -92,7 +92,7 @@ const LONG_UNITS = [
   ['day', 86_400_000],
 ] as const;
 
-/** How long before or after `now`: 5 min ago, in 2 h, 3 months ago. */
+/** A time relative to `now`: 5 min ago, in 2 h, 3 months ago. */
 export function formatRelative(time: number, now: number): string {
   const difference = time - now;
   const long = LONG_UNITS.find(([, size]) => Math.abs(difference) >= size);

@@ -24,7 +24,7 @@ const MAX_REMEMBERED = 30;
 export function useQuery<Answer>(path: string | undefined, { everyMs }: QueryOptions = {}): Query<Answer> {
   const [state, setState] = useState<{ data?: Answer; error?: Error; loading: boolean; path?: string }>({ loading: true });
   const [round, setRound] = useState(0);
-  // Before the first paint, which would delay the request by a frame or two.
+  // Sent before the first paint, which would delay it by a frame or two.
   useLayoutEffect(() => {
     if (path === undefined) return undefined;
     const stop = new AbortController();

@@ -1,10 +1,10 @@
 import type { History } from './model.ts';
 
-/** The bytes of a younger point say too little: they are counted only once a second. */
+/** The shortest time over which a rate is meaningful: bytes are counted only once a second. */
 const ENOUGH_SECONDS = 4;
 
-/** Bytes a second of each point. The last point has just begun, so its bytes are those of the time
- *  since then; null: too short a time.
+/** The bytes per second of each point. The last point has begun only recently, so its bytes are
+ *  divided by the time since then; null: that time is too short.
  *  @param now ms since the epoch */
 export function ratesOf(
   { since, stepSeconds, sentBytes, upstreamBytes }: Pick<History, 'since' | 'stepSeconds' | 'sentBytes' | 'upstreamBytes'>,

@@ -14,7 +14,7 @@ export function canAct(): boolean {
   return session.value?.canLogIn === true;
 }
 
-/** Whether users can sign in, and this one has not. */
+/** Whether users can sign in, and this user has not. */
 export function needsSignIn(): boolean {
   return canAct() && session.value?.user === null;
 }

@@ -10,7 +10,7 @@ export interface Verdict {
   sentence: string;
 }
 
-/** @param check with the upstream's answer, or, while that is awaited, without */
+/** @param check - contains the upstream's answer, or says that it has not been asked yet */
 export function findVerdict(check: Check, situation: Situation): Verdict {
   const { upstream, served, stored } = check;
   const isAwaited = upstream.answer === 'not-asked';

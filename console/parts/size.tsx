@@ -2,7 +2,7 @@ import { formatBytes } from '../data/format.ts';
 import type { ImageRow } from '../data/model.ts';
 import { t } from '../language/language.ts';
 
-/** The size of an image: the stored bytes, and all of them if some are not stored. */
+/** The size of an image: its stored bytes, and its whole size if some bytes are not stored. */
 export function Size({ row: { size, wholeSize, complete } }: { row: ImageRow }) {
   if (complete) return <>{formatBytes(size)}</>;
   return (

@@ -14,8 +14,8 @@ import { Badge, Section, type Tone } from '../parts/marks.tsx';
 import { Digest, Foreign } from '../parts/names.tsx';
 import { When } from '../parts/time.tsx';
 
-/** Checks one image: whether it would be served, from where, and what currently delays it. A link may
- *  name the image: `#/overview?check=nginx`. */
+/** Checks one image: whether it would be served, from where, and what currently delays it. A link
+ *  may name the image: `#/overview?check=nginx`. */
 export function CheckImage() {
   const linked = route.value.parameters.get('check') ?? '';
   const [typed, setTyped] = useState(linked);

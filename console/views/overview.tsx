@@ -83,8 +83,8 @@ export function OverviewPage() {
   );
 }
 
-/** The code that draws plots is a third of the script, and takes longer than all else to run: it is
- *  loaded when the figures have been painted. */
+/** The code that draws plots is a third of the script, and takes longer to run than the rest, so it
+ *  is loaded when the figures have been painted. */
 const loaded = signal<typeof Plots | undefined>(undefined);
 
 function LazyPlots({ window, isWanted }: { window: Window; isWanted: boolean }) {

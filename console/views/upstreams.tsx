@@ -136,8 +136,8 @@ function State({ row: { name, state, latency, lastRequestAt, lastFailure } }: { 
   );
 }
 
-/** The running downloads, or else the last request: a single request may take hours to be
- *  answered in full. */
+/** Shows the running downloads if there are any, else the time of the last request: a single
+ *  response may take hours to arrive. */
 function LastUse({ name, lastRequestAt }: Pick<UpstreamReport, 'name' | 'lastRequestAt'>) {
   const running = (live.downloads.value?.downloads ?? []).filter((own) => own.upstream === name && own.source === 'upstream');
   if (running.length > 0) {

@@ -1,12 +1,13 @@
 interface Queue<Value> {
   running: Promise<Value> | undefined;
-  /** The run for all who call now. */
+  /** The next run, which new callers share. */
   waiting: Promise<Value> | undefined;
 }
 
-/** Runs `work(key)` for its callers: each of them gets a run that begins after its call. Callers
- *  that come while one runs share the next, so that many callers at once cost two runs at most.
- *  @throws what the run throws, to all who share it */
+/** Runs `work(key)` such that each caller gets a run that begins after its call. Callers that come
+ *  during a run share the next one, so that any number of simultaneous callers cost two runs at
+ *  most.
+ *  @throws what the run throws, to all callers that share it */
 export function freshRuns<Value>(work: (key: string) => Promise<Value>): (key: string) => Promise<Value> {
   const queues = new Map<string, Queue<Value>>();
 

@@ -26,8 +26,8 @@ export interface AccessRecords {
   /** Notes the sizes of the blobs of a manifest that the upstream has served under this name.
    *  @returns these blobs; none if they were noted before */
   noteManifest(repository: Repository, manifest: Descriptor, bytes: Uint8Array): Promise<readonly Descriptor[]>;
-  /** The size of a blob in bytes, as a manifest of this repository states it that this process has
-   *  seen. It is no proof of access to a private blob: upstreams accept manifests that name blobs
+  /** The size of a blob in bytes, as stated by a manifest of this repository that this process has
+   *  seen. This does not prove access to a private blob: upstreams accept manifests that name blobs
    *  which the repository does not have. */
   statedSize(repository: Repository, digest: Digest): number | undefined;
 }

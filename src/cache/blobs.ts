@@ -148,8 +148,8 @@ async function lead(
 }
 
 /** Starts the download of a blob from the sources that may serve it.
- *  @param mayUseStorage - false: the upstream cannot be asked whether the repository has the blob, so
- *  only sources that prove access are read; a mirror may have the blob */
+ *  @param mayUseStorage - false: the upstream cannot be asked whether the repository has the blob,
+ *  so only sources that prove access are read; a mirror may have the blob */
 function startDownload(
   { digest, target, range }: BlobRequest,
   mayUseStorage: boolean,

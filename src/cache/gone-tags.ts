@@ -5,8 +5,8 @@ import { parseTagRecord } from './cached-tag.ts';
 import type { RecordStore } from './record-store.ts';
 import type { TagMemory } from './tag-memory.ts';
 
-/** Where it is known which tags upstream has deleted: in memory, and as markers in the store, which a restart finds without reading
- *  the records of all tags. */
+/** The tags that upstreams have deleted and that are still served: in memory, and as markers in the
+ *  store, so that a restart need not read the records of all tags. */
 interface GoneTags {
   memory: Pick<TagMemory, 'gone'>;
   records: Pick<RecordStore, 'mark' | 'remove'>;
@@ -14,20 +14,20 @@ interface GoneTags {
 
 const READS_AT_ONCE = 8;
 
-/** The upstream has deleted a tag that is served nevertheless. */
+/** Call it when the upstream has deleted a tag that is still served. */
 export function noteGone({ memory, records }: GoneTags, key: string): void {
   if (memory.gone.has(key)) return;
   memory.gone.add(key);
   records.mark(goneKey(key));
 }
 
-/** The upstream has a tag again, or the tag is no longer served. */
+/** Call it when the upstream has the tag again, or the tag is no longer served. */
 export function noteReturned({ memory, records }: GoneTags, key: string): void {
   if (memory.gone.delete(key)) records.remove(goneKey(key));
 }
 
-/** Reads which tags former processes and other replicas have found deleted. Markers of tags that have been pruned, or that have come back,
- *  are removed.
+/** Reads the markers of earlier processes and other replicas. Removes those of tags that have been
+ *  pruned or that upstream has again.
  *  @throws OciError UNAVAILABLE */
 export async function loadGone({ memory, records }: { memory: TagMemory; records: RecordStore }, store: Store, signal: AbortSignal) {
   const found = new Set<string>();

@@ -1,10 +1,10 @@
 import type { Repository } from '../oci/reference.ts';
 import type { Log } from '../telemetry/log.ts';
 
-/** Proves later, for one manifest after the other, that its repository may serve the blobs that are
- *  stored already. A node that has layers of other images requests only the rest of a new image.
- *  Without a proof, the registry could not serve those layers to the next node while the upstream
- *  is away. */
+/** Proves afterwards, one manifest at a time, that its repository may serve the blobs that are
+ *  stored already. A node that has some layers of a new image from other images requests only the
+ *  other layers. Without a proof, the registry could not serve the layers that were not requested
+ *  to the next node while the upstream does not answer. */
 export interface LateProofs {
   note(this: void, repository: Repository, prove: Prove): void;
   close(this: void): void;
@@ -14,14 +14,14 @@ export interface LateProofs {
 type Prove = (signal: AbortSignal) => Promise<void>;
 
 export interface LateProofsOptions {
-  /** The client that has requested the manifest requests most blobs that it needs within seconds,
-   *  which proves them. */
+  /** How long to wait after the manifest: most blobs that its client needs are requested within
+   *  seconds, and are then proved anyway. */
   delayMs?: number;
   log: Log;
 }
 
 const DELAY_MS = 5000;
-/** Manifests that wait; further ones are not noted. */
+/** How many manifests may wait; further ones are ignored. */
 const MAX_WAITING = 1000;
 
 export function createLateProofs({ delayMs = DELAY_MS, log }: LateProofsOptions): LateProofs {

@@ -7,13 +7,13 @@ import type { Located, References } from './references.ts';
 
 /** A manifest, and how it was found. */
 export interface FoundManifest extends Pick<Manifest, 'descriptor' | 'bytes' | 'stale'>, Pick<Located, 'outcome'> {
-  /** The blobs of the manifest were noted a short time ago. */
+  /** Whether `AccessRecords.noteManifest` has seen the manifest. */
   isNoted: boolean;
 }
 
 export interface ManifestReader {
-  /** A manifest whose tag, access record and bytes are in memory. It comes without a promise, since
-   *  most requests are for one. */
+  /** A manifest whose tag, access record and bytes are in memory. Returned without a promise, since
+   *  this is the answer to most requests. */
   recall(target: Target, reference: Reference): FoundManifest | undefined;
   /** The descriptor of a manifest whose tag and access record are in memory. */
   recallDescriptor(target: Target, reference: Reference): Descriptor | undefined;

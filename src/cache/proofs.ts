@@ -19,12 +19,11 @@ export interface Proofs {
    *  respond.
    *  @throws OciError as the upstream does: BLOB_UNKNOWN, UNAUTHORIZED, DENIED, TOOMANYREQUESTS */
   require(target: Target, claim: Claim, signal: AbortSignal): Promise<boolean>;
-  /** Proves access to those blobs that are stored and for which no record says so. @throws as
-   *  `require` */
+  /** Proves access to the blobs that are stored and have no access record. @throws as `require` */
   requireStored(target: Target, blobs: readonly Descriptor[], signal: AbortSignal): Promise<void>;
 }
 
-/** For one blob: reading its record, looking for it, and asking the upstream. */
+/** How long one blob of `requireStored` may take: its record, the store, and the upstream. */
 const STORED_TIMEOUT_MS = 60_000;
 
 export function createProofs(upstream: Upstream, cache: Cache, { untrusted }: { untrusted: boolean }): Proofs {

@@ -4,8 +4,8 @@ import type { Digest } from '../oci/digest.ts';
 import type { Repository } from '../oci/reference.ts';
 import type { AccessRecords } from './access.ts';
 
-/** The sizes of public blobs, in bytes: an upstream has served them under a name that no
- *  credentials are for, so every client can read them under that name. */
+/** The sizes of public blobs, in bytes: an upstream has served them under a name for which there
+ *  are no credentials, so every client can read them under that name. */
 export type PublicBlobs = LRUCache<Digest, number>;
 
 /** Entries, each about a hundred bytes. */
@@ -15,12 +15,13 @@ export function createPublicBlobs(): PublicBlobs {
   return new LRUCache({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
 }
 
-/** `access`, where a manifest of a repository proves access to the public blobs that it names: this
- *  reveals nothing. So an image whose layers the registry has from another repository can be pulled
- *  while its own upstream does not answer, or answers requests for blobs wrongly. The records are
- *  written as soon as the manifest is seen, since the node that pulls it may have the layers
- *  already, and the next node may need them when the upstream is gone.
- *  @param isPublic - whether no credentials are for a repository */
+/** Extends `access`: a manifest also proves that its repository may serve the public blobs that it
+ *  names, which reveals nothing that clients cannot read anyway. An image whose layers were fetched
+ *  for another repository can then be pulled even if its own upstream does not answer, or answers
+ *  requests for blobs wrongly. The records are written as soon as the manifest is seen: the node
+ *  that pulls it may have the layers already, and the next node may need them when the upstream
+ *  does not answer.
+ *  @param isPublic - whether there are no credentials for a repository */
 export function sharingPublicBlobs(
   access: AccessRecords,
   blobs: PublicBlobs,

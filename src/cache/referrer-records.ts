@@ -23,7 +23,7 @@ interface Answer {
   before: CachedList | undefined;
 }
 
-/** Whether a list stays although the upstream has deleted what it is about. */
+/** Whether a list is kept although the upstream has deleted its subject. */
 export function outlives(list: CachedList | undefined, { onDeleted }: FreshnessPolicy): boolean {
   return onDeleted === 'serve' || list?.imported === true;
 }

@@ -31,7 +31,7 @@ export interface TagMemory {
   cached: LRUCache<string, CachedTag>;
   absent: LRUCache<string, { until: number; error: OciError }>;
   asking: Map<string, Asking>;
-  /** The keys of the tags that their upstream has deleted and that are served nevertheless (gone-tags.ts). */
+  /** The keys of the tags that upstream has deleted and that are still served (gone-tags.ts). */
   gone: Set<string>;
   /** When each upstream last failed to answer, by its name. */
   unreachable: LRUCache<string, number>;
@@ -70,8 +70,8 @@ export function isUnreachable({ unreachable, now }: TagMemory, key: string): boo
   return now() - (unreachable.get(upstreamOf(key)) ?? -Infinity) < UNREACHABLE_MS;
 }
 
-/** Counts the tags that their upstream has deleted, by the upstream's name. Upstreams with none are counted too, once one of their tags has
- *  been pulled. */
+/** How many of its tags each upstream has deleted, by the upstream's name. An upstream without any
+ *  is listed with 0 once one of its tags has been pulled. */
 export function countGone({ cached, gone }: TagMemory): Map<string, number> {
   const counts = new Map<string, number>();
   for (const key of cached.keys()) counts.set(upstreamOf(key), 0);

@@ -6,7 +6,7 @@ import type { Speed } from './speed.ts';
 import type { ByteRanges } from './spool/byte-ranges.ts';
 import type { DownloadState } from './state.ts';
 
-/** The rest of a download. */
+/** The parts of a download that its connections share. */
 export interface Work {
   state: DownloadState;
   segments: Segments;

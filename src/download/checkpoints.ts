@@ -6,12 +6,13 @@ import { createPartUploads, type PartUploads } from './part-uploads.ts';
 import type { SourceList } from './source.ts';
 import type { ByteRanges } from './spool/byte-ranges.ts';
 
-/** What has arrived of a blob whose download takes long is stored in parts while the rest arrives, so that another replica can
+/** Stores the bytes of a slow download in parts while the rest arrives, so that another replica can
  *  continue it (promise 20). */
 export interface Checkpoints {
   /** Call it after each write to the spool. */
   written(this: void, bytes: number, size: number | undefined, have: ByteRanges): void;
-  /** Stores the whole blob, of which the parts need not be uploaded again. False: there are no parts.
+  /** Stores the whole blob by joining its parts, after uploading the missing ones.
+   *  @returns false: there are no parts
    *  @throws OciError UNAVAILABLE */
   finish(this: void, signal: AbortSignal): Promise<boolean>;
   /** Resolves when the spool file is no longer read; never rejects. */
@@ -27,11 +28,11 @@ export interface CheckpointsOptions {
 }
 
 const MiB = 2 ** 20;
-/** What comes faster is quickly downloaded again. */
+/** A download that takes less time is simply repeated. */
 const BEGIN_AFTER_MS = 5000;
-/** Smaller blobs are downloaded again. */
+/** Smaller blobs are downloaded again as a whole. */
 export const WORTH_PARTS = 16 * MiB;
-/** S3's minimum. A killed process loses up to one part a connection. */
+/** S3's minimum. A process that is killed loses up to one part per connection. */
 const MIN_PART = 5 * MiB;
 const USUAL_PARTS = 64;
 

@@ -22,8 +22,8 @@ export interface BlobKeeper {
   reserve(this: void): Reservation;
   /** Stores a verified blob. @throws OciError UNAVAILABLE */
   keep(this: void, digest: Digest, source: StoreSource, how: Keeping): Promise<void>;
-  /** Where blobs that have no room on disk, and those that take long to arrive, are stored in parts.
-   *  Undefined: the disk is the storage. */
+  /** Where blobs that have no room on disk, and those that take long to arrive, are stored in
+   *  parts. Undefined: the disk is the storage. */
   parts: BlobParts | undefined;
 }
 
@@ -125,7 +125,7 @@ interface Running {
   startedAt: number;
 }
 
-/** One download, before its transfer has begun. */
+/** A download that has been requested. */
 interface Order {
   digest: Digest;
   request: DownloadRequest;
@@ -159,7 +159,8 @@ function start(shared: Shared, digest: Digest, request: DownloadRequest): Downlo
 }
 
 /** Starts the transfer of a download.
- *  @param failed - resolves when a download that has just failed has handed its spool file to this one
+ *  @param failed - resolves when a download that has just failed has handed its spool file to this
+ *  one
  *  @throws OciError TOOMANYREQUESTS */
 async function begin(shared: Shared, order: Order, failed: Promise<void> | undefined): Promise<Begun> {
   await failed;

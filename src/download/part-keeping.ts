@@ -15,8 +15,8 @@ export interface PartKeeper {
   /** What its spool file holds at the start. */
   content: SpoolContent | undefined;
   progress: Pick<SpoolProgress, 'written' | 'remove'>;
-  /** Call it when the transfer has ended, before its blob is stored. Puts the blob together from its
-   *  parts, if there are any.
+  /** Call it when the transfer has ended, before its blob is stored. Puts the blob together from
+   *  its parts, if there are any.
    *  @returns whether the storage has the blob */
   finish(this: void, transfer: Transfer, outcome: TransferOutcome): Promise<boolean>;
 }

@@ -56,7 +56,8 @@ const GRACE_MS = 5000;
 /** The number of attempts for a part while no part has been stored: readers should not wait for a
  *  storage that is down. */
 const FIRST_TRIES = 3;
-/** The number of attempts after that, so that an outage of a few seconds does not end the download. */
+/** The number of attempts after that, so that an outage of a few seconds does not end the
+ *  download. */
 const LATER_TRIES = 8;
 
 export function createPartUploads(options: PartUploadsOptions): PartUploads {

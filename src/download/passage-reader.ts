@@ -91,8 +91,8 @@ export function createPassageReader({ state, view, sources, from, to, rest }: Pa
   );
 }
 
-/** Copies a chunk that a connection may overwrite as soon as its body has ended. The copy stays valid for as long as a chunk of
- *  `Blob.body`. */
+/** Copies a chunk that a connection may overwrite as soon as its body has ended. The copy is valid
+ *  as long as a chunk of `Blob.body`. */
 type Copy = (chunk: Uint8Array) => Uint8Array;
 
 function createCopy(): { copy: Copy; close(this: void): void } {
@@ -114,8 +114,8 @@ function createCopy(): { copy: Copy; close(this: void): void } {
 
 type Place = Pick<PassageReaderOptions, 'view' | 'state' | 'sources'>;
 
-/** Reads bytes that are no longer in the spool: [from, to), or less, from the storage. If the storage fails, they come from the source
- *  once more. */
+/** Reads bytes that are no longer in the spool from the storage: [from, to), or fewer. If the
+ *  storage fails, reads them from the source again. */
 async function* readStorage(
   place: Place,
   { from, to, copy }: { from: number; to: number; copy: Copy },

@@ -11,7 +11,8 @@ export interface PartFinder {
   mayHave(this: void, digest: Digest): Promise<boolean>;
 }
 
-/** How long a list of the blobs that have parts is used, in ms: the downloads of a whole image ask the storage once. */
+/** How long a list of the blobs that have parts is used, in ms, so that the downloads of one image
+ *  ask the storage once. */
 const LIST_LIFE_MS = 15_000;
 
 export function createPartFinder(parts: Pick<BlobParts, 'digests'>): PartFinder {
@@ -38,14 +39,15 @@ export interface RestoreOptions {
   room: Pick<Reservation, 'grow'>;
 }
 
-/** How long to look for parts, in ms: a download of a large blob starts that much later at most. */
+/** How long to look for parts, in ms: this may delay the start of a large download. */
 const LOOK_TIMEOUT_MS = 500;
-/** How long to read parts, in ms: the client still waits for its headers. What is not read by then comes from upstream. */
+/** How long to read parts, in ms, since the client still waits for its headers. The rest comes from
+ *  upstream. */
 const READ_TIMEOUT_MS = 3000;
 const READS_AT_ONCE = 3;
 
-/** Reads into a spool file what a download on another replica has left of a blob in the storage.
- *  @returns what the file holds now; undefined: nothing */
+/** Reads the parts that a download on another replica has left in the storage into a spool file.
+ *  @returns the content of the file; undefined: it is empty */
 export async function restoreParts({ parts, digest, expectedSize, file, room }: RestoreOptions): Promise<SpoolContent | undefined> {
   const found = await parts.list(digest, expectedSize, { signal: AbortSignal.timeout(LOOK_TIMEOUT_MS) }).catch(() => undefined);
   if (found === undefined || !room.grow(found.size)) return undefined;

@@ -1,6 +1,7 @@
 import { createByteRanges, type ByteRanges } from './spool/byte-ranges.ts';
 
-/** How close behind a reader's position a connection must be for the reader to wait for it, in bytes. */
+/** How close behind a reader's position a connection must be for the reader to wait for it, in
+ *  bytes. */
 const NEAR_BYTES = 2 * 1024 * 1024;
 
 /** The bytes that one connection is to download: [position, end). */

@@ -96,7 +96,7 @@ export function worthwhile({ rate, roundTripMs }: Pace): number {
   return Math.max(MIN_SEGMENT_BYTES, Math.max(10 * roundTripMs, 100) * rate);
 }
 
-/** With how many connections, at most `max`, a download of `left` bytes should start. */
+/** The number of connections, at most `max`, with which a download of `left` bytes should start. */
 export function partsAt(pace: Pace, { left, max }: { left: number; max: number }): number {
   if (left < MIN_LEFT_MS * pace.rate) return 1;
   return Math.max(1, Math.min(max, Math.floor(left / worthwhile(pace))));

@@ -2,8 +2,8 @@ import type { SharedBuffer } from '../io/buffers.ts';
 import { createSpoolWriter } from './spool/spool-writer.ts';
 import type { DownloadState, Reservation } from './state.ts';
 
-/** The part of a blob that the spool holds while a blob passes through it that has no room there as
- *  a whole. The spool file is a ring: the byte at `position` of the blob lies at `position` modulo
+/** The part of a blob that the spool holds at a time, if the blob is too large for it and passes
+ *  through. The spool file is a ring: the byte at `position` of the blob lies at `position` modulo
  *  the window's size. */
 export interface Window {
   /** Bytes, a multiple of `partSize`. */

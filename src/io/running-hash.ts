@@ -4,18 +4,19 @@ import { splitDigest, type Digest, type DigestAlgorithm } from '../oci/digest.ts
 import { fileWorker, type WorkerHash } from './file-workers.ts';
 import { freeMemory } from './free-memory.ts';
 
-/** Smaller ones are joined before they are written. */
-const MIN_PIECE = 16 * 1024;
-/** If the first bytes are fewer, the event loop hashes all of them. */
-const MIN_FOR_WORKER = 128 * 1024;
+/** Pieces that are smaller on average are joined before they are written, in bytes. */
+const MIN_PIECE_BYTES = 16 * 1024;
+/** If the first call appends fewer bytes, the event loop hashes the whole content. */
+const MIN_WORKER_BYTES = 128 * 1024;
 
-/** A hash of bytes that are stored as they arrive, by a worker thread if there are many. */
+/** A hash of bytes that are stored as they arrive. A worker thread computes it if there are
+ *  many. */
 export interface RunningHash {
   /** Hashes bytes in the event loop. */
   update(this: void, bytes: Uint8Array): void;
   /** Writes pieces at the end of a file, and hashes them. Calls may overlap: they take effect in
    *  their order. The memory of the pieces is freed.
-   *  @throws the file system's errors, the error that ended the worker: the hash is of no use then */
+   *  @throws the file system's errors; the error that ended the worker: the hash is then lost */
   append(this: void, file: FileHandle, pieces: readonly Uint8Array[]): Promise<void>;
   /** Whether the bytes so far have this digest. @throws the error that ended the worker */
   agrees(this: void, digest: Digest): Promise<boolean>;
@@ -28,9 +29,11 @@ export function createRunningHash(algorithm: DigestAlgorithm): RunningHash {
   let isBegun = false;
   let last: Promise<void> = Promise.resolve();
 
-  /** Where the hash of all bytes is, of which these are the next. */
+  /** The worker that computes the hash, chosen with the first bytes; undefined: the event loop
+   *  computes it.
+   *  @param size - of the next bytes */
   function workerFor(size: number): WorkerHash | undefined {
-    if (!isBegun && size >= MIN_FOR_WORKER) worker = fileWorker()?.open(algorithm);
+    if (!isBegun && size >= MIN_WORKER_BYTES) worker = fileWorker()?.open(algorithm);
     isBegun = true;
     return worker;
   }
@@ -50,7 +53,7 @@ export function createRunningHash(algorithm: DigestAlgorithm): RunningHash {
     },
     append(file, given) {
       const size = given.reduce((sum, { length }) => sum + length, 0);
-      const pieces = size < given.length * MIN_PIECE ? [Buffer.concat(given)] : given;
+      const pieces = size < given.length * MIN_PIECE_BYTES ? [Buffer.concat(given)] : given;
       const { ask } = workerFor(size) ?? {};
       last = ask === undefined ? last.then(() => appendHere(file, pieces)) : askAppend(ask, file.fd, pieces);
       return last;

@@ -40,8 +40,8 @@ export interface ImageReader {
 export interface ExportOptions {
   images: readonly ExportName[];
   reader: ImageReader;
-  /** A path: the file appears there when it is complete, and replaces another one; or a stream, which
-   *  stays open. */
+  /** A path: the file appears there when it is complete, and replaces another one; or a stream,
+   *  which stays open. */
   output: string | Writable;
   /** `linux/amd64`, `linux/arm/v7`; or all platforms of an index. */
   platforms: readonly string[] | 'all';

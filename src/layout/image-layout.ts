@@ -50,7 +50,8 @@ export function parseLayoutIndex(bytes: Uint8Array): LayoutImage[] {
   });
 }
 
-/** Writes a layout's index.json. `name` is the whole name of the image; referrers have none: their subjects say what they belong to. */
+/** Writes a layout's index.json. `name` is the full name of the image; referrers have none, since
+ *  their subjects say which image they belong to. */
 export function formatLayoutIndex(
   images: readonly { descriptor: Descriptor; name: string }[],
   referrers: Iterable<Descriptor> = [],

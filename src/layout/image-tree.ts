@@ -11,7 +11,8 @@ export interface Tree {
   missing: string[];
 }
 
-/** Writes the manifests of an image or a referrer whose blobs are stored, and the records by which a repository may serve them. */
+/** Writes the manifests of an image or referrer whose blobs are stored, and the access records of
+ *  its repository. */
 export async function writeTree(
   tree: Tree,
   { repository, store, signal }: { repository: Repository; store: Store; signal: AbortSignal },

@@ -22,7 +22,8 @@ import { importReferrer, takeReferrers } from './import-referrers.ts';
 import { listTar, type TarEntry } from './tar-file.ts';
 
 export interface ImportOptions {
-  /** A tar file that holds an OCI image layout: its path, or open for reading; it is closed at the end. */
+  /** A tar file that holds an OCI image layout: its path, or open for reading; it is closed at the
+   *  end. */
   file: string | FileHandle;
   store: Store;
   /** The registry's name for an entry of the layout's index; undefined: no upstream has its host,

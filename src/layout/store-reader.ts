@@ -7,8 +7,8 @@ import type { Store } from '../store/store.ts';
 import type { ImageReader } from './export-images.ts';
 
 export interface StoreReader extends ImageReader {
-  /** A stored blob for which the repository has an access record. The manifest alone is no proof that
-   *  the blob is not from another one's private image. */
+  /** A stored blob for which the repository has an access record. The manifest alone is no proof
+   *  that the blob is not from another one's private image. */
   find(this: void, repository: Repository, digest: Digest, signal: AbortSignal): ReturnType<Store['read']>;
 }
 

@@ -131,7 +131,8 @@ async function openBlob(
   return { digest, size: blob.size, range: part, body: mapBody(body, { onClose: left }) };
 }
 
-/** Removes blobs until there is room for `bytes` more. @returns false: there is not that much room */
+/** Removes blobs until there is room for `bytes` more. @returns false: there is not that much
+ *  room */
 function makeRoom(state: State, bytes: number): boolean {
   const isFree = (): boolean => state.used + state.reserved + bytes <= state.maxSize;
   for (const [digest, blob] of state.kept) {

@@ -44,7 +44,8 @@ export function createHolder(node: Node): Holder {
   };
 }
 
-/** Lets a holder without a parent read the blob from `parent`; undefined: from the registry or S3. */
+/** Lets a holder without a parent read the blob from `parent`; undefined: from the registry or
+ *  S3. */
 export function attach(swarm: Swarm, holder: Holder, parent: Holder | undefined): void {
   holder.isWhole = false;
   holder.took = undefined;

@@ -74,7 +74,7 @@ export function createKnownTags(stores: readonly Store[]): KnownTags {
   };
 }
 
-/** The recorded tags of a repository, for the digests that they lead to. */
+/** The recorded tags of a repository, by the digests that they lead to. */
 async function readStored(stores: readonly Store[], repository: Repository, signal: AbortSignal): Promise<TagsByDigest> {
   const found = new Map<Digest, Set<Tag>>();
   const store = stores.at(-1);

@@ -150,13 +150,15 @@ export function partsPrefix(digest: Digest): string {
   return `${PARTS}${algorithm}/${hex.slice(0, 2)}/${hex}/`;
 }
 
-/** The bytes of a blob of `size` bytes from `start` on, as they came from upstream: nothing has checked them yet.
+/** The bytes of a blob of `size` bytes from `start` on, as they came from upstream: nothing has
+ *  checked them yet.
  *  @param nonce 16 hexadecimal digits: no part is ever overwritten */
 export function partKey(digest: Digest, { size, start, nonce }: { size: number; start: number; nonce: string }): string {
   return `${partsPrefix(digest)}${padded(size)}-${padded(start)}-${nonce}`;
 }
 
-/** The blob and its size, and the part's position, by the part's key; undefined: the key is not a part's. */
+/** The blob and its size, and the part's position, by the part's key; undefined: the key is not a
+ *  part's. */
 export function parsePartKey(key: string): { digest: Digest; size: number; start: number } | undefined {
   const [, algorithm, hex, size, start] =
     /^v1\/parts\/([a-z0-9]+)\/[0-9a-f]{2}\/([0-9a-f]+)\/(\d{16})-(\d{16})-[0-9a-f]{16}$/.exec(key) ?? [];

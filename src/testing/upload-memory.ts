@@ -4,7 +4,8 @@ import { bytesSource, type Store } from '../store/store.ts';
 import { inOrder, type UploadStore } from '../store/upload-store.ts';
 import { memory } from './memory-store.ts';
 
-/** A store in memory that blobs can be uploaded to; `fault` is called before each write and each read. */
+/** A store in memory that blobs can be uploaded to; `fault` is called before each write and each
+ *  read. */
 export function uploadMemory(fault: (operation: 'read' | 'write', key: string) => void = () => undefined): UploadStore {
   const inner: Store = memory();
   const write: Store['write'] = async (key, source, context) => (fault('write', key), inner.write(key, source, context));

@@ -1,6 +1,6 @@
-/** When this process will do something next, for those who want to know. */
+/** When this process will next do periodic work, for display. */
 export interface PlannedRun {
-  /** Undefined: it runs now, or is not planned. */
+  /** Undefined: the work is running, or is not planned. */
   at(this: void): Date | undefined;
   plan(this: void, at: Date | undefined): void;
 }

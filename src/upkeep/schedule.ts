@@ -23,14 +23,15 @@ export interface ScheduleOptions {
     interval: number;
     lease?: LeaseTiming;
   };
-  /** Hears when the next run begins. */
+  /** Is told when the next run begins. */
   planned?: Pick<PlannedRun, 'plan'>;
   log: Log;
   metrics: Pick<RegistryMetrics, 'pruned' | 'pruningFails'>;
   stop: AbortSignal;
 }
 
-/** A replica leaves its run out if one of any replica ended less than this share of the interval ago. */
+/** A replica skips its run if a run of any replica ended less than this share of the interval
+ *  ago. */
 export const MIN_SHARE_OF_INTERVAL = 0.8;
 
 /** Prunes periodically until `stop` aborts; if replicas share a store, one of them does. A failed

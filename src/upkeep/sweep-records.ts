@@ -14,8 +14,8 @@ const USES_KEPT = 30 * DAY;
 /** How long a tag is kept whose image is not stored, after upstream has last confirmed it. */
 const TAGS_KEPT = 30 * DAY;
 /** How long the record of when a manifest was first seen is kept while the manifest is not stored.
- *  Without the record, registry.policy.minimumAge would refuse the image again as a new one, so this
- *  is far longer than any minimum age. */
+ *  Without the record, registry.policy.minimumAge would refuse the image again as a new one, so
+ *  this is far longer than any minimum age. */
 const SEEN_KEPT = 365 * DAY;
 /** How long an image that exists only in abandoned repositories is kept after its last use: a new
  *  pull secret may give access to it, and then no download is needed. */
@@ -124,7 +124,8 @@ export async function sweepUses(run: Run, gone: ReadonlySet<Image>): Promise<voi
   await inParallel(useless(), run.parallel, (key) => removeRecord(run, key));
 }
 
-/** Removes the records of when manifests were first seen that are a year old and whose manifests are not stored. */
+/** Removes records of when a manifest was first seen, if they are a year old and the manifest is
+ *  not stored. */
 export async function sweepSeen(run: Run): Promise<void> {
   const { store, context, inventory, limits } = run;
   async function* useless(): AsyncGenerator<string> {

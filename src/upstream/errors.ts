@@ -47,8 +47,8 @@ const MOMENTARY = [408, 425, 500, 502, 503, 504];
 /** Statuses that refuse the request for good: a retry does not help. */
 const FINAL = [400, 402, 405, 406, 409, 410, 411, 412, 413, 414, 415, 421, 422, 426, 428, 431, 451, 501, 505];
 
-/** The Retry-After of a 429 that has none. Public ECR allows one pull a second, and an index and its
- *  manifest are two (aws/aws-lambda-web-adapter issue 429). */
+/** The Retry-After of a 429 that has none. Public ECR allows one pull a second, and an index and
+ *  its manifest are two (aws/aws-lambda-web-adapter issue 429). */
 const ONE_SECOND = 1;
 
 /** Whether the pulls that Docker Hub allows in six hours are used up. */

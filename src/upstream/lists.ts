@@ -68,7 +68,8 @@ export const firstTagPage = (repository: Repository, last: Tag | undefined) => a
   page: await getTagPage(source, { repository, last, page: undefined, room: MAX_LIST_SIZE }, limits),
 });
 
-/** All pages of a list in pieces, each tag once. A page must be read to its end before the next one.
+/** All pages of a list in pieces, each tag once. A page must be read to its end before the next
+ *  one.
  *  @throws UpstreamError UNAVAILABLE: the list does not end, or is too large */
 async function* eachPage(pages: TagPages, repository: Repository, last: Tag | undefined): AsyncGenerator<Iterable<Tag[]>> {
   const { source, page: first } = await pages.first(repository, last);

@@ -10,7 +10,8 @@ import { removeThrowaways, startThrowaway, type Throwaway, type ThrowawayOptions
  *  cached. One call runs at a time. */
 export interface EntryReader {
   /** @returns for each node the reason why mihomo cannot use it; undefined: mihomo can
-   *  @throws Error: mihomo does not start, or does not answer, which says nothing about the nodes */
+   *  @throws Error: mihomo does not start, or does not answer, which says nothing about the
+   *  nodes */
   readNodes(nodes: readonly Fields[]): Promise<(string | undefined)[]>;
   /** @returns for each link the form that mihomo reads, or the reason why there is none
    *  @throws Error: as above */

@@ -68,7 +68,8 @@ export async function createMihomo({ binary, directory, log, redactor, env }: Mi
     else log.error({ event: 'mihomo-log' }, `mihomo: ${clean}`);
   }
 
-  /** `interrupted`: it could not be run, or a signal has ended it, which says nothing about the config. */
+  /** `interrupted`: it could not be run, or a signal has ended it, which says nothing about the
+   *  config. */
   async function testOnce(file: string): Promise<{ complaint: string | undefined; interrupted: boolean }> {
     const { promise, resolve } = Promise.withResolvers<{ complaint: string | undefined; interrupted: boolean }>();
     const options = { env: environment, timeout: TEST_LIMIT_MS, maxBuffer: 2 ** 24 };

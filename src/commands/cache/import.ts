@@ -54,8 +54,8 @@ export async function cacheImport(host: Host, options: ImportCommandOptions): Pr
   }
 }
 
-/** An archive is not read in the order of its bytes, so stdin is written to a file first. The file has
- *  no name: it is gone when it is closed, also if this process is killed. */
+/** An archive is not read in the order of its bytes, so stdin is written to a file first. The file
+ *  has no name: it is gone when it is closed, also if this process is killed. */
 async function spool(stdin: NodeJS.ReadStream, directory: string, signal: AbortSignal): Promise<FileHandle> {
   await mkdir(directory, { recursive: true });
   const path = join(directory, `import-${randomUUID()}.tar`);

@@ -4,11 +4,13 @@ import type { TagMemory } from '../../cache/tag-memory.ts';
 import type { Store } from '../../store/store.ts';
 import type { Log } from '../../telemetry/log.ts';
 
-/** What other replicas find deleted, and what pruning removes, is counted this late, in ms. */
+/** How late this process notices the tags that other replicas have found deleted, and those that
+ *  pruning has removed, in ms. */
 const REFRESH_MS = 600_000;
 const TIMEOUT_MS = 60_000;
 
-/** Keeps the list of tags that upstreams have deleted, which outlives the process. @returns a function that ends it */
+/** Keeps the list of tags that upstreams have deleted up to date; it outlives the process.
+ *  @returns a function that ends this */
 export function watchGone(cache: { memory: TagMemory; records: RecordStore }, { store, log }: { store: Store; log: Log }): () => void {
   const stop = new AbortController();
   const load = (): void => {

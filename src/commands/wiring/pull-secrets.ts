@@ -55,7 +55,8 @@ export async function whenListed(secrets: PullSecrets): Promise<void> {
 }
 
 /** @returns a function that says whether a repository was read only with pull secrets that have
- *  been deleted, so that no pod can name it any more. It returns false while Secrets may be unknown */
+ *  been deleted, so that no pod can name it any more. It returns false while Secrets may be
+ *  unknown */
 export function isAbandonedBy({
   isCurrent,
   credential,

@@ -126,8 +126,8 @@ function mergeOverviews(own: Overview, others: readonly Overview[]): Overview {
   };
 }
 
-/** The bytes to clients count when they have all been sent, so those of running downloads are left
- *  out on both sides. */
+/** Bytes from upstreams are counted as they arrive, but bytes to clients only at the end of a
+ *  response. So the bytes of running downloads are left out. */
 function shares({
   totals,
   hour,

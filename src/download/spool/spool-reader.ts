@@ -13,8 +13,8 @@ export interface SpoolReader {
   close(whole: boolean): void;
 }
 
-/** Takes bytes from memory while they are among the recent chunks, else from the spool file. `place`: where in the file the byte at
- *  `position` of the blob lies. */
+/** Takes bytes from memory while they are among the recent chunks, else from the spool file.
+ *  @param place - the position in the file of the byte at `position` of the blob */
 export function createSpoolReader(spool: FileHandle, chunks: RecentChunks, place = (position: number): number => position): SpoolReader {
   let given: SharedBuffer | undefined;
   let before: SharedBuffer | undefined;

@@ -19,8 +19,8 @@ export class ForeignAnswer extends Error {
   }
 }
 
-/** S3 has ended an upload before all of its parts arrived, as a lifecycle rule does. A new upload may
- *  succeed. */
+/** S3 has ended an upload before all of its parts arrived, as a lifecycle rule does. A new upload
+ *  may succeed. */
 export class UploadEnded extends Error {
   override readonly name = 'UploadEnded';
 }

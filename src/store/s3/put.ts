@@ -57,7 +57,8 @@ export interface Putter {
 /** Where an object is copied from: `bucket/key`, URL-encoded. */
 export type CopySource = string;
 
-/** The parts of an object, in the order of the calls, which may overlap. All but the last have at least MIN_PART_SIZE bytes. */
+/** The parts of an object, in the order of the calls, which may overlap. All but the last have at
+ *  least MIN_PART_SIZE bytes. */
 export interface Parts {
   /** Sends a source, or a range of it. */
   add(source: StoreSource, range?: Required<ByteRange>): Promise<void>;

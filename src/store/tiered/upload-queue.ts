@@ -136,8 +136,8 @@ export async function createUploads({ files, tier, remote, log, observe }: Uploa
   };
 }
 
-/** Uploads a blob, unless the remote store has it. An object of another size is damaged, for example the
- *  half of an upload that was cut: it is replaced. */
+/** Uploads a blob, unless the remote store has it. An object of another size is damaged, for
+ *  example one half of an interrupted upload, and is replaced. */
 async function uploadBlob(
   key: string,
   { files, remote, signal }: Pick<UploadsOptions, 'files' | 'remote'> & { signal: AbortSignal },
