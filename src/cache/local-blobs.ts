@@ -1,6 +1,6 @@
 import type { Hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import { singleFlight } from '../async/single-flight.ts';
+import { singleFlight, type SingleFlight } from '../async/single-flight.ts';
 import { discardBody } from '../io/body.ts';
 import { withheldBody } from '../download/withheld.ts';
 import { agrees, createDigestHash, type Digest } from '../oci/digest.ts';
@@ -42,71 +42,88 @@ interface Trusted {
  *  the digest matches (promise 3); if a range is requested, the whole file is verified first. A
  *  damaged file is removed. */
 export function createLocalBlobs(local: Store, log: Log): LocalBlobs {
-  const trusted = new LRUCache<Digest, Trusted>({ maxSize: TRUSTED_BLOBS, sizeCalculation: () => 1 });
-  const verifying = singleFlight<boolean>({ timeoutMs: VERIFY_TIMEOUT_MS });
-
-  function isTrusted(digest: Digest, { size, modified }: StoredContent): boolean {
-    const seen = trusted.get(digest);
-    if (seen === undefined || seen.size !== size) return false;
-    if (seen.modified === undefined && modified.getTime() <= seen.before) seen.modified = modified.getTime();
-    return seen.modified === modified.getTime();
-  }
-
-  /** Compares a file's hash with its digest, and trusts or removes the file. */
-  async function judge(digest: Digest, content: StoredContent, hash: Hash): Promise<boolean> {
-    if (agrees(hash, digest)) {
-      trusted.set(digest, { size: content.size, modified: content.modified.getTime(), before: 0 });
-      return true;
-    }
-    log.error({ event: 'stored-blob-damaged', digest, size: content.size }, 'a stored blob is damaged; removing it, to fetch it again');
-    trusted.delete(digest);
-    await local.remove(blobKey(digest), { signal: AbortSignal.timeout(10_000) });
-    return false;
-  }
-
-  /** Reads a whole file to verify its digest. */
-  function verify(digest: Digest, signal: AbortSignal): Promise<boolean> {
-    return verifying(digest, signal, async (signal) => {
-      const content = await local.read(blobKey(digest), { signal });
-      if (content === undefined) return false;
-      const hash = createDigestHash(digest);
-      for await (const chunk of content.body) hash.update(chunk);
-      return judge(digest, content, hash);
-    });
-  }
-
-  function whileHashing(digest: Digest, content: StoredContent, signal: AbortSignal): Blob['body'] {
-    const hash = createDigestHash(digest);
-    async function check(): Promise<void> {
-      if (await judge(digest, content, hash)) return;
-      throw new OciError('UNAVAILABLE', `the stored copy of ${digest} is damaged; pull it again`, { origin: 'storage' });
-    }
-    return withheldBody(content.body, { size: content.size, signal }, { hash, check });
-  }
-
-  async function open(digest: Digest, range: RangeRequest | undefined, signal: AbortSignal): Promise<Blob | undefined> {
-    const options = range === undefined ? { signal } : { signal, range };
-    const content = await local.read(blobKey(digest), options);
-    if (content === undefined) return undefined;
-    const { size, body } = content;
-    if (isTrusted(digest, content)) return { digest, size, range: content.range, body };
-    if (range === undefined && size > SMALL_BYTES) {
-      return { digest, size, range: undefined, body: whileHashing(digest, content, signal) };
-    }
-    await discardBody(body);
-    return (await verify(digest, signal)) ? open(digest, range, signal) : undefined;
-  }
-
+  const blobs: Verified = {
+    local,
+    log,
+    trusted: new LRUCache({ maxSize: TRUSTED_BLOBS, sizeCalculation: () => 1 }),
+    verifying: singleFlight({ timeoutMs: VERIFY_TIMEOUT_MS }),
+  };
   return {
     async open(digest, { range, signal }) {
       try {
-        return await open(digest, range, signal);
+        return await open(blobs, digest, { range, signal });
       } catch (error) {
         if (signal.aborted || isOciError(error, 'RANGE_INVALID')) throw error;
         log.warn({ event: 'stored-blob-unreadable', digest, error }, 'cannot read the stored copy of a blob; fetching it again');
         return undefined;
       }
     },
-    trust: (digest, size) => void trusted.set(digest, { size, modified: undefined, before: Date.now() }),
+    trust: (digest, size) => void blobs.trusted.set(digest, { size, modified: undefined, before: Date.now() }),
   };
+}
+
+interface Verified {
+  local: Store;
+  log: Log;
+  trusted: LRUCache<Digest, Trusted>;
+  verifying: SingleFlight<boolean>;
+}
+
+async function open(
+  blobs: Verified,
+  digest: Digest,
+  { range, signal }: { range: RangeRequest | undefined; signal: AbortSignal },
+): Promise<Blob | undefined> {
+  const content = await blobs.local.read(blobKey(digest), range === undefined ? { signal } : { signal, range });
+  if (content === undefined) return undefined;
+  const { size, body } = content;
+  if (isTrusted(blobs, digest, content)) return { digest, size, range: content.range, body };
+  if (range === undefined && size > SMALL_BYTES) {
+    return { digest, size, range: undefined, body: whileHashing(blobs, { digest, content }, signal) };
+  }
+  await discardBody(body);
+  return (await verify(blobs, digest, signal)) ? open(blobs, digest, { range, signal }) : undefined;
+}
+
+function isTrusted({ trusted }: Verified, digest: Digest, { size, modified }: StoredContent): boolean {
+  const seen = trusted.get(digest);
+  if (seen === undefined || seen.size !== size) return false;
+  if (seen.modified === undefined && modified.getTime() <= seen.before) seen.modified = modified.getTime();
+  return seen.modified === modified.getTime();
+}
+
+function whileHashing(blobs: Verified, { digest, content }: { digest: Digest; content: StoredContent }, signal: AbortSignal): Blob['body'] {
+  const hash = createDigestHash(digest);
+  async function check(): Promise<void> {
+    if (await judge(blobs, { digest, content, hash })) return;
+    throw new OciError('UNAVAILABLE', `the stored copy of ${digest} is damaged; pull it again`, { origin: 'storage' });
+  }
+  return withheldBody(content.body, { size: content.size, signal }, { hash, check });
+}
+
+/** Reads a whole file to verify its digest. */
+function verify(blobs: Verified, digest: Digest, signal: AbortSignal): Promise<boolean> {
+  return blobs.verifying(digest, signal, async (signal) => {
+    const content = await blobs.local.read(blobKey(digest), { signal });
+    if (content === undefined) return false;
+    const hash = createDigestHash(digest);
+    for await (const chunk of content.body) hash.update(chunk);
+    return judge(blobs, { digest, content, hash });
+  });
+}
+
+/** Compares a file's hash with its digest, and trusts or removes the file. */
+async function judge(
+  { local, log, trusted }: Verified,
+  { digest, content, hash }: { digest: Digest; content: StoredContent; hash: Hash },
+): Promise<boolean> {
+  const { size, modified } = content;
+  if (agrees(hash, digest)) {
+    trusted.set(digest, { size, modified: modified.getTime(), before: 0 });
+    return true;
+  }
+  log.error({ event: 'stored-blob-damaged', digest, size }, 'a stored blob is damaged; removing it, to fetch it again');
+  trusted.delete(digest);
+  await local.remove(blobKey(digest), { signal: AbortSignal.timeout(10_000) });
+  return false;
 }

@@ -37,82 +37,98 @@ export interface RecordStore {
 type Pending = { value: object | '' | undefined };
 
 export function createRecordStore(store: Store, log: Log): RecordStore {
-  const pending = new Map<string, Pending>();
-  const stop = new AbortController();
-  let writing: Promise<void> | undefined;
-
-  async function writeOne(key: string, entry: Pending): Promise<void> {
-    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(WRITE_TIMEOUT_MS)]);
-    if (entry.value === undefined) await store.remove(key, { signal });
-    else {
-      const bytes = entry.value === '' ? Buffer.alloc(0) : Buffer.from(JSON.stringify(entry.value));
-      await store.write(key, bytesSource(bytes), { signal });
-    }
-    if (pending.get(key) === entry) pending.delete(key);
-  }
-
-  /** Moves a record to the end of the queue, so that it does not hold up the others. A record that
-   *  no store can accept is dropped. */
-  function postpone(key: string, entry: Pending, error: unknown): never {
-    if (pending.get(key) === entry) {
-      pending.delete(key);
-      if (!isOciError(error, 'NAME_INVALID')) pending.set(key, entry);
-    }
-    throw error;
-  }
-
-  async function drain(): Promise<void> {
-    for (let failures = 0; pending.size > 0 && !stop.signal.aborted;) {
-      const batch = [...pending].slice(0, WRITES_AT_ONCE);
-      const results = await Promise.allSettled(
-        batch.map(([key, entry]) => writeOne(key, entry).catch((error: unknown) => postpone(key, entry, error))),
-      );
-      const failed = results.find((result) => result.status === 'rejected');
-      if (failed === undefined) {
-        failures = 0;
-        continue;
-      }
-      failures++;
-      const entry = { event: 'records-not-written', error: failed.reason, pending: pending.size };
-      log.warn(entry, 'cannot write metadata records; will retry');
-      while (pending.size > MAX_PENDING) for (const key of [...pending.keys()].slice(0, 1000)) pending.delete(key);
-      await delay(backoff(failures, { baseMs: 250, capMs: 5000 }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
-    }
-  }
-
-  function start(): void {
-    writing ??= drain().finally(() => (writing = undefined));
-  }
-
-  function write(key: string, value: Pending['value']): void {
-    pending.delete(key); // the newest come last
-    pending.set(key, { value });
-    start();
-  }
-
+  const queue: Queue = { store, log, pending: new Map(), stop: new AbortController(), writing: undefined };
+  const { pending, stop } = queue;
   return {
-    async read(key, signal, maxSize = MAX_RECORD_SIZE) {
-      const waiting = pending.get(key);
-      if (waiting !== undefined) return waiting.value === '' ? undefined : waiting.value;
-      try {
-        const found = await store.read(key, { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_TIMEOUT_MS)]) });
-        if (found === undefined) return undefined;
-        return JSON.parse(String(await readAll(found.body, maxSize))) as unknown;
-      } catch (error) {
-        signal.throwIfAborted();
-        log.warn({ event: 'record-not-read', key, error }, 'cannot read a metadata record; asking upstream instead');
-        return undefined;
-      }
-    },
-    put: (key, value) => write(key, value),
-    mark: (key) => write(key, ''),
-    remove: (key) => write(key, undefined),
+    read: (key, signal, maxSize = MAX_RECORD_SIZE) => read(queue, key, { signal, maxSize }),
+    put: (key, value) => enqueue(queue, key, value),
+    mark: (key) => enqueue(queue, key, ''),
+    remove: (key) => enqueue(queue, key, undefined),
     pending: () => pending.size,
     async flush(signal) {
       signal.addEventListener('abort', () => stop.abort(), { once: true });
       if (signal.aborted) stop.abort();
-      start();
-      await writing;
+      startWriting(queue);
+      await queue.writing;
     },
   };
+}
+
+interface Queue {
+  store: Store;
+  log: Log;
+  /** By their keys, the newest last. */
+  pending: Map<string, Pending>;
+  stop: AbortController;
+  /** Undefined: nothing is being written. */
+  writing: Promise<void> | undefined;
+}
+
+async function read(
+  { store, log, pending }: Queue,
+  key: string,
+  { signal, maxSize }: { signal: AbortSignal; maxSize: number },
+): Promise<unknown> {
+  const waiting = pending.get(key);
+  if (waiting !== undefined) return waiting.value === '' ? undefined : waiting.value;
+  try {
+    const found = await store.read(key, { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_TIMEOUT_MS)]) });
+    if (found === undefined) return undefined;
+    return JSON.parse(String(await readAll(found.body, maxSize))) as unknown;
+  } catch (error) {
+    signal.throwIfAborted();
+    log.warn({ event: 'record-not-read', key, error }, 'cannot read a metadata record; asking upstream instead');
+    return undefined;
+  }
+}
+
+function enqueue(queue: Queue, key: string, value: Pending['value']): void {
+  const { pending } = queue;
+  pending.delete(key); // the newest come last
+  pending.set(key, { value });
+  startWriting(queue);
+}
+
+function startWriting(queue: Queue): void {
+  queue.writing ??= writeAll(queue).finally(() => (queue.writing = undefined));
+}
+
+async function writeAll(queue: Queue): Promise<void> {
+  const { log, pending, stop } = queue;
+  for (let failures = 0; pending.size > 0 && !stop.signal.aborted;) {
+    const batch = [...pending].slice(0, WRITES_AT_ONCE);
+    const results = await Promise.allSettled(
+      batch.map(([key, entry]) => writeOne(queue, key, entry).catch((error: unknown) => postpone(pending, { key, entry, error }))),
+    );
+    const failed = results.find((result) => result.status === 'rejected');
+    if (failed === undefined) {
+      failures = 0;
+      continue;
+    }
+    failures++;
+    const entry = { event: 'records-not-written', error: failed.reason, pending: pending.size };
+    log.warn(entry, 'cannot write metadata records; will retry');
+    while (pending.size > MAX_PENDING) for (const key of [...pending.keys()].slice(0, 1000)) pending.delete(key);
+    await delay(backoff(failures, { baseMs: 250, capMs: 5000 }), undefined, { signal: stop.signal }).catch(() => undefined); // stopped
+  }
+}
+
+async function writeOne({ store, pending, stop }: Queue, key: string, entry: Pending): Promise<void> {
+  const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(WRITE_TIMEOUT_MS)]);
+  if (entry.value === undefined) await store.remove(key, { signal });
+  else {
+    const bytes = entry.value === '' ? Buffer.alloc(0) : Buffer.from(JSON.stringify(entry.value));
+    await store.write(key, bytesSource(bytes), { signal });
+  }
+  if (pending.get(key) === entry) pending.delete(key);
+}
+
+/** Moves a record to the end of the queue, so that it does not hold up the others. A record that no
+ *  store can accept is dropped. */
+function postpone(pending: Queue['pending'], { key, entry, error }: { key: string; entry: Pending; error: unknown }): never {
+  if (pending.get(key) === entry) {
+    pending.delete(key);
+    if (!isOciError(error, 'NAME_INVALID')) pending.set(key, entry);
+  }
+  throw error;
 }

@@ -43,37 +43,7 @@ export interface SpoolRoom {
 export async function openSpoolDirectory(directory: string, reserve: () => SpoolRoom): Promise<SpoolDirectory> {
   const unfinished = createUnfinishedFiles();
   await makeDirectory(directory);
-  await takeStock();
-
-  async function takeStock(): Promise<void> {
-    const names = (await readdir(directory)).filter((name) => /\.(?:spool|progress|new)$/.test(name));
-    const kept = new Set<string>();
-    for (const name of names.filter((one) => one.endsWith('.spool'))) {
-      const path = join(directory, name);
-      const content = await readSpoolProgress(progressPath(path));
-      if (content === undefined) continue;
-      const room = reserve();
-      if (room.grow(content.size)) {
-        unfinished.add({ path, content, release: room.release });
-        kept.add(path).add(progressPath(path));
-      } else {
-        room.release();
-      }
-    }
-    for (const path of names.map((name) => join(directory, name))) if (!kept.has(path)) await rm(path, { force: true });
-  }
-
-  async function openNew(path: string): Promise<{ handle: FileHandle; failure: unknown }> {
-    const create = () => open(path, 'wx+', 0o600);
-    try {
-      const handle = await absentAsUndefined(create());
-      if (handle !== undefined) return { handle, failure: undefined };
-      await makeDirectory(directory);
-      return { handle: await create(), failure: undefined };
-    } catch (failure) {
-      return { handle: await open('/dev/null', 'r+'), failure };
-    }
-  }
+  await takeStock(directory, unfinished, reserve);
 
   function spoolFile(digest: Digest, file: Pick<SpoolFile, 'path' | 'handle' | 'failure' | 'content'>): SpoolFile {
     const { path } = file;
@@ -106,9 +76,40 @@ export async function openSpoolDirectory(directory: string, reserve: () => Spool
       const found = continues ? await openUnfinished(digest) : undefined;
       if (found !== undefined) return found;
       const path = join(directory, `${randomBytes(12).toString('hex')}.spool`);
-      return spoolFile(digest, { path, ...(await openNew(path)), content: undefined });
+      return spoolFile(digest, { path, ...(await openNew(directory, path)), content: undefined });
     },
   };
+}
+
+/** Keeps the unfinished files of a former process, and removes all others. */
+async function takeStock(directory: string, unfinished: UnfinishedFiles, reserve: () => SpoolRoom): Promise<void> {
+  const names = (await readdir(directory)).filter((name) => /\.(?:spool|progress|new)$/.test(name));
+  const kept = new Set<string>();
+  for (const name of names.filter((one) => one.endsWith('.spool'))) {
+    const path = join(directory, name);
+    const content = await readSpoolProgress(progressPath(path));
+    if (content === undefined) continue;
+    const room = reserve();
+    if (room.grow(content.size)) {
+      unfinished.add({ path, content, release: room.release });
+      kept.add(path).add(progressPath(path));
+    } else {
+      room.release();
+    }
+  }
+  for (const path of names.map((name) => join(directory, name))) if (!kept.has(path)) await rm(path, { force: true });
+}
+
+async function openNew(directory: string, path: string): Promise<{ handle: FileHandle; failure: unknown }> {
+  const create = () => open(path, 'wx+', 0o600);
+  try {
+    const handle = await absentAsUndefined(create());
+    if (handle !== undefined) return { handle, failure: undefined };
+    await makeDirectory(directory);
+    return { handle: await create(), failure: undefined };
+  } catch (failure) {
+    return { handle: await open('/dev/null', 'r+'), failure };
+  }
 }
 
 /** The spool file of a download that ended too early. */
