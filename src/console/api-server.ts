@@ -80,45 +80,12 @@ const HEADERS = { 'cache-control': 'no-store', 'x-content-type-options': 'nosnif
 
 /** The operations of the console's API. */
 export function serveApi({ handlers, findSession, log }: ApiOptions): RequestHandler {
-  const byPath = new Map<string, Map<string, { operation: Operation; handle: AnyHandler }>>();
-  for (const [name, operation] of Object.entries<Operation>(OPERATIONS)) {
-    const methods = byPath.get(operation.path) ?? new Map<string, { operation: Operation; handle: AnyHandler }>();
-    byPath.set(operation.path, methods.set(operation.method, { operation, handle: handlers[name as OperationName] as AnyHandler }));
-  }
-
-  async function answer(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<unknown> {
-    const { path, query } = splitTarget(request.url ?? '');
-    const methods = byPath.get(path);
-    if (methods === undefined) throw new ApiFailure('NOT_FOUND', 'there is no such operation; /api/openapi.json lists them');
-    const method = request.method === 'HEAD' ? 'GET' : (request.method ?? '');
-    const found = methods.get(method);
-    if (found === undefined) {
-      response.setHeader('allow', [...methods.keys()].join(', '));
-      throw new ApiFailure('METHOD_NOT_ALLOWED', `${method} is no method of ${path}`);
-    }
-    const { operation, handle } = found;
-    if (method !== 'GET') requireOwnPage(request);
-    const alone = request.headers[REPLICA_HEADER] === '1';
-    const token = readToken(request);
-    const session = token === undefined ? undefined : await findSession(token, alone);
-    if (operation.acts && session === undefined) throw new ApiFailure('UNAUTHORIZED', 'log in first');
-    return handle({
-      query: parse(operation.query, Object.fromEntries(new URLSearchParams(query))),
-      body: operation.body === undefined ? undefined : parse(operation.body, await readJson(request)),
-      session,
-      token,
-      alone,
-      client: { address: request.socket.remoteAddress ?? '', isGone: () => response.closed },
-      signal,
-      setSession: (started) => response.setHeader('set-cookie', sessionCookie(request, started)),
-    });
-  }
-
+  const byPath = operationsOf(handlers);
   return async (request, response) => {
     const gone = new AbortController();
     response.once('close', () => gone.abort());
     try {
-      sendJson(request, response, 200, await answer(request, response, gone.signal));
+      sendJson(request, response, 200, await answer({ byPath, findSession }, { request, response }, gone.signal));
     } catch (error) {
       if (response.closed) return;
       const failure = failureOf(error);
@@ -129,6 +96,50 @@ export function serveApi({ handlers, findSession, log }: ApiOptions): RequestHan
       sendJson(request, response, STATUS[failure.code], { error: { code: failure.code, message: failure.message } });
     }
   };
+}
+
+type OperationsByPath = ReadonlyMap<string, ReadonlyMap<string, { operation: Operation; handle: AnyHandler }>>;
+
+/** The operations by their paths and methods. */
+function operationsOf(handlers: ApiOptions['handlers']): OperationsByPath {
+  const byPath = new Map<string, Map<string, { operation: Operation; handle: AnyHandler }>>();
+  for (const [name, operation] of Object.entries<Operation>(OPERATIONS)) {
+    const methods = byPath.get(operation.path) ?? new Map<string, { operation: Operation; handle: AnyHandler }>();
+    byPath.set(operation.path, methods.set(operation.method, { operation, handle: handlers[name as OperationName] as AnyHandler }));
+  }
+  return byPath;
+}
+
+async function answer(
+  { byPath, findSession }: { byPath: OperationsByPath } & Pick<ApiOptions, 'findSession'>,
+  { request, response }: { request: IncomingMessage; response: ServerResponse },
+  signal: AbortSignal,
+): Promise<unknown> {
+  const { path, query } = splitTarget(request.url ?? '');
+  const methods = byPath.get(path);
+  if (methods === undefined) throw new ApiFailure('NOT_FOUND', 'there is no such operation; /api/openapi.json lists them');
+  const method = request.method === 'HEAD' ? 'GET' : (request.method ?? '');
+  const found = methods.get(method);
+  if (found === undefined) {
+    response.setHeader('allow', [...methods.keys()].join(', '));
+    throw new ApiFailure('METHOD_NOT_ALLOWED', `${method} is no method of ${path}`);
+  }
+  const { operation, handle } = found;
+  if (method !== 'GET') requireOwnPage(request);
+  const alone = request.headers[REPLICA_HEADER] === '1';
+  const token = readToken(request);
+  const session = token === undefined ? undefined : await findSession(token, alone);
+  if (operation.acts && session === undefined) throw new ApiFailure('UNAUTHORIZED', 'log in first');
+  return handle({
+    query: parse(operation.query, Object.fromEntries(new URLSearchParams(query))),
+    body: operation.body === undefined ? undefined : parse(operation.body, await readJson(request)),
+    session,
+    token,
+    alone,
+    client: { address: request.socket.remoteAddress ?? '', isGone: () => response.closed },
+    signal,
+    setSession: (started) => response.setHeader('set-cookie', sessionCookie(request, started)),
+  });
 }
 
 function requireOwnPage(request: IncomingMessage): void {

@@ -68,16 +68,6 @@ export function createSourceList({ digest, sources, expectedSize, log }: SourceL
     locate();
   }
 
-  async function ask(source: BlobSource, range: ByteRange | undefined, signal: AbortSignal): Promise<Blob> {
-    const blob = await source.open(range, signal);
-    if (expectedSize === undefined || blob.size === undefined || blob.size === expectedSize) return blob;
-    await discardBody(blob.body);
-    wrongSize = true;
-    throw new OciError('UNAVAILABLE', `${source.name} has ${blob.size} bytes for ${digest}, which has ${expectedSize}`, {
-      origin: source.name === 'storage' ? 'storage' : 'upstream',
-    });
-  }
-
   return {
     current: () => at(index).name,
     located: located.promise,
@@ -89,7 +79,11 @@ export function createSourceList({ digest, sources, expectedSize, log }: SourceL
         const position = index;
         const source = at(position);
         try {
-          const blob = await ask(source, range, signal);
+          const blob = await source.open(range, signal);
+          if (expectedSize !== undefined && blob.size !== undefined && blob.size !== expectedSize) {
+            wrongSize = true;
+            throw await refuseSize(source, { digest, blob, expectedSize });
+          }
           used.add(source.name);
           located.resolve(source.name);
           return { ...blob, body: mapBody(blob.body, { onError: (error) => (leave(position), error) }) };
@@ -106,4 +100,15 @@ export function createSourceList({ digest, sources, expectedSize, log }: SourceL
       }
     },
   };
+}
+
+/** Closes a blob of another size than expected. @returns the error to throw */
+async function refuseSize(
+  { name }: BlobSource,
+  { digest, blob, expectedSize }: { digest: Digest; blob: Blob; expectedSize: number },
+): Promise<OciError> {
+  await discardBody(blob.body);
+  return new OciError('UNAVAILABLE', `${name} has ${blob.size} bytes for ${digest}, which has ${expectedSize}`, {
+    origin: name === 'storage' ? 'storage' : 'upstream',
+  });
 }

@@ -58,15 +58,6 @@ export function createPlaces({ transport, pingTransport }: { transport: Transpor
     return liveness;
   }
 
-  /** Ends the call when the node is found dead. */
-  function watch(blob: Blob, origin: string, call: Call): Blob {
-    const liveness = livenessOf(origin);
-    const unwatch = liveness.watch(() =>
-      call.abort(new OciError('UNAVAILABLE', `the node ${new URL(origin).host} no longer answers`, { origin: 'upstream' })),
-    );
-    return { ...blob, body: mapBody(blob.body, { onChunk: () => liveness.heard(), onClose: unwatch }) };
-  }
-
   return {
     away: () => [...absences.keys()].filter((name) => name !== 's3' && isAway(absences, name)),
     reachesS3: () => !isAway(absences, 's3'),
@@ -94,7 +85,7 @@ export function createPlaces({ transport, pingTransport }: { transport: Transpor
       const idleTimeoutMs = isNode ? NODE_IDLE_MS : S3_IDLE_MS;
       const body = withIdleTimeout(response, call, { idleTimeoutMs, host: url.host });
       const blob = { digest, size: place.size, range: part === 'whole' ? undefined : part, body };
-      return isNode ? watch(blob, url.origin, call) : blob;
+      return isNode ? whileAlive(blob, livenessOf(url.origin), { host: url.host, call }) : blob;
     },
   };
 }
@@ -142,4 +133,12 @@ function partOf(
   const part = statusCode === 206 ? parseContentRange(String(headers['content-range'] ?? '')) : undefined;
   if (part === undefined || range === undefined || part.start !== range.start || part.size !== size) return undefined;
   return length === part.end - part.start + 1 ? { start: part.start, end: part.end } : undefined;
+}
+
+/** Ends the call when the node is found dead. */
+function whileAlive(blob: Blob, liveness: Liveness, { host, call }: { host: string; call: Call }): Blob {
+  const unwatch = liveness.watch(() =>
+    call.abort(new OciError('UNAVAILABLE', `the node ${host} no longer answers`, { origin: 'upstream' })),
+  );
+  return { ...blob, body: mapBody(blob.body, { onChunk: () => liveness.heard(), onClose: unwatch }) };
 }

@@ -55,27 +55,11 @@ export interface QuestionsOptions {
   log: Log;
 }
 
-export function createQuestions({ url, headers: own, transport, log }: QuestionsOptions): Questions {
+export function createQuestions(options: QuestionsOptions): Questions {
+  const { url, headers: own, transport, log } = options;
   const { origin, host, pathname } = new URL(`${url}/v2/`);
   let reporting = Promise.resolve();
   let reportsWaiting = 0;
-
-  async function send({ repository, digest, range, offer }: Question, call: Call): Promise<TransportResponse> {
-    const headers = {
-      ...own,
-      'user-agent': USER_AGENT,
-      'accept-encoding': 'identity',
-      [AGENT_HEADER]: formatOffer(offer),
-      ...(range === undefined ? {} : { range: formatRange(range) }),
-    };
-    try {
-      const path = `${pathname}${repository}/blobs/${digest}`;
-      return await transport.request({ origin, path, method: 'GET', headers, signal: call.signal });
-    } catch (error) {
-      call.signal.throwIfAborted();
-      throw describeConnectionError(error, transport, new URL(url));
-    }
-  }
 
   async function sendReport(report: Report): Promise<void> {
     try {
@@ -95,7 +79,7 @@ export function createQuestions({ url, headers: own, transport, log }: Questions
       const call = startCall({ signal, deadline: AbortSignal.timeout(HEADERS_TIMEOUT_MS) }, host);
       let response: TransportResponse;
       try {
-        response = await send(question, call);
+        response = await send(options, question, call);
       } catch (error) {
         call.end();
         throw error;
@@ -142,4 +126,26 @@ function partOf({ statusCode, headers }: TransportResponse, range: ByteRange | u
   const part = statusCode === 206 ? parseContentRange(String(headers['content-range'] ?? '')) : undefined;
   if (part === undefined || range === undefined || part.start !== range.start) return undefined;
   return { size: part.size, range: { start: part.start, end: part.end } };
+}
+
+async function send(
+  { url, headers: own, transport }: QuestionsOptions,
+  { repository, digest, range, offer }: Question,
+  call: Call,
+): Promise<TransportResponse> {
+  const { origin, pathname } = new URL(`${url}/v2/`);
+  const headers = {
+    ...own,
+    'user-agent': USER_AGENT,
+    'accept-encoding': 'identity',
+    [AGENT_HEADER]: formatOffer(offer),
+    ...(range === undefined ? {} : { range: formatRange(range) }),
+  };
+  try {
+    const path = `${pathname}${repository}/blobs/${digest}`;
+    return await transport.request({ origin, path, method: 'GET', headers, signal: call.signal });
+  } catch (error) {
+    call.signal.throwIfAborted();
+    throw describeConnectionError(error, transport, new URL(url));
+  }
 }

@@ -60,28 +60,12 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
     },
   });
 
-  /** A signal that is aborted with the caller's signal, or when the replica is found dead. */
-  function linkedSignal({ signal }: Context): { signal: AbortSignal; end: () => void } {
-    signal.throwIfAborted();
-    const own = new AbortController();
-    const abort = () => own.abort(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
-    const unwatch = liveness.watch(() => own.abort(new OciError('UNAVAILABLE', `the replica ${url} is gone`, { origin: 'upstream' })));
-    return {
-      signal: own.signal,
-      end() {
-        signal.removeEventListener('abort', abort);
-        unwatch();
-      },
-    };
-  }
-
   /** Runs `work` while the replica is alive. After success, the caller must call `end`. */
   async function ask<T>(
     context: Context,
     work: (signal: AbortSignal) => Promise<T>,
   ): Promise<{ answer: T; signal: AbortSignal; end: () => void }> {
-    const { signal, end } = linkedSignal(context);
+    const { signal, end } = linkedSignal(context, liveness, url);
     try {
       const answer = await work(signal);
       liveness.heard();
@@ -118,6 +102,22 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
         const { answer, end } = await ask(context, (signal) => replica.blob(repository, digest, { ...context, signal }));
         return { ...answer, body: mapBody(answer.body, { onChunk: () => liveness.heard(), onEnd: () => liveness.heard(), onClose: end }) };
       },
+    },
+  };
+}
+
+/** A signal that is aborted with the caller's signal, or when the replica is found dead. */
+function linkedSignal({ signal }: Context, liveness: Liveness, url: string): { signal: AbortSignal; end: () => void } {
+  signal.throwIfAborted();
+  const own = new AbortController();
+  const abort = () => own.abort(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
+  const unwatch = liveness.watch(() => own.abort(new OciError('UNAVAILABLE', `the replica ${url} is gone`, { origin: 'upstream' })));
+  return {
+    signal: own.signal,
+    end() {
+      signal.removeEventListener('abort', abort);
+      unwatch();
     },
   };
 }

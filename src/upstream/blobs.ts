@@ -39,77 +39,84 @@ export interface Blobs {
 
 export function createBlobs({ name, metrics }: { name: string; metrics: Pick<RegistryMetrics, 'received'> }): Blobs {
   const receive = (bytes: number): void => metrics.received(name, bytes);
+  return {
+    stat: (source, repository, digest, limits) => stat(source, { repository, digest, receive }, limits),
+    open: (source, wanted, limits) => open(source, { ...wanted, receive }, limits),
+  };
+}
 
-  async function stat(source: Source, repository: Repository, digest: Digest, limits: Limits): Promise<Descriptor> {
-    const reply = await source.request({ ...requestOf('HEAD', repository, digest), expected: [200, ...DOUBTFUL] }, limits);
+interface Wanted {
+  repository: Repository;
+  digest: Digest;
+  /** Called with the bytes of a body as they arrive. */
+  receive(this: void, bytes: number): void;
+}
+
+async function stat(source: Source, wanted: Wanted, limits: Limits): Promise<Descriptor> {
+  const { repository, digest } = wanted;
+  const reply = await source.request({ ...requestOf('HEAD', repository, digest), expected: [200, ...DOUBTFUL] }, limits);
+  reply.discard();
+  const length = lengthOf(reply);
+  if (reply.status !== 200 || length === undefined || isWebPage(reply)) return statByGet(source, wanted, limits);
+  requireDigest(reply, digest, source.endpoint.host);
+  return descriptor(digest, length);
+}
+
+async function statByGet(source: Source, { repository, digest, receive }: Wanted, limits: Limits): Promise<Descriptor> {
+  const first: RangeRequest = { start: 0, end: 0 };
+  const expected = [200, 206, ...RANGE_REFUSED];
+  let reply = await source.request({ ...requestOf('GET', repository, digest, first), expected }, limits);
+  const total = parseContentRange(String(reply.headers['content-range'] ?? ''))?.size;
+  const empty = reply.status === 416 && /^bytes \*\/0$/.test(String(reply.headers['content-range'] ?? ''));
+  if (empty || (reply.status === 206 && total !== undefined)) {
     reply.discard();
-    const length = lengthOf(reply);
-    if (reply.status !== 200 || length === undefined || isWebPage(reply)) return statByGet(source, repository, digest, limits);
     requireDigest(reply, digest, source.endpoint.host);
-    return descriptor(digest, length);
+    return descriptor(digest, empty ? 0 : (total ?? 0));
   }
-
-  async function statByGet(source: Source, repository: Repository, digest: Digest, limits: Limits): Promise<Descriptor> {
-    const first: RangeRequest = { start: 0, end: 0 };
-    const expected = [200, 206, ...RANGE_REFUSED];
-    let reply = await source.request({ ...requestOf('GET', repository, digest, first), expected }, limits);
-    const total = parseContentRange(String(reply.headers['content-range'] ?? ''))?.size;
-    const empty = reply.status === 416 && /^bytes \*\/0$/.test(String(reply.headers['content-range'] ?? ''));
-    if (empty || (reply.status === 206 && total !== undefined)) {
-      reply.discard();
-      requireDigest(reply, digest, source.endpoint.host);
-      return descriptor(digest, empty ? 0 : (total ?? 0));
-    }
-    if (reply.status !== 200) {
-      reply.discard();
-      reply = await source.request(requestOf('GET', repository, digest), limits);
-    }
-    const length = lengthOf(reply);
-    // Accept a web page only if its bytes match the digest.
-    if (length === undefined || isWebPage(reply))
-      return descriptor(digest, await readSize(reply, { digest, host: source.endpoint.host, receive }));
+  if (reply.status !== 200) {
     reply.discard();
-    requireDigest(reply, digest, source.endpoint.host);
-    return descriptor(digest, length);
+    reply = await source.request(requestOf('GET', repository, digest), limits);
   }
+  const length = lengthOf(reply);
+  // Accept a web page only if its bytes match the digest.
+  if (length === undefined || isWebPage(reply))
+    return descriptor(digest, await readSize(reply, { digest, host: source.endpoint.host, receive }));
+  reply.discard();
+  requireDigest(reply, digest, source.endpoint.host);
+  return descriptor(digest, length);
+}
 
-  async function open(
-    source: Source,
-    { repository, digest, range }: { repository: Repository; digest: Digest; range: RangeRequest | undefined },
-    limits: Limits,
-  ): Promise<Blob> {
-    const { host } = source.endpoint;
-    const expected = range === undefined ? [200] : [200, 206, ...RANGE_REFUSED];
-    const reply = await source.request({ ...requestOf('GET', repository, digest, range), expected }, limits);
-    // Such a page may even carry the requested digest in a header (Harbor in front of something
-    // else, goharbor/harbor issue 23882). A page from the registry itself is passed on: every byte
-    // is checked anyway.
-    if (!source.isOrigin && isWebPage(reply)) {
-      reply.discard();
-      throw webPageError(host);
-    }
-    if (reply.status === 206) return partOf(reply, range, { digest, host, receive });
-    if (reply.status !== 200) {
-      reply.discard();
-      const size = /^bytes \*\/(\d{1,15})$/.exec(String(reply.headers['content-range'] ?? ''))?.[1];
-      if (reply.status === 416 && size !== undefined)
-        throw new UpstreamError('object', 'RANGE_INVALID', `${host} has no bytes in that range`, { size: Number(size) });
-      return open(source, { repository, digest, range: undefined }, limits);
-    }
-    const size = lengthOf(reply);
-    return { digest, size, range: undefined, body: checked(reply.body, size, { host, receive }) };
+async function open(
+  source: Source,
+  { repository, digest, range, receive }: Wanted & { range: RangeRequest | undefined },
+  limits: Limits,
+): Promise<Blob> {
+  const { host } = source.endpoint;
+  const expected = range === undefined ? [200] : [200, 206, ...RANGE_REFUSED];
+  const reply = await source.request({ ...requestOf('GET', repository, digest, range), expected }, limits);
+  // Such a page may even carry the requested digest in a header (Harbor in front of something
+  // else, goharbor/harbor issue 23882). A page from the registry itself is passed on: every byte
+  // is checked anyway.
+  if (!source.isOrigin && isWebPage(reply)) {
+    reply.discard();
+    throw webPageError(host);
   }
-
-  return { stat, open };
+  if (reply.status === 206) return partOf(reply, range, { digest, host, receive });
+  if (reply.status !== 200) {
+    reply.discard();
+    const size = /^bytes \*\/(\d{1,15})$/.exec(String(reply.headers['content-range'] ?? ''))?.[1];
+    if (reply.status === 416 && size !== undefined)
+      throw new UpstreamError('object', 'RANGE_INVALID', `${host} has no bytes in that range`, { size: Number(size) });
+    return open(source, { repository, digest, range: undefined, receive }, limits);
+  }
+  const size = lengthOf(reply);
+  return { digest, size, range: undefined, body: checked(reply.body, size, { host, receive }) };
 }
 
 /** A blob that is being received. */
-interface Expected {
-  digest: Digest;
-  /** That sends it. */
+interface Expected extends Pick<Wanted, 'digest' | 'receive'> {
+  /** The host that sends it. */
   host: string;
-  /** Called with the bytes of a body as they arrive. */
-  receive(this: void, bytes: number): void;
 }
 
 /** Reads a blob whose upstream announces no size, to learn the size. @throws UpstreamError

@@ -43,26 +43,14 @@ export function createActionHandlers(
   const { jobs, pins, inventory, replicas, log } = options;
   const deleteOnce = createTagDeletion(options);
 
-  async function allJobs(signal: AbortSignal): Promise<Job[]> {
-    const { answers } = await replicas.ask('/api/jobs', jobsSchema, { signal });
-    const all = [...jobs.list(), ...answers.flatMap(({ answer }) => answer.jobs)];
-    return all.sort((one, other) => other.startedAt.localeCompare(one.startedAt)).slice(0, 50);
-  }
-
-  function start(kind: Job['kind'], what: string, session: Session | undefined, work: Parameters<Jobs['start']>[2]): Job {
-    const job = jobs.start(kind, { what, user: userOf(session) }, work);
-    if (job === undefined) throw new ApiFailure('TOO_MANY_REQUESTS', 'too many actions run at once; wait until one is done');
-    return job;
-  }
-
   return {
-    jobs: async ({ alone, signal }) => ({ jobs: alone ? jobs.list() : await allJobs(signal) }),
+    jobs: async ({ alone, signal }) => ({ jobs: alone ? jobs.list() : await allJobs(options, signal) }),
 
     warm({ body, session }) {
       const located = options.locate(body.image);
       if (located === undefined)
         throw new ApiFailure('BAD_REQUEST', `no upstream serves the host of ${body.image}, or it is not an image name`);
-      return start('warm', body.image, session, async (advance, signal) => {
+      return start(jobs, { kind: 'warm', what: body.image, session }, async (advance, signal) => {
         await options.warm({ ...located, platforms: body.platforms }, advance, signal);
         inventory.changed();
         return null;
@@ -105,18 +93,42 @@ export function createActionHandlers(
 
     async prune({ body, session, signal }) {
       if (body.dryRun) {
-        return start('prune-dry-run', 'dry run', session, (advance, stop) => options.prune({ dryRun: true, advance, signal: stop }));
+        return start(jobs, { kind: 'prune-dry-run', what: 'dry run', session }, (advance, stop) =>
+          options.prune({ dryRun: true, advance, signal: stop }),
+        );
       }
-      const plan = (await allJobs(signal)).find(({ id }) => id === body.plan);
-      const isShown = plan?.kind === 'prune-dry-run' && plan.state === 'done' && Date.now() - Date.parse(plan.endedAt ?? '') < PLAN_LIFE_MS;
-      if (!isShown) throw new ApiFailure('CONFLICT', 'start a dry run first, and send its id as the plan; it is valid for an hour');
-      return start('prune', 'as shown by the dry run', session, async (advance, stop) => {
+      await requirePlan(options, body.plan, signal);
+      return start(jobs, { kind: 'prune', what: 'as shown by the dry run', session }, async (advance, stop) => {
         const result = await options.prune({ dryRun: false, advance, signal: stop });
         inventory.changed();
         return result;
       });
     },
   };
+}
+
+/** The latest jobs of all replicas. */
+async function allJobs({ jobs, replicas }: ActionsOptions, signal: AbortSignal): Promise<Job[]> {
+  const { answers } = await replicas.ask('/api/jobs', jobsSchema, { signal });
+  const all = [...jobs.list(), ...answers.flatMap(({ answer }) => answer.jobs)];
+  return all.sort((one, other) => other.startedAt.localeCompare(one.startedAt)).slice(0, 50);
+}
+
+function start(
+  jobs: Jobs,
+  { kind, what, session }: { kind: Job['kind']; what: string; session: Session | undefined },
+  work: Parameters<Jobs['start']>[2],
+): Job {
+  const job = jobs.start(kind, { what, user: userOf(session) }, work);
+  if (job === undefined) throw new ApiFailure('TOO_MANY_REQUESTS', 'too many actions run at once; wait until one is done');
+  return job;
+}
+
+/** @throws ApiFailure CONFLICT: `id` is no recent dry run */
+async function requirePlan(options: ActionsOptions, id: string | undefined, signal: AbortSignal): Promise<void> {
+  const plan = (await allJobs(options, signal)).find((job) => job.id === id);
+  const isShown = plan?.kind === 'prune-dry-run' && plan.state === 'done' && Date.now() - Date.parse(plan.endedAt ?? '') < PLAN_LIFE_MS;
+  if (!isShown) throw new ApiFailure('CONFLICT', 'start a dry run first, and send its id as the plan; it is valid for an hour');
 }
 
 /** Deletes a tag once for simultaneous requests.
