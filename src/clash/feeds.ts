@@ -55,14 +55,6 @@ export function followSubscription(
   for (const value of Object.values(subscription.headers)) redactor.add(value);
   const { headers } = subscription;
 
-  async function url(): Promise<string> {
-    const value = await secret();
-    redactor.addUrl(value.trim());
-    if (!/^https?:\/\/\S+$/.test(value.trim()) || !URL.canParse(value.trim()))
-      throw new ClashError('its url or urlFile contains no URL that starts with https:// or http://');
-    return value;
-  }
-
   async function fetch(from: string, fetched: Fetched): Promise<void> {
     const options = { way: context.wayOf(subscription.proxy), limit: MAX_SUBSCRIPTION_BYTES };
     const { content, headers: answered } = await fetchContent({
@@ -97,8 +89,17 @@ export function followSubscription(
     log.warn({ event: 'clash-subscription-failed', subscription: name }, `cannot download the subscription: ${state.problem}`);
   }
 
-  void follow({ url, interval: subscription.interval, known: copy, fetch, failed, signal });
+  void follow({ url: () => readUrl(secret, redactor), interval: subscription.interval, known: copy, fetch, failed, signal });
   return state;
+}
+
+/** @throws ClashError: the secret is no URL */
+async function readUrl(secret: () => Promise<string>, redactor: Redactor): Promise<string> {
+  const value = await secret();
+  redactor.addUrl(value.trim());
+  if (!/^https?:\/\/\S+$/.test(value.trim()) || !URL.canParse(value.trim()))
+    throw new ClashError('its url or urlFile contains no URL that starts with https:// or http://');
+  return value;
 }
 
 function problemOf(error: unknown, redactor: Redactor): string {
@@ -121,7 +122,7 @@ export interface ResourceFeeds {
 /** Fetches the URLs of providers in the current config. Unusable content never replaces usable
  *  content. */
 export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
-  const { wayOf, copies, redactor, offer, own, mihomo, reader, log, signal } = context;
+  const { wayOf, redactor, offer, own, log, signal } = context;
   const running = new Map<string, AbortController>();
   const problems = new Map<string, string>();
 
@@ -134,7 +135,7 @@ export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
     const direct = (from: string) => download(from, { ...options, way: wayOf('direct') }, limited);
     async function fetch(from: string): Promise<void> {
       const { bytes } = await direct(from).catch(() => download(from, { ...options, way: wayOf(ownProxy(own)) }, limited));
-      const path = await store(resource, bytes);
+      const path = await store(context, resource, bytes);
       await offer({
         source: `resource ${key}`,
         change: (inputs) => ({ ...inputs, resources: new Map(inputs.resources).set(key, path) }),
@@ -154,17 +155,6 @@ export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
     problems.set(key, text);
   }
 
-  /** Writes the content under a unique name, so that a former config still finds its own file.
-   *  @throws ClashError: it has no rule or no node */
-  async function store({ key, name, ruleSet }: Resource, bytes: Uint8Array): Promise<string> {
-    const path = `providers/${key}-${fingerprint(bytes)}`;
-    if (ruleSet !== undefined) return prepareRuleSet(bytes, { ...ruleSet, path, copies, mihomo });
-    const { file, notes } = await rewriteProvider(bytes, { reader, own });
-    for (const note of notes) log.warn({ event: 'clash-entries-left-out', provider: name }, redactor.clean(note));
-    await copies.write(path, file);
-    return path;
-  }
-
   return {
     follow(wanted) {
       for (const [key, stop] of running) {
@@ -177,6 +167,21 @@ export function createResourceFeeds(context: FeedsContext): ResourceFeeds {
     },
     problem: () => [...problems.values()][0],
   };
+}
+
+/** Writes the content under a unique name, so that a former config still finds its own file.
+ *  @throws ClashError: it has no rule or no node */
+async function store(
+  { copies, mihomo, reader, own, redactor, log }: FeedsContext,
+  { key, name, ruleSet }: Resource,
+  bytes: Uint8Array,
+): Promise<string> {
+  const path = `providers/${key}-${fingerprint(bytes)}`;
+  if (ruleSet !== undefined) return prepareRuleSet(bytes, { ...ruleSet, path, copies, mihomo });
+  const { file, notes } = await rewriteProvider(bytes, { reader, own });
+  for (const note of notes) log.warn({ event: 'clash-entries-left-out', provider: name }, redactor.clean(note));
+  await copies.write(path, file);
+  return path;
 }
 
 /** This sidecar's own proxy, as a value of the configuration's `proxy` keys. */

@@ -50,20 +50,6 @@ export function createEventStream({ snapshots, intervalMs = INTERVAL_MS }: Event
     for (const reader of readers) if (performance.now() - reader.lastWrite > HEARTBEAT_MS) write(reader, ': \n\n');
   }
 
-  function send(reader: Reader, kind: string, data: string): void {
-    if (reader.sent.get(kind) === data) return;
-    if (!reader.response.writableNeedDrain) {
-      reader.missed = 0;
-      reader.sent.set(kind, data);
-      write(reader, `event: ${kind}\ndata: ${data}\n\n`);
-    } else if (++reader.missed > MAX_MISSED) reader.response.destroy();
-  }
-
-  function write(reader: Reader, text: string): void {
-    reader.lastWrite = performance.now();
-    reader.response.write(text);
-  }
-
   function leave(reader: Reader): void {
     readers.delete(reader);
     if (readers.size > 0) return;
@@ -75,18 +61,11 @@ export function createEventStream({ snapshots, intervalMs = INTERVAL_MS }: Event
     readers: () => readers.size,
     handler(_request, response) {
       if (readers.size >= MAX_READERS) {
-        response.writeHead(503, { 'content-type': 'application/json', 'retry-after': '30' });
-        response.end(JSON.stringify({ error: { code: 'TOO_MANY_REQUESTS', message: 'too many pages are open' } }));
+        refuse(response);
         return;
       }
       const reader: Reader = { response, sent: new Map(), missed: 0, lastWrite: performance.now() };
-      response.writeHead(200, {
-        'content-type': 'text/event-stream; charset=utf-8',
-        'cache-control': 'no-store',
-        'x-accel-buffering': 'no', // nginx would hold events back
-        'x-content-type-options': 'nosniff',
-      });
-      response.flushHeaders();
+      beginStream(response);
       readers.add(reader);
       response.once('close', () => leave(reader));
       timer ??= setInterval(() => void take(), intervalMs);
@@ -97,4 +76,33 @@ export function createEventStream({ snapshots, intervalMs = INTERVAL_MS }: Event
       for (const { response } of readers) response.destroy();
     },
   };
+}
+
+function beginStream(response: ServerResponse): void {
+  response.writeHead(200, {
+    'content-type': 'text/event-stream; charset=utf-8',
+    'cache-control': 'no-store',
+    'x-accel-buffering': 'no', // nginx would hold events back
+    'x-content-type-options': 'nosniff',
+  });
+  response.flushHeaders();
+}
+
+function refuse(response: ServerResponse): void {
+  response.writeHead(503, { 'content-type': 'application/json', 'retry-after': '30' });
+  response.end(JSON.stringify({ error: { code: 'TOO_MANY_REQUESTS', message: 'too many pages are open' } }));
+}
+
+function send(reader: Reader, kind: string, data: string): void {
+  if (reader.sent.get(kind) === data) return;
+  if (!reader.response.writableNeedDrain) {
+    reader.missed = 0;
+    reader.sent.set(kind, data);
+    write(reader, `event: ${kind}\ndata: ${data}\n\n`);
+  } else if (++reader.missed > MAX_MISSED) reader.response.destroy();
+}
+
+function write(reader: Reader, text: string): void {
+  reader.lastWrite = performance.now();
+  reader.response.write(text);
 }

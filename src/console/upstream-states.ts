@@ -78,26 +78,28 @@ export function createUpstreamStates(now: () => number = Date.now): UpstreamStat
     names: () => [...upstreams.keys()],
     read(name) {
       const own = upstreams.get(name);
-      if (own === undefined) {
-        return {
-          state: 'unknown',
-          lastRequestAt: null,
-          lastFailure: null,
-          latency: null,
-          hour: { requests: 0, failures: 0, bytes: 0 },
-          rateLimit: null,
-        };
-      }
-      const { last, lastFailure, rateLimit, counts, latencies } = own;
-      return {
-        state: last === undefined ? 'unknown' : STATES[last.outcome],
-        lastRequestAt: last === undefined ? null : iso(last.at),
-        lastFailure: lastFailure === undefined ? null : { at: iso(lastFailure.at), outcome: lastFailure.outcome },
-        latency: summarize(latencies),
-        hour: counts.read(),
-        rateLimit: rateLimit === undefined ? null : describeLimit(rateLimit),
-      };
+      return own === undefined ? UNKNOWN : describe(own);
     },
+  };
+}
+
+const UNKNOWN: UpstreamState = {
+  state: 'unknown',
+  lastRequestAt: null,
+  lastFailure: null,
+  latency: null,
+  hour: { requests: 0, failures: 0, bytes: 0 },
+  rateLimit: null,
+};
+
+function describe({ last, lastFailure, rateLimit, counts, latencies }: Known): UpstreamState {
+  return {
+    state: last === undefined ? 'unknown' : STATES[last.outcome],
+    lastRequestAt: last === undefined ? null : iso(last.at),
+    lastFailure: lastFailure === undefined ? null : { at: iso(lastFailure.at), outcome: lastFailure.outcome },
+    latency: summarize(latencies),
+    hour: counts.read(),
+    rateLimit: rateLimit === undefined ? null : describeLimit(rateLimit),
   };
 }
 
