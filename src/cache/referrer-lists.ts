@@ -18,10 +18,8 @@ export interface ListedReferrers extends Referrers {
 export function createReferrerLists(upstream: Upstream, cache: Cache, policy: FreshnessPolicy) {
   const records = createReferrerRecords(upstream, cache, policy);
   const { cached, asking, now } = cache.referrers;
-
-  function mayServe({ checkedAt, refused, imported }: CachedList, { name }: Target): boolean {
-    return imported || now() - checkedAt <= lifeOf(policy, name, { refused, outlives: true });
-  }
+  const mayServe = ({ checkedAt, refused, imported }: CachedList, { name }: Target): boolean =>
+    imported || now() - checkedAt <= lifeOf(policy, name, { refused, outlives: true });
 
   async function latest(
     target: Target,

@@ -75,8 +75,8 @@ export async function cacheWarm(host: Host, options: WarmCommandOptions): Promis
   );
   const rules = { registryHost: config.webhook.registryHost, hosts: servedHosts(config.registry) };
   const progress = createProgress(stderr);
-  if (!options.json)
-    stderr.write(`pulling ${wanted.size} images for ${typeof platforms === 'string' ? platforms : platforms.join(', ')} through ${url}\n`);
+  const platformNames = typeof platforms === 'string' ? platforms : platforms.join(', ');
+  if (!options.json) stderr.write(`pulling ${wanted.size} images for ${platformNames} through ${url}\n`);
   const outcomes: Outcome[] = [];
   try {
     await inParallel(wanted, options.parallel, async ([given, { asked }]) => {

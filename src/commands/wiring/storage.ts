@@ -9,7 +9,7 @@ import type { Status } from '../../server/status-page.ts';
 import { createBlobParts } from '../../store/blob-parts.ts';
 import { filesystem, type FilesystemStore } from '../../store/filesystem/filesystem.ts';
 import { blobKey } from '../../store/keys.ts';
-import { localTier } from '../../store/tiered/local-tier.ts';
+import { localTier, type LocalTier } from '../../store/tiered/local-tier.ts';
 import { observeStores } from '../../store/observed.ts';
 import { createS3 } from './s3.ts';
 import type { S3Store } from '../../store/s3/options.ts';
@@ -105,15 +105,7 @@ async function openS3(config: S3Config, tier: RegistryConfig['local'], { log, me
   const local = localTier(files, tier.maxSize, (bytes) => metrics.localTier(bytes));
   const uploads = await createUploads({ files, tier: local, remote, log, observe: metrics });
   const stop = new AbortController();
-  // Blobs that are not uploaded yet have been pinned by now. The start does not wait for this
-  // listing, which may be long.
-  local.takeStock(stop.signal).catch((error: unknown) => {
-    if (!stop.signal.aborted)
-      log.error(
-        { event: 'local-tier-not-listed', error, directory: tier.directory },
-        'cannot list the local tier: it may grow beyond its size',
-      );
-  });
+  takeStock(local, { directory: tier.directory, log, signal: stop.signal });
   void prepare(remote, { log, bucket: config.bucket, signal: stop.signal });
   return {
     kind: 's3',
@@ -162,4 +154,13 @@ async function prepare(remote: S3Store, { log, bucket, signal }: { log: Log; buc
     const pause = backoff(attempt, { baseMs: 1000, capMs: 60_000 });
     await delay(pause, undefined, { signal }).catch(() => undefined); // stopped
   }
+}
+
+/** Lists the blobs of the local tier. Those that are not uploaded yet have been pinned by now. The
+ *  start does not wait for this listing, which may be long. */
+function takeStock(local: LocalTier, { directory, log, signal }: { directory: string; log: Log; signal: AbortSignal }): void {
+  local.takeStock(signal).catch((error: unknown) => {
+    if (signal.aborted) return;
+    log.error({ event: 'local-tier-not-listed', error, directory }, 'cannot list the local tier: it may grow beyond its size');
+  });
 }

@@ -32,13 +32,8 @@ export function createTrafficHandlers(options: TrafficOptions): Pick<ApiHandlers
       const own = await ownOverview(options);
       if (alone) return own;
       const { answers, unreachable } = await replicas.ask('/api/overview', overviewSchema, { signal });
-      return {
-        ...mergeOverviews(
-          own,
-          answers.map(({ answer }) => answer),
-        ),
-        unreachable,
-      };
+      const others = answers.map(({ answer }) => answer);
+      return { ...mergeOverviews(own, others), unreachable };
     },
 
     async downloads({ alone, signal }) {
@@ -51,13 +46,8 @@ export function createTrafficHandlers(options: TrafficOptions): Pick<ApiHandlers
       const own = history.read(query.window);
       if (alone) return { ...own, unreachable: [] };
       const { answers, unreachable } = await replicas.ask(`/api/history?window=${query.window}`, historySchema, { signal });
-      return {
-        ...mergeHistories(
-          own,
-          answers.map(({ answer }) => answer),
-        ),
-        unreachable,
-      };
+      const others = answers.map(({ answer }) => answer);
+      return { ...mergeHistories(own, others), unreachable };
     },
 
     async replicas({ alone, signal }) {

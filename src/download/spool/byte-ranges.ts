@@ -14,22 +14,10 @@ export interface ByteRanges {
 export function createByteRanges(): ByteRanges {
   const all: [number, number][] = [];
 
-  /** The index of the first range that ends at or after `position`. */
-  function search(position: number): number {
-    let low = 0;
-    let high = all.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (all[middle]![1] < position) low = middle + 1;
-      else high = middle;
-    }
-    return low;
-  }
-
   return {
     add(start, end) {
       if (start >= end) return;
-      const first = search(start);
+      const first = search(all, start);
       let next = first;
       let merged: [number, number] = [start, end];
       for (; next < all.length && all[next]![0] <= end; next++) {
@@ -39,7 +27,7 @@ export function createByteRanges(): ByteRanges {
     },
 
     endFrom(position) {
-      const range = all[search(position + 1)];
+      const range = all[search(all, position + 1)];
       return range !== undefined && range[0] <= position ? range[1] : position;
     },
 
@@ -49,7 +37,7 @@ export function createByteRanges(): ByteRanges {
     gaps(start, end) {
       const found: [number, number][] = [];
       let position = start;
-      for (let index = search(start); position < end; index++) {
+      for (let index = search(all, start); position < end; index++) {
         const [from, to] = all[index] ?? [end, end];
         if (from > position) found.push([position, Math.min(from, end)]);
         position = Math.max(position, to);
@@ -57,4 +45,16 @@ export function createByteRanges(): ByteRanges {
       return found;
     },
   };
+}
+
+/** The index of the first of the ascending ranges that ends at or after `position`. */
+function search(all: readonly (readonly [number, number])[], position: number): number {
+  let low = 0;
+  let high = all.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (all[middle]![1] < position) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }

@@ -69,41 +69,16 @@ export interface Parts {
 export function createPutter(client: S3Client, options: S3Options): Putter {
   const { partSize } = options;
   const attributes = attributesOf(options);
-
-  async function whole({ key, target, source, signal }: Put): Promise<void> {
-    const { size: length } = source;
-    const ChecksumSHA256 = checksumOf(key, source);
-    await upload({ source, range: undefined, length, signal }, (Body, abortSignal) =>
-      client.send(new PutObjectCommand({ ...target, ...attributes, Body, ContentLength: length, ChecksumSHA256 }), { abortSignal }),
-    );
-  }
-
-  async function inParts(target: Target, signal: AbortSignal, send: (parts: Parts) => Promise<void>): Promise<void> {
-    const { UploadId } = await client.send(new CreateMultipartUploadCommand({ ...target, ...attributes }), { abortSignal: signal });
-    if (UploadId === undefined || UploadId === '') throw new ForeignAnswer(200, "an answer without an upload ID is not S3's own");
-    const to = { ...target, UploadId };
-    try {
-      const sent: CompletedPart[] = [];
-      await send(createParts(client, to, { sent, signal }));
-      const complete = new CompleteMultipartUploadCommand({ ...to, MultipartUpload: { Parts: sent.toSorted(byNumber) } });
-      const { ETag } = await client.send(complete, { abortSignal: signal });
-      if (ETag === undefined) throw new ForeignAnswer(200, "an answer without an ETag is not S3's own");
-    } catch (error) {
-      if (codeOf(error) === 'NoSuchUpload') throw new UploadEnded('S3 has ended the upload', { cause: error });
-      // If the abort fails, `prepare` aborts the upload later.
-      await client.send(new AbortMultipartUploadCommand(to)).catch(() => undefined);
-      throw error;
-    }
-  }
+  const puts = { client, attributes };
 
   return {
-    whole,
-    inParts,
+    whole: (put) => putWhole(puts, put),
+    inParts: (target, signal, send) => putInParts(puts, { target, signal }, send),
     async put(put) {
       const { target, source, signal } = put;
-      if (source.size <= (partSize ?? MAX_PUT)) return whole(put);
+      if (source.size <= (partSize ?? MAX_PUT)) return putWhole(puts, put);
       const size = Math.max(partSize ?? PART_SIZE, Math.ceil(source.size / MAX_PARTS));
-      await inParts(target, signal, async (parts) => {
+      await putInParts(puts, { target, signal }, async (parts) => {
         for (let start = 0; start < source.size; start += size) {
           await parts.add(source, { start, end: Math.min(start + size, source.size) - 1 });
         }
@@ -113,6 +88,41 @@ export function createPutter(client: S3Client, options: S3Options): Putter {
       await client.send(new CopyObjectCommand({ ...target, ...attributes, CopySource: source }), { abortSignal: signal });
     },
   };
+}
+
+interface Puts {
+  client: S3Client;
+  attributes: ReturnType<typeof attributesOf>;
+}
+
+async function putWhole({ client, attributes }: Puts, { key, target, source, signal }: Put): Promise<void> {
+  const { size: length } = source;
+  const ChecksumSHA256 = checksumOf(key, source);
+  await upload({ source, range: undefined, length, signal }, (Body, abortSignal) =>
+    client.send(new PutObjectCommand({ ...target, ...attributes, Body, ContentLength: length, ChecksumSHA256 }), { abortSignal }),
+  );
+}
+
+async function putInParts(
+  { client, attributes }: Puts,
+  { target, signal }: Pick<Put, 'target' | 'signal'>,
+  send: (parts: Parts) => Promise<void>,
+): Promise<void> {
+  const { UploadId } = await client.send(new CreateMultipartUploadCommand({ ...target, ...attributes }), { abortSignal: signal });
+  if (UploadId === undefined || UploadId === '') throw new ForeignAnswer(200, "an answer without an upload ID is not S3's own");
+  const to = { ...target, UploadId };
+  try {
+    const sent: CompletedPart[] = [];
+    await send(createParts(client, to, { sent, signal }));
+    const complete = new CompleteMultipartUploadCommand({ ...to, MultipartUpload: { Parts: sent.toSorted(byNumber) } });
+    const { ETag } = await client.send(complete, { abortSignal: signal });
+    if (ETag === undefined) throw new ForeignAnswer(200, "an answer without an ETag is not S3's own");
+  } catch (error) {
+    if (codeOf(error) === 'NoSuchUpload') throw new UploadEnded('S3 has ended the upload', { cause: error });
+    // If the abort fails, `prepare` aborts the upload later.
+    await client.send(new AbortMultipartUploadCommand(to)).catch(() => undefined);
+    throw error;
+  }
 }
 
 function byNumber(one: CompletedPart, other: CompletedPart): number {
