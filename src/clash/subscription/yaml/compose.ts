@@ -1,6 +1,7 @@
 import { YamlError } from './cursor.ts';
 import { resolvePlain, resolveTagged } from './resolve.ts';
-import { createScanner, type Scanner, type Token, type TokenType } from './scan.ts';
+import { createScanner, type Scanner } from './scan.ts';
+import type { Token, TokenType } from './scan-state.ts';
 
 /** The syntax tree of a document: aliases are not resolved, and keys may repeat. */
 type Node =

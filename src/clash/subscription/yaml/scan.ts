@@ -1,36 +1,6 @@
-import { atDocumentMarker, createCursor, isBlank, isBlankOrEnd, isBreak, isWord, YamlError, type Cursor, type Mark } from './cursor.ts';
+import { atDocumentMarker, createCursor, isBlank, isBlankOrEnd, isBreak, isWord, YamlError } from './cursor.ts';
 import { scanBlock, scanPlain, scanQuoted } from './scan-scalar.ts';
-
-export type TokenType =
-  | 'end'
-  | 'directive'
-  | 'document-start'
-  | 'document-end'
-  | 'block-sequence'
-  | 'block-mapping'
-  | 'block-end'
-  | '['
-  | ']'
-  | '{'
-  | '}'
-  | ','
-  | '-'
-  | '?'
-  | ':'
-  | 'alias'
-  | 'anchor'
-  | 'tag'
-  | 'scalar';
-
-export interface Token {
-  type: TokenType;
-  /** Counted from 0. */
-  line: number;
-  /** The text of a scalar, an alias or an anchor; of a tag, as written. */
-  value: string;
-  /** Whether a scalar has no quotes, so that its text determines its type. */
-  plain: boolean;
-}
+import { dropKey, expire, MAX_DEPTH, MAX_KEY, push, roll, saveKey, unroll, type ScanState, type Token } from './scan-state.ts';
 
 export interface Scanner {
   /** The next token, which `next` also returns. @throws YamlError: the text does not continue with
@@ -39,39 +9,13 @@ export interface Scanner {
   next(): Token;
 }
 
-/** A token that is a key if a colon follows it. */
-interface SimpleKey {
-  /** The index of the token among all tokens. */
-  number: number;
-  mark: Mark;
-  /** Only a key may be at its position. */
-  required: boolean;
-}
-
-/** The maximum length of a key, in code units. */
-const MAX_KEY = 1024;
-const MAX_DEPTH = 10_000;
 const NEVER_PLAIN = new Set('-?:,[]{}#&*!|>\'"%@`');
-
-interface State {
-  cursor: Cursor;
-  tokens: Token[];
-  /** The number of tokens taken. */
-  taken: number;
-  /** The column of the innermost block, or -1. */
-  indent: number;
-  indents: number[];
-  keyAllowed: boolean;
-  /** The possible key of each flow level, the block level first. */
-  keys: (SimpleKey | undefined)[];
-  ended: boolean;
-}
 
 /** Splits YAML into tokens by the rules of libyaml, which Go's yaml and therefore mihomo follow:
  *  brackets may close at any column, a comment needs no space before it, and a colon makes the text
  *  before it on its line a key. */
 export function createScanner(text: string): Scanner {
-  const state: State = {
+  const state: ScanState = {
     cursor: createCursor(text),
     tokens: [],
     taken: 0,
@@ -105,55 +49,7 @@ export function createScanner(text: string): Scanner {
   };
 }
 
-function push(
-  state: State,
-  type: TokenType,
-  { value = '', plain = false, at = state.tokens.length, line = state.cursor.mark.line } = {},
-): void {
-  state.tokens.splice(at, 0, { type, line, value, plain });
-}
-
-/** Drops a possible key that no colon can follow any more. @throws YamlError: only a key may be at
- *  its position */
-function expire(state: State, key: SimpleKey): void {
-  const { mark } = state.cursor;
-  if (key.mark.line === mark.line && key.mark.index + MAX_KEY >= mark.index) return;
-  dropKey(state, state.keys.indexOf(key));
-}
-
-function dropKey(state: State, level: number): void {
-  const key = state.keys[level];
-  if (key?.required === true) throw new YamlError("a key has no ':'", key.mark.line);
-  state.keys[level] = undefined;
-}
-
-function saveKey(state: State): void {
-  if (!state.keyAllowed) return;
-  const level = state.keys.length - 1;
-  const required = level === 0 && state.indent === state.cursor.mark.column;
-  dropKey(state, level);
-  state.keys[level] = { number: state.taken + state.tokens.length, mark: { ...state.cursor.mark }, required };
-}
-
-/** Opens a block at `column` if it is deeper than the one before. */
-function roll(state: State, type: 'block-sequence' | 'block-mapping', { column, at }: { column: number; at?: number }): void {
-  if (state.keys.length > 1 || state.indent >= column) return;
-  state.indents.push(state.indent);
-  state.indent = column;
-  if (state.indents.length > MAX_DEPTH) throw new YamlError('it is nested too deep', state.cursor.mark.line);
-  push(state, type, at === undefined ? {} : { at });
-}
-
-/** Closes the blocks that are deeper than `column`. */
-function unroll(state: State, column: number): void {
-  if (state.keys.length > 1) return;
-  while (state.indent > column) {
-    push(state, 'block-end');
-    state.indent = state.indents.pop() ?? -1;
-  }
-}
-
-function skipToToken({ cursor, keys, keyAllowed }: State): { brokeLine: boolean } {
+function skipToToken({ cursor, keys, keyAllowed }: ScanState): { brokeLine: boolean } {
   let brokeLine = false;
   for (;;) {
     if (cursor.mark.column === 0 && cursor.peek() === '\uFEFF') cursor.skip();
@@ -166,7 +62,7 @@ function skipToToken({ cursor, keys, keyAllowed }: State): { brokeLine: boolean 
   }
 }
 
-function fetchToken(state: State): void {
+function fetchToken(state: ScanState): void {
   const { cursor } = state;
   if (skipToToken(state).brokeLine) state.keyAllowed = true;
   for (const key of state.keys) if (key !== undefined) expire(state, key);
@@ -194,7 +90,7 @@ function fetchToken(state: State): void {
   fetchScalar(state);
 }
 
-function fetchEnd(state: State): void {
+function fetchEnd(state: ScanState): void {
   unroll(state, -1);
   dropKey(state, state.keys.length - 1);
   state.keyAllowed = false;
@@ -203,7 +99,7 @@ function fetchEnd(state: State): void {
 }
 
 /** %YAML and %TAG: no subscription needs them, and neither changes a node. */
-function fetchDirective(state: State): void {
+function fetchDirective(state: ScanState): void {
   unroll(state, -1);
   dropKey(state, state.keys.length - 1);
   state.keyAllowed = false;
@@ -211,7 +107,7 @@ function fetchDirective(state: State): void {
   state.cursor.skipLine();
 }
 
-function fetchMarker(state: State, type: 'document-start' | 'document-end'): void {
+function fetchMarker(state: ScanState, type: 'document-start' | 'document-end'): void {
   unroll(state, -1);
   dropKey(state, state.keys.length - 1);
   state.keyAllowed = false;
@@ -219,7 +115,7 @@ function fetchMarker(state: State, type: 'document-start' | 'document-end'): voi
   state.cursor.skip(3);
 }
 
-function fetchOpening(state: State, type: '[' | '{'): void {
+function fetchOpening(state: ScanState, type: '[' | '{'): void {
   saveKey(state);
   state.keys.push(undefined);
   if (state.keys.length > MAX_DEPTH) throw new YamlError('it is nested too deep', state.cursor.mark.line);
@@ -228,7 +124,7 @@ function fetchOpening(state: State, type: '[' | '{'): void {
   state.cursor.skip();
 }
 
-function fetchClosing(state: State, type: ']' | '}'): void {
+function fetchClosing(state: ScanState, type: ']' | '}'): void {
   dropKey(state, state.keys.length - 1);
   if (state.keys.length > 1) state.keys.pop();
   state.keyAllowed = false;
@@ -236,14 +132,14 @@ function fetchClosing(state: State, type: ']' | '}'): void {
   state.cursor.skip();
 }
 
-function fetchIndicator(state: State, type: ',' | '-'): void {
+function fetchIndicator(state: ScanState, type: ',' | '-'): void {
   dropKey(state, state.keys.length - 1);
   state.keyAllowed = true;
   push(state, type);
   state.cursor.skip();
 }
 
-function fetchEntry(state: State): void {
+function fetchEntry(state: ScanState): void {
   if (state.keys.length === 1) {
     if (!state.keyAllowed) throw new YamlError("'-' cannot stand here", state.cursor.mark.line);
     roll(state, 'block-sequence', state.cursor.mark);
@@ -251,7 +147,7 @@ function fetchEntry(state: State): void {
   fetchIndicator(state, '-');
 }
 
-function fetchKey(state: State): void {
+function fetchKey(state: ScanState): void {
   const block = state.keys.length === 1;
   if (block) {
     if (!state.keyAllowed) throw new YamlError("'?' cannot stand here", state.cursor.mark.line);
@@ -263,7 +159,7 @@ function fetchKey(state: State): void {
   state.cursor.skip();
 }
 
-function fetchValue(state: State): void {
+function fetchValue(state: ScanState): void {
   const level = state.keys.length - 1;
   const key = state.keys[level];
   if (key !== undefined) {
@@ -283,7 +179,7 @@ function fetchValue(state: State): void {
   state.cursor.skip();
 }
 
-function fetchAnchor(state: State, type: 'alias' | 'anchor'): void {
+function fetchAnchor(state: ScanState, type: 'alias' | 'anchor'): void {
   saveKey(state);
   state.keyAllowed = false;
   const { cursor } = state;
@@ -296,7 +192,7 @@ function fetchAnchor(state: State, type: 'alias' | 'anchor'): void {
   push(state, type, { value });
 }
 
-function fetchTag(state: State): void {
+function fetchTag(state: ScanState): void {
   saveKey(state);
   state.keyAllowed = false;
   const { cursor } = state;
@@ -307,14 +203,14 @@ function fetchTag(state: State): void {
   push(state, 'tag', { value });
 }
 
-function fetchBlockScalar(state: State): void {
+function fetchBlockScalar(state: ScanState): void {
   dropKey(state, state.keys.length - 1);
   state.keyAllowed = true;
   const { line } = state.cursor.mark;
   push(state, 'scalar', { value: scanBlock(state.cursor, state.indent), line });
 }
 
-function fetchScalar(state: State): void {
+function fetchScalar(state: ScanState): void {
   saveKey(state);
   state.keyAllowed = false;
   const { cursor } = state;
