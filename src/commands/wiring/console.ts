@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import own from '../../../package.json' with { type: 'json' };
-import { serveApi } from '../../console/api-server.ts';
+import { serveApi, type ApiHandlers } from '../../console/api-server.ts';
 import { openApiDocument } from '../../console/api/openapi.ts';
 import { createEventStream } from '../../console/event-stream.ts';
 import { exposedConsole } from '../../console/exposed.ts';
@@ -12,17 +12,17 @@ import { createRulesHandlers } from '../../console/handlers/rules.ts';
 import { createSessionHandlers, createSessionLookup } from '../../console/handlers/sessions.ts';
 import { createTrafficHandlers } from '../../console/handlers/traffic.ts';
 import { createUpkeepHandlers } from '../../console/handlers/upkeep.ts';
-import { createInventoryService } from '../../console/inventory-service.ts';
-import { createJobs } from '../../console/jobs.ts';
+import { createInventoryService, type InventoryService } from '../../console/inventory-service.ts';
+import { createJobs, type Jobs } from '../../console/jobs.ts';
 import { incompleteTagOf } from '../../console/incomplete-tags.ts';
 import { createLive } from '../../console/live.ts';
 import { openPage } from '../../console/page.ts';
-import { createOtherReplicas } from '../../console/replicas.ts';
+import { createOtherReplicas, type OtherReplicas } from '../../console/replicas.ts';
 import { createSessions, type Sessions } from '../../console/sessions.ts';
 import type { RequestHandler } from '../../server/listen.ts';
 import { createBasicAuth } from '../../server/basic-auth.ts';
 import { openHtpasswd } from '../../server/htpasswd.ts';
-import { createPins } from '../../upkeep/pins.ts';
+import { createPins, type Pins } from '../../upkeep/pins.ts';
 import type { PlannedRun } from '../../upkeep/planned-run.ts';
 import type { Registry } from '../../oci/registry.ts';
 import type { Host } from '../command.ts';
@@ -64,7 +64,6 @@ export async function openConsole(host: Host, context: ConsoleContext): Promise<
   const { config, log, stop } = host;
   const { console: settings, admin, listen } = config.registry;
   const { images, inside, storage, observation } = context;
-  const { history, upstreams, nodes, refusals } = observation;
   const store = storage.remote ?? storage.local;
   const replicas = createOtherReplicas({ others: inside.others, port: admin.port });
   const names = createConsoleNames(host.config);
@@ -75,12 +74,65 @@ export async function openConsole(host: Host, context: ConsoleContext): Promise<
   const snapshot = createLive({
     downloads: inside.downloads.list,
     imageOf: (repository) => ({ name: names.nameOf(repository), tag: incompleteTagOf(inventory.current(), repository) }),
-    totals: history.totals,
+    totals: observation.history.totals,
     replica: listen.host,
   });
   const sessions = await openSessions(settings, log);
   const actions = createConsoleActions(host, { images, inside, storage });
-  const handlers = {
+  const handlers = createHandlers(host, context, { replicas, names, inventory, pods, pins, jobs, snapshot, sessions, actions });
+  const findSession = createSessionLookup({ sessions, replicas });
+  const api = serveApi({ handlers, findSession, log });
+  const asked = { query: undefined, body: undefined, session: undefined, token: undefined, alone: false, signal: stop };
+  const request = { ...asked, client: { address: '', isGone: () => false }, setSession: () => undefined };
+  const events = createEventStream({
+    snapshots: { downloads: async () => handlers.downloads(request), jobs: async () => handlers.jobs(request) },
+  });
+  const page = await openPage(PAGE);
+  if (page === undefined) log.info({ event: 'console-page-missing' }, 'the console page is not built; run npm run build:console');
+  let document: Buffer | undefined;
+  const documented: RequestHandler = (_request, response) => {
+    document ??= Buffer.from(JSON.stringify(openApiDocument(own.version)));
+    response.setHeader('content-type', 'application/json');
+    response.end(document);
+  };
+
+  const at = (path: string): RequestHandler | undefined => {
+    if (path === '/api/events') return events.handler;
+    if (path === '/api/openapi.json') return documented;
+    if (path === '/api' || path.startsWith('/api/')) return api;
+    return page?.has(path) === true || (page !== undefined && path.startsWith('/assets/')) ? page.handler : undefined;
+  };
+  return {
+    at,
+    exposed: exposedConsole({ at, findSession }),
+    async close() {
+      events.close();
+      await replicas.close();
+    },
+  };
+}
+
+/** Everything that the handlers of the console share. */
+interface Services {
+  replicas: OtherReplicas;
+  names: ReturnType<typeof createConsoleNames>;
+  inventory: InventoryService;
+  pods: ReturnType<typeof createPodsOf>;
+  pins: Pins;
+  jobs: Jobs;
+  snapshot: ReturnType<typeof createLive>;
+  sessions: Sessions | undefined;
+  actions: ReturnType<typeof createConsoleActions>;
+}
+
+function createHandlers(host: Host, context: ConsoleContext, services: Services): ApiHandlers {
+  const { config, log } = host;
+  const { console: settings, listen } = config.registry;
+  const { inside, storage, observation } = context;
+  const { history, upstreams, nodes, refusals } = observation;
+  const { replicas, names, inventory, pods, pins, jobs, snapshot, sessions, actions } = services;
+  const store = storage.remote ?? storage.local;
+  return {
     ...createTrafficHandlers({
       version: own.version,
       startedAt: observation.startedAt,
@@ -114,36 +166,6 @@ export async function openConsole(host: Host, context: ConsoleContext): Promise<
       replicas,
     }),
     ...createSessionHandlers({ sessions, replicas, log }),
-  };
-  const findSession = createSessionLookup({ sessions, replicas });
-  const api = serveApi({ handlers, findSession, log });
-  const asked = { query: undefined, body: undefined, session: undefined, token: undefined, alone: false, signal: stop };
-  const request = { ...asked, client: { address: '', isGone: () => false }, setSession: () => undefined };
-  const events = createEventStream({
-    snapshots: { downloads: async () => handlers.downloads(request), jobs: async () => handlers.jobs(request) },
-  });
-  const page = await openPage(PAGE);
-  if (page === undefined) log.info({ event: 'console-page-missing' }, 'the console page is not built; run npm run build:console');
-  let document: Buffer | undefined;
-  const documented: RequestHandler = (_request, response) => {
-    document ??= Buffer.from(JSON.stringify(openApiDocument(own.version)));
-    response.setHeader('content-type', 'application/json');
-    response.end(document);
-  };
-
-  const at = (path: string): RequestHandler | undefined => {
-    if (path === '/api/events') return events.handler;
-    if (path === '/api/openapi.json') return documented;
-    if (path === '/api' || path.startsWith('/api/')) return api;
-    return page?.has(path) === true || (page !== undefined && path.startsWith('/assets/')) ? page.handler : undefined;
-  };
-  return {
-    at,
-    exposed: exposedConsole({ at, findSession }),
-    async close() {
-      events.close();
-      await replicas.close();
-    },
   };
 }
 
