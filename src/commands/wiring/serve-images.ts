@@ -1,4 +1,5 @@
 import type { RegistryConfig } from '../../config/schema.ts';
+import { REPORT_HEADER } from '../../nearest/agreement.ts';
 import type { Registry } from '../../oci/registry.ts';
 import { isFromPeer } from '../../peers/peer.ts';
 import { createAccessLog } from '../../server/access-log.ts';
@@ -56,7 +57,7 @@ export function serveImages(own: RegistryConfig, { images, storage, observation,
   const toReplicas = serveRegistry(local, { ...forReplicas, redirect: placement.forReplica });
   const toAnyone: RequestHandler = (request, response) => {
     const fromPeer = isFromPeer(request.headers);
-    placement.receiveReport(request.headers, fromPeer);
+    if (REPORT_HEADER in request.headers) placement.receiveReport(request.headers, fromPeer);
     return (fromPeer ? toReplicas : toClients)(request, response);
   };
   return {
