@@ -1,9 +1,15 @@
-import { createAdditionalConnections, createDemands, nextSegment } from './additional-connections.ts';
+import {
+  createAdditionalConnections,
+  createDemands,
+  nextSegment,
+  type AdditionalConnections,
+  type Work,
+} from './additional-connections.ts';
 import type { Helpers, Pace } from './helpers.ts';
 import { createSegmentRequests } from './segment-requests.ts';
 import { createSegment, createSegments, type Segment } from './segments.ts';
 import type { SourceList } from './source.ts';
-import { createSpeed, partsAt, worthwhile } from './speed.ts';
+import { createSpeed, partsAt, worthwhile, type Speed } from './speed.ts';
 import type { DownloadState } from './state.ts';
 
 export interface ConnectionsOptions {
@@ -33,84 +39,91 @@ export interface Connections {
   release(this: void, reader: object): void;
 }
 
-export function startConnections({ state, sources, helpers, max, start, expectedSize }: ConnectionsOptions): Connections {
+export function startConnections(options: ConnectionsOptions): Connections {
+  const { state, sources, helpers, max } = options;
   const segments = createSegments(state.have);
-  const { active } = segments;
-  const opened = Promise.withResolvers<void>();
-  const ended = Promise.withResolvers<void>();
-  opened.promise.catch(() => undefined); // every reader gets the error; there may be none
   const speed = createSpeed();
   const demands = createDemands(state.have, () => additional.serveReaders());
-  const requests = createSegmentRequests({ state, sources, segments, speed, onOpen, written });
+  const requests = createSegmentRequests({ ...options, segments, speed, onOpen: () => opened(running), written: () => written(running) });
   const work = { state, segments, demands, requests };
-  const additional = createAdditionalConnections({
-    ...work,
-    sources,
+  const additional = createAdditionalConnections({ ...work, sources, speed, helpers, max, ended: () => connectionEnded(running) });
+  const opening = openingOf(options);
+  const running: Running = {
+    ...options,
+    work,
     speed,
-    helpers,
-    max,
-    ended: connectionEnded,
-  });
-  const opening: Opening = {
-    start,
-    expectedSize,
-    max,
-    pace: max > 1 && sources.current() === 'upstream' && state.size === undefined ? helpers.pace() : undefined,
+    additional,
+    opening,
+    first: firstSegment(state, opening),
+    opened: Promise.withResolvers<void>(),
+    ended: Promise.withResolvers<void>(),
   };
-  const first = firstSegment(state, opening);
-
-  function onOpen(): void {
-    opened.resolve();
-    state.notify();
-    if (state.size !== undefined && requests.takesRanges()) additional.take(furtherSegments(first, state.size, opening));
-  }
-
-  function written(): void {
-    state.notify();
-    if (requests.isWanted()) additional.takeHalf();
-  }
-
-  /** The connection that every download has. It retries; the download fails only if this connection
-   *  fails for good while no other one is running. */
-  async function runFirst(first: Segment): Promise<void> {
-    for (let segment: Segment | undefined = first; segment !== undefined; segment = nextSegment(work)) {
-      segments.start(segment);
-      try {
-        await requests.persist(segment);
-        segments.stop(segment);
-      } catch (error) {
-        segments.stop(segment);
-        if (active.size === 0 || !requests.isOpen()) fail(error);
-        break;
-      }
-    }
-    connectionEnded();
-  }
-
-  /** Ends the download after its last connection, unless parts are missing still. */
-  function connectionEnded(): void {
-    if (active.size > 0) return;
-    const missing = nextSegment(work);
-    if (missing !== undefined) return void runFirst(missing);
-    demands.close();
-    const learned = additional.haveFailed() ? undefined : speed.pace(state.received);
-    if (learned !== undefined && sources.current() === 'upstream') helpers.learn(learned);
-    ended.resolve();
-  }
-
-  function fail(error: unknown): void {
-    opened.reject(error);
-    state.fail(error);
-  }
-
-  void runFirst(first);
+  running.opened.promise.catch(() => undefined); // every reader gets the error; there may be none
+  void runFirst(running, running.first);
   return {
-    opened: opened.promise,
-    ended: ended.promise,
-    running: () => active.size > 0,
+    opened: running.opened.promise,
+    ended: running.ended.promise,
+    running: () => segments.active.size > 0,
     demand: demands.demand,
     release: demands.release,
   };
+}
+
+interface Running extends ConnectionsOptions {
+  work: Work;
+  speed: Speed;
+  additional: AdditionalConnections;
+  opening: Opening;
+  first: Segment;
+  opened: PromiseWithResolvers<void>;
+  ended: PromiseWithResolvers<void>;
+}
+
+/** The connection that every download has. It retries; the download fails only if this connection
+ *  fails for good while no other one is running. */
+async function runFirst(running: Running, first: Segment): Promise<void> {
+  const { work } = running;
+  const { segments, requests } = work;
+  for (let segment: Segment | undefined = first; segment !== undefined; segment = nextSegment(work)) {
+    segments.start(segment);
+    try {
+      await requests.persist(segment);
+      segments.stop(segment);
+    } catch (error) {
+      segments.stop(segment);
+      if (segments.active.size === 0 || !requests.isOpen()) fail(running, error);
+      break;
+    }
+  }
+  connectionEnded(running);
+}
+
+function opened({ opened, state, work, additional, first, opening }: Running): void {
+  opened.resolve();
+  state.notify();
+  if (state.size !== undefined && work.requests.takesRanges()) additional.take(furtherSegments(first, state.size, opening));
+}
+
+function written({ state, work, additional }: Running): void {
+  state.notify();
+  if (work.requests.isWanted()) additional.takeHalf();
+}
+
+/** Ends the download after its last connection, unless parts are missing still. */
+function connectionEnded(running: Running): void {
+  const { state, sources, helpers, work, speed, additional, ended } = running;
+  if (work.segments.active.size > 0) return;
+  const missing = nextSegment(work);
+  if (missing !== undefined) return void runFirst(running, missing);
+  work.demands.close();
+  const learned = additional.haveFailed() ? undefined : speed.pace(state.received);
+  if (learned !== undefined && sources.current() === 'upstream') helpers.learn(learned);
+  ended.resolve();
+}
+
+function fail({ opened, state }: Running, error: unknown): void {
+  opened.reject(error);
+  state.fail(error);
 }
 
 /** The properties of a download before its source has answered. */
@@ -123,6 +136,11 @@ interface Opening {
   max: number;
   /** The speed of one connection, if several connections are known to be faster. */
   pace: Pace | undefined;
+}
+
+function openingOf({ state, sources, helpers, max, start, expectedSize }: ConnectionsOptions): Opening {
+  const mayBeFaster = max > 1 && sources.current() === 'upstream' && state.size === undefined;
+  return { start, expectedSize, max, pace: mayBeFaster ? helpers.pace() : undefined };
 }
 
 /** The first segment: the first range that an earlier download has not left, else the whole blob.
