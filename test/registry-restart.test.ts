@@ -123,7 +123,7 @@ test('promise 20: a truncated or corrupt spool file never reaches a client whole
   }
 });
 
-test('promise 20: what was left of a blob is no proof that a repository may serve it', async () => {
+test('promise 20: what was left of a blob is no proof that a repository may serve it, and stays for those that may', async () => {
   await using upstream = await startScriptedUpstream();
   await using directory = await temporaryDirectory();
   const digest = upstream.addBlob(bytes);
@@ -136,6 +136,11 @@ test('promise 20: what was left of a blob is no proof that a repository may serv
     assert.equal(answer.status, 404, String(range));
     await answer.body?.cancel();
   }
+  upstream.behave = () => ({});
+  const before = upstream.blobBytes();
+  const response = await fetch(`${registry.url}/v2/hub/team/app/blobs/${digest}`);
+  assert.equal(sha256(Buffer.from(await response.arrayBuffer())), digest);
+  assert.ok(upstream.blobBytes() - before < 0.75 * SIZE, 'the second half is requested');
 });
 
 test('promise 20: when a replica over S3 is killed at two thirds of a blob, another one continues its download', async (context) => {

@@ -31,6 +31,8 @@ export interface Connections {
   /** Resolves when no connection is left: the whole blob has arrived, the download has failed, or
    *  its spool is full. Never rejects. */
   readonly ended: Promise<void>;
+  /** Whether the source has answered. */
+  hasOpened(): boolean;
   /** Whether any connection is still running. */
   running(): boolean;
   /** As `Demands.demand`. */
@@ -63,6 +65,7 @@ export function startConnections(options: ConnectionsOptions): Connections {
   return {
     opened: running.opened.promise,
     ended: running.ended.promise,
+    hasOpened: () => requests.isOpen(),
     running: () => segments.active.size > 0,
     demand: demands.demand,
     release: demands.release,

@@ -236,9 +236,11 @@ function failureOf({ state, options, corrupt }: Running): 'corrupt' | 'failed' |
   return corrupt || options.sources.hasWrongSize() ? 'corrupt' : 'failed';
 }
 
-function unfinishedOf({ state, corrupt }: Running): SpoolContent | undefined {
+function unfinishedOf({ state, corrupt, connections }: Running): SpoolContent | undefined {
   const { digest, size, received, failure, spoolFull } = state;
-  // A download without new bytes may have failed because of the file's content.
-  if (size === undefined || received === 0 || failure === undefined || spoolFull || corrupt) return undefined;
+  if (size === undefined || failure === undefined || spoolFull || corrupt) return undefined;
+  // A download without new bytes may have failed because of the file's content, unless the source
+  // has never answered: it may have refused another repository.
+  if (received === 0 && connections.hasOpened()) return undefined;
   return { digest, size, ranges: state.have.ranges() };
 }
