@@ -65,13 +65,6 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
   const sizes = new LRUCache<string, number>({ maxSize: IN_MEMORY, sizeCalculation: () => 1 });
   const share = singleFlight<Descriptor | undefined>({ timeoutMs: READ_TIMEOUT_MS });
 
-  /** When a record says that the upstream last confirmed it. Records without a time, and those from
-   *  the future, count as very old. */
-  function timeOf(written: unknown): number {
-    const age = Date.now() - (typeof written === 'string' ? Date.parse(written) : Number.NaN);
-    return age >= -CLOCK_TOLERANCE_MS ? now() - Math.max(0, age) : -Infinity;
-  }
-
   /** Only the proofs of capabilities expire, so only their records carry a time. */
   function write(repository: Repository, { digest, mediaType, size }: Descriptor, provedAt: number): void {
     const isTimed = withoutCapability(repository) !== repository && provedAt > -Infinity;
@@ -79,22 +72,22 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
     records.put(memberKey(repository, digest), { mediaType, size, ...time });
   }
 
+  /** Reads a record into memory. */
+  async function read(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor | undefined> {
+    const image = imageOf(repository, digest);
+    const record = (await records.read(memberKey(repository, digest), signal)) as StoredRecord | undefined;
+    const meanwhile = known.get(image);
+    if (meanwhile !== undefined) return meanwhile.descriptor; // granted while the record was being read
+    if (typeof record?.mediaType !== 'string' || typeof record.size !== 'number') return undefined;
+    const descriptor = { digest, mediaType: record.mediaType, size: record.size };
+    known.set(image, { descriptor, writtenAt: -Infinity, provedAt: timeOf(record.provedAt, now()), isNoted: false });
+    return descriptor;
+  }
+
   return {
     async find(repository, digest, signal) {
       const image = imageOf(repository, digest);
-      const remembered = known.get(image);
-      if (remembered !== undefined) return remembered.descriptor;
-      return share(image, signal, async (signal) => {
-        const record = (await records.read(memberKey(repository, digest), signal)) as
-          | { mediaType?: unknown; size?: unknown; provedAt?: unknown }
-          | undefined;
-        const meanwhile = known.get(image);
-        if (meanwhile !== undefined) return meanwhile.descriptor; // granted while the record was being read
-        if (typeof record?.mediaType !== 'string' || typeof record.size !== 'number') return undefined;
-        const descriptor = { digest, mediaType: record.mediaType, size: record.size };
-        known.set(image, { descriptor, writtenAt: -Infinity, provedAt: timeOf(record.provedAt), isNoted: false });
-        return descriptor;
-      });
+      return known.get(image)?.descriptor ?? share(image, signal, (signal) => read(repository, digest, signal));
     },
     recall(repository, digest) {
       const found = known.get(imageOf(repository, digest));
@@ -135,6 +128,20 @@ export function createAccessRecords(records: RecordStore, now: () => number = ()
     },
     statedSize: (repository, digest) => sizes.get(imageOf(repository, digest)),
   };
+}
+
+/** A record in the store, not checked yet. */
+interface StoredRecord {
+  mediaType?: unknown;
+  size?: unknown;
+  provedAt?: unknown;
+}
+
+/** When a record says that the upstream last confirmed it, on the clock that shows `now`. Records
+ *  without a time, and those from the future, count as very old. */
+function timeOf(written: unknown, now: number): number {
+  const age = Date.now() - (typeof written === 'string' ? Date.parse(written) : Number.NaN);
+  return age >= -CLOCK_TOLERANCE_MS ? now - Math.max(0, age) : -Infinity;
 }
 
 /** Cheaper to build than the key of the record in the store; every request builds it. */

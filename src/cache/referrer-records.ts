@@ -4,6 +4,7 @@ import { isAbsent, isOciError } from '../oci/error.ts';
 import { referrerListKey } from '../store/keys.ts';
 import type { Cache, Target, Upstream } from './cache.ts';
 import { REWRITE_AFTER_MS, type FreshnessPolicy } from './freshness.ts';
+import type { RecordStore } from './record-store.ts';
 import { LISTED, type CachedList, type ReferrerIndex } from './referrer-memory.ts';
 
 /** Lists of referrers in memory and in the store. */
@@ -32,10 +33,6 @@ export function createReferrerRecords(upstream: Upstream, cache: Cache, policy: 
   const { records, access } = cache;
   const { cached, listed, now } = cache.referrers;
 
-  function write(key: string, { index, recordedAs, refused, imported }: CachedList): void {
-    records.put(key, { checkedAt: recordedAs, ...(refused ? { refused } : {}), ...(imported ? { imported } : {}), index });
-  }
-
   /** Whether an empty list is worth a record: only for a known digest, so that requests for random
    *  digests leave nothing in the store. */
   async function isKnown(name: Target['name'], digest: Digest, signal: AbortSignal): Promise<boolean> {
@@ -49,15 +46,8 @@ export function createReferrerRecords(upstream: Upstream, cache: Cache, policy: 
     for (const entry of list.index.manifests.slice(0, LISTED)) listed.set(`${name}@${entry.digest}`, true);
     const kept = { ...list, writtenAt: isWritten ? before.writtenAt : isOurs ? list.checkedAt : -Infinity };
     cached.set(key, kept);
-    if (!isWritten && isOurs) write(key, kept);
+    if (!isWritten && isOurs) write(records, key, kept);
     return kept;
-  }
-
-  function postpone(key: string, before: CachedList, { asked, error }: { asked: number; error: unknown }): void {
-    const refused = before.refused || isOciError(error, 'UNAUTHORIZED', 'DENIED');
-    const list = { ...before, quietUntil: asked + policy.tagTtl, refused };
-    cached.set(key, list);
-    if (refused !== before.refused) write(key, list); // the refusal must survive a restart
   }
 
   return {
@@ -90,11 +80,24 @@ export function createReferrerRecords(upstream: Upstream, cache: Cache, policy: 
       } catch (error) {
         if (isAbsent(error) && !outlives(before, policy)) {
           if (cached.delete(key)) records.remove(key);
-        } else if (before !== undefined) postpone(key, before, { asked, error });
+        } else if (before !== undefined) {
+          const list = postponed(before, error, asked + policy.tagTtl);
+          cached.set(key, list);
+          if (list.refused !== before.refused) write(records, key, list); // the refusal must survive a restart
+        }
         throw error;
       }
     },
   };
+}
+
+function write(records: RecordStore, key: string, { index, recordedAs, refused, imported }: CachedList): void {
+  records.put(key, { checkedAt: recordedAs, ...(refused ? { refused } : {}), ...(imported ? { imported } : {}), index });
+}
+
+/** The list after a failed request to the upstream, which is not asked again before `quietUntil`. */
+function postponed(before: CachedList, error: unknown, quietUntil: number): CachedList {
+  return { ...before, quietUntil, refused: before.refused || isOciError(error, 'UNAUTHORIZED', 'DENIED') };
 }
 
 function parseListRecord(record: unknown, { now, tagTtl }: { now: number; tagTtl: number }): CachedList | undefined {

@@ -61,7 +61,7 @@ const FIRST_TRIES = 3;
 const LATER_TRIES = 8;
 
 export function createPartUploads(options: PartUploadsOptions): PartUploads {
-  const { parts, digest, size, partSize, onStored, onFailure } = options;
+  const { size, partSize, onStored, onFailure } = options;
   const count = Math.ceil(size / partSize);
   const stored = new Map<number, BlobPart>();
   const running = new Map<number, Promise<void>>();
@@ -72,22 +72,6 @@ export function createPartUploads(options: PartUploadsOptions): PartUploads {
   let failure: { error: unknown } | undefined;
 
   const bounds = (index: number) => ({ start: index * partSize, end: Math.min(size, (index + 1) * partSize) });
-
-  async function upload(index: number): Promise<void> {
-    const { start, end } = bounds(index);
-    const source = sourceOf(options, start, end);
-    for (let tries = 1; ; tries++) {
-      try {
-        const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(TRY_TIMEOUT_MS)]);
-        stored.set(index, await parts.write(digest, { size, start }, source, { signal }));
-        onStored?.();
-        return;
-      } catch (error) {
-        if (stop.signal.aborted || closing.signal.aborted || tries >= (stored.size === 0 ? FIRST_TRIES : LATER_TRIES)) throw error;
-        await delay(backoff(tries, { baseMs: 250, capMs: 5000, jitter: 'half' }), undefined, { signal: closing.signal });
-      }
-    }
-  }
 
   function fail(error: unknown): void {
     if (stop.signal.aborted || closing.signal.aborted || failure !== undefined) return;
@@ -103,7 +87,11 @@ export function createPartUploads(options: PartUploadsOptions): PartUploads {
     add(index) {
       if (closing.signal.aborted || stored.has(index) || running.has(index)) return;
       const task = slots
-        .run(() => upload(index), closing.signal)
+        .run(() => upload(options, bounds(index), { stored, stop, closing }), closing.signal)
+        .then((part) => {
+          stored.set(index, part);
+          onStored?.();
+        })
         .catch(fail)
         .finally(() => running.delete(index));
       running.set(index, task);
@@ -147,4 +135,33 @@ function sourceOf({ file, place }: PartUploadsOptions, start: number, end: numbe
       );
     },
   };
+}
+
+/** [start, end) of the blob. */
+interface Bounds {
+  start: number;
+  end: number;
+}
+
+interface Uploading {
+  stored: ReadonlyMap<number, BlobPart>;
+  /** Aborts running uploads. */
+  stop: AbortController;
+  /** Aborted when no more uploads begin. */
+  closing: AbortController;
+}
+
+/** Uploads a part, and retries. @throws as the storage does */
+async function upload(options: PartUploadsOptions, { start, end }: Bounds, { stored, stop, closing }: Uploading): Promise<BlobPart> {
+  const { parts, digest, size } = options;
+  const source = sourceOf(options, start, end);
+  for (let tries = 1; ; tries++) {
+    try {
+      const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(TRY_TIMEOUT_MS)]);
+      return await parts.write(digest, { size, start }, source, { signal });
+    } catch (error) {
+      if (stop.signal.aborted || closing.signal.aborted || tries >= (stored.size === 0 ? FIRST_TRIES : LATER_TRIES)) throw error;
+      await delay(backoff(tries, { baseMs: 250, capMs: 5000, jitter: 'half' }), undefined, { signal: closing.signal });
+    }
+  }
 }

@@ -2,13 +2,13 @@ import { createFairQueue } from '../async/fair-queue.ts';
 import type { Context, Registry } from '../oci/registry.ts';
 import type { RegistryMetrics } from '../telemetry/registry-metrics.ts';
 import type { Credentials } from './authorizer.ts';
-import { createBlobs } from './blobs.ts';
+import { createBlobs, type Blobs } from './blobs.ts';
 import type { Limits } from './call.ts';
 import { createEndpoint } from './endpoint.ts';
 import type { Routes } from './sender.ts';
 import { firstTagPage, getReferrers, listTags } from './lists.ts';
 import { getManifest, headManifest } from './manifests.ts';
-import { createSources, type Search, type Work } from './mirrors.ts';
+import { createSources, type Search, type Sources, type Work } from './mirrors.ts';
 import { unlimited, type RateLimit } from './rate-limit.ts';
 import { createSource, type Source } from './request.ts';
 
@@ -74,70 +74,81 @@ export interface UpstreamReaders {
  *  additional behaviour of Docker registries.
  *  @throws OciError of origin `upstream` or `proxy`, whichever failed */
 export function upstream(options: UpstreamOptions): UpstreamReaders {
-  const { name, metrics, trusted = false } = options;
   const limits = limitsOf(options.limits);
-  const origin = openSource(options, true);
+  const origin = openSource(options, options, { isOrigin: true, idleMs: limits.idleMs });
   const sources = createSources({
     origin,
-    mirrors: options.mirrors.map((mirror) => openSource({ fallback: undefined, ...mirror }, false)),
+    mirrors: options.mirrors.map((mirror) =>
+      openSource(options, { fallback: undefined, ...mirror }, { isOrigin: false, idleMs: limits.idleMs }),
+    ),
     privatePrefixes: options.privatePrefixes ?? options.credentials.map(({ repositories }) => repositories),
     attempts: limits.attempts,
     deadMirrorMs: limits.deadMirrorMs,
   });
-  const blobs = createBlobs({ name, metrics });
+  const reading = { sources, blobs: createBlobs(options), limits };
 
-  function openSource(address: RegistryAddress & { fallback?: Routes | undefined }, isOrigin: boolean): Source {
-    return createSource({
-      name,
-      endpoint: createEndpoint({ ...address, idleTimeoutMs: limits.idleMs }),
-      isOrigin,
-      rateLimit: isOrigin ? options.rateLimit : unlimited,
-      queue: trusted ? undefined : createFairQueue(QUESTIONS),
-      metrics,
-      trusted,
-    });
+  const alone = reader(reading, false);
+  return { registry: options.mirrors.length === 0 ? alone : reader(reading, true), origin: alone };
+}
+
+interface Reading {
+  sources: Sources;
+  blobs: Blobs;
+  limits: UpstreamLimits;
+}
+
+/** The upstream, asked with its mirrors or without them. */
+function reader({ sources, blobs, limits }: Reading, withMirrors: boolean): Registry {
+  function ask<T>(repository: string, { signal }: Context, how: Partial<Pick<Search, 'order' | 'headersMs'>>, work: Work<T>): Promise<T> {
+    const { order = 'mirrors', headersMs = limits.headersMs } = how;
+    return sources.ask({ repository, signal, headersMs, order: withMirrors ? order : 'alone' }, work);
   }
+  return {
+    resolve: (repository, reference, context) =>
+      ask(repository, context, {}, (source, own) => headManifest(source, repository, reference, own)),
+    manifest: (repository, reference, context) =>
+      ask(repository, context, {}, (source, own) => getManifest(source, repository, reference, withReserve(own, context))),
+    // Only the registry itself may say whether a repository has a blob: the answer may open
+    // private blobs.
+    stat: (repository, digest, context) =>
+      ask(repository, context, { order: 'origin', headersMs: limits.blobHeadersMs }, (source, own) =>
+        blobs.stat(source, repository, digest, own),
+      ),
+    blob: (repository, digest, context) =>
+      ask(repository, context, { headersMs: limits.blobHeadersMs }, (source, own) =>
+        blobs.open(source, { repository, digest, range: context.range }, own),
+      ),
+    // Mirrors list only the content that they have, which may be a part.
+    tags: (repository, { last, ...context }) =>
+      listTags(
+        {
+          first: (repository, last) => ask(repository, context, { order: 'origin' }, firstTagPage(repository, last)),
+          again: (source, work) => sources.insist(source, { signal: context.signal, headersMs: limits.headersMs }, work),
+        },
+        repository,
+        last,
+      ),
+    referrers: (repository, digest, context) =>
+      ask(repository, context, { order: 'origin' }, (source, own) =>
+        getReferrers(source, { repository, digest, artifactType: context.artifactType }, own),
+      ),
+  };
+}
 
-  /** The upstream, asked with its mirrors or without them. */
-  function reader(withMirrors: boolean): Registry {
-    function ask<T>(repository: string, { signal }: Context, how: Partial<Pick<Search, 'order' | 'headersMs'>>, work: Work<T>): Promise<T> {
-      const { order = 'mirrors', headersMs = limits.headersMs } = how;
-      return sources.ask({ repository, signal, headersMs, order: withMirrors ? order : 'alone' }, work);
-    }
-    return {
-      resolve: (repository, reference, context) =>
-        ask(repository, context, {}, (source, own) => headManifest(source, repository, reference, own)),
-      manifest: (repository, reference, context) =>
-        ask(repository, context, {}, (source, own) => getManifest(source, repository, reference, withReserve(own, context))),
-      // Only the registry itself may say whether a repository has a blob: the answer may open
-      // private blobs.
-      stat: (repository, digest, context) =>
-        ask(repository, context, { order: 'origin', headersMs: limits.blobHeadersMs }, (source, own) =>
-          blobs.stat(source, repository, digest, own),
-        ),
-      blob: (repository, digest, context) =>
-        ask(repository, context, { headersMs: limits.blobHeadersMs }, (source, own) =>
-          blobs.open(source, { repository, digest, range: context.range }, own),
-        ),
-      // Mirrors list only the content that they have, which may be a part.
-      tags: (repository, { last, ...context }) =>
-        listTags(
-          {
-            first: (repository, last) => ask(repository, context, { order: 'origin' }, firstTagPage(repository, last)),
-            again: (source, work) => sources.insist(source, { signal: context.signal, headersMs: limits.headersMs }, work),
-          },
-          repository,
-          last,
-        ),
-      referrers: (repository, digest, context) =>
-        ask(repository, context, { order: 'origin' }, (source, own) =>
-          getReferrers(source, { repository, digest, artifactType: context.artifactType }, own),
-        ),
-    };
-  }
-
-  const alone = reader(false);
-  return { registry: options.mirrors.length === 0 ? alone : reader(true), origin: alone };
+function openSource(
+  { name, metrics, trusted = false, rateLimit }: UpstreamOptions,
+  address: RegistryAddress & { fallback?: Routes | undefined },
+  { isOrigin, idleMs }: { isOrigin: boolean; idleMs: number },
+): Source {
+  return createSource({
+    name,
+    endpoint: createEndpoint({ ...address, idleTimeoutMs: idleMs }),
+    isOrigin,
+    rateLimit: isOrigin ? rateLimit : unlimited,
+    queue: trusted ? undefined : createFairQueue(QUESTIONS),
+    metrics,
+    trusted,
+  });
 }
 
 function withReserve(limits: Limits, { reserve }: Context): Limits {
