@@ -1,4 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { longBodiesWork } from './long-body-check.ts';
+import { takeLongBody, type BodyFeed, type LongBodyOptions } from './long-body.ts';
 
 /** The body of a request that a handler may refuse. */
 export interface RequestBody {
@@ -52,7 +54,7 @@ export function openBody(request: IncomingMessage, response: ServerResponse): Re
       if (isAwaited || request.complete || request.destroyed) return;
       let left = MAX_DRAINED;
       const cut = () => request.socket.destroy();
-      const late = setTimeout(cut, MAX_DRAIN_MS);
+      const late = setTimeout(cut, MAX_DRAIN_MS).unref();
       request.once('close', () => clearTimeout(late));
       request.on('data', (chunk: Buffer) => {
         left -= chunk.length;
@@ -70,11 +72,11 @@ async function* readBatches(request: IncomingMessage): AsyncGenerator<readonly U
   let end: { error?: Error } | undefined;
   let wake: () => void = () => undefined;
 
-  const take = (chunk: Buffer): void => {
+  const take = (chunk: Uint8Array): void => {
     chunks.push(chunk);
     size += chunk.length;
     if (size < BATCH_SIZE) return;
-    request.pause();
+    feed?.pause();
     wake();
   };
   const succeed = (): void => {
@@ -93,20 +95,40 @@ async function* readBatches(request: IncomingMessage): AsyncGenerator<readonly U
     clearTimeout(late);
   }
 
-  request.on('data', take).once('end', succeed).once('error', fail).once('close', fail);
+  let feed: BodyFeed | undefined;
+  request.once('error', fail).once('close', fail);
   if (request.destroyed) fail();
+  await Promise.resolve(); // as takeLongBody requires
+  feed = openFeed(request, { take, end: succeed });
   try {
     while (end === undefined || size > 0) {
       if (size < BATCH_SIZE && end === undefined) await arrival();
       if (end?.error !== undefined) throw end.error;
+      if (size < BATCH_SIZE) feed.flush();
       const batch = chunks;
       [chunks, size] = [[], 0];
-      if (request.isPaused()) request.resume();
+      feed.resume();
       if (batch.length > 0) yield batch;
     }
   } finally {
-    request.off('data', take).off('end', succeed).off('error', fail).off('close', fail).pause();
+    feed.close();
+    request.off('error', fail).off('close', fail).pause();
   }
+}
+
+function openFeed(request: IncomingMessage, options: LongBodyOptions): BodyFeed {
+  const long = longBodiesWork() ? takeLongBody(request, options) : undefined;
+  if (long !== undefined) return long;
+  const { take, end } = options;
+  request.on('data', take).once('end', end);
+  return {
+    pause: () => void request.pause(),
+    resume() {
+      if (request.isPaused()) request.resume();
+    },
+    flush: () => undefined,
+    close: () => void request.off('data', take).off('end', end),
+  };
 }
 
 function readAll(request: IncomingMessage, maxBytes: number): Promise<Buffer | undefined> {
