@@ -53,6 +53,9 @@ export async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<v
   for (let at = 0; at < chunk.length;) at += (await handle.write(chunk, at)).bytesWritten;
 }
 
+/** How often a directory is made again that another call removes, because it is empty. */
+const MAX_TRIES = 10;
+
 /** Creates the directory that all keys share, durably, when the function that it returns is first
  *  called. A volatile write does not sync the directories that it creates: only objects of its own
  *  kind may lie below those. */
@@ -60,7 +63,14 @@ export function createTop(directory: string): () => Promise<void> {
   let made: Promise<void> | undefined;
   async function make(): Promise<void> {
     const top = join(directory, V1);
-    await syncMade(top, await mkdir(top, { recursive: true }));
+    for (let tries = 0; ; tries++) {
+      try {
+        return await syncMade(top, await mkdir(top, { recursive: true }));
+      } catch (error) {
+        // Absent: it was there, and was removed before mkdir had looked at it.
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || tries === MAX_TRIES) throw error;
+      }
+    }
   }
   return () => {
     made ??= make();
@@ -82,7 +92,7 @@ export async function publish(file: string, path: string, { volatile = false }: 
       await rename(file, path);
       break;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || tries === 10) throw error;
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || tries === MAX_TRIES) throw error;
       // Absent: it was there, and was removed before mkdir had looked at it.
       const made = absentAsUndefined(mkdir(parent, { recursive: true }));
       if (!volatile) synced.push(hold(made.then((first) => syncMade(parent, first))));
