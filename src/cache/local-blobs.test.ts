@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { captureLog } from '../../test/support/log.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { readAll } from '../io/body.ts';
-import { fileSliceOf } from '../io/file-slice.ts';
+import { sliceOf } from '../io/slice.ts';
 import { digestOf } from '../oci/digest.ts';
 import { filesystem } from '../store/filesystem/filesystem.ts';
 import { blobKey } from '../store/keys.ts';
@@ -55,7 +55,7 @@ test('a warm blob is opened once, without a separate stat, and can be sent as a 
     const blob = (await it.blobs.open(digest, { range, signal })) ?? assert.fail();
     assert.deepEqual(it.calls, ['read']);
     assert.equal(blob.size, bytes.length);
-    assert.ok(fileSliceOf(blob.body), 'it is not hashed again');
+    assert.ok(sliceOf(blob.body), 'it is not hashed again');
     assert.deepEqual(await readAll(blob.body, 10 * MiB), range === undefined ? bytes : bytes.subarray(7, MiB + 1));
   }
   it.calls.length = 0;

@@ -25,6 +25,7 @@ import { reportRawSockets } from '../http/raw/raw.ts';
 import { serveAdmin } from '../server/admin.ts';
 import type { RequestHandler } from '../server/listen.ts';
 import { LOGIN_HEADER, mirrorLogin } from '../server/mirror-login.ts';
+import { lazyFileSender } from '../server/send-file.ts';
 import { NODE_HEADER, serveRegistry, type ServeOptions } from '../server/serve-registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
@@ -73,6 +74,7 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
     ...servedNames(registry),
     observe: ({ upstream, kind, status, bytes }) => counts.answered(upstream, { kind, status, bytes }),
     challengesMirrors: true,
+    fileSender: lazyFileSender(),
   };
   const anonymous = serveRegistry(images, serving);
   // The login is sent only to the registry, and is not kept after the request. If the registry does

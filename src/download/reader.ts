@@ -1,5 +1,5 @@
 import { createBody } from '../io/body.ts';
-import { withFileSlices } from '../io/file-slice.ts';
+import { withSlices } from '../io/slice.ts';
 import type { Body } from '../oci/registry.ts';
 import type { Connections } from './connections.ts';
 import { createSpoolReader } from './spool/spool-reader.ts';
@@ -66,7 +66,7 @@ export function createReader({ state, connections, from, to, rest: withoutSpool 
     await rest?.return(undefined);
   }
 
-  return withFileSlices(createBody({ pull, close }, signal), async (taken) => {
+  return withSlices(createBody({ pull, close }, signal), async (taken) => {
     position += taken;
     const limit = await reach();
     return limit === undefined ? undefined : { file: spool, position, length: limit - position };

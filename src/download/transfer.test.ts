@@ -10,7 +10,7 @@ import { isOciError, OciError } from '../oci/error.ts';
 import type { ByteRange } from '../oci/range.ts';
 import type { Blob } from '../oci/registry.ts';
 import { createBody } from '../io/body.ts';
-import { fileSliceOf } from '../io/file-slice.ts';
+import { sliceOf } from '../io/slice.ts';
 import { captureLog } from '../../test/support/log.ts';
 import { createSourceList, type BlobSource } from './source.ts';
 import { startTransfer, type Transfer, type TransferOptions } from './transfer.ts';
@@ -126,7 +126,8 @@ test('a reader that can send files follows a transfer through the spool file, bu
   let position = 0;
   await assert.rejects(async () => {
     for (let taken = 0; ;) {
-      const stretch = (await fileSliceOf(wrongBody)?.(taken)) ?? assert.fail();
+      const stretch = (await sliceOf(wrongBody)?.(taken)) ?? assert.fail();
+      assert.ok('file' in stretch);
       assert.equal(stretch.position, position);
       taken = stretch.length;
       position += taken;

@@ -10,8 +10,9 @@ export interface BodySource {
 }
 
 export interface BodyHooks {
-  /** Sees each chunk before the reader does. */
-  onChunk?(this: void, chunk: Uint8Array): void;
+  /** Called with the size of each chunk before the reader sees it, and with the number of bytes that
+   *  were sent without being read (slice.ts). */
+  onBytes?(this: void, count: number): void;
   /** The last chunk has been returned. An error that it throws becomes the body's failure. */
   onEnd?(this: void): void;
   /** Returns the error to throw instead of `error`. */
@@ -26,7 +27,7 @@ interface BodyState {
 }
 
 const NEVER = new AbortController().signal;
-const states = new WeakMap<Body, BodyState>();
+const states = new WeakMap<object, BodyState>();
 
 /** Creates a body that frees its resources even if its first chunk is never requested (an async
  *  generator's `finally` does not run in that case). After `signal` is aborted, `next` throws the
@@ -49,7 +50,7 @@ export function createBody(source: BodySource, signal: AbortSignal): Body {
     try {
       const chunk = await source.pull();
       if (chunk === undefined) for (const { onEnd } of state.hooks) onEnd?.();
-      else for (const { onChunk } of state.hooks) onChunk?.(chunk);
+      else for (const { onBytes } of state.hooks) onBytes?.(chunk.length);
       return chunk;
     } catch (thrown) {
       let error: unknown = thrown;
@@ -81,7 +82,7 @@ export function createBody(source: BodySource, signal: AbortSignal): Body {
 }
 
 /** Adds hooks to a body that has not been read yet. A body made by `createBody` is returned itself:
- *  no second iterator, no second abort listener, and it stays sendable as a file (file-slice.ts).
+ *  no second iterator, no second abort listener, and it keeps its slices (slice.ts).
  *  Any other iterable is wrapped in one. Hooks run in the order in which they were added. */
 export function mapBody(body: Body, hooks: BodyHooks): Body {
   const state = states.get(body);
@@ -103,8 +104,8 @@ export function countBytes(body: Body, report: (bytes: number) => void): Body {
     unreported = 0;
   };
   return mapBody(body, {
-    onChunk(chunk) {
-      unreported += chunk.length;
+    onBytes(count) {
+      unreported += count;
       const now = performance.now();
       if (now - reportedAt < REPORT_EVERY_MS) return;
       reportedAt = now;
@@ -112,6 +113,11 @@ export function countBytes(body: Body, report: (bytes: number) => void): Body {
     },
     onClose: flush,
   });
+}
+
+/** Tells the hooks of a body about bytes that were sent without being read. */
+export function passBytes(body: object, count: number): void {
+  for (const { onBytes } of states.get(body)?.hooks ?? []) onBytes?.(count);
 }
 
 /** An async iterable as the source of a body. */
@@ -143,8 +149,12 @@ export async function discardBody(body: Body): Promise<void> {
   await body[Symbol.asyncIterator]().return?.();
 }
 
-/** `body` without its first `bytes` bytes. */
-export async function* skipBytes(body: Body, bytes: number): AsyncGenerator<Uint8Array> {
+/** `body` without its first `bytes` bytes; itself if that is none. */
+export function skipBytes(body: Body, bytes: number): Body {
+  return bytes === 0 ? body : skipFirst(body, bytes);
+}
+
+async function* skipFirst(body: Body, bytes: number): AsyncGenerator<Uint8Array> {
   let left = bytes;
   for await (const chunk of body) {
     if (left < chunk.length) yield left === 0 ? chunk : chunk.subarray(left);

@@ -3,7 +3,7 @@ import type { ByteRange } from '../oci/range.ts';
 import type { Body } from '../oci/registry.ts';
 import { createBody } from './body.ts';
 import type { BufferPool } from './buffers.ts';
-import { withFileSlices } from './file-slice.ts';
+import { withSlices } from './slice.ts';
 
 /** Up to this many bytes are read into a buffer of their own: manifests and configs need no buffer
  *  of the pool. */
@@ -13,7 +13,7 @@ export interface FileBodyOptions {
   /** The body owns it from now on, and closes it. */
   handle: Pick<FileHandle, 'fd' | 'read' | 'close'>;
   range: Required<ByteRange>;
-  /** Whether the body may be sent as a file (file-slice.ts). */
+  /** Whether the body may be sent as a file (slice.ts). */
   sendable?: boolean;
   buffers: BufferPool;
   signal: AbortSignal;
@@ -72,7 +72,7 @@ export function fileBody({ handle, range, sendable = false, buffers, signal, fai
     signal,
   );
   if (!sendable) return body;
-  return withFileSlices(body, (taken) => {
+  return withSlices(body, (taken) => {
     position += taken;
     const length = end - position;
     return Promise.resolve(open && length > SMALL ? { file: handle, position, length } : undefined);

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Body } from '../oci/registry.ts';
 import { createBody, iterableSource } from './body.ts';
-import { fileSliceOf, withFileSlices } from './file-slice.ts';
+import { sliceOf, withSlices } from './slice.ts';
 
 /** A rate that several bodies share. */
 export interface Throttle {
@@ -27,7 +27,7 @@ export function createThrottle(bytesPerSecond: number): Throttle {
   return {
     slow(body, signal) {
       const source = iterableSource(body);
-      const next = fileSliceOf(body);
+      const next = sliceOf(body);
       const slowed = createBody(
         {
           async pull() {
@@ -40,7 +40,7 @@ export function createThrottle(bytesPerSecond: number): Throttle {
         signal,
       );
       if (next === undefined) return slowed;
-      return withFileSlices(slowed, async (taken) => {
+      return withSlices(slowed, async (taken) => {
         if (taken > 0) await pay(taken, signal);
         return next(taken);
       });

@@ -140,5 +140,5 @@ function whileAlive(blob: Blob, liveness: Liveness, { host, call }: { host: stri
   const unwatch = liveness.watch(() =>
     call.abort(new OciError('UNAVAILABLE', `the node ${host} no longer answers`, { origin: 'upstream' })),
   );
-  return { ...blob, body: mapBody(blob.body, { onChunk: () => liveness.heard(), onClose: unwatch }) };
+  return { ...blob, body: mapBody(blob.body, { onBytes: () => liveness.heard(), onClose: unwatch }) };
 }

@@ -100,7 +100,7 @@ export function createPeer({ url, transport, pingTransport, changed, metrics }: 
 
       async blob(repository, digest, context) {
         const { answer, end } = await ask(context, (signal) => replica.blob(repository, digest, { ...context, signal }));
-        return { ...answer, body: mapBody(answer.body, { onChunk: () => liveness.heard(), onEnd: () => liveness.heard(), onClose: end }) };
+        return { ...answer, body: mapBody(answer.body, { onBytes: () => liveness.heard(), onEnd: () => liveness.heard(), onClose: end }) };
       },
     },
   };

@@ -1,6 +1,8 @@
 import { skipBytes, withIdleCheck } from '../io/body.ts';
+import { resumingBody } from '../io/resuming-body.ts';
+import { sliceOf, withSlices } from '../io/slice.ts';
 import { isOciError, OciError } from '../oci/error.ts';
-import type { Blob } from '../oci/registry.ts';
+import type { Blob, Body } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { Outage } from './outage.ts';
 import { other, type Answer, type Side } from './race.ts';
@@ -22,36 +24,32 @@ const MAX_RESUMES = 4;
 /** The body of a blob, which continues from the other side when it is cut, or when it falls silent
  *  while the registry is down.
  *  @throws OciError of the side that failed last */
-export async function* resumedBody(answer: Answer<Blob>, options: ResumeOptions): AsyncGenerator<Uint8Array> {
+export function resumedBody(answer: Answer<Blob>, options: ResumeOptions): Body {
   const { outage, log, signal, open } = options;
   const { digest, range, size } = answer.value;
   const end = range?.end ?? (size === undefined ? undefined : size - 1);
-  let position = range?.start ?? 0;
   let { side } = answer;
-  let body = watched(answer, options);
-  for (let resumes = 0; ; resumes++) {
-    try {
-      for await (const chunk of body) {
-        position += chunk.length;
-        yield chunk;
-      }
-      return;
-    } catch (error) {
-      const isCorrupt = isOciError(error) && error.corrupt;
-      if (isCorrupt || signal.aborted || resumes === MAX_RESUMES || (end !== undefined && position > end)) throw error;
-      if (side === 'first') outage.suspect(error);
-      log.warn({ event: 'blob-resumed', error, digest, position }, 'a blob was cut; resuming it from the other source');
-      const rest = await open(other(side), position, end).catch((failure: unknown) => failedToOpen(failure, position));
-      if (rest === undefined) return;
-      const skipped = bytesToSkip(rest.value, { size, position });
-      if (skipped === undefined) {
-        rest.end(new OciError('UNAVAILABLE', 'the other source has another size for the blob'));
-        throw error;
-      }
-      ({ side } = rest);
-      body = skipBytes(watched(rest, options), skipped);
+  let body: Body | undefined = watched(answer, options);
+  let resumes = 0;
+
+  async function failed(cause: unknown, position: number): Promise<void> {
+    const isCorrupt = isOciError(cause) && cause.corrupt;
+    if (isCorrupt || signal.aborted || resumes++ === MAX_RESUMES || (end !== undefined && position > end)) throw cause;
+    if (side === 'first') outage.suspect(cause);
+    log.warn({ event: 'blob-resumed', error: cause, digest, position }, 'a blob was cut; resuming it from the other source');
+    const rest = await open(other(side), position, end).catch((failure: unknown) => failedToOpen(failure, position));
+    body = undefined;
+    if (rest === undefined) return;
+    const skipped = bytesToSkip(rest.value, { size, position });
+    if (skipped === undefined) {
+      rest.end(new OciError('UNAVAILABLE', 'the other source has another size for the blob'));
+      throw cause;
     }
+    ({ side } = rest);
+    body = skipBytes(watched(rest, options), skipped);
   }
+
+  return resumingBody({ start: range?.start ?? 0, open: () => Promise.resolve(body), failed, signal });
 }
 
 /** A body of unknown length may have been complete except for its end: then there is nothing after
@@ -69,10 +67,11 @@ function bytesToSkip(rest: Blob, { size, position }: { size: number | undefined;
 }
 
 /** A body of `first` that is silent for long is cut once the registry is found to be down. */
-function watched({ value: { body }, side, end }: Answer<Blob>, { outage, silentAfterMs }: ResumeOptions): AsyncIterable<Uint8Array> {
+function watched({ value: { body }, side, end }: Answer<Blob>, { outage, silentAfterMs }: ResumeOptions): Body {
   if (side === 'second') return body;
-  return withIdleCheck(body, silentAfterMs, () => {
+  const checked = withIdleCheck(body, silentAfterMs, () => {
     outage.suspect();
     return outage.onDown(() => end(new OciError('UNAVAILABLE', 'the registry fell silent in the middle of a blob')));
   });
+  return withSlices(checked, sliceOf(body));
 }

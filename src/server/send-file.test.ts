@@ -13,8 +13,8 @@ import { makeCertificate } from '../../test/support/certificate.ts';
 import { captureLog } from '../../test/support/log.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { bytesSource } from '../store/store.ts';
-import { discardBody, mapBody } from '../io/body.ts';
-import { fileSliceOf } from '../io/file-slice.ts';
+import { createBody, discardBody, iterableSource, type BodySource } from '../io/body.ts';
+import { sliceOf, withSlices } from '../io/slice.ts';
 import { filesystem } from '../store/filesystem/filesystem.ts';
 import { listen, type TlsPair } from './listen.ts';
 import { lazyFileSender } from './send-file.ts';
@@ -50,7 +50,16 @@ async function serve({ tls, fileSender = sender }: { tls?: TlsPair; fileSender?:
       assert.ok(content !== undefined);
       response.writeHead(200, { 'content-length': end - start + 1 });
       let read = 0;
-      const body = mapBody(content.body, { onChunk: (chunk) => void (read += chunk.length) });
+      const chunks = iterableSource(content.body);
+      const counted: BodySource = {
+        ...chunks,
+        async pull() {
+          const chunk = await chunks.pull();
+          read += chunk?.length ?? 0;
+          return chunk;
+        },
+      };
+      const body = withSlices(createBody(counted, new AbortController().signal), sliceOf(content.body));
       const sending = sendBody(response, body, { length: end - start + 1, fileSender });
       const told = sending.then((result) => ({ ...result, read }));
       told.catch(() => undefined); // checked by the tests that need it
@@ -133,7 +142,7 @@ test("another user's file is read instead: for those, the kernel does not report
   if (process.geteuid?.() === 0) await chown(file, 65534, 65534);
   const [{ uid }, content] = [await stat(file), await store.read(KEY, { signal: new AbortController().signal })];
   const body = content?.body ?? assert.fail();
-  assert.equal((await fileSliceOf(body)?.(0)) === undefined, uid !== process.geteuid?.());
+  assert.equal((await sliceOf(body)?.(0)) === undefined, uid !== process.geteuid?.());
   await discardBody(body);
 });
 

@@ -148,8 +148,8 @@ function partOf(reply: Reply, range: RangeRequest | undefined, { digest, host, r
 function checked(body: Body, length: number | undefined, { host, receive }: Pick<Expected, 'host' | 'receive'>): Body {
   let received = 0;
   return mapBody(countBytes(body, receive), {
-    onChunk(chunk) {
-      received += chunk.length;
+    onBytes(count) {
+      received += count;
     },
     onEnd() {
       if (length === undefined || received === length) return;

@@ -1,5 +1,6 @@
 import type { TransportResponse } from '../http/transport.ts';
 import { createBody } from '../io/body.ts';
+import { sliceOf, withSlices } from '../io/slice.ts';
 import { OciError } from '../oci/error.ts';
 import type { Body } from '../oci/registry.ts';
 
@@ -50,7 +51,7 @@ export function withIdleTimeout(
   { idleTimeoutMs, host }: { idleTimeoutMs: number; host: string },
 ): Body {
   const silent = () => call.abort(new OciError('UNAVAILABLE', `${host} fell silent in the middle of a body`, { origin: 'upstream' }));
-  return createBody(
+  const body = createBody(
     {
       async pull() {
         const timer = setTimeout(silent, idleTimeoutMs);
@@ -69,6 +70,7 @@ export function withIdleTimeout(
     },
     call.signal,
   );
+  return withSlices(body, sliceOf(response.body));
 }
 
 /** Frees the connection for the next request if little is left of the body, and closes it

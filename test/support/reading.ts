@@ -1,7 +1,7 @@
 import { createHash, randomInt } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileSliceOf } from '../../src/io/file-slice.ts';
+import { sliceOf } from '../../src/io/slice.ts';
 import type { Body } from '../../src/oci/registry.ts';
 
 export interface Read {
@@ -55,13 +55,13 @@ export async function errorCode(response: Response): Promise<string> {
  *  @returns the whole, and how much of it came from files */
 export async function readByStretches(body: Body): Promise<{ bytes: Buffer; filed: number }> {
   const iterator = body[Symbol.asyncIterator]();
-  const nextSlice = fileSliceOf(body);
+  const nextSlice = sliceOf(body);
   const parts: Uint8Array[] = [];
   let filed = 0;
   for (let taken = 0, turn = 1; ; turn++) {
     const stretch = await nextSlice?.(taken);
     taken = 0;
-    if (stretch !== undefined && turn % 4 > 0) {
+    if (stretch !== undefined && 'file' in stretch && turn % 4 > 0) {
       const part = Buffer.alloc(randomInt(stretch.length) + 1);
       taken = readSync(stretch.file.fd, part, 0, part.length, stretch.position);
       parts.push(part.subarray(0, taken));

@@ -1,6 +1,8 @@
 import type { Socket } from 'node:net';
 import type { BodySource } from '../../io/body.ts';
 import { acquireShared, spoolBuffers, type SharedBuffer } from '../../io/buffers.ts';
+import { withSlices } from '../../io/slice.ts';
+import { createBypass, SIGN_BYTES } from './bypass.ts';
 
 /** The least room that the socket is given, in bytes: one record of TLS, which Node would otherwise deliver in two parts. */
 const LEAST_ROOM = 16 * 1024;
@@ -16,7 +18,8 @@ const SLOW_BYTES_PER_MS = 24_000;
 const REST_AFTER_MS = 50;
 
 /** A body of known length, read from a socket into shared buffers: a chunk stays valid until the
- *  second pull after the one that returned it, and longer if its buffer is held. */
+ *  second pull after the one that returned it, and longer if its buffer is held. Its slices are the
+ *  bytes that a fast connection brings (bypass.ts). */
 export interface RawBody extends BodySource {
   /** Room for the bytes that the socket reads next. */
   room(this: void): Uint8Array;
@@ -59,6 +62,15 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
   /** The socket is about to be left unread for a moment, or is. */
   let restingSoon: NodeJS.Immediate | undefined;
   let resting: NodeJS.Timeout | undefined;
+  const bypass = createBypass({
+    socket,
+    missing: () => missing,
+    isIdle: () => unread === 0 && restingSoon === undefined && resting === undefined,
+    taken(count) {
+      missing -= count;
+      arrived += count;
+    },
+  });
   socket.once('close', deliver);
 
   function isFull({ buffer, end }: Piece): boolean {
@@ -118,7 +130,7 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
 
   /** Leaves a slow connection unread for a moment, once the bytes that are there have been read. */
   function rest(): void {
-    if (restingSoon !== undefined || missing === 0 || !isSlow()) return;
+    if (restingSoon !== undefined || missing === 0 || bypass.isUsed() || !isSlow()) return;
     restingSoon = setImmediate(() => {
       restingSoon = undefined;
       const isFast = arrived >= spoolBuffers.size;
@@ -151,14 +163,14 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     rest();
     if (size > own) socket.destroy(); // more than was announced: nothing that comes after it can be trusted
     else if (missing === 0) onArrived();
-    return missing === 0 || !isCrowded();
+    return missing === 0 || !(bypass.isUsed() || isCrowded());
   }
 
-  return {
+  const body: RawBody = {
     filled,
     room() {
       const { buffer, end } = filling();
-      return buffer.bytes.subarray(end);
+      return buffer.bytes.subarray(end, bypass.isUsed() ? end + SIGN_BYTES : undefined);
     },
     take(bytes) {
       let more = true;
@@ -174,9 +186,13 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
     async pull() {
       pulls++;
       while ((fetched[0]?.freeFrom ?? Infinity) <= pulls) fetched.shift()?.buffer.release();
+      const left = bypass.begin();
+      if (left !== undefined) return left;
+      due ||= bypass.isUsed();
       for (;;) {
         const chunk = fetch();
-        readOn(); // while the reader is busy with this chunk
+        if (chunk !== undefined) bypass.read(chunk.length);
+        if (chunk === undefined || !bypass.isUsed()) readOn(); // while the reader is busy with this chunk
         if (chunk !== undefined || missing === 0) return chunk;
         if (socket.destroyed) throw socket.errored ?? new Error(`the line was cut ${missing} bytes before the end`);
         await new Promise<void>((resolve) => (wake = resolve));
@@ -184,6 +200,7 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
       }
     },
     close(aborted) {
+      bypass.close();
       clearTimeout(gathering);
       clearTimeout(resting);
       clearImmediate(restingSoon);
@@ -199,4 +216,5 @@ export function createRawBody({ socket, length, onArrived }: RawBodyOptions): Ra
       return Promise.resolve();
     },
   };
+  return withSlices(body, bypass.next);
 }
