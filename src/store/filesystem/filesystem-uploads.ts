@@ -24,50 +24,8 @@ class BodyError extends Error {
 export function filesystemUploads(store: FilesystemStore): UploadStore {
   const { directory, temporaryDirectory } = store;
   const pathOf = (key: string): string => `${directory}/${checkKey(key)}`;
-
-  /** Writes a file by `fill`, durably unless it is `volatile`, and moves it to `path`. */
-  async function writeFile(path: string, volatile: boolean, fill: (file: FileHandle) => Promise<void>): Promise<void> {
-    const temporary = join(temporaryDirectory, `upload-${randomUUID()}`);
-    try {
-      const file = await open(temporary, 'wx', 0o644);
-      try {
-        await fill(file);
-        if (!volatile) await file.sync();
-      } finally {
-        await file.close();
-      }
-      await publish(temporary, path, { volatile });
-    } catch (error) {
-      await rm(temporary, { force: true }).catch(() => undefined); // the temporary directory goes with the process
-      throw error;
-    }
-  }
-
-  function translated<T>(doing: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    if (signal.aborted) return Promise.reject(signal.reason as Error);
-    return work().catch((error: unknown) => {
-      if (error instanceof BodyError) throw error.cause;
-      if (error instanceof OciError) throw error; // of a stream's check
-      signal.throwIfAborted();
-      throw fileFailure(error, doing, directory);
-    });
-  }
-
-  async function append(file: FileHandle, { key, size }: UploadPart, signal: AbortSignal): Promise<void> {
-    const part = await open(pathOf(key), 'r');
-    try {
-      const buffer = Buffer.allocUnsafe(Math.min(COPY_SIZE, Math.max(1, size)));
-      for (let at = 0; at < size;) {
-        signal.throwIfAborted();
-        const { bytesRead } = await part.read(buffer, 0, Math.min(buffer.length, size - at), at);
-        if (bytesRead === 0) throw new Error(`${key} ends at ${at} instead of ${size}`);
-        await writeAll(file, buffer.subarray(0, bytesRead));
-        at += bytesRead;
-      }
-    } finally {
-      await part.close();
-    }
-  }
+  const translated = <T>(doing: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> =>
+    translate(directory, { doing, signal }, work);
 
   const topIsMade = createTop(directory);
   const records = createRecordThread(temporaryDirectory);
@@ -123,7 +81,7 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
       return translated(`writing ${key}`, signal, async () => {
         if (volatile) await topIsMade();
         let size = 0;
-        await writeFile(path, volatile, async (file) => {
+        await writeFile(temporaryDirectory, { path, volatile }, async (file) => {
           size = await writeStream(file, withBodyErrors(body), { hash, signal });
           await check?.();
         });
@@ -136,12 +94,62 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
       return translated(`joining ${key}`, signal, async () => {
         const [only] = parts;
         if (parts.length === 1 && only !== undefined && (await linkFile(pathOf(only.key), { temporaryDirectory, path }))) return;
-        await writeFile(path, false, async (file) => {
-          for (const part of parts) await append(file, part, signal);
+        await writeFile(temporaryDirectory, { path, volatile: false }, async (file) => {
+          for (const part of parts) await append(file, { ...part, path: pathOf(part.key) }, signal);
         });
       });
     },
   };
+}
+
+/** Runs `work`, with the errors of a store. */
+function translate<T>(directory: string, { doing, signal }: { doing: string; signal: AbortSignal }, work: () => Promise<T>): Promise<T> {
+  if (signal.aborted) return Promise.reject(signal.reason as Error);
+  return work().catch((error: unknown) => {
+    if (error instanceof BodyError) throw error.cause;
+    if (error instanceof OciError) throw error; // of a stream's check
+    signal.throwIfAborted();
+    throw fileFailure(error, doing, directory);
+  });
+}
+
+/** Writes a file by `fill`, durably unless it is `volatile`, and moves it to `path`. */
+async function writeFile(
+  temporaryDirectory: string,
+  { path, volatile }: { path: string; volatile: boolean },
+  fill: (file: FileHandle) => Promise<void>,
+): Promise<void> {
+  const temporary = join(temporaryDirectory, `upload-${randomUUID()}`);
+  try {
+    const file = await open(temporary, 'wx', 0o644);
+    try {
+      await fill(file);
+      if (!volatile) await file.sync();
+    } finally {
+      await file.close();
+    }
+    await publish(temporary, path, { volatile });
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined); // the temporary directory goes with the process
+    throw error;
+  }
+}
+
+/** Copies a part to the end of `file`. */
+async function append(file: FileHandle, { path, key, size }: UploadPart & { path: string }, signal: AbortSignal): Promise<void> {
+  const part = await open(path, 'r');
+  try {
+    const buffer = Buffer.allocUnsafe(Math.min(COPY_SIZE, Math.max(1, size)));
+    for (let at = 0; at < size;) {
+      signal.throwIfAborted();
+      const { bytesRead } = await part.read(buffer, 0, Math.min(buffer.length, size - at), at);
+      if (bytesRead === 0) throw new Error(`${key} ends at ${at} instead of ${size}`);
+      await writeAll(file, buffer.subarray(0, bytesRead));
+      at += bytesRead;
+    }
+  } finally {
+    await part.close();
+  }
 }
 
 /** Gives a file another name without copying it. @returns false: this file system has no hard
