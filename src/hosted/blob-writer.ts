@@ -34,39 +34,9 @@ function sweptAway(digest: Digest): OciError {
 }
 
 /** Writes blobs into hosted repositories. */
-export function createBlobWriter(
-  { store, records, claimer, removeUnnamed }: Contents,
-  { maxBlobSize, quota }: BlobWriterOptions,
-): BlobWriter {
+export function createBlobWriter(contents: Contents, { maxBlobSize, quota }: BlobWriterOptions): BlobWriter {
+  const { store, records, claimer, removeUnnamed } = contents;
   const uploads = createUploads({ store, claimer, maxBlobSize });
-
-  /** Records that a repository has a blob. @param storing resolves when the blob is stored */
-  async function addBlob(
-    repository: Repository,
-    descriptor: Descriptor,
-    { storing, signal }: { storing?: Promise<void>; signal: AbortSignal },
-  ): Promise<Descriptor> {
-    const { digest } = descriptor;
-    const write = async (): Promise<void> => {
-      const [known] = await Promise.all([
-        records.content(repository, digest, signal),
-        // Without it, a mount that names no repository does not find the blob, and the client
-        // uploads it.
-        store.write(ownerKey(digest, repository), bytesSource(Buffer.alloc(0)), { signal, volatile: true }),
-        storing,
-      ]);
-      // A pushed manifest stays a manifest, even if a client pushes it as a blob too. The record of
-      // a blob is written again, since a pruning that has removed the blob also removes its old
-      // records.
-      if (known === undefined || known.mediaType === BLOB_MEDIA_TYPE) await records.addContent(repository, descriptor, signal);
-    };
-    await write();
-    if (await claimer.awaitSweeps([digest], signal)) {
-      await write();
-      if ((await store.stat(blobKey(digest), { signal })) === undefined) throw sweptAway(digest);
-    }
-    return descriptor;
-  }
 
   /** Runs `work`, which stores `size` bytes under `digest`, or as many as there is `room` for.
    *  Content that the repository already has does not count against its quota again. */
@@ -84,7 +54,7 @@ export function createBlobWriter(
     digest: Digest,
     { chunk, signal }: { chunk: Chunk; signal: AbortSignal },
   ): Promise<Descriptor> {
-    const add = (size: number) => addBlob(repository, { digest, mediaType: BLOB_MEDIA_TYPE, size }, { signal });
+    const add = (size: number) => addBlob(contents, { repository, descriptor: { digest, mediaType: BLOB_MEDIA_TYPE, size } }, { signal });
     const { length } = chunk;
     if (length === undefined) {
       const room = await quota.room(repository, signal);
@@ -112,7 +82,7 @@ export function createBlobWriter(
     const { size } = upload;
     const descriptor = { digest, mediaType: BLOB_MEDIA_TYPE, size };
     await withinQuota({ repository, digest, size, signal }, async () => {
-      await addBlob(repository, descriptor, { storing: uploads.store(upload, digest, signal), signal });
+      await addBlob(contents, { repository, descriptor }, { storing: uploads.store(upload, digest, signal), signal });
     });
     return { descriptor, parts: upload.parts };
   }
@@ -154,7 +124,7 @@ export function createBlobWriter(
         const size = found === undefined ? undefined : await uploads.claimStored(digest, signal);
         if (size === undefined) continue;
         const descriptor = { digest, mediaType: BLOB_MEDIA_TYPE, size };
-        return withinQuota({ repository, digest, size, signal }, () => addBlob(repository, descriptor, { signal }));
+        return withinQuota({ repository, digest, size, signal }, () => addBlob(contents, { repository, descriptor }, { signal }));
       }
       return undefined;
     },
@@ -173,4 +143,32 @@ export function createBlobWriter(
       await store.remove(ownerKey(digest, repository), { signal });
     },
   };
+}
+
+/** Records that a repository has a blob. @param storing resolves when the blob is stored */
+async function addBlob(
+  { store, records, claimer }: Pick<Contents, 'store' | 'records' | 'claimer'>,
+  { repository, descriptor }: { repository: Repository; descriptor: Descriptor },
+  { storing, signal }: { storing?: Promise<void>; signal: AbortSignal },
+): Promise<Descriptor> {
+  const { digest } = descriptor;
+  const write = async (): Promise<void> => {
+    const [known] = await Promise.all([
+      records.content(repository, digest, signal),
+      // Without it, a mount that names no repository does not find the blob, and the client
+      // uploads it.
+      store.write(ownerKey(digest, repository), bytesSource(Buffer.alloc(0)), { signal, volatile: true }),
+      storing,
+    ]);
+    // A pushed manifest stays a manifest, even if a client pushes it as a blob too. The record of
+    // a blob is written again, since a pruning that has removed the blob also removes its old
+    // records.
+    if (known === undefined || known.mediaType === BLOB_MEDIA_TYPE) await records.addContent(repository, descriptor, signal);
+  };
+  await write();
+  if (await claimer.awaitSweeps([digest], signal)) {
+    await write();
+    if ((await store.stat(blobKey(digest), { signal })) === undefined) throw sweptAway(digest);
+  }
+  return descriptor;
 }
