@@ -11,6 +11,7 @@ export interface Libc {
   pipe2(this: void, descriptors: Int32Array, flags: number): number;
   fcntl(this: void, fd: number, command: number, value: number): number;
   splice(this: void, from: number, fromOffset: null, to: number, toOffset: null, count: number, flags: number): number;
+  ioctl(this: void, fd: number, request: number, value: Int32Array): number;
   /** Of the last call. */
   errno(this: void): number;
   /** The address of a buffer, for a struct. */
@@ -46,6 +47,7 @@ async function bind(): Promise<Libc | undefined> {
       splice: library.func(
         'int64_t splice(int from, int64_t *fromOffset, int to, int64_t *toOffset, size_t count, unsigned int flags)',
       ) as Libc['splice'],
+      ioctl: library.func('int ioctl(int fd, unsigned long request, int *value)') as Libc['ioctl'],
       errno,
       addressOf: address,
       pageSize: (library.func('int getpagesize()') as () => number)(),

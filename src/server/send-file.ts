@@ -15,6 +15,8 @@ export interface FileSender {
   /** Reads the first 16 KiB of a slice, at most `count` bytes, to be written in the usual way: a full
    *  socket reports when it has sent them. Undefined: they are not in memory */
   read(slice: FileSlice, count: number): Buffer | undefined;
+  /** How many bytes wait in a socket's buffer to be sent. */
+  unsent(socket: Socket | null): number;
   /** Passes on bytes that have arrived at another socket.
    *  @returns how many. 0: read and write the next bytes in the usual way, which waits for either socket */
   pass(socket: Socket | null, slice: SocketSlice): number;
@@ -26,6 +28,8 @@ const MAX_CALL = 2 ** 20;
 const PIECE = 2 ** 14;
 /** Reads only bytes in memory, and waits for no lock (preadv2(2)). */
 const RWF_NOWAIT = 8;
+/** ioctl(2) */
+const SIOCOUTQNSD = 0x894b;
 const PROT_READ = 1;
 const MAP_SHARED = 1;
 
@@ -41,9 +45,10 @@ export function lazyFileSender(): () => Promise<FileSender | undefined> {
   return () => (loaded ??= loadFileSender());
 }
 
-function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, errno, addressOf, pageSize }: Libc): FileSender {
+function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, ioctl, errno, addressOf, pageSize }: Libc): FileSender {
   const pages = Buffer.alloc(MAX_CALL / pageSize + 1);
   const piece = Buffer.allocUnsafeSlow(PIECE);
+  const queued = new Int32Array(1);
   /** A struct iovec of the beginning of `piece`. */
   const vector = (length: number): Buffer => Buffer.from(BigUint64Array.of(addressOf(piece), BigInt(length)).buffer);
   const vectors = { whole: vector(PIECE), first: vector(1) };
@@ -79,6 +84,10 @@ function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, errno, add
     read({ file, position }, count) {
       const read = preadv2(file.fd, vectors.whole, 1, position, RWF_NOWAIT);
       return read > 0 ? Buffer.from(piece.subarray(0, Math.min(read, count))) : undefined;
+    },
+    unsent(socket) {
+      const fd = idleDescriptorOf(socket);
+      return fd !== undefined && ioctl(fd, SIOCOUTQNSD, queued) === 0 ? (queued[0] ?? 0) : 0;
     },
     pass(socket, { moveTo }) {
       const to = idleDescriptorOf(socket);
