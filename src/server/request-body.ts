@@ -1,6 +1,4 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { longBodiesWork } from './long-body-check.ts';
-import { takeLongBody, type BodyFeed, type LongBodyOptions } from './long-body.ts';
 
 /** The body of a request that a handler may refuse. */
 export interface RequestBody {
@@ -72,11 +70,11 @@ async function* readBatches(request: IncomingMessage): AsyncGenerator<readonly U
   let end: { error?: Error } | undefined;
   let wake: () => void = () => undefined;
 
-  const take = (chunk: Uint8Array): void => {
+  const take = (chunk: Buffer): void => {
     chunks.push(chunk);
     size += chunk.length;
     if (size < BATCH_SIZE) return;
-    feed?.pause();
+    request.pause();
     wake();
   };
   const succeed = (): void => {
@@ -95,40 +93,20 @@ async function* readBatches(request: IncomingMessage): AsyncGenerator<readonly U
     clearTimeout(late);
   }
 
-  let feed: BodyFeed | undefined;
-  request.once('error', fail).once('close', fail);
+  request.on('data', take).once('end', succeed).once('error', fail).once('close', fail);
   if (request.destroyed) fail();
-  await Promise.resolve(); // as takeLongBody requires
-  feed = openFeed(request, { take, end: succeed });
   try {
     while (end === undefined || size > 0) {
       if (size < BATCH_SIZE && end === undefined) await arrival();
       if (end?.error !== undefined) throw end.error;
-      if (size < BATCH_SIZE) feed.flush();
       const batch = chunks;
       [chunks, size] = [[], 0];
-      feed.resume();
+      if (request.isPaused()) request.resume();
       if (batch.length > 0) yield batch;
     }
   } finally {
-    feed.close();
-    request.off('error', fail).off('close', fail).pause();
+    request.off('data', take).off('end', succeed).off('error', fail).off('close', fail).pause();
   }
-}
-
-function openFeed(request: IncomingMessage, options: LongBodyOptions): BodyFeed {
-  const long = longBodiesWork() ? takeLongBody(request, options) : undefined;
-  if (long !== undefined) return long;
-  const { take, end } = options;
-  request.on('data', take).once('end', end);
-  return {
-    pause: () => void request.pause(),
-    resume() {
-      if (request.isPaused()) request.resume();
-    },
-    flush: () => undefined,
-    close: () => void request.off('data', take).off('end', end),
-  };
 }
 
 function readAll(request: IncomingMessage, maxBytes: number): Promise<Buffer | undefined> {

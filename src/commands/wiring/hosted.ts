@@ -24,7 +24,6 @@ import {
   type LoginClient,
 } from '../../server/basic-auth.ts';
 import type { HostedRegistry } from '../../server/hosted-registry.ts';
-import { checkLongBodies } from '../../server/long-body-check.ts';
 import { servePush, type ServePushOptions } from '../../server/serve-push.ts';
 import type { UploadStore } from '../../store/upload-store.ts';
 import type { Log } from '../../telemetry/log.ts';
@@ -47,7 +46,6 @@ const REVIEW_TIMEOUT_MS = 10_000;
 /** The repositories of registry.hosted, of which there is at least one. */
 export async function createHosted(config: RegistryConfig, { storage, used, env, log }: HostedContext): Promise<HostedRepositories> {
   const store = storage.uploads;
-  void checkLongBodies(); // before the first push
   const registries = createRegistries(config, { store, used });
   const byName = new Map<string, HostedRegistry>();
   for (const [name, registry] of Object.entries(registries)) {
