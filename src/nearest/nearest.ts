@@ -1,10 +1,12 @@
 import type { Download } from '../download/download.ts';
-import { discardBody } from '../io/body.ts';
+import { createSourceList } from '../download/source.ts';
+import { readWithoutSpool } from '../download/without-spool.ts';
+import { discardBody, mapBody } from '../io/body.ts';
+import { createDigestHash } from '../oci/digest.ts';
 import type { Blob, Registry } from '../oci/registry.ts';
 import type { Log } from '../telemetry/log.ts';
 import { isNodeAddress } from './agreement.ts';
 import { counted, offerOf, sourcesOf, type NearestMetrics, type Origins, type Reading } from './blob-sources.ts';
-import { createPassing } from './passing.ts';
 import type { Answer } from './questions.ts';
 import type { Sharing } from './sharing.ts';
 
@@ -15,15 +17,14 @@ export interface NearestOptions extends Omit<Origins, 'registry' | 'metrics'> {
 
 /** `registry`, with blobs read from the source that it names: itself, S3 or another node (promise
  *  24). If a source does not answer in time, or cuts the connection, at most a second is lost: the
- *  blob continues from another source, and finally from the registry. What a node shares is hashed,
- *  and the end is withheld until the digest matches. Ranges of blobs are always read from the
- *  registry, because a range cannot be verified.
+ *  blob continues from another source, and finally from the registry. Bytes from other sources are
+ *  hashed, and the end is withheld until the digest matches. Ranges of blobs are always read from
+ *  the registry, because a range cannot be verified.
  *  @throws OciError as `registry` does; the body's error is `corrupt` if the bytes do not match the
  *  digest */
 export function nearest(registry: Registry, { log, metrics, ...others }: NearestOptions): Registry {
   const origins: Origins = { ...others, registry, metrics };
   const { questions, sharing } = origins;
-  const passing = createPassing(log);
   return {
     ...registry,
     async blob(repository, digest, context) {
@@ -36,12 +37,12 @@ export function nearest(registry: Registry, { log, metrics, ...others }: Nearest
       signal.addEventListener('abort', leave, { once: true });
       const answer = await questions.ask({ repository, digest, offer: offerOf(origins) }, own.signal);
       if (answer === undefined) return registry.blob(repository, digest, context);
-      const { place, redirection } = answer;
+      const { place, redirection, blob } = answer;
       const shares = sharing?.node() !== undefined;
-      if (redirection === undefined && (place === undefined || !shares)) return counted(answer.blob, 'registry', metrics);
+      if (redirection === undefined && (place === undefined || !shares)) return counted(blob, 'registry', metrics);
       const reading: Reading = { repository, digest, sources: new Set(), failed: undefined };
       metrics.depth(place?.depth ?? 1);
-      if (!shares) return passing.open({ digest, size: place?.size ?? 0 }, sourcesOf(reading, answer, origins), signal);
+      if (!shares) return stream(reading, { answer, log, signal }, origins);
       signal.removeEventListener('abort', leave);
       try {
         const shared = await share(reading, { answer, sharing, signal }, origins);
@@ -53,6 +54,16 @@ export function nearest(registry: Registry, { log, metrics, ...others }: Nearest
       return registry.blob(repository, digest, context);
     },
   };
+}
+
+/** Reads a blob from its sources without keeping it. */
+function stream(reading: Reading, { answer, log, signal }: { answer: Answer; log: Log; signal: AbortSignal }, origins: Origins): Blob {
+  const { digest } = reading;
+  const size = answer.place?.size ?? 0;
+  const sources = createSourceList({ digest, sources: sourcesOf(reading, answer, origins), expectedSize: size, log });
+  const hash = createDigestHash(digest);
+  const body = readWithoutSpool({ digest, sources, maxSize: size, size, from: 0, to: size, hash, hashed: 0 }, signal);
+  return { digest, size, range: undefined, body: mapBody(body, {}) };
 }
 
 /** Downloads a blob to this node's disk, from which its own client and other nodes read it.
