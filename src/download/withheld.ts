@@ -16,8 +16,9 @@ export function freeEnd(end: number, size: number | undefined): number {
 
 /** Holds back the end of a blob that is passed on as it arrives. */
 export interface Withholder {
-  /** Takes the next bytes, and returns copies of those that may be sent, in order. `size`: of the
-   *  whole blob. */
+  /** Takes the next bytes, and returns those that may be sent, in order: as copies near the end,
+   *  since several chunks may be taken then while one is on its way to the client (see `Blob.body`).
+   *  `size`: of the whole blob. */
   take(chunk: Uint8Array, at: { position: number; size: number | undefined }): Uint8Array[];
   /** The bytes held back; call it once the digest has been checked. */
   rest(): Uint8Array[];
@@ -33,8 +34,10 @@ export function createWithholder(from: number, to = Infinity): Withholder {
         Math.min(chunk.length, Math.max(0, from - position)),
         Math.max(0, Math.min(chunk.length, to - position)),
       );
-      if (wanted.length > 0) held.push({ position: Math.max(position, from), bytes: copyOf(wanted) });
       const limit = freeEnd(end, size);
+      // A part of the next chunk may be sent, too.
+      if (held.length === 0 && position >= from && end < Math.min((size ?? 0) - WITHHELD_BYTES, to)) return [chunk];
+      if (wanted.length > 0) held.push({ position: Math.max(position, from), bytes: copyOf(wanted) });
       const free: Uint8Array[] = [];
       held = held.filter((part) => {
         const count = Math.max(0, Math.min(part.bytes.length, limit - part.position));
@@ -50,7 +53,7 @@ export function createWithholder(from: number, to = Infinity): Withholder {
 }
 
 /** Passes on `body`, a whole blob, and hashes it with `hash`. Its end is withheld until `check`
- *  resolves, which runs once the whole blob has been hashed. Chunks are copies.
+ *  resolves, which runs once the whole blob has been hashed.
  *  @throws what `body` and `check` throw */
 export function withheldBody(
   body: Body,

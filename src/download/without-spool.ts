@@ -1,7 +1,6 @@
 import type { Hash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { backoff } from '../async/backoff.ts';
-import { copyOf } from '../io/buffers.ts';
 import { agrees, type Digest } from '../oci/digest.ts';
 import { isAbsent, isOciError, OciError } from '../oci/error.ts';
 import type { SourceList } from './source.ts';
@@ -26,13 +25,12 @@ const MAX_FAILURES = 6;
 
 /** Streams a blob to one reader without storing it: the fallback when the disk is full. It is
  *  verified like any other blob: a part that reaches into the last bytes waits until the whole blob
- *  has been hashed (promise 3). A response that breaks off is resumed. Chunks are copies: several
- *  may be read here while one is on its way to the client.
+ *  has been hashed (promise 3). A response that breaks off is resumed.
  *  @throws OciError as the source does; UNAVAILABLE: wrong bytes, or too many broken responses */
 export async function* readWithoutSpool(options: WithoutSpoolOptions, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const { digest, from, to, hash, hashed, size: known } = options;
   if (to !== undefined && known !== undefined && to <= known - WITHHELD_BYTES) {
-    for await (const { chunk } of fetchFrom(options, { start: from, end: to }, signal)) yield copyOf(chunk);
+    for await (const { chunk } of fetchFrom(options, { start: from, end: to }, signal)) yield chunk;
     return;
   }
   const withholder = createWithholder(from, to);
