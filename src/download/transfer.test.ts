@@ -186,68 +186,54 @@ test('when a transfer fails before its first byte, every reader gets the error',
   await assert.rejects(transfer.read(undefined, signal), (error) => isOciError(error, 'DENIED'));
 });
 
-test('promise 6: when several connections recently paid off, each requests its part from the start, and no byte arrives twice', async (t) => {
-  const bytes = Buffer.alloc(24 * 1024 * KiB, 'parts');
-  const digest = digestOf(bytes);
-  const asked: (ByteRange | undefined)[] = [];
-  const content = sourceOf(() => bytes);
-  const spool = await openSpool(join(directory.path, t.name), 'w+');
-  const transfer = start({
-    digest,
-    spool,
-    max: 4,
-    maxSize: bytes.length,
-    expectedSize: bytes.length,
-    helpers: {
-      take: () => () => undefined,
-      discourage: () => undefined,
-      isBusy: () => false,
-      pace: () => ({ rate: 1000, roundTripMs: 10 }),
-      learn: () => undefined,
-    },
-    open: (range) => {
-      asked.push(range);
-      return content(range);
-    },
-  });
-  assert.ok((await readAll(transfer)).equals(bytes));
-  assert.equal(await transfer.outcome, 'whole');
-  const part = bytes.length / 4;
-  const parts = [0, 1, 2, 3].map((index) => ({ start: index * part, end: (index + 1) * part - 1 }));
-  assert.deepEqual(asked, parts);
+test('promise 6: when several connections recently paid off, each requests its part from the start, and no byte arrives twice', async () => {
+  const quarter = 6;
+  const asked = await requestsOf({ size: 4 * quarter, expectedSize: 4 * quarter * MEBIBYTE });
+  assert.deepEqual(
+    asked,
+    [0, 1, 2, 3].map((index) => mebibytes(index * quarter, (index + 1) * quarter)),
+  );
 });
 
-test('promise 6: where several connections are known to be faster, each downloads the same share of a blob of unknown size', async (t) => {
-  const bytes = Buffer.alloc(32 * 1024 * KiB, 'share');
-  const digest = digestOf(bytes);
-  const asked: (ByteRange | undefined)[] = [];
-  const content = sourceOf(() => bytes);
-  const transfer = start({
-    digest,
-    spool: await openSpool(join(directory.path, t.name.slice(0, 100)), 'w+'),
-    max: 4,
-    maxSize: bytes.length,
-    helpers: {
-      take: () => () => undefined,
-      discourage: () => undefined,
-      isBusy: () => false,
-      pace: () => ({ rate: 1000, roundTripMs: 10 }),
-      learn: () => undefined,
-    },
-    open: (range) => {
-      asked.push(range);
-      return content(range);
-    },
-  });
-  assert.ok((await readAll(transfer)).equals(bytes));
-  assert.equal(await transfer.outcome, 'whole');
-  const [first, ...others] = asked;
+test('promise 6: where several connections are known to be faster, each downloads the same share of a blob of unknown size', async () => {
+  const [first, ...others] = await requestsOf({ size: 32 });
   assert.deepEqual(first, mebibytes(0, 4), 'the smallest worthwhile segment, until the size is known');
   assert.deepEqual(others, [mebibytes(8, 16), mebibytes(16, 24), mebibytes(24, 32), mebibytes(4, 8)]);
 });
 
+const MEBIBYTE = 2 ** 20;
+
 function mebibytes(from: number, to: number): ByteRange {
-  return { start: from * 2 ** 20, end: to * 2 ** 20 - 1 };
+  return { start: from * MEBIBYTE, end: to * MEBIBYTE - 1 };
+}
+
+/** Downloads a blob of `size` MiB over at most four connections, which are known to be faster than
+ *  one. @returns the ranges that were requested */
+async function requestsOf({ size, expectedSize }: { size: number; expectedSize?: number }): Promise<(ByteRange | undefined)[]> {
+  const bytes = Buffer.alloc(size * MEBIBYTE, 'parts');
+  const asked: (ByteRange | undefined)[] = [];
+  const content = sourceOf(() => bytes);
+  const transfer = start({
+    digest: digestOf(bytes),
+    spool: await openSpool(join(directory.path, `parts of ${size}`), 'w+'),
+    max: 4,
+    maxSize: bytes.length,
+    expectedSize,
+    helpers: {
+      take: () => () => undefined,
+      discourage: () => undefined,
+      isBusy: () => false,
+      pace: () => ({ rate: 1000, roundTripMs: 10 }),
+      learn: () => undefined,
+    },
+    open: (range) => {
+      asked.push(range);
+      return content(range);
+    },
+  });
+  assert.ok((await readAll(transfer)).equals(bytes));
+  assert.equal(await transfer.outcome, 'whole');
+  return asked;
 }
 
 test('promise 6: a download that became faster after an additional connection was refused is no evidence for additional connections', async (t) => {
