@@ -67,6 +67,6 @@ USER 65532:65532
 # Containers have read-only file systems, so the compile cache is filled now, for this user and these flags.
 RUN ["node", "--max-semi-space-size=4", "--input-type=module", "--eval", \
   "process.argv.push('main', '--help'); \
-  for (const file of fs.globSync('{store,commands,webhook}/**/*.ts', { cwd: '/app/src', exclude: ['**/*-worker.ts', '**/*.test.ts'] })) await import('/app/src/' + file); \
+  for (const file of fs.globSync('{store,commands,webhook,nearest}/**/*.ts', { cwd: '/app/src', exclude: ['**/*-worker.ts', '**/*.test.ts'] })) await import('/app/src/' + file); \
   await import('/app/src/main.ts')"]
 ENTRYPOINT ["kube-registry"]

@@ -15,11 +15,11 @@ interface GlobalOptions {
 /** Restarts this program in the same process (execve), for commands that run on many nodes and are
  *  mostly idle: with a small young generation of V8, and with all code in the compile cache,
  *  because Node's type stripper takes some 20 MB permanently (docs/decisions/lean-agent.md).
- *  `late`: the modules that the command would load later. */
-async function becomeLean(...late: Promise<unknown>[]): Promise<void> {
+ *  `late`: load the modules that the command loads later, if at all. */
+async function becomeLean(...late: (() => Promise<unknown>)[]): Promise<void> {
   const flag = '--max-semi-space-size=1';
   if (process.execArgv.includes(flag)) return;
-  await Promise.all([import('prom-client'), ...late]);
+  await Promise.all([import('prom-client'), ...late.map((load) => load())]);
   module.flushCompileCache();
   const args = [process.execPath, flag, import.meta.filename, ...process.argv.slice(2)];
   // glibc would create a separate arena for each of V8's threads, and keep memory that was freed
@@ -73,7 +73,7 @@ const agent = program
   .option('--remove', 'remove the files that an agent wrote for the container runtime, and exit')
   .action(async ({ remove = false }: { remove?: boolean }) => {
     const { agent, removeAgentFiles } = await import('./commands/agent.ts');
-    if (!remove) await becomeLean();
+    if (!remove) await becomeLean(() => import('./nearest/sharing.ts'));
     await run(remove ? removeAgentFiles : agent);
   });
 
@@ -93,10 +93,10 @@ const webhook = program
   .action(async () => {
     const { webhook } = await import('./commands/webhook.ts');
     await becomeLean(
-      import('./kubernetes/client.ts'),
-      import('undici'),
-      import('./webhook/gate.ts'),
-      import('./webhook/self-certified.ts'),
+      () => import('./kubernetes/client.ts'),
+      () => import('undici'),
+      () => import('./webhook/gate.ts'),
+      () => import('./webhook/self-certified.ts'),
     );
     await run(webhook);
   });

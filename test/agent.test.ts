@@ -568,10 +568,9 @@ for (const { name, limit, share } of [
   test(`promise A4: ${name} and 96 MiB resident`, async (t) => {
     await using temporary = await temporaryDirectory();
     const listen = `127.0.0.1:${await freePort()}`;
-    await using agent = await startAgent({
-      registry: 'http://127.0.0.1:1',
-      share: { enabled: share, listen, address: '127.0.0.1', directory: join(temporary.path, 'shared') },
-    });
+    const sharing = { enabled: share, listen, address: '127.0.0.1', directory: join(temporary.path, 'shared') };
+    const env = { NODE_COMPILE_CACHE: join(temporary.path, 'compiled') }; // as on a new node
+    await using agent = await startAgent({ registry: 'http://127.0.0.1:1', share: sharing }, {}, { env });
     await delay(3000);
     const { anonymous, resident } = await agent.memory();
     t.diagnostic(`${(anonymous / MiB).toFixed(1)} MiB anonymous, ${(resident / MiB).toFixed(1)} MiB resident`);
