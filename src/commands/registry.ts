@@ -71,10 +71,9 @@ export async function registry(host: Host): Promise<void> {
   log.info({ event: 'registry-ready', listen: listeners[0]?.url, admin: admin.url, storage: storage.kind }, 'the registry is ready');
 
   // The code of the console and of upkeep is loaded now, so that pulls need not wait for it.
-  const [{ openConsole }, { startUpkeep }] = await Promise.all([import('./wiring/console.ts'), import('./wiring/upkeep.ts')]);
-  const consoled = own.console.enabled
-    ? await openConsole(host, { images: images.images, inside: images.inside, storage, observation, pruning: plannedPruning })
-    : undefined;
+  const { startUpkeep } = await import('./wiring/upkeep.ts');
+  const context = { images: images.images, inside: images.inside, storage, observation, pruning: plannedPruning };
+  const consoled = own.console.enabled ? await (await import('./wiring/console.ts')).openConsole(host, context) : undefined;
   opened.resolve(consoled);
   const exposedConsole = await listenForConsole(own.console.listen, consoled?.exposed, log);
   const upkeep = startUpkeep(host, { images, secrets, storage, counts, metrics, plannedPruning });
