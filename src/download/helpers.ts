@@ -70,8 +70,8 @@ const BUSY_SHARE = 0.75;
 /** The shortest period over which the load is measured, in ms. */
 const MIN_PERIOD_MS = 40;
 
-/** Tells whether this process itself is the bottleneck, by how busy its event loop has been since
- *  the previous call. */
+/** @returns a function that reports whether this process itself is the bottleneck: whether its event
+ *  loop has been busy since the previous call */
 export function createEventLoopLoad(): () => boolean {
   let seen = performance.eventLoopUtilization();
   let busy = false;

@@ -115,7 +115,7 @@ export function countBytes(body: Body, report: (bytes: number) => void): Body {
   });
 }
 
-/** Tells the hooks of a body about bytes that were sent without being read. */
+/** Calls the hooks of a body for bytes that were sent without being read. */
 export function passBytes(body: object, count: number): void {
   for (const { onBytes } of states.get(body)?.hooks ?? []) onBytes?.(count);
 }

@@ -23,7 +23,7 @@ export interface ScheduleOptions {
     interval: number;
     lease?: LeaseTiming;
   };
-  /** Is told when the next run begins. */
+  /** Where the time of the next run is kept, for display. */
   planned?: Pick<PlannedRun, 'plan'>;
   log: Log;
   metrics: Pick<RegistryMetrics, 'pruned' | 'pruningFails'>;
