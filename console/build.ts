@@ -1,11 +1,12 @@
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import type { Metafile } from 'esbuild';
 import { brotliCompress, constants, gzip } from 'node:zlib';
+import { removeOthers, replaceFile } from '../build/output.ts';
 
-// npm run build:console: bundles the page of the console into dist/console, from where the registry
-// serves it. The names of its files contain hashes, so that browsers can cache them forever.
+// Bundles the page of the console into dist/console, from where the registry serves it. The names of
+// its files contain hashes, so that browsers can cache them forever.
 
 const source = import.meta.dirname;
 const target = join(source, '../dist/console');
@@ -38,7 +39,7 @@ export async function buildConsole(): Promise<void> {
   const written = Object.keys(metafile.outputs).map((path) => basename(path));
   await compress(written);
   await writeIndex(written, metafile);
-  await removeOthers(written);
+  await removeOthers(assets, new Set(written.flatMap((file) => [file, `${file}.gz`, `${file}.br`])));
 }
 
 /** Compressed copies next to each file, so that no request waits for compression. */
@@ -63,32 +64,4 @@ async function writeIndex(files: readonly string[], { outputs }: Metafile): Prom
     .replaceAll(/\{(icon|style|script)\}/g, (_, key: keyof typeof names) => names[key])
     .replace('<!-- preloads -->', preloads);
   await replaceFile(join(target, 'index.html'), page);
-}
-
-/** Files of previous builds. */
-async function removeOthers(files: readonly string[]): Promise<void> {
-  const wanted = new Set(files.flatMap((file) => [file, `${file}.gz`, `${file}.br`]));
-  for (const file of await readdir(assets)) if (!wanted.has(file) && !file.endsWith('.tmp')) await rm(join(assets, file), { force: true });
-}
-
-async function replaceFile(path: string, content: string | Buffer): Promise<void> {
-  const temporary = `${path}.${process.pid}.tmp`;
-  await mkdir(join(path, '..'), { recursive: true });
-  await writeFile(temporary, content);
-  await rename(temporary, path);
-}
-
-/** Whether the packages for the build are installed: `npm ci --omit=dev` leaves them out. */
-function canBuild(): boolean {
-  try {
-    import.meta.resolve('esbuild');
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-if (import.meta.main) {
-  if (canBuild()) await buildConsole();
-  else process.stderr.write('The console is not built: its packages are not installed (npm ci without --omit=dev)\n');
 }

@@ -13,8 +13,8 @@ interface GlobalOptions {
 }
 
 /** Restarts this program in the same process (execve), for commands that run on many nodes and are
- *  mostly idle: with a small young generation of V8, and with all code in the compile cache,
- *  because Node's type stripper takes some 20 MB permanently (docs/decisions/lean-agent.md).
+ *  mostly idle: with a small young generation of V8, and with all code in the compile cache, because
+ *  the type stripper that sources need takes some 20 MB permanently (docs/decisions/lean-agent.md).
  *  `late`: load the modules that the command loads later, if at all. */
 async function becomeLean(...late: (() => Promise<unknown>)[]): Promise<void> {
   const flag = '--max-semi-space-size=1';

@@ -12,12 +12,14 @@ import { recordCompatibility, versionOf } from './support/compatibility.ts';
 import { startContainerd } from './support/containerd.ts';
 import { makeImage, randomBytes, sha256 } from './support/image.ts';
 import { halt } from './support/process.ts';
-import { startAgent, startRegistry, type ServingProgram } from './support/program.ts';
+import { PROGRAM, startAgent, startRegistry, type ServingProgram } from './support/program.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
 import { startTokenServer } from './support/token-server.ts';
 import { debianTool } from './tools/tools.ts';
 import { until } from './support/until.ts';
+
+const [NODE, ...MAIN] = PROGRAM;
 
 const MiB = 1024 * 1024;
 
@@ -478,13 +480,7 @@ test('promise A7: CRI-O trusts the agent through the drop-in that it writes', as
   await both.agent.stop();
   await using again = await startAgent({ listen: both.agent.host, registry: both.registry.url }, { registry: upstreams(upstream) });
   assert.ok(again.url);
-  await promisify(execFile)(process.execPath, [
-    join(import.meta.dirname, '../src/main.ts'),
-    'agent',
-    '--remove',
-    '--set',
-    `agent.crio.directory=${directory}`,
-  ]);
+  await promisify(execFile)(NODE, [...MAIN, 'agent', '--remove', '--set', `agent.crio.directory=${directory}`]);
   assert.deepEqual(await readdir(directory), []);
   await assert.rejects(promisify(execFile)(...inspect, { env }), /HTTP response to HTTPS client/);
   recordCompatibility(import.meta.filename, {
@@ -537,13 +533,7 @@ test('a setup that cannot work is reported at start, with what to do about it', 
   ];
   for (const [what, toml] of fine) {
     await writeFile(join(temporary.path, 'config.toml'), toml);
-    const { stdout } = await promisify(execFile)(process.execPath, [
-      join(import.meta.dirname, '../src/main.ts'),
-      'agent',
-      'report',
-      '--set',
-      `agent.mirror.directory=${certs}`,
-    ]);
+    const { stdout } = await promisify(execFile)(NODE, [...MAIN, 'agent', 'report', '--set', `agent.mirror.directory=${certs}`]);
     assert.equal(stdout, 'No problem found on this node.\n', what);
   }
 

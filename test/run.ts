@@ -42,9 +42,12 @@ const usual: RunOptions = { cwd: root, concurrency: availableParallelism() + 1, 
 const cluster: RunOptions = { cwd: root, concurrency: 1, fileLimitMs: 45 * 60_000 };
 
 function findTests(inCluster: boolean): string[] {
-  const all = globSync(['src/**/*.test.ts', 'test/**/*.test.ts', 'chart/**/*.test.ts', 'console/**/*.test.ts', 'bench/**/*.test.ts'], {
-    cwd: root,
-  });
+  const all = globSync(
+    ['src/**/*.test.ts', 'test/**/*.test.ts', 'chart/**/*.test.ts', 'console/**/*.test.ts', 'bench/**/*.test.ts', 'build/**/*.test.ts'],
+    {
+      cwd: root,
+    },
+  );
   const mine = all.filter((file) => file.startsWith('test/cluster/') === inCluster);
   return mine.filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern))).sort();
 }

@@ -42,7 +42,7 @@ const SECURITY = {
   'cross-origin-resource-policy': 'same-origin',
 };
 
-/** Reads the output of `npm run build:console` into memory; it is small.
+/** Reads the output of `npm run build` into memory; it is small.
  *  @returns undefined: it has not been built */
 export async function openPage(directory: string): Promise<Page | undefined> {
   const assets = new Map<string, Asset>();

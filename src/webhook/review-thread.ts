@@ -1,3 +1,4 @@
+import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { WebhookConfig } from '../config/schema.ts';
 import type { PullSecret } from '../pull-secrets/secret-index.ts';
@@ -53,7 +54,8 @@ export function createReviewThread(config: WorkerConfig, secretsOf: SecretLookup
 
   function start(): Worker {
     // Its environment names the compile cache: without that it would strip types, which takes time and 20 MB.
-    const started = new Worker(new URL('review-worker.ts', import.meta.url), { workerData: config, resourceLimits: RESOURCES });
+    const file = new URL(`./review-worker${extname(import.meta.filename)}`, import.meta.url);
+    const started = new Worker(file, { workerData: config, resourceLimits: RESOURCES });
     started.on('message', (message: MessageFromThread) => {
       const { id } = message;
       if ('reviewed' in message) pending.get(id)?.resolve(message.reviewed);

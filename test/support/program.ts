@@ -1,23 +1,35 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { readFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { builtProgram } from '../../build/program.ts';
 import { answersOk, startProcess, type RunningProcess } from './process.ts';
 import { freePort, temporaryDirectory } from './temporary.ts';
 
 type Command = readonly [string, ...string[]];
 
-/** The command line of kube-registry, from this checkout. */
-export const PROGRAM = programOf(join(import.meta.dirname, '../..'));
+const root = join(import.meta.dirname, '../..');
+
+/** The command line of kube-registry, from this checkout: the bundle, or the sources while coverage
+ *  is counted. */
+export const PROGRAM = commandOf(process.env['NODE_V8_COVERAGE'] === undefined ? await builtProgram() : join(root, 'src/main.ts'));
 
 /** The command line that `startProgram` runs instead of PROGRAM, in functions that this runs. */
 export const otherProgram = new AsyncLocalStorage<Command>();
 
-/** The command line of kube-registry from a checkout, as the first line of its main.ts has it
- *  started: #!/usr/bin/env -S node FLAGS
- *  @throws Error: the directory is no checkout */
-export function programOf(checkout: string): Command {
-  const main = join(checkout, 'src/main.ts');
+/** The command line of kube-registry from another checkout, which is built if it can be.
+ *  @throws Error: the directory is no checkout, or cannot be built */
+export async function programOf(checkout: string): Promise<Command> {
+  const build = join(checkout, 'build/main.ts');
+  if (!existsSync(build)) return commandOf(join(checkout, 'src/main.ts'));
+  await promisify(execFile)(process.execPath, [build]);
+  return commandOf(join(checkout, 'dist/program/main.mjs'));
+}
+
+/** As the first line of a main file has it started: #!/usr/bin/env -S node FLAGS */
+function commandOf(main: string): Command {
   const flags = readFileSync(main, 'utf8').split('\n', 1)[0]?.split(' ').slice(3) ?? [];
   return [process.execPath, ...flags, main];
 }

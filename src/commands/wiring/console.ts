@@ -1,4 +1,5 @@
-import { join } from 'node:path';
+import { findPackageJSON } from 'node:module';
+import { dirname, join } from 'node:path';
 import own from '../../../package.json' with { type: 'json' };
 import { serveApi, type ApiHandlers } from '../../console/api-server.ts';
 import { openApiDocument } from '../../console/api/openapi.ts';
@@ -55,8 +56,8 @@ export interface Console {
   close(this: void): Promise<void>;
 }
 
-/** The output directory of `npm run build:console`. */
-const PAGE = join(import.meta.dirname, '../../../dist/console');
+/** Where `npm run build` puts the page, seen from this file and from the bundle alike. */
+const PAGE = join(dirname(findPackageJSON(import.meta.url) ?? ''), 'dist/console');
 
 /** The console of this replica: its page, if that was built, and its API.
  *  @throws OciError UNAVAILABLE: registry.console.users cannot be read */
@@ -88,7 +89,7 @@ export async function openConsole(host: Host, context: ConsoleContext): Promise<
     snapshots: { downloads: async () => handlers.downloads(request), jobs: async () => handlers.jobs(request) },
   });
   const page = await openPage(PAGE);
-  if (page === undefined) log.info({ event: 'console-page-missing' }, 'the console page is not built; run npm run build:console');
+  if (page === undefined) log.info({ event: 'console-page-missing' }, 'the console page is not built; run npm run build');
   let document: Buffer | undefined;
   const documented: RequestHandler = (_request, response) => {
     document ??= Buffer.from(JSON.stringify(openApiDocument(own.version)));

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { isFields, type Fields } from '../../../io/untrusted.ts';
 import { ClashError } from '../document.ts';
@@ -23,7 +24,7 @@ export type YamlAnswer = Document | { problem: string };
  *  the text */
 export async function parseYaml(text: string): Promise<YamlContent> {
   // Its environment names the compile cache: without that it would strip types for 40 ms.
-  const worker = new Worker(new URL('./worker.ts', import.meta.url), {
+  const worker = new Worker(new URL(`./yaml-worker${extname(import.meta.filename)}`, import.meta.url), {
     workerData: text,
     resourceLimits: { maxOldGenerationSizeMb: MEMORY_LIMIT_MIB, maxYoungGenerationSizeMb: 32 },
   });
