@@ -7,7 +7,7 @@ import { blobKey, ownerKey, ownersPrefix, parseOwnerKey } from '../store/keys.ts
 import { bytesSource } from '../store/store.ts';
 import type { Contents } from './contents.ts';
 import type { Held, Quota } from './quota.ts';
-import type { UploadPart } from '../store/upload-store.ts';
+import type { SmallObject, UploadPart } from '../store/upload-store.ts';
 import { createUploads, type Place } from './uploads.ts';
 
 export interface BlobWriterOptions {
@@ -82,7 +82,8 @@ export function createBlobWriter(contents: Contents, { maxBlobSize, quota }: Blo
     const { size } = upload;
     const descriptor = { digest, mediaType: BLOB_MEDIA_TYPE, size };
     await withinQuota({ repository, digest, size, signal }, async () => {
-      await addBlob(contents, { repository, descriptor }, { storing: uploads.store(upload, digest, signal), signal });
+      const store: AddOptions['store'] = (record) => uploads.store(upload, digest, { record, signal });
+      await addBlob(contents, { repository, descriptor }, { store, signal });
     });
     return { descriptor, parts: upload.parts };
   }
@@ -145,29 +146,39 @@ export function createBlobWriter(contents: Contents, { maxBlobSize, quota }: Blo
   };
 }
 
-/** Records that a repository has a blob. @param storing resolves when the blob is stored */
+interface AddOptions {
+  /** Stores the blob, and then the record; absent: the blob is stored. */
+  store?(this: void, record: Promise<SmallObject | undefined>): Promise<void>;
+  signal: AbortSignal;
+}
+
+/** Records that a repository has a blob. */
 async function addBlob(
   { store, records, claimer }: Pick<Contents, 'store' | 'records' | 'claimer'>,
   { repository, descriptor }: { repository: Repository; descriptor: Descriptor },
-  { storing, signal }: { storing?: Promise<void>; signal: AbortSignal },
+  { store: storeBlob, signal }: AddOptions,
 ): Promise<Descriptor> {
   const { digest } = descriptor;
-  const write = async (): Promise<void> => {
+  async function makeRecord(): Promise<SmallObject | undefined> {
     const [known] = await Promise.all([
       records.content(repository, digest, signal),
       // Without it, a mount that names no repository does not find the blob, and the client
       // uploads it.
       store.write(ownerKey(digest, repository), bytesSource(Buffer.alloc(0)), { signal, volatile: true }),
-      storing,
     ]);
     // A pushed manifest stays a manifest, even if a client pushes it as a blob too. The record of
     // a blob is written again, since a pruning that has removed the blob also removes its old
     // records.
-    if (known === undefined || known.mediaType === BLOB_MEDIA_TYPE) await records.addContent(repository, descriptor, signal);
-  };
-  await write();
+    const isBlob = known === undefined || known.mediaType === BLOB_MEDIA_TYPE;
+    return isBlob ? records.contentRecord(repository, descriptor) : undefined;
+  }
+  async function writeRecord(making: Promise<SmallObject | undefined>): Promise<void> {
+    const record = await making;
+    if (record !== undefined) await store.writeInOrder([record], { signal });
+  }
+  await (storeBlob ?? writeRecord)(makeRecord());
   if (await claimer.awaitSweeps([digest], signal)) {
-    await write();
+    await writeRecord(makeRecord());
     if ((await store.stat(blobKey(digest), { signal })) === undefined) throw sweptAway(digest);
   }
   return descriptor;

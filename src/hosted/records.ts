@@ -4,7 +4,7 @@ import { isDigest, type Digest } from '../oci/digest.ts';
 import type { Repository, Tag } from '../oci/reference.ts';
 import { blobKey, memberKey, referrerKey, referrersPrefix, tagKey } from '../store/keys.ts';
 import { bytesSource } from '../store/store.ts';
-import type { UploadStore } from '../store/upload-store.ts';
+import type { SmallObject, UploadStore } from '../store/upload-store.ts';
 
 /** An entry in an index of referrers (image specification, "Image Index"). */
 export interface ReferrerDescriptor extends Descriptor {
@@ -52,8 +52,14 @@ export function createHostedRecords(store: UploadStore) {
     );
   }
 
+  /** Says that `repository` has a manifest or blob. */
+  function contentRecord(repository: Repository, { digest, mediaType, size }: Descriptor): SmallObject {
+    return { key: memberKey(repository, digest), bytes: bytesOf({ mediaType, size }) };
+  }
+
   return {
     content,
+    contentRecord,
     /** The digest of a tag. */
     async tag(repository: Repository, tag: Tag, signal: AbortSignal): Promise<Digest | undefined> {
       const digest = (await read(tagKey(repository, tag), signal))?.['digest'];
@@ -68,13 +74,11 @@ export function createHostedRecords(store: UploadStore) {
       const found = await content(repository, digest, signal);
       return found?.mediaType === BLOB_MEDIA_TYPE ? undefined : found;
     },
-    addContent: (repository: Repository, { digest, mediaType, size }: Descriptor, signal: AbortSignal) =>
-      write(memberKey(repository, digest), { mediaType, size }, signal),
+    addContent: (repository: Repository, descriptor: Descriptor, signal: AbortSignal) =>
+      store.writeInOrder([contentRecord(repository, descriptor)], { signal }),
     /** Stores a manifest, and adds it to the repository. */
     addManifest(repository: Repository, { descriptor, bytes, signal }: NewManifest): Promise<void> {
-      const { digest, mediaType, size } = descriptor;
-      const record = { key: memberKey(repository, digest), bytes: bytesOf({ mediaType, size }) };
-      return store.writeInOrder([{ key: blobKey(digest), bytes }, record], { signal });
+      return store.writeInOrder([{ key: blobKey(descriptor.digest), bytes }, contentRecord(repository, descriptor)], { signal });
     },
     removeContent: (repository: Repository, digest: Digest, signal: AbortSignal) => store.remove(memberKey(repository, digest), { signal }),
 

@@ -58,7 +58,7 @@ test('of two concurrent chunks for the same position, on one replica or on two, 
       });
       assert.equal(verified !== undefined, order === 'good first', order);
       if (verified !== undefined) {
-        await one.store(verified, digest, signal);
+        await one.store(verified, digest, { record: Promise.resolve(undefined), signal });
         const found = await store.read(blobKey(digest), { signal });
         assert.ok(found);
         assert.deepEqual(await readAll(found.body, 100), good);

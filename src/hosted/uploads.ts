@@ -9,7 +9,7 @@ import type { Repository } from '../oci/reference.ts';
 import type { Claimer } from '../store/claims.ts';
 import { blobKey, parseUploadChunkKey, uploadChunkKey, uploadPrefix, uploadStartKey } from '../store/keys.ts';
 import { bytesSource } from '../store/store.ts';
-import type { UploadPart, UploadStore } from '../store/upload-store.ts';
+import type { SmallObject, UploadPart, UploadStore } from '../store/upload-store.ts';
 import { counted } from './counted-chunk.ts';
 
 /** Identifies an upload in the store: any replica over the same store may continue it. */
@@ -42,9 +42,9 @@ export interface Uploads {
   /** Compares the uploaded bytes with their digest. @throws OciError BLOB_UPLOAD_UNKNOWN,
    *  DIGEST_INVALID */
   verify(place: Place, digest: Digest, signal: AbortSignal): Promise<VerifiedUpload>;
-  /** Creates the blob from the verified upload, which stays until it is removed. @throws OciError
-   *  BLOB_UPLOAD_UNKNOWN: it was cancelled meanwhile */
-  store(upload: VerifiedUpload, digest: Digest, signal: AbortSignal): Promise<void>;
+  /** Creates the blob from the verified upload, which stays until it is removed, and then the
+   *  record. @throws OciError BLOB_UPLOAD_UNKNOWN: it was cancelled meanwhile */
+  store(upload: VerifiedUpload, digest: Digest, context: { record: Promise<SmallObject | undefined>; signal: AbortSignal }): Promise<void>;
   /** Protects a stored blob from a pruning that may be about to remove it. @returns its size;
    *  undefined if it is not stored */
   claimStored(digest: Digest, signal: AbortSignal): Promise<number | undefined>;
@@ -101,10 +101,15 @@ export function createUploads(options: UploadsOptions): Uploads {
     size: async (place, signal) => sizeOf(await listParts(uploads, place, signal)),
     append: (place, chunk, how) => append(uploads, place, { chunk, ...how }),
     verify: (place, digest, signal) => verify(uploads, { place, digest }, signal),
-    async store({ place, parts, size }, digest, signal) {
-      if ((await claimStored(uploads, digest, signal)) === size) return;
+    async store({ place, parts, size }, digest, { record, signal }) {
+      const [stored, following] = await Promise.all([claimStored(uploads, digest, signal), record]);
+      const records = following === undefined ? [] : [following];
+      if (stored === size) {
+        for (const each of records) await store.writeInOrder([each], { signal });
+        return;
+      }
       try {
-        await store.compose(parts, blobKey(digest), { signal });
+        await store.writeInOrder([{ key: blobKey(digest), parts }, ...records], { signal });
       } catch (error) {
         await listChunks(uploads, place, signal); // throws if the upload was cancelled
         throw error;

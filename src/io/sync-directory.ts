@@ -14,7 +14,7 @@ export const syncDirectory: (path: string) => Promise<void> = freshRuns(async (p
     try {
       await handle.sync();
     } finally {
-      await handle.close();
+      handle.close().catch(() => undefined); // nothing depends on it
     }
   } catch (error) {
     if (!UNSYNCABLE.includes((error as NodeJS.ErrnoException).code ?? '')) throw error;

@@ -12,9 +12,9 @@ export interface UploadStore extends Store {
   /** Creates `key`, durably, from the bytes of `parts`, in this order; the parts stay. The bytes do
    *  not pass through this process if the store can avoid it. */
   compose(parts: readonly UploadPart[], key: string, context: StoreContext): Promise<void>;
-  /** Writes small objects durably, one after the other: none of them is visible before those ahead
-   *  of it are durable. */
-  writeInOrder(this: void, objects: readonly SmallObject[], context: StoreContext): Promise<void>;
+  /** Writes objects durably, one after the other: none of them is visible before those ahead of it
+   *  are durable. */
+  writeInOrder(this: void, objects: ObjectsInOrder, context: StoreContext): Promise<void>;
   /** Reads a small object.
    *  @returns undefined: it is absent, or has more than `maxBytes` */
   readSmall(this: void, key: string, maxBytes: number, context: StoreContext): Promise<Uint8Array | undefined>;
@@ -38,10 +38,22 @@ export interface SmallObject {
   bytes: Uint8Array;
 }
 
+/** An object that `compose` creates. */
+export interface ComposedObject {
+  key: string;
+  parts: readonly UploadPart[];
+}
+
+/** Small objects, which may follow a composed one. */
+export type ObjectsInOrder = readonly [SmallObject | ComposedObject, ...SmallObject[]];
+
 /** `writeInOrder` for stores that write each object by itself. */
-export function inOrder(write: Store['write']): UploadStore['writeInOrder'] {
+export function inOrder({ write, compose }: Pick<UploadStore, 'write' | 'compose'>): UploadStore['writeInOrder'] {
   return async (objects, context) => {
-    for (const { key, bytes } of objects) await write(key, bytesSource(bytes), context);
+    for (const object of objects) {
+      if ('parts' in object) await compose(object.parts, object.key, context);
+      else await write(object.key, bytesSource(object.bytes), context);
+    }
   };
 }
 

@@ -9,11 +9,22 @@ import { memory } from './memory-store.ts';
 export function uploadMemory(fault: (operation: 'read' | 'write', key: string) => void = () => undefined): UploadStore {
   const inner: Store = memory();
   const write: Store['write'] = async (key, source, context) => (fault('write', key), inner.write(key, source, context));
+  const compose: UploadStore['compose'] = async (parts, key, context) => {
+    const pieces = await Promise.all(
+      parts.map(async (part) => {
+        const found = await inner.read(part.key, context);
+        if (found === undefined) throw new OciError('UNAVAILABLE', `${part.key} is missing`, { origin: 'storage' });
+        return (await readAll(found.body, found.size)) ?? Buffer.alloc(0);
+      }),
+    );
+    await inner.write(key, bytesSource(Buffer.concat(pieces)), context);
+  };
   return {
     ...inner,
     minPartSize: undefined,
     write,
-    writeInOrder: inOrder(write),
+    compose,
+    writeInOrder: inOrder({ write, compose }),
     read: async (key, context) => (fault('read', key), inner.read(key, context)),
     async readSmall(key, maxBytes, context) {
       fault('read', key);
@@ -21,15 +32,5 @@ export function uploadMemory(fault: (operation: 'read' | 'write', key: string) =
       return found === undefined ? undefined : readAll(found.body, maxBytes);
     },
     writeStream: () => Promise.reject(new OciError('UNSUPPORTED', 'this store takes no streams')),
-    async compose(parts, key, context) {
-      const pieces = await Promise.all(
-        parts.map(async (part) => {
-          const found = await inner.read(part.key, context);
-          if (found === undefined) throw new OciError('UNAVAILABLE', `${part.key} is missing`, { origin: 'storage' });
-          return (await readAll(found.body, found.size)) ?? Buffer.alloc(0);
-        }),
-      );
-      await inner.write(key, bytesSource(Buffer.concat(pieces)), context);
-    },
   };
 }

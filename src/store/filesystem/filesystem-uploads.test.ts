@@ -40,20 +40,70 @@ for (const parent of PARENTS) {
     const { store, directory, left } = made;
     const object = (name: string, content: string) => ({ key: `v1/repos/local/${name}`, bytes: Buffer.from(content) });
     const contentOf = async (name: string) => (await store.readSmall(object(name, '').key, 1000, { signal }))?.toString();
-    const all = Array.from({ length: 40 }, (_, n) => [object(`a/_tags/${n}`, `first ${n}`), object(`b/${n}/_tags/1`, `second ${n}`)]);
+    const all = Array.from(
+      { length: 40 },
+      (_, n) => [object(`a/_tags/${n}`, `first ${n}`), object(`b/${n}/_tags/1`, `second ${n}`)] as const,
+    );
     await Promise.all(all.map((objects) => store.writeInOrder(objects, { signal })));
     for (const n of all.keys()) {
       assert.equal(await contentOf(`a/_tags/${n}`), `first ${n}`);
       assert.equal(await contentOf(`b/${n}/_tags/1`), `second ${n}`);
     }
     await mkdir(join(directory, 'v1/repos/local/a/_tags/directory/content'), { recursive: true });
-    const failing = [object('a/_tags/before', ''), object('a/_tags/directory', ''), object('a/_tags/after', '')];
+    const failing = [object('a/_tags/before', ''), object('a/_tags/directory', ''), object('a/_tags/after', '')] as const;
     const other = store.writeInOrder([object('a/_tags/0', 'new')], { signal });
     await assert.rejects(store.writeInOrder(failing, { signal }), { code: 'UNAVAILABLE' });
     await other;
     assert.deepEqual([await contentOf('a/_tags/before'), await contentOf('a/_tags/after')], ['', undefined]);
     assert.equal(await contentOf('a/_tags/0'), 'new');
     assert.deepEqual(await left(), []);
+  });
+}
+
+for (const parent of PARENTS) {
+  test(`what follows a composed object is there if the object is, and not before: ${parent}`, async () => {
+    await using made = await open(parent);
+    const { store, directory, left } = made;
+    const blob = 'v1/blobs/sha256/aa/aa';
+    const record = { key: 'v1/repos/local/a/_members/aa', bytes: Buffer.from('record') };
+    const part = async (key: string, content: string) => {
+      await store.write(key, bytesSource(Buffer.from(content)), { signal, volatile: true });
+      return { key, size: content.length };
+    };
+    const contentOf = async (key: string) => (await store.readSmall(key, 1000, { signal }))?.toString();
+    const parts = [await part('v1/uploads/local/a/_0/0', 'first'), await part('v1/uploads/local/a/_0/1', 'second')];
+
+    await assert.rejects(store.writeInOrder([{ key: blob, parts: [{ key: 'v1/uploads/local/a/_0/none', size: 1 }] }, record], { signal }), {
+      code: 'UNAVAILABLE',
+    });
+    assert.deepEqual([await contentOf(blob), await contentOf(record.key), await left()], [undefined, undefined, []]);
+    for (const [some, content] of [
+      [parts.slice(0, 1), 'first'],
+      [parts, 'firstsecond'],
+      [parts.slice(1), 'second'], // replaces it
+    ] as const) {
+      await store.writeInOrder([{ key: blob, parts: some }, record], { signal });
+      assert.deepEqual([await contentOf(blob), await contentOf(record.key), await left()], [content, 'record', []]);
+      await store.remove(record.key, { signal });
+    }
+    await Promise.all(Array.from({ length: 8 }, () => store.writeInOrder([{ key: blob, parts: parts.slice(0, 1) }, record], { signal })));
+    assert.deepEqual([await contentOf(blob), await contentOf(record.key), await left()], ['first', 'record', []]);
+    for (const { key, size } of parts) assert.equal((await store.stat(key, { signal }))?.size, size, 'parts stay');
+
+    await mkdir(join(directory, 'v1/repos/local/b/content'), { recursive: true });
+    await assert.rejects(
+      store.writeInOrder(
+        [
+          { key: blob, parts },
+          { ...record, key: 'v1/repos/local/b' },
+        ],
+        { signal },
+      ),
+      {
+        code: 'UNAVAILABLE',
+      },
+    );
+    assert.deepEqual([await contentOf(blob), await left()], ['firstsecond', []]);
   });
 }
 

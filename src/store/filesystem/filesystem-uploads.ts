@@ -1,14 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import { link, open, rm, type FileHandle } from 'node:fs/promises';
+import { link, open, rm, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { absentAsUndefined } from '../../io/absent.ts';
 import { OciError } from '../../oci/error.ts';
 import { fileFailure } from '../failure.ts';
-import { checkKey, checkPrefix } from '../keys.ts';
-import { inOrder, type UploadPart, type UploadStore } from '../upload-store.ts';
+import { checkKey, checkPrefix, isKeySegment } from '../keys.ts';
+import type { StoredObject } from '../store.ts';
+import { inOrder, type ComposedObject, type SmallObject, type UploadPart, type UploadStore } from '../upload-store.ts';
 import { writeStream } from './file-stream.ts';
 import { createTop, publish, writeAll } from './file-write.ts';
 import type { FilesystemStore } from './filesystem.ts';
-import { createRecordThread } from './record-thread.ts';
+import { createRecordThread, type ListedFile, type PreparedFiles, type RecordThread } from './record-thread.ts';
 
 const COPY_SIZE = 1024 * 1024;
 /** Bytes that are copied to the thread for small files. */
@@ -28,7 +30,7 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
     translate(directory, { doing, signal }, work);
 
   const topIsMade = createTop(directory);
-  const records = createRecordThread(temporaryDirectory);
+  const records = createRecordThread(directory, temporaryDirectory);
 
   const write: UploadStore['write'] = async (key, source, context) => {
     const { bytes } = source;
@@ -40,17 +42,51 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
       await records.write([{ path, bytes }], { volatile });
     });
   };
-  const writeEach = inOrder(write);
+
+  async function composeFile(
+    { key, parts }: ComposedObject,
+    { signal, syncOthers }: { signal: AbortSignal; syncOthers?: LinkOptions['syncOthers'] },
+  ): Promise<void> {
+    const path = pathOf(key);
+    const [only] = parts;
+    const { link } = records;
+    if (parts.length === 1 && only !== undefined && (await linkFile(pathOf(only.key), { path, temporaryDirectory, link, syncOthers })))
+      return;
+    await writeFile(temporaryDirectory, { path, volatile: false }, async (file) => {
+      for (const part of parts) await append(file, { ...part, path: pathOf(part.key) }, signal);
+    });
+  }
+  const compose: UploadStore['compose'] = (parts, key, { signal }) =>
+    translated(`joining ${key}`, signal, () => composeFile({ key, parts }, { signal }));
+  const writeEach = inOrder({ write, compose });
+
+  /** Syncs the small objects while the first one is composed. */
+  async function composeThen(first: ComposedObject, objects: readonly SmallObject[], signal: AbortSignal): Promise<void> {
+    const { sync, publish, discard } = await records.prepare(objects.map(({ key, bytes }) => ({ path: pathOf(key), bytes })));
+    try {
+      await composeFile(first, { signal, syncOthers: sync });
+      await publish();
+    } catch (error) {
+      await discard();
+      throw error;
+    }
+  }
 
   return {
     ...store,
     minPartSize: undefined,
     write,
 
+    compose,
+
     async writeInOrder(objects, { signal }) {
-      if (objects.some(({ bytes }) => bytes.length > MAX_RECORD)) return writeEach(objects, { signal });
-      const files = objects.map(({ key, bytes }) => ({ path: pathOf(key), bytes }));
-      await translated(`writing ${objects.map(({ key }) => key).join(', ')}`, signal, () => records.write(files, { volatile: false }));
+      const [first, ...others] = objects;
+      const small = 'parts' in first ? others : [first, ...others];
+      if (small.some(({ bytes }) => bytes.length > MAX_RECORD)) return writeEach(objects, { signal });
+      const files = small.map(({ key, bytes }) => ({ path: pathOf(key), bytes }));
+      await translated(`writing ${objects.map(({ key }) => key).join(', ')}`, signal, () =>
+        'parts' in first ? composeThen(first, others, signal) : records.write(files, { volatile: false }),
+      );
     },
 
     readSmall(key, maxBytes, { signal }) {
@@ -66,9 +102,19 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
 
     async *list(prefix, context) {
       const folder = `${directory}/${checkPrefix(prefix)}`;
-      const found = await translated(`listing ${prefix}`, context.signal, () => records.stat(folder.slice(0, folder.lastIndexOf('/'))));
-      // Pushes often look for sweeps and find none.
-      if (found !== undefined) yield* store.list(prefix, context);
+      const list = () => records.list(folder.slice(0, folder.lastIndexOf('/')));
+      const found = context.after === undefined ? await translated(`listing ${prefix}`, context.signal, list) : undefined;
+      // Pushes often list the chunks of an upload, which are few, and sweeps, of which there are none.
+      if (found === undefined) yield* store.list(prefix, context);
+      else yield* objectsIn(prefix, found);
+    },
+
+    async remove(key, { signal }) {
+      const path = pathOf(key);
+      await translated(`removing ${key}`, signal, async () => {
+        await absentAsUndefined(unlink(path)); // to free the blocks of a large file takes time
+        await records.removeEmptyParents(path);
+      });
     },
 
     async close() {
@@ -86,17 +132,6 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
           await check?.();
         });
         return size;
-      });
-    },
-
-    compose(parts, key, { signal }) {
-      const path = pathOf(key);
-      return translated(`joining ${key}`, signal, async () => {
-        const [only] = parts;
-        if (parts.length === 1 && only !== undefined && (await linkFile(pathOf(only.key), { temporaryDirectory, path }))) return;
-        await writeFile(temporaryDirectory, { path, volatile: false }, async (file) => {
-          for (const part of parts) await append(file, { ...part, path: pathOf(part.key) }, signal);
-        });
       });
     },
   };
@@ -152,22 +187,40 @@ async function append(file: FileHandle, { path, key, size }: UploadPart & { path
   }
 }
 
+const NO_LINKS: readonly string[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'EXDEV', 'EMLINK'];
+
 /** Gives a file another name without copying it. @returns false: this file system has no hard
  *  links */
-async function linkFile(from: string, { temporaryDirectory, path }: { temporaryDirectory: string; path: string }): Promise<boolean> {
-  // Links to a temporary name first: link(2) replaces nothing, and publish renames durably.
+async function linkFile(from: string, { path, temporaryDirectory, link, syncOthers }: LinkOptions): Promise<boolean> {
+  await syncFile(from); // the part may be volatile
+  try {
+    await link(from, path, syncOthers);
+    return true;
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (NO_LINKS.includes(code)) return false;
+    if (code !== 'EEXIST') throw error;
+  }
+  await replaceByLink(from, { temporaryDirectory, path });
+  return true;
+}
+
+interface LinkOptions extends Pick<RecordThread, 'link'> {
+  path: string;
+  temporaryDirectory: string;
+  syncOthers?: PreparedFiles['sync'] | undefined;
+}
+
+/** link(2) replaces nothing, but rename(2) does. */
+async function replaceByLink(from: string, { temporaryDirectory, path }: Pick<LinkOptions, 'temporaryDirectory' | 'path'>): Promise<void> {
   const temporary = join(temporaryDirectory, `upload-${randomUUID()}`);
   try {
     await link(from, temporary);
-    await syncFile(temporary); // the part may be volatile
-  } catch (error) {
-    if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'EXDEV', 'EMLINK'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
-    return false;
+    await publish(temporary, path);
+  } finally {
+    // rename(2) does nothing, and leaves both names, if they are links to the same file.
+    await rm(temporary, { force: true });
   }
-  await publish(temporary, path);
-  // rename(2) does nothing, and leaves both names, if they are links to the same file.
-  await rm(temporary, { force: true });
-  return true;
 }
 
 async function syncFile(path: string): Promise<void> {
@@ -175,7 +228,15 @@ async function syncFile(path: string): Promise<void> {
   try {
     await file.datasync();
   } finally {
-    await file.close();
+    file.close().catch(() => undefined); // nothing depends on it
+  }
+}
+
+function* objectsIn(prefix: string, files: readonly ListedFile[]): Generator<StoredObject & { key: string }> {
+  const folder = prefix.slice(0, prefix.lastIndexOf('/') + 1);
+  for (const { name, size, modified } of files.toSorted((one, other) => (one.name < other.name ? -1 : 1))) {
+    const key = folder + name;
+    if (isKeySegment(name) && key.startsWith(prefix)) yield { key, size, modified: new Date(modified) };
   }
 }
 

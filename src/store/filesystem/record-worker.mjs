@@ -1,26 +1,59 @@
 // The thread of record-thread.ts.
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, readSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  opendirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { dirname } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 
 /** @import { CreatedFile, RecordReply, RecordRequest, RecordWorkerData } from './record-thread.ts' */
 
-const { temporary: TEMPORARY, unsyncable: UNSYNCABLE } = /** @type {RecordWorkerData} */ (workerData);
-/** In ms. A file system that is faster than this has no disk to wait for. */
-const INSTANT = 0.2;
+const { directory: DIRECTORY, temporary: TEMPORARY, unsyncable: UNSYNCABLE } = /** @type {RecordWorkerData} */ (workerData);
 const SLOW_SYNCS = 3;
 /** In ms. */
 const RETRY_INTERVAL = 10_000;
+/** Requests of a batch that others do not wait for. */
+const FEW = 4;
 const MAX_TRIES = 10;
+/** Files of a directory that this thread lists. */
+const MAX_LISTED = 32;
+/** Why a directory is not removed: it is used, or is gone. */
+const IN_USE = ['ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY', 'ENOTDIR'];
 const BUFFER = Buffer.allocUnsafeSlow(16 * 1024);
 
+/** When this thread syncs by itself.
+ *
+ *  @typedef Pace
+ *  @property {number} limit The longest time of a sync, in ms
+ *  @property {number} slow How many of the last syncs took longer. One alone may be the scheduler's
+ *  doing
+ *  @property {number} nextTry When this thread tries again. Until then its requests do not wait for
+ *  the disk */
+
+/** A file system that is faster than this has no disk to wait for.
+ *
+ *  @type {Pace} */
+const MANY_WAIT = { limit: 0.2, slow: 0, nextTry: 0 };
+/** Another thread would have to be woken for the sync, and this one after it.
+ *
+ *  @type {Pace} */
+const FEW_WAIT = { limit: 1, slow: 0, nextTry: 0 };
+
 let count = 0;
-/** Whether this thread syncs the files of this batch; the time of the first sync decides. */
+let pace = MANY_WAIT;
+/** Whether this thread syncs in this batch, as long as no sync takes too long. */
 let isInstant = true;
-/** How many of the last syncs waited for a disk. One alone may be the scheduler's doing. */
-let slow = 0;
-/** When this thread tries again to sync a file. Until then its requests do not wait for the disk. */
-let nextTry = 0;
 /** Directories with new files, which are synced at the end of the batch, once for all of its files.
  *
  *  @type {Set<string>} */
@@ -53,15 +86,20 @@ function discard({ descriptor, temporary }) {
   rmSync(temporary, { force: true });
 }
 
-/** @param {CreatedFile} file @returns {boolean} whether it is synced */
-function syncIfInstant({ descriptor }) {
-  if (!isInstant) return false;
+/** @param {number} descriptor */
+function sync(descriptor) {
   const started = performance.now();
   fsyncSync(descriptor);
   const ended = performance.now();
-  isInstant = ended - started < INSTANT;
-  slow = isInstant ? 0 : slow + 1;
-  if (slow >= SLOW_SYNCS) nextTry = ended + RETRY_INTERVAL;
+  const isQuick = ended - started < pace.limit;
+  isInstant &&= isQuick;
+  pace.slow = isQuick ? 0 : pace.slow + 1;
+  if (pace.slow >= SLOW_SYNCS) pace.nextTry = ended + RETRY_INTERVAL;
+}
+
+/** @param {CreatedFile} file @returns {boolean} whether it is synced */
+function syncIfInstant({ descriptor }) {
+  if (isInstant) sync(descriptor);
   return isInstant;
 }
 
@@ -70,7 +108,7 @@ function syncDirectory(directory) {
   try {
     const descriptor = openSync(directory, 'r');
     try {
-      fsyncSync(descriptor);
+      sync(descriptor);
     } finally {
       closeSync(descriptor);
     }
@@ -88,13 +126,15 @@ function syncAbove(directory, made) {
   }
 }
 
-/** @param {CreatedFile} file @returns {string | undefined} the first directory that is new */
-function move({ temporary, path }) {
+/** Gives a file a name. @param {(from: string, path: string) => void} name rename(2) or link(2)
+ *  @param {string} from @param {string} path
+ *  @returns {string | undefined} the first directory that is new */
+function move(name, from, path) {
   /** @type {string | undefined} */
   let made;
   for (let tries = 1; ; tries++) {
     try {
-      renameSync(temporary, path);
+      name(from, path);
       return made;
     } catch (error) {
       // The directory may be missing, or may be removed at this moment because it is empty.
@@ -120,19 +160,30 @@ function makeDirectory(path) {
 function publish(file) {
   closeSync(file.descriptor);
   try {
-    return move(file);
+    return move(renameSync, file.temporary, file.path);
   } catch (error) {
     rmSync(file.temporary, { force: true });
     throw error;
   }
 }
 
-/** @param {Extract<RecordRequest, { kind: 'write' }>} request @returns {RecordReply} */
-function write({ files, volatile }) {
+/** @param {readonly { path: string, text: string }[]} files @returns {CreatedFile[]} */
+function createAll(files) {
   /** @type {CreatedFile[]} */
   const created = [];
   try {
     for (const file of files) created.push(create(file));
+    return created;
+  } catch (error) {
+    for (const file of created) discard(file);
+    throw error;
+  }
+}
+
+/** @param {Extract<RecordRequest, { kind: 'write' }>} request @returns {RecordReply} */
+function write({ files, volatile }) {
+  const created = createAll(files);
+  try {
     if (!volatile && !created.every(syncIfInstant)) return { created };
     for (let file = created.shift(); file !== undefined; file = created.shift()) {
       const made = publish(file);
@@ -169,16 +220,91 @@ function look(path) {
   return found === undefined ? {} : { found: { size: found.size, modified: found.mtimeMs, isFile: found.isFile() } };
 }
 
+/** @param {string} path @returns {RecordReply} */
+function list(path) {
+  /** @type {string[]} */
+  const names = [];
+  try {
+    const directory = opendirSync(path, { bufferSize: MAX_LISTED + 1 });
+    try {
+      for (let entry = directory.readSync(); entry !== null; entry = directory.readSync()) {
+        if (!entry.isFile() || names.length === MAX_LISTED) return {};
+        names.push(entry.name);
+      }
+    } finally {
+      directory.closeSync();
+    }
+  } catch (error) {
+    if (!isAbsent(error)) throw error;
+  }
+  const files = names.flatMap((name) => {
+    const found = statSync(`${path}/${name}`, { throwIfNoEntry: false });
+    return found === undefined ? [] : [{ name, size: found.size, modified: found.mtimeMs }];
+  });
+  return { files };
+}
+
+/** @param {unknown} error */
+function isAbsent(error) {
+  return ['ENOENT', 'ENOTDIR'].includes(/** @type {NodeJS.ErrnoException} */ (error).code ?? '');
+}
+
+/** @param {string} path */
+function removeEmptyParents(path) {
+  try {
+    for (let parent = dirname(path); parent !== DIRECTORY; parent = dirname(parent)) rmdirSync(parent);
+  } catch (error) {
+    if (!IN_USE.includes(/** @type {NodeJS.ErrnoException} */ (error).code ?? '')) throw error;
+  }
+}
+
+/** Syncs the directories of a file that has got its name, unless that takes time.
+ *
+ *  @param {string} path @param {string | undefined} made the first directory that is new
+ *  @returns {RecordReply} */
+function named(path, made) {
+  if (!isInstant) return { made };
+  const parent = dirname(path);
+  if (made !== undefined) syncAbove(parent, made);
+  changed.add(parent);
+  return { isSynced: true };
+}
+
+/** @param {RecordRequest} request @returns {string[]} the files that it may have given a name */
+function pathsOf(request) {
+  switch (request.kind) {
+    case 'write':
+      return request.files.map(({ path }) => path);
+    case 'publish':
+      return [request.file.path];
+    case 'link':
+      return [request.path];
+    default:
+      return [];
+  }
+}
+
 /** @param {RecordRequest} request @returns {RecordReply} */
 function answer(request) {
   try {
     switch (request.kind) {
       case 'write':
         return write(request);
+      case 'create': {
+        const created = createAll(request.files);
+        return { created, isSynced: created.every(syncIfInstant) };
+      }
       case 'publish':
-        return { made: publish(request.file) };
+        return named(request.file.path, publish(request.file));
       case 'discard':
         discard(request.file);
+        return {};
+      case 'link':
+        return named(request.path, move(linkSync, request.from, request.path));
+      case 'list':
+        return list(request.path);
+      case 'remove-empty-parents':
+        removeEmptyParents(request.path);
         return {};
       case 'stat':
         return look(request.path);
@@ -199,14 +325,15 @@ function failure(error) {
 
 /** @param {RecordRequest[]} requests @returns {RecordReply[]} */
 function answerAll(requests) {
-  isInstant = performance.now() >= nextTry;
+  pace = requests.length <= FEW ? FEW_WAIT : MANY_WAIT;
+  isInstant = performance.now() >= pace.nextTry;
   const replies = requests.map(answer);
   for (const directory of changed) {
     try {
       syncDirectory(directory);
     } catch (error) {
       requests.forEach((request, index) => {
-        if (request.kind === 'write' && request.files.some(({ path }) => dirname(path) === directory)) replies[index] = failure(error);
+        if (pathsOf(request).some((path) => dirname(path) === directory)) replies[index] = failure(error);
       });
     }
   }

@@ -52,13 +52,20 @@ export function s3(options: S3Options): S3Store {
       putter.put({ key, target: at, source, signal }),
     );
   };
+  const compose = createCompose({
+    putter,
+    attempt,
+    target,
+    read,
+    writeBody: createBodyWriter({ putter, attempt, target, borrowed: true }),
+  });
   const preparation = createBucket({ client, attempt, options, prefix });
 
   return {
     stat,
     read,
     writeStream,
-    compose: createCompose({ putter, attempt, target, read, writeBody: createBodyWriter({ putter, attempt, target, borrowed: true }) }),
+    compose,
     minPartSize: MIN_PART_SIZE,
 
     async readSmall(key, maxBytes, context) {
@@ -67,7 +74,7 @@ export function s3(options: S3Options): S3Store {
     },
 
     write,
-    writeInOrder: inOrder(write),
+    writeInOrder: inOrder({ write, compose }),
 
     async remove(key, { signal }) {
       await remove(`removing ${key}`, await target(key, signal), signal);
