@@ -7,6 +7,7 @@ import { manifestRows } from './manifest.ts';
 import { memoryRows } from './memory.ts';
 import { pullRows } from './pull.ts';
 import { pushRows } from './push.ts';
+import { lineRows } from './s3-lines.ts';
 import { startRows } from './start.ts';
 import { warmRows } from './warm.ts';
 import { webhookRows } from './webhook.ts';
@@ -14,6 +15,7 @@ import { webhookRows } from './webhook.ts';
 /** All rows, in the order of the tables. */
 export const rows: readonly Row[] = [
   ...warmRows,
+  ...lineRows,
   ...manifestRows,
   ...coldRows,
   ...farRows,

@@ -1,14 +1,11 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Digest } from '../../src/oci/digest.ts';
-import { blobKey } from '../../src/store/keys.ts';
-import type { S3Store } from '../../src/store/s3/options.ts';
-import { s3 } from '../../src/store/s3/s3.ts';
-import { startVersitygw, type Versitygw } from '../../test/support/versitygw.ts';
+import { startVersitygw } from '../../test/support/versitygw.ts';
 import { load, throughput } from '../load.ts';
 import { processorSeconds } from '../processor-time.ts';
 import type { Row } from '../row.ts';
+import { openS3, signedUrls, untilStored } from '../s3.ts';
 import { direct, startOther, startOwn, startOwnAgent, startUpstream, type Contestant } from '../servers.ts';
 
 const SIZE = 64 * 2 ** 20;
@@ -78,9 +75,7 @@ const s3Only = (name: string, title: Row['title'], count: number): Row => ({
     const other = await startOther(stack, { upstream, s3: gateway });
     for (const { blob } of [own, other]) await load({ clients: digests.map((digest) => ({ urls: [blob(digest)] })) });
     for (const digest of digests) await untilStored(store, digest);
-    const signed = new Map(
-      await Promise.all(digests.map(async (digest) => [digest, (await store.presign(key(digest), 3_600_000)).get] as const)),
-    );
+    const signed = await signedUrls(store, digests);
     const readers = Array.from({ length: CONNECTIONS }, (_, n) => digests[n % count] ?? '');
     const once = async ({ blob }: Pick<Contestant, 'blob'>, turn: number): Promise<number> => {
       const { bytes, seconds } = await load({ clients: readers.map((digest) => ({ urls: [blob(digest)] })), verify: turn === 0 });
@@ -108,23 +103,6 @@ const s3Only = (name: string, title: Row['title'], count: number): Row => ({
     };
   },
 });
-
-const key = (digest: string): string => blobKey(digest as Digest);
-
-function openS3(stack: AsyncDisposableStack, gateway: Versitygw): S3Store {
-  const { accessKeyId, secretAccessKey, ...rest } = gateway;
-  const credentials = () => Promise.resolve({ accessKeyId, secretAccessKey });
-  const store = s3({ ...rest, credentials, forcePathStyle: true, createBucket: false, prefix: '' });
-  stack.defer(() => store.close());
-  return store;
-}
-
-async function untilStored(store: S3Store, digest: string): Promise<void> {
-  for (let left = 600; (await store.stat(key(digest), { signal: AbortSignal.timeout(5000) })) === undefined; left--) {
-    if (left === 0) throw new Error(`${digest} does not reach S3`);
-    await sleep(50);
-  }
-}
 
 export const warmRows = [
   filesystem,

@@ -28,9 +28,9 @@ const ACCESS_KEY_ID = 'test-access-key';
 const SECRET_ACCESS_KEY = 'test-secret-key';
 
 /** An S3 server over a temporary folder. */
-export async function startVersitygw(options: { port?: number } = {}): Promise<Versitygw> {
+export async function startVersitygw(options: { host?: string; port?: number } = {}): Promise<Versitygw> {
   const temporary = await temporaryDirectory();
-  const address = `127.0.0.1:${options.port ?? (await freePort())}`;
+  const address = `${options.host ?? '127.0.0.1'}:${options.port ?? (await freePort())}`;
   const root = join(temporary.path, 'buckets');
   const directory = join(root, BUCKET);
   await mkdir(directory, { recursive: true });
