@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { link, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeCertificate } from '../test/support/certificate.ts';
 import { startDistribution, type Distribution } from '../test/support/distribution.ts';
@@ -25,6 +25,8 @@ export interface Upstream {
   ca?: string;
   /** Adds a blob of random bytes, and returns its digest. */
   addBlob(size: number): Promise<string>;
+  /** Serves a file of the same file system as a blob, from the same pages in memory. */
+  linkBlob(digest: string, path: string): Promise<void>;
   /** Bytes of a blob that it has sent so far, in completed responses. */
   sent(digest: string): Promise<number>;
   /** The process ID of its worker. */
@@ -72,6 +74,7 @@ export async function startUpstream(stack: AsyncDisposableStack, options: Upstre
       await writeFile(join(repository, 'blobs', digest), bytes);
       return digest;
     },
+    linkBlob: (digest, path) => link(path, join(repository, 'blobs', digest)),
     async sent(digest) {
       const lines = (await readFile(join(directory, 'access.log'), 'utf8')).split('\n').filter((line) => line.includes(digest));
       return lines.reduce((sum, line) => sum + Number(line.split(' ', 1)[0]), 0);
