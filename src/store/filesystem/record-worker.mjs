@@ -20,11 +20,11 @@ import { parentPort, workerData } from 'node:worker_threads';
 /** @import { CreatedFile, RecordReply, RecordRequest, RecordWorkerData } from './record-thread.ts' */
 
 const { directory: DIRECTORY, temporary: TEMPORARY, unsyncable: UNSYNCABLE } = /** @type {RecordWorkerData} */ (workerData);
+/** In ms. A file system that is faster than this has no disk to wait for. */
+const INSTANT = 0.2;
 const SLOW_SYNCS = 3;
 /** In ms. */
 const RETRY_INTERVAL = 10_000;
-/** Requests of a batch that others do not wait for. */
-const FEW = 4;
 const MAX_TRIES = 10;
 /** Files of a directory that this thread lists. */
 const MAX_LISTED = 32;
@@ -32,28 +32,13 @@ const MAX_LISTED = 32;
 const IN_USE = ['ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY', 'ENOTDIR'];
 const BUFFER = Buffer.allocUnsafeSlow(16 * 1024);
 
-/** When this thread syncs by itself.
- *
- *  @typedef Pace
- *  @property {number} limit The longest time of a sync, in ms
- *  @property {number} slow How many of the last syncs took longer. One alone may be the scheduler's
- *  doing
- *  @property {number} nextTry When this thread tries again. Until then its requests do not wait for
- *  the disk */
-
-/** A file system that is faster than this has no disk to wait for.
- *
- *  @type {Pace} */
-const MANY_WAIT = { limit: 0.2, slow: 0, nextTry: 0 };
-/** Another thread would have to be woken for the sync, and this one after it.
- *
- *  @type {Pace} */
-const FEW_WAIT = { limit: 1, slow: 0, nextTry: 0 };
-
 let count = 0;
-let pace = MANY_WAIT;
-/** Whether this thread syncs in this batch, as long as no sync takes too long. */
+/** Whether this thread syncs in this batch, as long as no sync waits for a disk. */
 let isInstant = true;
+/** How many of the last syncs waited for a disk. One alone may be the scheduler's doing. */
+let slow = 0;
+/** When this thread tries again to sync a file. Until then its requests do not wait for the disk. */
+let nextTry = 0;
 /** Directories with new files, which are synced at the end of the batch, once for all of its files.
  *
  *  @type {Set<string>} */
@@ -91,10 +76,10 @@ function sync(descriptor) {
   const started = performance.now();
   fsyncSync(descriptor);
   const ended = performance.now();
-  const isQuick = ended - started < pace.limit;
+  const isQuick = ended - started < INSTANT;
   isInstant &&= isQuick;
-  pace.slow = isQuick ? 0 : pace.slow + 1;
-  if (pace.slow >= SLOW_SYNCS) pace.nextTry = ended + RETRY_INTERVAL;
+  slow = isQuick ? 0 : slow + 1;
+  if (slow >= SLOW_SYNCS) nextTry = ended + RETRY_INTERVAL;
 }
 
 /** @param {CreatedFile} file @returns {boolean} whether it is synced */
@@ -325,8 +310,7 @@ function failure(error) {
 
 /** @param {RecordRequest[]} requests @returns {RecordReply[]} */
 function answerAll(requests) {
-  pace = requests.length <= FEW ? FEW_WAIT : MANY_WAIT;
-  isInstant = performance.now() >= pace.nextTry;
+  isInstant = performance.now() >= nextTry;
   const replies = requests.map(answer);
   for (const directory of changed) {
     try {
