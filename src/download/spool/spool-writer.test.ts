@@ -10,16 +10,18 @@ import { createSpoolWriter, type SpoolWriter } from './spool-writer.ts';
 
 const MiB = 2 ** 20;
 const PIECE = 100_000;
+/** The first bytes that arrive are fewer. */
+const FIRST = 40_000;
 const bytes = randomBytes(3 * MiB + 5);
 const directory = await temporaryDirectory();
 after(() => directory[Symbol.asyncDispose]());
 let files = 0;
 
 /** Writes a piece of `content`, from a buffer that is overwritten once it is released. */
-async function writePiece(writer: SpoolWriter, content: Buffer, position: number, hashed: boolean): Promise<void> {
+async function writePiece(writer: SpoolWriter, content: Buffer, position: number, hashed: boolean, end = position + PIECE): Promise<void> {
   const pool = createBufferPool(1, PIECE, { shared: true });
   const buffer = acquireShared({ ...pool, release: (released) => void released.fill(0) });
-  const count = content.copy(buffer.bytes, 0, position, position + PIECE);
+  const count = content.copy(buffer.bytes, 0, position, end);
   await writer.write(buffer.bytes.subarray(0, count), buffer, { position, hashed });
   buffer.release();
 }
@@ -33,7 +35,11 @@ async function agrees(digest: Digest, content: Buffer, size: number | undefined,
   for (const index of late) await writePiece(writer, content, index * PIECE, false);
   for (let at = 0; at < content.length; at += PIECE) {
     if (late.includes(at / PIECE)) await writer.hash(at, Math.min(at + PIECE, content.length));
-    else await writePiece(writer, content, at, true);
+    else if (at > 0) await writePiece(writer, content, at, true);
+    else {
+      await writePiece(writer, content, 0, true, FIRST);
+      if (content.length > FIRST) await writePiece(writer, content, FIRST, true, PIECE);
+    }
   }
   const right = await writer.agrees();
   await writer.close();
@@ -59,11 +65,15 @@ test('blobs are written and hashed in parallel, large ones by a worker thread', 
 });
 
 test('a failed write is reported with its error code, and its bytes are not hashed', async () => {
-  for (const size of [1000, bytes.length]) {
+  for (const [size, end] of [
+    [1000, 1000],
+    [bytes.length, FIRST],
+    [bytes.length, PIECE],
+  ] as const) {
     const content = bytes.subarray(0, size);
     await using full = await open('/dev/full', 'r+');
     const writer = createSpoolWriter({ digest: digestOf(bytes.subarray(0, 0)), file: full, size });
-    await assert.rejects(writePiece(writer, content, 0, true), { code: 'ENOSPC' });
+    await assert.rejects(writePiece(writer, content, 0, true, end), { code: 'ENOSPC' });
     assert.equal(await writer.agrees(), true);
     await writer.close();
   }

@@ -1,4 +1,5 @@
 import type { Hash } from 'node:crypto';
+import { writeSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { agrees, createDigestHash, splitDigest, type Digest } from '../../oci/digest.ts';
 import { OciError } from '../../oci/error.ts';
@@ -7,6 +8,10 @@ import { fileWorker, type FileWorker } from '../../io/file-workers.ts';
 
 /** Blobs of at least this many bytes are written and hashed by a worker thread. */
 const LARGE = 2 ** 20;
+/** A reader waits for the first bytes of a blob. Up to this many of them are written by the event
+ *  loop, in about 20 µs: a worker needs some milliseconds until it has a processor, if few are
+ *  free. */
+const FIRST_BYTES = 64 * 1024;
 /** Bytes that a worker reads back at a time: its other files wait meanwhile. */
 const READ_BACK = 4 * 2 ** 20;
 
@@ -85,6 +90,8 @@ function createWorkerWriter({ digest, file }: SpoolWriterOptions, worker: FileWo
   /** Buffers that the worker has written and may still be hashing, until it answers the next
    *  request. */
   let hashing: SharedBuffer[] = [];
+  /** The worker hashes the first bytes. */
+  let first: Promise<unknown> | undefined;
 
   async function andRelease<T>(answer: Promise<T>, buffers: SharedBuffer[]): Promise<T> {
     try {
@@ -94,8 +101,16 @@ function createWorkerWriter({ digest, file }: SpoolWriterOptions, worker: FileWo
     }
   }
 
+  function writeFirst(bytes: Uint8Array, position: number): void {
+    for (let done = 0; done < bytes.length;) done += writeSync(descriptor, bytes, done, bytes.length - done, position + done);
+    first = ask({ kind: 'hash', descriptor, start: position, end: position + bytes.length });
+    first.catch(() => undefined); // `agrees` throws it
+  }
+
   return {
     async write(bytes, buffer, { position, hashed }) {
+      if (first === undefined && hashed && bytes.length <= FIRST_BYTES) return writeFirst(bytes, position);
+      first ??= Promise.resolve();
       const done = hashing;
       hashing = hashed ? [buffer] : [];
       if (!hashed) done.push(buffer);
@@ -106,7 +121,10 @@ function createWorkerWriter({ digest, file }: SpoolWriterOptions, worker: FileWo
       for (let at = start; at < end; at += READ_BACK)
         await ask({ kind: 'hash', descriptor, start: at, end: Math.min(end, at + READ_BACK) });
     },
-    agrees: async () => (await andRelease(ask({ kind: 'digest' }), hashing.splice(0))).hex === hex,
+    async agrees() {
+      await first;
+      return (await andRelease(ask({ kind: 'digest' }), hashing.splice(0))).hex === hex;
+    },
     close: () => andRelease(close(), hashing.splice(0)),
   };
 }
