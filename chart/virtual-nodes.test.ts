@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { startControlPlane } from '../test/support/control-plane.ts';
+import { until } from '../test/support/until.ts';
 import { find, render } from './render.ts';
 
 /** Labels of virtual nodes, as their makers set them. */
@@ -24,12 +24,13 @@ test('agents are neither wanted nor counted on virtual nodes, whose taints they 
   }
   await create(find(await render(), 'DaemonSet'));
   let status: { observedGeneration?: number; desiredNumberScheduled?: number } = {};
-  for (let left = 150; left > 0 && status.observedGeneration === undefined; left--) {
-    await delay(200);
-    const [daemonSet] = (
-      JSON.parse(await kubectl(['-n', 'images', 'get', 'daemonset', '-o', 'json'])) as { items: { status: typeof status }[] }
-    ).items;
-    status = daemonSet?.status ?? {};
-  }
+  const isCounted = async (): Promise<boolean> => {
+    const { items } = JSON.parse(await kubectl(['-n', 'images', 'get', 'daemonset', '-o', 'json'])) as {
+      items: { status: typeof status }[];
+    };
+    status = items[0]?.status ?? {};
+    return status.observedGeneration !== undefined;
+  };
+  await until(isCounted, 'the nodes are counted');
   assert.equal(status.desiredNumberScheduled, 2, 'the nodes that are machines');
 });

@@ -147,7 +147,7 @@ test('promise C4: requests through the shared listener alone are enough for a no
     ask()
       .then(({ status }) => status === 200)
       .catch(() => false);
-  await until(works, 'the node is not left', 15_000);
+  await until(works, 'the node is not left');
   moods.clear();
 });
 

@@ -155,7 +155,7 @@ test('promise 18: a repository of a deleted Secret counts as abandoned, but not 
   await until(async () => Promise.resolve(!secrets.isCurrent()), 'the outage is noticed');
   assert.equal(isAbandoned(repository), false, 'a new Secret may be unknown');
   await cluster.start();
-  await until(async () => Promise.resolve(isAbandoned(repository)), 'the Secrets have been read again', 60_000);
+  await until(async () => Promise.resolve(isAbandoned(repository)), 'the Secrets have been read again');
   await put('team-a', 'first', auths('ghcr.io'));
   assert.equal(isAbandoned(repository), true, 'a new Secret of the same name is another one');
 });

@@ -90,7 +90,7 @@ test('the images of the pods of a real cluster are warmed on schedule, and never
   };
   const isServed = async (name: string) => (await fetched(name)).every((status) => status === 200);
   assert.ok(await isServed('unused'));
-  await until(() => registry.log().some(({ event, warm }) => event === 'warming-finished' && Number(warm) >= 2), 'both are warm', 150_000);
+  await until(() => registry.log().some(({ event, warm }) => event === 'warming-finished' && Number(warm) >= 2), 'both are warm');
 
   upstream.behave = () => ({ status: 503 });
   for (const name of images.keys()) assert.ok(await isServed(name), `${name} is in the store`);

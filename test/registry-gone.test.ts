@@ -58,9 +58,13 @@ test('promise 8: with onDeleted: serve, an image that upstream deletes stays pul
   assert.equal((await pull('forgotten'))[0], 404, 'the default forgets');
   assert.ok(registry.log().some(({ event, repository, tag }) => event === 'tag-gone' && repository === 'kept/apps/kept' && tag === '1'));
   assert.equal((await goneOf(registry.admin))?.[0], 'kube_registry_gone_upstream{upstream="kept"} 1');
-  await delay(500); // the record is written in the background
-  const { stdout } = await run(NODE, [...MAIN, 'cache', 'ls', '--gone', '--json', '--config', config]);
-  const lines = JSON.parse(stdout) as { repository: string; gone: { tag: string; since: string }[] }[];
+  let lines: { repository: string; gone: { tag: string; since: string }[] }[] = [];
+  const isListed = async (): Promise<boolean> => {
+    const { stdout } = await run(NODE, [...MAIN, 'cache', 'ls', '--gone', '--json', '--config', config]);
+    lines = JSON.parse(stdout) as typeof lines;
+    return lines.length > 0;
+  };
+  await until(isListed, 'the record, which is written in the background, is listed');
   assert.deepEqual(
     lines.map(({ repository, gone }) => [repository, gone.map(({ tag }) => tag)]),
     [['kept/apps/kept', ['1']]],

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { readFile, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { parseDigest } from '../src/oci/digest.ts';
 import { blobKey } from '../src/store/keys.ts';
 import { startDistribution } from './support/distribution.ts';
 import { makeImage, pushImage, type TestImage } from './support/image.ts';
 import { freeAddresses, startAgent, startProgram, startRegistry, type ServingProgram } from './support/program.ts';
 import { freePort, temporaryDirectory } from './support/temporary.ts';
+import { until } from './support/until.ts';
 
 const image = makeImage({ seed: 'hosts', architectures: ['amd64'] });
 
@@ -152,7 +152,7 @@ test('mirror mode writes hosts.toml for every host that is listed by name, and o
     },
   );
   const read = (folder: string) => readFile(join(directory.path, folder, 'hosts.toml'), 'utf8');
-  for (let tries = 0; tries < 300 && !(await read('_default').catch(() => '')); tries++) await delay(100);
+  await until(async () => (await read('_default').catch(() => '')) !== '', 'the files are written');
   for (const folder of ['mcr.microsoft.com', 'registry.example.com_5000_', 'images.example.com', 'docker.io', '_default']) {
     assert.match(await read(folder), new RegExp(`\\[host\\."http://${agent.host}"\\]`), folder);
   }

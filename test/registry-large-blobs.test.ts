@@ -63,9 +63,9 @@ const hasParts = (s3: Versitygw, digest: string) =>
   );
 
 async function stored(registry: ServingProgram, s3: Versitygw, digest: string): Promise<void> {
-  await until(async () => (await sizeInStorage(s3, digest)) === SIZE, 'the blob is in the storage', 60_000);
-  await until(async () => (await metric(registry.admin, 'downloads_running')) === 0, 'the download has ended', 60_000);
-  await until(async () => !(await hasParts(s3, digest)), 'its parts are removed', 60_000);
+  await until(async () => (await sizeInStorage(s3, digest)) === SIZE, 'the blob is in the storage');
+  await until(async () => (await metric(registry.admin, 'downloads_running')) === 0, 'the download has ended');
+  await until(async () => !(await hasParts(s3, digest)), 'its parts are removed');
 }
 
 test('promise 19: a blob of three times the local tier comes once for all clients, is stored, and is served without upstream', async (context) => {
@@ -79,7 +79,7 @@ test('promise 19: a blob of three times the local tier comes once for all client
     const url = registry.url + pathOf(digest);
     const fast = digestAt(url);
     const slow = digestAt(url, { rate: 8 * MiB }); // falls behind the window
-    await until(() => upstream.blobBytes() > (2 / 3) * SIZE, 'two thirds have been sent', 60_000);
+    await until(() => upstream.blobBytes() > (2 / 3) * SIZE, 'two thirds have been sent');
     const late = digestAt(url);
     const from = 5 * MiB;
     const part = read(url, { range: `bytes=${from}-${from + 3 * MiB - 1}` });
@@ -113,7 +113,7 @@ test('promise 19: wrong bytes of a large blob reach no client as a whole, and no
   upstream.behave = ({ path }) => (path.includes('/blobs/') ? { body: wrong } : {});
   await using registry = await start(upstream, s3, local.path);
   await assert.rejects(read(registry.url + pathOf(digest)));
-  await until(async () => !(await hasParts(s3, digest)), 'its parts are removed', 60_000);
+  await until(async () => !(await hasParts(s3, digest)), 'its parts are removed');
   assert.equal(await sizeInStorage(s3, digest), undefined);
   upstream.behave = () => ({});
   assert.equal(await digestAt(registry.url + pathOf(digest)), digest);
@@ -128,7 +128,7 @@ test('promise 19: a storage that is away while a large blob arrives fails no pul
   upstream.behave = () => ({ rate: 24 * MiB });
   await using registry = await start(upstream, s3, local.path);
   const pull = digestAt(registry.url + pathOf(digest));
-  await until(() => upstream.blobBytes() > SIZE / 4, 'a quarter has been sent', 60_000);
+  await until(() => upstream.blobBytes() > SIZE / 4, 'a quarter has been sent');
   await s3.stop();
   assert.equal(await pull, digest);
   await s3.start();
@@ -145,7 +145,7 @@ test('promise 20: a blob larger than the local tier whose registry is killed is 
     upstream.behave = () => ({ rate: 16 * MiB });
     const cut = read(killed.url + pathOf(digest));
     cut.catch(() => undefined);
-    await until(() => upstream.blobBytes() > (2 / 3) * SIZE, 'two thirds have been sent', 60_000);
+    await until(() => upstream.blobBytes() > (2 / 3) * SIZE, 'two thirds have been sent');
     await killed.stop('SIGKILL');
     await assert.rejects(cut);
   }

@@ -5,6 +5,7 @@ import { randomBytes, sha256 } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
 import { startScriptedUpstream, type ScriptedUpstream } from './support/scripted-upstream.ts';
 import { temporaryDirectory } from './support/temporary.ts';
+import { until } from './support/until.ts';
 import { startVersitygw, type Versitygw } from './support/versitygw.ts';
 
 const MiB = 1024 * 1024;
@@ -117,17 +118,18 @@ test('promise 12: with redirect, only requests that may read a blob get its pres
   await using registry = await start(upstream, s3, local.path, { redirect: { ttl: '1m' } });
   const url = `${registry.url}/v2/hub/a/b/blobs/${digest}`;
   assert.equal(await digestOf(url), digest);
-  let response = await fetch(url, { redirect: 'manual' });
-  for (let tries = 0; tries < 100 && response.status !== 307; tries++) {
+  let location = '';
+  const isRedirected = async (): Promise<boolean> => {
+    const response = await fetch(url, { redirect: 'manual' });
     await response.body?.cancel();
-    await delay(100); // until it is in S3
-    response = await fetch(url, { redirect: 'manual' });
-  }
-  assert.equal(response.status, 307);
-  assert.ok(response.headers.get('location')?.startsWith(s3.endpoint));
+    location = response.headers.get('location') ?? '';
+    return response.status === 307;
+  };
+  await until(isRedirected, 'the blob is in S3');
+  assert.ok(location.startsWith(s3.endpoint));
   assert.equal(await digestOf(url), digest);
   await s3.stop();
-  response = await fetch(url, { redirect: 'manual' });
+  const response = await fetch(url, { redirect: 'manual' });
   await response.body?.cancel();
   assert.equal(response.status, 200, 'while S3 is down no client is redirected to it');
   await s3.start();

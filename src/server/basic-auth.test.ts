@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hash } from '@node-rs/bcrypt';
 import { captureLog } from '../../test/support/log.ts';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
+import { until } from '../../test/support/until.ts';
 import { isOciError } from '../oci/error.ts';
 import { createBasicAuth, withBasicAuth } from './basic-auth.ts';
 import { listen } from './listen.ts';
@@ -68,7 +69,7 @@ test('a changed file takes effect within seconds, and while it is missing the la
   assert.equal(await authenticate(basic('alice', 'one')), true);
 
   await writeFile(file, await line('alice', 'two two'));
-  await until(async () => !(await authenticate(basic('alice', 'one'))));
+  await until(async () => !(await authenticate(basic('alice', 'one'))), 'the former password is refused');
   assert.equal(await authenticate(basic('alice', 'two two')), true);
   await rm(file);
   await sleep(1_100);
@@ -155,11 +156,3 @@ test('a file that is missing or has no user stops at start', async () => {
     (error) => isOciError(error, 'UNAVAILABLE') && error.message.includes('htpasswd -B'),
   );
 });
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  for (let turn = 0; turn < 100; turn++) {
-    if (await condition()) return;
-    await sleep(100);
-  }
-  assert.fail('never');
-}

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { startControlPlane } from './control-plane.ts';
+import { until } from './until.ts';
 
 test('a control plane of its own: objects, other users, and the controllers that were asked for', async () => {
   await using plane = await startControlPlane({ controllers: ['serviceaccount-controller', 'serviceaccount-token-controller'] });
@@ -10,6 +10,5 @@ test('a control plane of its own: objects, other users, and the controllers that
   const node = await plane.kubeconfigOf('system:node:n', ['system:nodes']);
   assert.match(await plane.kubectl(['--kubeconfig', node, 'auth', 'whoami']), /system:node:n/);
   const accounts = (): Promise<string> => plane.kubectl(['-n', 'images', 'get', 'serviceaccounts', '-o', 'name']);
-  for (let left = 100; left > 0 && !(await accounts()).includes('default'); left--) await sleep(100);
-  assert.match(await accounts(), /serviceaccount\/default/);
+  await until(async () => (await accounts()).includes('serviceaccount/default'), 'the namespace has its account');
 });

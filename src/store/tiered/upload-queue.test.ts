@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { captureLog } from '../../../test/support/log.ts';
 import { temporaryDirectory } from '../../../test/support/temporary.ts';
+import { until } from '../../../test/support/until.ts';
 import { digestOf } from '../../oci/digest.ts';
 import { filesystem } from '../filesystem/filesystem.ts';
 import { blobKey } from '../keys.ts';
@@ -31,7 +32,7 @@ test('a blob that another replica is expected to upload is uploaded here only if
   await remote.write(keys[0] ?? '', bytesSource(blobs[0] ?? Buffer.alloc(0)), { signal });
   await delay(200);
   assert.equal(writes, 0, 'that upload is not due yet');
-  for (let tries = 0; tries < 200 && (await remote.stat(keys[1] ?? '', { signal })) === undefined; tries++) await delay(50);
+  await until(async () => (await remote.stat(keys[1] ?? '', { signal })) !== undefined, 'the missing blob is stored');
   await uploads.close(signal);
   assert.equal(writes, 1, 'missing blobs are stored, and present ones are not sent again');
   assert.ok(await remote.stat(keys[1] ?? '', { signal }));
