@@ -1,3 +1,3 @@
 import { testConformance } from './support/hosted-conformance.ts';
 
-testConformance({ kind: 'filesystem', replicas: 3 });
+testConformance({ kind: 'filesystem', replicas: 3, versions: ['dev'] });

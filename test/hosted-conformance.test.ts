@@ -1,3 +1,3 @@
 import { testConformance } from './support/hosted-conformance.ts';
 
-testConformance({ kind: 'filesystem', replicas: 1 });
+testConformance({ kind: 'filesystem', replicas: 1, versions: ['1.1', 'dev'] });
