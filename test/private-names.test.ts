@@ -265,7 +265,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
       await isRefused(`${old}/corp/acme/app/blobs/${layer}`);
     });
 
-    test('10,000 guessed ids take the time of any unknown name, have the same status, and are counted', async (t) => {
+    test('2,000 guessed ids take the time of any unknown name, have the same status, and are counted', async (t) => {
       const counted = async () => {
         const metrics = await (await fetch(`${registry.admin}/metrics`)).text();
         return Number(/^kube_registry_unknown_private_names_total (\d+)/m.exec(metrics)?.[1]);
@@ -279,7 +279,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
         assert.equal(await statusOf(`${registry.url}/v2/${name}/corp/acme/app/manifests/1`, connections), 404);
         times[kind].push(performance.now() - started);
       };
-      for (let round = 0; round < 1250; round++) {
+      for (let round = 0; round < 250; round++) {
         await Promise.all(Array.from({ length: 8 }, () => measure('guessed', guess())));
         await Promise.all(Array.from({ length: 8 }, (_, index) => measure('unknown', `nobody-${round}-${index}`)));
       }
@@ -288,7 +288,7 @@ for (const way of ['a token service', 'htpasswd'] as const) {
       const [guessed, unknown] = [median(times.guessed), median(times.unknown)];
       t.diagnostic(`medians: ${guessed.toFixed(3)} ms for a guessed id, ${unknown.toFixed(3)} ms for an unknown name`);
       assert.ok(guessed < 2 * unknown + 1 && unknown < 2 * guessed + 1, `${guessed} and ${unknown} ms`);
-      assert.equal((await counted()) - before, 10_000);
+      assert.equal((await counted()) - before, 2000);
     });
 
     test('without the registry, an agent explains why such an image cannot be pulled, and sends no request upstream', async () => {

@@ -9,6 +9,7 @@ import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { makeCertificate } from './support/certificate.ts';
 import { startControlPlane } from './support/control-plane.ts';
 import { temporaryDirectory } from './support/temporary.ts';
+import { until } from './support/until.ts';
 import { createReviewer, REVIEW, startWebhook, type RunningWebhook } from './support/webhook.ts';
 
 // Every pod of the cluster reaches the webhook's port, and API servers must not notice.
@@ -118,7 +119,7 @@ test('promise W1: under 50 connections of an attacker reviews of the API server 
     const attacker = startAttack(webhook, own);
     await delay(1_000);
     const times: number[] = [];
-    for (const end = performance.now() + 5_000; performance.now() < end; await delay(20)) {
+    for (const end = performance.now() + 2_000; performance.now() < end; await delay(20)) {
       const started = performance.now();
       const { response } = await reviewer.post(webhook, REVIEW);
       times.push(performance.now() - started);
@@ -132,7 +133,7 @@ test('promise W1: under 50 connections of an attacker reviews of the API server 
     // API servers wait 2 s. The machine may be busy with other things, so the figures are only
     // printed.
     const late = times.filter((time) => time > 2_000).length;
-    assert.ok(late <= times.length / 50, `${own.name}: ${late} of ${times.length} took more than 2 s`);
+    assert.ok(late <= Math.max(1, times.length / 50), `${own.name}: ${late} of ${times.length} took more than 2 s`);
   }
   const { resident } = await webhook.memory();
   context.diagnostic(`${Math.round(resident / 2 ** 20)} MiB resident`);
@@ -184,9 +185,9 @@ test('an API server with a certificate is accepted, and no client without one', 
   };
   await cluster.kubectl(['create', '-f', '-'], JSON.stringify(configuration));
   let made = '';
-  for (let left = 100; left > 0 && !REWRITTEN.test(made); left--) {
-    await delay(300);
+  const isRewritten = async (): Promise<boolean> => {
     made = await cluster.kubectl(['run', 'hello', '--image=nginx', '--dry-run=server', '-o', 'json']).catch(() => '');
-  }
-  assert.match(made, REWRITTEN);
+    return REWRITTEN.test(made);
+  };
+  await until(isRewritten, 'the API server calls the webhook').catch((cause: unknown) => assert.fail(`${String(cause)}: ${made}`));
 });
