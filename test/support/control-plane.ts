@@ -1,6 +1,7 @@
 import { execFile, type PromiseWithChild } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
+import { request } from 'node:https';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { debianTool, toolPath } from '../tools/tools.ts';
@@ -84,7 +85,9 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
       'service-account-key-file': keys.public,
       'service-account-signing-key-file': keys.private,
     });
-    const ready = (): Promise<boolean> => kubectl(['get', '--raw', '/readyz']).then(Boolean, () => false);
+    // A kubectl costs far more than a request, but can be started in another network namespace.
+    const asked = (): Promise<boolean> => kubectl(['get', '--raw', '/readyz']).then(Boolean, () => false);
+    const ready = options.enter === undefined ? () => isReady(url) : asked;
     const own = options.kubeApiServer ?? process.env['KUBE_REGISTRY_KUBE_APISERVER'];
     const [apiServer, first] = own === undefined ? [kube, ['kube-apiserver']] : [own, []];
     const running = await start(apiServer, [...first, ...apiServerFlags, ...(options.apiServer ?? [])], ready);
@@ -142,6 +145,17 @@ async function startEtcd(start: Start, directory: string): Promise<string> {
   });
   await start(await debianTool('etcd'), args);
   return url;
+}
+
+function isReady(url: string): Promise<boolean> {
+  const options = { rejectUnauthorized: false, headers: { authorization: 'Bearer admin-token' } };
+  return new Promise((resolve) => {
+    const asking = request(`${url}/readyz`, options, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    });
+    asking.once('error', () => resolve(false)).end();
+  });
 }
 
 function flags(values: Record<string, string | number | boolean>): string[] {

@@ -22,17 +22,12 @@ type Kubectl = ControlPlane['kubectl'];
 /** All objects in a namespace and outside namespaces, except those that the cluster creates:
  *  KIND/NAME, sorted. */
 export async function everythingIn(kubectl: Kubectl, namespace: string): Promise<string[]> {
-  const kinds = async (namespaced: boolean): Promise<string[]> =>
-    (await kubectl(['api-resources', '--verbs=list,delete', `--namespaced=${namespaced}`, '-o', 'name']))
-      .split('\n')
-      .filter((name) => name !== '' && !/^events|^leases|^apiservices/.test(name));
-  const [inside, outside] = [await kinds(true), await kinds(false)];
-  const found = [
-    await kubectl(['-n', namespace, 'get', inside.join(','), '-o', 'name']),
-    await kubectl(['get', outside.join(','), '-o', 'name']),
-  ];
+  const kinds = (await kubectl(['api-resources', '--verbs=list,delete', '-o', 'name']))
+    .split('\n')
+    .filter((name) => name !== '' && !/^events|^leases|^apiservices/.test(name));
+  const found = await kubectl(['-n', namespace, 'get', kinds.join(','), '-o', 'name']);
   return found
-    .flatMap((text) => text.split('\n'))
+    .split('\n')
     .filter((name) => name !== '')
     .sort();
 }

@@ -85,13 +85,16 @@ async function annotate(kubectl: ControlPlane['kubectl']): Promise<void> {
 async function assertNoWarnings({ kubectl }: ControlPlane, version: string): Promise<void> {
   const served = new Set((await kubectl(['api-resources', '--no-headers'])).split('\n').map((line) => line.split(/\s+/).at(-1)));
   let objects = 0;
+  const namespaces = new Set<string>();
   for (const { file, values } of [...examples(), ...['both', 'policy'].map((mode) => ({ file: mode, values: modes(mode) }))]) {
     const manifests = (await render({ release: RELEASE, namespace: NAMESPACE, kubeVersion: `${version}.0`, values })).filter(
       ({ kind, metadata }) => served.has(kind) && !('helm.sh/hook' in (metadata.annotations ?? {})),
     );
     for (const { metadata } of manifests as { metadata: { namespace?: string } }[]) {
       const { namespace } = metadata;
-      if (namespace !== undefined) await kubectl(['create', 'namespace', namespace]).catch(() => undefined); // it exists
+      if (namespace === undefined || namespaces.has(namespace)) continue;
+      namespaces.add(namespace);
+      await kubectl(['create', 'namespace', namespace]).catch(() => undefined); // it exists
     }
     const list = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: manifests });
     const create = ['create', '--dry-run=server', '--warnings-as-errors', '-o', 'name', '-f', '-'];
