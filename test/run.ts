@@ -38,7 +38,7 @@ const root = join(import.meta.dirname, '..');
 const flag = FLAGS.find((name) => name === process.argv[2]);
 const patterns = process.argv.slice(flag === undefined ? 2 : 3);
 
-const usual: RunOptions = { cwd: root, concurrency: availableParallelism() + 1, fileLimitMs: 8 * 60_000 };
+const usual: RunOptions = { cwd: root, concurrency: availableParallelism() + 1, fileLimitMs: 20 * 60_000 };
 const cluster: RunOptions = { cwd: root, concurrency: 1, fileLimitMs: 45 * 60_000 };
 
 function findTests(inCluster: boolean): string[] {
