@@ -25,7 +25,7 @@ const CANNOT_RUN = 3;
 /** --isolated: the cluster's tests, by a process that is in its namespaces already. */
 const FLAGS = ['--cluster', '--all', '--isolated'] as const;
 /** Files of tests import benchmarks' helpers, but none of these. */
-const BENCH_ONLY: readonly DebianProgram[] = ['nginx', 'wrk'];
+const BENCH_ONLY: readonly (DebianProgram | ToolName)[] = ['nginx', 'wrk', 'registry-s3'];
 /** Processes that the cluster's containerd starts. */
 const CLUSTER_PROGRAMS: readonly DebianProgram[] = ['runc', 'conntrack'];
 const CLUSTER_PACKAGES = ['containernetworking-plugins'];
@@ -88,8 +88,8 @@ async function prepare(files: readonly string[], { inCluster }: { inCluster: boo
   const debian = new Set([...needs.values()].flatMap((need) => need.debian).filter((program) => !BENCH_ONLY.includes(program)));
   if (inCluster) for (const program of CLUSTER_PROGRAMS) debian.add(program);
   await installDebianPackages([...debian], inCluster ? CLUSTER_PACKAGES : []);
-  const built = build([...new Set([...needs.values()].flatMap((need) => need.tools))]);
-  const toolsOf = (file: string): readonly ToolName[] => needs.get(file)?.tools ?? [];
+  const toolsOf = (file: string): readonly ToolName[] => needs.get(file)?.tools.filter((tool) => !BENCH_ONLY.includes(tool)) ?? [];
+  const built = build([...new Set(files.flatMap(toolsOf))]);
   const ready = async (file: string): Promise<void> => {
     for (const tool of toolsOf(file)) await built.get(tool);
   };

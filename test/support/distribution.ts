@@ -60,7 +60,7 @@ export async function startDistribution(options: DistributionOptions = {}): Prom
   const url = `${options.tls === undefined ? 'http' : 'https'}://${address}`;
   const file = join(directory.path, 'config.json'); // JSON is YAML
   await writeFile(file, JSON.stringify(await configuration(options, address, directory.path)));
-  const command = await toolPath('registry');
+  const command = options.s3 === undefined ? await toolPath('registry') : await toolPath('registry-s3');
   let past = '';
   let child: RunningProcess | undefined;
 

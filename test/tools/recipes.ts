@@ -74,7 +74,16 @@ function linkerOf(version: string): string {
 
 export const RECIPES = {
   crane: go('crane', 'v0.22.1', 'github.com/google/go-containerregistry/cmd/crane'),
-  registry: go('registry', 'v3.1.2', 'github.com/distribution/distribution/v3/cmd/registry'),
+  // Distribution's registry, without the storage drivers of clouds.
+  registry: {
+    kind: 'go-module',
+    program: 'registry',
+    version: 'v3.1.2',
+    directory: join(import.meta.dirname, '../support/registry'),
+    linker: '',
+  },
+  // With all of them, for benchmarks with S3.
+  'registry-s3': go('registry', 'v3.1.2', 'github.com/distribution/distribution/v3/cmd/registry'),
   regctl: go('regctl', 'v0.11.7', 'github.com/regclient/regclient/cmd/regctl'),
   oras: go('oras', 'v1.3.6', 'oras.land/oras/cmd/oras'),
   versitygw: go('versitygw', 'v1.8.0', 'github.com/versity/versitygw/cmd/versitygw'),
