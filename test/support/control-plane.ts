@@ -192,8 +192,15 @@ async function writeKubeconfig(path: string, server: string, { token, user, grou
   return path;
 }
 
-async function output([file = '', ...args]: readonly string[], input: string | Uint8Array): Promise<string> {
+/** Runs a command again if an API server did not get to its connection within ten seconds, which is
+ *  kubectl's limit: it has sent no request then. */
+async function output([file = '', ...args]: readonly string[], input: string | Uint8Array, tries = 5): Promise<string> {
   const child: PromiseWithChild<{ stdout: string }> = run(file, args, { maxBuffer: 64 * 1024 * 1024 });
   child.child.stdin?.end(input);
-  return (await child).stdout;
+  try {
+    return (await child).stdout;
+  } catch (error) {
+    if (tries === 1 || !(error as { stderr: string }).stderr.includes('TLS handshake timeout')) throw error;
+    return output([file, ...args], input, tries - 1);
+  }
 }
