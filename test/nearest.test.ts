@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import type { ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { AGENT_HEADER, formatOffer, parsePlace, PLACE_HEADER } from '../src/nearest/agreement.ts';
 import { startFakeNode, type FakeNode } from './support/fake-node.ts';
 import { makeImage } from './support/image.ts';
@@ -243,7 +242,7 @@ test('promise 24: transfers between nodes go on when the registry dies', async (
   const before = await metric(second.admin, 'agent_received_bytes_total', 'node');
   const asked = upstream.requests.length;
   const reading = readBlob(layer.url(second));
-  await delay(500);
+  await until(async () => (await metric(second.admin, 'agent_received_bytes_total', 'node')) > before, 'the node sends');
   await registry.stop('SIGKILL');
   assert.equal((await reading).digest, layer.digest);
   assert.equal(await metric(second.admin, 'agent_received_bytes_total', 'node'), before + layer.size);
