@@ -91,7 +91,7 @@ async function installed(port: number): Promise<Manifest[]> {
     const [hook] = (manifest['webhooks'] ?? []) as { clientConfig: { service: { port: number } } }[];
     if (hook !== undefined) hook.clientConfig.service.port = port;
     if (['ServiceAccount', 'Role', 'RoleBinding', 'Secret'].includes(manifest.kind))
-      manifest.metadata = { ...manifest.metadata, namespace: NAMESPACE } as Manifest['metadata'];
+      manifest.metadata = { ...manifest.metadata, namespace: NAMESPACE };
   }
   return own;
 }
