@@ -142,15 +142,18 @@ async function pushImage(client: Client, repository: string, tag: string, image:
 
 async function assertServed(url: string, { blobs, images }: Acknowledged): Promise<void> {
   for (const [name, blob] of blobs) {
-    const response = await fetch(`${url}/v2/${name.replace('@', '/blobs/')}`);
-    assert.equal(response.status, 200, name);
-    assert.equal(sha256(Buffer.from(await response.arrayBuffer())), blob.digest, name);
+    assert.equal(sha256(await read(`${url}/v2/${name.replace('@', '/blobs/')}`)), blob.digest, name);
   }
   for (const [name, { root }] of images) {
-    const response = await fetch(`${url}/v2/${name.replace(':', '/manifests/')}`);
-    assert.equal(response.status, 200, name);
-    assert.equal(sha256(Buffer.from(await response.arrayBuffer())), root.digest, name);
+    assert.equal(sha256(await read(`${url}/v2/${name.replace(':', '/manifests/')}`)), root.digest, name);
   }
+}
+
+async function read(url: string): Promise<Buffer> {
+  const response = await fetch(url);
+  const bytes = Buffer.from(await response.arrayBuffer());
+  assert.equal(response.status, 200, `${url}: ${bytes.toString().slice(0, 1000)}`);
+  return bytes;
 }
 
 /** A module that moves a program's clock forward. */
