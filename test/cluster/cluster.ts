@@ -299,6 +299,8 @@ async function startKubelet(stack: AsyncDisposableStack, part: NodePart & { plan
     clusterDNS: [CLUSTER_DNS],
     clusterDomain: 'cluster.local',
     evictionHard: { 'memory.available': '100Mi', 'nodefs.available': '1%' },
+    // Never: on a disk that is 85 % full, even the pause image would be removed.
+    imageGCHighThresholdPercent: 100,
     featureGates: { ImageVolume: true },
     staticPodPath: join(path, 'static-pods'),
   };
