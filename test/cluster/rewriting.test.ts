@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before, test, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
 import { makeImage, writeLayout, type TestImage } from '../support/image.ts';
 import { temporaryDirectory } from '../support/temporary.ts';
@@ -29,6 +29,8 @@ const IMAGES = {
 } as const;
 const names = Object.keys(IMAGES) as UpstreamName[];
 const AGENT = '127.0.0.1:25000';
+/** The same image by another name, from which an upgrade starts. */
+const FORMER = { ...KUBE_REGISTRY, tag: 'former', pullPolicy: 'Never' };
 
 let world: World;
 const images = {} as Record<UpstreamName, TestImage>;
@@ -69,10 +71,9 @@ step('the image that the Dockerfile makes is under 350 MB', async (t) => {
 });
 
 step('helm installs it, with S3 in the chart and clash with a subscription, and everything answers', async () => {
-  const former = { ...KUBE_REGISTRY, tag: 'former', pullPolicy: 'Never' };
-  await world.ctr('images', 'tag', imageName(KUBE_REGISTRY), imageName(former));
+  await world.ctr('images', 'tag', imageName(KUBE_REGISTRY), imageName(FORMER));
   await using chart = await renamedChart('0.9.0');
-  await install(world, chartValues({ image: former }), { chart: chart.path });
+  await install(world, chartValues({ image: FORMER }), { chart: chart.path });
   await world.helm(['test', RELEASE, '--namespace', NAMESPACE]);
   await rewriting(world);
 });
@@ -233,25 +234,41 @@ for (const fault of FAULTS) {
 }
 
 step('an upgrade from the version before fails no pull', async (t) => {
-  let over = false;
-  const upgrade = {
-    name: 'an upgrade',
-    pods: 15,
-    limit: 60,
-    strike: () => install(world, chartValues()).finally(() => (over = true)),
-  };
-  const port = watchPort(world, AGENT);
-  const [pulls, outcome] = await Promise.all([pullAgainAndAgain(() => over), underFault(world, upgrade)]);
-  assertWithinLimit('an upgrade', outcome);
-  const { asked, refused } = await port.stop();
-  t.diagnostic(`${pulls} pulls of 50 MiB meanwhile; the slowest pod was ready after ${outcome.slowest.toFixed(1)} s`);
-  t.diagnostic(`${refused} of ${asked} connections to the agent's port refused`);
+  await upgrade(t, 'an upgrade', chartValues());
   t.diagnostic(table(outcomes));
-  assert.equal(outcome.rewritten, 15);
+});
+
+step(
+  'on a node that shares with nobody, upgrades that enable agent.share and keep it fail no pull, and an agent that is killed delays none longer than stated',
+  async (t) => {
+    const agent = { share: { enabled: true } };
+    await upgrade(t, 'sharing is enabled', chartValues({ agent, image: FORMER }));
+    await until(async () => (await world.kubectl(['-n', NAMESPACE, 'logs', `daemonset/${RELEASE}-agent`])).includes('"sharing-blobs"'));
+    const killed = await underFault(world, {
+      name: 'An agent that shares is killed',
+      limit: 60,
+      strike: () => world.killContainers('agent'),
+    });
+    assertWithinLimit('an agent that shares is killed', killed);
+    await upgrade(t, 'an upgrade of agents that share', chartValues({ agent }));
+  },
+);
+
+/** @throws Error: a pull failed, or a pod took too long */
+async function upgrade(t: TestContext, name: string, settings: Record<string, unknown>): Promise<void> {
+  let over = false;
+  const fault = { name, pods: 15, limit: 60, strike: () => install(world, settings).finally(() => (over = true)) };
+  const port = watchPort(world, AGENT);
+  const [pulls, outcome] = await Promise.all([pullAgainAndAgain(() => over), underFault(world, fault)]);
+  assertWithinLimit(name, outcome);
+  const { asked, refused } = await port.stop();
+  t.diagnostic(`${name}: ${pulls} pulls of 50 MiB meanwhile; the slowest pod was ready after ${outcome.slowest.toFixed(1)} s`);
+  t.diagnostic(`${refused} of ${asked} connections to the agent's port refused`);
+  assert.equal(outcome.rewritten, fault.pods);
   assert.deepEqual(outcome.failures, []);
   assert.ok(asked > 100);
   assert.equal(refused, 0);
-});
+}
 
 /** Connects to a port of the node every 20 ms. */
 function watchPort({ network }: World, address: string): { stop(): Promise<{ asked: number; refused: number }> } {

@@ -43,12 +43,20 @@ export async function startWorld(options: ClusterOptions = {}): Promise<World> {
   return { ...cluster, outside, imageSize, program, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
+/** Agents share blobs in all tests: `CLUSTER_SHARE=1 npm run test:cluster`. By default, one step
+ *  turns sharing on. */
+const SHARE = process.env['CLUSTER_SHARE'] === '1';
+
 /** The chart's values in all of these tests: the image that was built here, and the chart's S3
  *  server. */
-export function values(more: Record<string, unknown> = {}): Record<string, unknown> {
+export function values({ agent = {}, ...more }: Record<string, unknown> & { agent?: Record<string, unknown> } = {}): Record<
+  string,
+  unknown
+> {
   return {
     image: { ...KUBE_REGISTRY, pullPolicy: 'Never' },
     objectStorage: { enabled: true, image: { pullPolicy: 'Never' }, persistence: { size: '1Gi' } },
+    agent: SHARE ? { share: { enabled: true }, ...agent } : agent,
     ...more,
   };
 }
