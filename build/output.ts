@@ -3,10 +3,10 @@ import { join } from 'node:path';
 
 /** Replaces a file at once: a program that starts meanwhile reads the former content or the new
  *  one. */
-export async function replaceFile(path: string, content: string | Uint8Array): Promise<void> {
+export async function replaceFile(path: string, content: string | Uint8Array, mode = 0o644): Promise<void> {
   const temporary = `${path}.${process.pid}.tmp`;
   await mkdir(join(path, '..'), { recursive: true });
-  await writeFile(temporary, content);
+  await writeFile(temporary, content, { mode });
   await rename(temporary, path);
 }
 

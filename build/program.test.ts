@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { globSync, readFileSync } from 'node:fs';
 import { builtinModules } from 'node:module';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { promisify } from 'node:util';
 import { build } from 'esbuild';
 import 'reflect-metadata'; // @peculiar/x509 wants it first
 import { temporaryDirectory } from '../test/support/temporary.ts';
@@ -52,6 +54,11 @@ test('a package that is loaded late has the same exports in the bundle as in Nod
       name,
     );
   }
+});
+
+test('the main file of the bundle can be executed: the image names it as a command', async () => {
+  const { stdout } = await promisify(execFile)(await builtProgram(), ['--version']);
+  assert.match(stdout, /^\d+\.\d+\.\d+\n$/);
 });
 
 test('the bundle needs no package but those with machine code, and holds the licenses of all others', async () => {

@@ -63,7 +63,7 @@ export async function buildProgram(): Promise<string> {
   files.set('licenses.txt', Buffer.from(await licenses(metafile)));
   // The main file names all others, so it is the last one to be replaced.
   for (const [name, content] of [...files].toSorted(([one], [other]) => Number(one === MAIN) - Number(other === MAIN)))
-    await replaceFile(join(target, name), content);
+    await replaceFile(join(target, name), content, name === MAIN ? 0o755 : 0o644);
   await removeOthers(target, new Set(files.keys()));
   return join(target, MAIN);
 }
