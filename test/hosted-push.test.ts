@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { rm, truncate } from 'node:fs/promises';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import type { Digest } from '../src/oci/digest.ts';
+import { blobKey } from '../src/store/keys.ts';
 import { AUTHORIZATION, startHosted, type HostedWorld } from './support/hosted.ts';
 import { content, makeArtifact, makeImage, pushImage, randomBytes, sha256, type Content } from './support/image.ts';
 import { startRegistry } from './support/program.ts';
@@ -282,6 +286,25 @@ test('two pushes of one blob at once both succeed', async () => {
   });
   for (const { status } of await Promise.all(pushes)) assert.equal(status, 201);
   for (const { url } of world.registries) await assertPullable(url, blob);
+});
+
+test('a blob whose bytes the storage has lost is not said to exist, so that a client pushes it again', async () => {
+  await using world = await startHosted();
+  const { url } = world.registry;
+  const blob = blobOf('lost', 3_000_000);
+  const push = async (): Promise<number> =>
+    (await ask(`${url}/v2/${REPOSITORY}/blobs/uploads/?digest=${blob.digest}`, { method: 'POST', body: blob.bytes })).status;
+  const head = async (): Promise<number> => (await ask(`${url}/v2/${REPOSITORY}/blobs/${blob.digest}`, { method: 'HEAD' })).status;
+  assert.equal(await push(), 201);
+  assert.equal(await head(), 200);
+  const file = join(world.directory, 'data', blobKey(blob.digest as Digest));
+  for (const lose of [() => truncate(file, 1000), () => rm(file)]) {
+    await lose();
+    assert.equal(await head(), 404);
+    assert.equal(await push(), 201);
+    assert.equal(await head(), 200);
+    await assertPullable(url, blob);
+  }
 });
 
 test('repositories are listed only for users who may pull from them', async () => {

@@ -40,7 +40,13 @@ export function createReader({ store, records, locate, readManifest }: Contents,
       return { descriptor: { ...descriptor, size: bytes.length }, bytes, stale: false };
     },
 
-    stat: (repository, digest, { signal }) => findBlob(repository, digest, signal),
+    async stat(repository, digest, { signal }) {
+      const [found, stored] = await Promise.all([findBlob(repository, digest, signal), store.stat(blobKey(digest), { signal })]);
+      // A client that is told so pushes the blob again.
+      if (stored?.size !== found.size)
+        throw new OciError('BLOB_UNKNOWN', `the stored blob ${digest} is missing or incomplete: push it again`);
+      return found;
+    },
 
     async blob(repository, digest, { signal, range }) {
       await findBlob(repository, digest, signal);
