@@ -57,7 +57,8 @@ test('a package that is loaded late has the same exports in the bundle as in Nod
 });
 
 test('the main file of the bundle can be executed: the image names it as a command', async () => {
-  const { stdout } = await promisify(execFile)(await builtProgram(), ['--version']);
+  const env = { ...process.env, PATH: `${dirname(process.execPath)}:${process.env['PATH'] ?? ''}` };
+  const { stdout } = await promisify(execFile)(await builtProgram(), ['--version'], { env });
   assert.match(stdout, /^\d+\.\d+\.\d+\n$/);
 });
 

@@ -111,10 +111,17 @@ for (const [way, fileSender] of [
     for (const slowly of [false, true]) {
       using agent = closing(new Agent({ keepAlive: true, maxSockets: 1 }));
       for (const [start, end] of RANGES) {
-        assert.equal(await digest(await ask(`${server.url}/${start}-${end}`, agent.agent), slowly), digestOf(start, end));
-        const { bytes: taken, complete, read } = (await server.sent.pop()) ?? assert.fail();
-        assert.deepEqual({ taken, complete }, { taken: end - start + 1, complete: true });
-        assert.ok(read <= (fileSender === none ? Infinity : await copied()), `${read} of ${end - start + 1} bytes were read`);
+        const limit = fileSender === none ? Infinity : await copied();
+        let read = Infinity;
+        // The kernel may take a page from memory, or write it to the disk, at any moment.
+        for (let tries = 0; tries < 5 && read > limit; tries++) {
+          await readFile(file);
+          assert.equal(await digest(await ask(`${server.url}/${start}-${end}`, agent.agent), slowly), digestOf(start, end));
+          const sent = (await server.sent.pop()) ?? assert.fail();
+          assert.deepEqual([sent.bytes, sent.complete], [end - start + 1, true]);
+          ({ read } = sent);
+        }
+        assert.ok(read <= limit, `${read} of ${end - start + 1} bytes were read`);
       }
     }
   });
