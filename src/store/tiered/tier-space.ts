@@ -12,7 +12,7 @@ export interface TierSpace {
   /** Size in bytes of the stored and reserved blobs. */
   used(this: void): number;
   has(key: string): boolean;
-  /** The stored blobs, least recently used first. */
+  /** The stored blobs, the least recently used first; after them those that must stay. */
   entries(): [key: string, size: number][];
   /** A blob is stored, or has been used. */
   add(key: string, size: number): void;
@@ -37,25 +37,43 @@ export interface TierSpaceOptions {
 }
 
 export function createTierSpace({ maxSize, observe, remove }: TierSpaceOptions): TierSpace {
-  /** Least recently used first. */
-  const sizes = new Map<string, number>();
+  /** Sizes by key, the least recently used first. */
+  const evictable = new Map<string, number>();
+  /** Sizes of the blobs that must stay. They are kept apart, since there may be very many: while S3
+   *  is away, all blobs are pinned. */
+  const staying = new Map<string, number>();
   const pinned = new Set<string>();
   /** How many reads and writes of each key are in progress. */
   const held = new Map<string, number>();
   let used = 0;
   let reserved = 0;
 
+  const sizeOf = (key: string): number | undefined => evictable.get(key) ?? staying.get(key);
+
+  /** Lists a blob as the most recently used one. */
+  function place(key: string, size: number): void {
+    evictable.delete(key);
+    staying.delete(key);
+    (pinned.has(key) || held.has(key) ? staying : evictable).set(key, size);
+  }
+
+  /** Call it when a blob is pinned or held, or no longer. */
+  function moveIfNeeded(key: string): void {
+    const size = sizeOf(key);
+    if (size !== undefined && staying.has(key) !== (pinned.has(key) || held.has(key))) place(key, size);
+  }
+
   function forget(key: string): void {
-    used -= sizes.get(key) ?? 0;
-    sizes.delete(key);
+    used -= sizeOf(key) ?? 0;
+    evictable.delete(key);
+    staying.delete(key);
     observe(used + reserved);
   }
 
   /** Evicts the least recently used blobs until `more` bytes fit. */
   function evict(more: number): boolean {
-    for (const key of sizes.keys()) {
+    for (const key of evictable.keys()) {
       if (used + reserved + more <= maxSize) return true;
-      if (pinned.has(key) || held.has(key)) continue;
       forget(key);
       remove(key);
     }
@@ -64,25 +82,32 @@ export function createTierSpace({ maxSize, observe, remove }: TierSpaceOptions):
 
   return {
     used: () => used + reserved,
-    has: (key) => sizes.has(key),
-    entries: () => [...sizes],
+    has: (key) => sizeOf(key) !== undefined,
+    entries: () => [...evictable, ...staying],
     add(key, size) {
-      used += size - (sizes.get(key) ?? 0);
-      sizes.delete(key);
-      sizes.set(key, size);
+      used += size - (sizeOf(key) ?? 0);
+      place(key, size);
       observe(used + reserved);
     },
     forget,
-    hold: (key) => void held.set(key, (held.get(key) ?? 0) + 1),
+    hold(key) {
+      held.set(key, (held.get(key) ?? 0) + 1);
+      moveIfNeeded(key);
+    },
     letGo(key) {
       const left = (held.get(key) ?? 1) - 1;
       if (left > 0) held.set(key, left);
       else held.delete(key);
+      moveIfNeeded(key);
       evict(0);
     },
-    pin: (key) => void pinned.add(key),
+    pin(key) {
+      pinned.add(key);
+      moveIfNeeded(key);
+    },
     unpin(key) {
       pinned.delete(key);
+      moveIfNeeded(key);
       evict(0);
     },
     evict: () => void evict(0),
