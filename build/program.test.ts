@@ -8,8 +8,7 @@ import { promisify } from 'node:util';
 import { build } from 'esbuild';
 import 'reflect-metadata'; // @peculiar/x509 wants it first
 import { temporaryDirectory } from '../test/support/temporary.ts';
-import { namedExports } from './named-exports.ts';
-import { builtProgram, NATIVE, REQUIRE } from './program.ts';
+import { BUNDLE, builtProgram, NATIVE } from './program.ts';
 
 const root = join(import.meta.dirname, '..');
 const sources = globSync('src/**/*.ts', { cwd: root, exclude: ['**/*.test.ts'] });
@@ -33,15 +32,7 @@ test('a package that is loaded late has the same exports in the bundle as in Nod
     stdin: { contents: `import 'reflect-metadata'; export const names = { ${entries.join(', ')} };`, resolveDir: root },
     outdir: directory.path,
     entryNames: 'names',
-    outExtension: { '.js': '.mjs' },
-    bundle: true,
-    splitting: true,
-    format: 'esm',
-    platform: 'node',
-    conditions: [],
-    mainFields: ['main'],
-    plugins: [namedExports],
-    banner: { js: REQUIRE },
+    ...BUNDLE,
     logLevel: 'silent',
   });
   const { names } = (await import(outfile)) as { names: Record<string, string[]> };

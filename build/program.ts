@@ -1,7 +1,7 @@
 import { globSync, statSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import type { Metafile } from 'esbuild';
+import type { BuildOptions, Metafile } from 'esbuild';
 import { namedExports } from './named-exports.ts';
 import { removeOthers, replaceFile } from './output.ts';
 
@@ -21,7 +21,23 @@ const WORKERS = 'src/**/*-worker.{ts,mjs}';
 export const NATIVE = ['koffi', '@node-rs/bcrypt'];
 
 /** What CommonJS packages within the bundle require: modules of Node. */
-export const REQUIRE = `import { createRequire as bundleRequire } from 'node:module'; const require = bundleRequire(import.meta.url);`;
+const REQUIRE = `import { createRequire as bundleRequire } from 'node:module'; const require = bundleRequire(import.meta.url);`;
+
+/** How modules become files that Node runs. */
+export const BUNDLE = {
+  bundle: true,
+  splitting: true,
+  format: 'esm',
+  platform: 'node',
+  target: 'node26',
+  outExtension: { '.js': '.mjs' },
+  // The files that Node itself would load.
+  conditions: [],
+  mainFields: ['main'],
+  external: NATIVE,
+  banner: { js: REQUIRE },
+  plugins: [namedExports],
+} satisfies BuildOptions;
 
 /** Builds the program unless all of its sources are older than the last build.
  *  @returns the path of the program's main file
@@ -40,19 +56,8 @@ export async function buildProgram(): Promise<string> {
     entryPoints: [join(root, 'src/main.ts'), ...globSync(join(root, WORKERS))],
     entryNames: '[name]',
     chunkNames: '[name]-[hash]',
-    outExtension: { '.js': '.mjs' },
     outdir: target,
-    bundle: true,
-    splitting: true,
-    format: 'esm',
-    platform: 'node',
-    target: 'node26',
-    // The files that Node itself would load.
-    conditions: [],
-    mainFields: ['main'],
-    external: NATIVE,
-    banner: { js: REQUIRE },
-    plugins: [namedExports],
+    ...BUNDLE,
     legalComments: 'none',
     write: false,
     metafile: true,
