@@ -39,8 +39,8 @@ export interface TierSpaceOptions {
 export function createTierSpace({ maxSize, observe, remove }: TierSpaceOptions): TierSpace {
   /** Sizes by key, the least recently used first. */
   const evictable = new Map<string, number>();
-  /** Sizes of the blobs that must stay. They are kept apart, since there may be very many: while S3
-   *  is away, all blobs are pinned. */
+  /** Sizes of the blobs that are pinned or held. They have a map of their own, so that `evict` does
+   *  not visit them: while S3 is away, every new blob is pinned, and there may be many thousands. */
   const staying = new Map<string, number>();
   const pinned = new Set<string>();
   /** How many reads and writes of each key are in progress. */
@@ -49,18 +49,19 @@ export function createTierSpace({ maxSize, observe, remove }: TierSpaceOptions):
   let reserved = 0;
 
   const sizeOf = (key: string): number | undefined => evictable.get(key) ?? staying.get(key);
+  const mustStay = (key: string): boolean => pinned.has(key) || held.has(key);
 
   /** Lists a blob as the most recently used one. */
   function place(key: string, size: number): void {
     evictable.delete(key);
     staying.delete(key);
-    (pinned.has(key) || held.has(key) ? staying : evictable).set(key, size);
+    (mustStay(key) ? staying : evictable).set(key, size);
   }
 
   /** Call it when a blob is pinned or held, or no longer. */
   function moveIfNeeded(key: string): void {
     const size = sizeOf(key);
-    if (size !== undefined && staying.has(key) !== (pinned.has(key) || held.has(key))) place(key, size);
+    if (size !== undefined && staying.has(key) !== mustStay(key)) place(key, size);
   }
 
   function forget(key: string): void {
