@@ -42,7 +42,7 @@ export function createReader({ store, records, locate, readManifest }: Contents,
 
     async stat(repository, digest, { signal }) {
       const [found, stored] = await Promise.all([findBlob(repository, digest, signal), store.stat(blobKey(digest), { signal })]);
-      // A client that is told so pushes the blob again.
+      // Clients push a blob again only if HEAD answers 404.
       if (stored?.size !== found.size)
         throw new OciError('BLOB_UNKNOWN', `the stored blob ${digest} is missing or incomplete: push it again`);
       return found;

@@ -103,13 +103,12 @@ export function createUploads(options: UploadsOptions): Uploads {
     verify: (place, digest, signal) => verify(uploads, { place, digest }, signal),
     async store({ place, parts, size }, digest, { record, signal }) {
       const [stored, following] = await Promise.all([claimStored(uploads, digest, signal), record]);
-      const records = following === undefined ? [] : [following];
       if (stored === size) {
-        for (const each of records) await store.writeInOrder([each], { signal });
+        if (following !== undefined) await store.writeInOrder([following], { signal });
         return;
       }
       try {
-        await store.writeInOrder([{ key: blobKey(digest), parts }, ...records], { signal });
+        await store.writeInOrder([{ key: blobKey(digest), parts }, ...(following === undefined ? [] : [following])], { signal });
       } catch (error) {
         await listChunks(uploads, place, signal); // throws if the upload was cancelled
         throw error;
