@@ -4,11 +4,15 @@
 import { createHash } from 'node:crypto';
 import { readSync, writeSync, writevSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
+import { receive } from './receive.mjs';
 
 /** @import { FileReply, FileRequest } from './file-workers.ts' */
 
 /** @type {Map<number, import('node:crypto').Hash>} */
 const hashes = new Map();
+/** Stops the receiving of a hash.
+ *  @type {Map<number, () => void>} */
+const receiving = new Map();
 const back = Buffer.allocUnsafeSlow(2 ** 18);
 /** Bytes that one system call writes. For larger writes, the kernel looks for larger contiguous
  *  runs of free memory, which in a virtual machine the host often has to provide first: 64 MiB were
@@ -30,8 +34,32 @@ function append(descriptor, pieces) {
   const written = writevSync(descriptor, pieces);
   if (written === size) return;
   // A signal has interrupted it, or the disk is nearly full.
-  const rest = Buffer.concat(pieces).subarray(written);
-  for (let at = 0; at < rest.length;) at += writeSync(descriptor, rest, at);
+  writeAll(descriptor, Buffer.concat(pieces).subarray(written));
+}
+
+/** @param {number} descriptor
+ *  @param {Uint8Array} bytes */
+function writeAll(descriptor, bytes) {
+  for (let at = 0; at < bytes.length;) at += writeSync(descriptor, bytes, at);
+}
+
+/** Receives what `execute` cannot wait for: the reply comes when all bytes are there.
+ *  @param {Extract<FileRequest, { kind: 'receive' }>} request */
+function startReceiving({ id, descriptor, ...from }) {
+  const hash = hashOf(id);
+  const stop = receive({
+    ...from,
+    file: descriptor,
+    take(bytes) {
+      writeAll(descriptor, bytes);
+      hash.update(bytes);
+    },
+    done(error) {
+      receiving.delete(id);
+      reply(error === undefined ? { id } : { id, error: describe(error) });
+    },
+  });
+  receiving.set(id, stop);
 }
 
 /** @param {FileRequest} request
@@ -83,14 +111,27 @@ function answer(request) {
   try {
     return execute(request);
   } catch (error) {
-    const { message, code } = /** @type {NodeJS.ErrnoException} */ (error);
-    return { error: { message, code } };
+    return { error: describe(error) };
   }
 }
 
-parentPort?.on('message', (/** @type {FileRequest} */ request) => {
-  const reply = { id: request.id, ...answer(request) };
+/** @param {unknown} error
+ *  @returns {FileReply['error']} */
+function describe(error) {
+  const { message, code } = /** @type {NodeJS.ErrnoException} */ (error);
+  return { message, code };
+}
+
+/** @param {FileReply} message */
+function reply(message) {
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
-  parentPort?.postMessage(reply);
-  if (reply.error === undefined) hashWritten(request);
+  parentPort?.postMessage(message);
+}
+
+parentPort?.on('message', (/** @type {FileRequest} */ request) => {
+  if (request.kind === 'receive') return startReceiving(request);
+  if (request.kind === 'stop') return receiving.get(request.id)?.();
+  const answered = answer(request);
+  reply({ id: request.id, ...answered });
+  if (answered.error === undefined) hashWritten(request);
 });

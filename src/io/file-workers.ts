@@ -4,7 +4,9 @@ import type { DigestAlgorithm } from '../oci/digest.ts';
 
 /** Each worker writes and hashes at least a gigabyte per second. There are none on a machine with
  *  one processor. */
-const THREADS = Math.min(4, Math.floor(availableParallelism() / 2));
+const WRITERS = Math.min(4, Math.floor(availableParallelism() / 2));
+/** The event loop has little to do while workers read from sockets. */
+const RECEIVERS = WRITERS === 0 ? 0 : Math.min(4, availableParallelism());
 /** A worker needs little memory. */
 const HEAP = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 };
 
@@ -17,13 +19,21 @@ export type FileRequest = { id: number } & (
   /** Writes to the file's current position, and hashes. The pieces have memory of their own, which
    *  moves to the worker. */
   | { kind: 'append'; descriptor: number; pieces: Uint8Array<ArrayBuffer>[] }
+  /** Appends `begun`, and then `length` bytes that arrive at the socket with the descriptor
+   *  `socket`, which is closed in the end. Each time `syncSize` bytes have been written, they are
+   *  synced while the next ones arrive. */
+  | ({ kind: 'receive'; descriptor: number; syncSize: number } & ReceivedBytes)
+  /** Ends the receiving, which is answered with an error. Has no reply itself. */
+  | { kind: 'stop' }
   /** Hashes [start, end) of the file. */
   | { kind: 'hash'; descriptor: number; start: number; end: number }
   | { kind: 'digest' }
   | { kind: 'close' }
 );
+type ReceivedBytes = Record<'socket' | 'length', number> & { begun: readonly Uint8Array[] };
 /** The reply to a request. `write` and `append` are answered once the bytes are written, before
- *  they are hashed; `digest` with the hash so far, in hex. */
+ *  they are hashed; `receive` when all are hashed and synced, or with the code DISCONNECTED if the
+ *  client has closed the connection; `digest` with the hash so far, in hex. */
 export interface FileReply {
   id: number;
   hex?: string;
@@ -37,6 +47,8 @@ export interface WorkerHash {
   /** Requests are processed in the order of the calls. @throws the file system's errors, with their
    *  codes; the error that ended the worker */
   ask(this: void, request: Asked<FileRequest>): Promise<FileReply>;
+  /** Makes a request to receive bytes fail. */
+  stop(this: void): void;
   /** Resolves when the worker has processed all requests; never rejects. */
   close(this: void): Promise<void>;
 }
@@ -50,9 +62,10 @@ const workers = new Set<FileWorker>();
 
 /** The worker with the fewest hashes, started when one is needed. Undefined: this machine has
  *  none. */
-export function fileWorker(): FileWorker | undefined {
+export function fileWorker(purpose: 'write' | 'receive' = 'write'): FileWorker | undefined {
   const [idlest] = [...workers].sort((one, other) => one.used() - other.used());
-  if (workers.size === THREADS || idlest?.used() === 0) return idlest;
+  const threads = purpose === 'write' ? WRITERS : RECEIVERS;
+  if (workers.size >= threads || idlest?.used() === 0) return idlest;
   const worker = startFileWorker(() => workers.delete(worker));
   workers.add(worker);
   return worker;
@@ -104,6 +117,7 @@ function startFileWorker(ended: () => void): FileWorker {
       ask({ kind: 'open', algorithm }).catch(() => undefined); // the next request fails too
       return {
         ask,
+        stop: () => worker.postMessage({ kind: 'stop', id } satisfies FileRequest, []),
         async close() {
           await ask({ kind: 'close' }).catch(() => undefined); // the worker has ended: it uses nothing
           waiting.delete(id);

@@ -62,9 +62,17 @@ export function isPlainSocket(socket: Socket | null): socket is Socket {
   return socket instanceof Socket && !(socket instanceof TLSSocket);
 }
 
+/** Undocumented, but present on every system with file descriptors. */
+type WithHandle = Socket & { _handle?: { fd?: number; readStop(): void } | null };
+
 /** The descriptor of a plain socket. Undefined: it is closed. */
 export function descriptorOf(socket: Socket): number | undefined {
-  // Undocumented, but present on every system with file descriptors.
-  const fd = (socket as Socket & { _handle?: { fd?: number } | null })._handle?.fd;
+  const fd = (socket as WithHandle)._handle?.fd;
   return socket.destroyed || fd === undefined || fd < 0 ? undefined : fd;
+}
+
+/** Stops Node from reading from a plain socket; `pause` does not while a `resume` is about to take
+ *  effect. */
+export function stopReading(socket: Socket): void {
+  (socket as WithHandle)._handle?.readStop();
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { splitDigest, type Digest, type DigestAlgorithm } from '../oci/digest.ts';
+import type { DetachedBytes } from './detachable-body.ts';
 import { fileWorker, type WorkerHash } from './file-workers.ts';
 import { freeMemory } from './free-memory.ts';
 
@@ -8,6 +9,8 @@ import { freeMemory } from './free-memory.ts';
 const MIN_PIECE_BYTES = 16 * 1024;
 /** If the first call appends fewer bytes, the event loop hashes the whole content. */
 const MIN_WORKER_BYTES = 128 * 1024;
+/** How often a file that receives bytes is looked at, to tell whether it has become longer. */
+const PROGRESS_INTERVAL_MS = 10_000;
 
 /** A hash of bytes that are stored as they arrive. A worker thread computes it if there are
  *  many. */
@@ -18,10 +21,23 @@ export interface RunningHash {
    *  their order. The memory of the pieces is freed.
    *  @throws the file system's errors; the error that ended the worker: the hash is then lost */
   append(this: void, file: FileHandle, pieces: readonly Uint8Array[]): Promise<void>;
+  /** Undefined: there is no worker for this hash. */
+  receiver(this: void): Receiver | undefined;
   /** Whether the bytes so far have this digest. @throws the error that ended the worker */
   agrees(this: void, digest: Digest): Promise<boolean>;
   close(this: void): void;
 }
+
+export interface ReceiveOptions {
+  /** Each time so many bytes have been written, they are synced while the next ones arrive; at the
+   *  end too, if there were so many. */
+  syncSize: number;
+  signal: AbortSignal;
+}
+
+/** Reads bytes from a socket in a worker, writes them at the end of a file, and hashes them.
+ *  @throws the file system's errors; an error if the client has disconnected, which `signal` tells */
+export type Receiver = (file: FileHandle, bytes: DetachedBytes, options: ReceiveOptions) => Promise<void>;
 
 export function createRunningHash(algorithm: DigestAlgorithm): RunningHash {
   const own = createHash(algorithm);
@@ -36,6 +52,13 @@ export function createRunningHash(algorithm: DigestAlgorithm): RunningHash {
     if (!isBegun && size >= MIN_WORKER_BYTES) worker = fileWorker()?.open(algorithm);
     isBegun = true;
     return worker;
+  }
+
+  function receiver(): Receiver | undefined {
+    if (!isBegun) worker = fileWorker('receive')?.open(algorithm);
+    isBegun = true;
+    const asked = worker;
+    return asked && ((file, bytes, options) => receive(asked, file, { ...bytes, ...options }));
   }
 
   async function appendHere(file: FileHandle, pieces: readonly Uint8Array[]): Promise<void> {
@@ -58,6 +81,7 @@ export function createRunningHash(algorithm: DigestAlgorithm): RunningHash {
       last = ask === undefined ? last.then(() => appendHere(file, pieces)) : askAppend(ask, file.fd, pieces);
       return last;
     },
+    receiver,
     async agrees(digest) {
       const split = splitDigest(digest);
       if (split.algorithm !== algorithm) return false;
@@ -70,6 +94,36 @@ export function createRunningHash(algorithm: DigestAlgorithm): RunningHash {
 
 async function askAppend(ask: WorkerHash['ask'], descriptor: number, pieces: readonly Uint8Array[]): Promise<void> {
   await ask({ kind: 'append', descriptor, pieces: pieces.map(withOwnMemory) });
+}
+
+async function receive(
+  { ask, stop }: WorkerHash,
+  file: FileHandle,
+  { begun, descriptor: socket, length, progressed, disconnected, syncSize, signal }: DetachedBytes & ReceiveOptions,
+): Promise<void> {
+  const received = ask({ kind: 'receive', descriptor: file.fd, begun, socket, length, syncSize });
+  signal.addEventListener('abort', stop);
+  if (signal.aborted) stop();
+  const watching = watchGrowth(file, progressed);
+  try {
+    await received;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'DISCONNECTED') await disconnected();
+    throw error;
+  } finally {
+    clearInterval(watching);
+    signal.removeEventListener('abort', stop);
+  }
+}
+
+function watchGrowth(file: FileHandle, grown: () => void): NodeJS.Timeout {
+  let last = 0;
+  const look = async (): Promise<void> => {
+    const { size } = await file.stat();
+    if (size > last) grown();
+    last = size;
+  };
+  return setInterval(() => void look().catch(() => undefined), PROGRESS_INTERVAL_MS); // closed meanwhile
 }
 
 /** A piece that can be moved to another thread. */

@@ -1,4 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { withDetach } from '../io/detachable-body.ts';
+import { detachOfRequest } from './detach-body.ts';
 
 /** The body of a request that a handler may refuse. */
 export interface RequestBody {
@@ -28,6 +30,7 @@ const MAX_DRAIN_MS = 30_000;
 export function openBody(request: IncomingMessage, response: ServerResponse): RequestBody {
   let isAwaited = /\b100-continue\b/i.test(request.headers.expect ?? '') && request.httpVersion === '1.1';
   const { shouldKeepAlive } = response;
+  let isDetached = false;
   if (isAwaited) response.shouldKeepAlive = false;
 
   function invite(): void {
@@ -38,18 +41,24 @@ export function openBody(request: IncomingMessage, response: ServerResponse): Re
   }
 
   return {
-    batches: {
-      [Symbol.asyncIterator]() {
-        invite();
-        return readBatches(request);
+    batches: withDetach(
+      {
+        [Symbol.asyncIterator]() {
+          invite();
+          return readBatches(request);
+        },
       },
-    },
+      detachOfRequest(request, response, () => {
+        isDetached = true;
+        invite();
+      }),
+    ),
     all(maxBytes) {
       invite();
       return readAll(request, maxBytes);
     },
     drain() {
-      if (isAwaited || request.complete || request.destroyed) return;
+      if (isDetached || isAwaited || request.complete || request.destroyed) return;
       let left = MAX_DRAINED;
       const cut = () => request.socket.destroy();
       const late = setTimeout(cut, MAX_DRAIN_MS).unref();

@@ -1,12 +1,13 @@
 import type { FileHandle } from 'node:fs/promises';
 import { createByteBudget } from '../../async/byte-budget.ts';
+import { detachOf } from '../../io/detachable-body.ts';
 import type { RunningHash } from '../../io/running-hash.ts';
 
 /** The bytes of all streams that wait to be written while further ones arrive. On a busy machine it
  *  may take as long as many writes until a worker has a processor. */
 const waiting = createByteBudget(16 * 2 ** 20);
 /** Bytes that are synced at once while further ones arrive. */
-const SYNC_SIZE = 4 * 2 ** 20;
+const SYNC_SIZE = 8 * 2 ** 20;
 
 /** Writes the bytes of `body` to a new file, and hashes them, while the next ones arrive. Large
  *  bodies are synced then too, so that the disk is busy all the time, and little is left to sync
@@ -14,6 +15,29 @@ const SYNC_SIZE = 4 * 2 ** 20;
  *  @returns the number of bytes
  *  @throws what `body` throws, the file system's errors */
 export async function writeStream(
+  file: FileHandle,
+  body: AsyncIterable<readonly Uint8Array[]>,
+  { hash, signal }: { hash: RunningHash; signal: AbortSignal },
+): Promise<number> {
+  return (await receiveStream(file, body, { hash, signal })) ?? collectStream(file, body, { hash, signal });
+}
+
+/** Lets a worker read the bytes from the client's socket. @returns undefined: the body has to be
+ *  iterated over */
+async function receiveStream(
+  file: FileHandle,
+  body: AsyncIterable<readonly Uint8Array[]>,
+  { hash, signal }: { hash: RunningHash; signal: AbortSignal },
+): Promise<number | undefined> {
+  const detach = detachOf(body);
+  const receive = detach && hash.receiver();
+  const bytes = receive && (await detach());
+  if (bytes === undefined) return undefined;
+  await receive?.(file, bytes, { syncSize: SYNC_SIZE, signal });
+  return bytes.begun.reduce((sum, { length }) => sum + length, bytes.length);
+}
+
+async function collectStream(
   file: FileHandle,
   body: AsyncIterable<readonly Uint8Array[]>,
   { hash, signal }: { hash: RunningHash; signal: AbortSignal },

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { link, open, rm, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { absentAsUndefined } from '../../io/absent.ts';
+import { detachOf, withDetach } from '../../io/detachable-body.ts';
 import { OciError } from '../../oci/error.ts';
 import { fileFailure } from '../failure.ts';
 import { checkKey, checkPrefix, isKeySegment } from '../keys.ts';
@@ -128,7 +129,7 @@ export function filesystemUploads(store: FilesystemStore): UploadStore {
         if (volatile) await topIsMade();
         let size = 0;
         await writeFile(temporaryDirectory, { path, volatile }, async (file) => {
-          size = await writeStream(file, withBodyErrors(body), { hash, signal });
+          size = await writeStream(file, withDetach(withBodyErrors(body), detachOf(body)), { hash, signal });
           await check?.();
         });
         return size;
