@@ -3,7 +3,7 @@ import { TLSSocket } from 'node:tls';
 
 /** System calls that Node does not offer. Each returns a negative number when it fails. */
 export interface Libc {
-  sendfile(this: void, to: number, from: number, offset: BigInt64Array, count: number): number;
+  sendfile(this: void, to: number, from: number, offset: [number], count: number): number;
   preadv2(this: void, fd: number, vectors: Buffer, count: number, offset: number, flags: number): number;
   mmap(this: void, address: number, length: number, protection: number, flags: number, fd: number, offset: number): number | bigint;
   mincore(this: void, address: number, length: number, pages: Buffer): number;
@@ -35,7 +35,7 @@ async function bind(): Promise<Libc | undefined> {
     const { address, errno, load } = await import('koffi');
     const library = load(null);
     return {
-      sendfile: library.func('int64_t sendfile(int to, int from, int64_t *offset, size_t count)') as Libc['sendfile'],
+      sendfile: library.func('int64_t sendfile(int to, int from, _Inout_ int64_t *offset, size_t count)') as Libc['sendfile'],
       preadv2: library.func('int64_t preadv2(int fd, const void *vectors, int count, int64_t offset, int flags)') as Libc['preadv2'],
       mmap: library.func(
         'uintptr_t mmap(uintptr_t address, size_t length, int protection, int flags, int fd, int64_t offset)',

@@ -6,9 +6,9 @@ import type { FileSlice, SocketSlice } from '../io/slice.ts';
 /** Sends parts of files by sendfile(2), and what arrives at other sockets by splice(2). Neither
  *  copies anything, and neither waits here, for the disk or for the client. */
 export interface FileSender {
-  /** How many of the first `count` bytes of a slice are in memory: all of them, or 0.
-   *  @param count at most MAX_CHECK */
-  ready(slice: FileSlice, count: number): number;
+  /** How many bytes from the beginning of a slice are in memory, as far as checked; 0: the first
+   *  ones are not. */
+  ready(slice: FileSlice): number;
   /** Sends some of the first `count` bytes of a slice, which are in memory.
    *  @returns how many; 0: the socket's buffer is full. Undefined: this socket cannot use sendfile, or is closed */
   send(socket: Socket | null, slice: FileSlice, count: number): number | undefined;
@@ -22,8 +22,8 @@ export interface FileSender {
   pass(socket: Socket | null, slice: SocketSlice): number;
 }
 
-/** Bytes that one call checks at most, which takes 15 µs. */
-export const MAX_CHECK = 2 ** 24;
+/** The maximum number of bytes of one call, which blocks the event loop. */
+const MAX_CALL = 2 ** 20;
 /** Bytes that are written in the usual way when the socket buffer is full. */
 const PIECE = 2 ** 14;
 /** Reads only bytes in memory, and waits for no lock (preadv2(2)). */
@@ -46,8 +46,7 @@ export function lazyFileSender(): () => Promise<FileSender | undefined> {
 }
 
 function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, ioctl, errno, addressOf, pageSize }: Libc): FileSender {
-  const pages = Buffer.alloc(MAX_CHECK / pageSize + 1);
-  const offset = new BigInt64Array(1);
+  const pages = Buffer.alloc(MAX_CALL / pageSize + 1);
   const piece = Buffer.allocUnsafeSlow(PIECE);
   const queued = new Int32Array(1);
   /** A struct iovec of the beginning of `piece`. */
@@ -62,12 +61,12 @@ function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, ioctl, err
     if (typeof address === 'bigint') return false; // MAP_FAILED
     const known = mincore(address, length, pages) === 0;
     munmap(address, length);
-    const absent = pages.indexOf(0);
-    return known && (absent < 0 || absent >= count);
+    return known && !pages.subarray(0, count).includes(0);
   }
 
   return {
-    ready({ file, position }, count) {
+    ready({ file, position, length }) {
+      const count = Math.min(length, MAX_CALL);
       // Some file systems make readers wait for writers: preadv2 then fails as well.
       if (preadv2(file.fd, vectors.first, 1, position, RWF_NOWAIT) !== 1) return 0;
       const start = position - (position % pageSize);
@@ -76,8 +75,7 @@ function createFileSender({ sendfile, preadv2, mmap, mincore, munmap, ioctl, err
     send(socket, { file, position }, count) {
       const to = idleDescriptorOf(socket);
       if (to === undefined) return undefined;
-      offset[0] = BigInt(position);
-      const sent = sendfile(to, file.fd, offset, count);
+      const sent = sendfile(to, file.fd, [position], count);
       if (sent < 0 && errno() === constants.errno.EAGAIN) return 0;
       if (sent <= 0) return undefined;
       countAsActive(socket);

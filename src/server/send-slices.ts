@@ -1,7 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises';
 import type { FileSlice, NextSlice, SocketSlice } from '../io/slice.ts';
-import { createPresence } from './presence.ts';
 import type { FileSender } from './send-file.ts';
 import type { Writer } from './writer.ts';
 
@@ -20,44 +19,42 @@ export interface SlicesOptions {
   written(this: void, count: number): void;
 }
 
-/** The maximum number of bytes of one call, which blocks the event loop: 0.15 ms for each MiB. */
-const MAX_CALL = 2 ** 20;
-/** The same for a client that was left alone for some time. */
-const MAX_CALL_AFTER_REST = 2 ** 22;
-/** A shorter rest is not worth a timer. */
+/** A shorter rest is not worth a timer, in ms. */
 const LEAST_REST_MS = 2;
-const MAX_REST_MS = 40;
-/** The share of the bytes in a socket's buffer that its client takes during a rest. */
-const RESTED_SHARE = 0.75;
+const MAX_REST_MS = 16;
 
 /** Sends slices, until the next bytes have to be read, or the client has left. Each run continues
  *  where the last one ended.
  *  @throws as `NextSlice` does */
 export function createSliceSender({ response, sender, writer, next, check, sent, written }: SlicesOptions): () => Promise<void> {
   const pace = createPace();
-  const presence = createPresence(sender);
+  /** Up to this position the file is known to be in memory. */
+  let present = 0;
   let begun = false;
-  /** The client has just been left alone: it is slow. */
+  /** The client has just been left alone: it is slow, and may get the bytes of two calls at once. */
   let hasRested = false;
 
   /** @returns how many bytes were taken; undefined: the next ones must be read */
   async function sendFile(slice: FileSlice): Promise<number | undefined> {
-    const ready = Math.min(hasRested ? MAX_CALL_AFTER_REST : MAX_CALL, presence.ready(slice));
+    const ready = slice.position < present ? present - slice.position : sender.ready(slice);
     if (ready === 0) return undefined;
     if (writer.underWay() > 0) {
       await writer.until(0); // this may take long: check again which bytes are in memory
+      present = 0;
       return 0;
     }
     if (!begun) response.flushHeaders();
     begun = true;
+    present = slice.position + ready;
     const count = sender.send(response.socket, slice, ready);
     if (count === undefined) return undefined;
     accepted(count);
     const restMs = count === ready ? 0 : pace.restMs(sender.unsent(response.socket));
+    const isNext = hasRested && count === ready;
     hasRested = restMs > 0;
     if (hasRested) await delay(restMs);
     else if (count === 0) return writePiece(slice, ready);
-    else await turn(); // a fast client would keep all others waiting
+    else if (!isNext) await turn(); // a fast client would keep all others waiting
     return count;
   }
 
@@ -86,6 +83,7 @@ export function createSliceSender({ response, sender, writer, next, check, sent,
   }
 
   return async () => {
+    present = 0;
     for (let taken = 0; !response.closed;) {
       const slice = await next(taken);
       if (slice === undefined) return;
@@ -101,8 +99,8 @@ export function createSliceSender({ response, sender, writer, next, check, sent,
 interface Pace {
   sent(this: void, bytes: number): void;
   /** Call it when the client's socket is full, with how many bytes it has not sent.
-   *  @returns for how long to leave it alone, in ms: a slow client takes no more than
-   *  RESTED_SHARE of them meanwhile. 0: wait until the socket reports that it has room */
+   *  @returns for how long to leave it alone, in ms: a slow client takes no more than half of them
+   *  meanwhile. 0: wait until the socket reports that it has room */
   restMs(this: void, unsent: number): number;
 }
 
@@ -118,7 +116,7 @@ function createPace(): Pace {
       const bytesPerMs = fullAt === undefined || since === 0 ? 0 : since / (now - fullAt);
       fullAt = now;
       since = 0;
-      const restMs = bytesPerMs === 0 ? 0 : Math.min(MAX_REST_MS, (RESTED_SHARE * unsent) / bytesPerMs);
+      const restMs = bytesPerMs === 0 ? 0 : Math.min(MAX_REST_MS, unsent / 2 / bytesPerMs);
       return restMs < LEAST_REST_MS ? 0 : Math.floor(restMs);
     },
   };
