@@ -2,8 +2,6 @@ import { once } from 'node:events';
 import { rm, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import {
   createNodeFiles,
   crioFile,
@@ -33,6 +31,7 @@ import { createRegistryMetrics, type RegistryMetrics } from '../telemetry/regist
 import type { Host } from './command.ts';
 import { remote } from '../upstream/remote.ts';
 import { openAgentPorts } from './wiring/agent-ports.ts';
+import { collectGarbage } from './wiring/collect-garbage.ts';
 import { createNearby } from './wiring/nearest.ts';
 import { watchNodeProblems } from './wiring/node-problems.ts';
 import { servedNames } from './wiring/served-names.ts';
@@ -98,7 +97,7 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
   await takeOver(files, log);
   const writing = files.count === 0 ? undefined : keepFiles(files, { log, stop, probe, checkNode });
   await reportReady();
-  shrinkHeap();
+  collectGarbage('last-resort'); // some 4 MiB that V8 would otherwise keep until the first pulls
   if (!stop.aborted) await once(stop, 'abort');
   ports.stopOffering();
   if (readyFile !== undefined) await rm(readyFile, { force: true });
@@ -112,13 +111,6 @@ export async function agent({ config, log, stop }: Host): Promise<void> {
 /** `kube-registry agent --remove`: removes the files that agents wrote on this node. */
 export async function removeAgentFiles({ config, log }: Host): Promise<void> {
   await nodeFiles(config, log).removeAll();
-}
-
-/** Frees memory that was used during startup and that an idle agent does not need: some 4 MiB,
- *  which V8 would otherwise keep until the first pulls. */
-function shrinkHeap(): void {
-  setFlagsFromString('--expose-gc'); // for contexts made from here on
-  (runInNewContext('gc') as NodeJS.GCFunction)({ type: 'major', execution: 'sync', flavor: 'last-resort' });
 }
 
 function registryOf({ registry }: AgentConfig): string {

@@ -17,6 +17,7 @@ import { createMetrics } from '../telemetry/metrics.ts';
 import { createRegistryMetrics } from '../telemetry/registry-metrics.ts';
 import { createPlannedRun } from '../upkeep/planned-run.ts';
 import type { Host } from './command.ts';
+import { collectGarbage } from './wiring/collect-garbage.ts';
 import type { Console } from './wiring/console.ts';
 import { createImages } from './wiring/images.ts';
 import { createObservation } from './wiring/observation.ts';
@@ -80,6 +81,7 @@ export async function registry(host: Host): Promise<void> {
   // In memory saver mode, V8 collects the garbage of downloads at half the heap size. It also
   // changes the compile cache's folder, which no longer matters now that all code is compiled.
   setFlagsFromString('--memory-saver-mode');
+  collectGarbage(); // the mode counts from the next full collection on
 
   if (!stop.aborted) await once(stop, 'abort');
   log.info({ event: 'registry-stopping' }, 'stopping; waiting for running pulls to finish');
