@@ -6,7 +6,7 @@ import { Socket } from 'node:net';
 /** What all sockets read into: their bytes are taken before the next one reads. */
 const room = Buffer.allocUnsafeSlow(2 ** 20);
 /** Bytes that are still read, and dropped, when no more can be taken: a client that is still sending
- *  would not read the response if the connection were closed. */
+ *  may not read the response if the connection closes together with it. */
 const MAX_DROPPED = 64 * 2 ** 20;
 const MAX_DROP_MS = 30_000;
 
@@ -18,15 +18,16 @@ const MAX_DROP_MS = 30_000;
  *  @property {number} file - the descriptor of the file that `take` writes to
  *  @property {number} syncSize - whenever so many bytes have been written, they are synced; at the
  *  end too, if there were so many
- *  @property {(error: unknown) => void} done - called when neither descriptor is used any more. The
- *  error has the code DISCONNECTED if the client has closed the connection */
+ *  @property {(error: unknown) => void} done - called later, when the file is not used any more. The
+ *  error has the code DISCONNECTED if the client has closed the connection. After other errors the
+ *  socket stays open: the client can read the response while it is still sending */
 
 /** Reads bytes from a socket until there are `length` of them.
  *  @param {Receiving} receiving
  *  @returns {() => void} stops it */
 export function receive({ begun, socket: descriptor, length, take, file, syncSize, done }) {
   let [left, taken, dropped, unsynced] = [length, 0, 0, 0];
-  let [isEnded, isSyncing] = [false, false];
+  let [isEnded, isSyncing, isDone] = [false, false, false];
   /** @type {{ error: unknown } | undefined} */
   let failure;
   /** @type {NodeJS.Timeout | undefined} */
@@ -34,19 +35,18 @@ export function receive({ begun, socket: descriptor, length, take, file, syncSiz
 
   /** @param {Uint8Array} bytes */
   function takeOrDrop(bytes) {
-    if (failure === undefined) {
-      try {
-        take(bytes);
-        taken += bytes.length;
-        unsynced += bytes.length;
-        if (unsynced >= syncSize) sync();
-      } catch (error) {
-        failure = { error };
-      }
+    if (failure !== undefined) {
+      dropped += bytes.length;
+      return;
     }
-    if (failure === undefined) return;
-    dropped += bytes.length;
-    late ??= setTimeout(end, MAX_DROP_MS);
+    try {
+      take(bytes);
+      taken += bytes.length;
+      unsynced += bytes.length;
+      if (unsynced >= syncSize) sync();
+    } catch (error) {
+      fail(error);
+    }
   }
   function sync() {
     if (isSyncing) return;
@@ -54,9 +54,15 @@ export function receive({ begun, socket: descriptor, length, take, file, syncSiz
     unsynced = 0;
     fdatasync(file, (error) => {
       isSyncing = false;
-      if (error !== null) failure ??= { error };
-      if (isEnded) finish();
+      if (error === null) finish();
+      else fail(error);
     });
+  }
+  /** @param {unknown} error */
+  function fail(error) {
+    failure ??= { error };
+    if (!isEnded) late ??= setTimeout(end, MAX_DROP_MS);
+    finish();
   }
   /** @param {Error} [error] */
   function end(error) {
@@ -68,8 +74,10 @@ export function receive({ begun, socket: descriptor, length, take, file, syncSiz
     finish();
   }
   function finish() {
-    if (failure === undefined && taken >= syncSize && unsynced > 0) sync();
-    if (!isSyncing) done(failure?.error);
+    if (isDone || isSyncing || (failure === undefined && !isEnded)) return;
+    if (failure === undefined && taken >= syncSize && unsynced > 0) return sync();
+    isDone = true;
+    queueMicrotask(() => done(failure?.error));
   }
 
   for (const bytes of begun) takeOrDrop(bytes);

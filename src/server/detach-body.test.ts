@@ -172,3 +172,19 @@ test('a client that is still sending gets to read that its bytes could not be wr
   assert.equal(failures.length, before + 1);
   assert.equal((failures.pop() as NodeJS.ErrnoException).code, 'EBADF');
 });
+
+test('a client whose bytes could not be written gets its answer at once, and is not cut off while it sends on', async () => {
+  const before = failures.length;
+  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+  socket.write(`PATCH /read-only HTTP/1.1\r\nHost: x\r\nContent-Length: ${200 * MIB}\r\n\r\n`);
+  socket.write(randomBytes(2 * MIB));
+  const [answered] = (await once(socket, 'data', { signal: AbortSignal.timeout(10_000) })) as [Buffer];
+  assert.deepEqual(statuses(answered.toString()), [500]);
+  assert.equal(failures.length, before + 1);
+  assert.equal((failures.pop() as NodeJS.ErrnoException).code, 'EBADF');
+  for (let sent = 0; sent < 16; sent++) {
+    const error = await new Promise((written) => socket.write(randomBytes(MIB), written));
+    assert.ok(!error, String(error));
+  }
+  socket.destroy();
+});
