@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { rm, truncate } from 'node:fs/promises';
+import { readFile, rm, truncate } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -304,6 +304,24 @@ test('a blob whose bytes the storage has lost is not said to exist, so that a cl
     assert.equal(await push(), 201);
     assert.equal(await head(), 200);
     await assertPullable(url, blob);
+  }
+});
+
+test('a manifest whose bytes the storage has lost is not said to exist, so that a client pushes it again', async () => {
+  const image = makeImage({ architectures: ['amd64'], layers: [1000] });
+  await using world = await startHosted({ replicas: 3 });
+  const [first, ...others] = world.registries;
+  await pushImage(first?.url ?? '', REPOSITORY, 'lost', image, AUTHORIZATION);
+  const file = join(world.directory, 'data', blobKey(image.root.digest as Digest));
+  // A replica that has read the manifest keeps it in memory.
+  for (const [n, lose] of [() => truncate(file, 10), () => rm(file)].entries()) {
+    await lose();
+    const url = others[n]?.url ?? '';
+    const head = async (): Promise<number> => (await ask(`${url}/v2/${REPOSITORY}/manifests/lost`, { method: 'HEAD' })).status;
+    assert.equal(await head(), 404);
+    await pushImage(url, REPOSITORY, 'lost', image, AUTHORIZATION);
+    assert.equal(await head(), 200);
+    assert.deepEqual(await readFile(file), image.root.bytes);
   }
 });
 

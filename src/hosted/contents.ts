@@ -22,6 +22,8 @@ export interface Contents {
   claimer: Claimer;
   /** @throws OciError MANIFEST_UNKNOWN */
   locate(this: void, repository: Repository, reference: Reference, signal: AbortSignal): Promise<Descriptor>;
+  /** @returns undefined: the manifest is missing in the store, or damaged */
+  findManifest(this: void, descriptor: Descriptor, signal: AbortSignal): Promise<Buffer | undefined>;
   /** @throws OciError UNAVAILABLE: the manifest is missing in the store, or damaged */
   readManifest(this: void, descriptor: Descriptor, signal: AbortSignal): Promise<Buffer>;
   /** Keeps the bytes of a manifest that was just stored in memory. */
@@ -43,16 +45,22 @@ export function createContents(store: UploadStore): Contents {
   const claimer = createClaimer(store);
   const manifests = new LRUCache<Digest, Buffer>({ maxSize: MANIFESTS_IN_MEMORY, sizeCalculation: (bytes) => bytes.length + 1 });
 
-  async function readManifest({ digest }: Descriptor, signal: AbortSignal): Promise<Buffer> {
+  async function findManifest({ digest }: Descriptor, signal: AbortSignal): Promise<Buffer | undefined> {
     const remembered = manifests.get(digest);
     if (remembered !== undefined) return remembered;
     const found = await store.read(blobKey(digest), { signal });
     const bytes = found === undefined ? undefined : await readAll(found.body, MAX_MANIFEST_SIZE);
-    if (bytes === undefined || digestOf(bytes, splitDigest(digest).algorithm) !== digest) {
-      throw new OciError('UNAVAILABLE', `the stored manifest ${digest} is missing or damaged: push it again`, { origin: 'storage' });
-    }
+    if (bytes === undefined || digestOf(bytes, splitDigest(digest).algorithm) !== digest) return undefined;
     manifests.set(digest, bytes);
     return bytes;
+  }
+
+  async function readManifest(descriptor: Descriptor, signal: AbortSignal): Promise<Buffer> {
+    const bytes = await findManifest(descriptor, signal);
+    if (bytes !== undefined) return bytes;
+    throw new OciError('UNAVAILABLE', `the stored manifest ${descriptor.digest} is missing or damaged: push it again`, {
+      origin: 'storage',
+    });
   }
 
   async function* manifestsOf(repository: Repository, signal: AbortSignal): AsyncGenerator<Digest> {
@@ -76,6 +84,7 @@ export function createContents(store: UploadStore): Contents {
     store,
     records,
     claimer,
+    findManifest,
     readManifest,
     rememberManifest: (digest, bytes) => void manifests.set(digest, Buffer.from(bytes)),
 

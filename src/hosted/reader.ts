@@ -13,7 +13,7 @@ export interface ReaderOptions {
 
 /** Reads hosted repositories, always from the store: another replica may have written to it a
  *  moment ago. */
-export function createReader({ store, records, locate, readManifest }: Contents, { used }: ReaderOptions): Registry {
+export function createReader({ store, records, locate, findManifest, readManifest }: Contents, { used }: ReaderOptions): Registry {
   async function findBlob(repository: Repository, digest: Digest, signal: AbortSignal): Promise<Descriptor> {
     const found = await records.content(repository, digest, signal);
     if (found === undefined) throw new OciError('BLOB_UNKNOWN', `${repository} has no blob ${digest}`);
@@ -29,6 +29,10 @@ export function createReader({ store, records, locate, readManifest }: Contents,
   return {
     async resolve(repository, reference, { signal }) {
       const descriptor = await locate(repository, reference, signal);
+      // Clients push a manifest again only if HEAD answers 404. GET, which follows, has the bytes
+      // in memory.
+      if ((await findManifest(descriptor, signal)) === undefined)
+        throw new OciError('MANIFEST_UNKNOWN', `the stored manifest ${descriptor.digest} is missing or damaged: push it again`);
       used(repository, descriptor.digest);
       return descriptor;
     },
