@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import type { DigestAlgorithm } from '../oci/digest.ts';
@@ -105,7 +106,10 @@ function startFileWorker(ended: () => void): FileWorker {
       waiting.set(id, queue);
 
       async function ask(request: Asked<FileRequest>): Promise<FileReply> {
-        if (failure !== undefined) throw failure;
+        if (failure !== undefined) {
+          if (request.kind === 'receive') closeSync(request.socket);
+          throw failure;
+        }
         const moved = request.kind === 'append' ? request.pieces.map(({ buffer }) => buffer) : [];
         worker.postMessage({ ...request, id }, moved);
         if (underWay++ === 0) worker.ref();

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { fstatSync, openSync } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { temporaryDirectory } from '../../test/support/temporary.ts';
 import { digestOf } from '../oci/digest.ts';
+import { fileWorker } from './file-workers.ts';
 import { createRunningHash } from './running-hash.ts';
 
 const MIB = 2 ** 20;
@@ -55,4 +57,15 @@ test('a file that cannot be written is an error, with its code', async () => {
     hash.close();
   }
   assert.equal((await file.stat()).size, 0);
+});
+
+test('a socket that cannot be handed to a worker, because that has ended, is closed', async () => {
+  await using file = await open(join(directory.path, 'ended'), 'wx');
+  const worker = fileWorker('receive')?.open('sha256');
+  assert.ok(worker !== undefined);
+  await worker.ask({ kind: 'write', descriptor: file.fd, bytes: 5 as never, position: 0, hashed: true }); // which cannot be hashed
+  await assert.rejects(worker.ask({ kind: 'digest' }), TypeError);
+  const socket = openSync('/dev/null', 'r');
+  await assert.rejects(worker.ask({ kind: 'receive', descriptor: file.fd, begun: [], socket, length: 1, syncSize: 1 }), TypeError);
+  assert.throws(() => fstatSync(socket), { code: 'EBADF' });
 });
