@@ -39,7 +39,10 @@ test('retention: cache prune deletes the tags that the rules do not keep, then u
   const { url } = world.registry;
   for (const tag of ['v1', 'nightly-1', 'nightly-2', 'other']) await pushImage(url, REPOSITORY, tag, imageOf(tag), AUTHORIZATION);
   await pushImage(url, REPOSITORY, 'other', imageOf('replaces it'), AUTHORIZATION);
-  await cache(world, 'prune', '--dry-run');
+  const dryRun = await cache(world, 'prune', '--dry-run');
+  assert.match(dryRun, /would delete 3 tags and manifests/);
+  const deleted = [':nightly-1', `@${imageOf('nightly-1').root.digest}`, `@${imageOf('other').root.digest}`];
+  for (const name of deleted) assert.ok(dryRun.includes(`  ${REPOSITORY}${name}\n`), dryRun);
   const ask = async (reference: string) => (await fetch(`${url}/v2/${REPOSITORY}/manifests/${reference}`)).status;
   assert.equal(await ask('nightly-1'), 200, 'a dry run deletes nothing');
   await cache(world, 'prune');

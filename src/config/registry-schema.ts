@@ -191,18 +191,23 @@ export const registrySchema = z
         message: `the name of an upstream: ${Object.keys(upstreams).join(', ')}`,
       });
     }
-    checkHosts({ ...upstreams, ...own.hosted }, (path, message) => check.addIssue({ code: 'custom', path, message }));
+    checkHosts({ upstreams, hosted: own.hosted }, (path, message) => check.addIssue({ code: 'custom', path, message }));
     return { ...own, upstreams };
   });
 
-function checkHosts(upstreams: Record<string, { hosts: string[] }>, report: (path: string[], message: string) => void): void {
+function checkHosts(
+  sections: Record<string, Record<string, { hosts: string[] }>>,
+  report: (path: string[], message: string) => void,
+): void {
   const owners = new Map<string, string>();
-  for (const [name, { hosts }] of Object.entries(upstreams)) {
+  const all = Object.entries(sections).flatMap(([section, named]) =>
+    Object.entries(named).map(([name, own]) => ({ section, name, ...own })),
+  );
+  for (const { section, name, hosts } of all) {
     for (const host of hosts) {
       const owner = owners.get(host);
-      if (owner !== undefined)
-        report(['upstreams', name, 'hosts'], `hosts that no other upstream has: ${host} already belongs to upstream ${owner}`);
-      owners.set(host, name);
+      if (owner !== undefined) report([section, name, 'hosts'], `hosts that no other upstream has: ${host} already belongs to ${owner}`);
+      owners.set(host, section === 'upstreams' ? `upstream ${name}` : `registry.${section}.${name}`);
     }
   }
 }

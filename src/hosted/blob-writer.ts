@@ -6,7 +6,7 @@ import type { Repository } from '../oci/reference.ts';
 import { blobKey, ownerKey, ownersPrefix, parseOwnerKey } from '../store/keys.ts';
 import { bytesSource } from '../store/store.ts';
 import type { Contents } from './contents.ts';
-import type { Held, Quota } from './quota.ts';
+import { UNLIMITED, type Held, type Quota, type Room } from './quota.ts';
 import type { SmallObject, UploadPart } from '../store/upload-store.ts';
 import { createUploads, type Place } from './uploads.ts';
 
@@ -42,11 +42,11 @@ export function createBlobWriter(contents: Contents, { maxBlobSize, quota }: Blo
    *  Content that the repository already has does not count against its quota again. */
   async function withinQuota<Result>(
     { digest, ...held }: Held & { digest: Digest },
-    work: (room: number) => Promise<Result>,
+    work: (room: Room) => Promise<Result>,
   ): Promise<Result> {
     const room = await quota.room(held.repository, held.signal);
-    const isFree = room === Infinity || (await records.content(held.repository, digest, held.signal)) !== undefined;
-    return isFree ? work(Infinity) : quota.hold(held, () => work(room));
+    const isFree = room.bytes === Infinity || (await records.content(held.repository, digest, held.signal)) !== undefined;
+    return isFree ? work(UNLIMITED) : quota.hold(held, () => work(room));
   }
 
   async function putBlob(

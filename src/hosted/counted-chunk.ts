@@ -1,11 +1,12 @@
 import { detachOf, withDetach } from '../io/detachable-body.ts';
 import { OciError } from '../oci/error.ts';
 import type { Chunk } from '../oci/push-registry.ts';
+import type { Room } from './quota.ts';
 
 interface Counting {
   start: number;
-  /** Bytes that the quota leaves for the whole upload. */
-  room: number;
+  /** What the quota leaves for the whole upload. */
+  room: Room;
   maxSize: number;
 }
 
@@ -31,5 +32,5 @@ async function* count({ body, length }: Chunk, counting: Counting): AsyncGenerat
 
 function checkSize(size: number, { start, room, maxSize }: Counting): void {
   if (start + size > maxSize) throw new OciError('SIZE_INVALID', `the blob has more than the ${maxSize} bytes allowed`);
-  if (start + size > room) throw new OciError('DENIED', `the quota of the repository leaves ${room} bytes, and the blob has more`);
+  if (start + size > room.bytes) throw new OciError('DENIED', `${room.state}: the blob does not fit`);
 }

@@ -67,7 +67,7 @@ export function createManifestWriter(
       if (before === undefined || before === digest) continue;
       throw new OciError(
         'DENIED',
-        `the tag ${tag} of ${repository} is immutable (immutableTags) and refers to ${before}: push another tag`,
+        `the tag ${tag} of ${repository} is immutable (immutableTags) and refers to ${before}: ${digest === undefined ? 'it cannot be deleted' : 'push another tag'}`,
       );
     }
   }

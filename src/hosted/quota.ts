@@ -11,10 +11,19 @@ export interface QuotaOptions {
   store: Store;
 }
 
+/** What a quota leaves. */
+export interface Room {
+  /** How many more fit; Infinity: there is no limit. */
+  bytes: number;
+  /** What the quota allows and what is used, for an error. */
+  state: string;
+}
+
+export const UNLIMITED: Room = { bytes: Infinity, state: 'there is no quota' };
+
 /** The remaining quota of the repositories. */
 export interface Quota {
-  /** How many more bytes fit; Infinity: there is no limit. */
-  room(this: void, repository: Repository, signal: AbortSignal): Promise<number>;
+  room(this: void, repository: Repository, signal: AbortSignal): Promise<Room>;
   /** Reserves `size` bytes of the quota while `store` runs, and releases them if it fails.
    *  @throws OciError DENIED: they do not fit; what `store` throws */
   hold<Result>(this: void, what: Held, store: () => Promise<Result>): Promise<Result>;
@@ -28,7 +37,7 @@ export interface Held {
   signal: AbortSignal;
 }
 
-export const noQuota: Quota = { room: () => Promise.resolve(Infinity), hold: (_what, store) => store() };
+export const noQuota: Quota = { room: () => Promise.resolve(UNLIMITED), hold: (_what, store) => store() };
 
 /** How old a count of the stored bytes may be, in ms; bytes that this process has stored since are
  *  added. */
@@ -73,18 +82,18 @@ export function createQuota({ name, quota, store }: QuotaOptions): Quota {
     await limit.counting;
   }
 
-  async function roomOf(limit: Limit, size: number): Promise<number> {
+  async function roomOf(limit: Limit, size: number): Promise<Room> {
     if (performance.now() - limit.at > COUNT_LIFETIME_MS) await recount(limit);
-    const room = () => limit.allowed - limit.counted - limit.added - limit.held;
+    const room = () => limit.allowed - usedOf(limit);
     if (room() < size && limit.added > 0 && performance.now() - limit.at > REFUSAL_LIFETIME_MS) await recount(limit);
-    return Math.max(0, room());
+    return { bytes: Math.max(0, room()), state: stateOf(limit) };
   }
 
   return {
     async room(repository, signal) {
       signal.throwIfAborted();
       const rooms = await Promise.all(limitsOf(repository).map((limit) => roomOf(limit, 1)));
-      return Math.min(Infinity, ...rooms);
+      return rooms.reduce((tightest, room) => (room.bytes < tightest.bytes ? room : tightest), UNLIMITED);
     },
 
     async hold({ repository, size, signal }, storing) {
@@ -93,10 +102,8 @@ export function createQuota({ name, quota, store }: QuotaOptions): Quota {
       if (own.length === 0) return storing();
       for (const limit of own) await roomOf(limit, size);
       // No await from here on: the check and the reservation must be atomic.
-      for (const { prefix, allowed, counted, added, held } of own) {
-        const used = counted + added + held;
-        if (used + size <= allowed) continue;
-        throw new OciError('DENIED', `${prefix} may hold ${allowed} bytes and holds ${used}: ${size} more do not fit; delete something`);
+      for (const limit of own) {
+        if (usedOf(limit) + size > limit.allowed) throw new OciError('DENIED', `${stateOf(limit)}: ${size} more do not fit`);
       }
       for (const limit of own) limit.held += size;
       try {
@@ -108,6 +115,14 @@ export function createQuota({ name, quota, store }: QuotaOptions): Quota {
       }
     },
   };
+}
+
+function usedOf({ counted, added, held }: Limit): number {
+  return counted + added + held;
+}
+
+function stateOf(limit: Limit): string {
+  return `${limit.prefix} may hold ${limit.allowed} bytes and holds ${usedOf(limit)}`;
 }
 
 const COUNT_TIMEOUT_MS = 300_000;

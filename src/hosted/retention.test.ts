@@ -19,7 +19,9 @@ const REPOSITORY = parseRepository('team/app');
 interface World {
   registry: PushRegistry;
   push(this: void, reference: string | undefined, content?: object): Promise<Digest>;
+  /** @returns how many tags and manifests were deleted */
   apply(this: void, rules: Partial<RetentionRules>): Promise<number>;
+  list(this: void, rules: Partial<RetentionRules>, how: { dryRun: boolean; isImmutable?: (tag: string) => boolean }): Promise<string[]>;
   has(this: void, reference: Reference): Promise<boolean>;
   tags(this: void): Promise<string[]>;
 }
@@ -42,7 +44,9 @@ async function withWorld(work: (world: World) => Promise<void>): Promise<void> {
       await registry.putManifest(REPOSITORY, name, { bytes, mediaType: document.mediaType, tags: [], signal });
       return digest;
     },
-    apply: (rules) => applyRetention({ name: 'local', registry, store, rules: { keepTags: [], ...rules }, log, signal }),
+    apply: async (rules) =>
+      (await applyRetention({ name: 'local', registry, store, rules: { keepTags: [], ...rules }, log, signal })).length,
+    list: (rules, how) => applyRetention({ name: 'local', registry, store, rules: { keepTags: [], ...rules }, ...how, log, signal }),
     has: (reference) =>
       registry.resolve(REPOSITORY, reference, { signal }).then(
         () => true,
@@ -91,4 +95,22 @@ test('without rules nothing is deleted', () =>
     const digest = await push(undefined);
     assert.equal(await apply({}), 0);
     assert.ok(await has(digest));
+  }));
+
+test('a dry run names what would be deleted, without immutable tags, and deletes nothing', () =>
+  withWorld(async ({ push, list, tags }) => {
+    const old = await push('nightly-1');
+    for (const tag of ['nightly-2', 'nightly-3']) {
+      await delay(20); // the order is that of the records' times
+      await push(tag);
+    }
+    const untagged = await push(undefined);
+    await delay(20);
+    const rules = { untagged: 1, keepTags: [{ tags: 'nightly-*', newest: 1 }] };
+    const isImmutable = (tag: string): boolean => tag === 'nightly-2';
+    const would = await list(rules, { dryRun: true, isImmutable });
+    assert.deepEqual(would.toSorted(), [`local/team/app:nightly-1`, ...[`local/team/app@${old}`, `local/team/app@${untagged}`].toSorted()]);
+    assert.deepEqual(await tags(), ['nightly-1', 'nightly-2', 'nightly-3']);
+    assert.deepEqual(await list(rules, { dryRun: false, isImmutable }), would);
+    assert.deepEqual(await tags(), ['nightly-2', 'nightly-3']);
   }));

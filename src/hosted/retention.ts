@@ -22,6 +22,10 @@ export interface RetentionOptions {
   registry: PushRegistry;
   store: UploadStore;
   rules: RetentionRules;
+  /** Of tags that may not be deleted. */
+  isImmutable?: (tag: Tag) => boolean;
+  /** Deletes nothing. */
+  dryRun?: boolean;
   log: Log;
   signal: AbortSignal;
 }
@@ -34,17 +38,19 @@ interface Contents {
 
 /** Deletes the tags and manifests that the rules do not keep, as a client would: no remaining
  *  manifest names deleted content.
- *  @returns how many tags and manifests were deleted */
-export async function applyRetention(options: RetentionOptions): Promise<number> {
-  const { registry, rules, signal } = options;
-  if (rules.untagged === undefined && rules.keepTags.length === 0) return 0;
-  let deleted = 0;
+ *  @returns the deleted tags (`local/app:1`) and manifests (`local/app@sha256:…`) */
+export async function applyRetention(options: RetentionOptions): Promise<string[]> {
+  const { name, registry, rules, isImmutable = () => false, dryRun = false, signal } = options;
+  if (rules.untagged === undefined && rules.keepTags.length === 0) return [];
+  const deleted: string[] = [];
   for await (const repository of registry.repositories({ signal })) {
     const contents = await readContents(options, repository);
-    for (const { tag } of surplusTags(contents, rules)) deleted += await remove(options, repository, tag);
+    const surplus = new Set(surplusTags(contents, rules).filter(({ tag }) => !isImmutable(tag)));
+    for (const { tag } of surplus) if (dryRun || (await remove(options, repository, tag))) deleted.push(`${name}/${repository}:${tag}`);
     if (rules.untagged === undefined) continue;
-    const before = Date.now() - rules.untagged;
-    for (const digest of unnamed(await readContents(options, repository), before)) deleted += await remove(options, repository, digest);
+    const left = dryRun ? { ...contents, tags: contents.tags.filter((tag) => !surplus.has(tag)) } : await readContents(options, repository);
+    for (const digest of unnamed(left, Date.now() - rules.untagged))
+      if (dryRun || (await remove(options, repository, digest))) deleted.push(`${name}/${repository}@${digest}`);
   }
   return deleted;
 }
@@ -104,17 +110,17 @@ function unnamed({ tags, manifests }: Contents, before: number): Digest[] {
   return rest.sort(([, one], [, other]) => other.names.length - one.names.length).map(([digest]) => digest);
 }
 
-/** @returns 1; 0 if it cannot be deleted now: it is immutable, or newly pushed content names it */
-async function remove({ name, registry, log, signal }: RetentionOptions, repository: Repository, reference: Reference): Promise<number> {
+/** @returns false if it cannot be deleted now: newly pushed content names it */
+async function remove({ name, registry, log, signal }: RetentionOptions, repository: Repository, reference: Reference): Promise<boolean> {
   try {
     await registry.deleteManifest(repository, reference, { signal });
     log.info(
       { event: 'retention-deleted', repository: `${name}/${repository}`, reference },
       'the retention rules deleted a tag or manifest',
     );
-    return 1;
+    return true;
   } catch (error) {
-    if (isOciError(error, 'DENIED', 'MANIFEST_UNKNOWN')) return 0;
+    if (isOciError(error, 'DENIED', 'MANIFEST_UNKNOWN')) return false;
     throw error;
   }
 }

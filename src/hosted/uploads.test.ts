@@ -10,6 +10,7 @@ import { createClaimer } from '../store/claims.ts';
 import { blobKey, UPLOADS } from '../store/keys.ts';
 import { readAll } from '../io/body.ts';
 import { createRunningHash } from '../io/running-hash.ts';
+import { UNLIMITED } from './quota.ts';
 import { createUploads } from './uploads.ts';
 
 const signal = new AbortController().signal;
@@ -38,7 +39,7 @@ test('of two concurrent chunks for the same position, on one replica or on two, 
       const [good, evil] = [Buffer.from('good bytes'), Buffer.from('evil bytes')];
       const digest = digestOf(good);
       const place = { repository: REPOSITORY, id: await one.start(REPOSITORY, signal) };
-      const context = { room: Infinity, signal };
+      const context = { room: UNLIMITED, signal };
       const [first, second] = [heldBody(good), heldBody(evil)];
       const takings = [one.append(place, first.chunk, context), two.append(place, second.chunk, context)].map((taking) =>
         taking.then(
@@ -84,7 +85,7 @@ test('an upload that an older program began is ended by this one', async () => {
     hash: createRunningHash('sha256'),
   });
   const chunk = { start: 7, length: 5, body: oneChunk('after') };
-  assert.equal(await uploads.append(place, chunk, { room: Infinity, signal }), 12);
+  assert.equal(await uploads.append(place, chunk, { room: UNLIMITED, signal }), 12);
   assert.equal((await uploads.verify(place, digestOf(Buffer.from('before after')), signal)).size, 12);
   await files.close();
 });

@@ -11,6 +11,7 @@ import { blobKey, parseUploadChunkKey, uploadChunkKey, uploadPrefix, uploadStart
 import { bytesSource } from '../store/store.ts';
 import type { SmallObject, UploadPart, UploadStore } from '../store/upload-store.ts';
 import { counted } from './counted-chunk.ts';
+import type { Room } from './quota.ts';
 
 /** Identifies an upload in the store: any replica over the same store may continue it. */
 export interface Place {
@@ -35,10 +36,9 @@ export interface Uploads {
   start(repository: Repository, signal: AbortSignal): Promise<UploadId>;
   /** @returns the number of bytes uploaded so far. @throws OciError BLOB_UPLOAD_UNKNOWN */
   size(place: Place, signal: AbortSignal): Promise<number>;
-  /** @param room the maximum size of the upload in bytes. @returns the number of bytes uploaded so
-   *  far.
+  /** @param room for the whole upload. @returns the number of bytes uploaded so far.
    *  @throws OciError as PushRegistry.appendChunk; DENIED: there is no room for them */
-  append(place: Place, chunk: Chunk, context: { room: number; signal: AbortSignal }): Promise<number>;
+  append(place: Place, chunk: Chunk, context: { room: Room; signal: AbortSignal }): Promise<number>;
   /** Compares the uploaded bytes with their digest. @throws OciError BLOB_UPLOAD_UNKNOWN,
    *  DIGEST_INVALID */
   verify(place: Place, digest: Digest, signal: AbortSignal): Promise<VerifiedUpload>;
@@ -55,7 +55,7 @@ export interface Uploads {
   end(this: void, place: Place, parts: readonly UploadPart[]): Promise<void>;
   /** Stores a blob from one request. @returns its size. @throws OciError DIGEST_INVALID,
    *  SIZE_INVALID; DENIED: there is no room for it */
-  put(digest: Digest, chunk: Chunk, context: { room: number; signal: AbortSignal }): Promise<number>;
+  put(digest: Digest, chunk: Chunk, context: { room: Room; signal: AbortSignal }): Promise<number>;
 }
 
 /** An upload whose digest was verified. */
@@ -130,7 +130,7 @@ interface OpenUploads extends UploadsOptions {
 async function append(
   uploads: OpenUploads,
   place: Place,
-  { chunk, room, signal }: { chunk: Chunk; room: number; signal: AbortSignal },
+  { chunk, room, signal }: { chunk: Chunk; room: Room; signal: AbortSignal },
 ): Promise<number> {
   const { store, progress, maxBlobSize } = uploads;
   const parts = await listParts(uploads, place, signal);
@@ -254,7 +254,7 @@ async function claimStored({ store, claimer }: OpenUploads, digest: Digest, sign
 async function put(
   uploads: OpenUploads,
   digest: Digest,
-  { chunk, room, signal }: { chunk: Chunk; room: number; signal: AbortSignal },
+  { chunk, room, signal }: { chunk: Chunk; room: Room; signal: AbortSignal },
 ): Promise<number> {
   const { store, maxBlobSize } = uploads;
   await claimStored(uploads, digest, signal);

@@ -41,7 +41,11 @@ export function parseRequest(method: string, target: string): ParsedRequest {
     throw new OciError('NAME_UNKNOWN', 'there is nothing here; the registry answers under /v2/');
   }
   if (method !== 'GET' && method !== 'HEAD') {
-    return { kind: 'unsupported', message: `${method} is not supported: this registry is read-only, push to the upstream`, allow: READ };
+    return {
+      kind: 'unsupported',
+      message: `${method} is not supported: this is no hosted repository (registry.hosted), and images of upstreams are read-only`,
+      allow: READ,
+    };
   }
   if (path.length <= 4) return { kind: 'ping' };
   if (path === '/v2/_catalog') {
@@ -104,7 +108,11 @@ function parseEndpoint({ kind, name, argument }: Endpoint, query: URLSearchParam
         artifactType: parseArtifactType(query?.get('artifactType')),
       };
     default:
-      return { kind: 'unsupported', message: 'uploads are not supported: this registry is read-only, push to the upstream', allow: '' };
+      return {
+        kind: 'unsupported',
+        message: 'uploads are not supported: this is no hosted repository (registry.hosted), and images of upstreams are read-only',
+        allow: '',
+      };
   }
 }
 

@@ -39,7 +39,7 @@ export async function cachePrune(host: Host, options: PruneCommandOptions): Prom
       ? undefined
       : await waitForLease(store, stop, (holder) => stderr.write(`${holder} is pruning; waiting until it has finished\n`));
     const signal = lease === undefined ? stop : AbortSignal.any([stop, lease.signal]);
-    if (!dryRun) await retain(host, store, signal);
+    await retain(host, { store, dryRun, signal });
     const bars = createBars((name) => progress.start(name));
     const result = await prune(store, {
       dryRun,
@@ -65,10 +65,16 @@ export async function cachePrune(host: Host, options: PruneCommandOptions): Prom
 }
 
 /** Applies the retention rules of hosted repositories. */
-async function retain({ config, log, stderr }: Host, store: UploadStore, signal: AbortSignal): Promise<void> {
+async function retain(
+  { config, log, stderr }: Host,
+  { store, dryRun, signal }: { store: UploadStore; dryRun: boolean; signal: AbortSignal },
+): Promise<void> {
   const registries = createRegistries(config.registry, { store, used: () => undefined });
-  const deleted = await applyRetentionRules(config.registry, { registries, store, log, signal });
-  if (deleted > 0) stderr.write(`the retention rules have deleted ${deleted} tags and manifests of hosted repositories\n`);
+  const deleted = await applyRetentionRules(config.registry, { registries, store, dryRun, log, signal });
+  if (deleted.length === 0) return;
+  const doing = dryRun ? 'would delete' : 'have deleted';
+  stderr.write(`the retention rules ${doing} ${deleted.length} tags and manifests of hosted repositories\n`);
+  if (dryRun) for (const name of deleted) stderr.write(`  ${name}\n`);
 }
 
 async function waitForLease(store: Store, signal: AbortSignal, onWaiting: (holder: string) => void): Promise<Lease> {

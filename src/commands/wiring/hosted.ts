@@ -75,24 +75,33 @@ export function createRegistries(
   { store, used }: Pick<HostedContext, 'used'> & { store: UploadStore },
 ): Record<string, PushRegistry> {
   const entries = Object.entries(config.hosted).map(([name, own]) => {
-    const isImmutable = own.immutableTags.length === 0 ? () => false : picomatch(own.immutableTags);
+    const isImmutable = matcherOf(own.immutableTags);
     const quota = createQuota({ name, quota: own.quota, store });
     return [name, hosted({ name, store, maxBlobSize: own.maxBlobSize, isImmutable, quota, used })] as const;
   });
   return Object.fromEntries(entries);
 }
 
-/** Applies the retention rules. @returns how many tags and manifests were deleted */
+/** Applies the retention rules. @returns the deleted tags and manifests */
 export async function applyRetentionRules(
   config: Pick<RegistryConfig, 'hosted'>,
-  { registries, ...context }: Omit<RetentionOptions, 'name' | 'registry' | 'rules'> & { registries: Record<string, PushRegistry> },
-): Promise<number> {
-  let deleted = 0;
+  {
+    registries,
+    ...context
+  }: Omit<RetentionOptions, 'name' | 'registry' | 'rules' | 'isImmutable'> & { registries: Record<string, PushRegistry> },
+): Promise<string[]> {
+  const deleted: string[] = [];
   for (const [name, registry] of Object.entries(registries)) {
-    const rules = config.hosted[name]?.retention;
-    if (rules !== undefined) deleted += await applyRetention({ ...context, name, registry, rules });
+    const own = config.hosted[name];
+    if (own?.retention === undefined) continue;
+    const isImmutable = matcherOf(own.immutableTags);
+    deleted.push(...(await applyRetention({ ...context, name, registry, rules: own.retention, isImmutable })));
   }
   return deleted;
+}
+
+function matcherOf(globs: string[]): (tag: string) => boolean {
+  return globs.length === 0 ? () => false : picomatch(globs);
 }
 
 async function createAuthenticate(
