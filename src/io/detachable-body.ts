@@ -5,11 +5,11 @@ export interface DetachedBytes {
   /** A duplicate of the socket's descriptor. Only the code that gets it reads from the socket, and
    *  closes it. */
   descriptor: number;
-  /** How many bytes of the body arrive there. Others follow only after the response. */
-  length: number;
-  /** Tells the connection that bytes have arrived: otherwise it counts as idle. */
+  /** The number of bytes of the whole body, `begun` included. */
+  size: number;
+  /** Restarts the idle timeout of the connection. The reader calls it while bytes arrive. */
   progressed(this: void): void;
-  /** Resolves once the connection counts as closed, after the reader has found that it is. */
+  /** Closes the connection. The reader calls it when it finds that the client has disconnected. */
   disconnected(this: void): Promise<void>;
 }
 

@@ -36,7 +36,8 @@ export interface ReceiveOptions {
 }
 
 /** Reads bytes from a socket in a worker, writes them at the end of a file, and hashes them.
- *  @throws the file system's errors; an error if the client has disconnected, which `signal` tells */
+ *  @throws the file system's errors; Error: the client has disconnected, and `signal` has been
+ *  aborted */
 export type Receiver = (file: FileHandle, bytes: DetachedBytes, options: ReceiveOptions) => Promise<void>;
 
 export function createRunningHash(algorithm: DigestAlgorithm): RunningHash {
@@ -99,8 +100,9 @@ async function askAppend(ask: WorkerHash['ask'], descriptor: number, pieces: rea
 async function receive(
   { ask, stop }: WorkerHash,
   file: FileHandle,
-  { begun, descriptor: socket, length, progressed, disconnected, syncSize, signal }: DetachedBytes & ReceiveOptions,
+  { begun, descriptor: socket, size, progressed, disconnected, syncSize, signal }: DetachedBytes & ReceiveOptions,
 ): Promise<void> {
+  const length = begun.reduce((left, bytes) => left - bytes.length, size);
   const received = ask({ kind: 'receive', descriptor: file.fd, begun, socket, length, syncSize });
   signal.addEventListener('abort', stop);
   if (signal.aborted) stop();

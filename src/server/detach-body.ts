@@ -16,8 +16,8 @@ const F_DUPFD_CLOEXEC = 1030;
  *  @returns undefined: Node has to read this body */
 export function detachOfRequest(request: IncomingMessage, response: ServerResponse, begin: () => void): Detach | undefined {
   const { headers, socket } = request;
-  const length = Number(headers['content-length'] ?? 0);
-  if (!(length >= MIN_BYTES) || headers['transfer-encoding'] !== undefined || !isPlainSocket(socket)) return undefined;
+  const size = Number(headers['content-length'] ?? 0);
+  if (!(size >= MIN_BYTES) || headers['transfer-encoding'] !== undefined || !isPlainSocket(socket)) return undefined;
 
   return async (): Promise<DetachedBytes | undefined> => {
     const libc = await loadLibc();
@@ -32,7 +32,7 @@ export function detachOfRequest(request: IncomingMessage, response: ServerRespon
     return {
       begun,
       descriptor,
-      length: begun.reduce((left, bytes) => left - bytes.length, length),
+      size,
       progressed: () => void socket.setTimeout(socket.timeout ?? 0),
       async disconnected() {
         socket.destroy();

@@ -23,6 +23,7 @@ export interface TagsPage {
 type Endpoint = { kind: 'manifest' | 'blob' | 'tags' | 'referrers' | 'uploads'; name: string; argument: string };
 
 const READ = 'GET, HEAD';
+const READ_ONLY = 'this is no hosted repository (registry.hosted), and images of upstreams are read-only';
 /** No media type is longer (RFC 6838 §4.2: two names of at most 127 characters). */
 const ARTIFACT_TYPE = /^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}\/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$/;
 const HOST = /^(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?$/;
@@ -41,11 +42,7 @@ export function parseRequest(method: string, target: string): ParsedRequest {
     throw new OciError('NAME_UNKNOWN', 'there is nothing here; the registry answers under /v2/');
   }
   if (method !== 'GET' && method !== 'HEAD') {
-    return {
-      kind: 'unsupported',
-      message: `${method} is not supported: this is no hosted repository (registry.hosted), and images of upstreams are read-only`,
-      allow: READ,
-    };
+    return { kind: 'unsupported', message: `${method} is not supported: ${READ_ONLY}`, allow: READ };
   }
   if (path.length <= 4) return { kind: 'ping' };
   if (path === '/v2/_catalog') {
@@ -108,11 +105,7 @@ function parseEndpoint({ kind, name, argument }: Endpoint, query: URLSearchParam
         artifactType: parseArtifactType(query?.get('artifactType')),
       };
     default:
-      return {
-        kind: 'unsupported',
-        message: 'uploads are not supported: this is no hosted repository (registry.hosted), and images of upstreams are read-only',
-        allow: '',
-      };
+      return { kind: 'unsupported', message: `uploads are not supported: ${READ_ONLY}`, allow: '' };
   }
 }
 

@@ -30,11 +30,13 @@ async function receiveStream(
   { hash, signal }: { hash: RunningHash; signal: AbortSignal },
 ): Promise<number | undefined> {
   const detach = detachOf(body);
-  const receive = detach && hash.receiver();
-  const bytes = receive && (await detach());
+  if (detach === undefined) return undefined;
+  const receive = hash.receiver();
+  if (receive === undefined) return undefined;
+  const bytes = await detach();
   if (bytes === undefined) return undefined;
-  await receive?.(file, bytes, { syncSize: SYNC_SIZE, signal });
-  return bytes.begun.reduce((sum, { length }) => sum + length, bytes.length);
+  await receive(file, bytes, { syncSize: SYNC_SIZE, signal });
+  return bytes.size;
 }
 
 async function collectStream(

@@ -39,8 +39,8 @@ export interface TierSpaceOptions {
 export function createTierSpace({ maxSize, observe, remove }: TierSpaceOptions): TierSpace {
   /** Sizes by key, the least recently used first. */
   const evictable = new Map<string, number>();
-  /** Sizes of the blobs that are pinned or held. They have a map of their own, so that `evict` does
-   *  not visit them: while S3 is away, every new blob is pinned, and there may be many thousands. */
+  /** Sizes of the blobs that are pinned or held. They are in a separate map because `evict` cannot
+   *  remove them. During an outage of S3, thousands of blobs may be pinned. */
   const staying = new Map<string, number>();
   const pinned = new Set<string>();
   /** How many reads and writes of each key are in progress. */
